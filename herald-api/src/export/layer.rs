@@ -1,0 +1,361 @@
+//! Engine layers: a [`LayerFactory`] as a `HeraldLayerTable`.
+
+use super::{guard, slice, text};
+use crate::abi::{
+    self, AbiStruct, HeraldAttention, HeraldCall, HeraldError, HeraldLayer, HeraldLayerDesc, HeraldLayerInfo,
+    HeraldLayerRequest, HeraldLayerTable, HeraldTensor,
+};
+use crate::call::Sequences;
+use crate::contract;
+use crate::{
+    Activation, Attention, Call, DType, Embedding, EngineLayer, Error, Head, LayerDesc, LayerFactory,
+    LayerKind, LayerParams, LayerRequest, Mlp, Parallel, Result, RopeKind, RopeScaling, Weight, WeightRole,
+};
+
+/// Scratch memory is aligned to this many bytes: a cache line, and the widest vector.
+const SCRATCH_ALIGN: usize = 64;
+
+/// No slice may be longer.
+const MOST_SCRATCH: u64 = isize::MAX as u64;
+
+/// A layer and what a call must bring, which the boundary checks for it.
+struct Exported {
+    layer: Box<dyn EngineLayer>,
+    desc: LayerDesc,
+    max_tokens: usize,
+    max_workers: usize,
+}
+
+struct Tables<F>(F);
+
+impl<F: LayerFactory> Tables<F> {
+    const TABLE: HeraldLayerTable = HeraldLayerTable {
+        struct_size: size_of::<HeraldLayerTable>(),
+        kinds: F::KINDS.as_ptr().cast(),
+        n_kinds: F::KINDS.len(),
+        supports: Some(supports::<F>),
+        create: Some(create::<F>),
+        info: Some(info),
+        forward: Some(forward),
+        destroy: Some(destroy),
+    };
+    const STATIC: &'static HeraldLayerTable = &Self::TABLE;
+}
+
+/// The C table of a factory's layers.
+#[must_use]
+pub fn layer_table<F: LayerFactory>() -> *const HeraldLayerTable {
+    // LayerKind is repr(u32) with the ABI's numbers, so KINDS is an array of those.
+    Tables::<F>::STATIC
+}
+
+unsafe extern "C" fn supports<F: LayerFactory>(
+    request: *const HeraldLayerRequest,
+    error: *mut HeraldError,
+) -> u32 {
+    // SAFETY: the host's contract for both.
+    unsafe { guard(error, || F::supports(&read_request(request)?)) }
+}
+
+unsafe extern "C" fn create<F: LayerFactory>(
+    request: *const HeraldLayerRequest,
+    out: *mut *mut HeraldLayer,
+    error: *mut HeraldError,
+) -> u32 {
+    // SAFETY: the host's contract for all three: in particular, weights hold until destroy, so 'static is as long as
+    // the layer can tell.
+    unsafe {
+        guard(error, || {
+            if out.is_null() {
+                return Err(Error::invalid("layer_create was given no place for the layer (out is null)"));
+            }
+            let request: LayerRequest<'static, '_> = read_request(request)?;
+            let layer = F::create(&request)?;
+            let made = Exported {
+                layer,
+                desc: request.desc,
+                max_tokens: request.max_tokens,
+                max_workers: request.max_workers,
+            };
+            out.write(Box::into_raw(Box::new(made)).cast());
+            Ok(())
+        })
+    }
+}
+
+unsafe extern "C" fn info(
+    layer: *const HeraldLayer,
+    out: *mut HeraldLayerInfo,
+    error: *mut HeraldError,
+) -> u32 {
+    // SAFETY: the host's contract: the layer came from `create`.
+    unsafe {
+        guard(error, || {
+            let Exported { layer, .. } = exported(layer)?;
+            let answer = HeraldLayerInfo {
+                scratch_bytes: layer.scratch_bytes() as u64,
+                state_bytes: layer.state_bytes() as u64,
+                weight_bytes: layer.weight_bytes() as u64,
+                ..AbiStruct::empty()
+            };
+            abi::write(out, &answer).map_err(Error::invalid)
+        })
+    }
+}
+
+unsafe extern "C" fn forward(
+    layer: *const HeraldLayer,
+    call: *const HeraldCall,
+    error: *mut HeraldError,
+) -> u32 {
+    // SAFETY: the host's contract: the layer came from `create`, and the call's buffers are as HeraldCall says.
+    unsafe {
+        guard(error, || {
+            let exported = exported(layer)?;
+            let call = abi::read(call).map_err(Error::invalid)?;
+            let mut call = read_call(exported, &call)?;
+            contract::check(&call, &exported.desc, exported.max_workers, exported.layer.state_bytes())?;
+            exported.layer.forward(&mut call)
+        })
+    }
+}
+
+unsafe extern "C" fn destroy(layer: *mut HeraldLayer) {
+    if !layer.is_null() {
+        // SAFETY: the host's contract: it came from `create`, and no call is running on it. A panic in a layer's drop
+        // must not cross either.
+        let dropped = super::catch(|| unsafe { drop(Box::from_raw(layer.cast::<Exported>())) });
+        if dropped.is_err() {
+            super::log(super::Level::Error, "a layer panicked while it was destroyed");
+        }
+    }
+}
+
+/// # Safety
+/// `layer` is null or came from `create`.
+unsafe fn exported<'a>(layer: *const HeraldLayer) -> Result<&'a Exported> {
+    // SAFETY: the caller vouches.
+    unsafe { layer.cast::<Exported>().as_ref() }.ok_or_else(|| Error::invalid("the layer is null"))
+}
+
+/// # Safety
+/// As `HeraldLayerRequest` says; what the request points to holds for `'w`, and its threads for `'p`.
+unsafe fn read_request<'w, 'p>(request: *const HeraldLayerRequest) -> Result<LayerRequest<'w, 'p>> {
+    // SAFETY: the caller vouches for every pointer; each struct is checked as it is read.
+    unsafe {
+        let raw = abi::read(request).map_err(Error::invalid)?;
+        let desc = read_desc(raw.desc)?;
+        let weights = slice(raw.weights, raw.n_weights, "the list of weights")?
+            .iter()
+            .map(|weight| read_weight(*weight))
+            .collect::<Result<Vec<_>>>()?;
+        if raw.max_tokens == 0 || raw.max_workers == 0 || raw.page_tokens == 0 {
+            return Err(Error::invalid(
+                "max_tokens, max_workers or page_tokens is 0, where at least 1 was expected",
+            ));
+        }
+        Ok(LayerRequest {
+            desc,
+            weights,
+            max_tokens: raw.max_tokens as usize,
+            max_workers: raw.max_workers as usize,
+            page_tokens: raw.page_tokens as usize,
+            parallel: Parallel::from_raw(raw.parallel).map_err(Error::invalid)?,
+        })
+    }
+}
+
+/// # Safety
+/// As for [`read_request`].
+unsafe fn read_weight<'w>(weight: *const HeraldTensor) -> Result<Weight<'w>> {
+    // SAFETY: the caller vouches.
+    unsafe {
+        let raw = abi::read(weight).map_err(Error::invalid)?;
+        let name = text(raw.name, raw.name_len, "a weight's name")?;
+        let role = WeightRole::from_code(raw.role).ok_or_else(|| {
+            Error::unsupported(format!("weight {name} has role {}, which this plugin doesn't know", raw.role))
+        })?;
+        let dtype = DType::from_code(raw.dtype).ok_or_else(|| {
+            Error::unsupported(format!(
+                "weight {name} has dtype {}, which this plugin doesn't know",
+                raw.dtype
+            ))
+        })?;
+        let columns = raw.dims[0] as usize;
+        let rows = raw.dims[1..].iter().try_fold(1_usize, |rows, dim| rows.checked_mul(*dim as usize));
+        let row_bytes = dtype.row_bytes(columns);
+        let bytes = rows.zip(row_bytes).and_then(|(rows, bytes)| rows.checked_mul(bytes));
+        let (Some(rows), Some(bytes)) = (rows, bytes) else {
+            return Err(Error::invalid(format!(
+                "weight {name} has dimensions {:?}, which are no whole number of {dtype} blocks or overflow",
+                raw.dims
+            )));
+        };
+        if bytes as u64 != raw.data_bytes || bytes == 0 {
+            return Err(Error::invalid(format!(
+                "weight {name} has {} bytes, where {bytes} were expected for {rows} rows of {columns} {dtype}",
+                raw.data_bytes
+            )));
+        }
+        let bytes = slice(raw.data.cast::<u8>(), bytes, name)?;
+        Ok(Weight { role, name, dtype, columns, rows, bytes })
+    }
+}
+
+/// # Safety
+/// As `HeraldLayerDesc` says.
+unsafe fn read_desc(desc: *const HeraldLayerDesc) -> Result<LayerDesc> {
+    // SAFETY: the caller vouches for every pointer; each struct is checked as it is read.
+    unsafe {
+        let raw = abi::read(desc).map_err(Error::invalid)?;
+        let kind = LayerKind::from_code(raw.kind).ok_or_else(|| {
+            Error::unsupported(format!("layer kind {} is not known to this plugin", raw.kind))
+        })?;
+        let params = match kind {
+            LayerKind::Embedding => {
+                let raw = abi::read(raw.embedding).map_err(Error::invalid)?;
+                LayerParams::Embedding(Embedding { vocabulary: raw.vocabulary as usize, scale: raw.scale })
+            }
+            LayerKind::Attention => {
+                LayerParams::Attention(read_attention(&abi::read(raw.attention).map_err(Error::invalid)?)?)
+            }
+            LayerKind::Mlp => {
+                let raw = abi::read(raw.mlp).map_err(Error::invalid)?;
+                let activation = match raw.activation {
+                    abi::HERALD_ACTIVATION_SILU => Activation::Silu,
+                    abi::HERALD_ACTIVATION_GELU_TANH => Activation::GeluTanh,
+                    other => {
+                        return Err(Error::unsupported(format!(
+                            "activation {other} is not known to this plugin"
+                        )));
+                    }
+                };
+                let gated = match raw.gated {
+                    0 => false,
+                    1 => true,
+                    other => {
+                        return Err(Error::unsupported(format!(
+                            "an MLP's gated is {other}, where 0 or 1 was expected"
+                        )));
+                    }
+                };
+                LayerParams::Mlp(Mlp { width: raw.width as usize, activation, gated })
+            }
+            LayerKind::Head => {
+                let raw = abi::read(raw.head).map_err(Error::invalid)?;
+                LayerParams::Head(Head {
+                    vocabulary: raw.vocabulary as usize,
+                    scale: raw.scale,
+                    softcap: (raw.softcap != 0.0).then_some(raw.softcap),
+                })
+            }
+        };
+        if raw.hidden == 0 {
+            return Err(Error::invalid("the layer's hidden size is 0"));
+        }
+        Ok(LayerDesc {
+            index: raw.index as usize,
+            hidden: raw.hidden as usize,
+            residual_scale: raw.residual_scale,
+            norm_eps: raw.norm_eps,
+            params,
+        })
+    }
+}
+
+fn read_attention(raw: &HeraldAttention) -> Result<Attention> {
+    let rope = match raw.rope {
+        abi::HERALD_ROPE_NONE => RopeKind::None,
+        abi::HERALD_ROPE_NEIGHBOURS => RopeKind::Neighbours,
+        abi::HERALD_ROPE_HALVES => RopeKind::Halves,
+        other => return Err(Error::unsupported(format!("RoPE kind {other} is not known to this plugin"))),
+    };
+    let rope_scaling = match raw.rope_scaling {
+        abi::HERALD_ROPE_SCALING_NONE => RopeScaling::None,
+        abi::HERALD_ROPE_SCALING_LINEAR => RopeScaling::Linear { factor: raw.rope_factor },
+        abi::HERALD_ROPE_SCALING_YARN => RopeScaling::Yarn {
+            factor: raw.rope_factor,
+            original_context: raw.rope_original_context,
+            ext_factor: raw.yarn_ext_factor,
+            attn_factor: raw.yarn_attn_factor,
+            beta_fast: raw.yarn_beta_fast,
+            beta_slow: raw.yarn_beta_slow,
+        },
+        other => return Err(Error::unsupported(format!("RoPE scaling {other} is not known to this plugin"))),
+    };
+    Ok(Attention {
+        n_heads: raw.n_heads as usize,
+        n_kv_heads: raw.n_kv_heads as usize,
+        key_dim: raw.key_dim as usize,
+        value_dim: raw.value_dim as usize,
+        window: (raw.window != 0).then_some(raw.window as usize),
+        rope,
+        rope_dims: raw.rope_dims as usize,
+        rope_base: raw.rope_base,
+        rope_scaling,
+        softcap: (raw.softcap != 0.0).then_some(raw.softcap),
+        scale: raw.scale,
+    })
+}
+
+/// # Safety
+/// As `HeraldCall` says, for the lifetime `'a`.
+unsafe fn read_call<'a>(exported: &Exported, raw: &HeraldCall) -> Result<Call<'a>> {
+    let n_tokens = raw.n_tokens;
+    if n_tokens == 0 || n_tokens > exported.max_tokens {
+        return Err(Error::invalid(format!(
+            "a call brought {n_tokens} tokens, where 1 to {} were expected",
+            exported.max_tokens
+        )));
+    }
+    let scratch = exported.layer.scratch_bytes();
+    let aligned = !raw.scratch.is_null() && (raw.scratch as usize).is_multiple_of(SCRATCH_ALIGN);
+    if scratch > 0 && (raw.scratch_bytes < scratch as u64 || raw.scratch_bytes > MOST_SCRATCH || !aligned) {
+        return Err(Error::invalid(format!(
+            "a call brought {} bytes of scratch memory at {:p}, where {scratch} aligned to {SCRATCH_ALIGN} were \
+             expected",
+            raw.scratch_bytes, raw.scratch
+        )));
+    }
+    let hidden = exported.desc.hidden;
+    let (reads_activations, width) = match &exported.desc.params {
+        LayerParams::Embedding(_) => (false, hidden),
+        LayerParams::Head(head) => (true, head.vocabulary),
+        LayerParams::Attention(_) | LayerParams::Mlp(_) => (true, hidden),
+    };
+    let len = |width: usize| {
+        n_tokens
+            .checked_mul(width)
+            .ok_or_else(|| Error::invalid(format!("{n_tokens} tokens of {width} overflow")))
+    };
+    // A pointer may be left out (null) where the layer's kind has no use for it.
+    let optional = |pointer: *const u32| if pointer.is_null() { 0 } else { n_tokens };
+    // SAFETY: the caller vouches for every pointer, and slice and Sequences check what can be checked.
+    unsafe {
+        if raw.output.is_null() || !raw.output.is_aligned() {
+            return Err(Error::invalid(format!(
+                "a call's output is at {:p}, where aligned memory was expected",
+                raw.output
+            )));
+        }
+        Ok(Call {
+            n_tokens,
+            tokens: slice(raw.tokens, optional(raw.tokens), "the token ids")?,
+            positions: slice(raw.positions, optional(raw.positions), "the positions")?,
+            input: if raw.input.is_null() || !reads_activations {
+                None
+            } else {
+                Some(slice(raw.input, len(hidden)?, "the input activations")?)
+            },
+            output: std::slice::from_raw_parts_mut(raw.output, len(width)?),
+            sequences: Sequences::from_raw(raw.sequences, raw.n_sequences, n_tokens)
+                .map_err(Error::invalid)?,
+            scratch: if scratch == 0 {
+                &mut []
+            } else {
+                std::slice::from_raw_parts_mut(raw.scratch.cast(), raw.scratch_bytes as usize)
+            },
+            parallel: Parallel::from_raw(raw.parallel).map_err(Error::invalid)?,
+        })
+    }
+}

@@ -1,0 +1,85 @@
+//! The machine as the host sees it, and a plugin's word on how well it suits it.
+
+use crate::abi;
+
+/// The machine that a plugin is to run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hardware {
+    /// `HERALD_ARCH_*`.
+    pub arch: u32,
+    /// Logical CPUs that this process may use (affinity and cgroup limits counted).
+    pub cpus: u32,
+    /// `HERALD_CPU_*` bits.
+    pub features: u64,
+    /// Bytes of RAM; 0 where unknown.
+    pub memory_bytes: u64,
+}
+
+impl Hardware {
+    /// Detects the CPU's architecture and features; `cpus` and `memory_bytes` are the caller's to know.
+    #[must_use]
+    pub fn detect(cpus: u32, memory_bytes: u64) -> Self {
+        Self { arch: arch(), cpus, features: features(), memory_bytes }
+    }
+
+    /// Whether all of these `HERALD_CPU_*` bits are there.
+    #[must_use]
+    pub fn has(&self, features: u64) -> bool {
+        self.features & features == features
+    }
+}
+
+fn arch() -> u32 {
+    if cfg!(target_arch = "x86_64") {
+        abi::HERALD_ARCH_X86_64
+    } else if cfg!(target_arch = "aarch64") {
+        abi::HERALD_ARCH_AARCH64
+    } else {
+        abi::HERALD_ARCH_OTHER
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn features() -> u64 {
+    use std::arch::is_x86_feature_detected as has;
+    let avx512 = has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl");
+    [
+        (abi::HERALD_CPU_AVX2, has!("avx2")),
+        (abi::HERALD_CPU_FMA, has!("fma")),
+        (abi::HERALD_CPU_F16C, has!("f16c")),
+        (abi::HERALD_CPU_AVX_VNNI, has!("avxvnni")),
+        (abi::HERALD_CPU_AVX512, avx512),
+        (abi::HERALD_CPU_AVX512_VNNI, avx512 && has!("avx512vnni")),
+        (abi::HERALD_CPU_AVX512_BF16, avx512 && has!("avx512bf16")),
+    ]
+    .into_iter()
+    .filter(|(_, there)| *there)
+    .fold(0, |bits, (bit, _)| bits | bit)
+}
+
+#[cfg(target_arch = "aarch64")]
+fn features() -> u64 {
+    use std::arch::is_aarch64_feature_detected as has;
+    [
+        (abi::HERALD_CPU_NEON, has!("neon")),
+        (abi::HERALD_CPU_DOTPROD, has!("dotprod")),
+        (abi::HERALD_CPU_I8MM, has!("i8mm")),
+    ]
+    .into_iter()
+    .filter(|(_, there)| *there)
+    .fold(0, |bits, (bit, _)| bits | bit)
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn features() -> u64 {
+    0
+}
+
+/// How well a plugin suits a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// Higher is preferred; scalar code scores 100. Never 0.
+    pub score: u32,
+    /// Which of the plugin's code paths was chosen: at most 63 bytes.
+    pub variant: String,
+}

@@ -1,0 +1,420 @@
+//! Layers of a plugin.
+
+use std::ops::Range;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use super::forward::{Batch, Forward};
+use super::{Inner, Plugin, call, refused};
+use crate::abi::{
+    self, AbiStruct, HeraldAttention, HeraldCall, HeraldEmbedding, HeraldHead, HeraldLayer, HeraldLayerDesc,
+    HeraldLayerInfo, HeraldLayerRequest, HeraldMlp, HeraldTensor,
+};
+use crate::call::Sequences;
+use crate::contract;
+use crate::{
+    AlignedBytes, Attention, Call, DType, Error, LayerDesc, LayerParams, Parallel, Result, RopeScaling,
+    Status, WeightRole,
+};
+
+/// No layer is believed that asks for more scratch memory or state than this.
+const MOST_BYTES: u64 = 1 << 34;
+
+/// Bytes that stay where they are, unchanged, for as long as their owner lives.
+///
+/// # Safety
+/// `bytes` returns the same slice each time, and nothing writes to it.
+pub unsafe trait StableBytes: Send + Sync {
+    /// The bytes.
+    fn bytes(&self) -> &[u8];
+}
+
+// SAFETY: behind a shared reference a Vec neither moves nor changes its elements.
+unsafe impl StableBytes for Vec<u8> {
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+}
+
+/// A part of an owner's bytes, which it keeps alive.
+#[derive(Clone)]
+pub struct SharedBytes {
+    owner: Arc<dyn StableBytes>,
+    range: Range<usize>,
+}
+
+impl SharedBytes {
+    /// The bytes `range` of `owner`; `None` where it has no such bytes.
+    #[must_use]
+    pub fn new(owner: Arc<dyn StableBytes>, range: Range<usize>) -> Option<Self> {
+        owner.bytes().get(range.clone())?;
+        Some(Self { owner, range })
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.owner.bytes()[self.range.clone()]
+    }
+}
+
+/// One weight of a layer, whose bytes it keeps alive.
+#[derive(Clone)]
+pub struct SharedWeight {
+    /// What the layer uses it for.
+    pub role: WeightRole,
+    /// The tensor's name in the model file.
+    pub name: String,
+    /// The element type.
+    pub dtype: DType,
+    /// Dimensions in GGUF's order: a row's length first; 1 to 4.
+    pub dims: Vec<u64>,
+    /// The rows' bytes.
+    pub data: SharedBytes,
+}
+
+/// A layer that the host wants.
+#[derive(Clone)]
+pub struct LayerOrder {
+    /// Its description.
+    pub desc: LayerDesc,
+    /// Its weights.
+    pub weights: Vec<SharedWeight>,
+    /// The most tokens that a forward call will bring.
+    pub max_tokens: usize,
+    /// The most workers that a forward call will bring.
+    pub max_workers: usize,
+    /// Tokens of a KV page.
+    pub page_tokens: usize,
+}
+
+/// A layer that a plugin made.
+pub struct LayerHandle {
+    raw: NonNull<HeraldLayer>,
+    plugin: Arc<Inner>,
+    order: LayerOrder,
+    scratch_bytes: usize,
+    state_bytes: usize,
+    weight_bytes: usize,
+}
+
+// SAFETY: the ABI's contract: any thread may call forward and destroy, and forward doesn't change the layer.
+unsafe impl Send for LayerHandle {}
+// SAFETY: as for Send.
+unsafe impl Sync for LayerHandle {}
+
+impl Plugin {
+    /// Whether the plugin would make this layer. One that has no `supports` is taken to support its kinds.
+    ///
+    /// # Errors
+    /// [`Status::Unsupported`] with what is missing; otherwise as the plugin failed.
+    pub fn supports_layer(&self, order: &LayerOrder, parallel: Parallel<'_>) -> Result<()> {
+        let kind = order.desc.kind();
+        let Some(table) = self.0.layers.as_ref().filter(|_| self.0.layer_kinds.contains(&(kind as u32)))
+        else {
+            return Err(Error::unsupported(format!("{} offers no {} layers", self.name(), kind.name())));
+        };
+        let Some(supports) = table.supports else { return Ok(()) };
+        // SAFETY: the ABI's contract; everything that the request points to lives for the call.
+        with_request(order, parallel, |request| call(|error| unsafe { supports(request, error) }))
+    }
+
+    /// Has the plugin make a layer, and checks what it says the layer needs.
+    ///
+    /// # Errors
+    /// [`Status::Unsupported`] where it doesn't offer this one; any other failure is the plugin's fault.
+    pub fn create_layer(&self, order: LayerOrder, parallel: Parallel<'_>) -> Result<LayerHandle> {
+        self.supports_layer(&order, parallel)?;
+        let table = self.0.layers.as_ref().filter(|table| table.destroy.is_some());
+        let Some((table, create, info)) = table.and_then(|table| Some((table, table.create?, table.info?)))
+        else {
+            return Err(Error::unsupported(format!("{} offers no layers", self.name())));
+        };
+        let mut raw = std::ptr::null_mut();
+        // SAFETY: the ABI's contract. The layer may keep the weights' bytes and names, which `order` keeps alive and in
+        // place: the handle drops it after the layer.
+        with_request(&order, parallel, |request| call(|error| unsafe { create(request, &mut raw, error) }))?;
+        let raw = NonNull::new(raw)
+            .ok_or_else(|| refused("its layer_create succeeded without a layer".to_owned()))?;
+        let mut handle = LayerHandle {
+            raw,
+            plugin: Arc::clone(&self.0),
+            order,
+            scratch_bytes: 0,
+            state_bytes: 0,
+            weight_bytes: 0,
+        };
+        debug_assert!(table.forward.is_some());
+        let mut answer: HeraldLayerInfo = AbiStruct::empty();
+        // SAFETY: the ABI's contract; the answer is our own.
+        call(|error| unsafe { info(raw.as_ptr(), &mut answer, error) })?;
+        for (bytes, what) in
+            [(answer.scratch_bytes, "scratch memory"), (answer.state_bytes, "recurrent state")]
+        {
+            if bytes > MOST_BYTES {
+                return Err(refused(format!(
+                    "its {} layer asks for {bytes} bytes of {what}, where at most {MOST_BYTES} were expected",
+                    handle.order.desc.kind().name()
+                )));
+            }
+        }
+        handle.scratch_bytes = answer.scratch_bytes as usize;
+        handle.state_bytes = answer.state_bytes as usize;
+        handle.weight_bytes = usize::try_from(answer.weight_bytes).unwrap_or(usize::MAX);
+        Ok(handle)
+    }
+}
+
+impl LayerHandle {
+    /// The description that it was made from.
+    #[must_use]
+    pub fn desc(&self) -> &LayerDesc {
+        &self.order.desc
+    }
+
+    /// The name of the plugin that made it.
+    #[must_use]
+    pub fn plugin(&self) -> &str {
+        &self.plugin.name
+    }
+
+    /// Bytes of scratch memory that a call needs.
+    #[must_use]
+    pub fn scratch_bytes(&self) -> usize {
+        self.scratch_bytes
+    }
+
+    /// Bytes of recurrent state for each sequence.
+    #[must_use]
+    pub fn state_bytes(&self) -> usize {
+        self.state_bytes
+    }
+
+    /// Bytes that the layer says it allocated for weights.
+    #[must_use]
+    pub fn weight_bytes(&self) -> usize {
+        self.weight_bytes
+    }
+
+    /// Elements of a token's output: the hidden size, or the head's vocabulary.
+    #[must_use]
+    pub fn output_width(&self) -> usize {
+        match &self.order.desc.params {
+            LayerParams::Head(head) => head.vocabulary,
+            _ => self.order.desc.hidden,
+        }
+    }
+
+    /// Runs the layer over a batch.
+    ///
+    /// # Errors
+    /// [`Status::InvalidArgument`] where the call's shapes are wrong; otherwise as the plugin failed.
+    pub fn forward(
+        &self,
+        request: Forward<'_>,
+        batch: Option<&mut Batch<'_>>,
+        scratch: &mut AlignedBytes,
+    ) -> Result<()> {
+        let n_tokens = request.n_tokens;
+        let params = &self.order.desc.params;
+        let residual = !matches!(params, LayerParams::Embedding(_) | LayerParams::Head(_));
+        let is = |len: usize, width: usize| n_tokens.checked_mul(width) == Some(len);
+        let ids_fit = |ids: &[u32]| ids.is_empty() || ids.len() == n_tokens;
+        let fits = match params {
+            LayerParams::Embedding(_) => request.tokens.len() == n_tokens,
+            LayerParams::Head(_) => {
+                request.input.is_some_and(|input| is(input.len(), self.order.desc.hidden))
+            }
+            _ => request.input.is_none_or(|input| is(input.len(), self.order.desc.hidden)),
+        };
+        let within = (1..=self.order.max_tokens).contains(&n_tokens) && scratch.len() >= self.scratch_bytes;
+        let output_fits = is(request.output.len(), self.output_width());
+        if !within || !fits || !output_fits || !ids_fit(request.tokens) || !ids_fit(request.positions) {
+            return Err(Error::invalid(format!(
+                "a call of the {} layer of block {} brought {n_tokens} tokens (of at most {}), {} ids, {} positions, {} \
+                 activations, room for {} results and {} bytes of scratch memory (of at least {}), which don't fit each \
+                 other",
+                self.order.desc.kind().name(),
+                self.order.desc.index,
+                self.order.max_tokens,
+                request.tokens.len(),
+                request.positions.len(),
+                request.input.map_or(0, <[f32]>::len),
+                request.output.len(),
+                scratch.len(),
+                self.scratch_bytes
+            )));
+        }
+        let list = match batch.filter(|_| residual) {
+            Some(batch) => batch.sequences(n_tokens, self.state_bytes)?,
+            None => &[],
+        };
+        // SAFETY: the list is the batch's own, which holds what it points to.
+        let sequences =
+            unsafe { Sequences::from_raw(list.as_ptr(), list.len(), n_tokens).map_err(Error::invalid)? };
+        let call = Call {
+            n_tokens,
+            tokens: request.tokens,
+            positions: request.positions,
+            input: request.input,
+            output: request.output,
+            sequences,
+            scratch,
+            parallel: request.parallel,
+        };
+        contract::check(&call, &self.order.desc, self.order.max_workers, self.state_bytes)?;
+        self.call(call, list)
+    }
+
+    fn call(&self, request: Call<'_>, sequences: &[*const abi::HeraldSequence]) -> Result<()> {
+        let ids = |ids: &[u32]| if ids.is_empty() { std::ptr::null() } else { ids.as_ptr() };
+        let raw = HeraldCall {
+            n_tokens: request.n_tokens,
+            tokens: ids(request.tokens),
+            positions: ids(request.positions),
+            input: request.input.map_or(std::ptr::null(), <[f32]>::as_ptr),
+            output: request.output.as_mut_ptr(),
+            sequences: sequences.as_ptr(),
+            n_sequences: sequences.len(),
+            scratch: request.scratch.as_mut_ptr().cast(),
+            scratch_bytes: request.scratch.len() as u64,
+            parallel: request.parallel.raw(),
+            ..AbiStruct::empty()
+        };
+        let forward = self.plugin.layers.as_ref().and_then(|table| table.forward);
+        let forward =
+            forward.ok_or_else(|| Error::new(Status::Internal, "the plugin has no forward function"))?;
+        // SAFETY: the ABI's contract. Every buffer has the size that the call states, output and scratch are borrowed
+        // mutably (through `Call`), and pages and states are held by the batch.
+        call(|error| unsafe { forward(self.raw.as_ptr(), &raw, error) })
+    }
+}
+
+impl Drop for LayerHandle {
+    fn drop(&mut self) {
+        if let Some(destroy) = self.plugin.layers.as_ref().and_then(|table| table.destroy) {
+            // SAFETY: the layer came from this plugin, and `self` is the only handle to it.
+            unsafe { destroy(self.raw.as_ptr()) };
+        }
+    }
+}
+
+/// Builds the C request, which lives for the call of `body`.
+fn with_request<T>(
+    order: &LayerOrder,
+    parallel: Parallel<'_>,
+    body: impl FnOnce(*const HeraldLayerRequest) -> T,
+) -> T {
+    let weights: Vec<HeraldTensor> = order.weights.iter().map(raw_weight).collect();
+    let pointers: Vec<*const HeraldTensor> = weights.iter().map(std::ptr::from_ref).collect();
+    let params = &order.desc.params;
+    let attention = match params {
+        LayerParams::Attention(params) => Some(raw_attention(params)),
+        _ => None,
+    };
+    let mlp = match params {
+        LayerParams::Mlp(params) => Some(HeraldMlp {
+            width: params.width as u32,
+            activation: params.activation as u32,
+            gated: u32::from(params.gated),
+            ..AbiStruct::empty()
+        }),
+        _ => None,
+    };
+    let embedding = match params {
+        LayerParams::Embedding(params) => Some(HeraldEmbedding {
+            vocabulary: params.vocabulary as u32,
+            scale: params.scale,
+            ..AbiStruct::empty()
+        }),
+        _ => None,
+    };
+    let head = match params {
+        LayerParams::Head(params) => Some(HeraldHead {
+            vocabulary: params.vocabulary as u32,
+            scale: params.scale,
+            softcap: params.softcap.unwrap_or(0.0),
+            ..AbiStruct::empty()
+        }),
+        _ => None,
+    };
+    let desc = HeraldLayerDesc {
+        kind: order.desc.kind() as u32,
+        index: order.desc.index as u32,
+        hidden: order.desc.hidden as u32,
+        residual_scale: order.desc.residual_scale,
+        norm_eps: order.desc.norm_eps,
+        attention: pointer(attention.as_ref()),
+        mlp: pointer(mlp.as_ref()),
+        embedding: pointer(embedding.as_ref()),
+        head: pointer(head.as_ref()),
+        ..AbiStruct::empty()
+    };
+    body(&HeraldLayerRequest {
+        desc: &raw const desc,
+        weights: pointers.as_ptr(),
+        n_weights: pointers.len(),
+        parallel: parallel.raw(),
+        max_tokens: order.max_tokens as u32,
+        max_workers: order.max_workers as u32,
+        page_tokens: order.page_tokens as u32,
+        ..AbiStruct::empty()
+    })
+}
+
+fn pointer<T>(value: Option<&T>) -> *const T {
+    value.map_or(std::ptr::null(), std::ptr::from_ref)
+}
+
+fn raw_weight(weight: &SharedWeight) -> HeraldTensor {
+    let mut dims = [1; 4];
+    for (to, from) in dims.iter_mut().zip(&weight.dims) {
+        *to = *from;
+    }
+    let bytes = weight.data.bytes();
+    HeraldTensor {
+        role: weight.role as u32,
+        dtype: weight.dtype.code(),
+        n_dims: weight.dims.len().min(4) as u32,
+        dims,
+        data: bytes.as_ptr().cast(),
+        data_bytes: bytes.len() as u64,
+        name: weight.name.as_ptr().cast(),
+        name_len: weight.name.len(),
+        ..AbiStruct::empty()
+    }
+}
+
+fn raw_attention(params: &Attention) -> HeraldAttention {
+    let mut raw = HeraldAttention {
+        n_heads: params.n_heads as u32,
+        n_kv_heads: params.n_kv_heads as u32,
+        key_dim: params.key_dim as u32,
+        value_dim: params.value_dim as u32,
+        window: params.window.unwrap_or(0) as u32,
+        rope: params.rope as u32,
+        rope_dims: params.rope_dims as u32,
+        rope_base: params.rope_base,
+        rope_factor: 1.0,
+        softcap: params.softcap.unwrap_or(0.0),
+        scale: params.scale,
+        ..AbiStruct::empty()
+    };
+    match params.rope_scaling {
+        RopeScaling::None => raw.rope_scaling = abi::HERALD_ROPE_SCALING_NONE,
+        RopeScaling::Linear { factor } => {
+            raw.rope_scaling = abi::HERALD_ROPE_SCALING_LINEAR;
+            raw.rope_factor = factor;
+        }
+        RopeScaling::Yarn { factor, original_context, ext_factor, attn_factor, beta_fast, beta_slow } => {
+            raw.rope_scaling = abi::HERALD_ROPE_SCALING_YARN;
+            raw.rope_factor = factor;
+            raw.rope_original_context = original_context;
+            raw.yarn_ext_factor = ext_factor;
+            raw.yarn_attn_factor = attn_factor;
+            raw.yarn_beta_fast = beta_fast;
+            raw.yarn_beta_slow = beta_slow;
+        }
+    }
+    raw
+}

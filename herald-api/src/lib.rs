@@ -1,0 +1,38 @@
+//! HERALD's plugin interface: the stable C ABI between the host and its backends, and nothing else.
+//!
+//! A plugin is a dynamic library that exports one function, `herald_plugin_v1`, which returns a static table of C
+//! functions. [`abi`] holds those tables exactly as C sees them; `include/herald_plugin.h` is generated from it. Rust
+//! on either side never touches them: a backend implements the safe traits [`EngineLayer`], [`Tokenizer`] and
+//! [`MemoryTier`] and writes [`export_plugin!`], and the host holds the safe handles of [`import`]. All of the
+//! boundary's `unsafe` code lives in [`export`], [`import`], and the views of a call between them.
+
+pub mod abi;
+mod aligned;
+mod call;
+mod contract;
+mod dtype;
+mod error;
+pub mod export;
+mod hardware;
+pub mod import;
+mod layer;
+pub mod layout;
+mod tier;
+mod tokenizer;
+
+pub use aligned::AlignedBytes;
+pub use call::{Call, Page, Parallel, Rows, Sequence, Sequences};
+pub use dtype::DType;
+pub use error::{Error, Result, Status};
+pub use hardware::{Hardware, Probe};
+pub use layer::{
+    Activation, Attention, Embedding, EngineLayer, Head, LayerDesc, LayerFactory, LayerKind, LayerParams,
+    LayerRequest, Mlp, RopeKind, RopeScaling, Weight, WeightRole,
+};
+pub use tier::{Found, MemoryTier, RawPage, TierConfig, TierFactory, TierKind, TierStats};
+pub use tokenizer::{DecodeOptions, EncodeOptions, TokenType, Tokenizer, TokenizerFactory, Vocabulary};
+
+/// The Rust in docs/PLUGINS.md compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/PLUGINS.md")]
+struct PluginsPage;

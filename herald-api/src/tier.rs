@@ -1,0 +1,173 @@
+//! The memory-tier interface: where pages of keys and values, and recurrent states, are kept.
+
+use crate::call::Page;
+use crate::{Result, abi};
+
+/// Kinds of tiers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum TierKind {
+    /// Pages as attention writes them (16 bits), in RAM.
+    Active = abi::HERALD_TIER_ACTIVE,
+    /// Pages quantised, in RAM.
+    Compressed = abi::HERALD_TIER_COMPRESSED,
+    /// Pages in a file.
+    Archived = abi::HERALD_TIER_ARCHIVED,
+}
+
+impl TierKind {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Active, Self::Compressed, Self::Archived];
+
+    /// The kind with this number.
+    #[must_use]
+    pub fn from_code(code: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u32 == code)
+    }
+
+    /// The word for people.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Compressed => "compressed",
+            Self::Archived => "archived",
+        }
+    }
+}
+
+/// What a tier keeps: pages of one shape.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TierConfig {
+    /// The tier's kind.
+    pub kind: TierKind,
+    /// Key and value heads; 0 where it keeps recurrent states.
+    pub n_kv_heads: usize,
+    /// Elements of a key head.
+    pub key_dim: usize,
+    /// Elements of a value head.
+    pub value_dim: usize,
+    /// Tokens that a page has room for.
+    pub page_tokens: usize,
+    /// Bytes of a recurrent state; 0 where it keeps keys and values.
+    pub state_bytes: usize,
+    /// The most bytes that it may keep; `None`: no limit.
+    pub capacity_bytes: Option<u64>,
+    /// An archived tier's file.
+    pub path: Option<String>,
+}
+
+impl TierConfig {
+    /// Bytes of a page's keys (or of a state) and of its values, as [`abi::HERALD_PAGE_I16`] lays them out; `None`
+    /// where that overflows.
+    #[must_use]
+    pub fn page_bytes(&self) -> Option<(usize, usize)> {
+        if self.state_bytes > 0 {
+            return Some((self.state_bytes, 0));
+        }
+        let slots = self.n_kv_heads.checked_mul(self.page_tokens)?;
+        let bytes =
+            |dim: usize| slots.checked_mul(dim.checked_mul(size_of::<i16>())?.checked_add(size_of::<f32>())?);
+        Some((bytes(self.key_dim)?, bytes(self.value_dim)?))
+    }
+}
+
+/// What a tier holds and has done since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TierStats {
+    /// Pages that it holds.
+    pub pages: u64,
+    /// Tokens that they hold.
+    pub tokens: u64,
+    /// Bytes that they take in this tier.
+    pub bytes: u64,
+    /// Calls of `get` and `view` that found their page.
+    pub hits: u64,
+    /// Calls of `get` and `view` that did not.
+    pub misses: u64,
+}
+
+/// A page that a search found, and how much a query would attend to it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Found {
+    /// The page.
+    pub id: u64,
+    /// The greatest query-key product over its tokens and heads, or a bound above it.
+    pub score: f32,
+}
+
+/// A backend's memory tiers. The implementing type carries no data: it names the functions of a table.
+pub trait TierFactory: 'static {
+    /// The kinds that it offers.
+    const KINDS: &'static [TierKind];
+
+    /// Makes an empty tier.
+    ///
+    /// # Errors
+    /// [`crate::Status::Unsupported`] for another kind, [`crate::Status::InvalidArgument`] for an impossible shape,
+    /// [`crate::Status::Io`] where the file can't be had.
+    fn create(config: &TierConfig) -> Result<Box<dyn MemoryTier>>;
+}
+
+/// A memory tier. Ids are the caller's: any number, once each. Calls may come from many threads at once; that nobody
+/// reads a page's bytes while another writes them is the caller's part.
+pub trait MemoryTier: Send + Sync {
+    /// Keeps a copy of a page under a new id; `None`: an empty page of zeros, to be written through [`MemoryTier::view`].
+    ///
+    /// # Errors
+    /// [`crate::Status::InvalidArgument`] where the id is taken or the shape is another,
+    /// [`crate::Status::OutOfMemory`] where the tier is full.
+    fn put(&self, id: u64, page: Option<&Page<'_>>) -> Result<()>;
+
+    /// Copies a page's keys and values (or its state) out, as they were put, into buffers of exactly their sizes; returns how many
+    /// tokens it holds.
+    ///
+    /// # Errors
+    /// [`crate::Status::NotFound`], [`crate::Status::BufferTooSmall`], [`crate::Status::Corrupt`].
+    fn get(&self, id: u64, keys: &mut [u8], values: &mut [u8]) -> Result<usize>;
+
+    /// Where the tier itself keeps the page, in its own format; valid until the page is dropped or the tier destroyed.
+    ///
+    /// # Errors
+    /// [`crate::Status::NotFound`], or [`crate::Status::Unsupported`] where pages can't be read in place.
+    fn view(&self, id: u64) -> Result<RawPage>;
+
+    /// Says that the page's first `n_tokens` slots now hold tokens.
+    ///
+    /// # Errors
+    /// [`crate::Status::NotFound`], [`crate::Status::InvalidArgument`].
+    fn commit(&self, id: u64, n_tokens: usize) -> Result<()>;
+
+    /// Forgets a page.
+    ///
+    /// # Errors
+    /// [`crate::Status::NotFound`].
+    fn drop_page(&self, id: u64) -> Result<()>;
+
+    /// What it holds and has done.
+    fn stats(&self) -> TierStats;
+
+    /// Finds at most `k` of the pages `ids`, those that the queries would attend to most, best first. `query` holds any
+    /// number of queries, each `[n_kv_heads, key_dim]`.
+    ///
+    /// # Errors
+    /// [`crate::Status::NotFound`] for an id that it doesn't hold, [`crate::Status::InvalidArgument`] for another shape.
+    fn search(&self, query: &[f32], ids: &[u64], k: usize) -> Result<Vec<Found>>;
+}
+
+/// Where a tier keeps a page: plain pointers, since how long they live is between the tier and its caller.
+#[derive(Clone, Copy, Debug)]
+pub struct RawPage {
+    /// Tokens that it holds.
+    pub n_tokens: usize,
+    /// `HERALD_PAGE_*`.
+    pub format: u32,
+    /// Keys, or the state.
+    pub keys: *mut u8,
+    /// Bytes of keys.
+    pub key_bytes: usize,
+    /// Values; null where there are none.
+    pub values: *mut u8,
+    /// Bytes of values.
+    pub value_bytes: usize,
+}

@@ -1,0 +1,881 @@
+/*
+ * Write a plugin for HERALD: engine layers, tokenizers or memory tiers, in any language that speaks C.
+ *
+ * A plugin is a dynamic library that exports one function:
+ *
+ *     const HeraldPlugin *herald_plugin_v1(void);
+ *
+ * It returns a table that lives as long as the library is loaded. docs/PLUGINS.md walks through one.
+ *
+ * The rules of this interface:
+ *  - Every struct begins with struct_size, which its maker sets to sizeof. Fields are only ever appended: touch a field
+ *    only where struct_size covers it. A null function is "not offered".
+ *  - A call that can fail returns a HERALD_STATUS_* and fills the caller's HeraldError with one sentence that says what,
+ *    where, and what was expected. A constant that you don't know is an error, never ignored.
+ *  - Who creates, destroys; what one side allocates, the other never frees; buffers are the caller's.
+ *  - No exception, panic or longjmp crosses.
+ *  - A plugin starts no compute threads: it is handed HeraldParallel. A forward call allocates nothing.
+ *
+ * Generated from herald-api; not to be edited.
+ */
+
+#ifndef HERALD_PLUGIN_H
+#define HERALD_PLUGIN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define HERALD_EXPORT __declspec(dllexport)
+#else
+#define HERALD_EXPORT __attribute__((visibility("default")))
+#endif
+
+// Handles: what is in them, only the plugin that made them knows.
+typedef struct HeraldLayer HeraldLayer;
+typedef struct HeraldTokenizer HeraldTokenizer;
+typedef struct HeraldTier HeraldTier;
+
+// The version of this ABI. A plugin states the version that it was built for in HeraldPlugin.abi_version.
+#define HERALD_ABI_VERSION 1
+
+// The call succeeded.
+#define HERALD_STATUS_OK 0
+
+// An argument contradicts the call's contract: a shape, a range, a missing pointer.
+#define HERALD_STATUS_INVALID_ARGUMENT 1
+
+// The request is well formed, and this plugin doesn't offer it: the host asks the next one.
+#define HERALD_STATUS_UNSUPPORTED 2
+
+// Memory for the request could not be had.
+#define HERALD_STATUS_OUT_OF_MEMORY 3
+
+// The operating system refused a read or a write.
+#define HERALD_STATUS_IO 4
+
+// Data failed a check: it is damaged, or was never what it claims to be.
+#define HERALD_STATUS_CORRUPT 5
+
+// The caller's buffer is too small; the needed size was reported.
+#define HERALD_STATUS_BUFFER_TOO_SMALL 6
+
+// What the request names isn't there.
+#define HERALD_STATUS_NOT_FOUND 7
+
+// The caller asked for the work to stop.
+#define HERALD_STATUS_CANCELLED 8
+
+// A fault of the callee itself: a panic, a broken invariant.
+#define HERALD_STATUS_INTERNAL 9
+
+// Something failed and the user should know.
+#define HERALD_LOG_ERROR 1
+
+// Something is not as it should be, and work goes on.
+#define HERALD_LOG_WARN 2
+
+// Worth a line to an interested user.
+#define HERALD_LOG_INFO 3
+
+// Worth a line to a developer.
+#define HERALD_LOG_DEBUG 4
+
+// An architecture that this header has no number for.
+#define HERALD_ARCH_OTHER 0
+
+// x86-64.
+#define HERALD_ARCH_X86_64 1
+
+// AArch64.
+#define HERALD_ARCH_AARCH64 2
+
+// x86: AVX2.
+#define HERALD_CPU_AVX2 (1 << 0)
+
+// x86: FMA3.
+#define HERALD_CPU_FMA (1 << 1)
+
+// x86: F16C.
+#define HERALD_CPU_F16C (1 << 2)
+
+// x86: AVX-VNNI (256-bit integer dot products).
+#define HERALD_CPU_AVX_VNNI (1 << 3)
+
+// x86: AVX-512 F, BW, DQ and VL, all four.
+#define HERALD_CPU_AVX512 (1 << 4)
+
+// x86: AVX-512 VNNI.
+#define HERALD_CPU_AVX512_VNNI (1 << 5)
+
+// x86: AVX-512 BF16.
+#define HERALD_CPU_AVX512_BF16 (1 << 6)
+
+// AArch64: NEON.
+#define HERALD_CPU_NEON (1 << 16)
+
+// AArch64: integer dot products (FEAT_DotProd).
+#define HERALD_CPU_DOTPROD (1 << 17)
+
+// AArch64: 8-bit integer matrix products (FEAT_I8MM).
+#define HERALD_CPU_I8MM (1 << 18)
+
+// Looks up token embeddings: output[t] = scale * embedding[tokens[t]].
+#define HERALD_LAYER_EMBEDDING 1
+
+// Self-attention with its norm: output += residual_scale * attention(norm(input)).
+#define HERALD_LAYER_ATTENTION 2
+
+// A feed-forward network with its norm: output += residual_scale * mlp(norm(input)).
+#define HERALD_LAYER_MLP 3
+
+// The final norm and the product with the output matrix: output[t] = logits, [n_tokens, vocabulary].
+#define HERALD_LAYER_HEAD 4
+
+// IEEE float32.
+#define HERALD_DTYPE_F32 0
+
+// IEEE float16.
+#define HERALD_DTYPE_F16 1
+
+// Blocks of 32: float16 scale, 4-bit values less 8. 18 bytes.
+#define HERALD_DTYPE_Q4_0 2
+
+// Blocks of 32: float16 scale and minimum, 4-bit values. 20 bytes.
+#define HERALD_DTYPE_Q4_1 3
+
+// Blocks of 32: float16 scale, 5-bit values less 16. 22 bytes.
+#define HERALD_DTYPE_Q5_0 6
+
+// Blocks of 32: float16 scale and minimum, 5-bit values. 24 bytes.
+#define HERALD_DTYPE_Q5_1 7
+
+// Blocks of 32: float16 scale, signed 8-bit values. 34 bytes.
+#define HERALD_DTYPE_Q8_0 8
+
+// Blocks of 256, 2 bits. 84 bytes.
+#define HERALD_DTYPE_Q2_K 10
+
+// Blocks of 256, 3 bits. 110 bytes.
+#define HERALD_DTYPE_Q3_K 11
+
+// Blocks of 256, 4 bits. 144 bytes.
+#define HERALD_DTYPE_Q4_K 12
+
+// Blocks of 256, 5 bits. 176 bytes.
+#define HERALD_DTYPE_Q5_K 13
+
+// Blocks of 256, 6 bits. 210 bytes.
+#define HERALD_DTYPE_Q6_K 14
+
+// Blocks of 32: float16 scale, 4-bit indices into a table of 16 levels. 18 bytes.
+#define HERALD_DTYPE_IQ4_NL 20
+
+// Blocks of 256, IQ4_NL's levels with 6-bit scales. 136 bytes.
+#define HERALD_DTYPE_IQ4_XS 23
+
+// bfloat16.
+#define HERALD_DTYPE_BF16 30
+
+// The weight of the norm at the layer's entry: [hidden].
+#define HERALD_WEIGHT_NORM 1
+
+// The weight of a norm over the branch's output, before the residual addition: [hidden].
+#define HERALD_WEIGHT_POST_NORM 2
+
+// Attention, query projection: [n_heads * key_dim, hidden].
+#define HERALD_WEIGHT_QUERY 3
+
+// Attention, key projection: [n_kv_heads * key_dim, hidden].
+#define HERALD_WEIGHT_KEY 4
+
+// Attention, value projection: [n_kv_heads * value_dim, hidden].
+#define HERALD_WEIGHT_VALUE 5
+
+// Attention, output projection: [hidden, n_heads * value_dim].
+#define HERALD_WEIGHT_ATTENTION_OUTPUT 6
+
+// Attention, bias of the query projection: [n_heads * key_dim].
+#define HERALD_WEIGHT_QUERY_BIAS 7
+
+// Attention, bias of the key projection: [n_kv_heads * key_dim].
+#define HERALD_WEIGHT_KEY_BIAS 8
+
+// Attention, bias of the value projection: [n_kv_heads * value_dim].
+#define HERALD_WEIGHT_VALUE_BIAS 9
+
+// Attention, bias of the output projection: [hidden].
+#define HERALD_WEIGHT_ATTENTION_OUTPUT_BIAS 10
+
+// Attention, norm of each query head before RoPE: [key_dim].
+#define HERALD_WEIGHT_QUERY_NORM 11
+
+// Attention, norm of each key head before RoPE: [key_dim].
+#define HERALD_WEIGHT_KEY_NORM 12
+
+// Attention, divisors of RoPE's frequencies (llama3 scaling): [rope_dims / 2].
+#define HERALD_WEIGHT_ROPE_FACTORS 13
+
+// MLP, gate projection: [width, hidden].
+#define HERALD_WEIGHT_GATE 14
+
+// MLP, up projection: [width, hidden].
+#define HERALD_WEIGHT_UP 15
+
+// MLP, down projection: [hidden, width].
+#define HERALD_WEIGHT_DOWN 16
+
+// The embedding matrix, or the head's output matrix: [vocabulary, hidden].
+#define HERALD_WEIGHT_EMBEDDING 17
+
+// No RoPE.
+#define HERALD_ROPE_NONE 0
+
+// RoPE that rotates neighbours: elements 2i and 2i+1 (llama's own order).
+#define HERALD_ROPE_NEIGHBOURS 1
+
+// RoPE that rotates halves: elements i and i + rope_dims/2 (GPT-NeoX's order).
+#define HERALD_ROPE_HALVES 2
+
+// RoPE's frequencies as they are.
+#define HERALD_ROPE_SCALING_NONE 0
+
+// Positions divided by rope_factor.
+#define HERALD_ROPE_SCALING_LINEAR 1
+
+// YaRN (arXiv 2309.00071): interpolated by wavelength.
+#define HERALD_ROPE_SCALING_YARN 2
+
+// x * sigmoid(x).
+#define HERALD_ACTIVATION_SILU 1
+
+// GELU in its tanh approximation.
+#define HERALD_ACTIVATION_GELU_TANH 2
+
+// A page of 16-bit integers with a scale for each head of each token: keys is first float32 scales
+// [n_kv_heads, capacity], then int16 codes [n_kv_heads, capacity, key_dim]; values the same with value_dim. An element
+// is scale * code. (At the size of float16 this keeps keys and values a dozen times more exactly.)
+#define HERALD_PAGE_I16 1
+
+// A page of bytes that only its owner can read: a recurrent state, in keys.
+#define HERALD_PAGE_OPAQUE 2
+
+// An ordinary piece of text.
+#define HERALD_TOKEN_NORMAL 1
+
+// Stands for what the vocabulary can't express.
+#define HERALD_TOKEN_UNKNOWN 2
+
+// A special token: recognised in text, and written, only when the caller asks.
+#define HERALD_TOKEN_CONTROL 3
+
+// Added by the model's makers: matched whole in text before anything else.
+#define HERALD_TOKEN_USER_DEFINED 4
+
+// A reserved entry that text never produces.
+#define HERALD_TOKEN_UNUSED 5
+
+// One raw byte, spelt <0x0A>.
+#define HERALD_TOKEN_BYTE 6
+
+// Encoding recognises special tokens that the text spells out, and decoding spells them out; without it they are read as
+// plain text, and left out.
+#define HERALD_TEXT_SPECIAL (1 << 0)
+
+// The text goes on from an earlier one: encoding puts no space before it, and decoding takes none away.
+#define HERALD_TEXT_CONTINUES (1 << 1)
+
+// SentencePiece: a space is put before the text.
+#define HERALD_VOCABULARY_ADD_SPACE_PREFIX (1 << 0)
+
+// SentencePiece: runs of spaces are collapsed.
+#define HERALD_VOCABULARY_REMOVE_EXTRA_WHITESPACE (1 << 1)
+
+// The id that stands for "no such token".
+#define HERALD_NO_TOKEN 4294967295
+
+// Pages as attention writes them (HERALD_PAGE_I16), in RAM.
+#define HERALD_TIER_ACTIVE 1
+
+// Pages quantised, in RAM.
+#define HERALD_TIER_COMPRESSED 2
+
+// Pages in a file.
+#define HERALD_TIER_ARCHIVED 3
+
+// What the host offers a plugin for as long as it is loaded.
+typedef struct HeraldHost {
+  // sizeof(HeraldHost) of the host.
+  size_t struct_size;
+  // The host's own; passed back in every call.
+  void *context;
+  // Writes one line (UTF-8, no newline at its end, text_len bytes) to the host's log at a HERALD_LOG_* level.
+  // Any thread.
+  void (*log)(void *context, uint32_t level, const char *text, size_t text_len);
+} HeraldHost;
+
+#ifndef HERALD_ERROR_DEFINED
+#define HERALD_ERROR_DEFINED
+// The caller's own buffer for one sentence that says what failed, where, and what was expected.
+//
+// The caller sets struct_size and message[0] = 0; a callee that fails fills message with NUL-terminated UTF-8, cut at
+// a character where it is too long. A null pointer in its place means that the caller doesn't want the sentence.
+typedef struct HeraldError {
+  // sizeof(HeraldError).
+  size_t struct_size;
+  // The sentence, NUL-terminated UTF-8.
+  char message[504];
+} HeraldError;
+#endif
+
+// The machine that the plugin is to run on, as the host sees it.
+typedef struct HeraldHardware {
+  // sizeof(HeraldHardware) of the host.
+  size_t struct_size;
+  // HERALD_ARCH_*.
+  uint32_t arch;
+  // Logical CPUs that this process may use (affinity and cgroup limits counted).
+  uint32_t cpus;
+  // HERALD_CPU_* bits that the CPU and the operating system both support.
+  uint64_t features;
+  // Bytes of RAM; 0 where unknown.
+  uint64_t memory_bytes;
+} HeraldHardware;
+
+// How well a plugin suits a machine.
+typedef struct HeraldProbe {
+  // sizeof(HeraldProbe) of the host.
+  size_t struct_size;
+  // Higher is preferred. Scalar code scores 100; each plugin's author ranks it beside that. 0 is not a score: a plugin
+  // that can't run here returns HERALD_STATUS_UNSUPPORTED.
+  uint32_t score;
+  // Not used; 0.
+  uint32_t reserved;
+  // Which of the plugin's code paths was chosen ("scalar", "avx2"), NUL-terminated UTF-8.
+  char variant[64];
+} HeraldProbe;
+
+// Parameters of HERALD_LAYER_ATTENTION: grouped-query attention over keys and values kept in pages.
+typedef struct HeraldAttention {
+  // sizeof(HeraldAttention) of the host.
+  size_t struct_size;
+  // Query heads: a multiple of n_kv_heads.
+  uint32_t n_heads;
+  // Key and value heads.
+  uint32_t n_kv_heads;
+  // Elements of a query and of a key head.
+  uint32_t key_dim;
+  // Elements of a value head.
+  uint32_t value_dim;
+  // A token attends to itself and the window - 1 tokens before it; 0: to all before it.
+  uint32_t window;
+  // HERALD_ROPE_*.
+  uint32_t rope;
+  // The first so many elements of each query and key head are rotated: even, at most key_dim.
+  uint32_t rope_dims;
+  // HERALD_ROPE_SCALING_*.
+  uint32_t rope_scaling;
+  // The base of RoPE's frequencies (theta).
+  float rope_base;
+  // How many times longer than trained the context may be (linear, YaRN); otherwise 1.
+  float rope_factor;
+  // YaRN: the context that the model was trained for, in tokens.
+  uint32_t rope_original_context;
+  // YaRN: how much extrapolation is mixed in where wavelengths are short, usually 1.
+  float yarn_ext_factor;
+  // YaRN: multiplies the rotated vectors, on top of YaRN's own 1 + 0.1 ln(rope_factor); usually 1.
+  float yarn_attn_factor;
+  // YaRN: rotations over the trained context above which frequencies stay, usually 32.
+  float yarn_beta_fast;
+  // YaRN: rotations below which frequencies are interpolated, usually 1.
+  float yarn_beta_slow;
+  // Scores are softcap * tanh(score / softcap) before the softmax; 0: as they are.
+  float softcap;
+  // Multiplies query-key products.
+  float scale;
+} HeraldAttention;
+
+// Parameters of HERALD_LAYER_MLP.
+typedef struct HeraldMlp {
+  // sizeof(HeraldMlp) of the host.
+  size_t struct_size;
+  // Elements between the projections.
+  uint32_t width;
+  // HERALD_ACTIVATION_*.
+  uint32_t activation;
+  // 1: down(activation(gate(x)) * up(x)); 0: down(activation(up(x))).
+  uint32_t gated;
+} HeraldMlp;
+
+// Parameters of HERALD_LAYER_EMBEDDING.
+typedef struct HeraldEmbedding {
+  // sizeof(HeraldEmbedding) of the host.
+  size_t struct_size;
+  // Tokens of the vocabulary.
+  uint32_t vocabulary;
+  // Multiplies the embeddings; usually 1.
+  float scale;
+} HeraldEmbedding;
+
+// Parameters of HERALD_LAYER_HEAD.
+typedef struct HeraldHead {
+  // sizeof(HeraldHead) of the host.
+  size_t struct_size;
+  // Tokens of the vocabulary.
+  uint32_t vocabulary;
+  // Multiplies the logits; usually 1.
+  float scale;
+  // Logits are softcap * tanh(logit / softcap); 0: as they are.
+  float softcap;
+} HeraldHead;
+
+// A layer: a whole residual branch with its norm. Exactly the parameters of its own kind are not null.
+typedef struct HeraldLayerDesc {
+  // sizeof(HeraldLayerDesc) of the host.
+  size_t struct_size;
+  // HERALD_LAYER_*.
+  uint32_t kind;
+  // The block that the layer belongs to, counted from 0; for messages.
+  uint32_t index;
+  // Elements of a token's activations.
+  uint32_t hidden;
+  // Multiplies the branch before it is added; usually 1.
+  float residual_scale;
+  // Added to the mean square in the layer's RMS norms.
+  float norm_eps;
+  // Not used; 0.
+  uint32_t reserved;
+  // For HERALD_LAYER_ATTENTION.
+  const struct HeraldAttention *attention;
+  // For HERALD_LAYER_MLP.
+  const struct HeraldMlp *mlp;
+  // For HERALD_LAYER_EMBEDDING.
+  const struct HeraldEmbedding *embedding;
+  // For HERALD_LAYER_HEAD.
+  const struct HeraldHead *head;
+} HeraldLayerDesc;
+
+// One weight: a view of the model file's bytes.
+//
+// dims follows GGUF: dims[0] is the length of a row, whose elements are contiguous. A matrix written above as
+// [rows, columns] has dims {columns, rows}.
+typedef struct HeraldTensor {
+  // sizeof(HeraldTensor) of the host.
+  size_t struct_size;
+  // HERALD_WEIGHT_*: what the layer uses it for.
+  uint32_t role;
+  // HERALD_DTYPE_*.
+  uint32_t dtype;
+  // How many of dims are used: 1 to 4; the rest are 1.
+  uint32_t n_dims;
+  // Not used; 0.
+  uint32_t reserved;
+  // Elements along each dimension, none 0.
+  uint64_t dims[4];
+  // The elements, rows one after another. At no particular alignment. Read-only; valid until layer_destroy.
+  const void *data;
+  // Bytes of data: exactly what dims and dtype need.
+  uint64_t data_bytes;
+  // The tensor's name in the model file, for messages: UTF-8, valid until layer_destroy.
+  const char *name;
+  // Bytes of name.
+  size_t name_len;
+} HeraldTensor;
+
+// One piece of parallel work, made by the plugin on its own stack.
+typedef struct HeraldTask {
+  // sizeof(HeraldTask) of the plugin.
+  size_t struct_size;
+  // The plugin's own; passed back in every call.
+  void *argument;
+  // Does items begin..end. No two calls of one task share an item, and no two that run at the same time share a
+  // worker; worker is less than HeraldParallel.workers. Must not throw, unwind or longjmp.
+  void (*run)(void *argument, uint64_t begin, uint64_t end, uint32_t worker);
+} HeraldTask;
+
+// The host's threads, lent for one call. A plugin starts no compute threads of its own.
+typedef struct HeraldParallel {
+  // sizeof(HeraldParallel) of the host.
+  size_t struct_size;
+  // The host's own; passed back in run.
+  void *context;
+  // How many workers may run at once, the calling thread counted; at least 1.
+  uint32_t workers;
+  // Not used; 0.
+  uint32_t reserved;
+  // Does all of items 0..items by calling the task with ranges that don't overlap, on this thread and the workers',
+  // and returns when every one is done. What a task wrote before its end is visible to the caller afterwards.
+  // To be called only by the thread that was handed this struct, during the call that handed it, and not from within
+  // a task.
+  void (*run)(void *context, uint64_t items, const struct HeraldTask *task);
+} HeraldParallel;
+
+// A layer that the host wants: its description, its weights, and the largest calls that it will get.
+typedef struct HeraldLayerRequest {
+  // sizeof(HeraldLayerRequest) of the host.
+  size_t struct_size;
+  // The description; valid during the call.
+  const struct HeraldLayerDesc *desc;
+  // The weights, each by a pointer of its own; the structs are valid during the call, their data and names until
+  // layer_destroy. A role that the layer doesn't know must be answered with UNSUPPORTED, never ignored.
+  const struct HeraldTensor *const *weights;
+  // How many weights.
+  size_t n_weights;
+  // Threads to prepare weights with; valid during the call.
+  const struct HeraldParallel *parallel;
+  // The most tokens that a forward call will bring.
+  uint32_t max_tokens;
+  // The most workers that a forward call will bring.
+  uint32_t max_workers;
+  // Tokens of a KV page.
+  uint32_t page_tokens;
+  // Not used; 0.
+  uint32_t reserved;
+} HeraldLayerRequest;
+
+// What a made layer needs.
+typedef struct HeraldLayerInfo {
+  // sizeof(HeraldLayerInfo) of the host.
+  size_t struct_size;
+  // Bytes of scratch memory that a forward call of max_tokens needs.
+  uint64_t scratch_bytes;
+  // Bytes of recurrent state for each sequence; 0 for layers that keep none.
+  uint64_t state_bytes;
+  // Bytes that the layer itself allocated for weights (repacked copies); for reports.
+  uint64_t weight_bytes;
+} HeraldLayerInfo;
+
+// A run of tokens' keys and values of one layer.
+typedef struct HeraldPage {
+  // sizeof(HeraldPage) of whoever made it.
+  size_t struct_size;
+  // The place in its sequence of the page's first token.
+  uint64_t start;
+  // Tokens that it holds, the ones that the call at hand will write counted.
+  uint32_t n_tokens;
+  // Tokens that it has room for.
+  uint32_t capacity;
+  // HERALD_PAGE_*.
+  uint32_t format;
+  // Not used; 0.
+  uint32_t reserved;
+  // Keys, aligned to 64 bytes.
+  void *keys;
+  // Values, aligned to 64 bytes.
+  void *values;
+  // Bytes of keys.
+  uint64_t key_bytes;
+  // Bytes of values.
+  uint64_t value_bytes;
+} HeraldPage;
+
+// One sequence's part of a batch.
+typedef struct HeraldSequence {
+  // sizeof(HeraldSequence) of the host.
+  size_t struct_size;
+  // Its first token's place in the batch.
+  uint64_t first;
+  // Its tokens in this batch, one after another.
+  uint64_t n_tokens;
+  // Tokens that it had before them: the first one's place in the sequence.
+  uint64_t past;
+  // Its KV pages for this layer, in rising order of start; they may leave out earlier tokens, which are then not
+  // attended to, and always hold room for this batch's tokens. Pages that hold only earlier tokens may be shared with
+  // other sequences and are read-only. Null for layers without KV.
+  const struct HeraldPage *const *pages;
+  // How many pages.
+  size_t n_pages;
+  // Its recurrent state, state_bytes as the layer asked, zeroed when the sequence began, aligned to 64 bytes; or null.
+  void *state;
+} HeraldSequence;
+
+// A forward call: a flat batch of tokens from any number of sequences.
+typedef struct HeraldCall {
+  // sizeof(HeraldCall) of the host.
+  size_t struct_size;
+  // Tokens of the batch: 1 to max_tokens.
+  size_t n_tokens;
+  // Token ids [n_tokens]; for the embedding, elsewhere may be null.
+  const uint32_t *tokens;
+  // Positions for RoPE [n_tokens]; may be null for layers other than attention.
+  const uint32_t *positions;
+  // Activations [n_tokens, hidden]; null: the output holds them too (the usual residual branch, in place).
+  const float *input;
+  // Activations [n_tokens, hidden] that a residual branch adds to and the embedding fills, or the head's logits
+  // [n_tokens, vocabulary]. Does not overlap input.
+  float *output;
+  // The sequences, covering the batch's tokens in order, each by a pointer of its own. Null for the embedding and the
+  // head.
+  const struct HeraldSequence *const *sequences;
+  // How many sequences.
+  size_t n_sequences;
+  // Memory to work in, for this call alone, aligned to 64 bytes; holds anything at first.
+  void *scratch;
+  // Bytes of scratch: at least the scratch_bytes that the layer asked for.
+  uint64_t scratch_bytes;
+  // Threads to work with.
+  const struct HeraldParallel *parallel;
+} HeraldCall;
+
+// Engine layers of a plugin. All pointers are to structs that stay the caller's.
+typedef struct HeraldLayerTable {
+  // sizeof(HeraldLayerTable) of the plugin.
+  size_t struct_size;
+  // The HERALD_LAYER_* kinds that it offers, at least in some forms.
+  const uint32_t *kinds;
+  // How many kinds.
+  size_t n_kinds;
+  // Whether layer_create would accept the request; cheap, reads no weight data. Any thread. May be null: then
+  // layer_create is asked. Statuses: OK; UNSUPPORTED with what is missing; INVALID_ARGUMENT.
+  uint32_t (*supports)(const struct HeraldLayerRequest *request, struct HeraldError *error);
+  // Makes a layer and puts it in *out, for the caller to give to destroy. Any thread. On failure *out is untouched
+  // and nothing is kept. Statuses: OK, UNSUPPORTED, INVALID_ARGUMENT (a shape that contradicts the description),
+  // OUT_OF_MEMORY, INTERNAL.
+  uint32_t (*create)(const struct HeraldLayerRequest *request,
+                     HeraldLayer **out,
+                     struct HeraldError *error);
+  // Says what the layer needs: fills out. Any thread. Statuses: OK.
+  uint32_t (*info)(const HeraldLayer *layer, struct HeraldLayerInfo *out, struct HeraldError *error);
+  // Runs the layer over a batch. Any thread, and any number at once with different buffers: a layer doesn't change.
+  // It may write only output, scratch, its sequences' states, and the slots of this batch's tokens in their pages; it
+  // allocates nothing. On failure those hold anything. Statuses: OK, INVALID_ARGUMENT, INTERNAL.
+  uint32_t (*forward)(const HeraldLayer *layer,
+                      const struct HeraldCall *call,
+                      struct HeraldError *error);
+  // Destroys a layer that no call is running on. Any thread. Null is allowed.
+  void (*destroy)(HeraldLayer *layer);
+} HeraldLayerTable;
+
+// What a model file says of its vocabulary. Everything is valid during the call only.
+typedef struct HeraldVocabulary {
+  // sizeof(HeraldVocabulary) of the host.
+  size_t struct_size;
+  // The kind of tokenizer, as GGUF's tokenizer.ggml.model names it: "gpt2", "llama". UTF-8.
+  const char *model;
+  // Bytes of model.
+  size_t model_len;
+  // The pre-tokenizer, as GGUF's tokenizer.ggml.pre names it; empty where the file names none. UTF-8.
+  const char *pre;
+  // Bytes of pre.
+  size_t pre_len;
+  // Tokens of the vocabulary; ids are 0 to n_tokens - 1.
+  size_t n_tokens;
+  // All tokens' bytes, one after another.
+  const uint8_t *token_bytes;
+  // [n_tokens + 1], rising from 0: token i is bytes token_offsets[i] to token_offsets[i + 1].
+  const uint64_t *token_offsets;
+  // HERALD_TOKEN_* [n_tokens], or null: all normal.
+  const uint32_t *token_types;
+  // SentencePiece's scores [n_tokens], or null.
+  const float *token_scores;
+  // BPE's merges in order of rank, each "left right", or 0.
+  size_t n_merges;
+  // All merges' bytes, one after another.
+  const uint8_t *merge_bytes;
+  // [n_merges + 1], as token_offsets.
+  const uint64_t *merge_offsets;
+  // The token that stands for what can't be expressed, or HERALD_NO_TOKEN.
+  uint32_t unknown;
+  // HERALD_VOCABULARY_* bits.
+  uint32_t flags;
+} HeraldVocabulary;
+
+// Tokenizers of a plugin.
+typedef struct HeraldTokenizerTable {
+  // sizeof(HeraldTokenizerTable) of the plugin.
+  size_t struct_size;
+  // Makes a tokenizer of the vocabulary and puts it in *out, for the caller to give to destroy; what it needs of the
+  // vocabulary it copies. Any thread. On failure *out is untouched. Statuses: OK; UNSUPPORTED (an unknown model or
+  // pre-tokenizer: the host asks the next plugin); CORRUPT (a vocabulary that contradicts itself); OUT_OF_MEMORY;
+  // INTERNAL.
+  uint32_t (*create)(const struct HeraldVocabulary *vocabulary,
+                     HeraldTokenizer **out,
+                     struct HeraldError *error);
+  // Writes the ids of text (UTF-8, text_len bytes) to ids, which has room for capacity, and their number to *n_ids.
+  // No BOS or EOS is added. flags: HERALD_TEXT_*. Any thread, many at once. Statuses: OK; BUFFER_TOO_SMALL, with
+  // *n_ids the number needed; INVALID_ARGUMENT (not UTF-8); UNSUPPORTED (text that the vocabulary can't express).
+  uint32_t (*encode)(const HeraldTokenizer *tokenizer,
+                     const char *text,
+                     size_t text_len,
+                     uint32_t flags,
+                     uint32_t *ids,
+                     size_t capacity,
+                     size_t *n_ids,
+                     struct HeraldError *error);
+  // Writes the bytes of n_ids ids to bytes, which has room for capacity, and their number to *n_bytes; a token may
+  // hold part of a UTF-8 character. Decoding two runs of tokens, the second with HERALD_TEXT_CONTINUES, gives the
+  // bytes of decoding both at once. Any thread, many at once. Statuses: OK; BUFFER_TOO_SMALL, with *n_bytes the number
+  // needed; INVALID_ARGUMENT (an id outside the vocabulary).
+  uint32_t (*decode)(const HeraldTokenizer *tokenizer,
+                     const uint32_t *ids,
+                     size_t n_ids,
+                     uint32_t flags,
+                     uint8_t *bytes,
+                     size_t capacity,
+                     size_t *n_bytes,
+                     struct HeraldError *error);
+  // Destroys a tokenizer that no call is running on. Any thread. Null is allowed.
+  void (*destroy)(HeraldTokenizer *tokenizer);
+} HeraldTokenizerTable;
+
+// What a tier keeps: pages of one shape.
+typedef struct HeraldTierConfig {
+  // sizeof(HeraldTierConfig) of the host.
+  size_t struct_size;
+  // HERALD_TIER_*.
+  uint32_t kind;
+  // Key and value heads; 0 where it keeps recurrent states.
+  uint32_t n_kv_heads;
+  // Elements of a key head.
+  uint32_t key_dim;
+  // Elements of a value head.
+  uint32_t value_dim;
+  // Tokens that a page has room for.
+  uint32_t page_tokens;
+  // Not used; 0.
+  uint32_t reserved;
+  // Bytes of a recurrent state; 0 where it keeps keys and values.
+  uint64_t state_bytes;
+  // The most bytes that it may keep; 0: no limit.
+  uint64_t capacity_bytes;
+  // HERALD_TIER_ARCHIVED: the file, UTF-8; valid during the call.
+  const char *path;
+  // Bytes of path.
+  size_t path_len;
+} HeraldTierConfig;
+
+// What a tier holds and has done since it was made.
+typedef struct HeraldTierStats {
+  // sizeof(HeraldTierStats) of the host.
+  size_t struct_size;
+  // Pages that it holds.
+  uint64_t pages;
+  // Tokens that they hold.
+  uint64_t tokens;
+  // Bytes that they take in this tier.
+  uint64_t bytes;
+  // Calls of get and view that found their page.
+  uint64_t hits;
+  // Calls of get and view that did not.
+  uint64_t misses;
+} HeraldTierStats;
+
+// A search for the pages that a query would attend to most.
+typedef struct HeraldTierQuery {
+  // sizeof(HeraldTierQuery) of the host.
+  size_t struct_size;
+  // Ids of the pages to choose among.
+  const uint64_t *ids;
+  // How many ids.
+  size_t n_ids;
+  // Queries, rotated as keys are: [n_queries, n_kv_heads, key_dim].
+  const float *query;
+  // How many queries share the search (heads of a group, tokens of a batch); at least 1.
+  size_t n_queries;
+} HeraldTierQuery;
+
+// Memory tiers of a plugin. Ids are the caller's: any number, once each. All calls but destroy may come from any
+// thread, many at once; that nobody reads a page's bytes while another writes them is the caller's part.
+typedef struct HeraldTierTable {
+  // sizeof(HeraldTierTable) of the plugin.
+  size_t struct_size;
+  // The HERALD_TIER_* kinds that it offers.
+  const uint32_t *kinds;
+  // How many kinds.
+  size_t n_kinds;
+  // Makes a tier and puts it in *out, for the caller to give to destroy. On failure *out is untouched.
+  // Statuses: OK; UNSUPPORTED (another kind); INVALID_ARGUMENT; IO; OUT_OF_MEMORY; INTERNAL.
+  uint32_t (*create)(const struct HeraldTierConfig *config,
+                     HeraldTier **out,
+                     struct HeraldError *error);
+  // Keeps a page under a new id. page: its contents as HERALD_PAGE_I16 (or HERALD_PAGE_OPAQUE for a state), copied; or
+  // null for an empty page of zeros, to be written through view and told to commit.
+  // Statuses: OK; INVALID_ARGUMENT (the id is taken, the shape is another); OUT_OF_MEMORY (capacity_bytes is full);
+  // UNSUPPORTED (no empty pages in this tier); IO.
+  uint32_t (*put)(HeraldTier *tier,
+                  uint64_t id,
+                  const struct HeraldPage *page,
+                  struct HeraldError *error);
+  // Copies a page out as HERALD_PAGE_I16 (or HERALD_PAGE_OPAQUE) into the buffers that into names, and sets its
+  // n_tokens. Statuses: OK; NOT_FOUND; BUFFER_TOO_SMALL; CORRUPT (a checksum); IO.
+  uint32_t (*get)(HeraldTier *tier, uint64_t id, struct HeraldPage *into, struct HeraldError *error);
+  // Fills page with pointers to where the tier itself keeps it, in the tier's own format; they stay valid until the
+  // page is dropped or the tier destroyed. start is left alone. Statuses: OK; NOT_FOUND; UNSUPPORTED (a tier whose
+  // pages can't be read in place).
+  uint32_t (*view)(HeraldTier *tier, uint64_t id, struct HeraldPage *page, struct HeraldError *error);
+  // Says that the page's first n_tokens slots now hold tokens, written through view.
+  // Statuses: OK; NOT_FOUND; INVALID_ARGUMENT (more than page_tokens).
+  uint32_t (*commit)(HeraldTier *tier, uint64_t id, uint32_t n_tokens, struct HeraldError *error);
+  // Forgets a page. Statuses: OK; NOT_FOUND.
+  uint32_t (*drop)(HeraldTier *tier, uint64_t id, struct HeraldError *error);
+  // Destroys a tier that no call is running on, with its pages. Null is allowed.
+  void (*destroy)(HeraldTier *tier);
+  // Fills out. May be null. Statuses: OK.
+  uint32_t (*stats)(HeraldTier *tier, struct HeraldTierStats *out, struct HeraldError *error);
+  // Finds the pages that the queries would attend to most: writes the ids of at most k of the query's pages and their
+  // scores, best first, to ids and scores, which have room for k, and their number to *n. A page's score is the
+  // greatest query-key product over its tokens, heads and the queries, or a bound above it. May be null.
+  // Statuses: OK; NOT_FOUND (one of the ids); INVALID_ARGUMENT.
+  uint32_t (*search)(HeraldTier *tier,
+                     const struct HeraldTierQuery *query,
+                     size_t k,
+                     uint64_t *ids,
+                     float *scores,
+                     size_t *n,
+                     struct HeraldError *error);
+} HeraldTierTable;
+
+// A plugin. herald_plugin_v1 returns a pointer to one that lives as long as the library is loaded.
+typedef struct HeraldPlugin {
+  // sizeof(HeraldPlugin) of the plugin.
+  size_t struct_size;
+  // HERALD_ABI_VERSION of the header that it was built with.
+  uint32_t abi_version;
+  // Not used; 0.
+  uint32_t reserved;
+  // A short name, unique among plugins: letters, digits, '-' and '_', at most 64 bytes. What --backend takes.
+  const char *name;
+  // Bytes of name.
+  size_t name_len;
+  // The plugin's own version, such as "1.2.0", at most 64 bytes of UTF-8.
+  const char *version;
+  // Bytes of version.
+  size_t version_len;
+  // One line for people, at most 256 bytes of UTF-8; may be null.
+  const char *description;
+  // Bytes of description.
+  size_t description_len;
+  // The layouts of this ABI's structs as the plugin was built with them, or null: Rust plugins carry it by
+  // themselves (see herald-api's layout module), and C plugins leave it null.
+  const char *layout;
+  // Bytes of layout.
+  size_t layout_len;
+  // Called once, after the checks and before anything else; host stays valid until the process ends. May be null.
+  // Statuses: OK, or any failure, which refuses the plugin.
+  uint32_t (*start)(const struct HeraldHost *host, struct HeraldError *error);
+  // Says how well the plugin suits the hardware: fills out. Any thread, at any time after start, cheaply.
+  // Statuses: OK; UNSUPPORTED with the reason where it can't run here.
+  uint32_t (*probe)(const struct HeraldHardware *hardware,
+                    struct HeraldProbe *out,
+                    struct HeraldError *error);
+  // Engine layers, or null where the plugin offers none.
+  const struct HeraldLayerTable *layers;
+  // Tokenizers, or null where the plugin offers none.
+  const struct HeraldTokenizerTable *tokenizers;
+  // Memory tiers, or null where the plugin offers none.
+  const struct HeraldTierTable *tiers;
+} HeraldPlugin;
+
+#endif  /* HERALD_PLUGIN_H */
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// A plugin's entry, which every plugin defines: its table, which lives as long as the library is loaded.
+// Any thread; null where the plugin can't be used.
+HERALD_EXPORT const HeraldPlugin *herald_plugin_v1(void);
+
+#ifdef __cplusplus
+}
+#endif
