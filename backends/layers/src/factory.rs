@@ -1,0 +1,44 @@
+//! The layers of a backend that brings a table of kernels.
+
+use std::marker::PhantomData;
+
+use herald_api::{EngineLayer, Error, LayerFactory, LayerKind, LayerParams, LayerRequest, Result};
+
+use crate::attention::Attention;
+use crate::ends::{Embedding, Head};
+use crate::kernels::Kernels;
+use crate::mlp::Mlp;
+
+/// A backend's table of kernels, chosen once for the CPU at hand.
+pub trait HasKernels: 'static {
+    /// The table.
+    fn kernels() -> &'static Kernels;
+}
+
+/// The layers of this crate over a backend's kernels.
+pub struct Layers<B>(PhantomData<B>);
+
+impl<B: HasKernels> LayerFactory for Layers<B> {
+    const KINDS: &'static [LayerKind] = &LayerKind::ALL;
+
+    fn supports(request: &LayerRequest<'_, '_>) -> Result<()> {
+        // Making one of these layers reads no weights but norms and biases, so asking is making.
+        Self::create(request).map(drop)
+    }
+
+    fn create<'w>(request: &LayerRequest<'w, '_>) -> Result<Box<dyn EngineLayer + 'w>> {
+        let kernels = B::kernels();
+        Ok(match &request.desc.params {
+            LayerParams::Attention(params) => Box::new(Attention::new(kernels, request, params)?),
+            LayerParams::Mlp(params) => Box::new(Mlp::new(kernels, request, params)?),
+            LayerParams::Embedding(params) => Box::new(Embedding::new(kernels, request, params)?),
+            LayerParams::Head(params) => Box::new(Head::new(kernels, request, params)?),
+            other => {
+                return Err(Error::unsupported(format!(
+                    "{} has no layers of the kind {other:?}",
+                    kernels.name
+                )));
+            }
+        })
+    }
+}

@@ -1,0 +1,114 @@
+//! The table of kernels that a backend fills: layers are written once over it.
+//!
+//! Every entry is checked against a float64 reference by the module `suite` (with the feature of that name), the same
+//! for every backend.
+
+use herald_api::{Activation, DType, RopeKind};
+
+use crate::quant::RowKernels;
+
+/// A backend's kernels.
+pub struct Kernels {
+    /// The backend's name, for messages.
+    pub name: &'static str,
+    /// Kernels over one row of a weight matrix of a type. The weights are those of [`crate::quant`] to the bit.
+    pub rows: fn(DType) -> RowKernels,
+    /// `out[t * rows + r] = x[t] . panel[r]` for all tokens and rows; what `out` held is not read.
+    pub gemm: fn(&Gemm<'_>, &mut [f32]),
+    /// `sum(a[i] * b[i])`.
+    pub dot: fn(&[f32], &[f32]) -> f32,
+    /// `y[i] += a * x[i]`.
+    pub add_scaled: fn(&mut [f32], f32, &[f32]),
+    /// `out[i] = x[i] / sqrt(mean(x^2) + eps) * weight[i]` (RMSNorm, arXiv 1910.07467), for
+    /// vectors whose sum of squares is a float32 number.
+    pub rms_norm: fn(&[f32], &[f32], f32, &mut [f32]),
+    /// Turns pairs of a head's first `2 * rotation.len()` elements by the angles whose cosine and sine are given
+    /// (RoPE, arXiv 2104.09864).
+    pub rope: fn(RopeKind, &mut [f32], &[[f32; 2]]),
+    /// `gate[i] = activation(gate[i]) * up[i]`.
+    pub gate: fn(Activation, &mut [f32], &[f32]),
+    /// `x[i] = activation(x[i])`.
+    pub activate: fn(Activation, &mut [f32]),
+    /// One tile of attention with online softmax.
+    pub attend: fn(&Tile<'_>, &mut Running<'_>, &mut [f32]),
+    /// `x[i]` as `scale * codes[i]`, with the least scale that has room for all: fills the codes, returns the scale.
+    pub narrow: fn(&[f32], &mut [i16]) -> f32,
+}
+
+/// A product of tokens' activations with a panel of rows, both float32.
+#[derive(Clone, Copy, Debug)]
+pub struct Gemm<'a> {
+    /// `[n_tokens, columns]`.
+    pub x: &'a [f32],
+    /// `[rows, columns]`.
+    pub panel: &'a [f32],
+    /// Tokens.
+    pub n_tokens: usize,
+    /// Rows of the panel.
+    pub rows: usize,
+    /// Elements of a row.
+    pub columns: usize,
+}
+
+/// Queries of one KV head against a run of slots of one page.
+#[derive(Clone, Copy, Debug)]
+pub struct Tile<'a> {
+    /// Queries `[n, key_dim]`, already rotated.
+    pub queries: &'a [f32],
+    /// Codes of keys `[slots, key_dim]`.
+    pub keys: &'a [i16],
+    /// The scale of each key `[slots]`.
+    pub key_scales: &'a [f32],
+    /// Codes of values `[slots, value_dim]`.
+    pub values: &'a [i16],
+    /// The scale of each value `[slots]`.
+    pub value_scales: &'a [f32],
+    /// For each query the slots that it sees, `begin..end`; empty where it sees none.
+    pub visible: &'a [[u32; 2]],
+    /// Elements of a key.
+    pub key_dim: usize,
+    /// Elements of a value.
+    pub value_dim: usize,
+    /// Multiplies query-key products.
+    pub scale: f32,
+    /// Scores are `softcap * tanh(score / softcap)`.
+    pub softcap: Option<f32>,
+}
+
+impl Tile<'_> {
+    /// Float32 elements of scratch memory that [`Kernels::attend`] may use for a tile of so many slots.
+    #[must_use]
+    pub fn scratch_len(slots: usize, key_dim: usize, value_dim: usize) -> usize {
+        slots * (key_dim + value_dim + 1)
+    }
+}
+
+/// The state of an online softmax over `n` queries (Milakov and Gimelshein, arXiv 1805.02867): what has been seen of
+/// each query's row so far.
+#[derive(Debug)]
+pub struct Running<'a> {
+    /// The greatest score of each query; negative infinity before the first.
+    pub max: &'a mut [f32],
+    /// Sum of `exp(score - max)` of each query.
+    pub sum: &'a mut [f32],
+    /// Sum of `exp(score - max) * value`, `[n, value_dim]`.
+    pub out: &'a mut [f32],
+}
+
+impl Running<'_> {
+    /// Nothing seen yet.
+    pub fn begin(&mut self) {
+        self.max.fill(f32::NEG_INFINITY);
+        self.sum.fill(0.0);
+        self.out.fill(0.0);
+    }
+
+    /// Divides by the sums: `out` then holds each query's attention. A query that saw nothing has zeros.
+    pub fn finish(&mut self) {
+        let width = self.out.len() / self.sum.len().max(1);
+        for (row, sum) in self.out.chunks_exact_mut(width.max(1)).zip(&*self.sum) {
+            let inverse = if *sum > 0.0 { 1.0 / sum } else { 0.0 };
+            row.iter_mut().for_each(|value| *value *= inverse);
+        }
+    }
+}

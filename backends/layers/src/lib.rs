@@ -1,0 +1,24 @@
+//! What HERALD's backends share: layers and memory tiers, written once over a backend's table of kernels, and the
+//! quantised block formats.
+//!
+//! A backend fills a [`Kernels`] table and exports [`Layers`] over it; [`RamTiers`] it may export as they are.
+
+mod arena;
+mod attention;
+mod ends;
+mod factory;
+pub mod kernels;
+mod linear;
+mod mlp;
+mod norm;
+pub mod quant;
+mod ram_tier;
+mod rope;
+mod shared;
+#[cfg(feature = "suite")]
+pub mod suite;
+mod weights;
+
+pub use factory::{HasKernels, Layers};
+pub use kernels::Kernels;
+pub use ram_tier::RamTiers;

@@ -1,0 +1,94 @@
+//! Four-bit formats whose codes are not evenly spaced: a code is an index into sixteen fixed levels, closer together
+//! near zero, where most weights are.
+
+use bytemuck::{Pod, Zeroable};
+use herald_api::DType;
+
+use super::Block;
+use super::floats::{F16, Float};
+use super::groups::Symmetric;
+
+/// The levels, one for each four-bit code.
+pub const LEVELS: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+
+/// `w = d LEVELS[q]`: 32 weights, `q` of 4 bits.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Iq4Nl {
+    /// The scale `d`.
+    pub d: F16,
+    /// The codes `q`, weights `i` and `i + 16` in the halves of byte `i`.
+    pub codes: [u8; 16],
+}
+
+/// `w = (d (s - 32)) LEVELS[q]`: 8 groups of 32 weights, `q` of 4 bits, `s` of 6.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Iq4Xs {
+    /// The scale `d` of the scales.
+    pub d: F16,
+    /// The scales' high two bits, group `i`'s at shift `2 i` of a little-endian 16-bit word.
+    pub scales_high: [u8; 2],
+    /// The scales' low four bits, groups `2 i` and `2 i + 1` in the halves of byte `i`.
+    pub scales_low: [u8; 4],
+    /// The codes `q`: 16 bytes a group, weights `i` and `i + 16` in the halves of byte `i`.
+    pub codes: [[u8; 16]; 8],
+}
+
+impl Block for Iq4Nl {
+    const DTYPE: DType = DType::Iq4Nl;
+    type Unpacked = Symmetric<32, 1>;
+
+    #[inline(always)]
+    fn unpack(&self) -> Self::Unpacked {
+        Symmetric { codes: [levels(&self.codes)], scales: [self.d.to_f32()] }
+    }
+}
+
+impl Block for Iq4Xs {
+    const DTYPE: DType = DType::Iq4Xs;
+    type Unpacked = Symmetric<32, 8>;
+
+    #[inline(always)]
+    fn unpack(&self) -> Self::Unpacked {
+        let d = self.d.to_f32();
+        let scales_high = u16::from_le_bytes(self.scales_high);
+        let mut codes = [[0; 32]; 8];
+        for (codes, packed) in codes.iter_mut().zip(&self.codes) {
+            *codes = levels(packed);
+        }
+        Symmetric {
+            codes,
+            scales: std::array::from_fn(|i| {
+                let low = (self.scales_low[i / 2] >> (4 * (i % 2))) & 0x0f;
+                let high = ((scales_high >> (2 * i)) & 3) as u8;
+                d * f32::from((low | (high << 4)) as i8 - 32)
+            }),
+        }
+    }
+}
+
+/// The levels of 32 codes.
+#[inline(always)]
+fn levels(codes: &[u8; 16]) -> [i8; 32] {
+    let pairs = codes.map(|byte| LEVEL_PAIRS[usize::from(byte)]);
+    let mut levels = [0; 32];
+    for (i, pair) in pairs.into_iter().enumerate() {
+        let [low, high] = pair.to_le_bytes();
+        levels[i] = low as i8;
+        levels[i + 16] = high as i8;
+    }
+    levels
+}
+
+/// The levels of a byte's two codes, the low half's in the low byte: one lookup, and one insertion into a register,
+/// for two weights.
+static LEVEL_PAIRS: [u16; 256] = {
+    let mut pairs = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        pairs[byte] = u16::from_le_bytes([LEVELS[byte & 0x0f] as u8, LEVELS[byte >> 4] as u8]);
+        byte += 1;
+    }
+    pairs
+};

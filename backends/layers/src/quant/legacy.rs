@@ -1,0 +1,168 @@
+//! The first block formats: 32 weights, each 4, 5 or 8 bits, with one float16 scale and perhaps one float16 minimum.
+//!
+//! Four-bit codes lie two to a byte: byte `i` holds weight `i` in its low half and weight `i + 16` in its high half.
+//! Five-bit codes keep their fifth bits apart, weight `i`'s in bit `i` of a 32-bit word.
+
+use bytemuck::{Pod, Zeroable};
+use herald_api::DType;
+
+use super::Block;
+use super::floats::{F16, Float};
+use super::groups::{Affine, Symmetric};
+
+/// `w = d (q - 8)`, with `q` of 4 bits.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Q4_0 {
+    /// The scale `d`.
+    pub d: F16,
+    /// The codes `q`, weights `i` and `i + 16` in byte `i`.
+    pub codes: [u8; 16],
+}
+
+/// `w = d q + m`, with `q` of 4 bits.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Q4_1 {
+    /// The scale `d`.
+    pub d: F16,
+    /// The minimum `m`.
+    pub m: F16,
+    /// The codes `q`, weights `i` and `i + 16` in byte `i`.
+    pub codes: [u8; 16],
+}
+
+/// `w = d (q - 16)`, with `q` of 5 bits.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Q5_0 {
+    /// The scale `d`.
+    pub d: F16,
+    /// The codes' fifth bits, weight `i`'s in bit `i % 8` of byte `i / 8`.
+    pub high: [u8; 4],
+    /// The codes' low four bits, weights `i` and `i + 16` in byte `i`.
+    pub low: [u8; 16],
+}
+
+/// `w = d q + m`, with `q` of 5 bits.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Q5_1 {
+    /// The scale `d`.
+    pub d: F16,
+    /// The minimum `m`.
+    pub m: F16,
+    /// The codes' fifth bits, weight `i`'s in bit `i % 8` of byte `i / 8`.
+    pub high: [u8; 4],
+    /// The codes' low four bits, weights `i` and `i + 16` in byte `i`.
+    pub low: [u8; 16],
+}
+
+/// `w = d q`, with `q` a signed byte.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Q8_0 {
+    /// The scale `d`.
+    pub d: F16,
+    /// The codes `q`.
+    pub codes: [i8; 32],
+}
+
+impl Block for Q4_0 {
+    const DTYPE: DType = DType::Q4_0;
+    type Unpacked = Symmetric<32, 1>;
+
+    #[inline(always)]
+    fn unpack(&self) -> Self::Unpacked {
+        Symmetric { codes: [nibbles(&self.codes).map(|q| q as i8 - 8)], scales: [self.d.to_f32()] }
+    }
+}
+
+impl Block for Q4_1 {
+    const DTYPE: DType = DType::Q4_1;
+    type Unpacked = Affine<32, 1>;
+
+    #[inline(always)]
+    fn unpack(&self) -> Self::Unpacked {
+        Affine {
+            codes: [nibbles(&self.codes).map(|q| q as i8)],
+            scales: [self.d.to_f32()],
+            offsets: [self.m.to_f32()],
+        }
+    }
+}
+
+impl Block for Q5_0 {
+    const DTYPE: DType = DType::Q5_0;
+    type Unpacked = Symmetric<32, 1>;
+
+    #[inline(always)]
+    fn unpack(&self) -> Self::Unpacked {
+        // Less 16, a byte's upper half is zero where the fifth bit is set, and the sign extended where it isn't.
+        let codes = five_bits(&self.low, self.high, |set| (set ^ LOWEST_BITS) * 0xf0);
+        Symmetric { codes: [codes], scales: [self.d.to_f32()] }
+    }
+}
+
+impl Block for Q5_1 {
+    const DTYPE: DType = DType::Q5_1;
+    type Unpacked = Affine<32, 1>;
+
+    #[inline(always)]
+    fn unpack(&self) -> Self::Unpacked {
+        Affine {
+            codes: [five_bits(&self.low, self.high, |set| set << 4)],
+            scales: [self.d.to_f32()],
+            offsets: [self.m.to_f32()],
+        }
+    }
+}
+
+impl Block for Q8_0 {
+    const DTYPE: DType = DType::Q8_0;
+    type Unpacked = Symmetric<32, 1>;
+
+    #[inline(always)]
+    fn unpack(&self) -> Self::Unpacked {
+        Symmetric { codes: [self.codes], scales: [self.d.to_f32()] }
+    }
+}
+
+/// The low halves of 16 bytes, then their high halves.
+#[inline(always)]
+fn nibbles(bytes: &[u8; 16]) -> [u8; 32] {
+    let mut codes = [0; 32];
+    let (low, high) = codes.split_at_mut(16);
+    for ((low, high), byte) in low.iter_mut().zip(high).zip(bytes) {
+        *low = byte & 0x0f;
+        *high = byte >> 4;
+    }
+    codes
+}
+
+/// The lowest bit of each byte of a word.
+const LOWEST_BITS: u64 = 0x0101_0101_0101_0101;
+
+/// Five-bit codes from their low four bits and their fifth ones, eight codes to a word: words are cheaper to put
+/// together than single bytes. `fifth` turns the fifth bits, each the lowest of its code's byte, into what they add.
+#[inline(always)]
+fn five_bits(low: &[u8; 16], high: [u8; 4], fifth: impl Fn(u64) -> u64) -> [i8; 32] {
+    let mut codes = [[0; 8]; 4];
+    for (word, low) in low.as_chunks::<8>().0.iter().enumerate() {
+        let low = u64::from_le_bytes(*low);
+        for half in 0..2 {
+            let nibbles = (low >> (4 * half)) & (0x0f * LOWEST_BITS);
+            let run = 2 * half + word;
+            codes[run] = (nibbles | fifth(spread_bits(high[run]))).to_le_bytes();
+        }
+    }
+    bytemuck::cast(codes)
+}
+
+/// The bits of a byte, each in the lowest bit of a byte of its own, lowest first.
+#[inline(always)]
+fn spread_bits(byte: u8) -> u64 {
+    let one_each = (u64::from(byte) * LOWEST_BITS) & 0x8040_2010_0804_0201;
+    // Adding 127 carries into a byte's top bit where the byte isn't zero, and never out of it.
+    ((one_each + 0x7f * LOWEST_BITS) >> 7) & LOWEST_BITS
+}

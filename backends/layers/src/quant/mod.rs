@@ -1,0 +1,121 @@
+//! How weights are stored, so that every layer and backend reads every file the same way.
+//!
+//! A tensor's row is either plain floats ([`floats`]) or a run of blocks, each holding 32 or 256 small integers
+//! ("codes") and the scales that turn them back into numbers. The formats are those of GGUF's `ggml_type`; the
+//! specification is <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>, and the layout of each is described
+//! where it is defined:
+//!
+//! - [`legacy`]: `Q4_0`, `Q4_1`, `Q5_0`, `Q5_1`, `Q8_0`, of 32 weights with one scale;
+//! - [`k_quants`]: `Q2_K` to `Q6_K`, of 256 weights whose groups of 16 or 32 have scales of their own;
+//! - [`iq4`]: `IQ4_NL`, `IQ4_XS`, whose codes index a table of unevenly spaced levels.
+//!
+//! A block only says how its bits unpack ([`Block::unpack`]) into one of two shapes, [`Symmetric`] or [`Affine`];
+//! the arithmetic is written once, over those ([`groups`]). It is portable, and the reference that faster kernels are
+//! tested against. It is also written so that a compiler vectorises it for whatever the target has.
+//!
+//! Rows come straight from a mapped file, so every block type is made of bytes and has alignment 1; numbers of more
+//! than a byte are little-endian on every machine.
+
+pub mod floats;
+pub mod groups;
+pub mod iq4;
+pub mod k_quants;
+pub mod legacy;
+
+use bytemuck::Pod;
+use herald_api::DType;
+
+use floats::Float;
+pub use groups::{Affine, Symmetric, Unpacked};
+
+/// A block of quantised weights, as it lies in a file: plain bytes at any alignment.
+pub trait Block: Pod {
+    /// The element type whose blocks these are.
+    const DTYPE: DType;
+
+    /// The block's codes and scales, one way for every format.
+    type Unpacked: Unpacked;
+
+    /// Unpacks the codes and scales from their bits.
+    fn unpack(&self) -> Self::Unpacked;
+}
+
+/// What can be done with a row of one element type, resolved once so that no row pays for a dispatch.
+///
+/// A row is `n` weights in `n / block_len * block_bytes` bytes, at any alignment. Both functions panic where the row
+/// and the other slice disagree on `n`, which is a mistake of the caller's: the loader checks every tensor's size.
+#[derive(Clone, Copy, Debug)]
+pub struct RowKernels {
+    /// Writes the `n` weights of a row as float32: exactly the format's formula, rounded after each operation.
+    pub dequantize: fn(row: &[u8], out: &mut [f32]),
+    /// The dot product of a row's `n` weights `w` with `n` activations `x`, in float32, summed in no particular order,
+    /// codes and offsets together or apart. Those of [`row_kernels`] are within `(n / 32 + 7) * 2^-24 * sum(|w x|)` of the
+    /// exact one, but for underflow; a backend's own may be off by what any order of a sum of `n` may.
+    pub dot: fn(row: &[u8], x: &[f32]) -> f32,
+}
+
+/// The kernels for rows of `dtype`.
+#[must_use]
+pub fn row_kernels(dtype: DType) -> RowKernels {
+    match dtype {
+        DType::F32 => of_floats::<floats::F32>(),
+        DType::F16 => of_floats::<floats::F16>(),
+        DType::Bf16 => of_floats::<floats::Bf16>(),
+        DType::Q4_0 => of_blocks::<legacy::Q4_0>(),
+        DType::Q4_1 => of_blocks::<legacy::Q4_1>(),
+        DType::Q5_0 => of_blocks::<legacy::Q5_0>(),
+        DType::Q5_1 => of_blocks::<legacy::Q5_1>(),
+        DType::Q8_0 => of_blocks::<legacy::Q8_0>(),
+        DType::Q2K => of_blocks::<k_quants::Q2K>(),
+        DType::Q3K => of_blocks::<k_quants::Q3K>(),
+        DType::Q4K => of_blocks::<k_quants::Q4K>(),
+        DType::Q5K => of_blocks::<k_quants::Q5K>(),
+        DType::Q6K => of_blocks::<k_quants::Q6K>(),
+        DType::Iq4Nl => of_blocks::<iq4::Iq4Nl>(),
+        DType::Iq4Xs => of_blocks::<iq4::Iq4Xs>(),
+    }
+}
+
+/// Writes the weights of a row of `dtype` as float32; see [`RowKernels::dequantize`].
+///
+/// # Panics
+///
+/// Where `row` isn't as long as `out.len()` weights of `dtype` are.
+pub fn dequantize_row(dtype: DType, row: &[u8], out: &mut [f32]) {
+    (row_kernels(dtype).dequantize)(row, out);
+}
+
+/// The dot product of a row of `dtype` with the activations `x`; see [`RowKernels::dot`].
+///
+/// # Panics
+///
+/// Where `row` isn't as long as `x.len()` weights of `dtype` are.
+#[must_use]
+pub fn dot_row(dtype: DType, row: &[u8], x: &[f32]) -> f32 {
+    (row_kernels(dtype).dot)(row, x)
+}
+
+fn of_floats<F: Float>() -> RowKernels {
+    RowKernels {
+        dequantize: |row, out| floats::dequantize(elements::<F>(F::DTYPE, row, out.len()), out),
+        dot: |row, x| floats::dot(elements::<F>(F::DTYPE, row, x.len()), x),
+    }
+}
+
+fn of_blocks<B: Block>() -> RowKernels {
+    RowKernels {
+        dequantize: |row, out| groups::dequantize(elements::<B>(B::DTYPE, row, out.len()), out),
+        dot: |row, x| groups::dot(elements::<B>(B::DTYPE, row, x.len()), x),
+    }
+}
+
+/// A row's bytes as the blocks or floats that they hold.
+fn elements<T: Pod>(dtype: DType, row: &[u8], len: usize) -> &[T] {
+    const { assert!(align_of::<T>() == 1, "rows of a mapped file have any alignment") };
+    assert!(
+        dtype.row_bytes(len) == Some(row.len()),
+        "a row of {} bytes doesn't hold exactly {len} weights of type {dtype}",
+        row.len()
+    );
+    bytemuck::cast_slice(row)
+}

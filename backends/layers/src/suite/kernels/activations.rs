@@ -1,0 +1,96 @@
+//! The functions between an MLP's projections, by themselves and with a gate.
+
+use herald_api::Activation;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::super::bounds::{Expected, TINY, check_all, gamma};
+use super::super::reference::{activation, activation_bound};
+use super::super::values::{Spread, Values};
+use super::super::{Case, property};
+use super::{CASES, lens};
+use crate::Kernels;
+
+/// The ends of exp's and tanh's ranges in float32, and of float32's own.
+const EXTREMES: [f32; 24] = [
+    0.0,
+    -0.0,
+    1e-40,
+    -1e-40,
+    f32::MIN_POSITIVE,
+    -f32::MIN_POSITIVE,
+    9.0,
+    -9.0,
+    10.5,
+    -10.5,
+    87.3,
+    -87.3,
+    88.8,
+    -88.8,
+    104.0,
+    -104.0,
+    1000.0,
+    -1000.0,
+    1e13,
+    -1e13,
+    1e20,
+    -1e20,
+    f32::MAX,
+    f32::MIN,
+];
+
+pub(in super::super) fn check(kernels: &'static Kernels) {
+    property(
+        &format!("{}: gate and activate", kernels.name),
+        2 * CASES,
+        (
+            select(&[Activation::Silu, Activation::GeluTanh][..]),
+            lens(),
+            0_usize..8,
+            Spread::any(),
+            any::<u64>(),
+        ),
+        |(activation, len, before, spread, seed)| {
+            gate_and_activate(kernels, activation, len, before, spread, seed)
+        },
+    );
+}
+
+fn gate_and_activate(
+    kernels: &Kernels,
+    kind: Activation,
+    len: usize,
+    before: usize,
+    spread: Spread,
+    seed: u64,
+) -> Case {
+    let mut values = Values::new(seed);
+    let mut x = values.floats(before + len, spread);
+    for x in &mut x {
+        if values.below(4) == 0 {
+            *x = values.pick(&EXTREMES);
+        }
+    }
+    let x = &x[before..];
+
+    let mut out = x.to_vec();
+    out.splice(0..0, vec![f32::NAN; before]);
+    (kernels.activate)(kind, &mut out[before..]);
+    let expected = x.iter().map(|x| {
+        let x = f64::from(*x);
+        Expected { value: activation(kind, x), bound: activation_bound(kind, x) }
+    });
+    check_all(&format!("{kind:?}"), &out[before..], expected)?;
+
+    let up = values.many(before / 2 + len, -1.0, 1.0);
+    let up = &up[before / 2..];
+    let mut out = x.to_vec();
+    out.splice(0..0, vec![f32::NAN; before]);
+    (kernels.gate)(kind, &mut out[before..], up);
+    let expected = x.iter().zip(up).map(|(x, up)| {
+        let (x, up) = (f64::from(*x), f64::from(*up));
+        let (value, bound) = (activation(kind, x), activation_bound(kind, x));
+        Expected { value: value * up, bound: (bound + gamma(1) * (value.abs() + bound)) * up.abs() + TINY }
+    });
+    check_all(&format!("{kind:?} times up"), &out[before..], expected)
+}

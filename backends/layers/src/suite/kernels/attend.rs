@@ -1,0 +1,165 @@
+//! Attention by tiles: any number in a row make the softmax over all that they hold.
+
+use ndarray::{Array2, ArrayView1, ArrayView2, Axis, concatenate};
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::super::bounds::{U, check_all};
+use super::super::softmax::{attention, score};
+use super::super::values::Values;
+use super::super::{Case, ensure, property};
+use super::CASES;
+use crate::Kernels;
+use crate::kernels::{Running, Tile};
+
+#[derive(Clone, Debug)]
+struct Shape {
+    queries: usize,
+    key_dim: usize,
+    value_dim: usize,
+    /// The slots of each tile.
+    tiles: Vec<usize>,
+    softcap: Option<f32>,
+    /// How large queries are: the largest make scores whose exp is far outside float32.
+    size: f32,
+    /// Elements that the queries lie after the beginning of their memory, and keys and values.
+    before: [usize; 2],
+    seed: u64,
+}
+
+fn shapes() -> impl Strategy<Value = Shape> {
+    (
+        (1_usize..7, 1_usize..70, 1_usize..70),
+        prop::collection::vec(1_usize..40, 1..4),
+        select(&[None, Some(30.0_f32), Some(0.5)][..]),
+        select(&[0.01_f32, 1.0, 30.0, 1e6, 1e18, 1e30][..]),
+        [0_usize..8, 0_usize..8],
+        any::<u64>(),
+    )
+        .prop_map(|((queries, key_dim, value_dim), tiles, softcap, size, before, seed)| Shape {
+            queries,
+            key_dim,
+            value_dim,
+            tiles,
+            softcap,
+            size,
+            before,
+            seed,
+        })
+}
+
+/// Keys or values of a tile: as codes and scales with some before them, and as float64.
+struct Rows {
+    codes: Vec<i16>,
+    scales: Vec<f32>,
+    before: usize,
+    value: Array2<f64>,
+}
+
+impl Rows {
+    fn random(shape: [usize; 2], before: usize, values: &mut Values) -> Self {
+        let [slots, dim] = shape;
+        let codes: Vec<i16> = (0..before + slots * dim).map(|_| values.bits() as i16).collect();
+        let scales = values.many(before + slots, 0.0, 2.0 / 32768.0);
+        let value = Array2::from_shape_fn(shape, |(slot, column)| {
+            f64::from(scales[before + slot]) * f64::from(codes[before + slot * dim + column])
+        });
+        Self { codes, scales, before, value }
+    }
+
+    fn codes(&self) -> &[i16] {
+        &self.codes[self.before..]
+    }
+
+    fn scales(&self) -> &[f32] {
+        &self.scales[self.before..]
+    }
+}
+
+pub(in super::super) fn check(kernels: &'static Kernels) {
+    property(&format!("{}: attend", kernels.name), CASES, shapes(), |shape| attend(kernels, &shape));
+}
+
+fn attend(kernels: &Kernels, shape: &Shape) -> Case {
+    let Shape { queries: n, key_dim, value_dim, softcap, size, before, .. } = *shape;
+    let mut values = Values::new(shape.seed);
+    let queries = values.many(before[0] + n * key_dim, -size, size);
+    let queries = &queries[before[0]..];
+    let scale = 1.0 / (key_dim as f32).sqrt();
+
+    let (mut max, mut sum, mut out) = (vec![f32::NAN; n], vec![f32::NAN; n], vec![f32::NAN; n * value_dim]);
+    let mut running = Running { max: &mut max, sum: &mut sum, out: &mut out };
+    running.begin();
+    let (mut all_keys, mut all_values) = (Vec::new(), Vec::new());
+    // Of each query the slots that it sees, over all tiles.
+    let mut seen: Vec<Vec<usize>> = vec![Vec::new(); n];
+    let mut first = 0;
+    for &slots in &shape.tiles {
+        let keys = Rows::random([slots, key_dim], before[1], &mut values);
+        let tile_values = Rows::random([slots, value_dim], before[1], &mut values);
+        let visible: Vec<[u32; 2]> = (0..n)
+            .map(|_| {
+                let (a, b) = (values.below(slots + 1), values.below(slots + 1));
+                [a.min(b) as u32, if values.coin() { slots as u32 } else { a.max(b) as u32 }]
+            })
+            .collect();
+        let tile = Tile {
+            queries,
+            keys: keys.codes(),
+            key_scales: keys.scales(),
+            values: tile_values.codes(),
+            value_scales: tile_values.scales(),
+            visible: &visible,
+            key_dim,
+            value_dim,
+            scale,
+            softcap,
+        };
+        let unseen: Vec<_> = (0..n).filter(|query| visible[*query][0] == visible[*query][1]).collect();
+        let state = |running: &Running<'_>, query: usize| {
+            let out = running.out[query * value_dim..(query + 1) * value_dim].to_vec();
+            (running.max[query], running.sum[query], out)
+        };
+        let old: Vec<_> = unseen.iter().map(|query| state(&running, *query)).collect();
+        // Scratch memory holds anything at first, and is no longer than said.
+        let mut scratch = vec![f32::NAN; Tile::scratch_len(slots, key_dim, value_dim)];
+        (kernels.attend)(&tile, &mut running, &mut scratch);
+        for (query, old) in unseen.iter().zip(old) {
+            ensure(state(&running, *query) == old, || {
+                format!("query {query} sees nothing of a tile of {slots}, which changed what it had seen")
+            })?;
+        }
+        for (seen, [begin, end]) in seen.iter_mut().zip(&visible) {
+            seen.extend(first + *begin as usize..first + *end as usize);
+        }
+        first += slots;
+        all_keys.push(keys.value);
+        all_values.push(tile_values.value);
+    }
+    running.finish();
+
+    let stack = |tiles: &[Array2<f64>]| {
+        let views: Vec<ArrayView2<'_, f64>> = tiles.iter().map(|tile| tile.view()).collect();
+        concatenate(Axis(0), &views).expect("all tiles are equally wide")
+    };
+    let (keys, tile_values) = (stack(&all_keys), stack(&all_values));
+    // A code times its scale is rounded.
+    let key_errors = keys.mapv(|key| U * key.abs());
+    let exact = ArrayView1::from(&[0.0; 128][..key_dim]);
+    for (query, seen) in seen.iter().enumerate() {
+        let row: Vec<f64> = queries[query * key_dim..][..key_dim].iter().copied().map(f64::from).collect();
+        let row = ArrayView1::from(&row);
+        let scores: Vec<_> = seen
+            .iter()
+            .map(|slot| {
+                let key = [keys.row(*slot), key_errors.row(*slot)];
+                score([row, exact], key, f64::from(scale), softcap.map(f64::from))
+            })
+            .collect();
+        let tile_values = tile_values.select(Axis(0), seen);
+        let errors = tile_values.mapv(|value| U * value.abs());
+        let expected = attention(&scores, tile_values.view(), errors.view(), shape.tiles.len());
+        check_all(&format!("query {query}"), &out[query * value_dim..(query + 1) * value_dim], expected)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,18 @@
+//! A table of kernels, entry by entry.
+
+pub(super) mod activations;
+pub(super) mod attend;
+pub(super) mod narrow;
+pub(super) mod products;
+pub(super) mod rows;
+pub(super) mod vectors;
+
+use proptest::prelude::*;
+
+/// Cases of each property.
+const CASES: u32 = 300;
+
+/// Lengths of vectors: nothing, one, tails alone, and whole runs with any tail.
+fn lens() -> impl Strategy<Value = usize> + Clone {
+    prop_oneof![1 => Just(0_usize), 1 => Just(1), 4 => 2_usize..40, 6 => 40_usize..300]
+}

@@ -1,0 +1,73 @@
+//! Norms and rotations.
+
+use herald_api::RopeKind;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::super::bounds::{Expected, TINY, check_all, gamma};
+use super::super::values::{Spread, Values};
+use super::super::{Case, property};
+use super::products::exactly;
+use super::{CASES, lens};
+use crate::Kernels;
+
+pub(in super::super) fn check(kernels: &'static Kernels) {
+    property(
+        &format!("{}: rms_norm", kernels.name),
+        CASES,
+        (lens(), 0_usize..8, select(&[1e-5_f32, 1e-6, 1e-12][..]), Spread::any(), any::<u64>()),
+        |(len, before, eps, spread, seed)| rms_norm(kernels, len, before, eps, spread, seed),
+    );
+    let kinds = select(&[RopeKind::None, RopeKind::Neighbours, RopeKind::Halves][..]);
+    property(
+        &format!("{}: rope", kernels.name),
+        CASES,
+        (kinds, lens(), 0_usize..20, 0_usize..8, any::<u64>()),
+        |(kind, pairs, unrotated, before, seed)| rope(kernels, kind, pairs, unrotated, before, seed),
+    );
+}
+
+fn rms_norm(kernels: &Kernels, len: usize, before: usize, eps: f32, spread: Spread, seed: u64) -> Case {
+    let mut values = Values::new(seed);
+    let mut x = values.floats(before + len, spread);
+    if values.below(8) == 0 {
+        x.fill(0.0);
+    }
+    let weight = values.floats(before / 2 + len, Spread::Even);
+    let (x, weight) = (&x[before..], &weight[before / 2..]);
+    let mut out = vec![f32::NAN; before + len];
+    (kernels.rms_norm)(x, weight, eps, &mut out[before..]);
+    let squares: f64 = x.iter().map(|x| f64::from(*x).powi(2)).sum();
+    let scale = 1.0 / (squares / len as f64 + f64::from(eps)).sqrt();
+    let expected = x.iter().zip(weight).map(|(x, weight)| {
+        let value = f64::from(*x) * scale * f64::from(*weight);
+        // The mean of n squares plus eps meets n + 3 roundings, of which the root leaves half; root, quotient and two
+        // products follow. Squares that underflow are nothing beside eps.
+        Expected { value, bound: gamma(len / 2 + 6) * value.abs() + 8.0 * TINY }
+    });
+    check_all("the normed vector", &out[before..], expected)
+}
+
+fn rope(kernels: &Kernels, kind: RopeKind, pairs: usize, unrotated: usize, before: usize, seed: u64) -> Case {
+    let mut values = Values::new(seed);
+    let pairs = if kind == RopeKind::None { 0 } else { pairs };
+    let old = values.floats(before + 2 * pairs + unrotated, Spread::Even);
+    // Of any magnitude: YaRN's are not 1.
+    let rotation: Vec<[f32; 2]> =
+        (0..pairs).map(|_| [values.between(-1.5, 1.5), values.between(-1.5, 1.5)]).collect();
+    let mut head = old.clone();
+    (kernels.rope)(kind, &mut head[before..], &rotation);
+
+    let mut expected: Vec<Expected> = exactly(&old).collect();
+    for (pair, [cos, sin]) in rotation.iter().map(|turn| turn.map(f64::from)).enumerate() {
+        let [a, b] = match kind {
+            RopeKind::Neighbours => [before + 2 * pair, before + 2 * pair + 1],
+            _ => [before + pair, before + pairs + pair],
+        };
+        let [x, y] = [a, b].map(|index| f64::from(old[index]));
+        let turned = |value, size: f64| Expected { value, bound: gamma(2) * size + 3.0 * TINY };
+        expected[a] = turned(x * cos - y * sin, (x * cos).abs() + (y * sin).abs());
+        expected[b] = turned(x * sin + y * cos, (x * sin).abs() + (y * cos).abs());
+    }
+    check_all("the head", &head, expected)
+}

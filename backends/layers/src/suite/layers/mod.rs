@@ -1,0 +1,31 @@
+//! A plugin's layers through the C boundary: what they compute, in every way that a batch can be cut, and what they refuse.
+
+mod attention;
+mod batches;
+mod ends;
+mod mlp;
+mod order;
+mod refusals;
+
+use herald_api::LayerKind;
+use herald_api::import::Plugin;
+
+pub(super) fn check(plugin: &Plugin) {
+    let kinds = plugin.layer_kinds();
+    assert!(!kinds.is_empty(), "{} offers no layers to check", plugin.name());
+    for kind in kinds {
+        match kind {
+            LayerKind::Attention => {
+                attention::check(plugin);
+                refusals::check_attention_calls(plugin);
+            }
+            LayerKind::Mlp => mlp::check(plugin),
+            LayerKind::Embedding => ends::check_embedding(plugin),
+            LayerKind::Head => ends::check_head(plugin),
+            other => {
+                panic!("the suite has no reference for the {} layers of {}", other.name(), plugin.name())
+            }
+        }
+        refusals::check(plugin, kind);
+    }
+}

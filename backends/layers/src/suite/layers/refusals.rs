@@ -1,0 +1,240 @@
+//! What layers refuse: orders and calls that contradict themselves. Each refusal is one sentence that says what was wrong
+//! and what was expected, and none is a panic.
+
+use herald_api::import::{BatchBuffers, Forward, LayerOrder, PageUse, Plugin};
+use herald_api::{
+    Activation, Attention, DType, Embedding, Head, LayerDesc, LayerKind, LayerParams, Mlp, Parallel, Result,
+    RopeKind, RopeScaling, Status, WeightRole,
+};
+
+use super::super::weights::{random_weight, shared};
+use super::batches::tier;
+use super::order::{Limits, Weights, create, order, scratch};
+
+const HIDDEN: usize = 24;
+const VOCABULARY: usize = 13;
+const LIMITS: Limits = Limits { max_tokens: 8, max_workers: 1, page_tokens: 4 };
+
+fn attention() -> Attention {
+    Attention {
+        n_heads: 6,
+        n_kv_heads: 2,
+        key_dim: 10,
+        value_dim: 4,
+        window: None,
+        rope: RopeKind::Halves,
+        rope_dims: 8,
+        rope_base: 10_000.0,
+        rope_scaling: RopeScaling::None,
+        softcap: None,
+        scale: 1.0,
+    }
+}
+
+/// An order that every plugin which offers the kind takes.
+fn good(kind: LayerKind) -> LayerOrder {
+    let (params, shapes): (_, Vec<(WeightRole, [usize; 2])>) = match kind {
+        LayerKind::Attention => (
+            LayerParams::Attention(attention()),
+            vec![
+                (WeightRole::Norm, [1, HIDDEN]),
+                (WeightRole::Query, [60, HIDDEN]),
+                (WeightRole::Key, [20, HIDDEN]),
+                (WeightRole::Value, [8, HIDDEN]),
+                (WeightRole::AttentionOutput, [HIDDEN, 24]),
+            ],
+        ),
+        LayerKind::Mlp => (
+            LayerParams::Mlp(Mlp { width: 40, activation: Activation::Silu, gated: true }),
+            vec![
+                (WeightRole::Norm, [1, HIDDEN]),
+                (WeightRole::Gate, [40, HIDDEN]),
+                (WeightRole::Up, [40, HIDDEN]),
+                (WeightRole::Down, [HIDDEN, 40]),
+            ],
+        ),
+        LayerKind::Embedding => (
+            LayerParams::Embedding(Embedding { vocabulary: VOCABULARY, scale: 1.0 }),
+            vec![(WeightRole::Embedding, [VOCABULARY, HIDDEN])],
+        ),
+        _ => (
+            LayerParams::Head(Head { vocabulary: VOCABULARY, scale: 1.0, softcap: None }),
+            vec![(WeightRole::Norm, [1, HIDDEN]), (WeightRole::Embedding, [VOCABULARY, HIDDEN])],
+        ),
+    };
+    let mut weights = Weights::new(7);
+    for (role, shape) in shapes {
+        weights.shared.push(random_weight(role, DType::F16, shape, 0.5, &mut weights.values).0);
+    }
+    let desc = LayerDesc { index: 3, hidden: HIDDEN, residual_scale: 1.0, norm_eps: 1e-5, params };
+    order(&desc, &weights.shared, LIMITS)
+}
+
+/// The order must be refused with one of the statuses, in a sentence with all of these parts.
+fn refused(plugin: &Plugin, what: &str, order: LayerOrder, statuses: &[Status], parts: &[&str]) {
+    sentence(&format!("{}: {what}", plugin.name()), create(plugin, order).map(drop), statuses, parts);
+}
+
+fn sentence(what: &str, result: Result<()>, statuses: &[Status], parts: &[&str]) {
+    let Err(error) = result else { panic!("{what} was accepted, where one of {statuses:?} was expected") };
+    assert!(
+        statuses.contains(&error.status()),
+        "{what} was refused with {:?} ({error}), where one of {statuses:?} was expected",
+        error.status()
+    );
+    for part in parts {
+        assert!(error.message().contains(part), "{what} was refused without saying {part:?}: {error}");
+    }
+    let lines = error.message().lines().count();
+    assert!(lines == 1, "{what} was refused in {lines} lines, where one sentence was expected: {error}");
+}
+
+const INVALID: &[Status] = &[Status::InvalidArgument];
+const EITHER: &[Status] = &[Status::InvalidArgument, Status::Unsupported];
+
+pub(super) fn check(plugin: &Plugin, kind: LayerKind) {
+    let good = good(kind);
+    let made = create(plugin, good.clone());
+    assert!(made.is_ok(), "{}: a plain {} layer was refused: {:?}", plugin.name(), kind.name(), made.err());
+
+    for (index, weight) in good.weights.iter().enumerate() {
+        let role = format!("{:?}", weight.role);
+        let mut order = good.clone();
+        order.weights.remove(index);
+        refused(plugin, &format!("no {role}"), order, INVALID, &[&role, kind.name()]);
+
+        let mut order = good.clone();
+        order.weights.push(weight.clone());
+        refused(plugin, &format!("{role} twice"), order, EITHER, &[&weight.name]);
+
+        let [columns, rows] = [weight.dims[0], weight.dims[1]].map(|dim| dim as usize);
+        for [rows, columns] in [[rows + 1, columns], [rows, columns + 1], [columns, rows + 2]] {
+            let mut order = good.clone();
+            let bytes = vec![0; 2 * rows * columns];
+            order.weights[index] = shared(weight.role, DType::F16, &[columns, rows], bytes, 0);
+            let parts =
+                [weight.name.clone(), rows.to_string(), columns.to_string(), weight.dims[0].to_string()];
+            let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+            refused(plugin, &format!("{role} of {rows} rows of {columns}"), order, INVALID, &parts);
+        }
+    }
+    let stranger = match kind {
+        LayerKind::Mlp => WeightRole::QueryNorm,
+        _ => WeightRole::Down,
+    };
+    let mut order = good.clone();
+    order.weights.push(shared(stranger, DType::F32, &[HIDDEN], vec![0; 4 * HIDDEN], 0));
+    let name = order.weights.last().map_or(String::new(), |weight| weight.name.clone());
+    refused(plugin, "a weight that the layer doesn't know", order, &[Status::Unsupported], &[&name]);
+
+    let mut order = good.clone();
+    order.desc.hidden = HIDDEN + 1;
+    let parts = [HIDDEN.to_string(), (HIDDEN + 1).to_string()];
+    refused(plugin, "another hidden size", order, INVALID, &[&parts[0], &parts[1]]);
+    for change in [
+        (|order: &mut LayerOrder| order.desc.hidden = 0) as fn(&mut LayerOrder),
+        |order| order.max_tokens = 0,
+        |order| order.max_workers = 0,
+        |order| order.page_tokens = 0,
+        |order| match &mut order.desc.params {
+            LayerParams::Attention(params) => params.value_dim = 0,
+            LayerParams::Mlp(params) => params.width = 0,
+            LayerParams::Embedding(params) => params.vocabulary = 0,
+            LayerParams::Head(params) => params.vocabulary = 0,
+            _ => order.desc.hidden = 0,
+        },
+    ] {
+        let mut order = good.clone();
+        change(&mut order);
+        refused(plugin, "a size of 0", order, INVALID, &[]);
+    }
+    if kind == LayerKind::Attention {
+        check_heads(plugin, &good);
+    }
+    if kind == LayerKind::Embedding {
+        check_tokens(plugin, good);
+    }
+}
+
+fn check_heads(plugin: &Plugin, good: &LayerOrder) {
+    type Change = fn(&mut Attention);
+    let changes: [(&str, Change, &[&str]); 7] = [
+        ("no heads", |params| params.n_heads = 0, &["0", "2"]),
+        ("no KV heads", |params| params.n_kv_heads = 0, &["6", "0"]),
+        ("heads that KV heads don't divide", |params| params.n_kv_heads = 4, &["6", "4"]),
+        ("empty keys", |params| params.key_dim = 0, &["0"]),
+        ("odd RoPE", |params| params.rope_dims = 7, &["7", "10"]),
+        ("RoPE beyond the key", |params| params.rope_dims = 12, &["12", "10"]),
+        (
+            "odd RoPE of neighbours",
+            |params| (params.rope, params.rope_dims) = (RopeKind::Neighbours, 3),
+            &["3"],
+        ),
+    ];
+    for (what, change, parts) in changes {
+        let mut order = good.clone();
+        let mut params = attention();
+        change(&mut params);
+        order.desc.params = LayerParams::Attention(params);
+        refused(plugin, what, order, INVALID, parts);
+    }
+}
+
+fn check_tokens(plugin: &Plugin, good: LayerOrder) {
+    let layer = create(plugin, good).unwrap_or_else(|error| panic!("{}: {error}", plugin.name()));
+    let mut output = [0.0; 2 * HIDDEN];
+    let request = Forward {
+        n_tokens: 2,
+        tokens: &[3, VOCABULARY as u32],
+        positions: &[],
+        input: None,
+        output: &mut output,
+        parallel: Parallel::serial(),
+    };
+    let result = scratch(&layer).and_then(|mut scratch| layer.forward(request, None, &mut scratch));
+    let number = VOCABULARY.to_string();
+    sentence(&format!("{}: a token outside the vocabulary", plugin.name()), result, INVALID, &[&number]);
+}
+
+/// Calls of attention without what it needs, or with pages of another shape.
+pub(super) fn check_attention_calls(plugin: &Plugin) {
+    let expect = |what: &str, positions: &[u32], pages: Option<&Attention>, page_tokens: usize| {
+        let result = call(plugin, positions, pages, page_tokens);
+        sentence(&format!("{}: {what}", plugin.name()), result, EITHER, &[]);
+    };
+    let right = attention();
+    let result = call(plugin, &[0, 1, 2], Some(&right), LIMITS.page_tokens);
+    assert!(result.is_ok(), "{}: a plain call was refused: {result:?}", plugin.name());
+    expect("no positions", &[], Some(&right), LIMITS.page_tokens);
+    expect("no sequences", &[0, 1, 2], None, LIMITS.page_tokens);
+    expect("larger pages than were said", &[0, 1, 2], Some(&right), LIMITS.page_tokens + 1);
+    expect("longer keys", &[0, 1, 2], Some(&Attention { key_dim: 12, ..right.clone() }), LIMITS.page_tokens);
+    expect(
+        "shorter values",
+        &[0, 1, 2],
+        Some(&Attention { value_dim: 3, ..right.clone() }),
+        LIMITS.page_tokens,
+    );
+    expect("other heads", &[0, 1, 2], Some(&Attention { n_kv_heads: 1, ..right }), LIMITS.page_tokens);
+}
+
+/// A call of three tokens of one sequence, over a page of this shape.
+fn call(plugin: &Plugin, positions: &[u32], pages: Option<&Attention>, page_tokens: usize) -> Result<()> {
+    let layer = create(plugin, good(LayerKind::Attention))?;
+    let mut output = [0.5; 3 * HIDDEN];
+    let request = Forward {
+        n_tokens: 3,
+        tokens: &[],
+        positions,
+        input: None,
+        output: &mut output,
+        parallel: Parallel::serial(),
+    };
+    let mut scratch = scratch(&layer)?;
+    let Some(params) = pages else { return layer.forward(request, None, &mut scratch) };
+    let mut page = tier(plugin, params, page_tokens)?.reserve()?;
+    let mut buffers = BatchBuffers::default();
+    let mut batch = buffers.begin();
+    batch.push(3, 0, None, [(0, PageUse::Own(&mut page))])?;
+    layer.forward(request, Some(&mut batch), &mut scratch)
+}

@@ -1,0 +1,247 @@
+//! A model's arithmetic in float64, from the papers' formulas, with how far float32 may be from it: each value carries a
+//! bound on its error, and every operation passes on the errors of what it was given and adds its own roundings
+//! (running error analysis; Higham, section 3.3).
+
+use herald_api::{Activation, RopeKind, RopeScaling};
+use ndarray::{Array1, Array2, Axis, Zip};
+
+use super::bounds::{Expected, TINY, U, gamma};
+use super::weights::Matrix;
+
+/// A matrix of activations `[tokens, width]`, and how far each may be off.
+#[derive(Clone, Debug)]
+pub(super) struct Approx {
+    pub(super) value: Array2<f64>,
+    pub(super) error: Array2<f64>,
+}
+
+impl Approx {
+    /// What float32 holds exactly.
+    pub(super) fn exact(value: Array2<f64>) -> Self {
+        let error = Array2::zeros(value.dim());
+        Self { value, error }
+    }
+
+    fn map(&self, mut function: impl FnMut(f64, f64) -> Expected) -> Self {
+        let mut mapped = self.clone();
+        Zip::from(&mut mapped.value).and(&mut mapped.error).for_each(|value, error| {
+            let expected = function(*value, *error);
+            (*value, *error) = (expected.value, expected.bound);
+        });
+        mapped
+    }
+
+    /// `x / sqrt(mean(x^2) + eps) * weight` of each row (RMSNorm, arXiv 1910.07467).
+    pub(super) fn rms_norm(&self, weight: &Array1<f64>, eps: f64) -> Self {
+        let mut normed = self.clone();
+        let width = weight.len();
+        for (mut value, mut error) in normed.value.rows_mut().into_iter().zip(normed.error.rows_mut()) {
+            let mean = value.mapv(|x| x * x).sum() / width as f64 + eps;
+            let moved = Zip::from(&value).and(&error).fold(0.0, |sum, x, e| sum + 2.0 * x.abs() * e + e * e);
+            let relative = moved / width as f64 / mean;
+            // For |r| <= 1/2, 1/sqrt(1 + r) is within |r| of 1. Half of the mean's own n + 3 roundings follow, and four.
+            let own = gamma(width / 2 + 6);
+            let scale = 1.0 / mean.sqrt();
+            Zip::from(&mut value).and(&mut error).and(weight).for_each(|x, e, w| {
+                let size = (x.abs() + *e) * scale * w.abs();
+                let off = if relative <= 0.5 { relative } else { f64::INFINITY };
+                *e = *e * scale * w.abs() + size * (off + own * (1.0 + off)) + 8.0 * TINY;
+                *x *= scale * w;
+            });
+        }
+        normed
+    }
+
+    /// The product of each row with a matrix, plus a bias.
+    pub(super) fn multiply(&self, matrix: &Matrix, bias: Option<&Array1<f64>>) -> Self {
+        let columns = matrix.value.len_of(Axis(1));
+        let mut value = self.value.dot(&matrix.value.t());
+        // As for the rows' kernels: at most four factors, three roundings of the weights themselves, and the sum.
+        let sizes = (self.value.mapv(f64::abs) + &self.error).dot(&matrix.size.t());
+        let mut error = self.error.dot(&matrix.value.mapv(f64::abs).t())
+            + sizes * gamma(columns + 8)
+            + (columns + 8) as f64 * TINY;
+        if let Some(bias) = bias {
+            value += bias;
+            error = &error * (1.0 + U) + value.mapv(|value| value.abs() * U);
+        }
+        Self { value, error }
+    }
+
+    /// Each element's activation.
+    pub(super) fn activate(&self, kind: Activation) -> Self {
+        // Neither function is steeper than 1.13.
+        self.map(|x, e| Expected {
+            value: activation(kind, x),
+            bound: 1.13 * e + activation_bound(kind, x.abs() + e),
+        })
+    }
+
+    /// The products of elements.
+    pub(super) fn times(&self, other: &Self) -> Self {
+        let mut product = self.clone();
+        Zip::from(&mut product.value).and(&mut product.error).and(&other.value).and(&other.error).for_each(
+            |x, e, y, f| {
+                let size = (x.abs() + *e) * (y.abs() + f);
+                *e = x.abs() * f + *e * y.abs() + *e * f + U * size + TINY;
+                *x *= y;
+            },
+        );
+        product
+    }
+
+    /// `scale * x`.
+    pub(super) fn scale(&self, scale: f64) -> Self {
+        self.map(|x, e| Expected { value: scale * x, bound: scale.abs() * (e + U * (x.abs() + e)) + TINY })
+    }
+
+    /// `cap * tanh(x / cap)`.
+    pub(super) fn softcap(&self, cap: f64) -> Self {
+        // As for attention's scores.
+        self.map(|x, e| Expected { value: cap * (x / cap).tanh(), bound: e + cap * 6.0 * U })
+    }
+
+    /// The sum of elements.
+    pub(super) fn plus(&self, other: &Self) -> Self {
+        let mut sum = self.clone();
+        Zip::from(&mut sum.value).and(&mut sum.error).and(&other.value).and(&other.error).for_each(
+            |x, e, y, f| {
+                *x += y;
+                *e += f + U * (x.abs() + *e + f);
+            },
+        );
+        sum
+    }
+
+    /// What a page keeps of rows of heads of `dim`: multiples of the head's greatest element over 32767.
+    pub(super) fn narrow(&self, dim: usize) -> Self {
+        let mut kept = self.rows_of(dim);
+        for (value, mut error) in kept.value.rows().into_iter().zip(kept.error.rows_mut()) {
+            let sizes = value.iter().zip(&error).map(|(x, e)| x.abs() + e);
+            let step = sizes.fold(0.0, f64::max) / f64::from(i16::MAX);
+            // Half a step, and what the quotient, of up to 32767, and the product back lose: at most 5 roundings.
+            error.mapv_inplace(|e| e + step * (0.5 + 32768.0 * gamma(5)) + TINY);
+        }
+        kept.rows_of(self.value.ncols())
+    }
+
+    /// The same elements in rows of another width.
+    pub(super) fn rows_of(&self, width: usize) -> Self {
+        let reshape = |matrix: &Array2<f64>| {
+            let rows = matrix.len() / width;
+            matrix.to_shape((rows, width)).expect("a width that divides the elements").to_owned()
+        };
+        Self { value: reshape(&self.value), error: reshape(&self.error) }
+    }
+
+    /// Turns the first elements of each head (a row of `dim`) by the position of its token.
+    pub(super) fn rotate(&self, rotation: &Rotation, dim: usize, positions: &[u32]) -> Self {
+        let heads = self.value.len_of(Axis(1)) / dim;
+        let mut turned = self.rows_of(dim);
+        for (row, (mut value, mut error)) in
+            turned.value.rows_mut().into_iter().zip(turned.error.rows_mut()).enumerate()
+        {
+            let position = f64::from(positions[row / heads]);
+            for (pair, frequency) in rotation.frequencies.iter().enumerate() {
+                let [a, b] = match rotation.kind {
+                    RopeKind::Neighbours => [2 * pair, 2 * pair + 1],
+                    _ => [pair, pair + rotation.frequencies.len()],
+                };
+                let (sin, cos) = (position * frequency).sin_cos();
+                let [sin, cos] = [sin, cos].map(|part| part * rotation.magnitude);
+                let [x, y, e, f] = [value[a], value[b], error[a], error[b]];
+                (value[a], value[b]) = (x * cos - y * sin, x * sin + y * cos);
+                // Cosine and sine are rounded, then a product and a sum.
+                let bound = |cos: f64, sin: f64| {
+                    cos * e + sin * f + gamma(3) * (cos * (x.abs() + e) + sin * (y.abs() + f)) + 3.0 * TINY
+                };
+                (error[a], error[b]) = (bound(cos.abs(), sin.abs()), bound(sin.abs(), cos.abs()));
+            }
+        }
+        turned.rows_of(heads * dim)
+    }
+
+    /// Row by row, what a plugin's results are compared with.
+    pub(super) fn row(&self, row: usize) -> impl Iterator<Item = Expected> {
+        self.value
+            .row(row)
+            .into_iter()
+            .zip(self.error.row(row))
+            .map(|(value, bound)| Expected { value: *value, bound: *bound })
+    }
+}
+
+/// The function itself.
+pub(super) fn activation(kind: Activation, x: f64) -> f64 {
+    match kind {
+        Activation::GeluTanh => {
+            let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x * x * x);
+            0.5 * x * (1.0 + inner.tanh())
+        }
+        _ => x / (1.0 + (-x).exp()),
+    }
+}
+
+/// How far float32's function of `x` may be off, `x` itself being exact.
+///
+/// SiLU: an exp, a sum and a quotient, each relative to the result; where exp overflows, the result is below 2^-100 and
+/// may be nothing. GELU: seven roundings of the tanh's argument `z`, which move it by at most `0.45 * 7 U` since
+/// `|z| / cosh(z)^2 < 0.45`; the tanh's own; the sum's, of at most 2; and two products. The sum may cancel, so that all of
+/// it is relative to `x`.
+pub(super) fn activation_bound(kind: Activation, x: f64) -> f64 {
+    match kind {
+        Activation::GeluTanh => 8.0 * U * x.abs() + TINY,
+        _ => 8.0 * U * activation(kind, x).abs() + 2.0_f64.powi(-100),
+    }
+}
+
+/// The angles of rotary position embedding (arXiv 2104.09864).
+#[derive(Clone, Debug)]
+pub(super) struct Rotation {
+    kind: RopeKind,
+    /// Radians a position, for each pair.
+    frequencies: Vec<f64>,
+    magnitude: f64,
+}
+
+impl Rotation {
+    pub(super) fn new(
+        kind: RopeKind,
+        dims: usize,
+        base: f64,
+        scaling: RopeScaling,
+        factors: Option<&Array1<f64>>,
+    ) -> Self {
+        let dims = if kind == RopeKind::None { 0 } else { dims };
+        let mut frequencies: Vec<f64> = (0..dims / 2)
+            .map(|pair| base.powf(-((2 * pair) as f64) / dims as f64) / factors.map_or(1.0, |by| by[pair]))
+            .collect();
+        let mut magnitude = 1.0;
+        match scaling {
+            RopeScaling::Linear { factor } => {
+                frequencies.iter_mut().for_each(|frequency| *frequency /= f64::from(factor));
+            }
+            RopeScaling::Yarn { factor, original_context, ext_factor, attn_factor, beta_fast, beta_slow } => {
+                // arXiv 2309.00071: section 3.2 in the form of the authors' program, whose ramp is linear in the pair's
+                // number, between the pairs that turn beta_fast and beta_slow times over the trained context.
+                let factor = f64::from(factor);
+                let turning = |times: f32| {
+                    let wavelength = f64::from(original_context) / f64::from(times);
+                    dims as f64 / 2.0 * (wavelength / std::f64::consts::TAU).log(base)
+                };
+                let first = turning(beta_fast).floor().max(0.0);
+                let last = turning(beta_slow).ceil().min(dims as f64 - 1.0);
+                for (pair, frequency) in frequencies.iter_mut().enumerate() {
+                    let interpolated = ((pair as f64 - first) / (last - first).max(0.001)).clamp(0.0, 1.0);
+                    let kept = (1.0 - interpolated) * f64::from(ext_factor);
+                    *frequency = *frequency / factor * (1.0 - kept) + *frequency * kept;
+                }
+                // Section 3.4: the temperature of the softmax, as a factor of queries and keys.
+                let temperature = if ext_factor == 0.0 { 1.0 } else { 0.1 * factor.ln() + 1.0 };
+                magnitude = temperature * f64::from(attn_factor);
+            }
+            _ => {}
+        }
+        Self { kind, frequencies, magnitude }
+    }
+}
