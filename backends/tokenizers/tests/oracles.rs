@@ -1,0 +1,87 @@
+//! Encodings against those of Hugging Face's tokenizers and of SentencePiece itself (`tests/data/make_oracles.py`).
+
+use herald_api::{DecodeOptions, EncodeOptions, Tokenizer, Vocabulary};
+use serde_json::Value;
+
+fn strings(value: &Value) -> Vec<&str> {
+    value.as_array().unwrap().iter().map(|string| string.as_str().unwrap()).collect()
+}
+
+fn bytes(value: &Value) -> Vec<&[u8]> {
+    strings(value).into_iter().map(str::as_bytes).collect()
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
+}
+
+fn encode(tokenizer: &dyn Tokenizer, text: &str, special: bool) -> Vec<u32> {
+    let mut ids = Vec::new();
+    tokenizer.encode(text, EncodeOptions { special, continues: false }, &mut ids).unwrap();
+    ids
+}
+
+fn decode(tokenizer: &dyn Tokenizer, ids: &[u32]) -> String {
+    let mut bytes = Vec::new();
+    tokenizer.decode(ids, DecodeOptions { special: true, continues: false }, &mut bytes).unwrap();
+    String::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn byte_level_bpe() {
+    let oracle: Value = serde_json::from_str(include_str!("data/bpe.json")).unwrap();
+    let types = ids(&oracle["types"]);
+    let texts = strings(&oracle["texts"]);
+    for (pre, expected) in oracle["encodings"].as_object().unwrap() {
+        let tokenizer = herald_tokenizers::create(&Vocabulary {
+            model: "gpt2",
+            pre,
+            tokens: bytes(&oracle["tokens"]),
+            types: &types,
+            merges: bytes(&oracle["merges"]),
+            ..Vocabulary::default()
+        })
+        .unwrap();
+        // Twice: what the first round learns of whole words must not change the second.
+        for _ in 0..2 {
+            for (position, text) in texts.iter().enumerate() {
+                for (key, special) in [("ids", false), ("ids_special", true)] {
+                    let ids = encode(&*tokenizer, text, special);
+                    assert_eq!(ids, self::ids(&expected[key][position]), "{pre}, {key}: {text:?}");
+                    assert_eq!(decode(&*tokenizer, &ids), *text);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn sentencepiece() {
+    let oracle: Value = serde_json::from_str(include_str!("data/sentencepiece.json")).unwrap();
+    for (name, oracle) in oracle.as_object().unwrap() {
+        let scores: Vec<f32> =
+            oracle["scores"].as_array().unwrap().iter().map(|score| score.as_f64().unwrap() as f32).collect();
+        let types = ids(&oracle["types"]);
+        let collapses = oracle["remove_extra_whitespace"].as_bool().unwrap();
+        let tokenizer = herald_tokenizers::create(&Vocabulary {
+            model: "llama",
+            tokens: bytes(&oracle["tokens"]),
+            types: &types,
+            scores: &scores,
+            unknown: Some(oracle["unknown"].as_u64().unwrap() as u32),
+            add_space_prefix: oracle["add_space_prefix"].as_bool().unwrap(),
+            remove_extra_whitespace: collapses,
+            ..Vocabulary::default()
+        })
+        .unwrap();
+        for _ in 0..2 {
+            for (position, text) in strings(&oracle["texts"]).into_iter().enumerate() {
+                let ids = encode(&*tokenizer, text, false);
+                assert_eq!(ids, self::ids(&oracle["ids"][position]), "{name}: {text:?}");
+                if !collapses {
+                    assert_eq!(decode(&*tokenizer, &ids), oracle["decoded"][position].as_str().unwrap());
+                }
+            }
+        }
+    }
+}
