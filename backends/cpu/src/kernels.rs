@@ -1,0 +1,193 @@
+//! Scalar kernels: plain, portable, and the reference that every other backend is read against.
+//!
+//! Sums run in a fixed number of lanes, which a compiler may keep in a vector register of any CPU: the order of
+//! additions, and so the result, is the same everywhere.
+
+use herald_api::{Activation, RopeKind};
+use herald_layers::Kernels;
+use herald_layers::kernels::{Gemm, Running, Tile};
+use herald_layers::quant::row_kernels;
+
+/// The cpu backend's table.
+pub static KERNELS: Kernels = Kernels {
+    name: "cpu",
+    rows: row_kernels,
+    gemm,
+    dot,
+    add_scaled,
+    rms_norm,
+    rope,
+    gate,
+    activate,
+    attend,
+    narrow,
+};
+
+const LANES: usize = 16;
+
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let tail: f32 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(a, b)| a * b).sum();
+    for (a, b) in a_chunks.zip(b_chunks) {
+        for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
+            *lane += a * b;
+        }
+    }
+    lanes.iter().sum::<f32>() + tail
+}
+
+fn add_scaled(y: &mut [f32], a: f32, x: &[f32]) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y += a * x;
+    }
+}
+
+fn gemm(call: &Gemm<'_>, out: &mut [f32]) {
+    let Gemm { x, panel, n_tokens, rows, columns } = *call;
+    assert!(
+        x.len() >= n_tokens * columns && panel.len() >= rows * columns && out.len() >= n_tokens * rows,
+        "a product of {n_tokens} tokens with {rows} rows of {columns} has slices too short"
+    );
+    // SAFETY: the lengths are checked above: x is [n_tokens, columns], the panel [rows, columns] read as its transpose,
+    // and out [n_tokens, rows], which doesn't overlap them.
+    unsafe {
+        matrixmultiply::sgemm(
+            n_tokens,
+            columns,
+            rows,
+            1.0,
+            x.as_ptr(),
+            columns as isize,
+            1,
+            panel.as_ptr(),
+            1,
+            columns as isize,
+            0.0,
+            out.as_mut_ptr(),
+            rows as isize,
+            1,
+        );
+    }
+}
+
+fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    let mean = dot(x, x) / x.len() as f32;
+    let scale = 1.0 / (mean + eps).sqrt();
+    for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+        *out = x * scale * weight;
+    }
+}
+
+fn rope(kind: RopeKind, head: &mut [f32], rotation: &[[f32; 2]]) {
+    let turn = |a: &mut f32, b: &mut f32, [cos, sin]: [f32; 2]| {
+        (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
+    };
+    match kind {
+        RopeKind::Neighbours => {
+            for (pair, rotation) in head.chunks_exact_mut(2).zip(rotation) {
+                let [a, b] = pair else { continue };
+                turn(a, b, *rotation);
+            }
+        }
+        RopeKind::Halves => {
+            let (low, high) = head.split_at_mut(rotation.len());
+            for ((a, b), rotation) in low.iter_mut().zip(high).zip(rotation) {
+                turn(a, b, *rotation);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn silu(x: f32) -> f32 {
+    x / (1.0 + (-x).exp())
+}
+
+/// GELU's tanh approximation (arXiv 1606.08415).
+fn gelu_tanh(x: f32) -> f32 {
+    const SQRT_2_OVER_PI: f32 = 0.797_884_6;
+    0.5 * x * (1.0 + (SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x)).tanh())
+}
+
+fn function(activation: Activation) -> fn(f32) -> f32 {
+    match activation {
+        Activation::GeluTanh => gelu_tanh,
+        _ => silu,
+    }
+}
+
+fn gate(activation: Activation, gate: &mut [f32], up: &[f32]) {
+    let function = function(activation);
+    for (gate, up) in gate.iter_mut().zip(up) {
+        *gate = function(*gate) * up;
+    }
+}
+
+fn activate(activation: Activation, x: &mut [f32]) {
+    let function = function(activation);
+    x.iter_mut().for_each(|x| *x = function(*x));
+}
+
+fn attend(tile: &Tile<'_>, running: &mut Running<'_>, scratch: &mut [f32]) {
+    let Tile { key_dim, value_dim, scale, softcap, .. } = *tile;
+    let slots = tile.keys.len() / key_dim;
+    let (keys, rest) = scratch.split_at_mut(slots * key_dim);
+    let (values, rest) = rest.split_at_mut(slots * value_dim);
+    let scores = &mut rest[..slots];
+    widen(tile.keys, tile.key_scales, key_dim, keys);
+    widen(tile.values, tile.value_scales, value_dim, values);
+    let rows =
+        tile.queries.chunks_exact(key_dim).zip(tile.visible).zip(running.out.chunks_exact_mut(value_dim));
+    for (row, ((query, [begin, end]), out)) in rows.enumerate() {
+        let seen = *begin as usize..*end as usize;
+        if seen.is_empty() {
+            continue;
+        }
+        let scores = &mut scores[seen.clone()];
+        let mut max = running.max[row];
+        for (score, key) in scores.iter_mut().zip(keys[seen.start * key_dim..].chunks_exact(key_dim)) {
+            *score = dot(query, key) * scale;
+            if let Some(cap) = softcap {
+                *score = cap * (*score / cap).tanh();
+            }
+            max = max.max(*score);
+        }
+        // What was summed under the old maximum is worth this much under the new one.
+        let kept = (running.max[row] - max).exp();
+        running.max[row] = max;
+        running.sum[row] *= kept;
+        out.iter_mut().for_each(|value| *value *= kept);
+        for (score, value) in scores.iter().zip(values[seen.start * value_dim..].chunks_exact(value_dim)) {
+            let weight = (score - max).exp();
+            running.sum[row] += weight;
+            add_scaled(out, weight, value);
+        }
+    }
+}
+
+/// Rows of codes as float32.
+fn widen(codes: &[i16], scales: &[f32], dim: usize, out: &mut [f32]) {
+    for ((codes, scale), out) in codes.chunks_exact(dim).zip(scales).zip(out.chunks_exact_mut(dim)) {
+        for (code, out) in codes.iter().zip(out) {
+            *out = f32::from(*code) * scale;
+        }
+    }
+}
+
+fn narrow(x: &[f32], codes: &mut [i16]) -> f32 {
+    const MOST: f32 = i16::MAX as f32;
+    let max = x.iter().fold(0.0_f32, |max, x| max.max(x.abs()));
+    if x.iter().any(|x| x.is_nan()) {
+        // What is wrong upstream must show downstream.
+        codes.fill(1);
+        return f32::NAN;
+    }
+    // The reciprocal of a scale below the least normal number would overflow: so small a row is zeros.
+    let scale = max / MOST;
+    let inverse = if scale < f32::MIN_POSITIVE { 0.0 } else { MOST / max };
+    for (code, x) in codes.iter_mut().zip(x) {
+        *code = (x * inverse).round_ties_even() as i16;
+    }
+    scale
+}
