@@ -1,0 +1,45 @@
+//! Arbitrary bytes as a GGUF file: they parse or get one sentence, and all that parses can be read.
+#![no_main]
+
+use std::hint::black_box;
+
+use herald::gguf::{Array, Gguf, Value};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    match Gguf::from_bytes(bytes) {
+        Ok(gguf) => read_all(&gguf),
+        Err(error) => assert!(!error.to_string().contains('\n'), "more than one line: {error}"),
+    }
+});
+
+/// Reads every value and every byte that the file offers.
+fn read_all(gguf: &Gguf) {
+    let metadata = gguf.metadata();
+    for (key, value) in metadata.iter() {
+        assert_eq!(metadata.value(key).map(|value| value.value_type()), Some(value.value_type()));
+        black_box(value.to_string());
+        black_box((metadata.get::<u32>(key).is_ok(), metadata.get::<f32>(key).is_ok()));
+        black_box((metadata.get::<Vec<i64>>(key).is_ok(), metadata.get::<Vec<&str>>(key).is_ok()));
+        if let Value::Array(array) = value {
+            read_array(array);
+        }
+    }
+    for info in gguf.tensors() {
+        assert_eq!(gguf.tensor(info.name()), Some(info));
+        assert_eq!(gguf.bytes(info).len(), info.bytes());
+        black_box(gguf.view(info).iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte)));
+        black_box((info.elements(), info.dims().len()));
+    }
+}
+
+fn read_array(array: Array<'_>) {
+    let mut elements = 0;
+    for element in array.elements() {
+        elements += 1;
+        if let Value::Array(inner) = element {
+            read_array(inner);
+        }
+    }
+    assert_eq!(elements, array.len());
+}

@@ -1,0 +1,3 @@
+//! HERALD's engine: language models on ordinary CPUs, computed by plugins behind a stable C ABI.
+
+pub mod gguf;
