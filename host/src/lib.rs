@@ -1,3 +1,4 @@
 //! HERALD's engine: language models on ordinary CPUs, computed by plugins behind a stable C ABI.
 
 pub mod gguf;
+pub mod sampler;
