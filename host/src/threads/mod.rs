@@ -1,0 +1,26 @@
+//! The threads that compute.
+//!
+//! Plugins start no threads of their own: the host lends them this pool, so however many backends and engines there
+//! are, no more threads compute than the user allowed. A decode step runs hundreds of short parallel loops, some of
+//! ten microseconds, so a loop must start and end in about one: workers watch for the next loop for a moment before
+//! they sleep, and a loop's items are divided beforehand, not fetched one by one.
+
+mod pool;
+mod process;
+mod share;
+mod signal;
+#[cfg(test)]
+mod tests;
+
+pub use pool::{MAX_THREADS, ThreadPool, ThreadPoolError};
+pub use process::shared;
+pub use share::share_of;
+
+use std::num::NonZeroUsize;
+
+/// How many threads this process may keep busy: the processors that its affinity allows, or fewer where a container's
+/// CPU quota (cgroup v1 or v2) does. 1 where the system doesn't say.
+#[must_use]
+pub fn available_threads() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}

@@ -1,0 +1,213 @@
+//! The pool: its threads, and the loops that they share.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use super::available_threads;
+use super::share::share_of;
+use super::signal::{CLOSED, Signal};
+
+/// The most threads that a pool may have.
+pub const MAX_THREADS: usize = 1024;
+
+/// Why a pool could not be made. Each displays as one sentence.
+#[derive(Debug, thiserror::Error)]
+pub enum ThreadPoolError {
+    /// More threads than [`MAX_THREADS`].
+    #[error("thread pool: {0} threads were asked for, expected at most {MAX_THREADS}")]
+    TooMany(usize),
+    /// The operating system refused a thread.
+    #[error("thread pool: the operating system refused thread {worker} of {threads}: {reason}")]
+    Spawn {
+        /// Its number, from 1.
+        worker: usize,
+        /// How many were asked for, the caller's included.
+        threads: NonZeroUsize,
+        /// What the system said.
+        reason: std::io::Error,
+    },
+}
+
+/// A body of a loop: gets a range of the items and the number of the worker that it runs on.
+type Body<'a> = dyn Fn(Range<usize>, usize) + Sync + 'a;
+
+/// A fixed number of threads that share the items of one loop at a time. Idle, they sleep.
+///
+/// ```
+/// use std::num::NonZeroUsize;
+/// use std::sync::atomic::{AtomicUsize, Ordering};
+/// use herald::threads::ThreadPool;
+///
+/// let pool = ThreadPool::new(NonZeroUsize::new(2).unwrap())?;
+/// let sum = AtomicUsize::new(0);
+/// pool.run(1000, &|items, _worker| {
+///     sum.fetch_add(items.sum(), Ordering::Relaxed);
+/// });
+/// assert_eq!(sum.into_inner(), 499_500);
+/// # Ok::<(), herald::threads::ThreadPoolError>(())
+/// ```
+#[derive(Debug)]
+pub struct ThreadPool {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+    /// Held by the caller whose loop runs.
+    turn: Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    signal: Signal,
+    /// The loop that runs: written before its ticket is, and valid until its last worker has finished.
+    task: AtomicPtr<Task<'static>>,
+    /// The first panic of a worker in this loop.
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+struct Task<'a> {
+    items: usize,
+    active: usize,
+    body: &'a Body<'a>,
+}
+
+impl Task<'_> {
+    fn run_share(&self, worker: usize) {
+        (self.body)(share_of(self.items, worker, self.active), worker);
+    }
+}
+
+thread_local! {
+    /// The pool (by address) whose loop this thread works on, and as which worker.
+    static WORKING: Cell<Option<(usize, usize)>> = const { Cell::new(None) };
+}
+
+impl ThreadPool {
+    /// A pool of this many threads, the thread that calls [`ThreadPool::run`] included: it starts one fewer.
+    ///
+    /// # Errors
+    /// More than [`MAX_THREADS`]; the operating system refuses a thread.
+    pub fn new(threads: NonZeroUsize) -> Result<Self, ThreadPoolError> {
+        if threads.get() > MAX_THREADS {
+            return Err(ThreadPoolError::TooMany(threads.get()));
+        }
+        let shared = Arc::new(Shared {
+            signal: Signal::new(threads <= available_threads()),
+            task: AtomicPtr::new(ptr::null_mut()),
+            panic: Mutex::new(None),
+        });
+        // Dropped on an error, it ends the threads that did start.
+        let mut pool = Self { shared, workers: Vec::with_capacity(threads.get() - 1), turn: Mutex::new(()) };
+        for worker in 1..threads.get() {
+            let shared = Arc::clone(&pool.shared);
+            let thread = thread::Builder::new().name(format!("herald-{worker}"));
+            let started = thread.spawn(move || shared.work(worker));
+            pool.workers.push(started.map_err(|reason| ThreadPoolError::Spawn {
+                worker,
+                threads,
+                reason,
+            })?);
+        }
+        Ok(pool)
+    }
+
+    /// How many threads compute, the caller's included; worker numbers are below it.
+    #[must_use]
+    pub fn threads(&self) -> NonZeroUsize {
+        NonZeroUsize::MIN.saturating_add(self.workers.len())
+    }
+
+    /// Divides the items `0..items` into one contiguous share for each thread (as [`share_of`](super::share_of) does),
+    /// calls `body` with each share that isn't empty and its worker's number, and returns when all calls have. The
+    /// calling thread is worker 0. What `body` wrote is visible to the caller then.
+    ///
+    /// Any thread may call this. Loops of several callers run one after the other. A call from inside a loop (of this
+    /// pool or another) runs `body` at once on the same thread, with all items: as the worker that it is where it is
+    /// of this pool, else as worker 0.
+    ///
+    /// # Panics
+    /// With the panic of a `body` that panicked (the caller's own, if several did), after all calls have ended. The
+    /// pool remains usable.
+    pub fn run(&self, items: usize, body: &(dyn Fn(Range<usize>, usize) + Sync)) {
+        if items == 0 {
+            return;
+        }
+        let address = Arc::as_ptr(&self.shared).addr();
+        if let Some((pool, worker)) = WORKING.get() {
+            body(0..items, if pool == address { worker } else { 0 });
+            return;
+        }
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let task = Task { items, active: items.min(self.threads().get()), body };
+        if task.active > 1 {
+            let erased = ptr::from_ref(&task).cast::<Task<'static>>().cast_mut();
+            // Relaxed: the ticket publishes it.
+            self.shared.task.store(erased, Ordering::Relaxed);
+            self.shared.signal.start(task.active);
+        }
+        WORKING.set(Some((address, 0)));
+        let own = catch_unwind(AssertUnwindSafe(|| task.run_share(0)));
+        WORKING.set(None);
+        if task.active > 1 {
+            // Not even a panic may leave before: the workers use `task`, on this stack.
+            self.shared.signal.wait_until_finished();
+        }
+        let others = self.shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(turn);
+        if let Some(payload) = own.err().or(others) {
+            resume_unwind(payload);
+        }
+    }
+}
+
+impl Drop for ThreadPool {
+    fn drop(&mut self) {
+        self.shared.signal.close();
+        for worker in self.workers.drain(..) {
+            // It catches its tasks' panics and has none of its own.
+            let _ = worker.join();
+        }
+    }
+}
+
+impl Shared {
+    /// The life of a worker.
+    fn work(self: &Arc<Self>, worker: usize) {
+        WORKING.set(Some((Arc::as_ptr(self).addr(), worker)));
+        let mut ticket = 0;
+        loop {
+            ticket = self.signal.next_ticket(ticket);
+            if ticket == CLOSED {
+                return;
+            }
+            if Signal::takes_part(ticket, worker) {
+                self.run_share(worker);
+                self.signal.finish();
+            }
+        }
+    }
+
+    fn run_share(&self, worker: usize) {
+        let task = self.task.load(Ordering::Relaxed);
+        // SAFETY: this worker takes part in the loop of the ticket that it saw. `run` stored the pointer to a live
+        // `Task` before it published the ticket (Release, which the worker's read acquired), and neither returns nor
+        // unwinds, nor stores another, until this worker has called `finish`, which it does after this function. So
+        // the task, and what its body borrows for the erased lifetime, outlive this reference. Sharing it is sound:
+        // its fields are only read, and the body is `Sync`.
+        let task = unsafe { &*task };
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| task.run_share(worker))) {
+            let mut first = self.panic.lock().unwrap_or_else(PoisonError::into_inner);
+            if first.is_none() {
+                *first = Some(payload);
+            } else {
+                // Dropping it could panic in turn, and this worker must get to `finish`.
+                std::mem::forget(payload);
+            }
+        }
+    }
+}
