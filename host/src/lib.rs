@@ -1,7 +1,18 @@
 //! HERALD's engine: language models on ordinary CPUs, computed by plugins behind a stable C ABI.
 
+pub mod capi;
 pub mod chat;
+mod engine;
+mod error;
 pub mod gguf;
+mod memory;
+pub mod model;
+pub mod plugin;
 pub mod sampler;
 pub mod text;
 pub mod threads;
+mod tokenizer;
+
+pub use engine::{Finish, GenerateOptions, Generated, LoadOptions, LogitsOf, NeuroEngine, Piece, Sequence};
+pub use error::{Error, Result};
+pub use tokenizer::AscTokenizer;

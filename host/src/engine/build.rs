@@ -1,0 +1,192 @@
+//! Having the plugins build a model's layers, each by the best one that can.
+
+use std::sync::Arc;
+
+use herald_api::import::{
+    LayerHandle, LayerOrder, Lent, Plugin, SharedBytes, SharedWeight, StableBytes, TierHandle,
+    TokenizerHandle,
+};
+use herald_api::{LayerParams, Status, TierConfig, TierKind};
+
+use super::LoadOptions;
+use crate::error::{Error, Result};
+use crate::gguf::{Gguf, TensorView};
+use crate::memory::LayerNeeds;
+use crate::model::{LayerPlan, ModelPlan};
+use crate::plugin::Loaded;
+use crate::threads::ThreadPool;
+
+/// A model's parts, built.
+pub(super) struct Built {
+    pub(super) layers: Vec<LayerHandle>,
+    pub(super) needs: Vec<LayerNeeds>,
+    pub(super) tokenizer: TokenizerHandle,
+}
+
+/// A plugin that failed in a way that no plugin may: it is left out, and everything is built anew without it.
+struct Faulty {
+    plugin: String,
+    reason: String,
+}
+
+impl Faulty {
+    fn leave_out(self, ranked: &mut Vec<Loaded>, faults: &mut Vec<String>) {
+        let Self { plugin, reason } = self;
+        tracing::warn!("backend {plugin} is refused: {reason}");
+        ranked.retain(|loaded| loaded.plugin.name() != plugin);
+        faults.push(format!("{plugin}: {reason}"));
+    }
+}
+
+/// Builds everything. `ranked`: the plugins in the order in which they are to be asked.
+pub(super) fn build(
+    gguf: &Gguf,
+    plan: &ModelPlan,
+    mut ranked: Vec<Loaded>,
+    pool: &Arc<ThreadPool>,
+    options: &LoadOptions,
+) -> Result<Built> {
+    let mut faults = Vec::new();
+    loop {
+        match build_with(gguf, plan, &ranked, pool, options, &faults)? {
+            Ok(built) => return Ok(built),
+            Err(faulty) => faulty.leave_out(&mut ranked, &mut faults),
+        }
+    }
+}
+
+fn build_with(
+    gguf: &Gguf,
+    plan: &ModelPlan,
+    ranked: &[Loaded],
+    pool: &Arc<ThreadPool>,
+    options: &LoadOptions,
+    faults: &[String],
+) -> Result<Result<Built, Faulty>> {
+    let threads = Lent::new(&**pool);
+    let mut layers = Vec::with_capacity(plan.layers.len());
+    for layer in &plan.layers {
+        let order = order(gguf, layer, pool.threads().get(), options)?;
+        let part = || format!("the {} layer of block {}", layer.desc.kind().name(), layer.desc.index);
+        match first_of(ranked, part, faults, |plugin| plugin.create_layer(order.clone(), threads.parallel()))?
+        {
+            Ok(layer) => layers.push(layer),
+            Err(faulty) => return Ok(Err(faulty)),
+        }
+    }
+    let mut tiers: Vec<TierHandle> = Vec::new();
+    let mut needs = Vec::with_capacity(layers.len());
+    for layer in &layers {
+        needs.push(match (&layer.desc().params, layer.state_bytes()) {
+            (LayerParams::Attention(attention), _) => {
+                let config = TierConfig {
+                    kind: TierKind::Active,
+                    n_kv_heads: attention.n_kv_heads,
+                    key_dim: attention.key_dim,
+                    value_dim: attention.value_dim,
+                    page_tokens: options.page_tokens,
+                    state_bytes: 0,
+                    capacity_bytes: None,
+                    path: None,
+                };
+                if let Some(tier) = tiers.iter().find(|tier| *tier.config() == config) {
+                    LayerNeeds::Pages(tier.clone())
+                } else {
+                    let part = || "the active memory tier".to_owned();
+                    match first_of(ranked, part, faults, |plugin| plugin.create_tier(&config))? {
+                        Ok(tier) => tiers.push(tier.clone()),
+                        Err(faulty) => return Ok(Err(faulty)),
+                    }
+                    tiers.last().map_or(LayerNeeds::Nothing, |tier| LayerNeeds::Pages(tier.clone()))
+                }
+            }
+            (_, 0) => LayerNeeds::Nothing,
+            (_, bytes) => LayerNeeds::State(bytes),
+        });
+    }
+    Ok(tokenizer_with(gguf, ranked, faults)?.map(|tokenizer| Built { layers, needs, tokenizer }))
+}
+
+/// Builds the tokenizer alone.
+pub(super) fn tokenizer(gguf: &Gguf, mut ranked: Vec<Loaded>) -> Result<TokenizerHandle> {
+    let mut faults = Vec::new();
+    loop {
+        match tokenizer_with(gguf, &ranked, &faults)? {
+            Ok(built) => return Ok(built),
+            Err(faulty) => faulty.leave_out(&mut ranked, &mut faults),
+        }
+    }
+}
+
+fn tokenizer_with(
+    gguf: &Gguf,
+    ranked: &[Loaded],
+    faults: &[String],
+) -> Result<Result<TokenizerHandle, Faulty>> {
+    let vocabulary = crate::tokenizer::vocabulary(gguf)?;
+    let part = || "the tokenizer".to_owned();
+    first_of(ranked, part, faults, |plugin| plugin.create_tokenizer(&vocabulary.view()))
+}
+
+/// The first plugin's answer that isn't "not offered". A shape that contradicts the description may be the model's fault,
+/// so the next is asked; any other failure is the plugin's own.
+fn first_of<T>(
+    ranked: &[Loaded],
+    part: impl Fn() -> String,
+    faults: &[String],
+    make: impl Fn(&Plugin) -> herald_api::Result<T>,
+) -> Result<Result<T, Faulty>> {
+    let mut reasons = Vec::new();
+    for loaded in ranked {
+        let name = loaded.plugin.name();
+        match make(&loaded.plugin) {
+            Ok(made) => return Ok(Ok(made)),
+            Err(error) if matches!(error.status(), Status::Unsupported | Status::InvalidArgument) => {
+                reasons.push(format!("{name}: {error}"));
+            }
+            Err(error) => {
+                return Ok(Err(Faulty { plugin: name.to_owned(), reason: format!("{}: {error}", part()) }));
+            }
+        }
+    }
+    reasons.extend(faults.iter().cloned());
+    let reasons = if reasons.is_empty() { "no plugin is left".to_owned() } else { reasons.join("; ") };
+    Err(Error::Unbuilt { part: part(), reasons })
+}
+
+// SAFETY: a view keeps its file mapped, read-only, in one place for as long as it lives.
+unsafe impl StableBytes for TensorView {
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+}
+
+fn order(gguf: &Gguf, layer: &LayerPlan, workers: usize, options: &LoadOptions) -> Result<LayerOrder> {
+    let weights = layer
+        .weights
+        .iter()
+        .map(|(role, name)| {
+            let missing = || Error::Invalid(format!("the model has no tensor {name}"));
+            let tensor = gguf.tensor(name).ok_or_else(missing)?;
+            let view = gguf.view(tensor);
+            let len = view.len();
+            Ok(SharedWeight {
+                role: *role,
+                name: name.clone(),
+                dtype: tensor.dtype(),
+                dims: tensor.dims().iter().map(|dim| *dim as u64).collect(),
+                data: SharedBytes::new(Arc::new(view), 0..len).ok_or_else(missing)?,
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    Ok(LayerOrder {
+        desc: layer.desc.clone(),
+        weights,
+        max_tokens: match layer.desc.params {
+            LayerParams::Head(_) => options.max_batch.min(super::forward::HEAD_TOKENS),
+            _ => options.max_batch,
+        },
+        max_workers: workers,
+        page_tokens: options.page_tokens,
+    })
+}

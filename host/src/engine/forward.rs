@@ -1,0 +1,281 @@
+//! A forward pass: a batch of tokens through the layers in turn.
+
+use herald_api::import::{BatchBuffers, Forward, LayerHandle, Lent};
+use herald_api::{AlignedBytes, LayerKind};
+
+use super::{NeuroEngine, Sequence};
+use crate::error::{Error, Result};
+
+/// The most tokens whose logits are computed at once: they are as wide as the vocabulary.
+pub(super) const HEAD_TOKENS: usize = 32;
+
+/// Which tokens' logits a pass is to give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogitsOf {
+    /// The last token of each sequence.
+    Last,
+    /// Every token.
+    All,
+}
+
+/// Memory that a pass works in, kept from pass to pass.
+#[derive(Default)]
+pub(super) struct Workspace {
+    /// Activations `[n_tokens, hidden]`.
+    activations: Vec<f32>,
+    tokens: Vec<u32>,
+    positions: Vec<u32>,
+    scratch: Option<AlignedBytes>,
+    batch: BatchBuffers,
+}
+
+impl NeuroEngine {
+    /// Runs `ids` after what the sequence has seen, in pieces of at most the batch's size, and returns the logits
+    /// `[vocabulary]` of the last token.
+    ///
+    /// # Errors
+    /// Where `ids` is empty or has an unknown token, the context is full, or a plugin fails; the sequence is then as it
+    /// was after the last whole piece.
+    pub fn prefill(&self, sequence: &mut Sequence, ids: &[u32]) -> Result<Vec<f32>> {
+        self.prefill_while(sequence, ids, &mut |_| true)
+    }
+
+    /// As [`NeuroEngine::prefill`]; after each piece `progress` is told how many of `ids` are done, and stops the work
+    /// by returning `false`.
+    ///
+    /// # Errors
+    /// As [`NeuroEngine::prefill`], and [`Error::Cancelled`].
+    pub fn prefill_while(
+        &self,
+        sequence: &mut Sequence,
+        ids: &[u32],
+        progress: &mut dyn FnMut(usize) -> bool,
+    ) -> Result<Vec<f32>> {
+        self.check(sequence, ids)?;
+        let mut logits = Vec::new();
+        let mut done = 0;
+        for piece in ids.chunks(self.max_batch) {
+            done += piece.len();
+            let last = done == ids.len();
+            self.pass(&mut [(sequence, piece)], last.then_some(LogitsOf::Last), &mut |row| {
+                logits.extend_from_slice(row)
+            })?;
+            if !progress(done) && !last {
+                return Err(Error::Cancelled);
+            }
+        }
+        Ok(logits)
+    }
+
+    /// Runs one token after each sequence's others, all in one pass, and returns the logits `[n_sequences, vocabulary]`.
+    ///
+    /// # Errors
+    /// As [`NeuroEngine::prefill`]; no sequence then has its token.
+    pub fn decode(&self, sequences: &mut [(&mut Sequence, u32)]) -> Result<Vec<f32>> {
+        if sequences.len() > self.max_batch {
+            return Err(Error::Invalid(format!(
+                "{} sequences are too many for one pass, where at most {} were expected",
+                sequences.len(),
+                self.max_batch
+            )));
+        }
+        let mut parts = Vec::with_capacity(sequences.len());
+        for (sequence, token) in sequences.iter_mut() {
+            let ids = std::slice::from_ref(&*token);
+            self.check(sequence, ids)?;
+            parts.push((&mut **sequence, ids));
+        }
+        let mut logits = Vec::with_capacity(parts.len() * self.plan.vocabulary);
+        self.pass(&mut parts, Some(LogitsOf::Last), &mut |row| logits.extend_from_slice(row))?;
+        Ok(logits)
+    }
+
+    /// Runs `ids` after what the sequence has seen, and gives each token's logits `[vocabulary]` to `each`, in order.
+    ///
+    /// # Errors
+    /// As [`NeuroEngine::prefill`].
+    pub fn logits(&self, sequence: &mut Sequence, ids: &[u32], each: &mut dyn FnMut(&[f32])) -> Result<()> {
+        let mut always = |row: &[f32]| {
+            each(row);
+            true
+        };
+        self.logits_while(sequence, ids, &mut always)
+    }
+
+    /// As [`NeuroEngine::logits`]; `each` ends the work by returning `false`, and is not called again. The sequence then
+    /// holds the whole piece in which that happened.
+    ///
+    /// # Errors
+    /// As [`NeuroEngine::prefill`], and [`Error::Cancelled`].
+    pub fn logits_while(
+        &self,
+        sequence: &mut Sequence,
+        ids: &[u32],
+        each: &mut dyn FnMut(&[f32]) -> bool,
+    ) -> Result<()> {
+        self.check(sequence, ids)?;
+        let mut go_on = true;
+        for piece in ids.chunks(self.max_batch) {
+            let mut row = |logits: &[f32]| go_on = go_on && each(logits);
+            self.pass(&mut [(sequence, piece)], Some(LogitsOf::All), &mut row)?;
+            if !go_on {
+                return Err(Error::Cancelled);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a sequence can take these tokens.
+    fn check(&self, sequence: &Sequence, ids: &[u32]) -> Result<()> {
+        if sequence.engine != self.id {
+            return Err(Error::Invalid("the sequence belongs to another engine".to_owned()));
+        }
+        if ids.is_empty() {
+            return Err(Error::Invalid(
+                "there are no tokens to run, where at least one was expected".to_owned(),
+            ));
+        }
+        if let Some(id) = ids.iter().find(|id| **id as usize >= self.plan.vocabulary) {
+            return Err(Error::Invalid(format!(
+                "the token {id} is outside the vocabulary, where ids below {} were expected",
+                self.plan.vocabulary
+            )));
+        }
+        let wanted = sequence.tokens.len() + ids.len();
+        if wanted > self.context {
+            return Err(Error::ContextFull { wanted, room: self.context });
+        }
+        Ok(())
+    }
+
+    /// One pass over a flat batch: the sequences' new tokens, one after another.
+    fn pass(
+        &self,
+        parts: &mut [(&mut Sequence, &[u32])],
+        logits: Option<LogitsOf>,
+        each: &mut dyn FnMut(&[f32]),
+    ) -> Result<()> {
+        let mut workspace = self.workspace();
+        let done = self.pass_in(&mut workspace, parts, logits, each);
+        self.workspaces.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(workspace);
+        done
+    }
+
+    fn workspace(&self) -> Workspace {
+        let mut free = self.workspaces.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        free.pop().unwrap_or_default()
+    }
+
+    fn pass_in(
+        &self,
+        workspace: &mut Workspace,
+        parts: &mut [(&mut Sequence, &[u32])],
+        logits: Option<LogitsOf>,
+        each: &mut dyn FnMut(&[f32]),
+    ) -> Result<()> {
+        let Workspace { activations, tokens, positions, scratch, batch } = workspace;
+        let scratch = match scratch {
+            Some(scratch) => scratch,
+            None => {
+                let most = self.layers.iter().map(LayerHandle::scratch_bytes).max().unwrap_or(0);
+                scratch.insert(AlignedBytes::zeroed(most).map_err(|source| failed("scratch memory", source))?)
+            }
+        };
+        tokens.clear();
+        positions.clear();
+        for (sequence, ids) in parts.iter_mut() {
+            let past = sequence.tokens.len();
+            tokens.extend_from_slice(ids);
+            positions.extend(past as u32..(past + ids.len()) as u32);
+            sequence
+                .memory
+                .reserve(past + ids.len())
+                .map_err(|source| failed("room for more tokens", source))?;
+        }
+        let n_tokens = tokens.len();
+        activations.resize(n_tokens * self.plan.hidden, 0.0);
+        let threads = Lent::new(&*self.pool);
+        for (index, layer) in self.layers.iter().enumerate() {
+            let forward = |output| Forward {
+                n_tokens,
+                tokens,
+                positions,
+                input: None,
+                output,
+                parallel: threads.parallel(),
+            };
+            let done = match layer.desc().kind() {
+                LayerKind::Embedding => layer.forward(forward(&mut *activations), None, scratch),
+                LayerKind::Head => break,
+                _ => {
+                    let mut batch = batch.begin();
+                    parts
+                        .iter_mut()
+                        .try_for_each(|(sequence, ids)| {
+                            sequence.memory.add_to(index, &mut batch, ids.len(), sequence.tokens.len())
+                        })
+                        .and_then(|()| layer.forward(forward(&mut *activations), Some(&mut batch), scratch))
+                }
+            };
+            done.map_err(|source| failed(&at(layer), source))?;
+        }
+        for (sequence, ids) in parts.iter_mut() {
+            let past = sequence.tokens.len();
+            let committed = sequence.memory.commit(past, past + ids.len());
+            committed.map_err(|source| failed("the memory of a sequence", source))?;
+            sequence.tokens.extend_from_slice(ids);
+        }
+        match logits {
+            None => Ok(()),
+            Some(LogitsOf::All) => self.head(activations, &threads, scratch, each),
+            Some(LogitsOf::Last) => {
+                // Only the last tokens' activations go on: they are moved to the front.
+                let hidden = self.plan.hidden;
+                let mut end = 0;
+                for (index, (_, ids)) in parts.iter().enumerate() {
+                    end += ids.len();
+                    activations.copy_within((end - 1) * hidden..end * hidden, index * hidden);
+                }
+                self.head(&activations[..parts.len() * hidden], &threads, scratch, each)
+            }
+        }
+    }
+
+    /// The logits of rows of activations, each given to `each`.
+    fn head(
+        &self,
+        activations: &[f32],
+        threads: &Lent<'_>,
+        scratch: &mut AlignedBytes,
+        each: &mut dyn FnMut(&[f32]),
+    ) -> Result<()> {
+        let Some(head) = self.layers.last().filter(|layer| layer.desc().kind() == LayerKind::Head) else {
+            return Err(Error::Invalid("the model has no output head".to_owned()));
+        };
+        let hidden = self.plan.hidden;
+        let most = HEAD_TOKENS.min(self.max_batch);
+        let mut logits = vec![0.0; most.min(activations.len() / hidden) * self.plan.vocabulary];
+        for rows in activations.chunks(most * hidden) {
+            let n_tokens = rows.len() / hidden;
+            let forward = Forward {
+                n_tokens,
+                tokens: &[],
+                positions: &[],
+                input: Some(rows),
+                output: &mut logits[..n_tokens * self.plan.vocabulary],
+                parallel: threads.parallel(),
+            };
+            head.forward(forward, None, scratch).map_err(|source| failed(&at(head), source))?;
+            logits.chunks_exact(self.plan.vocabulary).take(n_tokens).for_each(&mut *each);
+        }
+        Ok(())
+    }
+}
+
+fn at(layer: &LayerHandle) -> String {
+    format!("{}, {} layer of block {}", layer.plugin(), layer.desc().kind().name(), layer.desc().index)
+}
+
+fn failed(what: &str, source: herald_api::Error) -> Error {
+    Error::Plugin { what: what.to_owned(), source }
+}

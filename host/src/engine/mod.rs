@@ -1,0 +1,246 @@
+//! `NeuroEngine`: a model, the plugins that compute it, and the threads that they run on.
+
+mod build;
+mod forward;
+mod generate;
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use herald_api::import::LayerHandle;
+
+use crate::chat::ChatTemplate;
+use crate::error::{Error, Result};
+use crate::gguf::Gguf;
+use crate::memory::{LayerNeeds, SequenceMemory};
+use crate::model::{self, ModelPlan};
+use crate::plugin::{self, Plugins, Search};
+use crate::threads::ThreadPool;
+use crate::tokenizer::AscTokenizer;
+
+pub use forward::LogitsOf;
+pub use generate::{Finish, GenerateOptions, Generated, Piece};
+
+use forward::Workspace;
+
+/// How to load a model.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// The backend to ask first, or `None` (or `auto`) for the fastest.
+    pub backend: Option<String>,
+    /// Where to look for plugins.
+    pub search: Search,
+    /// Threads to compute with; `None`: as many as this process may use.
+    pub threads: Option<NonZeroUsize>,
+    /// The most tokens of a forward pass; longer prompts go in pieces.
+    pub max_batch: usize,
+    /// The most tokens that a sequence may have; `None`: what the model was trained for.
+    pub context: Option<usize>,
+    /// Tokens of a KV page.
+    pub page_tokens: usize,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self {
+            backend: None,
+            search: Search::usual(),
+            threads: None,
+            max_batch: 512,
+            context: None,
+            page_tokens: 64,
+        }
+    }
+}
+
+/// The next engine's number. An address would not do: a later engine may get that of one that is gone.
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+
+/// A loaded model, ready to run. Calls may come from many threads at once; they share the threads that it computes with.
+pub struct NeuroEngine {
+    // Layers come before what they lean on, so that they go first.
+    layers: Vec<LayerHandle>,
+    needs: Vec<LayerNeeds>,
+    tokenizer: AscTokenizer,
+    template: Option<String>,
+    plan: ModelPlan,
+    gguf: Gguf,
+    path: PathBuf,
+    pool: Arc<ThreadPool>,
+    workspaces: Mutex<Vec<Workspace>>,
+    max_batch: usize,
+    context: usize,
+    load_time: Duration,
+    /// A number that no other engine of this process has had.
+    id: u64,
+}
+
+/// One context: the tokens that it has seen, and what the layers keep of them.
+pub struct Sequence {
+    memory: SequenceMemory,
+    tokens: Vec<u32>,
+    /// Which engine it belongs to.
+    engine: u64,
+}
+
+impl Sequence {
+    /// The tokens that it has seen.
+    #[must_use]
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Bytes that the layers keep of it.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.memory.bytes()
+    }
+
+    /// Forgets the tokens from the `len`-th on. `false`, and nothing is forgotten, where the model keeps recurrent
+    /// states, which can't go back to anything but the beginning.
+    pub fn truncate(&mut self, len: usize) -> bool {
+        if len >= self.tokens.len() {
+            return true;
+        }
+        let done = self.memory.truncate(len);
+        if done {
+            self.tokens.truncate(len);
+        }
+        done
+    }
+}
+
+impl NeuroEngine {
+    /// Loads a model: reads the file, finds the plugins, and has them build every layer.
+    ///
+    /// # Errors
+    /// One sentence: a file that can't be read or is damaged, an architecture that isn't known, no plugin that can
+    /// build a part, a wrong option.
+    pub fn load(path: &Path, options: &LoadOptions) -> Result<Self> {
+        let start = Instant::now();
+        if options.max_batch == 0 || options.page_tokens == 0 || options.context == Some(0) {
+            return Err(Error::Invalid("max_batch, page_tokens and context must be at least 1".to_owned()));
+        }
+        let gguf = Gguf::open(path)?;
+        let plan = model::plan(&gguf)
+            .map_err(|source| Error::Model { path: path.to_owned(), source: Box::new(source) })?;
+        let pool = crate::threads::shared(options.threads)?;
+        let plugins = Plugins::discover(&options.search, &plugin::this_machine());
+        let ranked = plugins.ranked(options.backend.as_deref(), &options.search)?;
+        let context = options.context.unwrap_or(plan.context);
+        let built = build::build(&gguf, &plan, ranked, &pool, options)?;
+        let tokenizer = AscTokenizer::new(&gguf, built.tokenizer, plan.vocabulary)?;
+        let template = gguf.metadata().get::<&str>("tokenizer.chat_template")?.map(str::to_owned);
+        Ok(Self {
+            layers: built.layers,
+            needs: built.needs,
+            tokenizer,
+            template,
+            plan,
+            gguf,
+            path: path.to_owned(),
+            pool,
+            workspaces: Mutex::default(),
+            max_batch: options.max_batch,
+            context,
+            load_time: start.elapsed(),
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+        })
+    }
+
+    /// Loads a model's tokenizer alone, which needs neither its weights nor an architecture that HERALD knows. Of the
+    /// options, only those that choose plugins count.
+    ///
+    /// # Errors
+    /// One sentence: a file that can't be read or is damaged, a vocabulary that no plugin has a tokenizer for.
+    pub fn load_tokenizer(path: &Path, options: &LoadOptions) -> Result<AscTokenizer> {
+        let gguf = Gguf::open(path)?;
+        let plugins = Plugins::discover(&options.search, &plugin::this_machine());
+        let ranked = plugins.ranked(options.backend.as_deref(), &options.search)?;
+        AscTokenizer::new(&gguf, build::tokenizer(&gguf, ranked)?, usize::MAX)
+    }
+
+    /// The model's file, or the first of its parts.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The model's file, for its metadata and tensors.
+    #[must_use]
+    pub fn gguf(&self) -> &Gguf {
+        &self.gguf
+    }
+
+    /// What the model is made of.
+    #[must_use]
+    pub fn plan(&self) -> &ModelPlan {
+        &self.plan
+    }
+
+    /// The model's tokenizer.
+    #[must_use]
+    pub fn tokenizer(&self) -> &AscTokenizer {
+        &self.tokenizer
+    }
+
+    /// The model's chat template.
+    ///
+    /// # Errors
+    /// Where the model has none, or it is no template.
+    pub fn chat_template(&self) -> Result<ChatTemplate> {
+        let source = self.template.as_deref().ok_or_else(|| {
+            let path = self.path.display();
+            Error::Invalid(format!(
+                "{path} has no chat template (tokenizer.chat_template): it is no chat model"
+            ))
+        })?;
+        let (bos, eos) = (self.tokenizer.bos_text(), self.tokenizer.eos_text());
+        Ok(ChatTemplate::new(source, &bos, &eos)?)
+    }
+
+    /// The plugins that compute the layers, most layers first, and how many each has.
+    #[must_use]
+    pub fn backends(&self) -> Vec<(String, usize)> {
+        let mut counts: Vec<(String, usize)> = Vec::new();
+        for layer in &self.layers {
+            match counts.iter_mut().find(|(name, _)| name == layer.plugin()) {
+                Some((_, count)) => *count += 1,
+                None => counts.push((layer.plugin().to_owned(), 1)),
+            }
+        }
+        counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        counts
+    }
+
+    /// Threads that it computes with.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.pool.threads().get()
+    }
+
+    /// The most tokens that a sequence may have.
+    #[must_use]
+    pub fn context(&self) -> usize {
+        self.context
+    }
+
+    /// How long loading took.
+    #[must_use]
+    pub fn load_time(&self) -> Duration {
+        self.load_time
+    }
+
+    /// Opens an empty sequence.
+    ///
+    /// # Errors
+    /// Where there is no memory for it.
+    pub fn sequence(&self) -> Result<Sequence> {
+        let memory = SequenceMemory::new(&self.needs)
+            .map_err(|source| Error::Plugin { what: "a new sequence".to_owned(), source })?;
+        Ok(Sequence { memory, tokens: Vec::new(), engine: self.id })
+    }
+}

@@ -1,0 +1,72 @@
+//! What can go wrong in the library, each as one sentence.
+
+use std::path::PathBuf;
+
+use crate::chat::ChatError;
+use crate::gguf::GgufError;
+use crate::model::ModelError;
+use crate::plugin::ChooseError;
+use crate::sampler::SamplerError;
+use crate::threads::ThreadPoolError;
+
+/// Why a call of the library failed. Displays as one sentence: what, where, what was expected.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The model file can't be read.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
+    /// The model file is read, and is no model that HERALD can run.
+    #[error("{}: {source}", path.display())]
+    Model {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<ModelError>,
+    },
+    /// No plugin will do.
+    #[error(transparent)]
+    Plugins(#[from] ChooseError),
+    /// No plugin could make a part of the model.
+    #[error("{part} can't be built: {reasons}")]
+    Unbuilt {
+        /// A layer, the tokenizer, a memory tier.
+        part: String,
+        /// What each plugin said.
+        reasons: String,
+    },
+    /// A plugin failed at work.
+    #[error("{what}: {source}")]
+    Plugin {
+        /// What it was at.
+        what: String,
+        /// What it said.
+        source: herald_api::Error,
+    },
+    /// The context is full.
+    #[error("the sequence would have {wanted} tokens, where its context has room for {room}")]
+    ContextFull {
+        /// Tokens that it would have.
+        wanted: usize,
+        /// Tokens that there is room for.
+        room: usize,
+    },
+    /// An argument of the caller's is wrong.
+    #[error("{0}")]
+    Invalid(String),
+    /// The sampler's parameters or logits are wrong.
+    #[error(transparent)]
+    Sampler(#[from] SamplerError),
+    /// The threads can't be had.
+    #[error(transparent)]
+    Threads(#[from] ThreadPoolError),
+    /// The chat template failed.
+    #[error(transparent)]
+    Chat(#[from] ChatError),
+    /// The caller asked for the work to stop.
+    #[error("the work was cancelled")]
+    Cancelled,
+}
+
+/// The result of a call of the library.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

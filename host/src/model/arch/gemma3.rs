@@ -1,0 +1,53 @@
+//! Gemma 3 (arXiv 2503.19786): five blocks that attend within a window for each one that attends to everything, each
+//! kind with a RoPE base of its own; norms over query and key heads and after each branch; scaled embeddings.
+
+use herald_api::{Activation, RopeKind, RopeScaling};
+
+use crate::model::parts::{Builder, usual_attention};
+use crate::model::{Keys, ModelError, ModelPlan};
+
+/// Every sixth block attends to everything.
+const PATTERN: usize = 6;
+
+/// The only size whose attention is scaled otherwise, the 27B, is told by its blocks.
+const BLOCKS_OF_27B: usize = 62;
+
+pub(super) fn plan(keys: &Keys<'_>) -> Result<ModelPlan, ModelError> {
+    let mut model = Builder::new(keys, |hidden| (hidden as f32).sqrt())?;
+    let widths = keys.sizes("feed_forward_length", model.blocks)?;
+    let window = keys.size("attention.sliding_window")?;
+    let window_base = keys.optional_float("rope.freq_base_swa")?.unwrap_or(10_000.0);
+    let windowed = windowed(keys, model.blocks)?;
+    let attention = usual_attention(keys, model.blocks, RopeKind::Halves)?;
+    for (block, (mut attention, width)) in attention.into_iter().zip(widths).enumerate() {
+        if model.blocks == BLOCKS_OF_27B {
+            attention.scale = 1.0 / (model.hidden as f32 / attention.n_heads as f32).sqrt();
+        }
+        if windowed[block] {
+            attention.window = Some(window);
+            attention.rope_base = window_base;
+            attention.rope_scaling = RopeScaling::None;
+        }
+        model.attention(block, attention);
+        model.gated_mlp(block, width, Activation::GeluTanh);
+    }
+    let softcap = keys.optional_float("final_logit_softcapping")?.filter(|cap| *cap != 0.0);
+    model.finish(softcap)
+}
+
+/// Which blocks attend within the window: as the file says block by block, or every one but each n-th.
+fn windowed(keys: &Keys<'_>, blocks: usize) -> Result<Vec<bool>, ModelError> {
+    const KEY: &str = "attention.sliding_window_pattern";
+    if let Some(pattern) = keys.optional_array(KEY)? {
+        if pattern.len() != blocks {
+            return Err(keys.bad(
+                KEY,
+                format!("{} flags", pattern.len()),
+                format!("one for each of {blocks} blocks"),
+            ));
+        }
+        return Ok(pattern.into_iter().map(|flag| flag != 0).collect());
+    }
+    let pattern = keys.optional_size(KEY)?.unwrap_or(PATTERN);
+    Ok((0..blocks).map(|block| !(block + 1).is_multiple_of(pattern)).collect())
+}

@@ -1,0 +1,157 @@
+//! A model's hyperparameters, by the names that GGUF gives them under the architecture's prefix.
+
+use super::ModelError;
+use crate::gguf::{FromValue, Gguf, Metadata, Value};
+
+/// The greatest value that a count or a size can sensibly have: it keeps products of two in range.
+const MOST: u64 = 1 << 24;
+
+/// A model file's metadata, seen from its architecture.
+pub struct Keys<'g> {
+    gguf: &'g Gguf,
+    architecture: &'g str,
+}
+
+impl<'g> Keys<'g> {
+    pub(super) fn new(gguf: &'g Gguf) -> Result<Self, ModelError> {
+        let key = "general.architecture";
+        let architecture = gguf.metadata().get(key)?.ok_or_else(|| ModelError::MissingKey {
+            key: key.to_owned(),
+            expected: "the architecture's name",
+        })?;
+        Ok(Self { gguf, architecture })
+    }
+
+    /// The architecture's name.
+    #[must_use]
+    pub fn architecture(&self) -> &'g str {
+        self.architecture
+    }
+
+    fn metadata(&self) -> &'g Metadata {
+        self.gguf.metadata()
+    }
+
+    fn full(&self, key: &str) -> String {
+        format!("{}.{key}", self.architecture)
+    }
+
+    /// Whether the file has this tensor.
+    #[must_use]
+    pub fn has_tensor(&self, name: &str) -> bool {
+        self.gguf.tensor(name).is_some()
+    }
+
+    /// A count or size that is there, and not 0.
+    ///
+    /// # Errors
+    /// Where it isn't there, is 0, is no integer, or is absurd.
+    pub fn size(&self, key: &str) -> Result<usize, ModelError> {
+        self.optional_size(key)?
+            .ok_or_else(|| ModelError::MissingKey { key: self.full(key), expected: "a size" })
+    }
+
+    /// A count or size that may be left out; never 0.
+    ///
+    /// # Errors
+    /// Where it is 0, no integer, or absurd.
+    pub fn optional_size(&self, key: &str) -> Result<Option<usize>, ModelError> {
+        let Some(value) = self.metadata().get::<u64>(&self.full(key))? else { return Ok(None) };
+        if value == 0 || value > MOST {
+            return Err(self.bad(key, value, format!("a number from 1 to {MOST}")));
+        }
+        Ok(Some(value as usize))
+    }
+
+    /// A size for each of `blocks` blocks, stored as one number for all or as an array.
+    ///
+    /// # Errors
+    /// Where it isn't there, or the array's length or a value is wrong.
+    pub fn sizes(&self, key: &str, blocks: usize) -> Result<Vec<usize>, ModelError> {
+        let Some(values) = self.optional_array(key)? else { return Ok(vec![self.size(key)?; blocks]) };
+        if values.len() != blocks {
+            return Err(self.bad(
+                key,
+                format!("{} numbers", values.len()),
+                format!("one for each of {blocks} blocks"),
+            ));
+        }
+        values
+            .into_iter()
+            .map(|value| match u64::try_from(value) {
+                Ok(size) if size <= MOST => Ok(size as usize),
+                _ => Err(self.bad(key, value, format!("numbers from 0 to {MOST}"))),
+            })
+            .collect()
+    }
+
+    /// Integers or flags stored as an array; `None` where the key isn't there or isn't an array.
+    ///
+    /// # Errors
+    /// Where it is an array of something else.
+    pub fn optional_array(&self, key: &str) -> Result<Option<Vec<i64>>, ModelError> {
+        let full = self.full(key);
+        let Some(Value::Array(array)) = self.metadata().value(&full) else { return Ok(None) };
+        let number = |value| match value {
+            Value::Bool(flag) => Some(i64::from(flag)),
+            value => i64::from_value(value).ok(),
+        };
+        let numbers: Option<Vec<i64>> = array.elements().map(number).collect();
+        numbers.map(Some).ok_or_else(|| self.metadata().fault(&full, "an array of integers or bools").into())
+    }
+
+    /// A number that is there.
+    ///
+    /// # Errors
+    /// Where it isn't there, or isn't a finite number.
+    pub fn float(&self, key: &str) -> Result<f32, ModelError> {
+        self.optional_float(key)?
+            .ok_or_else(|| ModelError::MissingKey { key: self.full(key), expected: "a number" })
+    }
+
+    /// A number that may be left out.
+    ///
+    /// # Errors
+    /// Where it isn't a finite number.
+    pub fn optional_float(&self, key: &str) -> Result<Option<f32>, ModelError> {
+        match self.metadata().get::<f32>(&self.full(key))? {
+            Some(value) if !value.is_finite() => Err(self.bad(key, value, "a finite number".to_owned())),
+            value => Ok(value),
+        }
+    }
+
+    /// A text that may be left out.
+    ///
+    /// # Errors
+    /// Where it is no text.
+    pub fn optional_text(&self, key: &str) -> Result<Option<&'g str>, ModelError> {
+        Ok(self.metadata().get(&self.full(key))?)
+    }
+
+    /// How many tensors the file has.
+    #[must_use]
+    pub fn n_tensors(&self) -> usize {
+        self.gguf.tensors().len()
+    }
+
+    /// How many rows a tensor has.
+    ///
+    /// # Errors
+    /// Where it isn't there, or has no rows.
+    pub fn rows(&self, tensor: &str) -> Result<usize, ModelError> {
+        let found = self.gguf.tensor(tensor).ok_or_else(|| ModelError::MissingTensor(tensor.to_owned()))?;
+        match found.dims().get(1) {
+            Some(rows) if (1..=MOST as usize).contains(rows) => Ok(*rows),
+            _ => Err(ModelError::BadKey {
+                key: format!("tensor {tensor}"),
+                value: format!("of dimensions {:?}", found.dims()),
+                expected: "a matrix".to_owned(),
+            }),
+        }
+    }
+
+    /// An error about a value of this key.
+    pub fn bad(&self, key: &str, value: impl ToString, expected: String) -> ModelError {
+        ModelError::BadKey { key: self.full(key), value: value.to_string(), expected }
+    }
+}

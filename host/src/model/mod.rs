@@ -1,0 +1,113 @@
+//! From a model file's metadata to a list of layers.
+//!
+//! An architecture is one small file in `arch/` that turns metadata into layer descriptions; adding one is adding a
+//! file there and a line to its table.
+
+mod arch;
+mod keys;
+mod parts;
+
+use std::collections::HashSet;
+
+use herald_api::{LayerDesc, WeightRole};
+
+use crate::gguf::{Gguf, GgufError};
+
+pub use arch::names as architectures;
+pub use keys::Keys;
+
+/// A layer, and the tensors that it is made of.
+#[derive(Clone, Debug)]
+pub struct LayerPlan {
+    /// Its description.
+    pub desc: LayerDesc,
+    /// Each weight's role and the name of its tensor.
+    pub weights: Vec<(WeightRole, String)>,
+}
+
+/// A model as a list of layers: the embedding first, the head last.
+#[derive(Clone, Debug)]
+pub struct ModelPlan {
+    /// The architecture, as `general.architecture` names it.
+    pub architecture: String,
+    /// Elements of a token's activations.
+    pub hidden: usize,
+    /// Tokens of the vocabulary.
+    pub vocabulary: usize,
+    /// The context that the model was trained for, in tokens.
+    pub context: usize,
+    /// Its blocks.
+    pub blocks: usize,
+    /// Its layers in order.
+    pub layers: Vec<LayerPlan>,
+}
+
+/// Why a file is no model that HERALD can run.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The file's metadata can't be read as what it must be.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
+    /// A key that every model of the architecture has isn't there.
+    #[error("the model has no {key}, where {expected} was expected")]
+    MissingKey {
+        /// The key.
+        key: String,
+        /// What it should hold.
+        expected: &'static str,
+    },
+    /// A value that no model can have.
+    #[error("the model's {key} is {value}, where {expected} was expected")]
+    BadKey {
+        /// The key.
+        key: String,
+        /// What it holds.
+        value: String,
+        /// What it should hold.
+        expected: String,
+    },
+    /// The architecture isn't known.
+    #[error("the model's architecture is {found:?}, where one of these was expected: {known}")]
+    UnknownArchitecture {
+        /// What the file says.
+        found: String,
+        /// The ones that HERALD runs.
+        known: String,
+    },
+    /// A tensor that the model needs isn't there.
+    #[error("the model has no tensor {0}, which its architecture needs")]
+    MissingTensor(String),
+    /// A tensor that the architecture has no use for: computing without it would give wrong results.
+    #[error("the model has the tensor {name}, which HERALD's {architecture} architecture has no place for")]
+    UnknownTensor {
+        /// The tensor.
+        name: String,
+        /// The architecture.
+        architecture: String,
+    },
+}
+
+/// Reads what a model is made of.
+///
+/// # Errors
+/// One sentence that names the key or the tensor, what it holds, and what was expected.
+pub fn plan(gguf: &Gguf) -> Result<ModelPlan, ModelError> {
+    let keys = Keys::new(gguf)?;
+    let plan = arch::plan(&keys)?;
+    let mut used = HashSet::new();
+    for (_, name) in plan.layers.iter().flat_map(|layer| &layer.weights) {
+        if gguf.tensor(name).is_none() {
+            return Err(ModelError::MissingTensor(name.clone()));
+        }
+        used.insert(name.as_str());
+    }
+    // What rotates positions may be stored as a table that is computed anyway.
+    let idle = |name: &str| name.ends_with(".attn_rot_embd") || name.ends_with(".rotary_emb.inv_freq");
+    let unknown = gguf.tensors().find(|tensor| !used.contains(tensor.name()) && !idle(tensor.name()));
+    match unknown {
+        None => Ok(plan),
+        Some(tensor) => {
+            Err(ModelError::UnknownTensor { name: tensor.name().to_owned(), architecture: plan.architecture })
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Where plugins are looked for.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use super::Refused;
+
+/// Files of this form are taken for plugins in the folders that are searched.
+const PREFIX: &str = "libherald_";
+
+/// Where to look for plugins: the files that were named, the folders of `HERALD_PLUGIN_PATH`, beside the executable and
+/// this library, and the install's `lib/herald/plugins`. Never the working directory.
+#[derive(Clone, Debug, Default)]
+pub struct Search {
+    /// Files that were named one by one (`--plugin`).
+    pub files: Vec<PathBuf>,
+    /// Folders to search, in order.
+    pub folders: Vec<PathBuf>,
+    /// Load files that others may write to.
+    pub allow_insecure: bool,
+}
+
+impl Search {
+    /// The usual places.
+    #[must_use]
+    pub fn usual() -> Self {
+        let mut folders = Vec::new();
+        if let Some(path) = std::env::var_os("HERALD_PLUGIN_PATH") {
+            folders.extend(std::env::split_paths(&path).filter(|folder| !folder.as_os_str().is_empty()));
+        }
+        let executable = std::env::current_exe().ok().and_then(|path| path.canonicalize().ok());
+        for home in [executable, own_library()].into_iter().flatten() {
+            if let Some(folder) = home.parent() {
+                folders.push(folder.to_owned());
+                // An executable in PREFIX/bin, or this library in PREFIX/lib.
+                if let Some(prefix) = folder.parent() {
+                    folders.push(prefix.join("lib/herald/plugins"));
+                }
+            }
+        }
+        // A program that links this library statically is both.
+        let mut seen = HashSet::new();
+        folders.retain(|folder| seen.insert(folder.clone()));
+        Self { files: Vec::new(), folders, allow_insecure: false }
+    }
+
+    /// The folders that are searched.
+    #[must_use]
+    pub fn folders(&self) -> &[PathBuf] {
+        &self.folders
+    }
+
+    /// Files that may be plugins, each once, or why one that was named can't be.
+    pub(super) fn candidates(&self) -> Vec<Result<PathBuf, Refused>> {
+        let mut seen = HashSet::new();
+        let mut found = Vec::new();
+        for file in &self.files {
+            // A name without a folder must not make the loader search its own path.
+            match file.canonicalize() {
+                Ok(path) if seen.insert(path.clone()) => found.push(Ok(path)),
+                Ok(_) => {}
+                Err(error) => found.push(Err(Refused {
+                    path: file.clone(),
+                    reason: format!("it can't be opened: {error}"),
+                })),
+            }
+        }
+        for folder in &self.folders {
+            if folder.is_relative() {
+                let reason = "it is a relative folder, where an absolute one was expected: plugins are never taken from \
+                              the working directory";
+                found.push(Err(Refused { path: folder.clone(), reason: reason.to_owned() }));
+                continue;
+            }
+            let Ok(entries) = std::fs::read_dir(folder) else { continue };
+            let mut paths: Vec<PathBuf> = entries
+                .flatten()
+                .map(|entry| entry.path())
+                .filter(|path| is_plugin_name(path))
+                .filter_map(|path| path.canonicalize().ok())
+                .collect();
+            paths.sort();
+            found.extend(paths.into_iter().filter(|path| seen.insert(path.clone())).map(Ok));
+        }
+        found
+    }
+}
+
+fn is_plugin_name(path: &Path) -> bool {
+    let name = path.file_name().and_then(OsStr::to_str).unwrap_or("");
+    name.starts_with(PREFIX)
+        && path.extension().is_some_and(|extension| extension == std::env::consts::DLL_EXTENSION)
+}
+
+/// The file that holds this code: the executable, or the shared library that a program embeds.
+fn own_library() -> Option<PathBuf> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::ffi::OsStrExt;
+        // SAFETY: dladdr only fills the struct that it is given, which all zeros is a value of.
+        let info = unsafe {
+            let mut info: libc::Dl_info = std::mem::zeroed();
+            (libc::dladdr(own_library as *const libc::c_void, &raw mut info) != 0).then_some(info)?
+        };
+        if info.dli_fname.is_null() {
+            return None;
+        }
+        // SAFETY: dladdr gave a NUL-terminated path that lives as long as the library is loaded.
+        let name = unsafe { std::ffi::CStr::from_ptr(info.dli_fname) };
+        // For an executable the name may be relative to where it was started: then the executable's own path serves.
+        let path = Path::new(OsStr::from_bytes(name.to_bytes()));
+        path.is_absolute().then(|| path.canonicalize().ok())?
+    }
+    #[cfg(not(unix))]
+    None
+}

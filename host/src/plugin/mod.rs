@@ -1,0 +1,156 @@
+//! Plugins: finding them, checking them, and putting them in order.
+//!
+//! The host links no backend: it meets each one here, as a file. A file that fails a check costs one line and the next
+//! is tried, so one bad plugin never stops the program.
+
+mod discover;
+mod load;
+mod secure;
+
+use std::path::PathBuf;
+
+use herald_api::import::Plugin;
+use herald_api::{Hardware, Probe};
+
+pub use discover::Search;
+
+/// A plugin that may be used.
+#[derive(Clone)]
+pub struct Loaded {
+    /// Its file.
+    pub path: PathBuf,
+    /// The plugin.
+    pub plugin: Plugin,
+    /// How well it suits this machine.
+    pub probe: Probe,
+}
+
+/// A file that is no usable plugin.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// The file, or the folder.
+    pub path: PathBuf,
+    /// One sentence.
+    pub reason: String,
+}
+
+/// Every plugin that was found.
+#[derive(Clone, Default)]
+pub struct Plugins {
+    /// Those that may be used, best first.
+    pub usable: Vec<Loaded>,
+    /// Those that may not.
+    pub refused: Vec<Refused>,
+}
+
+/// No plugin will do.
+#[derive(Debug, thiserror::Error)]
+pub enum ChooseError {
+    /// None was found at all.
+    #[error(
+        "no backend plugin was found in {searched}, where libherald_cpu was expected; build it with cargo build, or \
+         name its folder in HERALD_PLUGIN_PATH{refusals}"
+    )]
+    None {
+        /// The places that were searched.
+        searched: String,
+        /// What was refused there, and why.
+        refusals: String,
+    },
+    /// The one that was asked for isn't there.
+    #[error("there is no backend {name:?}; {known}{refusals}")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// The ones that are there.
+        known: String,
+        /// What was refused, and why.
+        refusals: String,
+    },
+}
+
+/// This machine, as plugins are told of it.
+#[must_use]
+pub fn this_machine() -> Hardware {
+    Hardware::detect(crate::threads::available_threads().get() as u32, memory_bytes())
+}
+
+/// Bytes of RAM, or 0 where the system doesn't say.
+fn memory_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kilobytes =
+        text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok());
+    kilobytes.unwrap_or(0_u64) * 1024
+}
+
+impl Plugins {
+    /// Finds, checks and probes the plugins that a search reaches.
+    #[must_use]
+    pub fn discover(search: &Search, hardware: &Hardware) -> Self {
+        let mut plugins = Self::default();
+        for candidate in search.candidates() {
+            let loaded = candidate.and_then(|path| {
+                let refuse = |reason: String| Refused { path: path.clone(), reason };
+                if !search.allow_insecure {
+                    secure::check(&path).map_err(refuse)?;
+                }
+                let plugin = load::load(&path).map_err(refuse)?;
+                if let Some(first) =
+                    plugins.usable.iter().find(|loaded| loaded.plugin.name() == plugin.name())
+                {
+                    return Err(refuse(format!(
+                        "{} offers {:?} already",
+                        first.path.display(),
+                        plugin.name()
+                    )));
+                }
+                let probe = plugin.probe(hardware).map_err(|error| refuse(error.to_string()))?;
+                Ok(Loaded { path: path.clone(), plugin, probe })
+            });
+            match loaded {
+                Ok(loaded) => plugins.usable.push(loaded),
+                Err(refused) => {
+                    tracing::warn!("{}: refused: {}", refused.path.display(), refused.reason);
+                    plugins.refused.push(refused);
+                }
+            }
+        }
+        // The sort is stable: of equals, the one that was found first.
+        plugins.usable.sort_by_key(|loaded| std::cmp::Reverse(loaded.probe.score));
+        plugins
+    }
+
+    /// The plugins in the order in which they are to be asked: the one named `backend` first, where there is one, and the
+    /// others by score.
+    ///
+    /// # Errors
+    /// Where there is none at all, or none of that name.
+    pub fn ranked(&self, backend: Option<&str>, search: &Search) -> Result<Vec<Loaded>, ChooseError> {
+        if self.usable.is_empty() {
+            let places = search.files.iter().chain(search.folders());
+            let searched: Vec<String> = places.map(|place| place.display().to_string()).collect();
+            return Err(ChooseError::None { searched: searched.join(", "), refusals: self.refusals() });
+        }
+        let mut ranked = self.usable.clone();
+        if let Some(name) = backend.filter(|name| *name != "auto") {
+            let Some(place) = ranked.iter().position(|loaded| loaded.plugin.name() == name) else {
+                let names: Vec<&str> = ranked.iter().map(|loaded| loaded.plugin.name()).collect();
+                return Err(ChooseError::Unknown {
+                    name: name.to_owned(),
+                    known: format!("expected auto or one of: {}", names.join(", ")),
+                    refusals: self.refusals(),
+                });
+            };
+            let chosen = ranked.remove(place);
+            ranked.insert(0, chosen);
+        }
+        Ok(ranked)
+    }
+
+    fn refusals(&self) -> String {
+        self.refused
+            .iter()
+            .map(|refused| format!("; {}: {}", refused.path.display(), refused.reason))
+            .collect()
+    }
+}
