@@ -1,3 +1,7 @@
-//! The program `host`.
+//! The program `host`: HERALD's engine from a terminal.
 
-fn main() {}
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

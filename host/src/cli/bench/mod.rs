@@ -1,0 +1,22 @@
+//! `host bench`: measurements.
+
+mod speed;
+
+use clap::Subcommand;
+
+use super::failure::Failure;
+use super::options::EngineOptions;
+
+/// Measure this machine and model
+#[derive(Debug, Subcommand)]
+pub(super) enum Bench {
+    Speed(speed::Speed),
+}
+
+impl Bench {
+    pub(super) fn run(self, options: &EngineOptions) -> Result<(), Failure> {
+        match self {
+            Self::Speed(command) => command.run(options),
+        }
+    }
+}

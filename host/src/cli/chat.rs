@@ -1,0 +1,238 @@
+//! `host chat`: a conversation.
+
+use std::io::{self, BufRead, IsTerminal};
+use std::path::PathBuf;
+
+use clap::Args;
+use etcetera::{BaseStrategy, choose_base_strategy};
+use herald::chat::{ChatTemplate, Message};
+use herald::{Finish, NeuroEngine, Sequence};
+use rustyline::DefaultEditor;
+use rustyline::error::ReadlineError;
+
+use super::failure::Failure;
+use super::generate::statistics;
+use super::interrupt::Lookout;
+use super::options::EngineOptions;
+use super::output;
+use super::sampling::Sampling;
+
+const HELP: &str = "\
+Type a message and press Enter. A line that ends in \\ goes on in the next; lines between two lines of \"\"\" are one message.
+Ctrl-C stops an answer; Ctrl-D or /quit leaves.
+  /reset          begin anew
+  /system TEXT    tell the model something beforehand, and begin anew
+  /undo           take the last message and its answer back
+  /help           this text";
+
+/// Talk with a chat model
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(super) struct Chat {
+    /// What the model is told beforehand
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+    /// Print how fast each answer went, on stderr
+    #[arg(long)]
+    stats: bool,
+    #[command(flatten)]
+    sampling: Sampling,
+}
+
+impl Chat {
+    pub(super) fn run(self, options: &EngineOptions) -> Result<(), Failure> {
+        let engine = options.load()?;
+        let mut talk = Talk {
+            template: engine.chat_template()?,
+            sequence: engine.sequence()?,
+            system: self.system.clone(),
+            messages: Vec::new(),
+            engine: &engine,
+        };
+        let mut reader = Reader::new()?;
+        if reader.is_terminal() && !options.quiet {
+            let backends: Vec<String> = engine.backends().into_iter().map(|(name, _)| name).collect();
+            eprintln!(
+                "{} on {}. /help says more, Ctrl-D leaves.",
+                engine.path().display(),
+                backends.join(" and ")
+            );
+        }
+        while let Some(message) = reader.message()? {
+            let command = message.trim();
+            match command
+                .split_once(char::is_whitespace)
+                .map_or((command, ""), |(word, rest)| (word, rest.trim()))
+            {
+                ("", _) => {}
+                ("/quit" | "/exit", "") => break,
+                ("/help", "") => output::note(HELP),
+                ("/reset", "") => talk.messages.clear(),
+                ("/system", text) => {
+                    talk.system = (!text.is_empty()).then(|| text.to_owned());
+                    talk.messages.clear();
+                }
+                ("/undo", "") => {
+                    let kept = talk.messages.len().saturating_sub(2);
+                    talk.messages.truncate(kept);
+                }
+                (word, _) if word.starts_with('/') && !message.contains('\n') && reader.is_terminal() => {
+                    eprintln!("there is no command {word}; /help lists those that there are");
+                }
+                _ => talk.answer(message, &self, options)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A conversation, and the sequence that holds as much of it as has been run.
+struct Talk<'e> {
+    engine: &'e NeuroEngine,
+    template: ChatTemplate,
+    sequence: Sequence,
+    system: Option<String>,
+    messages: Vec<Message>,
+}
+
+impl Talk<'_> {
+    /// Has the model answer a message. What of the conversation the sequence holds already is not run again.
+    fn answer(&mut self, message: String, chat: &Chat, options: &EngineOptions) -> Result<(), Failure> {
+        self.messages.push(Message::new("user", message));
+        let system = self.system.as_deref().map(|text| Message::new("system", text));
+        let all: Vec<Message> = system.into_iter().chain(self.messages.iter().cloned()).collect();
+        let rendered = self.template.render(&all, true).map_err(herald::Error::from)?;
+        let ids = self.engine.tokenizer().encode_prompt(&rendered, true)?;
+        let common = self.sequence.tokens().iter().zip(&ids).take_while(|(a, b)| a == b).count();
+        // At least the last token is run, for its logits.
+        let kept = common.min(ids.len().saturating_sub(1));
+        if !self.sequence.truncate(kept) {
+            self.sequence = self.engine.sequence()?;
+        }
+        let kept = self.sequence.tokens().len();
+        let lookout = Lookout::begin_patiently();
+        let mut stream = output::Stream::new();
+        let mut unwritten = None;
+        let generated = self.engine.generate(
+            &mut self.sequence,
+            &ids[kept..],
+            &chat.sampling.options(0)?,
+            &mut || lookout.go_on(),
+            &mut |piece| {
+                unwritten = stream.push(piece.text).err();
+                unwritten.is_none() && lookout.go_on()
+            },
+        );
+        drop(lookout);
+        if let Some(failure) = unwritten {
+            return Err(failure);
+        }
+        stream.end_line()?;
+        match generated {
+            Ok(generated) => {
+                if chat.stats && !options.quiet {
+                    eprintln!("{}", statistics(self.engine, &generated));
+                }
+                match generated.finish {
+                    Finish::ContextFull => eprintln!("(the context is full; /reset begins anew)"),
+                    Finish::Cancelled => eprintln!("(stopped)"),
+                    _ => {}
+                }
+                self.messages.push(Message::new("assistant", generated.text));
+                Ok(())
+            }
+            // Stopped during the prompt, or no room: the message is taken back, and the conversation goes on.
+            Err(herald::Error::Cancelled) => {
+                self.messages.pop();
+                eprintln!("(stopped)");
+                Ok(())
+            }
+            Err(error @ herald::Error::ContextFull { .. }) if io::stdin().is_terminal() => {
+                self.messages.pop();
+                eprintln!("{error}; /reset begins anew");
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Where messages come from: an editor on a terminal, or stdin line by line.
+enum Reader {
+    Terminal { editor: Box<DefaultEditor>, history: Option<PathBuf> },
+    Lines(io::Lines<io::StdinLock<'static>>),
+}
+
+impl Reader {
+    fn new() -> Result<Self, Failure> {
+        if !io::stdin().is_terminal() {
+            return Ok(Self::Lines(io::stdin().lock().lines()));
+        }
+        let failed = |error: ReadlineError| Failure::Failed(format!("the terminal can't be used: {error}"));
+        let mut editor = DefaultEditor::new().map_err(failed)?;
+        let base = choose_base_strategy().ok();
+        let folder = base.map(|base| base.state_dir().unwrap_or_else(|| base.data_dir()).join("herald"));
+        // A conversation without a history is better than none.
+        let history = folder
+            .filter(|folder| std::fs::create_dir_all(folder).is_ok())
+            .map(|folder| folder.join("chat_history"));
+        if let Some(history) = &history {
+            let _ = editor.load_history(history);
+        }
+        Ok(Self::Terminal { editor: Box::new(editor), history })
+    }
+
+    fn is_terminal(&self) -> bool {
+        matches!(self, Self::Terminal { .. })
+    }
+
+    /// The next line, or `None` at the end.
+    fn line(&mut self, prompt: &str) -> Result<Option<String>, Failure> {
+        match self {
+            Self::Lines(lines) => lines
+                .next()
+                .transpose()
+                .map_err(|error| Failure::Failed(format!("stdin: can't be read: {error}"))),
+            Self::Terminal { editor, .. } => loop {
+                match editor.readline(prompt) {
+                    Ok(line) => return Ok(Some(line)),
+                    Err(ReadlineError::Interrupted) => eprintln!("(Ctrl-D or /quit leaves)"),
+                    Err(ReadlineError::Eof) => return Ok(None),
+                    Err(error) => {
+                        return Err(Failure::Failed(format!("the terminal can't be read: {error}")));
+                    }
+                }
+            },
+        }
+    }
+
+    /// The next message, which may be of several lines.
+    fn message(&mut self) -> Result<Option<String>, Failure> {
+        const BLOCK: &str = "\"\"\"";
+        let Some(mut line) = self.line("> ")? else { return Ok(None) };
+        let mut message = String::new();
+        if line.trim() == BLOCK {
+            while let Some(line) = self.line(". ")?.filter(|line| line.trim() != BLOCK) {
+                message.push_str(&line);
+                message.push('\n');
+            }
+            message.pop();
+        } else {
+            while let Some(begun) = line.strip_suffix('\\') {
+                message.push_str(begun);
+                message.push('\n');
+                line = self.line(". ")?.unwrap_or_default();
+            }
+            message.push_str(&line);
+        }
+        if let Self::Terminal { editor, history } = self
+            && !message.trim().is_empty()
+        {
+            let _ = editor.add_history_entry(message.as_str());
+            if let Some(history) = history {
+                let _ = editor.save_history(history);
+            }
+        }
+        Ok(Some(message))
+    }
+}

@@ -1,0 +1,170 @@
+//! `host generate`: continue a text, or answer a message.
+
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
+
+use clap::Args;
+use herald::chat::Message;
+use herald::{Finish, Generated, NeuroEngine};
+use serde_json::{Value, json};
+
+use super::failure::Failure;
+use super::interrupt::Lookout;
+use super::options::EngineOptions;
+use super::sampling::Sampling;
+use super::{input, output, progress, tokens};
+
+/// Continue a text, or answer a message
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  host generate 'Once upon a time' -n 100 --temperature 0.8
+  host generate --chat --system 'Answer in one word.' 'What is the capital of France?'
+  echo 'def fibonacci(n):' | host generate --stop 'def '
+  host generate --json --logprobs 3 -n 5 'The sky is'")]
+pub(super) struct Generate {
+    /// The text to continue, or the message [default: stdin]
+    prompt: Option<String>,
+    /// Take the prompt from a file; `-` is stdin
+    #[arg(short, long, value_name = "FILE", conflicts_with = "prompt")]
+    file: Option<PathBuf>,
+    /// Put the prompt to a chat model as a user's message, in the model's own chat template
+    #[arg(long)]
+    chat: bool,
+    /// What the chat model is told beforehand
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    system: Option<String>,
+    /// Recognise special tokens that the prompt spells out
+    #[arg(long)]
+    parse_special: bool,
+    /// Print the log-probability of each token, and of the N likeliest in its place (with --json)
+    #[arg(long, value_name = "N", requires = "json")]
+    logprobs: Option<u32>,
+    /// Print one JSON object in place of the text
+    #[arg(long)]
+    json: bool,
+    /// Print how fast it went on stderr, which is otherwise done on a terminal only
+    #[arg(long)]
+    stats: bool,
+    #[command(flatten)]
+    sampling: Sampling,
+}
+
+impl Generate {
+    pub(super) fn run(self, options: &EngineOptions) -> Result<(), Failure> {
+        let generate = self.sampling.options(self.logprobs.unwrap_or(0))?;
+        let text = input::text(self.prompt.as_deref(), self.file.as_deref())?;
+        let engine = options.load()?;
+        let prompt = if self.chat {
+            let system = self.system.as_deref().map(|text| Message::new("system", text));
+            let messages: Vec<Message> = system.into_iter().chain([Message::new("user", text)]).collect();
+            let rendered = engine.chat_template()?.render(&messages, true).map_err(herald::Error::from)?;
+            engine.tokenizer().encode_prompt(&rendered, true)?
+        } else {
+            engine.tokenizer().encode_prompt(&text, self.parse_special)?
+        };
+        if prompt.is_empty() {
+            return Err(Failure::Failed("the prompt is empty, where some text was expected".to_owned()));
+        }
+        let lookout = Lookout::begin();
+        let mut stream = output::Stream::new();
+        let (mut pieces, mut unwritten) = (Vec::new(), None);
+        let mut sequence = engine.sequence()?;
+        let bar = progress::bar(
+            "prompt",
+            prompt.len(),
+            "tokens",
+            options.quiet || prompt.len() <= options.max_batch(),
+        );
+        let generated = engine.generate(
+            &mut sequence,
+            &prompt,
+            &generate,
+            &mut || {
+                bar.inc(options.max_batch() as u64);
+                if bar.position() >= prompt.len() as u64 {
+                    bar.finish_and_clear();
+                }
+                lookout.go_on()
+            },
+            &mut |piece| {
+                if !self.json {
+                    unwritten = stream.push(piece.text).err();
+                } else if !piece.tail {
+                    pieces.push(piece.sampled.clone());
+                }
+                unwritten.is_none() && lookout.go_on()
+            },
+        )?;
+        if let Some(failure) = unwritten {
+            return Err(failure);
+        }
+        if self.json {
+            let logprobs = if self.logprobs.is_some() { logprobs(&engine, &pieces)? } else { Value::Null };
+            output::json(&report(&engine, &generated, logprobs))?;
+        } else {
+            stream.end_line()?;
+        }
+        if self.stats || (io::stderr().is_terminal() && !options.quiet && !self.json) {
+            output::note(statistics(&engine, &generated));
+        }
+        if generated.finish == Finish::Cancelled { Err(Failure::Interrupted) } else { Ok(()) }
+    }
+}
+
+/// How fast a generation went, in one line.
+pub(super) fn statistics(engine: &NeuroEngine, generated: &Generated) -> String {
+    let backends: Vec<String> = engine.backends().into_iter().map(|(name, _)| name).collect();
+    format!(
+        "[{} prompt tokens at {:.1}/s, {} generated at {:.1}/s, {} on {} threads]",
+        generated.prompt_tokens,
+        output::per_second(generated.prompt_tokens, generated.prompt_time.as_secs_f64()),
+        generated.tokens.len(),
+        output::per_second(generated.tokens.len().saturating_sub(1), generated.decode_time.as_secs_f64()),
+        backends.join(" and "),
+        engine.threads()
+    )
+}
+
+fn report(engine: &NeuroEngine, generated: &Generated, logprobs: Value) -> Value {
+    let finish = match generated.finish {
+        Finish::EndToken(_) => "end",
+        Finish::StopText(_) => "stop",
+        Finish::Length => "length",
+        Finish::ContextFull => "context",
+        Finish::Cancelled => "cancelled",
+    };
+    let mut report = json!({
+        "text": generated.text,
+        "tokens": generated.tokens,
+        "finish": finish,
+        "seed": generated.seed,
+        "prompt_tokens": generated.prompt_tokens,
+        "prompt_s": generated.prompt_time.as_secs_f64(),
+        "decode_s": generated.decode_time.as_secs_f64(),
+        "load_s": engine.load_time().as_secs_f64(),
+        "backends": engine.backends().into_iter().map(|(name, layers)| json!({"name": name, "layers": layers})).collect::<Vec<_>>(),
+        "threads": engine.threads(),
+        "model": engine.path(),
+    });
+    if !logprobs.is_null() {
+        report["logprobs"] = logprobs;
+    }
+    report
+}
+
+fn logprobs(engine: &NeuroEngine, pieces: &[herald::sampler::Sampled]) -> Result<Value, Failure> {
+    let tokenizer = engine.tokenizer();
+    let one = |token: u32, logprob: f32| -> Result<Value, Failure> {
+        Ok(json!({"id": token, "text": tokens::text(tokenizer, token)?, "logprob": logprob}))
+    };
+    pieces
+        .iter()
+        .map(|sampled| {
+            let mut entry = one(sampled.token, sampled.logprob)?;
+            let top =
+                sampled.top.iter().map(|(token, logprob)| one(*token, *logprob)).collect::<Result<_, _>>()?;
+            entry["top"] = Value::Array(top);
+            Ok(entry)
+        })
+        .collect()
+}

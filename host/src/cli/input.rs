@@ -1,0 +1,41 @@
+//! Text that a command works on: given as an argument, in a file, or on stdin.
+
+use std::fs;
+use std::io::{self, IsTerminal, Read};
+use std::path::Path;
+
+use super::failure::Failure;
+use super::output;
+
+/// The name of a file that means stdin.
+const STDIN: &str = "-";
+
+/// The text of an argument, of a file, or else of stdin.
+pub(super) fn text(argument: Option<&str>, file: Option<&Path>) -> Result<String, Failure> {
+    match (argument, file) {
+        (Some(text), _) => Ok(text.to_owned()),
+        (None, Some(path)) => read(path),
+        (None, None) => {
+            if io::stdin().is_terminal() {
+                output::note("(reading stdin; Ctrl-D ends the text)");
+            }
+            read(Path::new(STDIN))
+        }
+    }
+}
+
+/// The text of a file, which must be UTF-8. `-` is stdin.
+pub(super) fn read(path: &Path) -> Result<String, Failure> {
+    let (name, bytes) = if path == Path::new(STDIN) {
+        let mut bytes = Vec::new();
+        ("stdin".to_owned(), io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes))
+    } else {
+        (path.display().to_string(), fs::read(path))
+    };
+    let bytes = bytes.map_err(|error| Failure::Failed(format!("{name}: can't be read: {error}")))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let byte = error.as_bytes().get(at).copied().unwrap_or_default();
+        Failure::Failed(format!("{name}: byte {at} is 0x{byte:02x}, where text in UTF-8 was expected"))
+    })
+}

@@ -1,0 +1,120 @@
+//! `host logits`: every token's logits, in a file.
+
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::json;
+use tempfile::NamedTempFile;
+
+use super::failure::Failure;
+use super::interrupt::Lookout;
+use super::options::EngineOptions;
+use super::{ids, input, output, progress};
+
+/// Compute every token's logits, and write them to a safetensors file
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The file holds `ids`, i32 [T], and `logits`, f32 [T, V]: after each token, the logits of the next."
+)]
+pub(super) struct Logits {
+    /// Token ids parted by white space, in a file; `-` is stdin
+    #[arg(long, value_name = "FILE", required_unless_present = "text", conflicts_with = "text")]
+    ids: Option<PathBuf>,
+    /// A text in a file, which begins with the token that the model wants there; `-` is stdin
+    #[arg(long, value_name = "FILE")]
+    text: Option<PathBuf>,
+    /// The file to write
+    #[arg(short, long, value_name = "FILE")]
+    out: PathBuf,
+    /// Run the tokens in pieces of so many [default: as --batch says]
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
+    pieces: Option<u32>,
+}
+
+impl Logits {
+    pub(super) fn run(self, options: &EngineOptions) -> Result<(), Failure> {
+        let source = self.ids.as_deref().or(self.text.as_deref()).unwrap_or(Path::new("-"));
+        let text = input::read(source)?;
+        let engine = options.load()?;
+        let vocabulary = engine.plan().vocabulary;
+        let ids = if self.ids.is_some() {
+            ids::parse(&text, vocabulary)
+                .map_err(|reason| Failure::Failed(format!("{}: {reason}", source.display())))?
+        } else {
+            engine.tokenizer().encode_prompt(&text, false)?
+        };
+        if ids.is_empty() {
+            return Err(Failure::Failed(format!(
+                "{}: it holds no tokens, where at least one was expected",
+                source.display()
+            )));
+        }
+        if ids.len() > engine.context() {
+            return Err(herald::Error::ContextFull { wanted: ids.len(), room: engine.context() }.into());
+        }
+        let failed = |error: io::Error| Failure::file(&self.out, "it can't be written", &error);
+        let mut out = BufWriter::new(beside(&self.out).map_err(failed)?);
+        out.write_all(&header(ids.len(), vocabulary)).map_err(failed)?;
+        for id in &ids {
+            out.write_all(&id.to_le_bytes()).map_err(failed)?;
+        }
+        let bar = progress::bar("logits", ids.len(), "tokens", options.quiet);
+        let lookout = Lookout::begin();
+        let mut sequence = engine.sequence()?;
+        for piece in ids.chunks(self.pieces.map_or(ids.len(), |pieces| pieces as usize)) {
+            let mut written = Ok(());
+            let passed = engine.logits_while(&mut sequence, piece, &mut |row| {
+                bar.inc(1);
+                written = row.iter().try_for_each(|logit| out.write_all(&logit.to_le_bytes()));
+                written.is_ok() && lookout.go_on()
+            });
+            // A failure to write ends the pass, which then only says that it was ended.
+            written.map_err(failed)?;
+            passed?;
+        }
+        bar.finish_and_clear();
+        // Written whole or not at all.
+        let file = out.into_inner().map_err(|error| failed(error.into_error()))?;
+        file.persist(&self.out).map_err(|error| failed(error.error))?;
+        if !options.quiet {
+            output::note(format_args!(
+                "{}: {} tokens, vocabulary of {vocabulary}",
+                self.out.display(),
+                ids.len()
+            ));
+        }
+        output::line(self.out.display())
+    }
+}
+
+/// A file beside the one that it is to become.
+fn beside(path: &Path) -> io::Result<NamedTempFile> {
+    if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(io::Error::other("it is a folder or a device, where a file was expected"));
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // As for any new file, it is the user's umask that says who may not read it.
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    builder.prefix(".logits-").tempfile_in(folder)
+}
+
+/// The beginning of a safetensors file: the header's length, and the header, padded to 8 bytes.
+fn header(tokens: usize, vocabulary: usize) -> Vec<u8> {
+    let ids = tokens * size_of::<i32>();
+    let logits = ids + tokens * vocabulary * size_of::<f32>();
+    let header = json!({
+        "ids": {"dtype": "I32", "shape": [tokens], "data_offsets": [0, ids]},
+        "logits": {"dtype": "F32", "shape": [tokens, vocabulary], "data_offsets": [ids, logits]},
+    });
+    let mut text = header.to_string().into_bytes();
+    text.resize(text.len().next_multiple_of(8), b' ');
+    let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
+    bytes.append(&mut text);
+    bytes
+}

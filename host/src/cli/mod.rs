@@ -1,0 +1,104 @@
+//! The program's commands, one file each, and what they share.
+//!
+//! Results go to stdout and everything else to stderr, so that a script can take the one and a person can read the
+//! other. The exit code is 0, 1 (it failed, or was interrupted) or 2 (it was called wrongly).
+
+mod backends;
+mod bench;
+mod chat;
+mod completions;
+mod failure;
+mod generate;
+mod ids;
+mod info;
+mod input;
+mod interrupt;
+mod log;
+mod logits;
+mod options;
+mod output;
+mod perplexity;
+mod progress;
+mod pull;
+mod sampling;
+mod store;
+mod tokenize;
+mod tokens;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use failure::Failure;
+use options::EngineOptions;
+
+/// Language models on ordinary CPUs, computed by plugins.
+#[derive(Debug, Parser)]
+#[command(
+    name = "host",
+    version,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "Examples:
+  host pull smollm2-135m-instruct                  get a small model to begin with
+  host chat                                        talk to it
+  host generate --chat 'What is a mutex?'          one answer
+  host generate --model m.gguf 'Once upon a time'  continue a text with another model
+  host backends                                    which plugins compute here, and why
+
+`host COMMAND --help` says more of each."
+)]
+struct Cli {
+    #[command(flatten)]
+    options: EngineOptions,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Generate(generate::Generate),
+    Chat(chat::Chat),
+    Info(info::Info),
+    Tokenize(tokenize::Tokenize),
+    Logits(logits::Logits),
+    Perplexity(perplexity::Perplexity),
+    Backends(backends::Backends),
+    Pull(pull::Pull),
+    #[command(subcommand)]
+    Bench(bench::Bench),
+    Completions(completions::Completions),
+}
+
+impl Command {
+    fn run(self, options: &EngineOptions) -> Result<(), Failure> {
+        match self {
+            Self::Generate(command) => command.run(options),
+            Self::Chat(command) => command.run(options),
+            Self::Info(command) => command.run(options),
+            Self::Tokenize(command) => command.run(options),
+            Self::Logits(command) => command.run(options),
+            Self::Perplexity(command) => command.run(options),
+            Self::Backends(command) => command.run(options),
+            Self::Pull(command) => command.run(options),
+            Self::Bench(command) => command.run(options),
+            Self::Completions(command) => command.run(),
+        }
+    }
+
+    /// Whether the command itself reports the plugins that were refused, so that warnings would say it twice.
+    fn reports_plugins(&self) -> bool {
+        matches!(self, Self::Backends(_))
+    }
+}
+
+/// Runs the program.
+pub(crate) fn main() -> ExitCode {
+    let Cli { options, command } = Cli::parse();
+    log::start(&options, command.reports_plugins());
+    match command.run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

@@ -1,0 +1,106 @@
+//! The options that every command shares: which model, computed by what.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::Args;
+use herald::plugin::Search;
+use herald::{LoadOptions, NeuroEngine};
+
+use super::failure::Failure;
+use super::store;
+
+/// More threads than any machine has use for are a slip of the finger.
+const MOST_THREADS: usize = 1024;
+
+/// Which model, computed by what.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
+pub(super) struct EngineOptions {
+    /// The model: a GGUF file, or a name that `host pull` knows [default: smollm2-135m-instruct]
+    #[arg(
+        short,
+        long,
+        global = true,
+        env = "HERALD_MODEL",
+        value_name = "PATH|NAME",
+        hide_env_values = true
+    )]
+    pub(super) model: Option<String>,
+
+    /// The backend to ask first for each layer; `auto` is the best for this machine [default: auto]
+    #[arg(long, global = true, env = "HERALD_BACKEND", value_name = "NAME", hide_env_values = true)]
+    pub(super) backend: Option<String>,
+
+    /// Threads to compute with [default: one for each CPU that this process may use]
+    #[arg(short, long, global = true, value_name = "N", value_parser = threads)]
+    pub(super) threads: Option<NonZeroUsize>,
+
+    /// The most tokens of a sequence [default: what the model was trained for]
+    #[arg(short, long, global = true, value_name = "TOKENS")]
+    pub(super) context: Option<NonZeroUsize>,
+
+    /// The most tokens of one forward pass; longer prompts go in pieces [default: 512]
+    #[arg(long, global = true, value_name = "TOKENS")]
+    pub(super) batch: Option<NonZeroUsize>,
+
+    /// Load this plugin too; may be given more than once
+    #[arg(long = "plugin", global = true, value_name = "FILE")]
+    pub(super) plugins: Vec<PathBuf>,
+
+    /// Load plugins even from files and folders that others may write to
+    #[arg(long, global = true)]
+    pub(super) allow_insecure_plugins: bool,
+
+    /// Say more of what is done; twice for still more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet")]
+    pub(super) verbose: u8,
+
+    /// Say nothing but errors
+    #[arg(short, long, global = true)]
+    pub(super) quiet: bool,
+}
+
+impl EngineOptions {
+    /// Where to look for plugins.
+    pub(super) fn search(&self) -> Search {
+        let mut search = Search::usual();
+        search.files.clone_from(&self.plugins);
+        search.allow_insecure = self.allow_insecure_plugins;
+        search
+    }
+
+    /// The library's options for loading a model.
+    pub(super) fn load_options(&self) -> LoadOptions {
+        let usual = LoadOptions::default();
+        LoadOptions {
+            // Set to nothing, a variable of the environment means nothing.
+            backend: self.backend.clone().filter(|name| !name.is_empty()),
+            search: self.search(),
+            threads: self.threads,
+            max_batch: self.max_batch(),
+            context: self.context.map(NonZeroUsize::get),
+            ..usual
+        }
+    }
+
+    /// The most tokens of one forward pass.
+    pub(super) fn max_batch(&self) -> usize {
+        self.batch.map_or(LoadOptions::default().max_batch, NonZeroUsize::get)
+    }
+
+    /// The model's file.
+    pub(super) fn model_path(&self) -> Result<PathBuf, Failure> {
+        store::resolve(self.model.as_deref().filter(|name| !name.is_empty()), self.quiet)
+    }
+
+    /// Loads the model.
+    pub(super) fn load(&self) -> Result<NeuroEngine, Failure> {
+        Ok(NeuroEngine::load(&self.model_path()?, &self.load_options())?)
+    }
+}
+
+fn threads(text: &str) -> Result<NonZeroUsize, String> {
+    let threads = text.parse().ok().filter(|threads: &NonZeroUsize| threads.get() <= MOST_THREADS);
+    threads.ok_or_else(|| format!("a number from 1 to {MOST_THREADS} was expected"))
+}

@@ -1,0 +1,102 @@
+//! Writing results: to stdout, and so that a reader who leaves early is no error.
+
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write};
+
+use comfy_table::presets::NOTHING;
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
+use serde::Serialize;
+
+use super::failure::Failure;
+
+/// Writes a result, with a newline after it.
+pub(super) fn line(text: impl Display) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(Failure::of_output)
+}
+
+/// Tells the user something that is no result, on stderr. Where nobody can be told, the work goes on all the same.
+pub(super) fn note(text: impl Display) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// Writes a result as JSON: in lines for people on a terminal, in one line otherwise.
+pub(super) fn json(value: &impl Serialize) -> Result<(), Failure> {
+    let text = match io::stdout().is_terminal() {
+        true => serde_json::to_string_pretty(value),
+        false => serde_json::to_string(value),
+    };
+    line(text.map_err(|error| Failure::Failed(format!("the result can't be written as JSON: {error}")))?)
+}
+
+/// Text that goes to stdout bit by bit, as it comes.
+pub(super) struct Stream {
+    out: io::Stdout,
+    safe: bool,
+    ended: bool,
+}
+
+impl Stream {
+    pub(super) fn new() -> Self {
+        let out = io::stdout();
+        Self { safe: out.is_terminal(), out, ended: true }
+    }
+
+    /// Writes a piece at once.
+    pub(super) fn push(&mut self, text: &str) -> Result<(), Failure> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        self.ended = text.ends_with('\n');
+        let mut out = self.out.lock();
+        let written = match self.safe {
+            true => out.write_all(printable(text).as_bytes()),
+            false => out.write_all(text.as_bytes()),
+        };
+        written.and_then(|()| out.flush()).map_err(Failure::of_output)
+    }
+
+    /// Ends the text's last line, where it has one that isn't.
+    pub(super) fn end_line(&mut self) -> Result<(), Failure> {
+        if self.ended { Ok(()) } else { self.push("\n") }
+    }
+}
+
+/// The text without the control characters by which it could command a terminal: they are shown as U+FFFD.
+pub(super) fn printable(text: &str) -> String {
+    let harmless = |c: char| !c.is_control() || c == '\n' || c == '\t';
+    text.chars().map(|c| if harmless(c) { c } else { char::REPLACEMENT_CHARACTER }).collect()
+}
+
+/// A table without lines, as wide as it needs to be where a program reads it, and as the terminal otherwise.
+pub(super) fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_header(header);
+    if io::stdout().is_terminal() {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+    }
+    if let Some(first) = table.column_mut(0) {
+        first.set_padding((0, 1));
+    }
+    table
+}
+
+/// A cell with a number.
+pub(super) fn number(value: impl Display) -> Cell {
+    Cell::new(value.to_string()).set_alignment(CellAlignment::Right)
+}
+
+/// Writes a table.
+pub(super) fn print_table(table: &Table) -> Result<(), Failure> {
+    line(table.trim_fmt())
+}
+
+/// Bytes for people.
+pub(super) fn bytes(bytes: u64) -> String {
+    indicatif::BinaryBytes(bytes).to_string()
+}
+
+/// How many of something a second; 0 where there was none of it.
+pub(super) fn per_second(count: usize, seconds: f64) -> f64 {
+    if count == 0 || seconds <= 0.0 { 0.0 } else { count as f64 / seconds }
+}

@@ -1,0 +1,105 @@
+//! How tokens are chosen, as flags.
+
+use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
+use herald::GenerateOptions;
+use herald::sampler::SamplerConfig;
+
+use super::failure::Failure;
+
+/// How tokens are chosen. Without any of these flags, always the likeliest (greedy).
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Choosing tokens")]
+pub(super) struct Sampling {
+    /// How much chance there is in choosing: 0 always takes the likeliest token, 1 the model's own odds
+    #[arg(long, visible_alias = "temp", value_name = "T", allow_negative_numbers = true)]
+    temperature: Option<f32>,
+    /// Choose among the K likeliest tokens; 0: all
+    #[arg(long, value_name = "K")]
+    top_k: Option<u32>,
+    /// Choose among the likeliest tokens that make up this share of the probability
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    top_p: Option<f32>,
+    /// Leave out tokens less likely than this share of the likeliest
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    min_p: Option<f32>,
+    /// Choose among the most typical tokens that make up this share of the probability
+    #[arg(long, alias = "typical-p", value_name = "P", allow_negative_numbers = true)]
+    typical: Option<f32>,
+    /// Make tokens of the latest text less likely: above 1
+    #[arg(long, alias = "repetition-penalty", value_name = "X", allow_negative_numbers = true)]
+    repeat_penalty: Option<f32>,
+    /// How many of the latest tokens the repeat penalty looks at
+    #[arg(long, value_name = "N")]
+    repeat_last_n: Option<u32>,
+    /// Lower the logits of tokens that were generated before
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    presence_penalty: Option<f32>,
+    /// Lower the logits of tokens by how often they were generated before
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    frequency_penalty: Option<f32>,
+    /// Add to a token's logit (ID=BIAS; -inf bans it); may be given more than once
+    #[arg(long, value_name = "ID=BIAS", value_parser = bias, allow_hyphen_values = true)]
+    logit_bias: Vec<(u32, f32)>,
+    /// Make choices repeatable
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// The most tokens to generate [default: until the model ends]
+    #[arg(short = 'n', long, value_name = "N")]
+    max_tokens: Option<usize>,
+    /// End at this text, which is left out; may be given more than once
+    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new(), allow_hyphen_values = true)]
+    stop: Vec<String>,
+    /// End at this token; may be given more than once
+    #[arg(long, value_name = "ID")]
+    stop_token: Vec<u32>,
+    /// Go on past the model's own end
+    #[arg(long)]
+    ignore_eos: bool,
+    /// Write special tokens out as text
+    #[arg(long)]
+    special: bool,
+}
+
+impl Sampling {
+    /// The library's options.
+    ///
+    /// # Errors
+    /// Where a value is one that no model could take.
+    pub(super) fn options(&self, top_logprobs: u32) -> Result<GenerateOptions, Failure> {
+        let usual = SamplerConfig::default();
+        // Whoever asks for a filter wants chance; without a temperature it is the model's own.
+        let filtered =
+            self.top_k.is_some() || self.top_p.is_some() || self.min_p.is_some() || self.typical.is_some();
+        let usual_temperature = if filtered || self.seed.is_some() { 1.0 } else { usual.temperature };
+        let sampler = SamplerConfig {
+            temperature: self.temperature.unwrap_or(usual_temperature),
+            top_k: self.top_k.unwrap_or(usual.top_k),
+            top_p: self.top_p.unwrap_or(usual.top_p),
+            min_p: self.min_p.unwrap_or(usual.min_p),
+            typical_p: self.typical.unwrap_or(usual.typical_p),
+            repetition_penalty: self.repeat_penalty.unwrap_or(usual.repetition_penalty),
+            repeat_last_n: self.repeat_last_n.or(usual.repeat_last_n),
+            presence_penalty: self.presence_penalty.unwrap_or(usual.presence_penalty),
+            frequency_penalty: self.frequency_penalty.unwrap_or(usual.frequency_penalty),
+            logit_bias: self.logit_bias.iter().copied().collect(),
+            seed: self.seed,
+            top_logprobs,
+        };
+        // What no model could take is a slip of the user's, who is told before anything is loaded.
+        sampler.validate(u32::MAX as usize).map_err(|error| Failure::Usage(error.to_string()))?;
+        Ok(GenerateOptions {
+            max_tokens: self.max_tokens,
+            sampler,
+            stop: self.stop.clone(),
+            stop_tokens: self.stop_token.clone(),
+            ignore_eos: self.ignore_eos,
+            special: self.special,
+        })
+    }
+}
+
+fn bias(text: &str) -> Result<(u32, f32), String> {
+    let pair = text.split_once('=').and_then(|(id, bias)| Some((id.parse().ok()?, bias.parse().ok()?)));
+    pair.ok_or_else(|| "a token's id, '=' and a number were expected, such as 42=-1.5 or 42=-inf".to_owned())
+}

@@ -1,0 +1,355 @@
+//! The program as a user meets it: what it prints where, its exit codes, and what it says of mistakes.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command as Process;
+
+use assert_cmd::Command;
+use assert_cmd::assert::Assert;
+use common::{cpu_plugin, tiny};
+use safetensors::SafeTensors;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The program, with the cpu plugin and an empty home.
+fn host(home: &TempDir) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_host"));
+    for variable in ["HERALD_MODEL", "HERALD_BACKEND", "HERALD_PLUGIN_PATH"] {
+        command.env_remove(variable);
+    }
+    command.env("HOME", home.path()).env("XDG_CACHE_HOME", home.path().join("cache"));
+    command.env("XDG_STATE_HOME", home.path().join("state")).arg("--allow-insecure-plugins");
+    command.arg("--plugin").arg(cpu_plugin());
+    command
+}
+
+fn home() -> TempDir {
+    tempfile::tempdir().expect("a temporary folder")
+}
+
+/// Runs with a model of the test data.
+fn on(model: &str, arguments: &[&str]) -> Assert {
+    let home = home();
+    host(&home).arg("--model").arg(tiny(model)).args(arguments).assert()
+}
+
+fn stdout(assert: &Assert) -> String {
+    String::from_utf8(assert.get_output().stdout.clone()).expect("UTF-8")
+}
+
+fn stderr(assert: &Assert) -> String {
+    String::from_utf8(assert.get_output().stderr.clone()).expect("UTF-8")
+}
+
+fn json(assert: &Assert) -> Value {
+    serde_json::from_str(&stdout(assert)).expect("one JSON object")
+}
+
+/// A failure: exit code 1, nothing on stdout, one sentence that says these words on stderr.
+#[track_caller]
+fn fails(assert: Assert, words: &[&str]) {
+    ends(assert, 1, words);
+}
+
+/// Wrong usage: the same with exit code 2.
+#[track_caller]
+fn misused(assert: Assert, words: &[&str]) {
+    ends(assert, 2, words);
+}
+
+#[track_caller]
+fn ends(assert: Assert, code: i32, words: &[&str]) {
+    let assert = assert.code(code);
+    let said = stderr(&assert);
+    let errors: Vec<&str> = said.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert_eq!(errors.len(), 1, "{said}");
+    for word in words {
+        assert!(errors[0].contains(word), "{said:?} does not say {word:?}");
+    }
+    assert_eq!(stdout(&assert), "");
+}
+
+const GREEDY: [&str; 6] = ["generate", "hello world", "-n", "8", "--ignore-eos", "--quiet"];
+
+#[test]
+fn generate_prints_text_and_nothing_else() {
+    let first = on("llama", &GREEDY).success();
+    assert!(stdout(&first).ends_with('\n'));
+    assert_eq!(stderr(&first), "");
+    assert_eq!(stdout(&first), stdout(&on("llama", &GREEDY).success()), "greedy text is the same every time");
+}
+
+#[test]
+fn generate_reports_as_json() {
+    let mut arguments = GREEDY.to_vec();
+    arguments.extend(["--json", "--logprobs", "3"]);
+    let report = json(&on("llama", &arguments).success());
+    assert_eq!(report["tokens"].as_array().map(Vec::len), Some(8));
+    assert_eq!(report["finish"], "length");
+    assert_eq!(report["backends"][0]["name"], "cpu");
+    let logprobs = report["logprobs"].as_array().expect("log-probabilities");
+    assert_eq!(logprobs.len(), 8);
+    for (token, entry) in report["tokens"].as_array().expect("tokens").iter().zip(logprobs) {
+        assert_eq!(&entry["id"], token);
+        assert_eq!(entry["top"].as_array().map(Vec::len), Some(3));
+        assert_eq!(&entry["top"][0]["id"], token, "greedy takes the likeliest");
+    }
+}
+
+#[test]
+fn a_seed_makes_chance_repeatable() {
+    let run = |seed: &str| {
+        let sampled = [
+            "generate",
+            "hello",
+            "-n",
+            "12",
+            "--ignore-eos",
+            "--temperature",
+            "1.5",
+            "--seed",
+            seed,
+            "--json",
+        ];
+        json(&on("llama", &sampled).success())["tokens"].clone()
+    };
+    assert_eq!(run("1"), run("1"));
+    assert_ne!(run("1"), run("2"));
+}
+
+#[test]
+fn prompts_come_from_files_and_stdin_too() {
+    let expected = stdout(&on("llama", &GREEDY).success());
+    let home = home();
+    let file = home.path().join("prompt.txt");
+    fs::write(&file, "hello world").expect("a file");
+    let mut arguments = vec!["generate", "--file", file.to_str().expect("UTF-8")];
+    arguments.extend(&GREEDY[2..]);
+    assert_eq!(stdout(&on("llama", &arguments).success()), expected);
+    let mut command = host(&home);
+    command.arg("--model").arg(tiny("llama")).arg("generate").args(&GREEDY[2..]).write_stdin("hello world");
+    assert_eq!(stdout(&command.assert().success()), expected);
+}
+
+#[test]
+fn stop_texts_end_and_are_left_out() {
+    let text = stdout(&on("llama", &GREEDY).success());
+    let text = text.trim_end_matches('\n');
+    let stop: String = text.chars().skip(3).take(2).collect();
+    let mut arguments = GREEDY.to_vec();
+    arguments.extend(["--stop", &stop, "--json"]);
+    let report = json(&on("llama", &arguments).success());
+    assert_eq!(report["finish"], "stop");
+    assert_eq!(report["text"].as_str(), text.split(&stop).next());
+}
+
+#[test]
+fn tokenize_prints_ids() {
+    let report = json(&on("llama", &["tokenize", "--json", "--", "hello"]).success());
+    let keys: Vec<&String> = report.as_object().expect("an object").keys().collect();
+    assert_eq!(keys, ["ids"]);
+    let plain = json(&on("llama", &["tokenize", "--json", "--", "<|im_start|>"]).success());
+    let special = json(&on("llama", &["tokenize", "--json", "--special", "--", "<|im_start|>"]).success());
+    assert!(plain["ids"].as_array().is_some_and(|ids| ids.len() > 1));
+    assert_eq!(special["ids"], serde_json::json!([1]));
+    let table = stdout(&on("llama", &["tokenize", "--", "--help"]).success());
+    assert!(table.contains("ID") && table.contains('"'), "{table}");
+}
+
+#[test]
+fn logits_are_written_whole_whatever_the_pieces() {
+    let home = home();
+    let ids = home.path().join("ids.txt");
+    fs::write(&ids, "3 4 5\n6\t7 8 9 10\n").expect("a file");
+    let mut written = Vec::new();
+    for pieces in ["8", "1", "3"] {
+        let out = home.path().join(format!("{pieces}.safetensors"));
+        let paths = [ids.to_str().expect("UTF-8"), out.to_str().expect("UTF-8")];
+        on("llama", &["logits", "--ids", paths[0], "--out", paths[1], "--pieces", pieces, "--quiet"])
+            .success();
+        let bytes = fs::read(&out).expect("the file");
+        let tensors = SafeTensors::deserialize(&bytes).expect("safetensors");
+        let (ids, logits) = (tensors.tensor("ids").expect("ids"), tensors.tensor("logits").expect("logits"));
+        assert_eq!((ids.dtype(), ids.shape()), (safetensors::Dtype::I32, &[8][..]));
+        assert_eq!((logits.dtype(), logits.shape()), (safetensors::Dtype::F32, &[8, 512][..]));
+        let floats = logits
+            .data()
+            .chunks_exact(4)
+            .map(|word| f32::from_le_bytes([word[0], word[1], word[2], word[3]]));
+        written.push(floats.collect::<Vec<f32>>());
+    }
+    for others in &written[1..] {
+        let off = others.iter().zip(&written[0]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(off < 0.001, "pieces change logits by {off}");
+    }
+}
+
+#[test]
+fn perplexity_is_measured() {
+    let home = home();
+    let file = home.path().join("text.txt");
+    fs::write(&file, "The quick brown fox jumps over the lazy dog. ".repeat(8)).expect("a file");
+    let file = file.to_str().expect("UTF-8");
+    let report = json(&on("llama", &["perplexity", "--file", file, "--window", "64", "--json"]).success());
+    assert!(report["perplexity"].as_f64().is_some_and(|perplexity| perplexity > 1.0), "{report}");
+    let short = json(&on("llama", &["tokenize", "--json", "--file", file]).success());
+    let tokens = short["ids"].as_array().map(Vec::len).expect("ids");
+    assert_eq!(report["tokens"].as_u64(), Some(tokens as u64 - 1), "each token but the first counts once");
+}
+
+#[test]
+fn info_shows_models_even_those_that_cannot_run() {
+    let text = stdout(&on("gemma3", &["info"]).success());
+    for word in ["gemma3.attention.sliding_window", "blk.0.attn_q.weight", "7 attention", "F32"] {
+        assert!(text.contains(word), "{text}");
+    }
+    let report = json(&on("gemma3", &["info", "--json"]).success());
+    assert_eq!(report["model"]["layers"]["attention"], 7);
+}
+
+#[test]
+fn backends_lists_what_is_there_and_what_was_refused() {
+    let home = home();
+    let bad = home.path().join("libherald_bad.so");
+    fs::write(&bad, "text").expect("a file");
+    let assert = host(&home).arg("--plugin").arg(&bad).args(["backends", "--json"]).assert().success();
+    let report = json(&assert);
+    assert_eq!(report["chosen"], "cpu");
+    assert_eq!(report["backends"][0]["layers"], serde_json::json!(["embedding", "attention", "mlp", "head"]));
+    assert_eq!(report["refused"].as_array().map(Vec::len), Some(1));
+    let text = stdout(&host(&home).arg("--plugin").arg(&bad).arg("backends").assert().success());
+    assert!(text.contains("cpu") && text.contains("Refused") && text.contains("libherald_bad.so"), "{text}");
+}
+
+#[test]
+fn bench_speed_measures() {
+    let report = json(&on("llama", &["bench", "speed", "-p", "16", "-n", "4", "--json"]).success());
+    for key in ["prompt_tokens_per_s", "decode_tokens_per_s", "load_s", "peak_rss_bytes"] {
+        assert!(report[key].as_f64().is_some_and(|value| value > 0.0), "{key}: {report}");
+    }
+    let home = home();
+    let mut command = host(&home);
+    command.args(["--backend", "cpu"]).arg("--model").arg(tiny("llama"));
+    command.args(["bench", "speed", "-p", "16", "-n", "4"]).assert().success();
+}
+
+#[test]
+fn completions_are_printed() {
+    let home = home();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = stdout(&host(&home).args(["completions", shell]).assert().success());
+        assert!(script.contains("perplexity"), "{shell}");
+    }
+}
+
+/// The tiny models have no chat template: one with SmolLM2's turns is enough to talk.
+#[test]
+fn chat_answers_line_by_line() {
+    let model = common::smollm2();
+    let home = home();
+    let mut command = host(&home);
+    command.arg("--model").arg(model).args(["chat", "-n", "8", "--quiet"]);
+    command.write_stdin("Say hello.\n/reset\nSay hello.\n");
+    let text = stdout(&command.assert().success());
+    let answers: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
+    assert!(answers.len() >= 2 && answers[0] == answers[answers.len() / 2], "{text:?}");
+}
+
+#[test]
+fn missing_and_damaged_models_are_named() {
+    let home = home();
+    let damaged = home.path().join("damaged.gguf");
+    let bytes = fs::read(tiny("llama")).expect("the test data is there");
+    fs::write(&damaged, &bytes[..bytes.len() / 2]).expect("a file");
+    for command in [&["generate", "x"][..], &["info"], &["tokenize", "--", "x"], &["bench", "speed"]] {
+        fails(
+            host(&home).args(["--model", "/nonexistent/m.gguf"]).args(command).assert(),
+            &["/nonexistent/m.gguf"],
+        );
+        let damaged = host(&home).arg("--model").arg(&damaged).args(command).assert();
+        fails(damaged, &["damaged.gguf", "expected"]);
+    }
+    let text = home.path().join("notes.txt");
+    fs::write(&text, "these are notes\n").expect("a file");
+    fails(host(&home).arg("--model").arg(&text).args(["generate", "x"]).assert(), &["notes.txt", "GGUF"]);
+    fails(
+        host(&home).arg("--model").arg(home.path()).args(["generate", "x"]).assert(),
+        &["not a regular file"],
+    );
+}
+
+#[test]
+fn wrong_values_are_named() {
+    let home = home();
+    misused(on("llama", &["generate", "x", "--top-p", "1.5"]), &["top_p", "1.5"]);
+    misused(on("llama", &["generate", "x", "--temperature=-1"]), &["temperature", "-1"]);
+    fails(on("llama", &["generate", "x", "--logit-bias", "9999=1"]), &["9999"]);
+    fails(on("llama", &["generate", "x", "--chat"]), &["chat template"]);
+    fails(on("llama", &["--backend", "gpu", "generate", "x"]), &["no backend \"gpu\"", "cpu"]);
+    let ids = home.path().join("ids.txt");
+    fs::write(&ids, "1 2 banana").expect("a file");
+    let (ids, out) = (ids.to_str().expect("UTF-8"), home.path().join("o.safetensors"));
+    let out = out.to_str().expect("UTF-8");
+    fails(on("llama", &["logits", "--ids", ids, "--out", out]), &["ids.txt", "word 3", "banana"]);
+    fails(on("llama", &["logits", "--ids", "/nonexistent", "--out", out]), &["/nonexistent"]);
+    assert!(!Path::new(out).exists(), "nothing is half-written");
+    fails(on("llama", &["perplexity", "--file", "/nonexistent"]), &["/nonexistent"]);
+    fails(host(&home).args(["pull", "gpt-5"]).assert(), &["gpt-5", "smollm2-135m-instruct"]);
+}
+
+#[test]
+fn wrong_usage_is_exit_code_2() {
+    for arguments in [
+        &["generate", "--nonsense"][..],
+        &["nonsense"],
+        &["generate", "x", "--temperature", "warm"],
+        &["generate", "x", "--threads", "0"],
+        &["logits", "--out", "x"],
+        &["generate", "x", "--logit-bias", "a=b"],
+        &[],
+    ] {
+        let assert = on("llama", arguments).code(2);
+        assert_eq!(stdout(&assert), "");
+    }
+}
+
+#[test]
+fn without_a_plugin_one_sentence_says_so() {
+    let home = home();
+    // A copy of the program alone in a folder finds nothing beside it.
+    let program = home.path().join("host");
+    fs::copy(env!("CARGO_BIN_EXE_host"), &program).expect("a copy");
+    let mut command = Command::new(&program);
+    command.env_remove("HERALD_PLUGIN_PATH").env("HOME", home.path()).arg("--model").arg(tiny("llama"));
+    fails(command.args(["generate", "x"]).assert(), &["no backend plugin was found", "libherald_cpu"]);
+}
+
+#[test]
+fn the_program_links_no_backend() {
+    let output = Process::new("objdump")
+        .args(["-p", env!("CARGO_BIN_EXE_host")])
+        .output()
+        .expect("objdump can be run");
+    let needed = String::from_utf8_lossy(&output.stdout);
+    assert!(needed.contains("NEEDED") && !needed.contains("herald"), "{needed}");
+}
+
+#[test]
+fn a_reader_who_leaves_early_is_no_error() {
+    let home = home();
+    let command = format!(
+        "'{}' --allow-insecure-plugins --plugin '{}' --model '{}' generate hello -n 400 --ignore-eos | head -c 1 >/dev/null; \
+         exit ${{PIPESTATUS[0]}}",
+        env!("CARGO_BIN_EXE_host"),
+        cpu_plugin().display(),
+        tiny("llama").display()
+    );
+    let output = Process::new("bash")
+        .args(["-c", &command])
+        .env("HOME", home.path())
+        .output()
+        .expect("bash can be run");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
