@@ -3,15 +3,18 @@
 //! Sums run in a fixed number of lanes, which a compiler may keep in a vector register of any CPU: the order of
 //! additions, and so the result, is the same everywhere.
 
-use herald_api::{Activation, RopeKind};
+use herald_api::{Activation, DType, RopeKind};
 use herald_layers::Kernels;
 use herald_layers::kernels::{Gemm, Running, Tile};
+use herald_layers::plain;
+use herald_layers::products::Products;
 use herald_layers::quant::row_kernels;
 
 /// The cpu backend's table.
 pub static KERNELS: Kernels = Kernels {
     name: "cpu",
     rows: row_kernels,
+    products,
     gemm,
     dot,
     add_scaled,
@@ -22,6 +25,18 @@ pub static KERNELS: Kernels = Kernels {
     attend,
     narrow,
 };
+
+/// Rows are read as they lie in the file, with activations as they are.
+fn products(dtype: DType) -> Products {
+    Products {
+        dtype,
+        granule: 1,
+        packing: None,
+        preparation: None,
+        scratch_len: plain::scratch_len,
+        multiply: |run, scratch, out| plain::multiply(row_kernels(run.dtype), gemm, run, scratch, out),
+    }
+}
 
 const LANES: usize = 16;
 

@@ -15,7 +15,7 @@ fn kernels() {
 
 #[test]
 fn layers() {
-    herald_layers::suite::layers(&plugin());
+    herald_layers::suite::layers(&plugin(), &herald_cpu::KERNELS);
 }
 
 #[test]

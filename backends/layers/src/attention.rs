@@ -16,6 +16,7 @@ use herald_api::{
 };
 
 use crate::arena::{Arena, padded};
+use crate::factory::Layer;
 use crate::kernels::{Kernels, Running, Tile};
 use crate::linear::{Linear, Product, multiply};
 use crate::norm::{add_branch, norm_rows};
@@ -338,7 +339,17 @@ fn check(params: &Params) -> Result<()> {
     Ok(())
 }
 
+impl<'w> Layer<'w> for Attention<'w> {
+    fn matrices(&mut self) -> Vec<&mut Linear<'w>> {
+        vec![&mut self.query, &mut self.key, &mut self.value, &mut self.output]
+    }
+}
+
 impl EngineLayer for Attention<'_> {
+    fn weight_bytes(&self) -> usize {
+        [&self.query, &self.key, &self.value, &self.output].map(Linear::packed_bytes).iter().sum()
+    }
+
     fn scratch_bytes(&self) -> usize {
         self.lens(self.max_tokens, self.max_workers).into_iter().map(padded).sum()
     }
@@ -359,7 +370,6 @@ impl EngineLayer for Attention<'_> {
         let input = call.input.unwrap_or(call.output);
         norm_rows(kernels, parallel, input, &self.norm, self.desc.norm_eps, buffers.hidden);
         multiply(
-            kernels,
             parallel,
             buffers.hidden,
             n_tokens,
@@ -374,14 +384,7 @@ impl EngineLayer for Attention<'_> {
         self.attend(parallel, &call.sequences, &mut buffers);
         let Buffers { hidden, attended, work, .. } = buffers;
         let branch = hidden;
-        multiply(
-            kernels,
-            parallel,
-            attended,
-            n_tokens,
-            work,
-            &mut [Product { linear: &self.output, out: branch }],
-        );
+        multiply(parallel, attended, n_tokens, work, &mut [Product { linear: &self.output, out: branch }]);
         add_branch(kernels, &self.desc, branch, self.post_norm.as_deref(), work, call.output);
         Ok(())
     }

@@ -6,8 +6,9 @@ use herald_api::{
 };
 
 use crate::arena::{Arena, padded};
+use crate::factory::Layer;
 use crate::kernels::Kernels;
-use crate::linear::{Linear, Product, multiply};
+use crate::linear::{Linear, Product, Rows, multiply};
 use crate::norm::norm_rows;
 use crate::weights::Weights;
 
@@ -15,7 +16,7 @@ use crate::weights::Weights;
 pub(crate) struct Embedding<'w> {
     desc: LayerDesc,
     params: EmbeddingParams,
-    matrix: Linear<'w>,
+    matrix: Rows<'w>,
 }
 
 impl<'w> Embedding<'w> {
@@ -25,9 +26,15 @@ impl<'w> Embedding<'w> {
         params: &EmbeddingParams,
     ) -> Result<Self> {
         let mut weights = Weights::new(kernels, request);
-        let matrix = weights.matrix(WeightRole::Embedding, params.vocabulary, request.desc.hidden)?;
+        let matrix = weights.rows(WeightRole::Embedding, params.vocabulary, request.desc.hidden)?;
         weights.finish()?;
         Ok(Self { desc: request.desc.clone(), params: params.clone(), matrix })
+    }
+}
+
+impl<'w> Layer<'w> for Embedding<'w> {
+    fn matrices(&mut self) -> Vec<&mut Linear<'w>> {
+        Vec::new()
     }
 }
 
@@ -92,7 +99,17 @@ impl<'w> Head<'w> {
     }
 }
 
+impl<'w> Layer<'w> for Head<'w> {
+    fn matrices(&mut self) -> Vec<&mut Linear<'w>> {
+        vec![&mut self.matrix]
+    }
+}
+
 impl EngineLayer for Head<'_> {
+    fn weight_bytes(&self) -> usize {
+        self.matrix.packed_bytes()
+    }
+
     fn scratch_bytes(&self) -> usize {
         self.lens(self.max_tokens, self.max_workers).into_iter().map(padded).sum()
     }
@@ -107,7 +124,7 @@ impl EngineLayer for Head<'_> {
         let parallel = &call.parallel;
         norm_rows(self.kernels, parallel, input, &self.norm, self.desc.norm_eps, hidden);
         let products = &mut [Product { linear: &self.matrix, out: &mut *call.output }];
-        multiply(self.kernels, parallel, hidden, call.n_tokens, work, products);
+        multiply(parallel, hidden, call.n_tokens, work, products);
         let HeadParams { scale, softcap, .. } = self.params;
         if scale != 1.0 {
             call.output.iter_mut().for_each(|logit| *logit *= scale);

@@ -7,6 +7,7 @@ use herald_api::{EngineLayer, Error, LayerFactory, LayerKind, LayerParams, Layer
 use crate::attention::Attention;
 use crate::ends::{Embedding, Head};
 use crate::kernels::Kernels;
+use crate::linear::Linear;
 use crate::mlp::Mlp;
 
 /// A backend's table of kernels, chosen once for the CPU at hand.
@@ -22,23 +23,33 @@ impl<B: HasKernels> LayerFactory for Layers<B> {
     const KINDS: &'static [LayerKind] = &LayerKind::ALL;
 
     fn supports(request: &LayerRequest<'_, '_>) -> Result<()> {
-        // Making one of these layers reads no weights but norms and biases, so asking is making.
-        Self::create(request).map(drop)
+        // Until its matrices are packed, a layer has read no weights but norms and biases, so asking is making.
+        layer(B::kernels(), request).map(drop)
     }
 
     fn create<'w>(request: &LayerRequest<'w, '_>) -> Result<Box<dyn EngineLayer + 'w>> {
-        let kernels = B::kernels();
-        Ok(match &request.desc.params {
-            LayerParams::Attention(params) => Box::new(Attention::new(kernels, request, params)?),
-            LayerParams::Mlp(params) => Box::new(Mlp::new(kernels, request, params)?),
-            LayerParams::Embedding(params) => Box::new(Embedding::new(kernels, request, params)?),
-            LayerParams::Head(params) => Box::new(Head::new(kernels, request, params)?),
-            other => {
-                return Err(Error::unsupported(format!(
-                    "{} has no layers of the kind {other:?}",
-                    kernels.name
-                )));
-            }
-        })
+        let mut layer = layer(B::kernels(), request)?;
+        for matrix in layer.matrices() {
+            matrix.pack(&request.parallel)?;
+        }
+        Ok(layer)
     }
+}
+
+/// A layer of this crate.
+pub(crate) trait Layer<'w>: EngineLayer {
+    /// The matrices that it multiplies with.
+    fn matrices(&mut self) -> Vec<&mut Linear<'w>>;
+}
+
+fn layer<'w>(kernels: &'static Kernels, request: &LayerRequest<'w, '_>) -> Result<Box<dyn Layer<'w> + 'w>> {
+    Ok(match &request.desc.params {
+        LayerParams::Attention(params) => Box::new(Attention::new(kernels, request, params)?),
+        LayerParams::Mlp(params) => Box::new(Mlp::new(kernels, request, params)?),
+        LayerParams::Embedding(params) => Box::new(Embedding::new(kernels, request, params)?),
+        LayerParams::Head(params) => Box::new(Head::new(kernels, request, params)?),
+        other => {
+            return Err(Error::unsupported(format!("{} has no layers of the kind {other:?}", kernels.name)));
+        }
+    })
 }

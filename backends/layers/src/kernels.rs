@@ -5,6 +5,7 @@
 
 use herald_api::{Activation, DType, RopeKind};
 
+use crate::products::Products;
 use crate::quant::RowKernels;
 
 /// A backend's kernels.
@@ -13,6 +14,8 @@ pub struct Kernels {
     pub name: &'static str,
     /// Kernels over one row of a weight matrix of a type. The weights are those of [`crate::quant`] to the bit.
     pub rows: fn(DType) -> RowKernels,
+    /// Products of activations with weights of a type.
+    pub products: fn(DType) -> Products,
     /// `out[t * rows + r] = x[t] . panel[r]` for all tokens and rows; what `out` held is not read.
     pub gemm: fn(&Gemm<'_>, &mut [f32]),
     /// `sum(a[i] * b[i])`.

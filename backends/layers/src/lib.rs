@@ -11,6 +11,8 @@ pub mod kernels;
 mod linear;
 mod mlp;
 mod norm;
+pub mod plain;
+pub mod products;
 pub mod quant;
 mod ram_tier;
 mod rope;

@@ -1,27 +1,28 @@
 //! Products of activations with weight matrices.
 
-use std::ops::Range;
+use herald_api::{AlignedBytes, Parallel, Result, Weight};
 
-use herald_api::{Parallel, Weight};
-
-use crate::kernels::{Gemm, Kernels};
+use crate::kernels::Kernels;
+use crate::products::{Products, RowRun};
 use crate::quant::RowKernels;
 use crate::shared::Shared;
 
-/// Rows that one step of a batched product takes: their float32 copy stays in the second-level cache.
-const PANEL_ROWS: usize = 32;
+/// Elements that tokens' prepared activations are aligned to: a cache line.
+const ALIGN: usize = 16;
 
-/// Tokens from which on rows are dequantised once for all of them; for fewer, each product reads the row as it is.
-const BATCH_FROM: usize = 4;
+/// Tokens from which on a batch's activations are prepared by all workers.
+const SHARE_FROM: usize = 8;
 
-/// A weight matrix `[rows, columns]` in the model's file, with a bias where there is one.
+/// A weight matrix `[rows, columns]`, with a bias where there is one.
 pub(crate) struct Linear<'w> {
     pub(crate) rows: usize,
     pub(crate) columns: usize,
-    row_bytes: usize,
+    products: Products,
+    /// As they lie in the model's file.
     bytes: &'w [u8],
+    /// As the backend wants them, where that is another order.
+    packed: Option<AlignedBytes>,
     bias: Option<Vec<f32>>,
-    row_kernels: RowKernels,
 }
 
 /// One matrix of several that are multiplied with the same activations, and where the results go.
@@ -32,14 +33,15 @@ pub(crate) struct Product<'p, 'w> {
 }
 
 impl<'w> Linear<'w> {
+    /// A matrix of the model's file, not yet packed.
     pub(crate) fn new(kernels: &'static Kernels, weight: &Weight<'w>) -> Self {
         Self {
             rows: weight.rows,
             columns: weight.columns,
-            row_bytes: weight.bytes.len() / weight.rows,
+            products: (kernels.products)(weight.dtype),
             bytes: weight.bytes,
+            packed: None,
             bias: None,
-            row_kernels: (kernels.rows)(weight.dtype),
         }
     }
 
@@ -47,81 +49,107 @@ impl<'w> Linear<'w> {
         self.bias = bias;
     }
 
-    /// Row `index` as float32.
-    pub(crate) fn row(&self, index: usize, out: &mut [f32]) {
-        (self.row_kernels.dequantize)(self.row_data(index), out);
+    /// Brings the weights into the backend's order, where it has one. Runs of rows are shared out.
+    ///
+    /// # Errors
+    /// Where there is no memory for them.
+    pub(crate) fn pack(&mut self, parallel: &Parallel<'_>) -> Result<()> {
+        let Some(packing) = self.products.packing else { return Ok(()) };
+        let granule = self.products.granule;
+        let granule_bytes = (packing.bytes)(granule, self.columns);
+        let mut packed = AlignedBytes::zeroed((packing.bytes)(self.rows, self.columns))?;
+        parallel.for_chunks(&mut packed, granule_bytes, &|index, packed, _| {
+            let first = index * granule;
+            let run = first..self.rows.min(first + granule);
+            (packing.pack)(self.bytes, self.columns, run, packed);
+        });
+        self.packed = Some(packed);
+        Ok(())
     }
 
-    fn row_data(&self, index: usize) -> &'w [u8] {
-        &self.bytes[index * self.row_bytes..(index + 1) * self.row_bytes]
+    /// Bytes of the backend's own copy of the weights.
+    pub(crate) fn packed_bytes(&self) -> usize {
+        self.packed.as_ref().map_or(0, |packed| packed.len())
     }
 
-    /// Float32 elements of scratch memory that [`multiply`] needs for each worker.
+    /// Float32 elements of scratch memory that [`multiply`] needs for each worker: a share of the prepared tokens, and
+    /// what the backend's products work in.
     pub(crate) fn scratch_len(&self, max_tokens: usize) -> usize {
-        if max_tokens < BATCH_FROM { 0 } else { PANEL_ROWS * (self.columns + max_tokens) }
+        let work = (self.products.scratch_len)(self.columns, max_tokens).next_multiple_of(ALIGN);
+        self.prepared_len() * max_tokens + work + ALIGN
     }
 
-    /// Rows `rows` for few tokens: each row is read once for each token.
-    fn rows_by_dot(&self, rows: Range<usize>, x: &[f32], out: &Shared<'_, f32>) {
-        for row in rows {
-            let data = self.row_data(row);
-            let bias = self.bias.as_ref().map_or(0.0, |bias| bias[row]);
-            for (token, x) in x.chunks_exact(self.columns).enumerate() {
-                let value = (self.row_kernels.dot)(data, x) + bias;
-                // SAFETY: `multiply` gives each row to one worker.
-                unsafe { out.write(token * self.rows + row, value) };
-            }
-        }
+    /// Float32 elements of a token's prepared activations; 0 where they are taken as they are.
+    fn prepared_len(&self) -> usize {
+        self.products.preparation.map_or(0, |preparation| (preparation.len)(self.columns))
     }
 
-    /// Rows `rows` for many tokens: a panel of them as float32 at a time.
-    fn rows_by_panel(
+    /// The granules `begin..end` of rows with all tokens.
+    fn granules(
         &self,
-        kernels: &Kernels,
-        rows: Range<usize>,
+        [begin, end]: [usize; 2],
         x: &[f32],
+        n_tokens: usize,
         scratch: &mut [f32],
         out: &Shared<'_, f32>,
     ) {
-        let n_tokens = x.len() / self.columns;
-        let (panel, results) = scratch.split_at_mut(PANEL_ROWS * self.columns);
-        let mut begin = rows.start;
-        while begin < rows.end {
-            let count = PANEL_ROWS.min(rows.end - begin);
-            for (offset, panel_row) in panel.chunks_exact_mut(self.columns).take(count).enumerate() {
-                self.row(begin + offset, panel_row);
+        let granule = self.products.granule;
+        let rows = begin * granule..self.rows.min(end * granule);
+        let data = match (&self.packed, self.products.packing) {
+            (Some(packed), Some(packing)) => {
+                let granule_bytes = (packing.bytes)(granule, self.columns);
+                &packed[begin * granule_bytes..packed.len().min(end * granule_bytes)]
             }
-            let gemm = Gemm {
-                x,
-                panel: &panel[..count * self.columns],
-                n_tokens,
-                rows: count,
-                columns: self.columns,
-            };
-            let results = &mut results[..n_tokens * count];
-            (kernels.gemm)(&gemm, results);
-            for (token, results) in results.chunks_exact(count).enumerate() {
-                let first = token * self.rows + begin;
-                // SAFETY: `multiply` gives each row to one worker.
-                let out = unsafe { out.part(first..first + count) };
-                match &self.bias {
-                    Some(bias) => {
-                        for ((out, result), bias) in out.iter_mut().zip(results).zip(&bias[begin..]) {
-                            *out = result + bias;
-                        }
-                    }
-                    None => out.copy_from_slice(results),
-                }
+            _ => {
+                let row_bytes = self.bytes.len() / self.rows;
+                &self.bytes[rows.start * row_bytes..rows.end * row_bytes]
             }
-            begin += count;
+        };
+        let run = RowRun {
+            rows: data,
+            n_rows: rows.len(),
+            dtype: self.products.dtype,
+            columns: self.columns,
+            n_tokens,
+            x,
+            bias: self.bias.as_ref().map(|bias| &bias[rows.clone()]),
+        };
+        // SAFETY: `multiply` gives each row to one worker, and `out` is `[n_tokens, rows]`.
+        let mut results = unsafe { out.results(rows.start, self.rows, n_tokens, rows.len()) };
+        (self.products.multiply)(&run, scratch, &mut results);
+    }
+
+    fn n_granules(&self) -> usize {
+        self.rows.div_ceil(self.products.granule)
+    }
+}
+
+/// Rows of an embedding: looked up, not multiplied.
+pub(crate) struct Rows<'w> {
+    bytes: &'w [u8],
+    row_bytes: usize,
+    row_kernels: RowKernels,
+}
+
+impl<'w> Rows<'w> {
+    pub(crate) fn new(kernels: &'static Kernels, weight: &Weight<'w>) -> Self {
+        Self {
+            bytes: weight.bytes,
+            row_bytes: weight.bytes.len() / weight.rows,
+            row_kernels: (kernels.rows)(weight.dtype),
         }
+    }
+
+    /// Row `index` as float32.
+    pub(crate) fn row(&self, index: usize, out: &mut [f32]) {
+        let row = &self.bytes[index * self.row_bytes..(index + 1) * self.row_bytes];
+        (self.row_kernels.dequantize)(row, out);
     }
 }
 
 /// Multiplies the activations `x` `[n_tokens, columns]` with several matrices at once: rows of all of them are shared out
 /// over the workers. `scratch` holds for each worker the greatest [`Linear::scratch_len`] of them.
 pub(crate) fn multiply(
-    kernels: &'static Kernels,
     parallel: &Parallel<'_>,
     x: &[f32],
     n_tokens: usize,
@@ -130,30 +158,69 @@ pub(crate) fn multiply(
 ) {
     const MOST: usize = 3;
     assert!(products.len() <= MOST, "{} products at once", products.len());
-    let share = scratch.len() / parallel.workers();
-    let scratch = Shared::new(scratch);
-    // No allocation in a forward call: the few outputs sit in an array.
-    let mut jobs: [Option<(&Linear<'_>, Shared<'_, f32>)>; MOST] = [const { None }; MOST];
-    let mut total = 0;
-    for (job, product) in jobs.iter_mut().zip(products.iter_mut()) {
-        total += product.linear.rows;
-        *job = Some((product.linear, Shared::new(product.out)));
+    // Matrices of different types may want activations in different forms, each made once, one after the other.
+    let mut done = [false; MOST];
+    for first in 0..products.len() {
+        if done[first] {
+            continue;
+        }
+        let form = |product: &Product<'_, '_>| product.linear.products.preparation.map(|form| form.id);
+        let wanted = form(&products[first]);
+        // No allocation in a forward call: the few outputs sit in an array.
+        let mut jobs: [Option<(&Linear<'_>, Shared<'_, f32>)>; MOST] = [const { None }; MOST];
+        for ((job, product), done) in jobs.iter_mut().zip(products.iter_mut()).zip(&mut done) {
+            if !*done && form(product) == wanted {
+                *done = true;
+                *job = Some((product.linear, Shared::new(product.out)));
+            }
+        }
+        multiply_alike(parallel, x, n_tokens, scratch, &jobs);
     }
+}
+
+/// Multiplies with matrices that take activations in the same form.
+fn multiply_alike(
+    parallel: &Parallel<'_>,
+    x: &[f32],
+    n_tokens: usize,
+    scratch: &mut [f32],
+    jobs: &[Option<(&Linear<'_>, Shared<'_, f32>)>],
+) {
+    let Some((model, _)) = jobs.iter().flatten().next() else { return };
+    let (columns, prepared_len) = (model.columns, model.prepared_len());
+    let (prepared, work) = scratch.split_at_mut(prepared_len * n_tokens);
+    let x: &[f32] = match model.products.preparation {
+        None => x,
+        Some(form) => {
+            let whole = Shared::new(&mut *prepared);
+            let prepare = |tokens: std::ops::Range<usize>, _: usize| {
+                for token in tokens {
+                    // SAFETY: each token is one worker's.
+                    let prepared = unsafe { whole.part(token * prepared_len..(token + 1) * prepared_len) };
+                    (form.prepare)(&x[token * columns..(token + 1) * columns], prepared);
+                }
+            };
+            if n_tokens < SHARE_FROM {
+                prepare(0..n_tokens, 0)
+            } else {
+                parallel.run(n_tokens, &prepare)
+            }
+            prepared
+        }
+    };
+    let share = work.len() / parallel.workers() / ALIGN * ALIGN;
+    let work = Shared::new(work);
+    let total = jobs.iter().flatten().map(|(linear, _)| linear.n_granules()).sum();
     parallel.run(total, &|range, worker| {
+        // SAFETY: no two tasks that run at once have the same worker.
+        let scratch = unsafe { work.part(worker * share..(worker + 1) * share) };
         let mut first = 0;
         for (linear, out) in jobs.iter().flatten() {
             let begin = range.start.max(first) - first;
-            let end = range.end.min(first + linear.rows).max(first) - first;
-            first += linear.rows;
-            if begin >= end {
-                continue;
-            }
-            if n_tokens < BATCH_FROM {
-                linear.rows_by_dot(begin..end, x, out);
-            } else {
-                // SAFETY: no two tasks that run at once have the same worker.
-                let scratch = unsafe { scratch.part(worker * share..(worker + 1) * share) };
-                linear.rows_by_panel(kernels, begin..end, x, scratch, out);
+            let end = range.end.min(first + linear.n_granules()).max(first) - first;
+            first += linear.n_granules();
+            if begin < end {
+                linear.granules([begin, end], x, n_tokens, scratch, out);
             }
         }
     });

@@ -7,6 +7,7 @@
 use herald_api::{Call, EngineLayer, LayerDesc, LayerRequest, Mlp as Params, Result, WeightRole};
 
 use crate::arena::{Arena, padded};
+use crate::factory::Layer;
 use crate::kernels::Kernels;
 use crate::linear::{Linear, Product, multiply};
 use crate::norm::{add_branch, norm_rows};
@@ -63,7 +64,17 @@ impl<'w> Mlp<'w> {
     }
 }
 
+impl<'w> Layer<'w> for Mlp<'w> {
+    fn matrices(&mut self) -> Vec<&mut Linear<'w>> {
+        self.gate.iter_mut().chain([&mut self.up, &mut self.down]).collect()
+    }
+}
+
 impl EngineLayer for Mlp<'_> {
+    fn weight_bytes(&self) -> usize {
+        self.gate.iter().chain([&self.up, &self.down]).map(Linear::packed_bytes).sum()
+    }
+
     fn scratch_bytes(&self) -> usize {
         self.lens(self.max_tokens, self.max_workers).into_iter().map(padded).sum()
     }
@@ -84,7 +95,7 @@ impl EngineLayer for Mlp<'_> {
                 Product { linear, out: &mut *gate },
                 Product { linear: &self.up, out: &mut up[..active] },
             ];
-            multiply(kernels, parallel, hidden, n_tokens, work, products);
+            multiply(parallel, hidden, n_tokens, work, products);
             let shared = Shared::new(&mut *gate);
             let up = &up[..active];
             parallel.run(active, &|range, _| {
@@ -94,7 +105,7 @@ impl EngineLayer for Mlp<'_> {
             gate
         } else {
             let products = &mut [Product { linear: &self.up, out: &mut up[..active] }];
-            multiply(kernels, parallel, hidden, n_tokens, work, products);
+            multiply(parallel, hidden, n_tokens, work, products);
             let shared = Shared::new(&mut up[..active]);
             parallel.run(active, &|range, _| {
                 // SAFETY: ranges of items don't overlap.
@@ -102,14 +113,7 @@ impl EngineLayer for Mlp<'_> {
             });
             &up[..active]
         };
-        multiply(
-            kernels,
-            parallel,
-            inner,
-            n_tokens,
-            work,
-            &mut [Product { linear: &self.down, out: &mut *hidden }],
-        );
+        multiply(parallel, inner, n_tokens, work, &mut [Product { linear: &self.down, out: &mut *hidden }]);
         add_branch(kernels, &self.desc, hidden, self.post_norm.as_deref(), up, call.output);
         Ok(())
     }

@@ -3,6 +3,8 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use crate::products::Results;
+
 /// A mutable slice that workers share, each writing parts of its own.
 pub(crate) struct Shared<'a, T> {
     pointer: *mut T,
@@ -33,17 +35,26 @@ impl<'a, T> Shared<'a, T> {
         // SAFETY: within the slice, and the caller vouches that it is alone.
         unsafe { std::slice::from_raw_parts_mut(self.pointer.add(range.start), range.len()) }
     }
+}
 
-    /// Writes one element.
+impl<'a> Shared<'a, f32> {
+    /// `n_rows` results of each of `n_tokens` tokens, the first token's at `first`, each next one's `stride` on.
     ///
     /// # Panics
-    /// Where the index is not within the slice.
+    /// Where they are not within the slice.
     ///
     /// # Safety
-    /// No part that lives holds it, and nobody else writes it at the same time.
-    pub(crate) unsafe fn write(&self, index: usize, value: T) {
-        assert!(index < self.len, "{index} of {}", self.len);
-        // SAFETY: within the slice, and the caller vouches that it is alone.
-        unsafe { self.pointer.add(index).write(value) };
+    /// While they live, no part overlaps them.
+    pub(crate) unsafe fn results(
+        &self,
+        first: usize,
+        stride: usize,
+        n_tokens: usize,
+        n_rows: usize,
+    ) -> Results<'a> {
+        let end = first + n_tokens.saturating_sub(1) * stride + n_rows;
+        assert!(n_rows <= stride && end <= self.len, "{end} of {}", self.len);
+        // SAFETY: within the slice, and the caller vouches that they are alone.
+        unsafe { Results::strided(self.pointer.add(first), stride, n_tokens, n_rows) }
     }
 }

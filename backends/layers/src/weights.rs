@@ -3,7 +3,7 @@
 use herald_api::{Error, LayerRequest, Result, Weight, WeightRole};
 
 use crate::kernels::Kernels;
-use crate::linear::Linear;
+use crate::linear::{Linear, Rows};
 
 /// The weights of a request, each to be taken once.
 pub(crate) struct Weights<'r, 'w> {
@@ -32,6 +32,13 @@ impl<'r, 'w> Weights<'r, 'w> {
         let weight = self.find(role).ok_or_else(|| self.missing(role))?;
         check(weight, rows, columns)?;
         Ok(Linear::new(self.kernels, weight))
+    }
+
+    /// The rows of this role, to be looked up.
+    pub(crate) fn rows(&mut self, role: WeightRole, rows: usize, columns: usize) -> Result<Rows<'w>> {
+        let weight = self.find(role).ok_or_else(|| self.missing(role))?;
+        check(weight, rows, columns)?;
+        Ok(Rows::new(self.kernels, weight))
     }
 
     /// The matrix of this role with its bias, where there is one.

@@ -19,6 +19,7 @@ mod values;
 mod weights;
 
 use std::fmt::Debug;
+use std::ops::Deref;
 
 use herald_api::import::Plugin;
 use proptest::strategy::Strategy;
@@ -36,18 +37,34 @@ type Case = Result<(), TestCaseError>;
 pub fn kernels(kernels: &'static Kernels) {
     kernels::rows::check(kernels);
     kernels::products::check(kernels);
+    kernels::matrices::check(kernels);
     kernels::vectors::check(kernels);
     kernels::activations::check(kernels);
     kernels::narrow::check(kernels);
     kernels::attend::check(kernels);
 }
 
-/// Checks the layers of a plugin, of each kind that it offers: what they compute, and what they refuse.
+/// Checks the layers of a plugin, of each kind that it offers: what they compute, and what they refuse. `kernels` is the
+/// table that they are over.
 ///
 /// # Panics
 /// Where a layer is wrong, and where the plugin offers no layers.
-pub fn layers(plugin: &Plugin) {
-    layers::check(plugin);
+pub fn layers(plugin: &Plugin, kernels: &'static Kernels) {
+    layers::check(&Subject { plugin, kernels });
+}
+
+/// A plugin whose layers are checked, with the table of kernels that they are over.
+struct Subject<'p> {
+    plugin: &'p Plugin,
+    kernels: &'static Kernels,
+}
+
+impl Deref for Subject<'_> {
+    type Target = Plugin;
+
+    fn deref(&self) -> &Plugin {
+        self.plugin
+    }
 }
 
 /// Checks a plugin's active memory tier.

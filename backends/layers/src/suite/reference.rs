@@ -57,8 +57,18 @@ impl Approx {
         let columns = matrix.value.len_of(Axis(1));
         let mut value = self.value.dot(&matrix.value.t());
         // As for the rows' kernels: at most four factors, three roundings of the weights themselves, and the sum.
-        let sizes = (self.value.mapv(f64::abs) + &self.error).dot(&matrix.size.t());
+        let mut inputs = self.value.mapv(f64::abs) + &self.error;
+        // A backend may round each token's activations to a share of its largest.
+        let mut rounding = Array2::zeros(inputs.dim());
+        for (inputs, mut rounding) in inputs.rows().into_iter().zip(rounding.rows_mut()) {
+            let largest = inputs.fold(0.0, |largest: f64, x| largest.max(*x));
+            rounding.fill(largest * matrix.step);
+        }
+        inputs += &rounding;
+        let rounding: Array2<f64> = rounding.dot(&matrix.size.t());
+        let sizes = inputs.dot(&matrix.size.t());
         let mut error = self.error.dot(&matrix.value.mapv(f64::abs).t())
+            + rounding
             + sizes * gamma(columns + 8)
             + (columns + 8) as f64 * TINY;
         if let Some(bias) = bias {

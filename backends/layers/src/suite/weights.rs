@@ -8,6 +8,7 @@ use herald_api::{DType, WeightRole};
 use ndarray::Array2;
 
 use super::values::Values;
+use crate::Kernels;
 use crate::quant::{
     Affine, Block, Symmetric, dequantize_row,
     iq4::{Iq4Nl, Iq4Xs},
@@ -132,6 +133,13 @@ pub(super) struct Matrix {
     pub(super) value: Array2<f64>,
     /// `[rows, columns]`.
     pub(super) size: Array2<f64>,
+    /// The most that products round a token's activations by, as a share of its largest.
+    pub(super) step: f64,
+}
+
+/// What a backend's products with weights of a type round activations by, as a share of a token's largest.
+pub(super) fn activation_step(kernels: &Kernels, dtype: DType) -> f64 {
+    (kernels.products)(dtype).preparation.map_or(0.0, |preparation| f64::from(preparation.step))
 }
 
 /// A random weight `[rows, columns]`, as the host gives it and as the reference sees it.
@@ -155,7 +163,7 @@ pub(super) fn random_weight(
         size.iter_mut().zip(sizes(dtype, &row, columns)).for_each(|(to, from)| *to = from);
         bytes.extend(row);
     }
-    (shared(role, dtype, &[columns, rows], bytes, before), Matrix { value, size })
+    (shared(role, dtype, &[columns, rows], bytes, before), Matrix { value, size, step: 0.0 })
 }
 
 /// A weight whose bytes begin after the first `before`.

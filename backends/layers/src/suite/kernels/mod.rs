@@ -2,6 +2,7 @@
 
 pub(super) mod activations;
 pub(super) mod attend;
+pub(super) mod matrices;
 pub(super) mod narrow;
 pub(super) mod products;
 pub(super) mod rows;

@@ -1,12 +1,12 @@
 //! Attention against softmax attention in float64, over whole sequences.
 
-use herald_api::import::Plugin;
 use herald_api::{Attention, LayerDesc, LayerParams, RopeKind, RopeScaling, WeightRole};
 use ndarray::{Array1, Array2, s};
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::TestCaseError;
 
+use super::super::Subject;
 use super::super::bounds::check_all;
 use super::super::reference::{Approx, Rotation};
 use super::super::softmax::{attention, score};
@@ -186,9 +186,9 @@ impl Reference {
     }
 }
 
-pub(super) fn check(plugin: &Plugin) {
+pub(super) fn check(plugin: &Subject<'_>) {
     property(&format!("{}: attention", plugin.name()), 100, shapes(), |shape| {
-        let mut weights = Weights::new(shape.seed);
+        let mut weights = Weights::new(plugin.kernels, shape.seed);
         let reference = Reference::random(shape.hidden, &shape.params, &mut weights);
         let sequences = sequences(&shape, &mut weights.values);
         let float64 = |x: &[f32]| {

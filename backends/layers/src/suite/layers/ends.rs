@@ -1,12 +1,13 @@
 //! The embedding and the output head.
 
-use herald_api::import::{Forward, Lent, Plugin};
+use herald_api::import::{Forward, Lent};
 use herald_api::{Embedding, Head, LayerDesc, LayerParams, Result, WeightRole};
 use ndarray::Axis;
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::TestCaseError;
 
+use super::super::Subject;
 use super::super::bounds::check_all;
 use super::super::executor::Scoped;
 use super::super::reference::Approx;
@@ -47,7 +48,7 @@ fn shapes() -> impl Strategy<Value = Shape> {
 
 /// Runs a layer of these weights over one batch of token ids or activations; returns rows of `width`.
 fn forward(
-    plugin: &Plugin,
+    plugin: &Subject<'_>,
     shape: &Shape,
     desc: &LayerDesc,
     weights: &Weights,
@@ -80,10 +81,10 @@ fn compare(output: Result<Vec<f32>>, width: usize, expected: &Approx) -> Case {
     Ok(())
 }
 
-pub(super) fn check_embedding(plugin: &Plugin) {
+pub(super) fn check_embedding(plugin: &Subject<'_>) {
     property(&format!("{}: embedding", plugin.name()), 120, shapes(), |shape| {
         let Shape { hidden, vocabulary, scale, .. } = shape;
-        let mut weights = Weights::new(shape.seed);
+        let mut weights = Weights::new(plugin.kernels, shape.seed);
         let matrix = weights.matrix(WeightRole::Embedding, vocabulary, hidden);
         let desc = desc(hidden, LayerParams::Embedding(Embedding { vocabulary, scale }), &mut weights.values);
         let tokens: Vec<u32> = (0..shape.n_tokens).map(|_| weights.values.below(vocabulary) as u32).collect();
@@ -96,10 +97,10 @@ pub(super) fn check_embedding(plugin: &Plugin) {
     });
 }
 
-pub(super) fn check_head(plugin: &Plugin) {
+pub(super) fn check_head(plugin: &Subject<'_>) {
     property(&format!("{}: head", plugin.name()), 120, shapes(), |shape| {
         let Shape { hidden, vocabulary, scale, softcap, .. } = shape;
-        let mut weights = Weights::new(shape.seed);
+        let mut weights = Weights::new(plugin.kernels, shape.seed);
         let norm = weights.norm(WeightRole::Norm, hidden);
         let matrix = weights.matrix(WeightRole::Embedding, vocabulary, hidden);
         let params = LayerParams::Head(Head { vocabulary, scale, softcap });

@@ -1,12 +1,13 @@
 //! Feed-forward networks, gated and not.
 
-use herald_api::import::{Forward, Lent, Plugin};
+use herald_api::import::{Forward, Lent};
 use herald_api::{Activation, LayerDesc, LayerParams, Mlp, Result, WeightRole};
 use ndarray::Array1;
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::TestCaseError;
 
+use super::super::Subject;
 use super::super::bounds::check_all;
 use super::super::executor::Scoped;
 use super::super::reference::Approx;
@@ -89,12 +90,12 @@ impl Reference {
     }
 }
 
-pub(super) fn check(plugin: &Plugin) {
+pub(super) fn check(plugin: &Subject<'_>) {
     property(&format!("{}: mlp", plugin.name()), 120, shapes(), |shape| mlp(plugin, &shape));
 }
 
-fn mlp(plugin: &Plugin, shape: &Shape) -> Case {
-    let mut weights = Weights::new(shape.seed);
+fn mlp(plugin: &Subject<'_>, shape: &Shape) -> Case {
+    let mut weights = Weights::new(plugin.kernels, shape.seed);
     let reference = Reference::random(shape, &mut weights);
     let (x, exact) = activations(shape.n_tokens, shape.hidden, &mut weights.values);
     let (residual, before) = if shape.in_place {
@@ -112,7 +113,7 @@ fn mlp(plugin: &Plugin, shape: &Shape) -> Case {
 }
 
 fn forward(
-    plugin: &Plugin,
+    plugin: &Subject<'_>,
     shape: &Shape,
     desc: &LayerDesc,
     weights: &Weights,

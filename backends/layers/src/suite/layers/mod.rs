@@ -8,9 +8,10 @@ mod order;
 mod refusals;
 
 use herald_api::LayerKind;
-use herald_api::import::Plugin;
 
-pub(super) fn check(plugin: &Plugin) {
+use super::Subject;
+
+pub(super) fn check(plugin: &Subject<'_>) {
     let kinds = plugin.layer_kinds();
     assert!(!kinds.is_empty(), "{} offers no layers to check", plugin.name());
     for kind in kinds {

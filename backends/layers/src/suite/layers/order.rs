@@ -7,17 +7,19 @@ use ndarray::{Array1, Array2};
 use super::super::executor::Scoped;
 use super::super::reference::Approx;
 use super::super::values::Values;
-use super::super::weights::{Matrix, dtypes, random_weight};
+use super::super::weights::{Matrix, activation_step, dtypes, random_weight};
+use crate::Kernels;
 
 /// Weights in the making.
 pub(super) struct Weights {
     pub(super) shared: Vec<SharedWeight>,
     pub(super) values: Values,
+    kernels: &'static Kernels,
 }
 
 impl Weights {
-    pub(super) fn new(seed: u64) -> Self {
-        Self { shared: Vec::new(), values: Values::new(seed) }
+    pub(super) fn new(kernels: &'static Kernels, seed: u64) -> Self {
+        Self { shared: Vec::new(), values: Values::new(seed), kernels }
     }
 
     /// A matrix of any type that its rows may have, which keeps activations about as large as they are.
@@ -26,7 +28,7 @@ impl Weights {
         let limit = (3.0 / columns as f32).sqrt();
         let (shared, matrix) = random_weight(role, dtype, [rows, columns], limit, &mut self.values);
         self.shared.push(shared);
-        matrix
+        Matrix { step: activation_step(self.kernels, dtype), ..matrix }
     }
 
     /// A vector between two numbers, in float32, float16 or bfloat16.

@@ -1,15 +1,17 @@
 //! What layers refuse: orders and calls that contradict themselves. Each refusal is one sentence that says what was wrong
 //! and what was expected, and none is a panic.
 
-use herald_api::import::{BatchBuffers, Forward, LayerOrder, PageUse, Plugin};
+use herald_api::import::{BatchBuffers, Forward, LayerOrder, PageUse};
 use herald_api::{
     Activation, Attention, DType, Embedding, Head, LayerDesc, LayerKind, LayerParams, Mlp, Parallel, Result,
     RopeKind, RopeScaling, Status, WeightRole,
 };
 
+use super::super::Subject;
+use super::super::values::Values;
 use super::super::weights::{random_weight, shared};
 use super::batches::tier;
-use super::order::{Limits, Weights, create, order, scratch};
+use super::order::{Limits, create, order, scratch};
 
 const HIDDEN: usize = 24;
 const VOCABULARY: usize = 13;
@@ -62,16 +64,17 @@ fn good(kind: LayerKind) -> LayerOrder {
             vec![(WeightRole::Norm, [1, HIDDEN]), (WeightRole::Embedding, [VOCABULARY, HIDDEN])],
         ),
     };
-    let mut weights = Weights::new(7);
-    for (role, shape) in shapes {
-        weights.shared.push(random_weight(role, DType::F16, shape, 0.5, &mut weights.values).0);
-    }
+    let mut values = Values::new(7);
+    let weights: Vec<_> = shapes
+        .into_iter()
+        .map(|(role, shape)| random_weight(role, DType::F16, shape, 0.5, &mut values).0)
+        .collect();
     let desc = LayerDesc { index: 3, hidden: HIDDEN, residual_scale: 1.0, norm_eps: 1e-5, params };
-    order(&desc, &weights.shared, LIMITS)
+    order(&desc, &weights, LIMITS)
 }
 
 /// The order must be refused with one of the statuses, in a sentence with all of these parts.
-fn refused(plugin: &Plugin, what: &str, order: LayerOrder, statuses: &[Status], parts: &[&str]) {
+fn refused(plugin: &Subject<'_>, what: &str, order: LayerOrder, statuses: &[Status], parts: &[&str]) {
     sentence(&format!("{}: {what}", plugin.name()), create(plugin, order).map(drop), statuses, parts);
 }
 
@@ -92,7 +95,7 @@ fn sentence(what: &str, result: Result<()>, statuses: &[Status], parts: &[&str])
 const INVALID: &[Status] = &[Status::InvalidArgument];
 const EITHER: &[Status] = &[Status::InvalidArgument, Status::Unsupported];
 
-pub(super) fn check(plugin: &Plugin, kind: LayerKind) {
+pub(super) fn check(plugin: &Subject<'_>, kind: LayerKind) {
     let good = good(kind);
     let made = create(plugin, good.clone());
     assert!(made.is_ok(), "{}: a plain {} layer was refused: {:?}", plugin.name(), kind.name(), made.err());
@@ -156,7 +159,7 @@ pub(super) fn check(plugin: &Plugin, kind: LayerKind) {
     }
 }
 
-fn check_heads(plugin: &Plugin, good: &LayerOrder) {
+fn check_heads(plugin: &Subject<'_>, good: &LayerOrder) {
     type Change = fn(&mut Attention);
     let changes: [(&str, Change, &[&str]); 7] = [
         ("no heads", |params| params.n_heads = 0, &["0", "2"]),
@@ -180,7 +183,7 @@ fn check_heads(plugin: &Plugin, good: &LayerOrder) {
     }
 }
 
-fn check_tokens(plugin: &Plugin, good: LayerOrder) {
+fn check_tokens(plugin: &Subject<'_>, good: LayerOrder) {
     let layer = create(plugin, good).unwrap_or_else(|error| panic!("{}: {error}", plugin.name()));
     let mut output = [0.0; 2 * HIDDEN];
     let request = Forward {
@@ -197,7 +200,7 @@ fn check_tokens(plugin: &Plugin, good: LayerOrder) {
 }
 
 /// Calls of attention without what it needs, or with pages of another shape.
-pub(super) fn check_attention_calls(plugin: &Plugin) {
+pub(super) fn check_attention_calls(plugin: &Subject<'_>) {
     let expect = |what: &str, positions: &[u32], pages: Option<&Attention>, page_tokens: usize| {
         let result = call(plugin, positions, pages, page_tokens);
         sentence(&format!("{}: {what}", plugin.name()), result, EITHER, &[]);
@@ -219,7 +222,12 @@ pub(super) fn check_attention_calls(plugin: &Plugin) {
 }
 
 /// A call of three tokens of one sequence, over a page of this shape.
-fn call(plugin: &Plugin, positions: &[u32], pages: Option<&Attention>, page_tokens: usize) -> Result<()> {
+fn call(
+    plugin: &Subject<'_>,
+    positions: &[u32],
+    pages: Option<&Attention>,
+    page_tokens: usize,
+) -> Result<()> {
     let layer = create(plugin, good(LayerKind::Attention))?;
     let mut output = [0.5; 3 * HIDDEN];
     let request = Forward {

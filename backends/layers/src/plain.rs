@@ -1,0 +1,77 @@
+//! Products over rows as they lie in the file, for backends that keep no order of their own: each row is read as it is
+//! for few tokens, and as a panel of float32 for many.
+
+use crate::kernels::Gemm;
+use crate::products::{Results, RowRun};
+use crate::quant::RowKernels;
+
+/// Tokens from which on rows are dequantised once for all of them; for fewer, each product reads the row as it is.
+const BATCH_FROM: usize = 4;
+
+/// Rows that one step of a batched product takes: their float32 copy stays in the second-level cache.
+const PANEL_ROWS: usize = 32;
+
+/// Float32 elements of scratch memory that [`multiply`] uses.
+#[must_use]
+pub fn scratch_len(columns: usize, max_tokens: usize) -> usize {
+    if max_tokens < BATCH_FROM { 0 } else { PANEL_ROWS * (columns + max_tokens) }
+}
+
+/// Multiplies a run of rows with activations that were not prepared.
+pub fn multiply(
+    row_kernels: RowKernels,
+    gemm: fn(&Gemm<'_>, &mut [f32]),
+    run: &RowRun<'_>,
+    scratch: &mut [f32],
+    out: &mut Results<'_>,
+) {
+    if run.n_tokens < BATCH_FROM {
+        by_dot(row_kernels, run, out);
+    } else {
+        by_panel(row_kernels, gemm, run, scratch, out);
+    }
+}
+
+/// Each row is read once for each token.
+fn by_dot(row_kernels: RowKernels, run: &RowRun<'_>, out: &mut Results<'_>) {
+    let row_bytes = run.rows.len() / run.n_rows;
+    for (token, x) in run.x.chunks_exact(run.columns).enumerate() {
+        for (index, (row, out)) in run.rows.chunks_exact(row_bytes).zip(out.token(token)).enumerate() {
+            *out = (row_kernels.dot)(row, x) + run.bias.map_or(0.0, |bias| bias[index]);
+        }
+    }
+}
+
+/// A panel of rows as float32 at a time.
+fn by_panel(
+    row_kernels: RowKernels,
+    gemm: fn(&Gemm<'_>, &mut [f32]),
+    run: &RowRun<'_>,
+    scratch: &mut [f32],
+    out: &mut Results<'_>,
+) {
+    let RowRun { n_rows, columns, n_tokens, .. } = *run;
+    let row_bytes = run.rows.len() / n_rows;
+    let (panel, results) = scratch.split_at_mut(PANEL_ROWS * columns);
+    for first in (0..n_rows).step_by(PANEL_ROWS) {
+        let count = PANEL_ROWS.min(n_rows - first);
+        let rows = run.rows[first * row_bytes..].chunks_exact(row_bytes);
+        for (row, panel) in rows.zip(panel.chunks_exact_mut(columns).take(count)) {
+            (row_kernels.dequantize)(row, panel);
+        }
+        let gemm_call = Gemm { x: run.x, panel: &panel[..count * columns], n_tokens, rows: count, columns };
+        let results = &mut results[..n_tokens * count];
+        gemm(&gemm_call, results);
+        for (token, results) in results.chunks_exact(count).enumerate() {
+            let out = &mut out.token(token)[first..first + count];
+            match run.bias {
+                Some(bias) => {
+                    for ((out, result), bias) in out.iter_mut().zip(results).zip(&bias[first..]) {
+                        *out = result + bias;
+                    }
+                }
+                None => out.copy_from_slice(results),
+            }
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Products with weight matrices of every element type, as layers use them: packed where the backend packs, with prepared
+//! activations where it prepares them, a run of rows at a time.
+
+use herald_api::{AlignedBytes, DType};
+use ndarray::Array2;
+use proptest::prelude::*;
+
+use super::super::bounds::{Expected, TINY, check_all, gamma};
+use super::super::values::{Spread, Values};
+use super::super::weights::{activation_step, finite_row, sizes};
+use super::super::{Case, property};
+use super::CASES;
+use crate::Kernels;
+use crate::products::{Results, RowRun};
+use crate::quant::dequantize_row;
+
+#[derive(Clone, Debug)]
+struct Shape {
+    rows: usize,
+    /// Blocks of a row, or runs of 13 plain floats.
+    blocks: usize,
+    n_tokens: usize,
+    /// Granules of rows that the run leaves out at the beginning.
+    skip: usize,
+    bias: bool,
+    /// Bytes that the weights lie after the beginning of their memory.
+    before: usize,
+    spread: Spread,
+    seed: u64,
+}
+
+fn shapes() -> impl Strategy<Value = Shape> {
+    (
+        (1_usize..70, 1_usize..5, prop_oneof![3 => 1_usize..9, 1 => 9_usize..40]),
+        (0_usize..3, any::<bool>(), 0_usize..4),
+        (Spread::any(), any::<u64>()),
+    )
+        .prop_map(|((rows, blocks, n_tokens), (skip, bias, before), (spread, seed))| Shape {
+            rows,
+            blocks,
+            n_tokens,
+            skip,
+            bias,
+            before,
+            spread,
+            seed,
+        })
+}
+
+pub(in super::super) fn check(kernels: &'static Kernels) {
+    for dtype in DType::ALL {
+        property(&format!("{}: products with {dtype}", kernels.name), CASES / 2, shapes(), |shape| {
+            product(kernels, dtype, &shape)
+        });
+    }
+}
+
+/// Memory for a backend's floats, aligned as layers align it; holds NaN.
+struct Floats(AlignedBytes);
+
+impl Floats {
+    fn nan(len: usize) -> Self {
+        let mut bytes = AlignedBytes::zeroed(len * size_of::<f32>()).expect("there is memory for a test");
+        bytes.fill(0xff);
+        Self(bytes)
+    }
+
+    fn as_mut(&mut self) -> &mut [f32] {
+        bytemuck::cast_slice_mut(&mut self.0)
+    }
+}
+
+fn product(kernels: &Kernels, dtype: DType, shape: &Shape) -> Case {
+    let Shape { rows, n_tokens, spread, .. } = *shape;
+    let columns = if dtype.block_len() == 1 { shape.blocks * 13 } else { shape.blocks * dtype.block_len() };
+    let products = (kernels.products)(dtype);
+    let mut values = Values::new(shape.seed);
+    let mut bytes = values.bytes(shape.before);
+    for _ in 0..rows {
+        bytes.extend(finite_row(dtype, columns, &mut values));
+    }
+    let bytes = &bytes[shape.before..];
+    let row_bytes = bytes.len() / rows;
+    let x = values.floats(n_tokens * columns, spread);
+    let bias = shape.bias.then(|| values.many(rows, -1.0, 1.0));
+
+    // The run: all rows from some granule on.
+    let first = (shape.skip * products.granule).min((rows - 1) / products.granule * products.granule);
+    let n_rows = rows - first;
+    let mut packed = Vec::new();
+    let run_bytes = match products.packing {
+        Some(packing) => {
+            // Packed granule by granule, as workers do.
+            for begin in (0..rows).step_by(products.granule) {
+                let run = begin..rows.min(begin + products.granule);
+                let mut granule = AlignedBytes::zeroed((packing.bytes)(products.granule, columns))
+                    .expect("there is memory for a test");
+                (packing.pack)(bytes, columns, run, &mut granule);
+                packed.extend_from_slice(&granule);
+            }
+            assert_eq!(packed.len(), (packing.bytes)(rows, columns), "packed granule by granule");
+            &packed[(packing.bytes)(first, columns)..]
+        }
+        None => &bytes[first * row_bytes..],
+    };
+    let mut aligned = AlignedBytes::zeroed(run_bytes.len()).expect("there is memory for a test");
+    aligned.copy_from_slice(run_bytes);
+    let mut prepared = Floats::nan(products.preparation.map_or(0, |form| (form.len)(columns)) * n_tokens);
+    let mut x_aligned = Floats::nan(x.len());
+    x_aligned.as_mut().copy_from_slice(&x);
+    let run_x: &[f32] = match products.preparation {
+        Some(form) => {
+            let len = (form.len)(columns);
+            for (x, prepared) in x.chunks_exact(columns).zip(prepared.as_mut().chunks_exact_mut(len)) {
+                (form.prepare)(x, prepared);
+            }
+            prepared.as_mut()
+        }
+        None => x_aligned.as_mut(),
+    };
+    let run = RowRun {
+        rows: if products.packing.is_some() { &aligned } else { run_bytes },
+        n_rows,
+        dtype,
+        columns,
+        n_tokens,
+        x: run_x,
+        bias: bias.as_ref().map(|bias| &bias[first..]),
+    };
+    let mut scratch = Floats::nan((products.scratch_len)(columns, n_tokens));
+    let mut out = vec![f32::NAN; n_tokens * n_rows];
+    (products.multiply)(&run, scratch.as_mut(), &mut Results::whole(&mut out, n_rows));
+
+    let step = activation_step(kernels, dtype);
+    let mut weights = Array2::zeros((n_rows, columns));
+    let mut weight_sizes = Array2::zeros((n_rows, columns));
+    let mut floats = vec![0.0; columns];
+    for row in 0..n_rows {
+        let data = &bytes[(first + row) * row_bytes..][..row_bytes];
+        dequantize_row(dtype, data, &mut floats);
+        for (column, (float, size)) in floats.iter().zip(sizes(dtype, data, columns)).enumerate() {
+            weights[(row, column)] = f64::from(*float);
+            weight_sizes[(row, column)] = size;
+        }
+    }
+    for (token, x) in x.chunks_exact(columns).enumerate() {
+        let largest = x.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+        let rounding = f64::from(largest) * step;
+        let expected = (0..n_rows).map(|row| {
+            let (weights, sizes) = (weights.row(row), weight_sizes.row(row));
+            let value: f64 = weights.iter().zip(x).map(|(w, x)| w * f64::from(*x)).sum();
+            let size: f64 = sizes.iter().zip(x).map(|(s, x)| s * (f64::from(x.abs()) + rounding)).sum();
+            let bound = sizes.sum() * rounding + gamma(columns + 8) * size + (columns + 8) as f64 * TINY;
+            let bias = bias.as_ref().map_or(0.0, |bias| f64::from(bias[first + row]));
+            Expected { value: value + bias, bound: bound + gamma(1) * (value.abs() + bound + bias.abs()) }
+        });
+        check_all(&format!("token {token}"), &out[token * n_rows..(token + 1) * n_rows], expected)?;
+    }
+    Ok(())
+}
