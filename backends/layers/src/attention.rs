@@ -114,7 +114,7 @@ impl<'w> Attention<'w> {
         let rows = TOKEN_BLOCK * self.group();
         // Of each row: query, output, what it sees (two numbers), maximum and sum.
         let attend =
-            rows * (key_dim + value_dim + 4) + Tile::scratch_len(self.page_tokens, key_dim, value_dim);
+            rows * (key_dim + value_dim + 4) + Tile::scratch_len(rows, self.page_tokens, key_dim, value_dim);
         products.max(prepare).max(attend)
     }
 
@@ -258,9 +258,9 @@ impl<'w> Attention<'w> {
         };
         let block = sees(tokens.start).start..sees(tokens.end - 1).end;
         for page in sequence.pages() {
-            let begin = block.start.max(page.start());
-            let end = block.end.min(page.start() + page.n_tokens());
-            if begin >= end {
+            // Tiles are the same whatever the block sees of a page, so that a token's result does not depend on the others.
+            let (begin, end) = (page.start(), page.start() + page.n_tokens());
+            if begin >= block.end || end <= block.start {
                 continue;
             }
             for (visible, token) in visible.chunks_exact_mut(group).zip(tokens.clone()) {
@@ -269,8 +269,7 @@ impl<'w> Attention<'w> {
                 let to = sees.end.clamp(begin, end) - begin;
                 visible.fill([from as u32, to.max(from) as u32]);
             }
-            let slots = kv_head * page.capacity() + begin - page.start()
-                ..kv_head * page.capacity() + end - page.start();
+            let slots = kv_head * page.capacity()..kv_head * page.capacity() + page.n_tokens();
             let (keys, values) = (page.keys(n_kv_heads), page.values(n_kv_heads));
             let tile = Tile {
                 queries,

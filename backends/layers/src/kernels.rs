@@ -79,10 +79,13 @@ pub struct Tile<'a> {
 }
 
 impl Tile<'_> {
-    /// Float32 elements of scratch memory that [`Kernels::attend`] may use for a tile of so many slots.
+    /// Float32 elements of scratch memory that [`Kernels::attend`] may use for a tile of so many queries and slots: room
+    /// for the queries and their scores in whole vectors, and for keys and values as float32.
     #[must_use]
-    pub fn scratch_len(slots: usize, key_dim: usize, value_dim: usize) -> usize {
-        slots * (key_dim + value_dim + 1)
+    pub fn scratch_len(queries: usize, slots: usize, key_dim: usize, value_dim: usize) -> usize {
+        let queries = queries.next_multiple_of(4);
+        queries * (key_dim.next_multiple_of(16) + slots.next_multiple_of(16))
+            + slots * (key_dim + value_dim + 1)
     }
 }
 

@@ -53,7 +53,8 @@ impl<'w> Mlp<'w> {
 
     /// Normed activations (and later the branch), gate, up, and a share of work for each worker.
     fn lens(&self, n_tokens: usize, workers: usize) -> [usize; 4] {
-        let worker = self.up.scratch_len(self.max_tokens).max(self.down.scratch_len(self.max_tokens));
+        let matrices = self.gate.iter().chain([&self.up, &self.down]);
+        let worker = matrices.map(|matrix| matrix.scratch_len(self.max_tokens)).max().unwrap_or(0);
         let gate = if self.gate.is_some() { n_tokens * self.params.width } else { 0 };
         [
             n_tokens * self.desc.hidden,

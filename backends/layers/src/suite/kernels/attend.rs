@@ -122,7 +122,7 @@ fn attend(kernels: &Kernels, shape: &Shape) -> Case {
         };
         let old: Vec<_> = unseen.iter().map(|query| state(&running, *query)).collect();
         // Scratch memory holds anything at first, and is no longer than said.
-        let mut scratch = vec![f32::NAN; Tile::scratch_len(slots, key_dim, value_dim)];
+        let mut scratch = vec![f32::NAN; Tile::scratch_len(n, slots, key_dim, value_dim)];
         (kernels.attend)(&tile, &mut running, &mut scratch);
         for (query, old) in unseen.iter().zip(old) {
             ensure(state(&running, *query) == old, || {

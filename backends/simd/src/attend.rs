@@ -1,0 +1,264 @@
+//! A tile of attention: queries that share a KV head, against a run of slots of a page of int16 codes.
+//!
+//! Four rows of queries go side by side in a vector, four elements of each: so one query's few rows (decode) and sixteen
+//! queries' many (prefill) run through the same float operations in the same order, and a token's results do not depend
+//! on the tokens beside it. Codes become floats as they are read; their scales meet the products.
+
+use herald_layers::kernels::{Running, Tile};
+
+use crate::lanes::{LANES, Lanes};
+use crate::math::{exp, tanh};
+
+/// Rows, and elements of each, that share a vector.
+const FOUR: usize = 4;
+
+/// Quads of rows whose scores are summed at once.
+const QUADS: usize = 4;
+
+/// Attends; see [`herald_layers::Kernels::attend`].
+///
+/// # Safety
+/// As for [`Lanes`].
+#[inline(always)]
+pub(crate) unsafe fn attend<L: Lanes>(tile: &Tile<'_>, running: &mut Running<'_>, scratch: &mut [f32]) {
+    let Tile { key_dim, value_dim, .. } = *tile;
+    let rows = tile.visible.len();
+    let slots = tile.key_scales.len();
+    assert!(
+        tile.queries.len() >= rows * key_dim
+            && tile.keys.len() >= slots * key_dim
+            && tile.values.len() >= slots * value_dim
+            && tile.value_scales.len() >= slots
+            && tile.visible.iter().all(|[begin, end]| begin <= end && *end as usize <= slots)
+            && running.max.len() >= rows
+            && running.sum.len() >= rows
+            && running.out.len() >= rows * value_dim,
+        "a tile of {rows} queries of {key_dim} and {slots} slots has slices too short"
+    );
+    let quads = rows.div_ceil(FOUR);
+    let chunks = key_dim.div_ceil(LANES);
+    let width = slots.next_multiple_of(LANES);
+    let (queries, scores) = scratch.split_at_mut(quads * chunks * FOUR * LANES);
+    let scores = &mut scores[..quads * FOUR * width];
+    arrange(tile, chunks, queries);
+    // SAFETY: the caller vouches for the instruction set; lengths are checked above.
+    unsafe {
+        for first in (0..quads).step_by(QUADS) {
+            let count = QUADS.min(quads - first);
+            let queries = &queries[first * chunks * FOUR * LANES..];
+            let scores = &mut scores[first * FOUR * width..(first + count) * FOUR * width];
+            let [begin, end] = span(&tile.visible[first * FOUR..rows.min((first + count) * FOUR)]);
+            match count {
+                4 => score_quads::<L, 4>(tile, queries, chunks, [begin, end], width, scores),
+                3 => score_quads::<L, 3>(tile, queries, chunks, [begin, end], width, scores),
+                2 => score_quads::<L, 2>(tile, queries, chunks, [begin, end], width, scores),
+                _ => score_quads::<L, 1>(tile, queries, chunks, [begin, end], width, scores),
+            }
+        }
+        for row in 0..rows {
+            let scores = &mut scores[row * width..(row + 1) * width];
+            if tile.visible[row][0] < tile.visible[row][1] {
+                weigh_row::<L>(tile, row, scores, running);
+            } else {
+                scores.fill(0.0);
+            }
+        }
+        let at_once = if L::TOKENS >= 12 { 12 } else { 3 };
+        let mut row = 0;
+        while row < rows {
+            row += match rows - row {
+                12.. if at_once >= 12 => add_values::<L, 12>(tile, row, width, scores, running),
+                6.. if at_once >= 12 => add_values::<L, 6>(tile, row, width, scores, running),
+                3.. => add_values::<L, 3>(tile, row, width, scores, running),
+                _ => add_values::<L, 1>(tile, row, width, scores, running),
+            };
+        }
+    }
+}
+
+/// The slots that any of some rows sees.
+#[inline(always)]
+fn span(visible: &[[u32; 2]]) -> [usize; 2] {
+    let seen = visible.iter().filter(|[begin, end]| begin < end);
+    let begin = seen.clone().map(|[begin, _]| *begin).min().unwrap_or(0);
+    let end = seen.map(|[_, end]| *end).max().unwrap_or(0);
+    [begin as usize, end as usize]
+}
+
+/// Queries as `[quads, key_dim / 4, 4 rows, 4 elements]`, with zeros where there are no more.
+#[inline(always)]
+fn arrange(tile: &Tile<'_>, chunks: usize, out: &mut [f32]) {
+    let key_dim = tile.key_dim;
+    let whole = key_dim.is_multiple_of(LANES) && tile.visible.len().is_multiple_of(FOUR);
+    if !whole {
+        out.fill(0.0);
+    }
+    for (row, query) in tile.queries.chunks_exact(key_dim).take(tile.visible.len()).enumerate() {
+        let quad = &mut out[row / FOUR * chunks * FOUR * LANES..];
+        for (query, out) in query.chunks(FOUR).zip(quad.chunks_exact_mut(LANES)) {
+            out[row % FOUR * FOUR..][..query.len()].copy_from_slice(query);
+        }
+    }
+}
+
+/// Sixteen codes of a row, or those that are left, as floats.
+///
+/// # Safety
+/// As for [`Lanes`]; `at` is within the row.
+#[inline(always)]
+unsafe fn codes<L: Lanes>(row: &[i16], at: usize) -> L::F {
+    // SAFETY: no more than are left are read.
+    unsafe {
+        if row.len() - at >= LANES {
+            return L::load_i16(row.as_ptr().add(at));
+        }
+        let mut last = [0; LANES];
+        last[..row.len() - at].copy_from_slice(&row[at..]);
+        L::load_i16(last.as_ptr())
+    }
+}
+
+/// Products of `N` quads of rows with the keys of slots `begin..end` (and a few more, to whole fours), into
+/// `[4 * N, width]`.
+///
+/// # Safety
+/// As for [`Lanes`].
+#[inline(always)]
+unsafe fn score_quads<L: Lanes, const N: usize>(
+    tile: &Tile<'_>,
+    queries: &[f32],
+    chunks: usize,
+    [begin, end]: [usize; 2],
+    width: usize,
+    scores: &mut [f32],
+) {
+    let key_dim = tile.key_dim;
+    let slots = tile.key_scales.len();
+    assert!(queries.len() >= N * chunks * FOUR * LANES && scores.len() >= N * FOUR * width);
+    for four in (begin / FOUR * FOUR..end).step_by(FOUR) {
+        // SAFETY: slots and places are within the tile; the scores have room for whole sixteens of slots.
+        unsafe {
+            let mut sums = [[L::zero(); FOUR]; N];
+            for lane in 0..FOUR {
+                let slot = (four + lane).min(slots - 1);
+                let key = &tile.keys[slot * key_dim..(slot + 1) * key_dim];
+                let mut acc = [L::zero(); N];
+                for chunk in 0..chunks {
+                    let key = L::quarters(codes::<L>(key, chunk * LANES));
+                    for (quarter, key) in key.into_iter().enumerate() {
+                        for (quad, acc) in acc.iter_mut().enumerate() {
+                            let at = ((quad * chunks + chunk) * FOUR + quarter) * LANES;
+                            *acc = L::fma(key, L::load(queries.as_ptr().add(at)), *acc);
+                        }
+                    }
+                }
+                for (sums, acc) in sums.iter_mut().zip(acc) {
+                    sums[lane] = acc;
+                }
+            }
+            for (quad, sums) in sums.into_iter().enumerate() {
+                let to = scores.as_mut_ptr().add(quad * FOUR * width + four);
+                L::store_quarters(to, width, L::sum_quarters(sums));
+            }
+        }
+    }
+}
+
+/// Makes a row's products its weights: `exp(score - max)` times the value's scale, and nothing where it doesn't see;
+/// moves what was seen before to the new maximum.
+///
+/// # Safety
+/// As for [`Lanes`].
+#[inline(always)]
+unsafe fn weigh_row<L: Lanes>(tile: &Tile<'_>, row: usize, scores: &mut [f32], running: &mut Running<'_>) {
+    let [begin, end] = tile.visible[row];
+    let slots = tile.key_scales.len();
+    let (first, last) = (begin as usize / LANES * LANES, (end as usize).next_multiple_of(LANES));
+    scores[..first].fill(0.0);
+    scores[last..].fill(0.0);
+    // SAFETY: places are within the row and the scales.
+    unsafe {
+        let scale = L::splat(tile.scale);
+        let mut max = L::splat(f32::NEG_INFINITY);
+        for at in (first..last).step_by(LANES) {
+            let to = scores.as_mut_ptr().add(at);
+            let key_scales = L::load_first(tile.key_scales.as_ptr().add(at), LANES.min(slots - at));
+            let mut score = L::mul(L::load(to), L::mul(key_scales, scale));
+            if let Some(cap) = tile.softcap {
+                score = L::mul(L::splat(cap), tanh::<L>(L::div(score, L::splat(cap))));
+            }
+            let score = L::keep(score, f32::NEG_INFINITY, [begin as usize, end as usize], at);
+            max = L::max(score, max);
+            L::store(to, score);
+        }
+        let old = running.max[row];
+        let max = old.max(L::max_lane(max));
+        let mut sum = L::zero();
+        for at in (first..last).step_by(LANES) {
+            let to = scores.as_mut_ptr().add(at);
+            let weight = exp::<L>(L::sub(L::load(to), L::splat(max)));
+            let weight = L::keep(weight, 0.0, [begin as usize, end as usize], at);
+            sum = L::add(sum, weight);
+            let value_scales = L::load_first(tile.value_scales.as_ptr().add(at), LANES.min(slots - at));
+            let weight = L::keep(L::mul(weight, value_scales), 0.0, [begin as usize, end as usize], at);
+            L::store(to, weight);
+        }
+        // What was summed under the old maximum is worth this much under the new one.
+        let kept = (old - max).exp();
+        running.max[row] = max;
+        running.sum[row] = running.sum[row] * kept + L::sum(sum);
+        if kept != 1.0 {
+            let out = &mut running.out[row * tile.value_dim..(row + 1) * tile.value_dim];
+            out.iter_mut().for_each(|value| *value *= kept);
+        }
+    }
+}
+
+/// Adds the values, weighted (by nothing where a row doesn't see them), to `N` rows from `row` on. Returns `N`.
+///
+/// # Safety
+/// As for [`Lanes`].
+#[inline(always)]
+unsafe fn add_values<L: Lanes, const N: usize>(
+    tile: &Tile<'_>,
+    row: usize,
+    width: usize,
+    weights: &[f32],
+    running: &mut Running<'_>,
+) -> usize {
+    /// Vectors of a row that are summed at once.
+    const ACROSS: usize = 2;
+    let value_dim = tile.value_dim;
+    let [begin, end] = span(&tile.visible[row..row + N]);
+    for column in (0..value_dim).step_by(ACROSS * LANES) {
+        let across = ACROSS.min((value_dim - column).div_ceil(LANES));
+        // SAFETY: slots and columns are within the tile, rows within the weights and the running state.
+        unsafe {
+            let mut acc = [[L::zero(); ACROSS]; N];
+            let place = |index: usize, part: usize| (row + index) * value_dim + column + part * LANES;
+            let count = |part: usize| LANES.min(value_dim - column - part * LANES);
+            for (index, acc) in acc.iter_mut().enumerate() {
+                for (part, acc) in acc.iter_mut().enumerate().take(across) {
+                    *acc = L::load_first(running.out.as_ptr().add(place(index, part)), count(part));
+                }
+            }
+            for slot in begin..end {
+                let value = &tile.values[slot * value_dim..(slot + 1) * value_dim];
+                let second = if across > 1 { codes::<L>(value, column + LANES) } else { L::zero() };
+                let value = [codes::<L>(value, column), second];
+                for (index, acc) in acc.iter_mut().enumerate() {
+                    let weight = L::splat(*weights.as_ptr().add((row + index) * width + slot));
+                    for (acc, value) in acc.iter_mut().zip(value) {
+                        *acc = L::fma(weight, value, *acc);
+                    }
+                }
+            }
+            for (index, acc) in acc.into_iter().enumerate() {
+                for (part, acc) in acc.into_iter().enumerate().take(across) {
+                    L::store_first(running.out.as_mut_ptr().add(place(index, part)), acc, count(part));
+                }
+            }
+        }
+    }
+    N
+}

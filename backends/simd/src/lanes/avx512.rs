@@ -1,0 +1,297 @@
+//! AVX-512: one register of sixteen lanes; with VNNI, a pair's products and their sum are one instruction.
+
+#![allow(
+    unsafe_op_in_unsafe_fn,
+    reason = "each function is one instruction or a few, under the trait's own contract"
+)]
+
+use std::arch::x86_64::*;
+use std::marker::PhantomData;
+
+use super::Lanes;
+
+/// How products of pairs of int16 are added up.
+pub(crate) trait Pairs: 'static {
+    /// As [`Lanes::dot_add`].
+    ///
+    /// # Safety
+    /// As for [`Lanes`].
+    unsafe fn dot_add(acc: __m512i, a: __m512i, b: __m512i) -> __m512i;
+}
+
+/// With AVX-512 BW alone.
+pub(crate) struct MultiplyAdd;
+
+impl Pairs for MultiplyAdd {
+    #[inline(always)]
+    unsafe fn dot_add(acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
+        _mm512_add_epi32(acc, _mm512_madd_epi16(a, b))
+    }
+}
+
+/// With AVX-512 VNNI.
+pub(crate) struct Vnni;
+
+impl Pairs for Vnni {
+    #[inline(always)]
+    unsafe fn dot_add(acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
+        _mm512_dpwssd_epi32(acc, a, b)
+    }
+}
+
+/// Vectors of AVX-512 F and BW.
+pub(crate) struct Avx512<P>(PhantomData<P>);
+
+#[inline(always)]
+fn first(n: usize) -> __mmask16 {
+    ((1_u32 << n) - 1) as __mmask16
+}
+
+impl<P: Pairs> Lanes for Avx512<P> {
+    type I = __m512i;
+    type F = __m512;
+
+    const TOKENS: usize = 12;
+
+    #[inline(always)]
+    unsafe fn load_i(from: *const u8) -> __m512i {
+        _mm512_loadu_si512(from.cast())
+    }
+
+    #[inline(always)]
+    unsafe fn store_i(to: *mut u8, x: __m512i) {
+        _mm512_storeu_si512(to.cast(), x);
+    }
+
+    #[inline(always)]
+    unsafe fn splat_i(x: i32) -> __m512i {
+        _mm512_set1_epi32(x)
+    }
+
+    #[inline(always)]
+    unsafe fn and(a: __m512i, b: __m512i) -> __m512i {
+        _mm512_and_si512(a, b)
+    }
+
+    #[inline(always)]
+    unsafe fn or(a: __m512i, b: __m512i) -> __m512i {
+        _mm512_or_si512(a, b)
+    }
+
+    #[inline(always)]
+    unsafe fn add_i(a: __m512i, b: __m512i) -> __m512i {
+        _mm512_add_epi32(a, b)
+    }
+
+    #[inline(always)]
+    unsafe fn shr(x: __m512i, bits: u32) -> __m512i {
+        _mm512_srl_epi32(x, _mm_cvtsi32_si128(bits as i32))
+    }
+
+    #[inline(always)]
+    unsafe fn shl(x: __m512i, bits: u32) -> __m512i {
+        _mm512_sll_epi32(x, _mm_cvtsi32_si128(bits as i32))
+    }
+
+    #[inline(always)]
+    unsafe fn even_bytes(x: __m512i) -> __m512i {
+        _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(x))
+    }
+
+    #[inline(always)]
+    unsafe fn odd_bytes(x: __m512i) -> __m512i {
+        _mm512_srai_epi16::<8>(x)
+    }
+
+    #[inline(always)]
+    unsafe fn look_up(table: &[i8; 16], bytes: __m512i) -> __m512i {
+        _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast())), bytes)
+    }
+
+    #[inline(always)]
+    unsafe fn sub_i16(a: __m512i, b: __m512i) -> __m512i {
+        _mm512_sub_epi16(a, b)
+    }
+
+    #[inline(always)]
+    unsafe fn dot_add(acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
+        P::dot_add(acc, a, b)
+    }
+
+    #[inline(always)]
+    unsafe fn splat_from(from: *const i32) -> __m512i {
+        _mm512_set1_epi32(from.read_unaligned())
+    }
+
+    #[inline(always)]
+    unsafe fn to_float(x: __m512i) -> __m512 {
+        _mm512_cvtepi32_ps(x)
+    }
+
+    #[inline(always)]
+    unsafe fn zero() -> __m512 {
+        _mm512_setzero_ps()
+    }
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> __m512 {
+        _mm512_set1_ps(x)
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> __m512 {
+        _mm512_loadu_ps(from)
+    }
+
+    #[inline(always)]
+    unsafe fn store(to: *mut f32, x: __m512) {
+        _mm512_storeu_ps(to, x);
+    }
+
+    #[inline(always)]
+    unsafe fn load_first(from: *const f32, n: usize) -> __m512 {
+        _mm512_maskz_loadu_ps(first(n), from)
+    }
+
+    #[inline(always)]
+    unsafe fn store_first(to: *mut f32, x: __m512, n: usize) {
+        _mm512_mask_storeu_ps(to, first(n), x);
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(from: *const u8) -> __m512 {
+        _mm512_cvtph_ps(_mm256_loadu_si256(from.cast()))
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const u8) -> __m512 {
+        let halves = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(halves))
+    }
+
+    #[inline(always)]
+    unsafe fn load_u8(from: *const u8) -> __m512 {
+        _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast())))
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8(from: *const u8) -> __m512 {
+        _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast())))
+    }
+
+    #[inline(always)]
+    unsafe fn load_i16(from: *const i16) -> __m512 {
+        _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm256_loadu_si256(from.cast())))
+    }
+
+    #[inline(always)]
+    unsafe fn add(a: __m512, b: __m512) -> __m512 {
+        _mm512_add_ps(a, b)
+    }
+
+    #[inline(always)]
+    unsafe fn sub(a: __m512, b: __m512) -> __m512 {
+        _mm512_sub_ps(a, b)
+    }
+
+    #[inline(always)]
+    unsafe fn mul(a: __m512, b: __m512) -> __m512 {
+        _mm512_mul_ps(a, b)
+    }
+
+    #[inline(always)]
+    unsafe fn div(a: __m512, b: __m512) -> __m512 {
+        _mm512_div_ps(a, b)
+    }
+
+    #[inline(always)]
+    unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
+        _mm512_fmadd_ps(a, b, c)
+    }
+
+    #[inline(always)]
+    unsafe fn max(a: __m512, b: __m512) -> __m512 {
+        _mm512_max_ps(a, b)
+    }
+
+    #[inline(always)]
+    unsafe fn min(a: __m512, b: __m512) -> __m512 {
+        _mm512_min_ps(a, b)
+    }
+
+    #[inline(always)]
+    unsafe fn abs(x: __m512) -> __m512 {
+        _mm512_abs_ps(x)
+    }
+
+    #[inline(always)]
+    unsafe fn neg(x: __m512) -> __m512 {
+        let sign = _mm512_set1_epi32(i32::MIN);
+        _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(x), sign))
+    }
+
+    #[inline(always)]
+    unsafe fn round(x: __m512) -> __m512 {
+        _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x)
+    }
+
+    #[inline(always)]
+    unsafe fn scale_by_power(x: __m512, n: __m512) -> __m512 {
+        _mm512_scalef_ps(x, n)
+    }
+
+    #[inline(always)]
+    unsafe fn sum(x: __m512) -> f32 {
+        let high = _mm512_castps512_ps256(_mm512_shuffle_f32x4::<0b0100_1110>(x, x));
+        super::avx2::sum(_mm256_add_ps(_mm512_castps512_ps256(x), high))
+    }
+
+    #[inline(always)]
+    unsafe fn max_lane(x: __m512) -> f32 {
+        _mm512_reduce_max_ps(x)
+    }
+
+    #[inline(always)]
+    unsafe fn quarters(x: __m512) -> [__m512; 4] {
+        [
+            _mm512_shuffle_f32x4::<0x00>(x, x),
+            _mm512_shuffle_f32x4::<0x55>(x, x),
+            _mm512_shuffle_f32x4::<0xaa>(x, x),
+            _mm512_shuffle_f32x4::<0xff>(x, x),
+        ]
+    }
+
+    #[inline(always)]
+    unsafe fn sum_quarters([a, b, c, d]: [__m512; 4]) -> __m512 {
+        let ab = _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)));
+        let cd = _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d)));
+        let (low, high) = (_mm512_unpacklo_pd(ab, cd), _mm512_unpackhi_pd(ab, cd));
+        _mm512_add_ps(_mm512_castpd_ps(low), _mm512_castpd_ps(high))
+    }
+
+    #[inline(always)]
+    unsafe fn store_quarters(to: *mut f32, stride: usize, x: __m512) {
+        _mm_storeu_ps(to, _mm512_castps512_ps128(x));
+        _mm_storeu_ps(to.add(stride), _mm512_extractf32x4_ps::<1>(x));
+        _mm_storeu_ps(to.add(2 * stride), _mm512_extractf32x4_ps::<2>(x));
+        _mm_storeu_ps(to.add(3 * stride), _mm512_extractf32x4_ps::<3>(x));
+    }
+
+    #[inline(always)]
+    unsafe fn keep(x: __m512, other: f32, [begin, end]: [usize; 2], at: usize) -> __m512 {
+        let before = first(begin.saturating_sub(at).min(16));
+        let until = first(end.saturating_sub(at).min(16));
+        _mm512_mask_blend_ps(until & !before, _mm512_set1_ps(other), x)
+    }
+
+    #[inline(always)]
+    unsafe fn store_i16(to: *mut i16, x: __m512) {
+        _mm256_storeu_si256(to.cast(), _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(x)));
+    }
+
+    #[inline(always)]
+    unsafe fn store_i16_swapped(to: *mut i16, x: __m512) {
+        let codes = _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(x));
+        _mm256_storeu_si256(to.cast(), super::avx2::swap_middles(codes));
+    }
+}

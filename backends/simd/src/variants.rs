@@ -1,0 +1,207 @@
+//! The tables of kernels, one for each instruction set: the generic kernels, compiled with its features.
+
+use herald_api::{DType, Hardware, abi};
+use herald_layers::Kernels;
+use herald_layers::products::{Packing, Preparation, Products};
+use herald_layers::quant::iq4::{Iq4Nl, Iq4Xs};
+use herald_layers::quant::k_quants::{Q2K, Q3K, Q4K, Q5K, Q6K};
+use herald_layers::quant::legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
+
+use crate::floats::{Bf16, F16, F32};
+use crate::lanes::LANES;
+use crate::packed::Packed;
+
+/// A variant: an instruction set and the kernels for it.
+pub struct Variant {
+    /// Its name, as `HERALD_SIMD` takes it.
+    pub name: &'static str,
+    /// The `HERALD_CPU_*` features that it needs.
+    pub features: u64,
+    /// How it ranks beside scalar code, which scores 100.
+    pub score: u32,
+    /// Its kernels; only to be used on a CPU with the features.
+    pub kernels: &'static Kernels,
+}
+
+impl Variant {
+    /// Whether a machine has what it needs.
+    #[must_use]
+    pub fn runs_on(&self, hardware: &Hardware) -> bool {
+        hardware.has(self.features)
+    }
+}
+
+/// All variants, the best first.
+pub static VARIANTS: [Variant; 3] = [
+    Variant {
+        name: "avx512-vnni",
+        features: abi::HERALD_CPU_AVX512 | abi::HERALD_CPU_AVX512_VNNI | AVX2,
+        score: 500,
+        kernels: &avx512_vnni::KERNELS,
+    },
+    Variant {
+        name: "avx512",
+        features: abi::HERALD_CPU_AVX512 | AVX2,
+        score: 400,
+        kernels: &avx512::KERNELS,
+    },
+    Variant { name: "avx2", features: AVX2, score: 300, kernels: &avx2::KERNELS },
+];
+
+const AVX2: u64 = abi::HERALD_CPU_AVX2 | abi::HERALD_CPU_FMA | abi::HERALD_CPU_F16C;
+
+/// How products with quantised weights are done.
+macro_rules! quantised {
+    ($block:ident, $dtype:ident) => {
+        Products {
+            dtype: $dtype,
+            granule: LANES,
+            packing: Some(Packing {
+                bytes: crate::packed::packed_bytes::<Packed<$block>>,
+                pack: crate::packed::pack::<Packed<$block>>,
+            }),
+            preparation: Some(Preparation {
+                id: crate::activations::ID,
+                len: crate::activations::len,
+                prepare,
+                step: crate::activations::STEP,
+            }),
+            scratch_len: crate::products::scratch_len::<Packed<$block>>,
+            multiply: multiply::<Packed<$block>>,
+        }
+    };
+}
+
+/// How products with plain floats are done.
+macro_rules! plain {
+    ($float:ident, $dtype:ident) => {
+        Products {
+            dtype: $dtype,
+            granule: LANES,
+            packing: Some(Packing {
+                bytes: crate::floats::packed_bytes::<$float>,
+                pack: crate::floats::pack::<$float>,
+            }),
+            preparation: None,
+            scratch_len: |_, _| 0,
+            multiply: multiply_floats::<$float>,
+        }
+    };
+}
+
+/// Compiles a generic kernel with an instruction set's features, and gives it a safe face.
+macro_rules! kernel {
+    ($features:literal, $function:ident, $generic:expr, ($($argument:ident: $type:ty),*) -> $result:ty) => {
+        fn $function($($argument: $type),*) -> $result {
+            #[target_feature(enable = $features)]
+            fn compiled($($argument: $type),*) -> $result {
+                #[allow(unused_unsafe, reason = "some kernels are safe code that only wants the features")]
+                // SAFETY: this function is compiled with the features that the lanes need.
+                unsafe {
+                    $generic($($argument),*)
+                }
+            }
+            // SAFETY: the table is only handed out on CPUs that have the features.
+            unsafe { compiled($($argument),*) }
+        }
+    };
+}
+
+/// A module with the kernels for one instruction set.
+macro_rules! variant {
+    ($module:ident, $name:literal, $lanes:ty, $features:literal) => {
+        mod $module {
+            use herald_api::{Activation, RopeKind};
+            use herald_layers::kernels::{Gemm, Running, Tile};
+            use herald_layers::products::{Results, RowRun};
+            use herald_layers::quant::row_kernels;
+
+            use super::*;
+            use crate::floats::Float;
+            use crate::packed::Format;
+
+            type L = $lanes;
+
+            /// The table.
+            pub(super) static KERNELS: Kernels = Kernels {
+                name: $name,
+                rows: row_kernels,
+                products,
+                gemm,
+                dot,
+                add_scaled,
+                rms_norm,
+                rope,
+                gate,
+                activate,
+                attend,
+                narrow,
+            };
+
+            fn products(dtype: DType) -> Products {
+                match dtype {
+                    DType::F32 => plain!(F32, dtype),
+                    DType::F16 => plain!(F16, dtype),
+                    DType::Bf16 => plain!(Bf16, dtype),
+                    DType::Q4_0 => quantised!(Q4_0, dtype),
+                    DType::Q4_1 => quantised!(Q4_1, dtype),
+                    DType::Q5_0 => quantised!(Q5_0, dtype),
+                    DType::Q5_1 => quantised!(Q5_1, dtype),
+                    DType::Q8_0 => quantised!(Q8_0, dtype),
+                    DType::Q2K => quantised!(Q2K, dtype),
+                    DType::Q3K => quantised!(Q3K, dtype),
+                    DType::Q4K => quantised!(Q4K, dtype),
+                    DType::Q5K => quantised!(Q5K, dtype),
+                    DType::Q6K => quantised!(Q6K, dtype),
+                    DType::Iq4Nl => quantised!(Iq4Nl, dtype),
+                    DType::Iq4Xs => quantised!(Iq4Xs, dtype),
+                }
+            }
+
+            kernel!($features, gemm, crate::vectors::gemm::<L>, (call: &Gemm<'_>, out: &mut [f32]) -> ());
+            kernel!($features, dot, crate::vectors::dot::<L>, (a: &[f32], b: &[f32]) -> f32);
+            kernel!($features, add_scaled, crate::vectors::add_scaled::<L>, (y: &mut [f32], a: f32, x: &[f32]) -> ());
+            kernel!($features, rms_norm, crate::vectors::rms_norm::<L>, (x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) -> ());
+            kernel!($features, rope, crate::vectors::rope, (kind: RopeKind, head: &mut [f32], rotation: &[[f32; 2]]) -> ());
+            kernel!($features, gate, crate::vectors::gate::<L>, (kind: Activation, gate: &mut [f32], up: &[f32]) -> ());
+            kernel!($features, activate, crate::vectors::activate::<L>, (kind: Activation, x: &mut [f32]) -> ());
+            kernel!($features, narrow, crate::vectors::narrow::<L>, (x: &[f32], codes: &mut [i16]) -> f32);
+            kernel!($features, attend, crate::attend::attend::<L>, (tile: &Tile<'_>, running: &mut Running<'_>, scratch: &mut [f32]) -> ());
+            kernel!($features, prepare, crate::activations::prepare::<L>, (x: &[f32], prepared: &mut [f32]) -> ());
+
+            fn multiply<F: Format>(run: &RowRun<'_>, scratch: &mut [f32], out: &mut Results<'_>) {
+                #[target_feature(enable = $features)]
+                fn compiled<F: Format>(run: &RowRun<'_>, scratch: &mut [f32], out: &mut Results<'_>) {
+                    // SAFETY: this function is compiled with the features that the lanes need.
+                    unsafe { crate::products::multiply::<L, F>(run, scratch, out) }
+                }
+                // SAFETY: the table is only handed out on CPUs that have the features.
+                unsafe { compiled::<F>(run, scratch, out) }
+            }
+
+            fn multiply_floats<T: Float>(run: &RowRun<'_>, _: &mut [f32], out: &mut Results<'_>) {
+                #[target_feature(enable = $features)]
+                fn compiled<T: Float>(run: &RowRun<'_>, out: &mut Results<'_>) {
+                    // SAFETY: this function is compiled with the features that the lanes need.
+                    unsafe { crate::floats::multiply::<L, T>(run, out) }
+                }
+                // SAFETY: the table is only handed out on CPUs that have the features.
+                unsafe { compiled::<T>(run, out) }
+            }
+        }
+    };
+}
+
+variant!(avx2, "simd (avx2)", crate::lanes::avx2::Avx2, "avx2,fma,f16c");
+variant!(
+    avx512,
+    "simd (avx512)",
+    crate::lanes::avx512::Avx512<crate::lanes::avx512::MultiplyAdd>,
+    "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"
+);
+variant!(
+    avx512_vnni,
+    "simd (avx512-vnni)",
+    crate::lanes::avx512::Avx512<crate::lanes::avx512::Vnni>,
+    "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c"
+);

@@ -1,0 +1,276 @@
+//! Kernels over float32 vectors.
+
+use herald_api::{Activation, RopeKind};
+use herald_layers::kernels::Gemm;
+
+use crate::lanes::{LANES, Lanes};
+use crate::math::times_sigmoid;
+
+/// The first elements of a run of sixteen, or all.
+#[inline(always)]
+fn count(len: usize, at: usize) -> usize {
+    LANES.min(len - at)
+}
+
+/// Loads sixteen elements, or those that are left.
+///
+/// # Safety
+/// As for [`Lanes`]; `at` is within `x`.
+#[inline(always)]
+unsafe fn load<L: Lanes>(x: &[f32], at: usize) -> L::F {
+    // SAFETY: no more than are left are read.
+    unsafe {
+        let from = x.as_ptr().add(at);
+        if x.len() - at >= LANES { L::load(from) } else { L::load_first(from, x.len() - at) }
+    }
+}
+
+/// Stores sixteen elements, or as many as there is room for.
+///
+/// # Safety
+/// As for [`Lanes`]; `at` is within `to`.
+#[inline(always)]
+unsafe fn store<L: Lanes>(to: &mut [f32], at: usize, x: L::F) {
+    // SAFETY: no more than there is room for are written.
+    unsafe {
+        let left = to.len() - at;
+        let to = to.as_mut_ptr().add(at);
+        if left >= LANES { L::store(to, x) } else { L::store_first(to, x, left) }
+    }
+}
+
+/// `sum(a * b)`, in two vectors of partial sums.
+///
+/// # Safety
+/// As for [`Lanes`].
+#[inline(always)]
+pub(crate) unsafe fn dot<L: Lanes>(a: &[f32], b: &[f32]) -> f32 {
+    let len = a.len().min(b.len());
+    let (a, b) = (&a[..len], &b[..len]);
+    // SAFETY: the caller vouches; places are within both.
+    unsafe {
+        let mut sums = [L::zero(); 2];
+        for at in (0..len).step_by(2 * LANES) {
+            sums[0] = L::fma(load::<L>(a, at), load::<L>(b, at), sums[0]);
+            if at + LANES < len {
+                sums[1] = L::fma(load::<L>(a, at + LANES), load::<L>(b, at + LANES), sums[1]);
+            }
+        }
+        L::sum(L::add(sums[0], sums[1]))
+    }
+}
+
+/// `y += a * x`.
+///
+/// # Safety
+/// As for [`Lanes`].
+#[inline(always)]
+pub(crate) unsafe fn add_scaled<L: Lanes>(y: &mut [f32], a: f32, x: &[f32]) {
+    let len = y.len().min(x.len());
+    let (y, x) = (&mut y[..len], &x[..len]);
+    // SAFETY: the caller vouches; places are within both.
+    unsafe {
+        let a = L::splat(a);
+        for at in (0..len).step_by(LANES) {
+            let sum = L::fma(a, load::<L>(x, at), load::<L>(y, at));
+            store::<L>(y, at, sum);
+        }
+    }
+}
+
+/// RMSNorm (arXiv 1910.07467).
+///
+/// # Safety
+/// As for [`Lanes`].
+#[inline(always)]
+pub(crate) unsafe fn rms_norm<L: Lanes>(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    let len = x.len().min(weight.len()).min(out.len());
+    // SAFETY: the caller vouches; places are within all three.
+    unsafe {
+        let mean = dot::<L>(x, x) / x.len() as f32;
+        let scale = L::splat(1.0 / (mean + eps).sqrt());
+        for at in (0..len).step_by(LANES) {
+            let normed = L::mul(L::mul(load::<L>(&x[..len], at), scale), load::<L>(&weight[..len], at));
+            store::<L>(&mut out[..len], at, normed);
+        }
+    }
+}
+
+/// RoPE (arXiv 2104.09864): plain loops, which the compiler makes vectors of.
+#[inline(always)]
+pub(crate) fn rope(kind: RopeKind, head: &mut [f32], rotation: &[[f32; 2]]) {
+    let turn = |a: &mut f32, b: &mut f32, [cos, sin]: [f32; 2]| {
+        (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
+    };
+    match kind {
+        RopeKind::Neighbours => {
+            for ([a, b], rotation) in head.as_chunks_mut::<2>().0.iter_mut().zip(rotation) {
+                turn(a, b, *rotation);
+            }
+        }
+        RopeKind::Halves => {
+            let (low, high) = head.split_at_mut(rotation.len());
+            for ((a, b), rotation) in low.iter_mut().zip(high).zip(rotation) {
+                turn(a, b, *rotation);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// An activation of sixteen numbers.
+///
+/// # Safety
+/// As for [`Lanes`].
+#[inline(always)]
+unsafe fn activation<L: Lanes>(kind: Activation, x: L::F) -> L::F {
+    /// `2 sqrt(2 / pi)`.
+    const TWICE: f32 = 1.595_769_2;
+    // SAFETY: the caller vouches.
+    unsafe {
+        match kind {
+            Activation::GeluTanh => {
+                let cube = L::mul(L::mul(x, x), x);
+                let inner = L::mul(L::splat(TWICE), L::fma(L::splat(0.044_715), cube, x));
+                times_sigmoid::<L>(x, inner)
+            }
+            _ => times_sigmoid::<L>(x, x),
+        }
+    }
+}
+
+/// `gate = activation(gate) * up`.
+///
+/// # Safety
+/// As for [`Lanes`].
+#[inline(always)]
+pub(crate) unsafe fn gate<L: Lanes>(kind: Activation, gate: &mut [f32], up: &[f32]) {
+    let len = gate.len().min(up.len());
+    let (gate, up) = (&mut gate[..len], &up[..len]);
+    // SAFETY: the caller vouches; places are within both.
+    unsafe {
+        for at in (0..len).step_by(LANES) {
+            let product = L::mul(activation::<L>(kind, load::<L>(gate, at)), load::<L>(up, at));
+            store::<L>(gate, at, product);
+        }
+    }
+}
+
+/// `x = activation(x)`.
+///
+/// # Safety
+/// As for [`Lanes`].
+#[inline(always)]
+pub(crate) unsafe fn activate<L: Lanes>(kind: Activation, x: &mut [f32]) {
+    // SAFETY: the caller vouches; places are within the slice.
+    unsafe {
+        for at in (0..x.len()).step_by(LANES) {
+            let active = activation::<L>(kind, load::<L>(x, at));
+            store::<L>(x, at, active);
+        }
+    }
+}
+
+/// `x` as `scale * codes`; see [`herald_layers::Kernels::narrow`].
+///
+/// # Safety
+/// As for [`Lanes`].
+#[inline(always)]
+pub(crate) unsafe fn narrow<L: Lanes>(x: &[f32], codes: &mut [i16]) -> f32 {
+    const MOST: f32 = i16::MAX as f32;
+    let len = x.len().min(codes.len());
+    let (x, codes) = (&x[..len], &mut codes[..len]);
+    // SAFETY: the caller vouches; places are within both.
+    unsafe {
+        let (mut max, mut odd) = (L::zero(), L::zero());
+        for at in (0..len).step_by(LANES) {
+            let x = load::<L>(x, at);
+            max = L::max(L::abs(x), max);
+            // Not a number as soon as one is not.
+            odd = L::add(L::sub(x, x), odd);
+        }
+        let max = L::max_lane(max);
+        if L::sum(odd) != 0.0 && x.iter().any(|x| x.is_nan()) {
+            // What is wrong upstream must show downstream.
+            codes.fill(1);
+            return f32::NAN;
+        }
+        let scale = max / MOST;
+        // The reciprocal of a scale below the least normal number would overflow: so small a row is zeros.
+        let inverse = L::splat(if scale < f32::MIN_POSITIVE { 0.0 } else { MOST / max });
+        for at in (0..len).step_by(LANES) {
+            let code = L::mul(load::<L>(x, at), inverse);
+            let mut last = [0; LANES];
+            let n = count(len, at);
+            let to = if n == LANES { codes.as_mut_ptr().add(at) } else { last.as_mut_ptr() };
+            L::store_i16(to, code);
+            if n < LANES {
+                codes[at..].copy_from_slice(&last[..n]);
+            }
+        }
+        scale
+    }
+}
+
+/// Products of float32 matrices: tiles of `N` tokens and rows, each in a vector of partial sums.
+///
+/// # Safety
+/// As for [`Lanes`].
+#[inline(always)]
+pub(crate) unsafe fn gemm<L: Lanes>(call: &Gemm<'_>, out: &mut [f32]) {
+    let Gemm { n_tokens, rows, columns, .. } = *call;
+    assert!(
+        call.x.len() >= n_tokens * columns
+            && call.panel.len() >= rows * columns
+            && out.len() >= n_tokens * rows,
+        "a product of {n_tokens} tokens with {rows} rows of {columns} has slices too short"
+    );
+    let edge = if L::TOKENS >= 12 { 4 } else { 2 };
+    for token in (0..n_tokens).step_by(edge) {
+        for row in (0..rows).step_by(edge) {
+            // SAFETY: the caller vouches; the lengths are checked above.
+            unsafe {
+                match (edge, n_tokens - token >= edge && rows - row >= edge) {
+                    (4, true) => gemm_tile::<L, 4>(call, token, row, out),
+                    (_, true) => gemm_tile::<L, 2>(call, token, row, out),
+                    _ => {
+                        for token in token..n_tokens.min(token + edge) {
+                            for row in row..rows.min(row + edge) {
+                                gemm_tile::<L, 1>(call, token, row, out);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `N` tokens with `N` rows.
+///
+/// # Safety
+/// As for [`Lanes`].
+#[inline(always)]
+unsafe fn gemm_tile<L: Lanes, const N: usize>(call: &Gemm<'_>, token: usize, row: usize, out: &mut [f32]) {
+    let columns = call.columns;
+    let x: [&[f32]; N] = std::array::from_fn(|index| &call.x[(token + index) * columns..][..columns]);
+    let panel: [&[f32]; N] = std::array::from_fn(|index| &call.panel[(row + index) * columns..][..columns]);
+    // SAFETY: the caller vouches; places are within all the slices.
+    unsafe {
+        let mut sums = [[L::zero(); N]; N];
+        for at in (0..columns).step_by(LANES) {
+            let panel: [L::F; N] = std::array::from_fn(|index| load::<L>(panel[index], at));
+            for (x, sums) in x.iter().zip(&mut sums) {
+                let x = load::<L>(x, at);
+                for (sum, panel) in sums.iter_mut().zip(&panel) {
+                    *sum = L::fma(x, *panel, *sum);
+                }
+            }
+        }
+        for (index, sums) in sums.iter().enumerate() {
+            for (offset, sum) in sums.iter().enumerate() {
+                out[(token + index) * call.rows + row + offset] = L::sum(*sum);
+            }
+        }
+    }
+}

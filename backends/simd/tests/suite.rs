@@ -1,0 +1,32 @@
+//! The suite that every backend runs, over each variant that this CPU has.
+
+use herald_api::Hardware;
+use herald_api::import::Plugin;
+use herald_simd::VARIANTS;
+
+fn plugin() -> Plugin {
+    // SAFETY: it is this crate's own entry, linked into the test.
+    let plugin = unsafe { Plugin::load(herald_simd::herald_plugin_v1, Box::new(()), |_, _| {}) };
+    plugin.expect("the plugin loads")
+}
+
+#[test]
+fn kernels() {
+    let hardware = Hardware::detect(1, 0);
+    for variant in VARIANTS.iter().filter(|variant| variant.runs_on(&hardware)) {
+        println!("{}", variant.name);
+        herald_layers::suite::kernels(variant.kernels);
+    }
+}
+
+#[test]
+fn layers() {
+    let hardware = Hardware::detect(1, 0);
+    let Some(variant) = VARIANTS.iter().find(|variant| variant.runs_on(&hardware)) else { return };
+    herald_layers::suite::layers(&plugin(), variant.kernels);
+}
+
+#[test]
+fn tiers() {
+    herald_layers::suite::tiers(&plugin());
+}
