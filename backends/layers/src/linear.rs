@@ -7,7 +7,7 @@ use crate::products::{Products, RowRun};
 use crate::quant::RowKernels;
 use crate::shared::Shared;
 
-/// Elements that tokens' prepared activations are aligned to: a cache line.
+/// Elements that workers' shares of scratch memory are aligned to: a cache line.
 const ALIGN: usize = 16;
 
 /// Tokens from which on a batch's activations are prepared by all workers.
@@ -76,7 +76,7 @@ impl<'w> Linear<'w> {
     /// what the backend's products work in.
     pub(crate) fn scratch_len(&self, max_tokens: usize) -> usize {
         let work = (self.products.scratch_len)(self.columns, max_tokens).next_multiple_of(ALIGN);
-        self.prepared_len() * max_tokens + work + ALIGN
+        (self.prepared_len() * max_tokens).next_multiple_of(ALIGN) + work + ALIGN
     }
 
     /// Float32 elements of a token's prepared activations; 0 where they are taken as they are.
@@ -188,22 +188,22 @@ fn multiply_alike(
 ) {
     let Some((model, _)) = jobs.iter().flatten().next() else { return };
     let (columns, prepared_len) = (model.columns, model.prepared_len());
-    let (prepared, work) = scratch.split_at_mut(prepared_len * n_tokens);
+    let (prepared, work) = scratch.split_at_mut((prepared_len * n_tokens).next_multiple_of(ALIGN));
     let x: &[f32] = match model.products.preparation {
         None => x,
         Some(form) => {
             let whole = Shared::new(&mut *prepared);
-            let prepare = |tokens: std::ops::Range<usize>, _: usize| {
-                for token in tokens {
-                    // SAFETY: each token is one worker's.
-                    let prepared = unsafe { whole.part(token * prepared_len..(token + 1) * prepared_len) };
-                    (form.prepare)(&x[token * columns..(token + 1) * columns], prepared);
-                }
+            let prepare = |tiles: std::ops::Range<usize>, _: usize| {
+                let (first, end) = (tiles.start * form.most, n_tokens.min(tiles.end * form.most));
+                // SAFETY: each tile of tokens is one worker's.
+                let prepared = unsafe { whole.part(first * prepared_len..end * prepared_len) };
+                form.prepare_all(&x[first * columns..end * columns], columns, prepared);
             };
+            let tiles = n_tokens.div_ceil(form.most);
             if n_tokens < SHARE_FROM {
-                prepare(0..n_tokens, 0)
+                prepare(0..tiles, 0)
             } else {
-                parallel.run(n_tokens, &prepare)
+                parallel.run(tiles, &prepare)
             }
             prepared
         }

@@ -42,10 +42,15 @@ pub struct Packing {
 pub struct Preparation {
     /// Which preparation it is: types with the same number share their prepared activations.
     pub id: u32,
-    /// Float32 elements of a prepared token: a multiple of 16.
+    /// Float32 elements that a prepared token takes.
     pub len: fn(columns: usize) -> usize,
-    /// Prepares the activations of one token.
-    pub prepare: fn(x: &[f32], prepared: &mut [f32]),
+    /// Tokens that are prepared together where so many are left: at least one, at most as many, never more than
+    /// [`Preparation::most`]. A batch is cut into such tiles from its first token on.
+    pub tile: fn(left: usize) -> usize,
+    /// The tokens of the largest tile, which is what all tiles are while there are as many left.
+    pub most: usize,
+    /// Prepares the activations `[n, columns]` of a tile of `n` tokens.
+    pub prepare: fn(x: &[f32], columns: usize, prepared: &mut [f32]),
     /// The most that an activation is rounded by, as a share of the token's largest; tests bound errors with it.
     pub step: f32,
 }
@@ -63,7 +68,8 @@ pub struct RowRun<'a> {
     pub columns: usize,
     /// Tokens.
     pub n_tokens: usize,
-    /// Activations `[n_tokens, columns]`; prepared, where the backend prepares them: `[n_tokens, len(columns)]`.
+    /// Activations `[n_tokens, columns]`; prepared, where the backend prepares them: tile after tile, `len(columns)` for each
+    /// token.
     pub x: &'a [f32],
     /// A bias for each row, where there is one.
     pub bias: Option<&'a [f32]>,
@@ -77,6 +83,25 @@ pub struct Results<'a> {
     n_tokens: usize,
     n_rows: usize,
     borrowed: PhantomData<&'a mut [f32]>,
+}
+
+impl Preparation {
+    /// Prepares the activations `x` `[n_tokens, columns]` of some of a batch's tokens: all its tokens, or a run of them that
+    /// begins at a multiple of [`Preparation::most`] and ends at one or with the batch.
+    pub fn prepare_all(&self, x: &[f32], columns: usize, prepared: &mut [f32]) {
+        let len = (self.len)(columns);
+        let n_tokens = x.len() / columns;
+        let mut first = 0;
+        while first < n_tokens {
+            let end = first + (self.tile)(n_tokens - first);
+            (self.prepare)(
+                &x[first * columns..end * columns],
+                columns,
+                &mut prepared[first * len..end * len],
+            );
+            first = end;
+        }
+    }
 }
 
 impl<'a> Results<'a> {

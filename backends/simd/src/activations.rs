@@ -1,16 +1,19 @@
-//! A token's activations as the products with quantised weights take them: int16 with one scale.
+//! Activations as the products with quantised weights take them: int16 with one scale for each token.
 //!
 //! Sixteen bits lose so little (less than a 65,000th of the token's largest activation) that results are as good as
-//! float32's, in one form for every shape of product. A prepared token is, for `n` columns,
+//! float32's, in one form for every shape of product. Tokens are prepared in tiles of `N`, side by side:
 //!
 //! ```text
-//! int16 codes [n], in the packed order of pairs · float32 sums of the codes of each 16 columns [n / 16] · scale · power
+//! for each group of 32 columns:   codes [16 pairs, N, 2 int16] · float32 sums of the codes: of the group [N], and of its
+//!                                 first and second half [2, N]
+//! at the end:                     scales [N] · powers [N]
 //! ```
 //!
 //! where an activation is about `code * scale * power`. The power is 1, but for tokens so small that a scale alone would
 //! not be a normal number.
 
 use crate::lanes::{LANES, Lanes};
+use crate::packed::{GROUP, PAIRS};
 
 /// The largest code.
 const MOST: f32 = i16::MAX as f32;
@@ -21,6 +24,9 @@ pub(crate) const ID: u32 = 1;
 /// Half a step of the codes, and what the quotient may be off before it is rounded.
 pub(crate) const STEP: f32 = 0.51 / MOST;
 
+/// Elements of a group for each token.
+pub(crate) const GROUP_LEN: usize = PAIRS + 3;
+
 /// Tokens whose largest activation is smaller have it multiplied by a power.
 const SMALL: f32 = f32::from_bits((127 - 60) << 23);
 
@@ -28,71 +34,79 @@ const SMALL: f32 = f32::from_bits((127 - 60) << 23);
 const POWER: f32 = f32::from_bits((127 + 96) << 23);
 const INVERSE_POWER: f32 = f32::from_bits((127 - 96) << 23);
 
-/// Float32 elements of a prepared token.
+/// Float32 elements that a prepared token takes.
 pub(crate) fn len(columns: usize) -> usize {
-    (columns / 2 + columns / LANES + 2).next_multiple_of(LANES)
+    columns / GROUP * GROUP_LEN + 2
 }
 
-/// A prepared token.
-#[derive(Clone, Copy)]
-pub(crate) struct Token {
-    /// Pairs of codes.
-    pub(crate) codes: *const i32,
-    /// The sum of each 16 codes.
-    pub(crate) sums: *const f32,
-    /// The scale, and the power after it.
-    pub(crate) scale: [f32; 2],
-}
-
-impl Token {
-    /// The token at the beginning of `prepared`.
-    pub(crate) fn new(prepared: &[f32], columns: usize) -> Self {
-        let sums = &prepared[columns / 2..columns / 2 + columns / LANES + 2];
-        let scale = [sums[columns / LANES], sums[columns / LANES + 1]];
-        Self { codes: prepared.as_ptr().cast(), sums: sums.as_ptr(), scale }
+/// Tokens of the next tile.
+pub(crate) fn tile<L: Lanes>(left: usize) -> usize {
+    match left {
+        12.. if L::TOKENS >= 12 => 12,
+        8.. if L::TOKENS >= 8 => 8,
+        4.. => 4,
+        2.. => 2,
+        left => left,
     }
 }
 
-/// Prepares a token; `x` is a whole number of sixteens.
+/// Prepares a tile; rows of `x` are whole groups.
 ///
 /// # Safety
 /// As for [`Lanes`].
 #[inline(always)]
-pub(crate) unsafe fn prepare<L: Lanes>(x: &[f32], prepared: &mut [f32]) {
-    let columns = x.len();
-    assert!(columns.is_multiple_of(LANES) && prepared.len() >= len(columns), "room for a prepared token");
-    let (codes, sums) = prepared.split_at_mut(columns / 2);
-    let (sums, scale) = sums.split_at_mut(columns / LANES);
-    let x = x.as_ptr();
-    // SAFETY: every pointer stays within the slices, whose lengths are checked above; the caller vouches for the
-    // instruction set.
+pub(crate) unsafe fn prepare<L: Lanes>(x: &[f32], columns: usize, prepared: &mut [f32]) {
+    let n = x.len() / columns;
+    assert!(
+        columns.is_multiple_of(GROUP) && x.len() == n * columns && prepared.len() >= n * len(columns),
+        "room for a prepared tile"
+    );
+    let (groups, scales) = prepared.split_at_mut(columns / GROUP * GROUP_LEN * n);
+    for (token, x) in x.chunks_exact(columns).enumerate() {
+        // SAFETY: the caller vouches for the instruction set.
+        let (scale, power) = unsafe { prepare_token::<L>(x, n, token, groups) };
+        scales[token] = scale;
+        scales[n + token] = power;
+    }
+}
+
+/// Prepares one token of a tile of `n`; returns its scale and power.
+///
+/// # Safety
+/// As for [`Lanes`].
+#[inline(always)]
+unsafe fn prepare_token<L: Lanes>(x: &[f32], n: usize, token: usize, groups: &mut [f32]) -> (f32, f32) {
+    // SAFETY: places are within the token, whose columns are whole groups; the caller vouches for the instruction set.
     unsafe {
         let (mut max, mut odd) = (L::zero(), L::zero());
-        for at in (0..columns).step_by(LANES) {
-            let x = L::load(x.add(at));
+        for at in (0..x.len()).step_by(LANES) {
+            let x = L::load(x.as_ptr().add(at));
             max = L::max(L::abs(x), max);
             // Zero as long as all are finite.
             odd = L::fma(x, L::zero(), odd);
         }
         let max = L::max_lane(max);
-        if L::sum(odd) != 0.0 {
-            // What is wrong upstream must show downstream.
-            codes.fill(0.0);
-            sums.fill(0.0);
-            scale[..2].copy_from_slice(&[f32::NAN, 1.0]);
-            return;
-        }
+        // What is wrong upstream must show downstream.
+        let finite = L::sum(odd) == 0.0;
         let (power, inverse_power) = if max < SMALL { (POWER, INVERSE_POWER) } else { (1.0, 1.0) };
         let max = max * power;
-        let inverse = if max > f32::MIN_POSITIVE { MOST / max } else { 0.0 };
+        let inverse = if finite && max > f32::MIN_POSITIVE { MOST / max } else { 0.0 };
         let (power, inverse) = (L::splat(power), L::splat(inverse));
-        let codes: *mut i16 = codes.as_mut_ptr().cast();
-        for (group, sum) in sums.iter_mut().enumerate() {
-            let at = group * LANES;
-            let code = L::round(L::mul(L::mul(L::load(x.add(at)), power), inverse));
-            L::store_i16_swapped(codes.add(at), code);
-            *sum = L::sum(code);
+        for (x, group) in x.chunks_exact(GROUP).zip(groups.chunks_exact_mut(GROUP_LEN * n)) {
+            let mut codes = [0_u32; PAIRS];
+            let mut sums = [0.0; 2];
+            for half in 0..2 {
+                let x = L::load(x.as_ptr().add(half * LANES));
+                let code = L::round(L::mul(L::mul(x, power), inverse));
+                L::store_i16_swapped(codes.as_mut_ptr().cast::<i16>().add(half * LANES), code);
+                sums[half] = L::sum(code);
+            }
+            for (codes, pair) in codes.iter().zip(group.chunks_exact_mut(n)) {
+                pair[token] = f32::from_bits(*codes);
+            }
+            let to = PAIRS * n + token;
+            (group[to], group[to + n], group[to + 2 * n]) = (sums[0] + sums[1], sums[0], sums[1]);
         }
-        scale[..2].copy_from_slice(&[max / MOST, inverse_power]);
+        (if finite { max / MOST } else { f32::NAN }, inverse_power)
     }
 }

@@ -7,7 +7,7 @@
 
 use herald_layers::products::{Results, RowRun};
 
-use crate::activations::{self, Token};
+use crate::activations;
 use crate::lanes::{LANES, Lanes};
 use crate::packed::{Format, GROUP, PAIRS, Scales};
 
@@ -57,28 +57,27 @@ pub(crate) unsafe fn multiply<L: Lanes, F: Format>(
         run.n_rows,
         run.columns
     );
-    let token = |index: usize| Token::new(&run.x[index * token_len..(index + 1) * token_len], run.columns);
-    let mut job = Job { run, out };
+    let job = Job { run, blocks, columns: run.columns / GROUP };
     if run.n_tokens <= DIRECT {
         for granule in 0..granules {
             let rows = run.rows[granule * granule_bytes..].as_ptr();
             let mut first = 0;
             while first < run.n_tokens {
-                // SAFETY: the granule's bytes are there, and the tokens; the caller vouches for the instruction set.
+                let x = &run.x[first * token_len..];
+                // SAFETY: the granule's bytes are there, and the tile; the caller vouches for the instruction set.
                 first += unsafe {
-                    match run.n_tokens - first {
-                        8.. => job.direct::<L, F, 8>(rows, blocks, granule, first, &token),
-                        4.. => job.direct::<L, F, 4>(rows, blocks, granule, first, &token),
-                        2.. => job.direct::<L, F, 2>(rows, blocks, granule, first, &token),
-                        _ => job.direct::<L, F, 1>(rows, blocks, granule, first, &token),
+                    match activations::tile::<L>(run.n_tokens - first) {
+                        8 => job.direct::<L, F, 8>(rows, x, out, granule, first),
+                        4 => job.direct::<L, F, 4>(rows, x, out, granule, first),
+                        2 => job.direct::<L, F, 2>(rows, x, out, granule, first),
+                        _ => job.direct::<L, F, 1>(rows, x, out, granule, first),
                     }
                 };
             }
         }
         return;
     }
-    let groups = run.columns / GROUP;
-    let panel_len = groups * panel_group::<F>();
+    let panel_len = job.columns * panel_group::<F>();
     let panels = &mut scratch[..PANELS * panel_len];
     for begin in (0..granules).step_by(PANELS) {
         let end = granules.min(begin + PANELS);
@@ -89,142 +88,147 @@ pub(crate) unsafe fn multiply<L: Lanes, F: Format>(
         }
         let mut first = 0;
         while first < run.n_tokens {
-            let left = run.n_tokens - first;
-            let mut done = 0;
+            let tile = activations::tile::<L>(run.n_tokens - first);
+            let x = &run.x[first * token_len..];
             for (granule, panel) in (begin..end).zip(panels.chunks_exact(panel_len)) {
-                // SAFETY: the panels are unpacked, and the tokens are there; the caller vouches for the instruction set.
-                done = unsafe {
-                    match left {
-                        12.. if L::TOKENS >= 12 => {
-                            job.panel::<L, F, 12>(panel, groups, granule, first, &token)
-                        }
-                        8.. if L::TOKENS >= 8 => job.panel::<L, F, 8>(panel, groups, granule, first, &token),
-                        4.. => job.panel::<L, F, 4>(panel, groups, granule, first, &token),
-                        2.. => job.panel::<L, F, 2>(panel, groups, granule, first, &token),
-                        _ => job.panel::<L, F, 1>(panel, groups, granule, first, &token),
+                // SAFETY: the panels are unpacked, and the tile is there; the caller vouches for the instruction set.
+                unsafe {
+                    match tile {
+                        12 => job.panel::<L, F, 12>(panel, x, out, granule, first),
+                        8 => job.panel::<L, F, 8>(panel, x, out, granule, first),
+                        4 => job.panel::<L, F, 4>(panel, x, out, granule, first),
+                        2 => job.panel::<L, F, 2>(panel, x, out, granule, first),
+                        _ => job.panel::<L, F, 1>(panel, x, out, granule, first),
                     }
                 };
             }
-            first += done;
+            first += tile;
         }
     }
 }
 
 /// A product under way.
-struct Job<'j, 'a, 'o> {
+struct Job<'j, 'a> {
     run: &'j RowRun<'a>,
-    out: &'j mut Results<'o>,
+    /// Blocks of a row.
+    blocks: usize,
+    /// Groups of a row.
+    columns: usize,
 }
 
-impl Job<'_, '_, '_> {
-    /// A granule, as it is packed, with `N` tokens from `first` on. Returns `N`.
+impl Job<'_, '_> {
+    /// A granule, as it is packed, with a tile of `N` tokens. Returns `N`.
     ///
     /// # Safety
-    /// As for [`Lanes`]; `rows` points to the granule, of so many blocks.
+    /// As for [`Lanes`]; `rows` points to the granule.
     #[inline(always)]
     unsafe fn direct<L: Lanes, F: Format, const N: usize>(
-        &mut self,
+        &self,
         rows: *const u8,
-        blocks: usize,
+        x: &[f32],
+        out: &mut Results<'_>,
         granule: usize,
         first: usize,
-        token: &impl Fn(usize) -> Token,
     ) -> usize {
-        let tokens: [Token; N] = std::array::from_fn(|index| token(first + index));
-        // SAFETY: blocks and groups stay within the granule, and tokens have as many columns; the caller vouches.
+        assert!(x.len() >= N * activations::len(self.run.columns));
+        // SAFETY: blocks and groups stay within the granule and the tile, whose length is checked; the caller vouches.
         unsafe {
             let mut acc = [L::zero(); N];
-            for block in 0..blocks {
+            let mut x_at = x.as_ptr();
+            for block in 0..self.blocks {
                 let block_at = rows.add(block * F::BLOCK_BYTES);
                 for group in 0..F::GROUPS {
                     let at = F::group_at(block_at, group);
-                    let column = block * F::GROUPS + group;
                     let scales = F::scales::<L>(block_at, at);
                     let mut sums = [[L::splat_i(0); N]; 2];
                     for q in 0..4 {
                         let quad = F::quad::<L>(at, q);
-                        let pairs = [2 * q, 2 * q + 1, 8 + 2 * q, 9 + 2 * q];
-                        for index in 0..4 {
-                            for (sum, token) in sums[index / 2].iter_mut().zip(&tokens) {
-                                let x = L::splat_from(token.codes.add(column * PAIRS + pairs[index]));
-                                *sum = L::dot_add(*sum, quad[index], x);
-                            }
+                        for (index, pair) in [2 * q, 2 * q + 1, 8 + 2 * q, 9 + 2 * q].into_iter().enumerate()
+                        {
+                            add_pair::<L, N>(&mut sums[index / 2], quad[index], x_at.add(pair * N));
                         }
                     }
                     if F::OFFSET != 0 {
                         for half in 0..2 {
-                            for (sum, token) in sums[half].iter_mut().zip(&tokens) {
-                                let offset = -F::OFFSET * (*token.sums.add(2 * column + half) as i32);
-                                *sum = L::add_i(*sum, L::splat_i(offset));
+                            for (token, sum) in sums[half].iter_mut().enumerate() {
+                                let x_sum = *x_at.add((PAIRS + 1 + half) * N + token) as i32;
+                                *sum = L::add_i(*sum, L::splat_i(-F::OFFSET * x_sum));
                             }
                         }
                     }
-                    add_group::<L, F, N>(&mut acc, &sums, &scales, &tokens, column);
+                    if !F::HALVES {
+                        for token in 0..N {
+                            sums[0][token] = L::add_i(sums[0][token], sums[1][token]);
+                        }
+                    }
+                    add_group::<L, F, N>(&mut acc, &sums, &scales, x_at.add(PAIRS * N));
+                    x_at = x_at.add(activations::GROUP_LEN * N);
                 }
             }
-            self.store::<L, N>(&acc, &tokens, granule, first);
+            self.store::<L, N>(&acc, x_at, out, granule, first);
         }
         N
     }
 
-    /// A granule's panel with `N` tokens from `first` on. Returns `N`.
+    /// A granule's panel with a tile of `N` tokens.
     ///
     /// # Safety
-    /// As for [`Lanes`]; the panel is of so many groups.
+    /// As for [`Lanes`].
     #[inline(always)]
     unsafe fn panel<L: Lanes, F: Format, const N: usize>(
-        &mut self,
+        &self,
         panel: &[f32],
-        groups: usize,
+        x: &[f32],
+        out: &mut Results<'_>,
         granule: usize,
         first: usize,
-        token: &impl Fn(usize) -> Token,
-    ) -> usize {
-        let tokens: [Token; N] = std::array::from_fn(|index| token(first + index));
-        // SAFETY: groups stay within the panel, and tokens have as many columns; the caller vouches.
+    ) {
+        assert!(x.len() >= N * activations::len(self.run.columns));
+        assert!(panel.len() >= self.columns * panel_group::<F>());
+        // SAFETY: groups stay within the panel and the tile, whose lengths are checked; the caller vouches.
         unsafe {
             let mut acc = [L::zero(); N];
-            let mut at = panel.as_ptr();
-            for column in 0..groups {
+            let (mut at, mut x_at) = (panel.as_ptr(), x.as_ptr());
+            for _ in 0..self.columns {
                 let mut sums = [[L::splat_i(0); N]; 2];
-                for half in 0..2 {
-                    let to = if F::HALVES { half } else { 0 };
-                    for pair in half * PAIRS / 2..(half + 1) * PAIRS / 2 {
-                        let codes = L::load_i(at.add(pair * LANES).cast());
-                        for (sum, token) in sums[to].iter_mut().zip(&tokens) {
-                            let x = L::splat_from(token.codes.add(column * PAIRS + pair));
-                            *sum = L::dot_add(*sum, codes, x);
-                        }
-                    }
+                for pair in 0..PAIRS / 2 {
+                    let codes = L::load_i(at.add(pair * LANES).cast());
+                    add_pair::<L, N>(&mut sums[0], codes, x_at.add(pair * N));
+                }
+                let second = if F::HALVES { 1 } else { 0 };
+                for pair in PAIRS / 2..PAIRS {
+                    let codes = L::load_i(at.add(pair * LANES).cast());
+                    add_pair::<L, N>(&mut sums[second], codes, x_at.add(pair * N));
                 }
                 let scales = unpacked_scales::<L, F>(at.add(PAIRS * LANES));
-                add_group::<L, F, N>(&mut acc, &sums, &scales, &tokens, column);
+                add_group::<L, F, N>(&mut acc, &sums, &scales, x_at.add(PAIRS * N));
                 at = at.add(panel_group::<F>());
+                x_at = x_at.add(activations::GROUP_LEN * N);
             }
-            self.store::<L, N>(&acc, &tokens, granule, first);
+            self.store::<L, N>(&acc, x_at, out, granule, first);
         }
-        N
     }
 
     /// Scales the sums and stores them.
     ///
     /// # Safety
-    /// As for [`Lanes`].
+    /// As for [`Lanes`]; `scales` points to the tile's scales and powers.
     #[inline(always)]
     unsafe fn store<L: Lanes, const N: usize>(
-        &mut self,
+        &self,
         acc: &[L::F; N],
-        tokens: &[Token; N],
+        scales: *const f32,
+        out: &mut Results<'_>,
         granule: usize,
         first: usize,
     ) {
         let rows = granule * LANES..self.run.n_rows.min((granule + 1) * LANES);
-        for (index, (acc, token)) in acc.iter().zip(tokens).enumerate() {
-            let out = &mut self.out.token(first + index)[rows.clone()];
+        for (token, acc) in acc.iter().enumerate() {
+            let out = &mut out.token(first + token)[rows.clone()];
             // SAFETY: only as many lanes as there are rows are read and stored; the caller vouches for the rest.
             unsafe {
-                let [scale, power] = token.scale;
-                let mut result = L::mul(L::mul(*acc, L::splat(scale)), L::splat(power));
+                let (scale, power) = (L::splat(*scales.add(token)), L::splat(*scales.add(N + token)));
+                let mut result = L::mul(L::mul(*acc, scale), power);
                 if let Some(bias) = self.run.bias {
                     result = L::add(result, L::load_first(bias[rows.clone()].as_ptr(), rows.len()));
                 }
@@ -234,34 +238,37 @@ impl Job<'_, '_, '_> {
     }
 }
 
+/// Adds the products of a pair of sixteen rows' columns with each token's.
+///
+/// # Safety
+/// As for [`Lanes`]; `x` points to the tokens' pairs.
+#[inline(always)]
+unsafe fn add_pair<L: Lanes, const N: usize>(sums: &mut [L::I; N], codes: L::I, x: *const f32) {
+    for (token, sum) in sums.iter_mut().enumerate() {
+        // SAFETY: the caller vouches.
+        *sum = unsafe { L::dot_add(*sum, codes, L::splat_from(x.add(token).cast())) };
+    }
+}
+
 /// Adds a group's integer sums, scaled, and its minima.
 ///
 /// # Safety
-/// As for [`Lanes`]; the tokens have such a group.
+/// As for [`Lanes`]; `x_sums` points to the sums of the tokens' codes.
 #[inline(always)]
 unsafe fn add_group<L: Lanes, F: Format, const N: usize>(
     acc: &mut [L::F; N],
     sums: &[[L::I; N]; 2],
     scales: &Scales<L>,
-    tokens: &[Token; N],
-    column: usize,
+    x_sums: *const f32,
 ) {
     // SAFETY: the caller vouches.
     unsafe {
-        for index in 0..N {
-            let x = tokens[index].sums.add(2 * column);
-            if F::HALVES {
-                for half in 0..2 {
-                    acc[index] = L::fma(L::to_float(sums[half][index]), scales.scale[half], acc[index]);
-                    if F::MINS {
-                        acc[index] = L::fma(L::splat(*x.add(half)), scales.min[half], acc[index]);
-                    }
-                }
-            } else {
-                let sum = L::add_i(sums[0][index], sums[1][index]);
-                acc[index] = L::fma(L::to_float(sum), scales.scale[0], acc[index]);
+        for (token, acc) in acc.iter_mut().enumerate() {
+            for half in 0..if F::HALVES { 2 } else { 1 } {
+                *acc = L::fma(L::to_float(sums[half][token]), scales.scale[half], *acc);
                 if F::MINS {
-                    acc[index] = L::fma(L::splat(*x + *x.add(1)), scales.min[0], acc[index]);
+                    let x_sum = *x_sums.add(if F::HALVES { (1 + half) * N } else { 0 } + token);
+                    *acc = L::fma(L::splat(x_sum), scales.min[half], *acc);
                 }
             }
         }

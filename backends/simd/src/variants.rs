@@ -8,7 +8,7 @@ use herald_layers::quant::k_quants::{Q2K, Q3K, Q4K, Q5K, Q6K};
 use herald_layers::quant::legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 
 use crate::floats::{Bf16, F16, F32};
-use crate::lanes::LANES;
+use crate::lanes::{LANES, Lanes};
 use crate::packed::Packed;
 
 /// A variant: an instruction set and the kernels for it.
@@ -63,6 +63,8 @@ macro_rules! quantised {
             preparation: Some(Preparation {
                 id: crate::activations::ID,
                 len: crate::activations::len,
+                tile: crate::activations::tile::<L>,
+                most: <L as Lanes>::TOKENS,
                 prepare,
                 step: crate::activations::STEP,
             }),
@@ -167,7 +169,7 @@ macro_rules! variant {
             kernel!($features, activate, crate::vectors::activate::<L>, (kind: Activation, x: &mut [f32]) -> ());
             kernel!($features, narrow, crate::vectors::narrow::<L>, (x: &[f32], codes: &mut [i16]) -> f32);
             kernel!($features, attend, crate::attend::attend::<L>, (tile: &Tile<'_>, running: &mut Running<'_>, scratch: &mut [f32]) -> ());
-            kernel!($features, prepare, crate::activations::prepare::<L>, (x: &[f32], prepared: &mut [f32]) -> ());
+            kernel!($features, prepare, crate::activations::prepare::<L>, (x: &[f32], columns: usize, prepared: &mut [f32]) -> ());
 
             fn multiply<F: Format>(run: &RowRun<'_>, scratch: &mut [f32], out: &mut Results<'_>) {
                 #[target_feature(enable = $features)]

@@ -110,10 +110,7 @@ fn product(kernels: &Kernels, dtype: DType, shape: &Shape) -> Case {
     x_aligned.as_mut().copy_from_slice(&x);
     let run_x: &[f32] = match products.preparation {
         Some(form) => {
-            let len = (form.len)(columns);
-            for (x, prepared) in x.chunks_exact(columns).zip(prepared.as_mut().chunks_exact_mut(len)) {
-                (form.prepare)(x, prepared);
-            }
+            form.prepare_all(&x, columns, prepared.as_mut());
             prepared.as_mut()
         }
         None => x_aligned.as_mut(),
