@@ -8,6 +8,7 @@ pub mod gguf;
 mod memory;
 pub mod model;
 pub mod plugin;
+pub mod quantize;
 pub mod sampler;
 pub mod text;
 pub mod threads;

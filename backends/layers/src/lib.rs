@@ -13,7 +13,6 @@ mod mlp;
 mod norm;
 pub mod plain;
 pub mod products;
-pub mod quant;
 mod ram_tier;
 mod rope;
 mod shared;
@@ -22,5 +21,6 @@ pub mod suite;
 mod weights;
 
 pub use factory::{HasKernels, Layers};
+pub use herald_formats as quant;
 pub use kernels::Kernels;
 pub use ram_tier::RamTiers;

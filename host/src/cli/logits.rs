@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
-use tempfile::NamedTempFile;
 
 use super::failure::Failure;
 use super::interrupt::Lookout;
 use super::options::EngineOptions;
-use super::{ids, input, output, progress};
+use super::{ids, input, output, progress, whole};
 
 /// Compute every token's logits, and write them to a safetensors file
 #[derive(Debug, Args)]
@@ -54,7 +53,7 @@ impl Logits {
             return Err(herald::Error::ContextFull { wanted: ids.len(), room: engine.context() }.into());
         }
         let failed = |error: io::Error| Failure::file(&self.out, "it can't be written", &error);
-        let mut out = BufWriter::new(beside(&self.out).map_err(failed)?);
+        let mut out = BufWriter::new(whole::beside(&self.out).map_err(failed)?);
         out.write_all(&header(ids.len(), vocabulary)).map_err(failed)?;
         for id in &ids {
             out.write_all(&id.to_le_bytes()).map_err(failed)?;
@@ -86,22 +85,6 @@ impl Logits {
         }
         output::line(self.out.display())
     }
-}
-
-/// A file beside the one that it is to become.
-fn beside(path: &Path) -> io::Result<NamedTempFile> {
-    if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
-        return Err(io::Error::other("it is a folder or a device, where a file was expected"));
-    }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // As for any new file, it is the user's umask that says who may not read it.
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    builder.prefix(".logits-").tempfile_in(folder)
 }
 
 /// The beginning of a safetensors file: the header's length, and the header, padded to 8 bytes.

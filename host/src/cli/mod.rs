@@ -20,10 +20,12 @@ mod output;
 mod perplexity;
 mod progress;
 mod pull;
+mod quantize;
 mod sampling;
 mod store;
 mod tokenize;
 mod tokens;
+mod whole;
 
 use std::process::ExitCode;
 
@@ -66,6 +68,7 @@ enum Command {
     Perplexity(perplexity::Perplexity),
     Backends(backends::Backends),
     Pull(pull::Pull),
+    Quantize(quantize::Quantize),
     #[command(subcommand)]
     Bench(bench::Bench),
     Completions(completions::Completions),
@@ -82,6 +85,7 @@ impl Command {
             Self::Perplexity(command) => command.run(options),
             Self::Backends(command) => command.run(options),
             Self::Pull(command) => command.run(options),
+            Self::Quantize(command) => command.run(options),
             Self::Bench(command) => command.run(options),
             Self::Completions(command) => command.run(),
         }

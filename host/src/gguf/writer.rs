@@ -254,7 +254,7 @@ impl Writer {
         }
         head.resize(head.len().next_multiple_of(alignment), 0);
         out.write_all(&head).map_err(refused)?;
-        Ok(DataWriter { out, alignment, pending: pending.into_iter() })
+        Ok(DataWriter { out, alignment, pending: pending.into_iter(), begun: None })
     }
 }
 
@@ -264,6 +264,8 @@ pub struct DataWriter<W> {
     out: W,
     alignment: usize,
     pending: vec::IntoIter<(Box<str>, usize)>,
+    /// The tensor whose data has begun to come, and how many bytes of it have.
+    begun: Option<(Box<str>, usize, usize)>,
 }
 
 impl<W: Write> DataWriter<W> {
@@ -273,17 +275,41 @@ impl<W: Write> DataWriter<W> {
     ///
     /// Where `out` refuses, the data has not the declared length, or there is no further tensor.
     pub fn tensor(&mut self, data: &[u8]) -> Result<()> {
-        let Some((name, bytes)) = self.pending.next() else {
+        self.complete()?;
+        let other = |(_, bytes): &&(Box<str>, usize)| *bytes != data.len();
+        if let Some((name, bytes)) = self.pending.as_slice().first().filter(other) {
+            let what = format!("the data of tensor {}", Quoted(name.as_bytes()));
+            let error = unwritable(what, format!("{} bytes", data.len()), format!("{bytes}, as declared"));
+            self.pending.next();
+            return Err(error);
+        }
+        self.piece(data)
+    }
+
+    /// Writes the next bytes of a tensor's data, which may come in several pieces: of the tensor whose data isn't
+    /// complete yet, or else of the next.
+    ///
+    /// # Errors
+    ///
+    /// Where `out` refuses, the data is longer than declared, or there is no further tensor.
+    pub fn piece(&mut self, data: &[u8]) -> Result<()> {
+        let next = || self.pending.next().map(|(name, bytes)| (name, bytes, 0));
+        let Some((name, bytes, before)) = self.begun.take().or_else(next) else {
             let held = format!("{} bytes for one tensor more", data.len());
             return Err(unwritable("the data", held, "data of the declared tensors only"));
         };
-        if data.len() != bytes {
+        let written = before + data.len();
+        if written > bytes {
             let what = format!("the data of tensor {}", Quoted(name.as_bytes()));
-            return Err(unwritable(what, format!("{} bytes", data.len()), format!("{bytes}, as declared")));
+            return Err(unwritable(what, format!("{written} bytes"), format!("{bytes}, as declared")));
         }
         self.out.write_all(data).map_err(refused)?;
+        if written < bytes {
+            self.begun = Some((name, bytes, written));
+            return Ok(());
+        }
         // Padding is shorter than the alignment, which may be large: it goes out in pieces.
-        let mut padding = data.len().next_multiple_of(self.alignment) - data.len();
+        let mut padding = bytes.next_multiple_of(self.alignment) - bytes;
         while padding > 0 {
             let zeros = [0; 64];
             let piece = zeros.get(..padding).unwrap_or(&zeros);
@@ -293,12 +319,20 @@ impl<W: Write> DataWriter<W> {
         Ok(())
     }
 
+    /// Refuses to go on while a tensor's data isn't complete.
+    fn complete(&self) -> Result<()> {
+        let Some((name, bytes, written)) = &self.begun else { return Ok(()) };
+        let what = format!("the data of tensor {}", Quoted(name.as_bytes()));
+        Err(unwritable(what, format!("{written} bytes so far"), format!("{bytes}, as declared")))
+    }
+
     /// Ends the file and gives `out` back, flushed.
     ///
     /// # Errors
     ///
     /// Where `out` refuses, or a declared tensor has no data yet.
     pub fn finish(mut self) -> Result<W> {
+        self.complete()?;
         if let Some((name, bytes)) = self.pending.next() {
             let what = format!("the data of tensor {}", Quoted(name.as_bytes()));
             return Err(unwritable(what, "missing", format!("{bytes} bytes, as declared")));

@@ -115,3 +115,38 @@ fn sizes_past_the_address_space_are_refused() -> Result<(), GgufError> {
     );
     Ok(())
 }
+
+#[test]
+fn data_comes_whole_or_in_pieces() -> Result<(), GgufError> {
+    let declared = || -> Result<_, GgufError> {
+        let mut writer = Writer::new();
+        writer.tensor("a", DType::F32, &[3])?.tensor("b", DType::F32, &[2])?;
+        writer.begin(Vec::new())
+    };
+    let mut whole = declared()?;
+    whole.tensor(&[1; 12])?;
+    whole.tensor(&[1; 8])?;
+    let mut pieces = declared()?;
+    for len in [5, 0, 7, 8] {
+        pieces.piece(&vec![1; len])?;
+    }
+    assert_eq!(pieces.finish()?, whole.finish()?);
+
+    let mut data = declared()?;
+    data.piece(&[1; 5])?;
+    assert_eq!(
+        sentence(data.tensor(&[1; 8])),
+        r#"the data of tensor "a" is 5 bytes so far; expected 12, as declared"#
+    );
+    assert_eq!(
+        sentence(data.piece(&[1; 8])),
+        r#"the data of tensor "a" is 13 bytes; expected 12, as declared"#
+    );
+    let mut data = declared()?;
+    data.piece(&[1; 11])?;
+    assert_eq!(
+        sentence(data.finish()),
+        r#"the data of tensor "a" is 11 bytes so far; expected 12, as declared"#
+    );
+    Ok(())
+}

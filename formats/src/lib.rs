@@ -21,12 +21,14 @@ pub mod groups;
 pub mod iq4;
 pub mod k_quants;
 pub mod legacy;
+mod quantize;
 
 use bytemuck::Pod;
 use herald_api::DType;
 
 use floats::Float;
 pub use groups::{Affine, Symmetric, Unpacked};
+pub use quantize::{Unstorable, largest, quantize_row};
 
 /// A block of quantised weights, as it lies in a file: plain bytes at any alignment.
 pub trait Block: Pod {

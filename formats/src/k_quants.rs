@@ -110,6 +110,17 @@ impl ScalesAndMinima {
         (scales, minima)
     }
 
+    /// The bytes of these scales and minima, below 64.
+    pub(crate) fn pack(scales: [u8; 8], minima: [u8; 8]) -> Self {
+        let mut bytes = [0; 12];
+        for i in 0..4 {
+            bytes[i] = scales[i] | (scales[4 + i] >> 4) << 6;
+            bytes[4 + i] = minima[i] | (minima[4 + i] >> 4) << 6;
+            bytes[8 + i] = (scales[4 + i] & 0x0f) | minima[4 + i] << 4;
+        }
+        Self(bytes)
+    }
+
     /// The groups' scales `d s` and offsets `-(dmin m)`.
     #[inline(always)]
     fn scaled(&self, d: F16, dmin: F16) -> ([f32; 8], [f32; 8]) {

@@ -2,7 +2,7 @@
 //! writes its answers), the `half` crate's floats, and dot products in float64.
 
 use herald_api::DType;
-use herald_layers::quant::{
+use herald_formats::{
     Block, Unpacked, dequantize_row, dot_row,
     floats::{Bf16, F16, F32, Float},
     iq4::{Iq4Nl, Iq4Xs},

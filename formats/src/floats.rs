@@ -15,6 +15,9 @@ pub trait Float: Pod {
 
     /// The value, which float32 always holds exactly.
     fn to_f32(self) -> f32;
+
+    /// The float nearest to a value; of two, the one whose last bit is 0.
+    fn from_f32(value: f32) -> Self;
 }
 
 /// IEEE 754 binary32, little-endian.
@@ -38,6 +41,10 @@ impl Float for F32 {
     #[inline(always)]
     fn to_f32(self) -> f32 {
         f32::from_le_bytes(self.0)
+    }
+
+    fn from_f32(value: f32) -> Self {
+        Self(value.to_le_bytes())
     }
 }
 
@@ -67,6 +74,16 @@ impl Float for F16 {
         let value = if exponent == 0 { subnormal } else { value };
         f32::from_bits(sign | value)
     }
+
+    fn from_f32(value: f32) -> Self {
+        half::f16::from_f32(value).into()
+    }
+}
+
+impl From<half::f16> for F16 {
+    fn from(value: half::f16) -> Self {
+        Self(value.to_le_bytes())
+    }
 }
 
 impl Float for Bf16 {
@@ -75,6 +92,10 @@ impl Float for Bf16 {
     #[inline(always)]
     fn to_f32(self) -> f32 {
         f32::from_bits(u32::from(u16::from_le_bytes(self.0)) << 16)
+    }
+
+    fn from_f32(value: f32) -> Self {
+        Self(half::bf16::from_f32(value).to_le_bytes())
     }
 }
 
