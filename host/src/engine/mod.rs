@@ -3,6 +3,8 @@
 mod build;
 mod forward;
 mod generate;
+mod generation;
+mod usage;
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -21,8 +23,10 @@ use crate::plugin::{self, Plugins, Search};
 use crate::threads::ThreadPool;
 use crate::tokenizer::AscTokenizer;
 
-pub use forward::LogitsOf;
+pub use forward::Part;
 pub use generate::{Finish, GenerateOptions, Generated, Piece};
+pub(crate) use generation::Generation;
+pub use usage::TierUse;
 
 use forward::Workspace;
 
@@ -226,6 +230,17 @@ impl NeuroEngine {
     #[must_use]
     pub fn context(&self) -> usize {
         self.context
+    }
+
+    /// The most tokens of one forward pass.
+    #[must_use]
+    pub fn max_batch(&self) -> usize {
+        self.max_batch
+    }
+
+    /// The threads that it computes with.
+    pub(crate) fn pool(&self) -> &ThreadPool {
+        &self.pool
     }
 
     /// How long loading took.
