@@ -18,6 +18,7 @@ use crate::chat::ChatTemplate;
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::memory::{LayerNeeds, SequenceMemory};
+use crate::metrics::TierTraffic;
 use crate::model::{self, ModelPlan};
 use crate::plugin::{self, Plugins, Search};
 use crate::threads::ThreadPool;
@@ -75,6 +76,7 @@ pub struct NeuroEngine {
     path: PathBuf,
     pool: Arc<ThreadPool>,
     workspaces: Mutex<Vec<Workspace>>,
+    traffic: Arc<TierTraffic>,
     max_batch: usize,
     context: usize,
     load_time: Duration,
@@ -148,6 +150,7 @@ impl NeuroEngine {
             path: path.to_owned(),
             pool,
             workspaces: Mutex::default(),
+            traffic: Arc::default(),
             max_batch: options.max_batch,
             context,
             load_time: start.elapsed(),
@@ -236,6 +239,12 @@ impl NeuroEngine {
     #[must_use]
     pub fn max_batch(&self) -> usize {
         self.max_batch
+    }
+
+    /// Counts what moves between its memory tiers.
+    #[must_use]
+    pub fn traffic(&self) -> &Arc<TierTraffic> {
+        &self.traffic
     }
 
     /// The threads that it computes with.

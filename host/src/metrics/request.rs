@@ -90,13 +90,15 @@ impl RequestClock {
         self.placed = Some(now);
     }
 
-    /// A token came.
-    pub(crate) fn token(&mut self, now: Instant) {
-        if let Some(last) = self.last.replace(now) {
-            self.between.push((now - last).as_secs_f64());
-        } else {
+    /// A token came. The time since the one before it, where there was one.
+    pub(crate) fn token(&mut self, now: Instant) -> Option<f64> {
+        let Some(last) = self.last.replace(now) else {
             self.first = Some(now);
-        }
+            return None;
+        };
+        let between = (now - last).as_secs_f64();
+        self.between.push(between);
+        Some(between)
     }
 
     /// It has ended.
@@ -139,8 +141,9 @@ mod tests {
         let at = |ms| clock.arrived + Duration::from_millis(ms);
         let (placed, tokens) = (at(100), [at(300), at(310), at(350)]);
         clock.placed(placed);
-        tokens.into_iter().for_each(|now| clock.token(now));
+        let between: Vec<f64> = tokens.into_iter().filter_map(|now| clock.token(now)).collect();
         let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-9, "{a} is not {b}");
+        near(between[1], 0.04);
         let metrics = clock.end(8, 3);
         near(metrics.queue_s, 0.1);
         near(metrics.first_token_s, 0.3);

@@ -9,7 +9,7 @@ use super::request::{Answer, Event, Sink};
 use super::share::share;
 use crate::engine::{Finish, Generation, NeuroEngine, Part, Sequence};
 use crate::error::{Error, Result};
-use crate::metrics::RequestClock;
+use crate::metrics::{RequestClock, ServingMetrics, Step};
 
 /// A request that waits for a place.
 pub(super) struct Waiting {
@@ -26,13 +26,17 @@ type Ending = Result<Finish>;
 
 impl Waiting {
     /// Ends a request, whose memory is freed already, and tells its sink.
-    pub(super) fn end(mut self, ending: Ending, prompt_tokens: usize) {
+    pub(super) fn end(mut self, ending: Ending, prompt_tokens: usize, counts: &ServingMetrics) {
         let event = match ending {
-            Err(error) => Event::Failed(error),
+            Err(error) => {
+                counts.failed(&error);
+                Event::Failed(error)
+            }
             Ok(finish) => {
                 let n_tokens = self.generation.len();
                 let (mut generated, tail) = self.generation.end(finish);
                 let metrics = self.clock.end(prompt_tokens, n_tokens);
+                counts.ended(&generated.finish, &metrics);
                 generated.prompt_tokens = prompt_tokens;
                 generated.prompt_time = std::time::Duration::from_secs_f64(metrics.prompt_s);
                 generated.decode_time = std::time::Duration::from_secs_f64(metrics.decode_s);
@@ -61,11 +65,11 @@ impl Running {
         self.request.prompt.len() - self.done
     }
 
-    fn end(self, ending: Ending) -> String {
+    fn end(self, ending: Ending, counts: &ServingMetrics) -> String {
         let client = self.request.client.clone();
         // Its pages are free before anyone hears of its end.
         drop(self.sequence);
-        self.request.end(ending, self.done);
+        self.request.end(ending, self.done, counts);
         client
     }
 }
@@ -83,14 +87,19 @@ pub(super) struct Done {
 pub(super) struct Batch {
     engine: Arc<NeuroEngine>,
     options: SchedulerOptions,
+    counts: Arc<ServingMetrics>,
     running: Vec<Running>,
     /// Counts steps, so that the first of a step's prompts is another each time.
     turn: usize,
 }
 
 impl Batch {
-    pub(super) fn new(engine: Arc<NeuroEngine>, options: SchedulerOptions) -> Self {
-        Self { engine, options, running: Vec::new(), turn: 0 }
+    pub(super) fn new(
+        engine: Arc<NeuroEngine>,
+        options: SchedulerOptions,
+        counts: Arc<ServingMetrics>,
+    ) -> Self {
+        Self { engine, options, counts, running: Vec::new(), turn: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -107,7 +116,7 @@ impl Batch {
             }
             Err(error) => {
                 let client = request.client.clone();
-                request.end(Err(error), 0);
+                request.end(Err(error), 0, &self.counts);
                 Err(client)
             }
         }
@@ -116,7 +125,7 @@ impl Batch {
     /// Ends everything.
     pub(super) fn clear(&mut self) {
         for running in self.running.drain(..) {
-            running.end(Ok(Finish::Cancelled));
+            running.end(Ok(Finish::Cancelled), &self.counts);
         }
     }
 
@@ -153,7 +162,7 @@ impl Batch {
         for index in (0..self.running.len()).rev() {
             if let Some(ending) = endings[index].take() {
                 // Order is kept: who came first is first.
-                done.ended.push(self.running.remove(index).end(ending));
+                done.ended.push(self.running.remove(index).end(ending, &self.counts));
             }
         }
         done
@@ -200,7 +209,7 @@ impl Batch {
             }
             parts.push(Part { sequence, ids, logits });
         }
-        let mut given = 0;
+        let (mut given, start, sequences) = (0, Instant::now(), parts.len());
         engine.step(&mut parts, &mut |rows| {
             // Choosing takes about as long as a layer's work, so it is shared out too.
             engine.pool().run(rows.len() / vocabulary, &|range, _| {
@@ -220,6 +229,10 @@ impl Batch {
             .collect::<Vec<_>>()
             .into_iter();
         let now = Instant::now();
+        let prompt: usize =
+            pieces.iter().filter(|(index, _)| self.running[*index].left() > 0).map(|(_, n)| n).sum();
+        let decoded = pieces.iter().filter(|(index, _)| self.running[*index].left() == 0).count();
+        self.counts.step(&Step { took: now - start, prompt, decoded, sequences });
         for (index, n) in pieces {
             let Running { request, done: run, next, .. } = &mut self.running[*index];
             done.served.push((request.client.clone(), *n as u64));
@@ -245,7 +258,7 @@ impl Batch {
                     continue;
                 }
             };
-            request.clock.token(now);
+            self.counts.token(request.clock.token(now));
             *next = Some(chosen.sampled.token);
             let event = Event::Token { sampled: chosen.sampled, text: chosen.text, tail: false };
             let go_on = (request.sink)(event);

@@ -26,7 +26,7 @@ use queue::Queue;
 
 use crate::engine::{Finish, Generation, NeuroEngine};
 use crate::error::{Error, Result};
-use crate::metrics::RequestClock;
+use crate::metrics::{RequestClock, ServingMetrics};
 
 /// How a scheduler shares an engine out.
 #[derive(Clone, Debug)]
@@ -56,6 +56,7 @@ pub struct Scheduler {
 struct Shared {
     state: Mutex<State>,
     wake: Condvar,
+    counts: Arc<ServingMetrics>,
 }
 
 struct State {
@@ -75,7 +76,7 @@ impl Shared {
         // The sink may call in here again, so the lock is given back before.
         let waiting = self.state().queue.remove(client, id);
         if let Some(waiting) = waiting {
-            waiting.end(Ok(Finish::Cancelled), 0);
+            waiting.end(Ok(Finish::Cancelled), 0, &self.counts);
         }
     }
 }
@@ -96,8 +97,9 @@ impl Scheduler {
         }
         let queue = Queue::new(options.queue);
         let state = State { queue, next_id: 0, running: 0, closing: false };
-        let shared = Arc::new(Shared { state: Mutex::new(state), wake: Condvar::new() });
-        let batch = Batch::new(Arc::clone(&engine), options.clone());
+        let counts = Arc::new(ServingMetrics::start());
+        let batch = Batch::new(Arc::clone(&engine), options.clone(), Arc::clone(&counts));
+        let shared = Arc::new(Shared { state: Mutex::new(state), wake: Condvar::new(), counts });
         let worker = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("herald-scheduler".to_owned())
@@ -110,6 +112,12 @@ impl Scheduler {
     #[must_use]
     pub fn engine(&self) -> &Arc<NeuroEngine> {
         &self.engine
+    }
+
+    /// What its requests have taken so far.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<ServingMetrics> {
+        &self.shared.counts
     }
 
     /// Requests that wait, and that run.
@@ -152,9 +160,11 @@ impl Scheduler {
         }
         let id = state.next_id;
         if state.queue.push(&client, id, waiting).is_err() {
+            self.shared.counts.refused();
             return Err(Error::Busy { waiting: state.queue.len(), room: state.queue.room() });
         }
         state.next_id += 1;
+        self.shared.counts.load(state.queue.len(), state.running);
         drop(state);
         self.shared.wake.notify_one();
         Ok(Handle { id, client, cancelled, shared: Arc::downgrade(&self.shared) })
@@ -183,7 +193,7 @@ impl Drop for Closing<'_> {
         let waiting = state.queue.clear();
         drop(state);
         for waiting in waiting {
-            waiting.end(Ok(Finish::Cancelled), 0);
+            waiting.end(Ok(Finish::Cancelled), 0, &self.0.counts);
         }
     }
 }
@@ -205,6 +215,7 @@ fn serve(shared: &Shared, mut batch: Batch, most: usize) {
                     admitted.push(waiting);
                 }
                 state.running = batch.len() + admitted.len();
+                shared.counts.load(state.queue.len(), state.running);
                 if state.running > 0 {
                     break;
                 }
