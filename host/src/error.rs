@@ -63,6 +63,14 @@ pub enum Error {
     /// The chat template failed.
     #[error(transparent)]
     Chat(#[from] ChatError),
+    /// Too many requests wait already.
+    #[error("{waiting} requests wait already, where the queue has room for {room}: try again later")]
+    Busy {
+        /// Requests that wait.
+        waiting: usize,
+        /// Requests that there is room for.
+        room: usize,
+    },
     /// The caller asked for the work to stop.
     #[error("the work was cancelled")]
     Cancelled,

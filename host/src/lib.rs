@@ -6,14 +6,18 @@ mod engine;
 mod error;
 pub mod gguf;
 mod memory;
+pub mod metrics;
 pub mod model;
 pub mod plugin;
 pub mod quantize;
 pub mod sampler;
+pub mod schedule;
 pub mod text;
 pub mod threads;
 mod tokenizer;
 
-pub use engine::{Finish, GenerateOptions, Generated, LoadOptions, LogitsOf, NeuroEngine, Piece, Sequence};
+pub use engine::{
+    Finish, GenerateOptions, Generated, LoadOptions, NeuroEngine, Part, Piece, Sequence, TierUse,
+};
 pub use error::{Error, Result};
 pub use tokenizer::AscTokenizer;

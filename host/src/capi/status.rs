@@ -80,6 +80,8 @@ fn status(error: &Error) -> u32 {
         Error::Threads(ThreadPoolError::TooMany(_)) => HERALD_STATUS_INVALID_ARGUMENT,
         Error::Threads(ThreadPoolError::Spawn { .. }) => HERALD_STATUS_OUT_OF_MEMORY,
         Error::Cancelled => HERALD_STATUS_CANCELLED,
+        // No function of this interface has a queue; out of room is the nearest.
+        Error::Busy { .. } => HERALD_STATUS_OUT_OF_MEMORY,
     }
 }
 

@@ -9,13 +9,24 @@ use crate::error::{Error, Result};
 /// The most tokens whose logits are computed at once: they are as wide as the vocabulary.
 pub(super) const HEAD_TOKENS: usize = 32;
 
+/// One sequence's part of a step.
+pub struct Part<'p> {
+    /// The sequence.
+    pub sequence: &'p mut Sequence,
+    /// Tokens to run after what it has seen.
+    pub ids: &'p [u32],
+    /// Whether the logits of the last of them are wanted.
+    pub logits: bool,
+}
+
 /// Which tokens' logits a pass is to give.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogitsOf {
-    /// The last token of each sequence.
-    Last,
-    /// Every token.
+enum Rows<'r> {
+    /// Every token's.
     All,
+    /// Those of the last token of each sequence.
+    Last,
+    /// Those of the last token of each sequence for which this is true.
+    LastOf(&'r [bool]),
 }
 
 /// Memory that a pass works in, kept from pass to pass.
@@ -57,8 +68,8 @@ impl NeuroEngine {
         for piece in ids.chunks(self.max_batch) {
             done += piece.len();
             let last = done == ids.len();
-            self.pass(&mut [(sequence, piece)], last.then_some(LogitsOf::Last), &mut |row| {
-                logits.extend_from_slice(row)
+            self.pass(&mut [(sequence, piece)], last.then_some(Rows::Last), &mut |rows| {
+                logits.extend_from_slice(rows)
             })?;
             if !progress(done) && !last {
                 return Err(Error::Cancelled);
@@ -86,8 +97,40 @@ impl NeuroEngine {
             parts.push((&mut **sequence, ids));
         }
         let mut logits = Vec::with_capacity(parts.len() * self.plan.vocabulary);
-        self.pass(&mut parts, Some(LogitsOf::Last), &mut |row| logits.extend_from_slice(row))?;
+        self.pass(&mut parts, Some(Rows::Last), &mut |rows| logits.extend_from_slice(rows))?;
         Ok(logits)
+    }
+
+    /// Runs any mix of prompts' pieces and single tokens in one pass: all parts together have at most the batch's size of
+    /// tokens. `each` is given the logits `[n, vocabulary]` of the parts that want them, in order, some at a time.
+    ///
+    /// # Errors
+    /// As [`NeuroEngine::prefill`]; no sequence then has its tokens. Where a plugin fails at work, recurrent states may be
+    /// half-way, and their sequences of no more use.
+    pub fn step(&self, parts: &mut [Part<'_>], each: &mut dyn FnMut(&[f32])) -> Result<()> {
+        let n_tokens: usize = parts.iter().map(|part| part.ids.len()).sum();
+        if n_tokens > self.max_batch {
+            return Err(Error::Invalid(format!(
+                "{n_tokens} tokens are too many for one pass, where at most {} were expected",
+                self.max_batch
+            )));
+        }
+        let wanted: Vec<bool> = parts.iter().map(|part| part.logits).collect();
+        let mut runs = Vec::with_capacity(parts.len());
+        for Part { sequence, ids, .. } in parts {
+            self.check(sequence, ids)?;
+            runs.push((&mut **sequence, *ids));
+        }
+        self.pass(&mut runs, wanted.contains(&true).then_some(Rows::LastOf(&wanted)), each)
+    }
+
+    /// Makes room for `n_tokens` more tokens, so that the next step doesn't fail for lack of it.
+    ///
+    /// # Errors
+    /// Where there is no memory for them; the sequence is as it was.
+    pub fn reserve(&self, sequence: &mut Sequence, n_tokens: usize) -> Result<()> {
+        let tokens = sequence.tokens.len() + n_tokens;
+        sequence.memory.reserve(tokens).map_err(|source| failed("room for more tokens", source))
     }
 
     /// Runs `ids` after what the sequence has seen, and gives each token's logits `[vocabulary]` to `each`, in order.
@@ -116,8 +159,10 @@ impl NeuroEngine {
         self.check(sequence, ids)?;
         let mut go_on = true;
         for piece in ids.chunks(self.max_batch) {
-            let mut row = |logits: &[f32]| go_on = go_on && each(logits);
-            self.pass(&mut [(sequence, piece)], Some(LogitsOf::All), &mut row)?;
+            let mut rows = |logits: &[f32]| {
+                go_on = go_on && logits.chunks_exact(self.plan.vocabulary).all(&mut *each);
+            };
+            self.pass(&mut [(sequence, piece)], Some(Rows::All), &mut rows)?;
             if !go_on {
                 return Err(Error::Cancelled);
             }
@@ -125,11 +170,20 @@ impl NeuroEngine {
         Ok(())
     }
 
+    /// Whether these tokens could be the first of a sequence.
+    pub(crate) fn check_prompt(&self, ids: &[u32]) -> Result<()> {
+        self.check_tokens(0, ids)
+    }
+
     /// Whether a sequence can take these tokens.
     fn check(&self, sequence: &Sequence, ids: &[u32]) -> Result<()> {
         if sequence.engine != self.id {
             return Err(Error::Invalid("the sequence belongs to another engine".to_owned()));
         }
+        self.check_tokens(sequence.tokens.len(), ids)
+    }
+
+    fn check_tokens(&self, past: usize, ids: &[u32]) -> Result<()> {
         if ids.is_empty() {
             return Err(Error::Invalid(
                 "there are no tokens to run, where at least one was expected".to_owned(),
@@ -141,7 +195,7 @@ impl NeuroEngine {
                 self.plan.vocabulary
             )));
         }
-        let wanted = sequence.tokens.len() + ids.len();
+        let wanted = past + ids.len();
         if wanted > self.context {
             return Err(Error::ContextFull { wanted, room: self.context });
         }
@@ -152,7 +206,7 @@ impl NeuroEngine {
     fn pass(
         &self,
         parts: &mut [(&mut Sequence, &[u32])],
-        logits: Option<LogitsOf>,
+        logits: Option<Rows<'_>>,
         each: &mut dyn FnMut(&[f32]),
     ) -> Result<()> {
         let mut workspace = self.workspace();
@@ -170,7 +224,7 @@ impl NeuroEngine {
         &self,
         workspace: &mut Workspace,
         parts: &mut [(&mut Sequence, &[u32])],
-        logits: Option<LogitsOf>,
+        logits: Option<Rows<'_>>,
         each: &mut dyn FnMut(&[f32]),
     ) -> Result<()> {
         let Workspace { activations, tokens, positions, scratch, batch } = workspace;
@@ -227,21 +281,24 @@ impl NeuroEngine {
         }
         match logits {
             None => Ok(()),
-            Some(LogitsOf::All) => self.head(activations, &threads, scratch, each),
-            Some(LogitsOf::Last) => {
+            Some(Rows::All) => self.head(activations, &threads, scratch, each),
+            Some(rows) => {
                 // Only the last tokens' activations go on: they are moved to the front.
                 let hidden = self.plan.hidden;
-                let mut end = 0;
+                let (mut end, mut kept) = (0, 0);
                 for (index, (_, ids)) in parts.iter().enumerate() {
                     end += ids.len();
-                    activations.copy_within((end - 1) * hidden..end * hidden, index * hidden);
+                    if !matches!(rows, Rows::LastOf(wanted) if !wanted[index]) {
+                        activations.copy_within((end - 1) * hidden..end * hidden, kept * hidden);
+                        kept += 1;
+                    }
                 }
-                self.head(&activations[..parts.len() * hidden], &threads, scratch, each)
+                self.head(&activations[..kept * hidden], &threads, scratch, each)
             }
         }
     }
 
-    /// The logits of rows of activations, each given to `each`.
+    /// The logits of rows of activations, given to `each` some rows at a time.
     fn head(
         &self,
         activations: &[f32],
@@ -266,7 +323,7 @@ impl NeuroEngine {
                 parallel: threads.parallel(),
             };
             head.forward(forward, None, scratch).map_err(|source| failed(&at(head), source))?;
-            logits.chunks_exact(self.plan.vocabulary).take(n_tokens).for_each(&mut *each);
+            each(&logits[..n_tokens * self.plan.vocabulary]);
         }
         Ok(())
     }

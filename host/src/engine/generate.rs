@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use super::generation::Generation;
 use super::{NeuroEngine, Sequence};
-use crate::error::{Error, Result};
-use crate::sampler::{Sampled, Sampler, SamplerConfig};
-use crate::text::{StopMatcher, Utf8Stream};
+use crate::error::Result;
+use crate::sampler::{Sampled, SamplerConfig};
 
 /// How to generate.
 #[derive(Clone, Debug, Default)]
@@ -88,77 +88,31 @@ impl NeuroEngine {
         proceed: &mut dyn FnMut() -> bool,
         each: &mut dyn FnMut(&Piece<'_>) -> bool,
     ) -> Result<Generated> {
-        let mut sampler = Sampler::new(options.sampler.clone(), self.plan.vocabulary)?;
-        let mut stops = StopMatcher::new(options.stop.iter().cloned())
-            .map_err(|error| Error::Invalid(error.to_string()))?;
+        let mut generation = Generation::new(options, self.plan.vocabulary)?;
         let start = Instant::now();
         let mut logits = self.prefill_while(sequence, prompt, &mut |_| proceed())?;
         let prompt_time = start.elapsed();
-        for token in sequence.tokens() {
-            sampler.accept(*token)?;
-        }
+        generation.accept(sequence.tokens())?;
         let start = Instant::now();
-        let mut utf8 = Utf8Stream::default();
-        let mut generated = Generated {
-            text: String::new(),
-            tokens: Vec::new(),
-            logprobs: Vec::new(),
-            finish: Finish::Length,
-            seed: sampler.seed(),
-            prompt_tokens: prompt.len(),
-            prompt_time,
-            decode_time: Duration::ZERO,
-        };
-        generated.finish = loop {
-            if options.max_tokens.is_some_and(|most| generated.tokens.len() >= most) {
+        let finish = loop {
+            if generation.is_long_enough() {
                 break Finish::Length;
             }
-            let sampled = sampler.sample(&logits)?;
-            let token = sampled.token;
-            generated.tokens.push(token);
-            generated.logprobs.push(sampled.logprob);
-            let ends = options.stop_tokens.contains(&token)
-                || (!options.ignore_eos && self.tokenizer.ends_generation(token));
-            let (mut fresh, mut certain) = (String::new(), String::new());
-            if !ends || options.special {
-                utf8.push(&self.tokenizer.token_bytes(token, options.special)?, &mut fresh);
+            let room = self.context - sequence.tokens.len();
+            let chosen = generation.choose(&self.tokenizer, &logits, room)?;
+            let go_on = each(&Piece { sampled: &chosen.sampled, text: &chosen.text, tail: false });
+            match chosen.finish {
+                Some(finish @ (Finish::StopText(_) | Finish::EndToken(_))) => break finish,
+                _ if !go_on => break Finish::Cancelled,
+                Some(finish) => break finish,
+                None => logits = self.decode(&mut [(sequence, chosen.sampled.token)])?,
             }
-            let stopped = stops.push(&fresh, &mut certain);
-            generated.text.push_str(&certain);
-            let go_on = each(&Piece { sampled: &sampled, text: &certain, tail: false });
-            if let Some(stop) = stopped {
-                break Finish::StopText(stop);
-            }
-            if ends {
-                break Finish::EndToken(token);
-            }
-            if !go_on {
-                break Finish::Cancelled;
-            }
-            if options.max_tokens.is_some_and(|most| generated.tokens.len() >= most) {
-                break Finish::Length;
-            }
-            if sequence.tokens.len() >= self.context {
-                break Finish::ContextFull;
-            }
-            logits = self.decode(&mut [(sequence, token)])?;
         };
-        // What was held back as the beginning of a character or of a stop text.
-        let (mut fresh, mut certain) = (String::new(), String::new());
-        if !matches!(generated.finish, Finish::StopText(_)) {
-            utf8.finish(&mut fresh);
-            if let Some(stop) = stops.push(&fresh, &mut certain).or_else(|| stops.finish(&mut certain)) {
-                generated.finish = Finish::StopText(stop);
-            }
+        let (generated, tail) = generation.end(finish);
+        if let Some((sampled, text)) = tail {
+            each(&Piece { sampled: &sampled, text: &text, tail: true });
         }
-        if !certain.is_empty()
-            && let (Some(token), Some(logprob)) = (generated.tokens.last(), generated.logprobs.last())
-        {
-            generated.text.push_str(&certain);
-            let sampled = Sampled { token: *token, logprob: *logprob, top: Vec::new() };
-            each(&Piece { sampled: &sampled, text: &certain, tail: true });
-        }
-        generated.decode_time = start.elapsed();
-        Ok(generated)
+        let (prompt_tokens, decode_time) = (prompt.len(), start.elapsed());
+        Ok(Generated { prompt_tokens, prompt_time, decode_time, ..generated })
     }
 }

@@ -3,6 +3,8 @@
 mod build;
 mod forward;
 mod generate;
+mod generation;
+mod usage;
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -16,13 +18,16 @@ use crate::chat::ChatTemplate;
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::memory::{LayerNeeds, SequenceMemory};
+use crate::metrics::TierTraffic;
 use crate::model::{self, ModelPlan};
 use crate::plugin::{self, Plugins, Search};
 use crate::threads::ThreadPool;
 use crate::tokenizer::AscTokenizer;
 
-pub use forward::LogitsOf;
+pub use forward::Part;
 pub use generate::{Finish, GenerateOptions, Generated, Piece};
+pub(crate) use generation::Generation;
+pub use usage::TierUse;
 
 use forward::Workspace;
 
@@ -71,6 +76,7 @@ pub struct NeuroEngine {
     path: PathBuf,
     pool: Arc<ThreadPool>,
     workspaces: Mutex<Vec<Workspace>>,
+    traffic: Arc<TierTraffic>,
     max_batch: usize,
     context: usize,
     load_time: Duration,
@@ -144,6 +150,7 @@ impl NeuroEngine {
             path: path.to_owned(),
             pool,
             workspaces: Mutex::default(),
+            traffic: Arc::default(),
             max_batch: options.max_batch,
             context,
             load_time: start.elapsed(),
@@ -226,6 +233,23 @@ impl NeuroEngine {
     #[must_use]
     pub fn context(&self) -> usize {
         self.context
+    }
+
+    /// The most tokens of one forward pass.
+    #[must_use]
+    pub fn max_batch(&self) -> usize {
+        self.max_batch
+    }
+
+    /// Counts what moves between its memory tiers.
+    #[must_use]
+    pub fn traffic(&self) -> &Arc<TierTraffic> {
+        &self.traffic
+    }
+
+    /// The threads that it computes with.
+    pub(crate) fn pool(&self) -> &ThreadPool {
+        &self.pool
     }
 
     /// How long loading took.

@@ -1,10 +1,10 @@
 //! `host bench speed`: tokens per second.
 
-use std::fs;
 use std::time::Instant;
 
 use clap::Args;
 use herald::NeuroEngine;
+use herald::metrics::process_memory;
 use serde_json::json;
 
 use crate::cli::failure::Failure;
@@ -44,7 +44,8 @@ impl Speed {
         }
         let (prompt_speed, decode_speed) = (median(&mut prompts), median(&mut decodes));
         let backends: Vec<String> = engine.backends().into_iter().map(|(name, _)| name).collect();
-        let (load_s, peak) = (engine.load_time().as_secs_f64(), peak_rss_bytes());
+        let (load_s, peak) =
+            (engine.load_time().as_secs_f64(), process_memory().map(|memory| memory.peak_bytes));
         if self.json {
             return output::json(&json!({
                 "prompt_tokens_per_s": prompt_speed,
@@ -118,12 +119,4 @@ fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     if values.len() % 2 == 1 { values[middle] } else { f64::midpoint(values[middle - 1], values[middle]) }
-}
-
-/// The most memory that this process has had, where the system says.
-fn peak_rss_bytes() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kilobytes: u64 = kilobytes.split_whitespace().next()?.parse().ok()?;
-    Some(kilobytes * 1024)
 }

@@ -1,0 +1,45 @@
+//! What the memory tiers hold.
+
+use herald_api::{MemoryTier, TierKind, TierStats};
+
+use super::NeuroEngine;
+use crate::memory::LayerNeeds;
+
+/// A tier, and what it holds for all sequences together.
+#[derive(Clone, Debug)]
+pub struct TierUse {
+    /// Which tier.
+    pub kind: TierKind,
+    /// What it holds.
+    pub stats: TierStats,
+}
+
+impl NeuroEngine {
+    /// What each kind of memory tier holds for all sequences of this engine.
+    #[must_use]
+    pub fn tier_use(&self) -> Vec<TierUse> {
+        let mut seen = Vec::new();
+        let mut uses: Vec<TierUse> = Vec::new();
+        for needs in &self.needs {
+            let LayerNeeds::Pages(tier) = needs else { continue };
+            // Layers of one shape share a tier.
+            if seen.contains(&tier.config()) {
+                continue;
+            }
+            seen.push(tier.config());
+            let (kind, stats) = (tier.config().kind, tier.stats());
+            match uses.iter_mut().find(|found| found.kind == kind) {
+                Some(found) => {
+                    let sum = &mut found.stats;
+                    sum.pages += stats.pages;
+                    sum.tokens += stats.tokens;
+                    sum.bytes += stats.bytes;
+                    sum.hits += stats.hits;
+                    sum.misses += stats.misses;
+                }
+                None => uses.push(TierUse { kind, stats }),
+            }
+        }
+        uses
+    }
+}

@@ -1,0 +1,25 @@
+//! What happens and how fast, in numbers: of one request, of all of them together, and of this process's memory.
+//!
+//! Everything here counts as the work goes, at a cost of some hundred nanoseconds a token; who asks for a report pays for
+//! putting it together.
+
+mod distribution;
+mod memory;
+mod monitor;
+mod process;
+mod request;
+mod serving;
+mod text;
+mod throughput;
+mod traffic;
+
+pub use memory::{Leak, MemoryProfiler, MemorySnapshot, TierBytes};
+pub use monitor::{PerformanceMonitor, Sample};
+pub use process::{ProcessMemory, process_memory, reset_peak};
+pub(crate) use request::RequestClock;
+pub use request::{Quantiles, RequestMetrics};
+pub use serving::{Outcomes, ServingMetrics, ServingReport};
+pub use throughput::{Phase, PhaseReport, ThroughputMeasurer};
+pub use traffic::{TierTraffic, Traffic};
+
+pub(crate) use serving::Step;

@@ -1,0 +1,201 @@
+//! What a scheduler's requests took, all together.
+
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use serde::Serialize;
+
+use super::distribution::Distribution;
+use super::request::{Quantiles, RequestMetrics};
+use super::throughput::{Phase, PhaseReport, ThroughputMeasurer};
+use crate::engine::Finish;
+use crate::error::Error;
+
+type Count = Counter<u64, AtomicU64>;
+
+/// What one step of the scheduler did.
+pub(crate) struct Step {
+    pub(crate) took: Duration,
+    /// Tokens of prompts that it ran.
+    pub(crate) prompt: usize,
+    /// Sequences that it decoded a token of.
+    pub(crate) decoded: usize,
+    /// All sequences of the step.
+    pub(crate) sequences: usize,
+}
+
+/// How requests came to their ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Outcomes {
+    /// The model ended it, or a stop text or token did.
+    pub completed: u64,
+    /// The most tokens were generated, or the context was full.
+    pub cut: u64,
+    /// Someone asked for it to stop.
+    pub cancelled: u64,
+    /// It failed.
+    pub failed: u64,
+    /// It was not taken, since the queue was full.
+    pub refused: u64,
+}
+
+/// What all requests together took; times in seconds.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ServingReport {
+    /// Seconds since the scheduler began.
+    pub uptime_s: f64,
+    /// Requests that wait.
+    pub waiting: u64,
+    /// Requests that run.
+    pub running: u64,
+    /// Those that came to an end.
+    pub requests: Outcomes,
+    /// Tokens by phase. The time of a step that did both is divided by their tokens.
+    pub phases: [PhaseReport; 2],
+    /// From a request's arrival until it had a place.
+    pub queue_s: Quantiles,
+    /// From a request's arrival to its first token.
+    pub first_token_s: Quantiles,
+    /// Between one token of a request and the next.
+    pub between_tokens_s: Quantiles,
+    /// From a request's arrival to its end.
+    pub request_s: Quantiles,
+    /// Steps so far.
+    pub steps: u64,
+    /// A step's time.
+    pub step_s: Quantiles,
+    /// Sequences that shared a step.
+    pub batch_sequences: Quantiles,
+    /// Tokens of a step.
+    pub batch_tokens: Quantiles,
+}
+
+/// Counts what a scheduler does, as it does it.
+#[derive(Debug)]
+pub struct ServingMetrics {
+    start: Instant,
+    pub(super) throughput: ThroughputMeasurer,
+    pub(super) waiting: Gauge,
+    pub(super) running: Gauge,
+    pub(super) completed: Count,
+    pub(super) cut: Count,
+    pub(super) cancelled: Count,
+    pub(super) failed: Count,
+    pub(super) refused: Count,
+    pub(super) prompt_tokens: Count,
+    pub(super) generated_tokens: Count,
+    pub(super) queue: Distribution,
+    pub(super) first_token: Distribution,
+    pub(super) between: Distribution,
+    pub(super) request: Distribution,
+    pub(super) step: Distribution,
+    pub(super) sequences: Distribution,
+    pub(super) tokens: Distribution,
+    pub(super) steps: Count,
+}
+
+impl ServingMetrics {
+    pub(crate) fn start() -> Self {
+        Self {
+            start: Instant::now(),
+            throughput: ThroughputMeasurer::start(),
+            waiting: Gauge::default(),
+            running: Gauge::default(),
+            completed: Count::default(),
+            cut: Count::default(),
+            cancelled: Count::default(),
+            failed: Count::default(),
+            refused: Count::default(),
+            prompt_tokens: Count::default(),
+            generated_tokens: Count::default(),
+            queue: Distribution::of_seconds(),
+            first_token: Distribution::of_seconds(),
+            between: Distribution::of_seconds(),
+            request: Distribution::of_seconds(),
+            step: Distribution::of_seconds(),
+            sequences: Distribution::of_counts(),
+            tokens: Distribution::of_counts(),
+            steps: Count::default(),
+        }
+    }
+
+    pub(crate) fn load(&self, waiting: usize, running: usize) {
+        self.waiting.set(waiting as i64);
+        self.running.set(running as i64);
+    }
+
+    pub(crate) fn refused(&self) {
+        self.refused.inc();
+    }
+
+    /// A token came so long after the one before it, where there was one.
+    pub(crate) fn token(&self, between: Option<f64>) {
+        self.generated_tokens.inc();
+        if let Some(between) = between {
+            self.between.add(between);
+        }
+    }
+
+    pub(crate) fn step(&self, step: &Step) {
+        let tokens = step.prompt + step.decoded;
+        if tokens == 0 {
+            return;
+        }
+        self.steps.inc();
+        self.step.add(step.took.as_secs_f64());
+        self.sequences.add(step.sequences as f64);
+        self.tokens.add(tokens as f64);
+        self.prompt_tokens.inc_by(step.prompt as u64);
+        for (phase, part) in [(Phase::Prompt, step.prompt), (Phase::Decode, step.decoded)] {
+            if part > 0 {
+                self.throughput.add(phase, part, step.took.mul_f64(part as f64 / tokens as f64));
+            }
+        }
+    }
+
+    pub(crate) fn ended(&self, finish: &Finish, request: &RequestMetrics) {
+        match finish {
+            Finish::EndToken(_) | Finish::StopText(_) => self.completed.inc(),
+            Finish::Length | Finish::ContextFull => self.cut.inc(),
+            Finish::Cancelled => self.cancelled.inc(),
+        };
+        self.queue.add(request.queue_s);
+        self.request.add(request.total_s);
+        if request.generated_tokens > 0 {
+            self.first_token.add(request.first_token_s);
+        }
+    }
+
+    pub(crate) fn failed(&self, error: &Error) {
+        tracing::debug!("a request failed: {error}");
+        self.failed.inc();
+    }
+
+    /// What there is so far.
+    #[must_use]
+    pub fn report(&self) -> ServingReport {
+        ServingReport {
+            uptime_s: self.start.elapsed().as_secs_f64(),
+            waiting: self.waiting.get().cast_unsigned(),
+            running: self.running.get().cast_unsigned(),
+            requests: Outcomes {
+                completed: self.completed.get(),
+                cut: self.cut.get(),
+                cancelled: self.cancelled.get(),
+                failed: self.failed.get(),
+                refused: self.refused.get(),
+            },
+            phases: self.throughput.report(),
+            queue_s: self.queue.quantiles(),
+            first_token_s: self.first_token.quantiles(),
+            between_tokens_s: self.between.quantiles(),
+            request_s: self.request.quantiles(),
+            steps: self.steps.get(),
+            step_s: self.step.quantiles(),
+            batch_sequences: self.sequences.quantiles(),
+            batch_tokens: self.tokens.quantiles(),
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Metrics as Prometheus reads them.
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::memory::TierBytes;
+use super::process::process_memory;
+use super::serving::ServingMetrics;
+use crate::engine::NeuroEngine;
+
+type Labels = Vec<(&'static str, &'static str)>;
+type Gauges = Family<Labels, Gauge>;
+
+impl ServingMetrics {
+    /// Everything in Prometheus's text format (OpenMetrics 1.0), the memory of the process and of the engine's tiers included.
+    #[must_use]
+    pub fn prometheus(&self, engine: &NeuroEngine) -> String {
+        let mut registry = Registry::with_prefix("herald");
+        self.register(&mut registry);
+        register_memory(&mut registry, engine);
+        let mut text = String::new();
+        // Writing to a String can't fail, and nothing here fails by itself.
+        let _ = encode(&mut text, &registry);
+        text
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        registry.register("requests_waiting", "Requests that wait for a place", self.waiting.clone());
+        registry.register("requests_running", "Requests that run", self.running.clone());
+        for (outcome, count) in [
+            ("completed", &self.completed),
+            ("cut", &self.cut),
+            ("cancelled", &self.cancelled),
+            ("failed", &self.failed),
+            ("refused", &self.refused),
+        ] {
+            let name = format!("requests_{outcome}");
+            registry.register(name, format!("Requests that were {outcome}"), count.clone());
+        }
+        registry.register("prompt_tokens", "Tokens of prompts that were run", self.prompt_tokens.clone());
+        registry.register("generated_tokens", "Tokens that were generated", self.generated_tokens.clone());
+        registry.register("steps", "Forward passes of the scheduler", self.steps.clone());
+        for (name, help, times) in [
+            ("queue", "From a request's arrival until it had a place", &self.queue),
+            ("first_token", "From a request's arrival to its first token", &self.first_token),
+            ("between_tokens", "Between one token of a request and the next", &self.between),
+            ("request", "From a request's arrival to its end", &self.request),
+            ("step", "A forward pass of the scheduler", &self.step),
+        ] {
+            registry.register_with_unit(name, help, Unit::Seconds, times.buckets.clone());
+        }
+        for (name, help, counts) in [
+            ("batch_sequences", "Sequences that shared a forward pass", &self.sequences),
+            ("batch_tokens", "Tokens of a forward pass", &self.tokens),
+        ] {
+            registry.register(name, help, counts.buckets.clone());
+        }
+    }
+}
+
+fn register_memory(registry: &mut Registry, engine: &NeuroEngine) {
+    if let Some(memory) = process_memory() {
+        for (name, help, bytes) in [
+            ("memory_resident", "Memory that the process has in RAM", memory.rss_bytes),
+            ("memory_peak", "The most memory that the process has had in RAM", memory.peak_bytes),
+            ("memory_file", "The part of resident memory that comes from files", memory.file_bytes),
+        ] {
+            registry.register_with_unit(name, help, Unit::Bytes, gauge(bytes));
+        }
+    }
+    let (pages, bytes, hits, misses) =
+        (Gauges::default(), Gauges::default(), Gauges::default(), Gauges::default());
+    for tier in TierBytes::of(engine) {
+        let labels = vec![("tier", tier.tier)];
+        set(&pages, &labels, tier.pages);
+        set(&bytes, &labels, tier.bytes);
+        set(&hits, &labels, tier.hits);
+        set(&misses, &labels, tier.misses);
+    }
+    registry.register("tier_pages", "Pages that a memory tier holds", pages);
+    registry.register_with_unit("tier", "Bytes that a memory tier holds", Unit::Bytes, bytes);
+    registry.register("tier_hits", "Look-ups that found their page in the tier", hits);
+    registry.register("tier_misses", "Look-ups that did not", misses);
+    let (pages, bytes) = (Gauges::default(), Gauges::default());
+    for moved in engine.traffic().report() {
+        let labels = vec![("from", moved.from.name()), ("to", moved.to.name())];
+        set(&pages, &labels, moved.pages);
+        set(&bytes, &labels, moved.bytes);
+    }
+    registry.register("tier_moved_pages", "Pages that have moved between memory tiers", pages);
+    registry.register_with_unit("tier_moved", "Bytes that have moved between tiers", Unit::Bytes, bytes);
+}
+
+fn gauge(value: u64) -> Gauge {
+    let gauge = Gauge::default();
+    gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+    gauge
+}
+
+fn set(family: &Gauges, labels: &Labels, value: u64) {
+    family.get_or_create(labels).set(i64::try_from(value).unwrap_or(i64::MAX));
+}

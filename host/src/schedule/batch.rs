@@ -1,0 +1,281 @@
+//! The sequences that run together, and a step of all of them.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use super::SchedulerOptions;
+use super::request::{Answer, Event, Sink};
+use super::share::share;
+use crate::engine::{Finish, Generation, NeuroEngine, Part, Sequence};
+use crate::error::{Error, Result};
+use crate::metrics::{RequestClock, ServingMetrics, Step};
+
+/// A request that waits for a place.
+pub(super) struct Waiting {
+    pub(super) client: String,
+    pub(super) prompt: Vec<u32>,
+    pub(super) generation: Generation,
+    pub(super) sink: Sink,
+    pub(super) cancelled: Arc<AtomicBool>,
+    pub(super) clock: RequestClock,
+}
+
+/// Why a request ends.
+type Ending = Result<Finish>;
+
+impl Waiting {
+    /// Ends a request, whose memory is freed already, and tells its sink.
+    pub(super) fn end(mut self, ending: Ending, prompt_tokens: usize, counts: &ServingMetrics) {
+        let event = match ending {
+            Err(error) => {
+                counts.failed(&error);
+                Event::Failed(error)
+            }
+            Ok(finish) => {
+                let n_tokens = self.generation.len();
+                let (mut generated, tail) = self.generation.end(finish);
+                let metrics = self.clock.end(prompt_tokens, n_tokens);
+                counts.ended(&generated.finish, &metrics);
+                generated.prompt_tokens = prompt_tokens;
+                generated.prompt_time = std::time::Duration::from_secs_f64(metrics.prompt_s);
+                generated.decode_time = std::time::Duration::from_secs_f64(metrics.decode_s);
+                if let Some((sampled, text)) = tail {
+                    (self.sink)(Event::Token { sampled, text, tail: true });
+                }
+                Event::Done(Box::new(Answer { generated, metrics }))
+            }
+        };
+        (self.sink)(event);
+    }
+}
+
+/// A request that has a place.
+struct Running {
+    request: Waiting,
+    sequence: Sequence,
+    /// Tokens of the prompt that have been run.
+    done: usize,
+    /// The token to run next, once the prompt is done.
+    next: Option<u32>,
+}
+
+impl Running {
+    fn left(&self) -> usize {
+        self.request.prompt.len() - self.done
+    }
+
+    fn end(self, ending: Ending, counts: &ServingMetrics) -> String {
+        let client = self.request.client.clone();
+        // Its pages are free before anyone hears of its end.
+        drop(self.sequence);
+        self.request.end(ending, self.done, counts);
+        client
+    }
+}
+
+/// What a step did.
+#[derive(Default)]
+pub(super) struct Done {
+    /// Tokens that were run, by client.
+    pub(super) served: Vec<(String, u64)>,
+    /// Clients of requests that ended.
+    pub(super) ended: Vec<String>,
+}
+
+/// The sequences that run together.
+pub(super) struct Batch {
+    engine: Arc<NeuroEngine>,
+    options: SchedulerOptions,
+    counts: Arc<ServingMetrics>,
+    running: Vec<Running>,
+    /// Counts steps, so that the first of a step's prompts is another each time.
+    turn: usize,
+}
+
+impl Batch {
+    pub(super) fn new(
+        engine: Arc<NeuroEngine>,
+        options: SchedulerOptions,
+        counts: Arc<ServingMetrics>,
+    ) -> Self {
+        Self { engine, options, counts, running: Vec::new(), turn: 0 }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Gives a request a place. The client's name comes back where that fails.
+    pub(super) fn admit(&mut self, mut request: Waiting) -> Result<(), String> {
+        match self.engine.sequence() {
+            Ok(sequence) => {
+                request.clock.placed(Instant::now());
+                self.running.push(Running { request, sequence, done: 0, next: None });
+                Ok(())
+            }
+            Err(error) => {
+                let client = request.client.clone();
+                request.end(Err(error), 0, &self.counts);
+                Err(client)
+            }
+        }
+    }
+
+    /// Ends everything.
+    pub(super) fn clear(&mut self) {
+        for running in self.running.drain(..) {
+            running.end(Ok(Finish::Cancelled), &self.counts);
+        }
+    }
+
+    /// Runs one token of each sequence that decodes, and pieces of the prompts.
+    pub(super) fn step(&mut self) -> Done {
+        let mut done = Done::default();
+        let mut endings: Vec<Option<Ending>> = self.running.iter().map(|_| None).collect();
+        for (running, ending) in self.running.iter().zip(&mut endings) {
+            if running.request.cancelled.load(Ordering::Relaxed) {
+                *ending = Some(Ok(Finish::Cancelled));
+            }
+        }
+        let pieces = self.pieces(&endings);
+        // What has no room fails by itself, and not the step.
+        let mut pieces: Vec<(usize, usize)> = pieces
+            .into_iter()
+            .filter(|(index, n)| match self.engine.reserve(&mut self.running[*index].sequence, *n) {
+                Ok(()) => true,
+                Err(error) => {
+                    endings[*index] = Some(Err(error));
+                    false
+                }
+            })
+            .collect();
+        pieces.sort_unstable();
+        if !pieces.is_empty()
+            && let Err(error) = self.run(&pieces, &mut endings, &mut done)
+        {
+            for (index, _) in pieces {
+                endings[index] = Some(Err(copy(&error)));
+            }
+        }
+        self.turn += 1;
+        for index in (0..self.running.len()).rev() {
+            if let Some(ending) = endings[index].take() {
+                // Order is kept: who came first is first.
+                done.ended.push(self.running.remove(index).end(ending, &self.counts));
+            }
+        }
+        done
+    }
+
+    /// Which sequences run how many tokens.
+    fn pieces(&self, endings: &[Option<Ending>]) -> Vec<(usize, usize)> {
+        let goes_on = |(index, _): &(usize, &Running)| endings[*index].is_none();
+        let (decoding, prompts): (Vec<_>, Vec<_>) =
+            self.running.iter().enumerate().filter(goes_on).partition(|(_, running)| running.left() == 0);
+        let room = self.engine.max_batch() - decoding.len();
+        // Whoever decodes should not wait long for a step.
+        let budget = if decoding.is_empty() { room } else { room.min(self.options.prompt_piece) };
+        let left: Vec<usize> = prompts.iter().map(|(_, running)| running.left()).collect();
+        let shares = share(budget, &left, self.turn % left.len().max(1));
+        let prompts = prompts.iter().zip(shares).map(|((index, _), n)| (*index, n)).filter(|(_, n)| *n > 0);
+        decoding.iter().map(|(index, _)| (*index, 1)).chain(prompts).collect()
+    }
+
+    /// One pass over these pieces, in the order of the sequences, and the choice of the next tokens.
+    fn run(
+        &mut self,
+        pieces: &[(usize, usize)],
+        endings: &mut [Option<Ending>],
+        done: &mut Done,
+    ) -> Result<()> {
+        let engine = Arc::clone(&self.engine);
+        let (context, vocabulary) = (engine.context(), engine.plan().vocabulary);
+        let mut parts = Vec::with_capacity(pieces.len());
+        let mut choices = Vec::new();
+        let mut wanted = pieces.iter().peekable();
+        for (index, running) in self.running.iter_mut().enumerate() {
+            let Some((_, n)) = wanted.next_if(|(wanted, _)| *wanted == index) else { continue };
+            let Running { request, sequence, done, next } = running;
+            let prompt = request.prompt.get(*done..).filter(|rest| !rest.is_empty());
+            let (ids, ends) = match (prompt, next) {
+                (Some(rest), _) => (&rest[..*n], *n == rest.len()),
+                (None, next) => (next.as_slice(), true),
+            };
+            let logits = ends && !request.generation.is_long_enough();
+            if logits {
+                let room = context - sequence.tokens().len() - n;
+                choices.push(Mutex::new((&mut request.generation, room, None)));
+            }
+            parts.push(Part { sequence, ids, logits });
+        }
+        let (mut given, start, sequences) = (0, Instant::now(), parts.len());
+        engine.step(&mut parts, &mut |rows| {
+            // Choosing takes about as long as a layer's work, so it is shared out too.
+            engine.pool().run(rows.len() / vocabulary, &|range, _| {
+                for row in range {
+                    let mut choice = choices[given + row].lock().unwrap_or_else(PoisonError::into_inner);
+                    let (generation, room, chosen) = &mut *choice;
+                    let logits = &rows[row * vocabulary..(row + 1) * vocabulary];
+                    *chosen = Some(generation.choose(engine.tokenizer(), logits, *room));
+                }
+            });
+            given += rows.len() / vocabulary;
+        })?;
+        drop(parts);
+        let mut chosen = choices
+            .into_iter()
+            .map(|choice| choice.into_inner().unwrap_or_else(PoisonError::into_inner).2)
+            .collect::<Vec<_>>()
+            .into_iter();
+        let now = Instant::now();
+        let prompt: usize =
+            pieces.iter().filter(|(index, _)| self.running[*index].left() > 0).map(|(_, n)| n).sum();
+        let decoded = pieces.iter().filter(|(index, _)| self.running[*index].left() == 0).count();
+        self.counts.step(&Step { took: now - start, prompt, decoded, sequences });
+        for (index, n) in pieces {
+            let Running { request, done: run, next, .. } = &mut self.running[*index];
+            done.served.push((request.client.clone(), *n as u64));
+            if *run < request.prompt.len() {
+                *run += n;
+                if *run < request.prompt.len() {
+                    continue;
+                }
+                if request.generation.is_long_enough() && request.generation.len() == 0 {
+                    endings[*index] = Some(Ok(Finish::Length));
+                    continue;
+                }
+            }
+            let chosen = match chosen.next().flatten() {
+                Some(Ok(chosen)) => chosen,
+                Some(Err(error)) => {
+                    endings[*index] = Some(Err(error));
+                    continue;
+                }
+                None => {
+                    let missing = "a step gave fewer logits than were asked for".to_owned();
+                    endings[*index] = Some(Err(Error::Invalid(missing)));
+                    continue;
+                }
+            };
+            self.counts.token(request.clock.token(now));
+            *next = Some(chosen.sampled.token);
+            let event = Event::Token { sampled: chosen.sampled, text: chosen.text, tail: false };
+            let go_on = (request.sink)(event);
+            endings[*index] = match chosen.finish {
+                Some(finish @ (Finish::StopText(_) | Finish::EndToken(_))) => Some(Ok(finish)),
+                _ if !go_on => Some(Ok(Finish::Cancelled)),
+                finish => finish.map(Ok),
+            };
+        }
+        Ok(())
+    }
+}
+
+/// The same failure, for another of the requests that shared a pass.
+fn copy(error: &Error) -> Error {
+    match error {
+        Error::Plugin { what, source } => Error::Plugin { what: what.clone(), source: source.clone() },
+        other => Error::Invalid(other.to_string()),
+    }
+}

@@ -1,0 +1,234 @@
+//! Many requests at once over one engine: continuous batching.
+//!
+//! Every step is one forward pass of one token of each sequence that decodes, and of pieces of the prompts of those that
+//! don't yet; what ends leaves at once, and what waits takes its place. A layer's weights are so read once for all of them,
+//! which is most of what a step costs.
+//!
+//! - Places are bounded, and so is the queue for them; a request beyond that is refused with [`Error::Busy`].
+//! - Places go to the client that was served the fewest tokens, and a step's prompt tokens are divided alike, so neither a
+//!   greedy client nor a long prompt starves anyone.
+//! - A request may be cancelled at any time, and its memory is then free before the next step.
+//! - Who shares the batch doesn't matter to an answer, as far as the backend's products don't depend on a batch's size.
+
+mod batch;
+mod queue;
+mod request;
+mod share;
+
+pub use request::{Answer, Event, Handle, Request, Sink, Ticket};
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use batch::{Batch, Waiting};
+use queue::Queue;
+
+use crate::engine::{Finish, Generation, NeuroEngine};
+use crate::error::{Error, Result};
+use crate::metrics::{RequestClock, ServingMetrics};
+
+/// How a scheduler shares an engine out.
+#[derive(Clone, Debug)]
+pub struct SchedulerOptions {
+    /// Requests that run together at most; no more than the engine's batch has tokens.
+    pub max_running: usize,
+    /// Requests that wait at most.
+    pub queue: usize,
+    /// Tokens of prompts in a step, at most, while other sequences decode: they wait for as long as those take.
+    pub prompt_piece: usize,
+}
+
+impl Default for SchedulerOptions {
+    fn default() -> Self {
+        Self { max_running: 32, queue: 256, prompt_piece: 128 }
+    }
+}
+
+/// Serves many requests over one engine, on a thread of its own. Dropped, it cancels what is left.
+pub struct Scheduler {
+    engine: Arc<NeuroEngine>,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the scheduler's thread and its callers share.
+struct Shared {
+    state: Mutex<State>,
+    wake: Condvar,
+    counts: Arc<ServingMetrics>,
+}
+
+struct State {
+    queue: Queue<Waiting>,
+    next_id: u64,
+    running: usize,
+    closing: bool,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing that holds the lock leaves it half-changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn cancel_waiting(&self, client: &str, id: u64) {
+        // The sink may call in here again, so the lock is given back before.
+        let waiting = self.state().queue.remove(client, id);
+        if let Some(waiting) = waiting {
+            waiting.end(Ok(Finish::Cancelled), 0, &self.counts);
+        }
+    }
+}
+
+impl Scheduler {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// Where an option is 0 or more than the engine's batch has room for, or the system gives no thread.
+    pub fn start(engine: Arc<NeuroEngine>, options: SchedulerOptions) -> Result<Self> {
+        let most = engine.max_batch();
+        if options.max_running == 0 || options.max_running > most || options.prompt_piece == 0 {
+            return Err(Error::Invalid(format!(
+                "a scheduler of {} running requests and prompt pieces of {} tokens was asked for, where 1 to {most} requests \
+                 (the engine's batch) and at least 1 token were expected",
+                options.max_running, options.prompt_piece
+            )));
+        }
+        let queue = Queue::new(options.queue);
+        let state = State { queue, next_id: 0, running: 0, closing: false };
+        let counts = Arc::new(ServingMetrics::start());
+        let batch = Batch::new(Arc::clone(&engine), options.clone(), Arc::clone(&counts));
+        let shared = Arc::new(Shared { state: Mutex::new(state), wake: Condvar::new(), counts });
+        let worker = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("herald-scheduler".to_owned())
+            .spawn(move || serve(&worker, batch, options.max_running))
+            .map_err(|error| Error::Invalid(format!("the system gave no thread for a scheduler: {error}")))?;
+        Ok(Self { engine, shared, thread: Some(thread) })
+    }
+
+    /// The engine.
+    #[must_use]
+    pub fn engine(&self) -> &Arc<NeuroEngine> {
+        &self.engine
+    }
+
+    /// What its requests have taken so far.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<ServingMetrics> {
+        &self.shared.counts
+    }
+
+    /// Requests that wait, and that run.
+    #[must_use]
+    pub fn load(&self) -> (usize, usize) {
+        let state = self.shared.state();
+        (state.queue.len(), state.running)
+    }
+
+    /// Takes a request; its events come to the ticket.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] where the queue is full; as [`NeuroEngine::generate`] where the request can't be served at all.
+    pub fn submit(&self, request: Request) -> Result<Ticket> {
+        let (sink, events) = Ticket::sink();
+        Ok(Ticket::new(self.submit_to(request, sink)?, events))
+    }
+
+    /// Takes a request; its events go to the sink.
+    ///
+    /// # Errors
+    /// As [`Scheduler::submit`]; the sink is then told nothing.
+    pub fn submit_to(&self, request: Request, sink: Sink) -> Result<Handle> {
+        let Request { prompt, options, client } = request;
+        self.engine.check_prompt(&prompt)?;
+        let mut generation = Generation::new(&options, self.engine.plan().vocabulary)?;
+        generation.accept(&prompt)?;
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let waiting = Waiting {
+            client: client.clone(),
+            prompt,
+            generation,
+            sink,
+            cancelled: Arc::clone(&cancelled),
+            clock: RequestClock::start(),
+        };
+        let mut state = self.shared.state();
+        if state.closing {
+            return Err(Error::Invalid("the scheduler has ended and takes no requests".to_owned()));
+        }
+        let id = state.next_id;
+        if state.queue.push(&client, id, waiting).is_err() {
+            self.shared.counts.refused();
+            return Err(Error::Busy { waiting: state.queue.len(), room: state.queue.room() });
+        }
+        state.next_id += 1;
+        self.shared.counts.load(state.queue.len(), state.running);
+        drop(state);
+        self.shared.wake.notify_one();
+        Ok(Handle { id, client, cancelled, shared: Arc::downgrade(&self.shared) })
+    }
+}
+
+impl Drop for Scheduler {
+    fn drop(&mut self) {
+        self.shared.state().closing = true;
+        self.shared.wake.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // Where it panicked, its requests' sinks are gone, and that is all there is to say.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// However the scheduler's thread ends, nobody waits for it afterwards.
+struct Closing<'s>(&'s Shared);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.closing = true;
+        state.running = 0;
+        let waiting = state.queue.clear();
+        drop(state);
+        for waiting in waiting {
+            waiting.end(Ok(Finish::Cancelled), 0, &self.0.counts);
+        }
+    }
+}
+
+/// The life of the scheduler's thread.
+fn serve(shared: &Shared, mut batch: Batch, most: usize) {
+    let _closing = Closing(shared);
+    let mut done = batch::Done::default();
+    loop {
+        let mut admitted = Vec::new();
+        {
+            let mut state = shared.state();
+            done.served.iter().for_each(|(client, tokens)| state.queue.charge(client, *tokens));
+            done.ended.iter().for_each(|client| state.queue.ended(client));
+            state.running = batch.len();
+            while !state.closing {
+                while batch.len() + admitted.len() < most {
+                    let Some(waiting) = state.queue.pop() else { break };
+                    admitted.push(waiting);
+                }
+                state.running = batch.len() + admitted.len();
+                shared.counts.load(state.queue.len(), state.running);
+                if state.running > 0 {
+                    break;
+                }
+                state = shared.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            if state.closing {
+                break;
+            }
+        }
+        let refused: Vec<String> =
+            admitted.into_iter().filter_map(|waiting| batch.admit(waiting).err()).collect();
+        done = batch.step();
+        done.ended.extend(refused);
+    }
+    batch.clear();
+}

@@ -1,0 +1,178 @@
+//! The queue of requests that wait for a place, fair among clients by the tokens that each was served.
+//!
+//! This is the virtual token counter of [Sheng et al. 2024](https://arxiv.org/abs/2401.00588): the next place goes to the
+//! waiting client that was served the fewest tokens, and one that comes (back) from idleness starts level with the least
+//! served of those who are there, so that it can't save up.
+
+use std::collections::{BTreeMap, VecDeque};
+
+/// Idle clients beyond so many are forgotten, the least served first: that favours nobody by more than their own debt.
+const MOST_IDLE: usize = 4096;
+
+/// Requests that wait, up to a number of them.
+pub(super) struct Queue<T> {
+    clients: BTreeMap<String, Client<T>>,
+    room: usize,
+    waiting: usize,
+    /// What the least served of the clients that were there had been served when that was last known.
+    floor: u64,
+}
+
+struct Client<T> {
+    waiting: VecDeque<(u64, T)>,
+    /// Requests that were taken and have not ended.
+    running: usize,
+    served: u64,
+}
+
+impl<T> Client<T> {
+    fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.running == 0
+    }
+}
+
+impl<T> Queue<T> {
+    pub(super) fn new(room: usize) -> Self {
+        Self { clients: BTreeMap::new(), room, waiting: 0, floor: 0 }
+    }
+
+    /// Requests that wait.
+    pub(super) fn len(&self) -> usize {
+        self.waiting
+    }
+
+    /// Requests that may wait at most.
+    pub(super) fn room(&self) -> usize {
+        self.room
+    }
+
+    /// Puts a request at the end of its client's; ids ascend. Gives it back where there is no room.
+    pub(super) fn push(&mut self, client: &str, id: u64, request: T) -> Result<(), T> {
+        if self.waiting >= self.room {
+            return Err(request);
+        }
+        let busy = self.clients.values().filter(|client| !client.is_idle());
+        self.floor = busy.map(|client| client.served).min().unwrap_or(self.floor);
+        let client = self.clients.entry(client.to_owned()).or_insert_with(|| Client {
+            waiting: VecDeque::new(),
+            running: 0,
+            served: 0,
+        });
+        if client.is_idle() {
+            client.served = client.served.max(self.floor);
+        }
+        client.waiting.push_back((id, request));
+        self.waiting += 1;
+        Ok(())
+    }
+
+    /// Takes the first request of the least served client; among equals, the one that came first.
+    pub(super) fn pop(&mut self) -> Option<T> {
+        let next = self.clients.values_mut().filter(|client| !client.waiting.is_empty());
+        let client = next.min_by_key(|client| (client.served, client.waiting[0].0))?;
+        client.running += 1;
+        self.waiting -= 1;
+        client.waiting.pop_front().map(|(_, request)| request)
+    }
+
+    /// Takes out a request that waits still.
+    pub(super) fn remove(&mut self, client: &str, id: u64) -> Option<T> {
+        let waiting = &mut self.clients.get_mut(client)?.waiting;
+        let place = waiting.iter().position(|(other, _)| *other == id)?;
+        self.waiting -= 1;
+        let request = waiting.remove(place).map(|(_, request)| request);
+        self.forget_idle();
+        request
+    }
+
+    /// Takes out everything.
+    pub(super) fn clear(&mut self) -> Vec<T> {
+        self.waiting = 0;
+        let waiting = self.clients.values_mut().flat_map(|client| client.waiting.drain(..));
+        waiting.map(|(_, request)| request).collect()
+    }
+
+    /// Writes tokens to a client's account.
+    pub(super) fn charge(&mut self, client: &str, tokens: u64) {
+        if let Some(client) = self.clients.get_mut(client) {
+            client.served += tokens;
+        }
+    }
+
+    /// A request that was taken has ended.
+    pub(super) fn ended(&mut self, client: &str) {
+        if let Some(client) = self.clients.get_mut(client) {
+            client.running -= 1;
+        }
+        self.forget_idle();
+    }
+
+    fn forget_idle(&mut self) {
+        if self.clients.len() > MOST_IDLE {
+            let idle = self.clients.iter().filter(|(_, client)| client.is_idle());
+            let least = idle.min_by_key(|(_, client)| client.served).map(|(name, _)| name.clone());
+            least.map(|name| self.clients.remove(&name));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_full_queue_gives_the_request_back() {
+        let mut queue = Queue::new(2);
+        assert_eq!((queue.push("a", 0, 'x'), queue.push("b", 1, 'y')), (Ok(()), Ok(())));
+        assert_eq!(queue.push("a", 2, 'z'), Err('z'));
+        assert_eq!(queue.remove("b", 1), Some('y'));
+        assert_eq!(queue.remove("b", 1), None);
+        assert_eq!(queue.push("a", 2, 'z'), Ok(()));
+        assert_eq!((queue.pop(), queue.pop(), queue.pop()), (Some('x'), Some('z'), None));
+    }
+
+    #[test]
+    fn who_returns_can_not_have_saved_up() {
+        let mut queue = Queue::new(9);
+        queue.push("busy", 0, 0).unwrap();
+        queue.pop();
+        queue.charge("busy", 1000);
+        for id in 1..4 {
+            queue.push("busy", id, id).unwrap();
+            queue.push("new", id + 10, id + 10).unwrap();
+        }
+        // Level at first, so by arrival; then the one that was served less.
+        assert_eq!(queue.pop(), Some(1));
+        queue.charge("busy", 5);
+        assert_eq!(queue.pop(), Some(11));
+        queue.charge("new", 2);
+        assert_eq!(queue.pop(), Some(12));
+        queue.charge("new", 4);
+        assert_eq!(queue.pop(), Some(2));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// While all clients always have requests waiting, what they were served differs by at most one request.
+        #[test]
+        fn clients_are_served_alike(costs in prop::collection::vec(1_u64..50, 60), clients in 2_usize..5) {
+            let mut queue = Queue::new(1000);
+            let names: Vec<String> = (0..clients).map(|client| format!("client {client}")).collect();
+            for id in 0..200 {
+                queue.push(&names[id as usize % clients], id, id as usize % clients).unwrap();
+            }
+            let mut served = vec![0; clients];
+            for cost in costs {
+                let client = queue.pop().unwrap();
+                served[client] += cost;
+                queue.charge(&names[client], cost);
+                queue.ended(&names[client]);
+                let (least, most) = (served.iter().min().unwrap(), served.iter().max().unwrap());
+                prop_assert!(most - least < 50, "{served:?}");
+            }
+        }
+    }
+}
