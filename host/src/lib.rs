@@ -15,4 +15,5 @@ mod tokenizer;
 
 pub use engine::{Finish, GenerateOptions, Generated, LoadOptions, LogitsOf, NeuroEngine, Piece, Sequence};
 pub use error::{Error, Result};
+pub use memory::MemoryUsage;
 pub use tokenizer::AscTokenizer;

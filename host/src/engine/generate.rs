@@ -65,6 +65,8 @@ pub struct Generated {
     pub seed: u64,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
+    /// How many of them were at hand from an earlier prompt.
+    pub shared_tokens: usize,
     /// Time for the prompt.
     pub prompt_time: Duration,
     /// Time for the tokens after it.
@@ -92,7 +94,7 @@ impl NeuroEngine {
         let mut stops = StopMatcher::new(options.stop.iter().cloned())
             .map_err(|error| Error::Invalid(error.to_string()))?;
         let start = Instant::now();
-        let mut logits = self.prefill_while(sequence, prompt, &mut |_| proceed())?;
+        let (mut logits, shared_tokens) = self.prefill_shared(sequence, prompt, &mut |_| proceed())?;
         let prompt_time = start.elapsed();
         for token in sequence.tokens() {
             sampler.accept(*token)?;
@@ -106,6 +108,7 @@ impl NeuroEngine {
             finish: Finish::Length,
             seed: sampler.seed(),
             prompt_tokens: prompt.len(),
+            shared_tokens,
             prompt_time,
             decode_time: Duration::ZERO,
         };
