@@ -20,4 +20,5 @@ pub use engine::{
     Finish, GenerateOptions, Generated, LoadOptions, NeuroEngine, Part, Piece, Sequence, TierUse,
 };
 pub use error::{Error, Result};
+pub use memory::MemoryUsage;
 pub use tokenizer::AscTokenizer;

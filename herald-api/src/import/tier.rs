@@ -1,5 +1,6 @@
 //! Memory tiers of a plugin, and the pages in them.
 
+use std::ffi::c_void;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -106,6 +107,12 @@ fn missing(what: &str) -> Error {
 }
 
 impl TierHandle {
+    /// Whether both are the same tier.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// What the tier keeps.
     #[must_use]
     pub fn config(&self) -> &TierConfig {
@@ -319,6 +326,47 @@ impl PageHandle {
     /// As [`MemoryTier::commit`].
     pub fn commit(&mut self, n_tokens: usize) -> Result<()> {
         self.tier.commit(self.id, n_tokens)
+    }
+
+    /// Its format, `HERALD_PAGE_*`.
+    #[must_use]
+    pub fn format(&self) -> u32 {
+        self.raw.format
+    }
+
+    /// The bytes of its keys (or of the state) and of its values.
+    #[must_use]
+    pub fn bytes(&self) -> (&[u8], &[u8]) {
+        let bytes = |pointer: *mut c_void, len: u64| -> &[u8] {
+            if len == 0 {
+                return &[];
+            }
+            // SAFETY: the tier holds so many bytes there until the handle is dropped; writing them takes `&mut self`.
+            unsafe { std::slice::from_raw_parts(pointer.cast_const().cast(), len as usize) }
+        };
+        (bytes(self.raw.keys, self.raw.key_bytes), bytes(self.raw.values, self.raw.value_bytes))
+    }
+
+    /// Overwrites it with the contents of another page of the same tier.
+    ///
+    /// # Errors
+    /// [`crate::Status::InvalidArgument`] where the other has another format or size.
+    pub fn copy_from(&mut self, other: &Self) -> Result<()> {
+        let shape = |page: &Self| (page.raw.format, page.raw.key_bytes, page.raw.value_bytes);
+        if shape(self) != shape(other) {
+            return Err(Error::invalid(format!(
+                "a page of format, key and value bytes {:?} was to be copied to one of {:?}",
+                shape(other),
+                shape(self)
+            )));
+        }
+        for (to, from) in [(self.raw.keys, other.bytes().0), (self.raw.values, other.bytes().1)] {
+            if !from.is_empty() {
+                // SAFETY: both have so many bytes; this page is borrowed mutably, so the other is another page.
+                unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to.cast(), from.len()) };
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn raw(&self) -> HeraldPage {

@@ -78,6 +78,33 @@ impl NeuroEngine {
         Ok(logits)
     }
 
+    /// As [`NeuroEngine::prefill_while`], but what is at hand of the beginning of `ids` is not computed again where the
+    /// sequence is empty and an earlier prompt began alike; whole pages of this one are kept for later ones. Returns the
+    /// logits, and how many tokens were at hand.
+    ///
+    /// # Errors
+    /// As [`NeuroEngine::prefill_while`].
+    pub fn prefill_shared(
+        &self,
+        sequence: &mut Sequence,
+        ids: &[u32],
+        progress: &mut dyn FnMut(usize) -> bool,
+    ) -> Result<(Vec<f32>, usize)> {
+        self.check(sequence, ids)?;
+        let page_tokens = sequence.memory.shared_page_tokens().filter(|_| sequence.tokens.is_empty());
+        let Some(page_tokens) = page_tokens else {
+            return Ok((self.prefill_while(sequence, ids, progress)?, 0));
+        };
+        // The last token is always computed, for its logits.
+        let rows = self.prefixes.find(&ids[..ids.len() - 1], page_tokens);
+        let at_hand = rows.len() * page_tokens;
+        sequence.memory.begin_with(rows);
+        sequence.tokens.extend_from_slice(&ids[..at_hand]);
+        let logits = self.prefill_while(sequence, &ids[at_hand..], &mut |done| progress(at_hand + done))?;
+        self.prefixes.keep(ids, page_tokens, |index| sequence.memory.page_row(index));
+        Ok((logits, at_hand))
+    }
+
     /// Runs one token after each sequence's others, all in one pass, and returns the logits `[n_sequences, vocabulary]`.
     ///
     /// # Errors
@@ -129,8 +156,11 @@ impl NeuroEngine {
     /// # Errors
     /// Where there is no memory for them; the sequence is as it was.
     pub fn reserve(&self, sequence: &mut Sequence, n_tokens: usize) -> Result<()> {
-        let tokens = sequence.tokens.len() + n_tokens;
-        sequence.memory.reserve(tokens).map_err(|source| failed("room for more tokens", source))
+        let past = sequence.tokens.len();
+        sequence
+            .memory
+            .reserve(past, past + n_tokens)
+            .map_err(|source| failed("room for more tokens", source))
     }
 
     /// Runs `ids` after what the sequence has seen, and gives each token's logits `[vocabulary]` to `each`, in order.
@@ -243,7 +273,7 @@ impl NeuroEngine {
             positions.extend(past as u32..(past + ids.len()) as u32);
             sequence
                 .memory
-                .reserve(past + ids.len())
+                .reserve(past, past + ids.len())
                 .map_err(|source| failed("room for more tokens", source))?;
         }
         let n_tokens = tokens.len();

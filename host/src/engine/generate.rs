@@ -65,6 +65,8 @@ pub struct Generated {
     pub seed: u64,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
+    /// How many of them were at hand from an earlier prompt.
+    pub shared_tokens: usize,
     /// Time for the prompt.
     pub prompt_time: Duration,
     /// Time for the tokens after it.
@@ -90,7 +92,7 @@ impl NeuroEngine {
     ) -> Result<Generated> {
         let mut generation = Generation::new(options, self.plan.vocabulary)?;
         let start = Instant::now();
-        let mut logits = self.prefill_while(sequence, prompt, &mut |_| proceed())?;
+        let (mut logits, shared_tokens) = self.prefill_shared(sequence, prompt, &mut |_| proceed())?;
         let prompt_time = start.elapsed();
         generation.accept(sequence.tokens())?;
         let start = Instant::now();
@@ -113,6 +115,6 @@ impl NeuroEngine {
             each(&Piece { sampled: &sampled, text: &text, tail: true });
         }
         let (prompt_tokens, decode_time) = (prompt.len(), start.elapsed());
-        Ok(Generated { prompt_tokens, prompt_time, decode_time, ..generated })
+        Ok(Generated { prompt_tokens, shared_tokens, prompt_time, decode_time, ..generated })
     }
 }

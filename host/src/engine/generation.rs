@@ -107,6 +107,7 @@ impl Generation {
             finish,
             seed: self.sampler.seed(),
             prompt_tokens: 0,
+            shared_tokens: 0,
             prompt_time: Duration::ZERO,
             decode_time: Duration::ZERO,
         };

@@ -17,7 +17,7 @@ use herald_api::import::LayerHandle;
 use crate::chat::ChatTemplate;
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
-use crate::memory::{LayerNeeds, SequenceMemory};
+use crate::memory::{self, LayerNeeds, MemoryUsage, PrefixCache, SequenceMemory};
 use crate::metrics::TierTraffic;
 use crate::model::{self, ModelPlan};
 use crate::plugin::{self, Plugins, Search};
@@ -46,6 +46,8 @@ pub struct LoadOptions {
     pub context: Option<usize>,
     /// Tokens of a KV page.
     pub page_tokens: usize,
+    /// The most bytes of pages of earlier prompts to keep, for prompts that begin alike; 0: none.
+    pub prefix_bytes: usize,
 }
 
 impl Default for LoadOptions {
@@ -57,6 +59,7 @@ impl Default for LoadOptions {
             max_batch: 512,
             context: None,
             page_tokens: 64,
+            prefix_bytes: 256 << 20,
         }
     }
 }
@@ -69,6 +72,7 @@ pub struct NeuroEngine {
     // Layers come before what they lean on, so that they go first.
     layers: Vec<LayerHandle>,
     needs: Vec<LayerNeeds>,
+    prefixes: PrefixCache,
     tokenizer: AscTokenizer,
     template: Option<String>,
     plan: ModelPlan,
@@ -143,6 +147,7 @@ impl NeuroEngine {
         Ok(Self {
             layers: built.layers,
             needs: built.needs,
+            prefixes: PrefixCache::new(options.prefix_bytes),
             tokenizer,
             template,
             plan,
@@ -256,6 +261,17 @@ impl NeuroEngine {
     #[must_use]
     pub fn load_time(&self) -> Duration {
         self.load_time
+    }
+
+    /// What the tiers hold, pages that sequences share counted once.
+    #[must_use]
+    pub fn memory_usage(&self) -> MemoryUsage {
+        memory::usage(&self.needs, self.prefixes.bytes())
+    }
+
+    /// Forgets the pages of earlier prompts; those that sequences use stay until these go.
+    pub fn forget_prefixes(&self) {
+        self.prefixes.clear();
     }
 
     /// Opens an empty sequence.

@@ -1,0 +1,204 @@
+//! Pages of earlier prompts, kept so that a prompt that begins as one of them is not computed again.
+//!
+//! A node is one page's run of tokens after all the runs before it, with that page of every layer. Nodes are found by a
+//! hash of the whole way to them; the tokens are compared too, so that equal hashes do no harm.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use herald_api::import::PageHandle;
+
+/// A page of every layer that keeps pages, in the layers' order.
+pub(crate) type PageRow = Vec<Arc<PageHandle>>;
+
+/// Pages of earlier prompts, at most so many bytes of them: the least recently used go first.
+pub(crate) struct PrefixCache {
+    most_bytes: usize,
+    hasher: RandomState,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    nodes: HashMap<u64, Node>,
+    bytes: usize,
+    clock: u64,
+}
+
+struct Node {
+    /// The node before; `None` at the beginning of a sequence.
+    parent: Option<u64>,
+    tokens: Box<[u32]>,
+    pages: PageRow,
+    bytes: usize,
+    /// When it was last asked for.
+    used: u64,
+    /// Nodes right after it: a node stays as long as it has any, for they are found through it.
+    children: usize,
+}
+
+impl PrefixCache {
+    /// An empty one that keeps at most so many bytes of pages; 0: none.
+    pub(crate) fn new(most_bytes: usize) -> Self {
+        Self { most_bytes, hasher: RandomState::new(), kept: Mutex::default() }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        // Nothing that holds the lock leaves it half-changed.
+        self.kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Bytes that it keeps.
+    pub(crate) fn bytes(&self) -> usize {
+        self.kept().bytes
+    }
+
+    /// Forgets everything.
+    pub(crate) fn clear(&self) {
+        // Pages are freed after the lock is given back.
+        let nodes = {
+            let mut kept = self.kept();
+            kept.bytes = 0;
+            std::mem::take(&mut kept.nodes)
+        };
+        drop(nodes);
+    }
+
+    /// The pages that it has of the beginning of `ids`, each of `page_tokens` tokens, one row after another.
+    pub(crate) fn find(&self, ids: &[u32], page_tokens: usize) -> Vec<PageRow> {
+        let mut kept = self.kept();
+        kept.clock += 1;
+        let clock = kept.clock;
+        let (mut rows, mut parent) = (Vec::new(), None);
+        for tokens in ids.chunks_exact(page_tokens) {
+            let key = self.hasher.hash_one((parent, tokens));
+            let Some(node) = kept.nodes.get_mut(&key) else { break };
+            if node.parent != parent || *node.tokens != *tokens {
+                break;
+            }
+            node.used = clock;
+            rows.push(node.pages.clone());
+            parent = Some(key);
+        }
+        rows
+    }
+
+    /// Keeps the pages of the beginning of `ids`: `row` gives the pages of the `n`-th run of tokens and their bytes, or
+    /// `None` where they can't be shared, which ends the matter.
+    pub(crate) fn keep(
+        &self,
+        ids: &[u32],
+        page_tokens: usize,
+        mut row: impl FnMut(usize) -> Option<(PageRow, usize)>,
+    ) {
+        if self.most_bytes == 0 {
+            return;
+        }
+        let mut gone = Vec::new();
+        let mut kept = self.kept();
+        kept.clock += 1;
+        let clock = kept.clock;
+        let mut parent = None;
+        for (index, tokens) in ids.chunks_exact(page_tokens).enumerate() {
+            let key = self.hasher.hash_one((parent, tokens));
+            match kept.nodes.entry(key) {
+                Entry::Occupied(mut entry) => {
+                    let node = entry.get_mut();
+                    if node.parent != parent || *node.tokens != *tokens {
+                        break;
+                    }
+                    node.used = clock;
+                }
+                Entry::Vacant(entry) => {
+                    let Some((pages, bytes)) = row(index) else { break };
+                    entry.insert(Node {
+                        parent,
+                        tokens: tokens.into(),
+                        pages,
+                        bytes,
+                        used: clock,
+                        children: 0,
+                    });
+                    kept.bytes += bytes;
+                    if let Some(parent) = parent.and_then(|parent| kept.nodes.get_mut(&parent)) {
+                        parent.children += 1;
+                    }
+                    // The way to this node was just used, so it stays unless it alone is more than may be kept.
+                    if !kept.shrink_to(self.most_bytes, clock, &mut gone) {
+                        break;
+                    }
+                }
+            }
+            parent = Some(key);
+        }
+        drop(kept);
+        drop(gone);
+    }
+}
+
+impl Kept {
+    /// Drops the nodes that were used longest ago until no more than `most` bytes are left; `false` where that took one
+    /// that was used at `now`.
+    fn shrink_to(&mut self, most: usize, now: u64, gone: &mut Vec<Node>) -> bool {
+        let mut older = true;
+        while self.bytes > most {
+            let leaves = self.nodes.iter().filter(|(_, node)| node.children == 0);
+            let Some(oldest) = leaves.min_by_key(|(_, node)| node.used).map(|(key, _)| *key) else { break };
+            let Some(node) = self.nodes.remove(&oldest) else { break };
+            if let Some(parent) = node.parent.and_then(|parent| self.nodes.get_mut(&parent)) {
+                parent.children -= 1;
+            }
+            self.bytes -= node.bytes;
+            older &= node.used != now;
+            gone.push(node);
+        }
+        older
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keep(cache: &PrefixCache, ids: &[u32]) {
+        cache.keep(ids, 2, |_| Some((Vec::new(), 10)));
+    }
+
+    #[test]
+    fn finds_the_longest_beginning_in_whole_pages() {
+        let cache = PrefixCache::new(1000);
+        keep(&cache, &[1, 2, 3, 4, 5]);
+        assert_eq!(cache.find(&[1, 2, 3, 4, 5, 6], 2).len(), 2);
+        assert_eq!(cache.find(&[1, 2, 3, 9], 2).len(), 1);
+        assert_eq!(cache.find(&[3, 4], 2).len(), 0, "the same tokens at another place");
+        assert_eq!(cache.find(&[1], 2).len(), 0);
+        assert_eq!(cache.bytes(), 20);
+    }
+
+    #[test]
+    fn the_least_recently_used_go_first_and_from_the_end() {
+        let cache = PrefixCache::new(40);
+        keep(&cache, &[1, 2, 3, 4]);
+        keep(&cache, &[5, 6, 7, 8]);
+        cache.find(&[1, 2, 3, 4], 2);
+        keep(&cache, &[9, 9]);
+        assert_eq!(cache.bytes(), 40);
+        assert_eq!(cache.find(&[5, 6, 7, 8], 2).len(), 1, "its end went");
+        assert_eq!(cache.find(&[1, 2, 3, 4], 2).len(), 2);
+        cache.clear();
+        assert_eq!((cache.bytes(), cache.find(&[1, 2], 2).len()), (0, 0));
+    }
+
+    #[test]
+    fn no_more_than_the_bound_is_kept() {
+        let cache = PrefixCache::new(25);
+        keep(&cache, &[1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(cache.bytes(), 20);
+        assert_eq!(cache.find(&[1, 2, 3, 4, 5, 6, 7, 8], 2).len(), 2);
+        let off = PrefixCache::new(0);
+        keep(&off, &[1, 2]);
+        assert_eq!(off.bytes(), 0);
+    }
+}
