@@ -27,6 +27,15 @@ use crate::weights::Weights;
 /// Tokens of a sequence whose queries go over a page together.
 const TOKEN_BLOCK: usize = 16;
 
+/// Slots of a segment: pages that begin within the same so many places.
+const SEGMENT: usize = 256;
+
+/// Items (blocks and KV heads) for each worker from which on they are not cut into segments to be shared out.
+const FEW: usize = 4;
+
+/// Segments of one token for which there is room when they are shared out.
+const MOST_SEGMENTS: usize = 128;
+
 pub(crate) struct Attention<'w> {
     kernels: &'static Kernels,
     desc: LayerDesc,
@@ -57,6 +66,8 @@ struct Buffers<'s> {
     v: &'s mut [f32],
     /// `[n_tokens, n_heads, value_dim]`.
     attended: &'s mut [f32],
+    /// Softmaxes of segments, `[segments, n_heads, value_dim + 2]`.
+    partials: &'s mut [f32],
     /// A share for each worker.
     work: &'s mut [f32],
 }
@@ -112,19 +123,20 @@ impl<'w> Attention<'w> {
         let products = linears.iter().map(|linear| linear.scratch_len(self.max_tokens)).max().unwrap_or(0);
         let prepare = 2 * self.rope.pairs() + key_dim;
         let rows = TOKEN_BLOCK * self.group();
-        // Of each row: query, output, what it sees (two numbers), maximum and sum.
-        let attend =
-            rows * (key_dim + value_dim + 4) + Tile::scratch_len(rows, self.page_tokens, key_dim, value_dim);
+        // Of each row: its query, the softmax of a segment and of all so far, and what it sees (two numbers).
+        let attend = rows * (key_dim + 2 * self.partial_len() + 2)
+            + Tile::scratch_len(rows, self.page_tokens, key_dim, value_dim);
         products.max(prepare).max(attend)
     }
 
-    fn lens(&self, n_tokens: usize, workers: usize) -> [usize; 6] {
+    fn lens(&self, n_tokens: usize, workers: usize) -> [usize; 7] {
         [
             n_tokens * self.desc.hidden,
             n_tokens * self.query.rows,
             n_tokens * self.key.rows,
             n_tokens * self.value.rows,
             n_tokens * self.output.columns,
+            MOST_SEGMENTS * self.params.n_heads * self.partial_len(),
             // At the end it holds a row for the norm of the branch.
             (workers * self.worker_len()).max(self.desc.hidden),
         ]
@@ -139,7 +151,8 @@ impl<'w> Attention<'w> {
             k: arena.take(lens[2])?,
             v: arena.take(lens[3])?,
             attended: arena.take(lens[4])?,
-            work: arena.take(lens[5])?,
+            partials: arena.take(lens[5])?,
+            work: arena.take(lens[6])?,
         })
     }
 
@@ -199,72 +212,191 @@ impl<'w> Attention<'w> {
         });
     }
 
-    /// Attends from each token to what it sees. Blocks of tokens and KV heads are shared out.
+    /// Attends from each token to what it sees.
+    ///
+    /// A token's slots go in segments, each with a softmax of its own, which are merged in order; so where one token sees
+    /// much, its segments can be shared out over the workers without any difference to its result.
     fn attend(&self, parallel: &Parallel<'_>, sequences: &Sequences<'_>, buffers: &mut Buffers<'_>) {
-        let n_kv_heads = self.params.n_kv_heads;
+        let items = Items::new(sequences, self.params.n_kv_heads);
+        let segments: usize =
+            items.blocks(sequences).map(|block| self.segments(&block).len() * block.tokens.len()).sum();
+        let units = segments * self.params.n_heads * self.partial_len();
+        if items.len < FEW * parallel.workers() && parallel.workers() > 1 && units <= buffers.partials.len() {
+            self.attend_by_segments(parallel, sequences, &items, buffers);
+        } else {
+            self.attend_by_blocks(parallel, sequences, &items, buffers);
+        }
+    }
+
+    /// Blocks of tokens and KV heads are shared out. The last tokens see the most, so the order goes from both ends.
+    fn attend_by_blocks(
+        &self,
+        parallel: &Parallel<'_>,
+        sequences: &Sequences<'_>,
+        items: &Items,
+        buffers: &mut Buffers<'_>,
+    ) {
         let share = buffers.work.len() / parallel.workers();
         let (attended, work) = (Shared::new(buffers.attended), Shared::new(buffers.work));
         let q = &*buffers.q;
-        let blocks = |sequence: &Sequence<'_>| sequence.batch().len().div_ceil(TOKEN_BLOCK);
-        let items: usize = sequences.iter().map(|sequence| blocks(&sequence) * n_kv_heads).sum();
-        parallel.run(items, &|range, worker| {
+        parallel.run(items.len, &|range, worker| {
             // SAFETY: no two tasks that run at once have the same worker.
             let work = unsafe { work.part(worker * share..(worker + 1) * share) };
-            let mut first = 0;
-            for sequence in sequences.iter() {
-                let items = blocks(&sequence) * n_kv_heads;
-                let begin = range.start.max(first);
-                let end = range.end.min(first + items);
-                for item in begin..end {
-                    let (block, kv_head) = ((item - first) / n_kv_heads, (item - first) % n_kv_heads);
-                    let start = sequence.batch().start + block * TOKEN_BLOCK;
-                    let tokens = start..sequence.batch().end.min(start + TOKEN_BLOCK);
-                    self.attend_block(&sequence, tokens, kv_head, q, work, &attended);
+            for place in range {
+                let item = if place % 2 == 0 { place / 2 } else { items.len - 1 - place / 2 };
+                let Some((block, kv_head)) = items.item(sequences, item) else { continue };
+                let rows = block.tokens.len() * self.group();
+                let (queries, work) = self.queries(&block, kv_head, q, work);
+                let (total, work) = work.split_at_mut(rows * self.partial_len());
+                let (part, work) = work.split_at_mut(rows * self.partial_len());
+                let mut total = Running::of(total, rows);
+                total.begin();
+                for segment in self.segments(&block) {
+                    let mut part = Running::of(&mut *part, rows);
+                    self.attend_segment(&block, kv_head, segment, queries, &mut part, work);
+                    total.merge(&part);
                 }
-                first += items;
+                self.finish(&block, kv_head, total, &attended);
             }
         });
     }
 
-    /// Attends from a block of a sequence's tokens, with the query heads of one KV head.
-    fn attend_block(
+    /// Segments are shared out, and merged when all are done.
+    fn attend_by_segments(
         &self,
-        sequence: &Sequence<'_>,
-        tokens: Range<usize>,
+        parallel: &Parallel<'_>,
+        sequences: &Sequences<'_>,
+        items: &Items,
+        buffers: &mut Buffers<'_>,
+    ) {
+        let share = buffers.work.len() / parallel.workers();
+        let attended = Shared::new(buffers.attended);
+        let (work, partials) = (Shared::new(buffers.work), Shared::new(buffers.partials));
+        let q = &*buffers.q;
+        // Calls `each` with every item, the number of its first segment among all, and where its first partial lies.
+        let walk = |each: &mut dyn FnMut(&Block<'_>, usize, usize, usize)| {
+            let (mut first, mut place) = (0, 0);
+            for block in items.blocks(sequences) {
+                let segments = self.segments(&block).len();
+                let rows = block.tokens.len() * self.group();
+                for kv_head in 0..self.params.n_kv_heads {
+                    each(&block, kv_head, first, place);
+                    first += segments;
+                    place += segments * rows * self.partial_len();
+                }
+            }
+            first
+        };
+        let total = walk(&mut |_, _, _, _| {});
+        parallel.run(total, &|range, worker| {
+            // SAFETY: no two tasks that run at once have the same worker.
+            let work = unsafe { work.part(worker * share..(worker + 1) * share) };
+            walk(&mut |block, kv_head, first, place| {
+                let len = block.tokens.len() * self.group() * self.partial_len();
+                let segments = self.segments(block);
+                let begin = range.start.max(first) - first;
+                let end = range.end.min(first + segments.len()).max(first) - first;
+                if begin >= end {
+                    return;
+                }
+                let (queries, work) = self.queries(block, kv_head, q, work);
+                for index in begin..end {
+                    // SAFETY: each segment of each item is one worker's, and has a place of its own.
+                    let part = unsafe { partials.part(place + index * len..place + (index + 1) * len) };
+                    let mut part = Running::of(part, block.tokens.len() * self.group());
+                    self.attend_segment(block, kv_head, segments.start + index, queries, &mut part, work);
+                }
+            });
+        });
+        parallel.run(items.len, &|range, worker| {
+            // SAFETY: no two tasks that run at once have the same worker.
+            let work = unsafe { work.part(worker * share..(worker + 1) * share) };
+            let mut item = 0;
+            walk(&mut |block, kv_head, _, place| {
+                item += 1;
+                if !range.contains(&(item - 1)) {
+                    return;
+                }
+                let rows = block.tokens.len() * self.group();
+                let len = rows * self.partial_len();
+                let mut total = Running::of(&mut work[..len], rows);
+                total.begin();
+                for index in 0..self.segments(block).len() {
+                    // SAFETY: all segments are done, and only this task reads those of this item.
+                    let part = unsafe { partials.part(place + index * len..place + (index + 1) * len) };
+                    total.merge(&Running::of(part, rows));
+                }
+                self.finish(block, kv_head, total, &attended);
+            });
+        });
+    }
+
+    /// Float32 elements of the state of an online softmax, for each row.
+    fn partial_len(&self) -> usize {
+        self.params.value_dim + 2
+    }
+
+    /// A token's place in its sequence.
+    fn place(block: &Block<'_>, token: usize) -> usize {
+        block.sequence.past() + token - block.sequence.batch().start
+    }
+
+    /// The places of the slots that a token sees.
+    fn sees(&self, block: &Block<'_>, token: usize) -> Range<usize> {
+        let place = Self::place(block, token);
+        self.params.window.map_or(0, |window| (place + 1).saturating_sub(window))..place + 1
+    }
+
+    /// The segments that any token of a block sees something of.
+    fn segments(&self, block: &Block<'_>) -> Range<usize> {
+        let first = self.sees(block, block.tokens.start).start / SEGMENT;
+        first..Self::place(block, block.tokens.end - 1) / SEGMENT + 1
+    }
+
+    /// The queries of a block's tokens for one KV head, `[tokens, group, key_dim]`, and the rest of `work`.
+    fn queries<'b>(
+        &self,
+        block: &Block<'_>,
         kv_head: usize,
         q: &[f32],
-        work: &mut [f32],
-        attended: &Shared<'_, f32>,
-    ) {
-        let Params { n_kv_heads, key_dim, value_dim, window, scale, softcap, .. } = self.params;
-        let group = self.group();
-        let rows = tokens.len() * group;
-        let (queries, work) = work.split_at_mut(rows * key_dim);
-        let (out, work) = work.split_at_mut(rows * value_dim);
-        let (max, work) = work.split_at_mut(rows);
-        let (sum, work) = work.split_at_mut(rows);
-        let (visible, scratch) = work.split_at_mut(2 * rows);
-        let visible: &mut [[u32; 2]] = bytemuck::cast_slice_mut(visible);
-        let heads = kv_head * group * key_dim..(kv_head + 1) * group * key_dim;
-        for (queries, token) in queries.chunks_exact_mut(group * key_dim).zip(tokens.clone()) {
-            queries.copy_from_slice(&q[token * self.query.rows..][heads.clone()]);
+        work: &'b mut [f32],
+    ) -> (&'b [f32], &'b mut [f32]) {
+        let width = self.group() * self.params.key_dim;
+        let (queries, work) = work.split_at_mut(block.tokens.len() * width);
+        for (queries, token) in queries.chunks_exact_mut(width).zip(block.tokens.clone()) {
+            queries.copy_from_slice(&q[token * self.query.rows + kv_head * width..][..width]);
         }
-        let mut running = Running { max, sum, out };
+        (queries, work)
+    }
+
+    /// Attends from a block to the slots of a segment.
+    fn attend_segment(
+        &self,
+        block: &Block<'_>,
+        kv_head: usize,
+        segment: usize,
+        queries: &[f32],
+        running: &mut Running<'_>,
+        work: &mut [f32],
+    ) {
+        let Params { n_kv_heads, key_dim, value_dim, scale, softcap, .. } = self.params;
+        let group = self.group();
+        let (visible, scratch) = work.split_at_mut(2 * block.tokens.len() * group);
+        let visible: &mut [[u32; 2]] = bytemuck::cast_slice_mut(visible);
         running.begin();
-        // A token's place in its sequence; it sees the slots `place + 1 - window ..= place`.
-        let place = |token: usize| sequence.past() + token - sequence.batch().start;
-        let sees = |token: usize| {
-            window.map_or(0, |window| (place(token) + 1).saturating_sub(window))..place(token) + 1
-        };
-        let block = sees(tokens.start).start..sees(tokens.end - 1).end;
-        for page in sequence.pages() {
+        let seen = self.sees(block, block.tokens.start).start..self.sees(block, block.tokens.end - 1).end;
+        let first = first_page(&block.sequence, segment * SEGMENT);
+        for page in (first..block.sequence.n_pages()).map(|index| block.sequence.page(index)) {
+            if page.start() >= (segment + 1) * SEGMENT {
+                break;
+            }
             // Tiles are the same whatever the block sees of a page, so that a token's result does not depend on the others.
             let (begin, end) = (page.start(), page.start() + page.n_tokens());
-            if begin >= block.end || end <= block.start {
+            if begin >= seen.end || end <= seen.start {
                 continue;
             }
-            for (visible, token) in visible.chunks_exact_mut(group).zip(tokens.clone()) {
-                let sees = sees(token);
+            for (visible, token) in visible.chunks_exact_mut(group).zip(block.tokens.clone()) {
+                let sees = self.sees(block, token);
                 let from = sees.start.clamp(begin, end) - begin;
                 let to = sees.end.clamp(begin, end) - begin;
                 visible.fill([from as u32, to.max(from) as u32]);
@@ -283,15 +415,81 @@ impl<'w> Attention<'w> {
                 scale,
                 softcap,
             };
-            (self.kernels.attend)(&tile, &mut running, scratch);
+            (self.kernels.attend)(&tile, running, scratch);
         }
-        running.finish();
-        let width = group * value_dim;
-        for (row, token) in running.out.chunks_exact(width).zip(tokens) {
+    }
+
+    /// Ends the softmax of a block's rows and puts them where they belong.
+    fn finish(&self, block: &Block<'_>, kv_head: usize, mut total: Running<'_>, attended: &Shared<'_, f32>) {
+        total.finish();
+        let width = self.group() * self.params.value_dim;
+        for (row, token) in total.out.chunks_exact(width).zip(block.tokens.clone()) {
             let first = token * self.output.columns + kv_head * width;
             // SAFETY: each token and KV head is one worker's.
             unsafe { attended.part(first..first + width) }.copy_from_slice(row);
         }
+    }
+}
+
+/// The first page that begins at `place` or later.
+fn first_page(sequence: &Sequence<'_>, place: usize) -> usize {
+    let (mut low, mut high) = (0, sequence.n_pages());
+    while low < high {
+        let middle = low.midpoint(high);
+        if sequence.page(middle).start() < place { low = middle + 1 } else { high = middle }
+    }
+    low
+}
+
+/// Some tokens of one sequence, one after another, whose queries go over a page together.
+struct Block<'a> {
+    sequence: Sequence<'a>,
+    /// Places in the batch.
+    tokens: Range<usize>,
+}
+
+/// What attention over a batch is made of: each block of tokens with each KV head.
+struct Items {
+    n_kv_heads: usize,
+    /// How many.
+    len: usize,
+}
+
+impl Items {
+    fn new(sequences: &Sequences<'_>, n_kv_heads: usize) -> Self {
+        let len = sequences.iter().map(|sequence| Self::n_blocks(&sequence) * n_kv_heads).sum();
+        Self { n_kv_heads, len }
+    }
+
+    fn n_blocks(sequence: &Sequence<'_>) -> usize {
+        sequence.batch().len().div_ceil(TOKEN_BLOCK)
+    }
+
+    fn block<'a>(sequence: Sequence<'a>, index: usize) -> Block<'a> {
+        let start = sequence.batch().start + index * TOKEN_BLOCK;
+        let tokens = start..sequence.batch().end.min(start + TOKEN_BLOCK);
+        Block { sequence, tokens }
+    }
+
+    /// All blocks, in order.
+    fn blocks<'a>(&self, sequences: &Sequences<'a>) -> impl Iterator<Item = Block<'a>> + use<'a> {
+        let sequences = *sequences;
+        sequences.iter().flat_map(|sequence| {
+            (0..Self::n_blocks(&sequence)).map(move |index| Self::block(sequence, index))
+        })
+    }
+
+    /// One item: a block and a KV head.
+    fn item<'a>(&self, sequences: &Sequences<'a>, item: usize) -> Option<(Block<'a>, usize)> {
+        let (mut block, kv_head) = (item / self.n_kv_heads, item % self.n_kv_heads);
+        for sequence in sequences.iter() {
+            let n_blocks = Self::n_blocks(&sequence);
+            if block < n_blocks {
+                return Some((Self::block(sequence, block), kv_head));
+            }
+            block -= n_blocks;
+        }
+        None
     }
 }
 

@@ -101,12 +101,38 @@ pub struct Running<'a> {
     pub out: &'a mut [f32],
 }
 
-impl Running<'_> {
+impl<'a> Running<'a> {
+    /// The state of `n` queries in memory of `n * (value_dim + 2)` elements.
+    #[must_use]
+    pub fn of(memory: &'a mut [f32], n: usize) -> Self {
+        let (max, rest) = memory.split_at_mut(n);
+        let (sum, out) = rest.split_at_mut(n);
+        Self { max, sum, out }
+    }
+
     /// Nothing seen yet.
     pub fn begin(&mut self) {
         self.max.fill(f32::NEG_INFINITY);
         self.sum.fill(0.0);
         self.out.fill(0.0);
+    }
+
+    /// Adds what another state has seen of other slots of the same queries' rows.
+    pub fn merge(&mut self, other: &Running<'_>) {
+        let width = self.out.len() / self.sum.len().max(1);
+        let rows = self.out.chunks_exact_mut(width.max(1)).zip(other.out.chunks_exact(width.max(1)));
+        for (row, (out, other_out)) in rows.enumerate() {
+            if other.max[row] == f32::NEG_INFINITY && other.sum[row] == 0.0 {
+                continue;
+            }
+            let max = self.max[row].max(other.max[row]);
+            let (kept, added) = ((self.max[row] - max).exp(), (other.max[row] - max).exp());
+            self.max[row] = max;
+            self.sum[row] = self.sum[row] * kept + other.sum[row] * added;
+            for (out, other) in out.iter_mut().zip(other_out) {
+                *out = *out * kept + other * added;
+            }
+        }
     }
 
     /// Divides by the sums: `out` then holds each query's attention. A query that saw nothing has zeros.

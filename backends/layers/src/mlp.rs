@@ -4,7 +4,9 @@
 //! x += residual_scale * n'(Wdown (act(Wgate n(x)) * Wup n(x)))      or without a gate  Wdown act(Wup n(x))
 //! ```
 
-use herald_api::{Call, EngineLayer, LayerDesc, LayerRequest, Mlp as Params, Result, WeightRole};
+use std::ops::Range;
+
+use herald_api::{Call, EngineLayer, LayerDesc, LayerRequest, Mlp as Params, Parallel, Result, WeightRole};
 
 use crate::arena::{Arena, padded};
 use crate::factory::Layer;
@@ -99,7 +101,7 @@ impl EngineLayer for Mlp<'_> {
             multiply(parallel, hidden, n_tokens, work, products);
             let shared = Shared::new(&mut *gate);
             let up = &up[..active];
-            parallel.run(active, &|range, _| {
+            share_elements(parallel, active, &|range| {
                 // SAFETY: ranges of items don't overlap.
                 (kernels.gate)(activation, unsafe { shared.part(range.clone()) }, &up[range]);
             });
@@ -108,7 +110,7 @@ impl EngineLayer for Mlp<'_> {
             let products = &mut [Product { linear: &self.up, out: &mut up[..active] }];
             multiply(parallel, hidden, n_tokens, work, products);
             let shared = Shared::new(&mut up[..active]);
-            parallel.run(active, &|range, _| {
+            share_elements(parallel, active, &|range| {
                 // SAFETY: ranges of items don't overlap.
                 (kernels.activate)(activation, unsafe { shared.part(range) });
             });
@@ -118,4 +120,10 @@ impl EngineLayer for Mlp<'_> {
         add_branch(kernels, &self.desc, hidden, self.post_norm.as_deref(), up, call.output);
         Ok(())
     }
+}
+
+/// Does elements `0..len`, shared out over the workers where that takes less time than waking them.
+fn share_elements(parallel: &Parallel<'_>, len: usize, each: &(dyn Fn(Range<usize>) + Sync)) {
+    const SHARE_FROM: usize = 1 << 13;
+    if len < SHARE_FROM { each(0..len) } else { parallel.run(len, &|range, _| each(range)) }
 }
