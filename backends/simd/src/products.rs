@@ -244,10 +244,8 @@ impl Job<'_, '_> {
 /// As for [`Lanes`]; `x` points to the tokens' pairs.
 #[inline(always)]
 unsafe fn add_pair<L: Lanes, const N: usize>(sums: &mut [L::I; N], codes: L::I, x: *const f32) {
-    for (token, sum) in sums.iter_mut().enumerate() {
-        // SAFETY: the caller vouches.
-        *sum = unsafe { L::dot_add(*sum, codes, L::splat_from(x.add(token).cast())) };
-    }
+    // SAFETY: the caller vouches.
+    unsafe { L::dot_add(sums, codes, x.cast()) }
 }
 
 /// Adds a group's integer sums, scaled, and its minima.

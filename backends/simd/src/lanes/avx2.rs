@@ -146,14 +146,12 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn dot_add(acc: Self::I, a: Self::I, b: Self::I) -> Self::I {
-        let products = both!(_mm256_madd_epi16; a, b);
-        both!(_mm256_add_epi32; acc, products)
-    }
-
-    #[inline(always)]
-    unsafe fn splat_from(from: *const i32) -> Self::I {
-        [_mm256_set1_epi32(from.read_unaligned()); 2]
+    unsafe fn dot_add<const N: usize>(sums: &mut [Self::I; N], a: Self::I, x: *const i32) {
+        for (index, sum) in sums.iter_mut().enumerate() {
+            let x = [_mm256_set1_epi32(x.add(index).read_unaligned()); 2];
+            let products = both!(_mm256_madd_epi16; a, x);
+            *sum = both!(_mm256_add_epi32; *sum, products);
+        }
     }
 
     #[inline(always)]

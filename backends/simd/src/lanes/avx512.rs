@@ -17,7 +17,7 @@ pub(crate) trait Pairs: 'static {
     ///
     /// # Safety
     /// As for [`Lanes`].
-    unsafe fn dot_add(acc: __m512i, a: __m512i, b: __m512i) -> __m512i;
+    unsafe fn dot_add<const N: usize>(sums: &mut [__m512i; N], a: __m512i, x: *const i32);
 }
 
 /// With AVX-512 BW alone.
@@ -25,28 +25,58 @@ pub(crate) struct MultiplyAdd;
 
 impl Pairs for MultiplyAdd {
     #[inline(always)]
-    unsafe fn dot_add(acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
-        _mm512_add_epi32(acc, _mm512_madd_epi16(a, b))
+    unsafe fn dot_add<const N: usize>(sums: &mut [__m512i; N], a: __m512i, x: *const i32) {
+        for (index, sum) in sums.iter_mut().enumerate() {
+            let x = _mm512_set1_epi32(x.add(index).read_unaligned());
+            *sum = _mm512_add_epi32(*sum, _mm512_madd_epi16(a, x));
+        }
     }
 }
 
 /// With AVX-512 VNNI.
 pub(crate) struct Vnni;
 
+/// VNNI's multiply-add of one vector with each of some tokens' pairs in memory.
+///
+/// Not by intrinsics: compilers take those apart again, into a multiplication and an addition, and broadcast the pairs by
+/// an instruction for floats, whose results are slower to reach one for integers; both together take half as long again.
+macro_rules! multiply_add {
+    ($sums:expr, $a:expr, $x:expr, $($sum:ident at $offset:literal),+) => {{
+        let [$($sum),+] = $sums;
+        asm!(
+            $(concat!("vpdpwssd {", stringify!($sum), "}, {a}, dword ptr [{x} + ", $offset, "]{{1to16}}"),)+
+            $($sum = inout(zmm_reg) *$sum,)+
+            a = in(zmm_reg) $a,
+            x = in(reg) $x,
+            options(pure, readonly, nostack, preserves_flags)
+        );
+    }};
+}
+
 impl Pairs for Vnni {
-    // Not the intrinsic: compilers take it apart again, into a multiplication and an addition, which takes twice as long.
     #[inline]
     #[target_feature(enable = "avx512f,avx512vnni")]
-    unsafe fn dot_add(acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
-        let mut sum = acc;
-        asm!(
-            "vpdpwssd {sum}, {a}, {b}",
-            sum = inout(zmm_reg) sum,
-            a = in(zmm_reg) a,
-            b = in(zmm_reg) b,
-            options(pure, nomem, nostack, preserves_flags)
-        );
-        sum
+    unsafe fn dot_add<const N: usize>(sums: &mut [__m512i; N], a: __m512i, x: *const i32) {
+        const { assert!(matches!(N, 1 | 2 | 4 | 8 | 12), "tiles have these sizes") }
+        let sums = sums.as_mut_ptr();
+        // Arrays of a known length, so that sums stay in registers.
+        match N {
+            12 => multiply_add!(
+                &mut *sums.cast::<[__m512i; 12]>(), a, x,
+                s0 at 0, s1 at 4, s2 at 8, s3 at 12, s4 at 16, s5 at 20, s6 at 24, s7 at 28, s8 at 32, s9 at 36,
+                s10 at 40, s11 at 44
+            ),
+            8 => multiply_add!(
+                &mut *sums.cast::<[__m512i; 8]>(), a, x,
+                s0 at 0, s1 at 4, s2 at 8, s3 at 12, s4 at 16, s5 at 20, s6 at 24, s7 at 28
+            ),
+            4 => multiply_add!(
+                &mut *sums.cast::<[__m512i; 4]>(), a, x,
+                s0 at 0, s1 at 4, s2 at 8, s3 at 12
+            ),
+            2 => multiply_add!(&mut *sums.cast::<[__m512i; 2]>(), a, x, s0 at 0, s1 at 4),
+            _ => multiply_add!(&mut *sums.cast::<[__m512i; 1]>(), a, x, s0 at 0),
+        }
     }
 }
 
@@ -125,13 +155,8 @@ impl<P: Pairs> Lanes for Avx512<P> {
     }
 
     #[inline(always)]
-    unsafe fn dot_add(acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
-        P::dot_add(acc, a, b)
-    }
-
-    #[inline(always)]
-    unsafe fn splat_from(from: *const i32) -> __m512i {
-        _mm512_set1_epi32(from.read_unaligned())
+    unsafe fn dot_add<const N: usize>(sums: &mut [__m512i; N], a: __m512i, x: *const i32) {
+        P::dot_add(sums, a, x);
     }
 
     #[inline(always)]

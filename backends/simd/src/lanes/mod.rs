@@ -43,10 +43,8 @@ pub(crate) trait Lanes: 'static {
     unsafe fn look_up(table: &[i8; 16], bytes: Self::I) -> Self::I;
     /// Each int16 less another's.
     unsafe fn sub_i16(a: Self::I, b: Self::I) -> Self::I;
-    /// `acc + a.0 * b.0 + a.1 * b.1` over each lane's pair of int16.
-    unsafe fn dot_add(acc: Self::I, a: Self::I, b: Self::I) -> Self::I;
-    /// The int32 (or pair of int16) there, in every lane.
-    unsafe fn splat_from(from: *const i32) -> Self::I;
+    /// `sums[n] += a.0 * x[n].0 + a.1 * x[n].1` over each lane's pair of int16, and the pairs `x` in memory.
+    unsafe fn dot_add<const N: usize>(sums: &mut [Self::I; N], a: Self::I, x: *const i32);
     unsafe fn to_float(x: Self::I) -> Self::F;
 
     unsafe fn zero() -> Self::F;
