@@ -15,6 +15,19 @@ const FOUR: usize = 4;
 /// Quads of rows whose scores are summed at once.
 const QUADS: usize = 4;
 
+/// Codes of a cache line.
+const LINE: usize = 64 / size_of::<i16>();
+
+/// Cache lines of values that are asked for ahead: until then the CPU has seen that it reads on and on.
+const AHEAD: usize = 32;
+
+/// Asks for a cache line.
+#[inline(always)]
+fn prefetch(line: &[i16]) {
+    // SAFETY: asking for memory has no effect that a program could see.
+    unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.as_ptr().cast()) }
+}
+
 /// Attends; see [`herald_layers::Kernels::attend`].
 ///
 /// # Safety
@@ -41,6 +54,10 @@ pub(crate) unsafe fn attend<L: Lanes>(tile: &Tile<'_>, running: &mut Running<'_>
     let (queries, scores) = scratch.split_at_mut(quads * chunks * FOUR * LANES);
     let scores = &mut scores[..quads * FOUR * width];
     arrange(tile, chunks, queries);
+    // Values are read after all keys: they may be on their way meanwhile.
+    for line in tile.values.chunks(LINE).take(AHEAD) {
+        prefetch(line);
+    }
     // SAFETY: the caller vouches for the instruction set; lengths are checked above.
     unsafe {
         for first in (0..quads).step_by(QUADS) {
@@ -63,14 +80,15 @@ pub(crate) unsafe fn attend<L: Lanes>(tile: &Tile<'_>, running: &mut Running<'_>
                 scores.fill(0.0);
             }
         }
-        let at_once = if L::TOKENS >= 12 { 12 } else { 3 };
+        let wide = L::TOKENS >= 12;
         let mut row = 0;
         while row < rows {
             row += match rows - row {
-                12.. if at_once >= 12 => add_values::<L, 12>(tile, row, width, scores, running),
-                6.. if at_once >= 12 => add_values::<L, 6>(tile, row, width, scores, running),
-                3.. => add_values::<L, 3>(tile, row, width, scores, running),
-                _ => add_values::<L, 1>(tile, row, width, scores, running),
+                12.. if wide => add_values::<L, 12, 2>(tile, row, width, scores, running),
+                6.. if wide => add_values::<L, 6, 4>(tile, row, width, scores, running),
+                3.. if wide => add_values::<L, 3, 4>(tile, row, width, scores, running),
+                3.. => add_values::<L, 3, 2>(tile, row, width, scores, running),
+                _ => add_values::<L, 1, 4>(tile, row, width, scores, running),
             };
         }
     }
@@ -134,17 +152,29 @@ unsafe fn score_quads<L: Lanes, const N: usize>(
 ) {
     let key_dim = tile.key_dim;
     let slots = tile.key_scales.len();
-    assert!(queries.len() >= N * chunks * FOUR * LANES && scores.len() >= N * FOUR * width);
+    let whole = key_dim.is_multiple_of(LANES);
+    assert!(
+        queries.len() >= N * chunks * FOUR * LANES
+            && scores.len() >= N * FOUR * width
+            && tile.keys.len() >= slots * key_dim
+            && end <= slots
+            && chunks == key_dim.div_ceil(LANES)
+    );
     for four in (begin / FOUR * FOUR..end).step_by(FOUR) {
         // SAFETY: slots and places are within the tile; the scores have room for whole sixteens of slots.
         unsafe {
             let mut sums = [[L::zero(); FOUR]; N];
             for lane in 0..FOUR {
                 let slot = (four + lane).min(slots - 1);
-                let key = &tile.keys[slot * key_dim..(slot + 1) * key_dim];
                 let mut acc = [L::zero(); N];
                 for chunk in 0..chunks {
-                    let key = L::quarters(codes::<L>(key, chunk * LANES));
+                    let at = slot * key_dim + chunk * LANES;
+                    let key = if whole {
+                        L::load_i16(tile.keys.as_ptr().add(at))
+                    } else {
+                        codes::<L>(&tile.keys[..(slot + 1) * key_dim], at)
+                    };
+                    let key = L::quarters(key);
                     for (quarter, key) in key.into_iter().enumerate() {
                         for (quad, acc) in acc.iter_mut().enumerate() {
                             let at = ((quad * chunks + chunk) * FOUR + quarter) * LANES;
@@ -214,51 +244,92 @@ unsafe fn weigh_row<L: Lanes>(tile: &Tile<'_>, row: usize, scores: &mut [f32], r
     }
 }
 
-/// Adds the values, weighted (by nothing where a row doesn't see them), to `N` rows from `row` on. Returns `N`.
+/// Adds the values, weighted (by nothing where a row doesn't see them), to `N` rows from `row` on, `ACROSS` vectors of a
+/// row at a time. Returns `N`.
 ///
 /// # Safety
 /// As for [`Lanes`].
 #[inline(always)]
-unsafe fn add_values<L: Lanes, const N: usize>(
+unsafe fn add_values<L: Lanes, const N: usize, const ACROSS: usize>(
     tile: &Tile<'_>,
     row: usize,
     width: usize,
     weights: &[f32],
     running: &mut Running<'_>,
 ) -> usize {
-    /// Vectors of a row that are summed at once.
-    const ACROSS: usize = 2;
     let value_dim = tile.value_dim;
-    let [begin, end] = span(&tile.visible[row..row + N]);
-    for column in (0..value_dim).step_by(ACROSS * LANES) {
-        let across = ACROSS.min((value_dim - column).div_ceil(LANES));
-        // SAFETY: slots and columns are within the tile, rows within the weights and the running state.
-        unsafe {
-            let mut acc = [[L::zero(); ACROSS]; N];
-            let place = |index: usize, part: usize| (row + index) * value_dim + column + part * LANES;
-            let count = |part: usize| LANES.min(value_dim - column - part * LANES);
-            for (index, acc) in acc.iter_mut().enumerate() {
-                for (part, acc) in acc.iter_mut().enumerate().take(across) {
-                    *acc = L::load_first(running.out.as_ptr().add(place(index, part)), count(part));
-                }
-            }
-            for slot in begin..end {
-                let value = &tile.values[slot * value_dim..(slot + 1) * value_dim];
-                let second = if across > 1 { codes::<L>(value, column + LANES) } else { L::zero() };
-                let value = [codes::<L>(value, column), second];
-                for (index, acc) in acc.iter_mut().enumerate() {
-                    let weight = L::splat(*weights.as_ptr().add((row + index) * width + slot));
-                    for (acc, value) in acc.iter_mut().zip(value) {
-                        *acc = L::fma(weight, value, *acc);
-                    }
-                }
-            }
-            for (index, acc) in acc.into_iter().enumerate() {
-                for (part, acc) in acc.into_iter().enumerate().take(across) {
-                    L::store_first(running.out.as_mut_ptr().add(place(index, part)), acc, count(part));
-                }
-            }
+    let slots = span(&tile.visible[row..row + N]);
+    let weights = &weights[row * width..(row + N) * width];
+    let out = &mut running.out[row * value_dim..(row + N) * value_dim];
+    let mut column = 0;
+    // SAFETY: the caller vouches for the instruction set; columns are within the rows.
+    unsafe {
+        while column + ACROSS * LANES <= value_dim {
+            add_columns::<L, N, ACROSS, true>(tile, slots, column, weights, width, out);
+            column += ACROSS * LANES;
+        }
+        while column < value_dim {
+            add_columns::<L, N, 1, false>(tile, slots, column, weights, width, out);
+            column += LANES;
         }
     }
     N
+}
+
+/// Adds columns of the values of slots `begin..end`, weighted, to the rows `out` `[N, value_dim]`. All columns are there
+/// where they are `WHOLE`; otherwise some may be missing.
+///
+/// # Safety
+/// As for [`Lanes`].
+#[inline(always)]
+unsafe fn add_columns<L: Lanes, const N: usize, const ACROSS: usize, const WHOLE: bool>(
+    tile: &Tile<'_>,
+    [begin, end]: [usize; 2],
+    column: usize,
+    weights: &[f32],
+    width: usize,
+    out: &mut [f32],
+) {
+    let value_dim = tile.value_dim;
+    assert!(
+        tile.values.len() >= end * value_dim
+            && weights.len() >= N * width
+            && end <= width
+            && out.len() >= N * value_dim
+            && column + if WHOLE { ACROSS * LANES } else { 1 } <= value_dim
+    );
+    let count = LANES.min(value_dim - column);
+    // SAFETY: slots and columns are within the tile, rows within the weights and the output: checked above.
+    unsafe {
+        let mut acc = [[L::zero(); ACROSS]; N];
+        for (row, acc) in acc.iter_mut().enumerate() {
+            for (part, acc) in acc.iter_mut().enumerate() {
+                let from = out.as_ptr().add(row * value_dim + column + part * LANES);
+                *acc = if WHOLE { L::load(from) } else { L::load_first(from, count) };
+            }
+        }
+        for slot in begin..end {
+            let mut value = [L::zero(); ACROSS];
+            for (part, value) in value.iter_mut().enumerate() {
+                let at = slot * value_dim + column + part * LANES;
+                *value = if WHOLE {
+                    L::load_i16(tile.values.as_ptr().add(at))
+                } else {
+                    codes::<L>(&tile.values[..(slot + 1) * value_dim], at)
+                };
+            }
+            for (row, acc) in acc.iter_mut().enumerate() {
+                let weight = L::splat(*weights.as_ptr().add(row * width + slot));
+                for (acc, value) in acc.iter_mut().zip(value) {
+                    *acc = L::fma(weight, value, *acc);
+                }
+            }
+        }
+        for (row, acc) in acc.into_iter().enumerate() {
+            for (part, acc) in acc.into_iter().enumerate() {
+                let to = out.as_mut_ptr().add(row * value_dim + column + part * LANES);
+                if WHOLE { L::store(to, acc) } else { L::store_first(to, acc, count) }
+            }
+        }
+    }
 }
