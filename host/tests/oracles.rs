@@ -77,6 +77,51 @@ fn gemma3() {
     check("gemma3", 0.0054);
 }
 
+#[test]
+fn mamba() {
+    check("mamba", 0.001);
+}
+
+#[test]
+fn falcon_mamba() {
+    check("falcon_mamba", 0.001);
+}
+
+#[test]
+fn mamba2() {
+    check("mamba2", 0.001);
+}
+
+#[test]
+fn jamba() {
+    check("jamba", 0.0038);
+}
+
+#[test]
+fn falcon_h1() {
+    check("falcon_h1", 0.001);
+}
+
+#[test]
+fn granite_hybrid() {
+    check("granite_hybrid", 0.001);
+}
+
+#[test]
+fn granite_hybrid_dense() {
+    check("granite_hybrid_dense", 0.001);
+}
+
+#[test]
+fn nemotron_h() {
+    check("nemotron_h", 0.001);
+}
+
+#[test]
+fn lfm2() {
+    check("lfm2", 0.0021);
+}
+
 /// RoPE scaled for long contexts: llama.cpp wasn't measured on these, so the bound is the one for exact engines.
 #[test]
 fn llama_with_linear_rope_scaling() {

@@ -34,6 +34,8 @@ enum Rows<'r> {
 pub(super) struct Workspace {
     /// Activations `[n_tokens, hidden]`.
     activations: Vec<f32>,
+    /// What branches side by side read, `[n_tokens, hidden]`.
+    entry: Vec<f32>,
     tokens: Vec<u32>,
     positions: Vec<u32>,
     scratch: Option<AlignedBytes>,
@@ -257,7 +259,7 @@ impl NeuroEngine {
         logits: Option<Rows<'_>>,
         each: &mut dyn FnMut(&[f32]),
     ) -> Result<()> {
-        let Workspace { activations, tokens, positions, scratch, batch } = workspace;
+        let Workspace { activations, entry, tokens, positions, scratch, batch } = workspace;
         let scratch = match scratch {
             Some(scratch) => scratch,
             None => {
@@ -280,11 +282,17 @@ impl NeuroEngine {
         activations.resize(n_tokens * self.plan.hidden, 0.0);
         let threads = Lent::new(&*self.pool);
         for (index, layer) in self.layers.iter().enumerate() {
+            let beside = self.plan.layers[index].beside;
+            let next_beside = self.plan.layers.get(index + 1).is_some_and(|next| next.beside);
+            if next_beside && !beside {
+                entry.clear();
+                entry.extend_from_slice(activations);
+            }
             let forward = |output| Forward {
                 n_tokens,
                 tokens,
                 positions,
-                input: None,
+                input: (beside || next_beside).then_some(&entry[..]),
                 output,
                 parallel: threads.parallel(),
             };
