@@ -24,7 +24,7 @@ pub(super) const CHUNK: usize = 64;
 pub(super) fn scratch_len(dim: usize, state: usize) -> usize {
     let group = 2 * CHUNK * state;
     let results = (CHUNK * dim).max(dim * state);
-    let head = 3 * CHUNK + CHUNK * (CHUNK + state) + dim * (CHUNK + state) + results;
+    let head = 3 * CHUNK + CHUNK * (CHUNK + state).max(dim) + dim * (CHUNK + state) + results;
     group.max(head)
 }
 
@@ -106,7 +106,8 @@ impl Mamba2<'_> {
             let (dt, work) = work.split_at_mut(len);
             let (sums, work) = work.split_at_mut(len);
             let (left, work) = work.split_at_mut(len);
-            let (rows, work) = work.split_at_mut(len * width);
+            let (free, work) = work.split_at_mut(len * width.max(dim));
+            let rows = &mut free[..len * width];
             let (panel, work) = work.split_at_mut(dim * width);
             for (dt, token) in dt.iter_mut().zip(first..) {
                 *dt = self.dt(projected, token, head);
@@ -155,7 +156,7 @@ impl Mamba2<'_> {
             left.fill(1.0);
             (kernels.decay)(sums[len - 1], sums, dt, left);
             // What of each token is left at the end of the chunk, by channel; the rows are free again.
-            let weighted = &mut rows[..dim * len];
+            let weighted = &mut free[..dim * len];
             for (to, row) in weighted.chunks_exact_mut(len).zip(panel.chunks_exact(width)) {
                 to.copy_from_slice(&row[..len]);
                 (kernels.times)(to, left);
