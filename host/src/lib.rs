@@ -17,7 +17,7 @@ pub mod threads;
 mod tokenizer;
 
 pub use engine::{
-    Finish, GenerateOptions, Generated, LoadOptions, NeuroEngine, Part, Piece, Sequence, TierUse,
+    Finish, GenerateOptions, Generated, LoadOptions, NeuroEngine, Part, Piece, Restored, Sequence, TierUse,
 };
 pub use error::{Error, Result};
 pub use memory::MemoryUsage;

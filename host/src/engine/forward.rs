@@ -207,11 +207,27 @@ impl NeuroEngine {
         self.check_tokens(0, ids)
     }
 
+    /// Runs `ids` after what the sequence has seen, without logits; nothing where there are none.
+    pub(super) fn run(&self, sequence: &mut Sequence, ids: &[u32]) -> Result<()> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        self.check(sequence, ids)?;
+        ids.chunks(self.max_batch)
+            .try_for_each(|piece| self.pass(&mut [(&mut *sequence, piece)], None, &mut |_| {}))
+    }
+
+    /// Whether a sequence is this engine's.
+    pub(super) fn owns(&self, sequence: &Sequence) -> Result<()> {
+        if sequence.engine == self.id {
+            return Ok(());
+        }
+        Err(Error::Invalid("the sequence belongs to another engine".to_owned()))
+    }
+
     /// Whether a sequence can take these tokens.
     fn check(&self, sequence: &Sequence, ids: &[u32]) -> Result<()> {
-        if sequence.engine != self.id {
-            return Err(Error::Invalid("the sequence belongs to another engine".to_owned()));
-        }
+        self.owns(sequence)?;
         self.check_tokens(sequence.tokens.len(), ids)
     }
 

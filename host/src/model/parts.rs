@@ -150,33 +150,32 @@ impl<'k, 'g> Builder<'k, 'g> {
         let name = Self::tensor(block, part);
         let normed_after = weights.iter().any(|weight| weight.role == WeightRole::PostNorm);
         if !normed_after || self.keys.has_tensor(&name) {
-            weights.push(whole(WeightRole::Norm, name));
+            weights.insert(0, whole(WeightRole::Norm, name));
         }
     }
 
     /// Adds a block's gated MLP.
     pub(super) fn gated_mlp(&mut self, block: usize, width: usize, activation: Activation) {
-        let mut weights = self.weights(
-            block,
-            &[(WeightRole::Down, "ffn_down.weight")],
-            &[(WeightRole::PostNorm, "post_ffw_norm.weight")],
-        );
-        // Falcon-H1's files leave the norm's suffix out.
-        let bare = self.keys.has_tensor(&Self::tensor(block, "ffn_norm"));
-        self.entry_norm(block, if bare { "ffn_norm" } else { "ffn_norm.weight" }, &mut weights);
-        if self.keys.has_tensor(&Self::tensor(block, "ffn_gate.weight")) {
-            weights.extend(self.weights(
+        let mut weights = if self.keys.has_tensor(&Self::tensor(block, "ffn_gate.weight")) {
+            self.weights(
                 block,
                 &[(WeightRole::Gate, "ffn_gate.weight"), (WeightRole::Up, "ffn_up.weight")],
                 &[],
-            ));
+            )
         } else {
             // Gate and up in one tensor (Phi-3).
             let tensor = Self::tensor(block, "ffn_up.weight");
             let parts = [(WeightRole::Gate, 0..width), (WeightRole::Up, width..2 * width)];
-            let part = |(role, rows)| WeightPlan { role, tensor: tensor.clone(), rows: Some(rows) };
-            weights.extend(parts.map(part));
-        }
+            parts.map(|(role, rows)| WeightPlan { role, tensor: tensor.clone(), rows: Some(rows) }).to_vec()
+        };
+        weights.extend(self.weights(
+            block,
+            &[(WeightRole::Down, "ffn_down.weight")],
+            &[(WeightRole::PostNorm, "post_ffw_norm.weight")],
+        ));
+        // Falcon-H1's files leave the norm's suffix out.
+        let bare = self.keys.has_tensor(&Self::tensor(block, "ffn_norm"));
+        self.entry_norm(block, if bare { "ffn_norm" } else { "ffn_norm.weight" }, &mut weights);
         self.push(block, LayerParams::Mlp(Mlp { width, activation, gated: true }), weights);
     }
 
