@@ -12,6 +12,7 @@ pub mod plugin;
 pub mod quantize;
 pub mod sampler;
 pub mod schedule;
+pub mod synth;
 pub mod text;
 pub mod threads;
 mod tokenizer;
