@@ -122,6 +122,51 @@ fn lfm2() {
     check("lfm2", 0.0021);
 }
 
+#[test]
+fn mistral() {
+    check("mistral", 0.001);
+}
+
+#[test]
+fn granite() {
+    check("granite", 0.001);
+}
+
+#[test]
+fn granite_moe() {
+    check("granite_moe", 0.001);
+}
+
+#[test]
+fn qwen2_moe() {
+    check("qwen2_moe", 0.001);
+}
+
+#[test]
+fn qwen3_moe() {
+    check("qwen3_moe", 0.001);
+}
+
+#[test]
+fn olmo2() {
+    check("olmo2", 0.001);
+}
+
+#[test]
+fn phi3() {
+    check("phi3", 0.001);
+}
+
+#[test]
+fn smollm3() {
+    check("smollm3", 0.001);
+}
+
+#[test]
+fn gemma2() {
+    check("gemma2", 0.001);
+}
+
 /// RoPE scaled for long contexts: llama.cpp wasn't measured on these, so the bound is the one for exact engines.
 #[test]
 fn llama_with_linear_rope_scaling() {
