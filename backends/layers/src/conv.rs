@@ -12,7 +12,7 @@ use crate::weights::Weights;
 const MOST_TAPS: usize = 16;
 
 /// Channels that a worker takes at a time where a convolution is shared out.
-pub(crate) const CHANNEL_BLOCK: usize = 64;
+pub(crate) const CONV_BLOCK: usize = 256;
 
 /// The filters of a convolution.
 pub(crate) struct Conv {

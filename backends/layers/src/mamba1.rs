@@ -20,7 +20,7 @@ use herald_api::{
 };
 
 use crate::arena::{Arena, padded};
-use crate::conv::{CHANNEL_BLOCK, Conv, Inputs};
+use crate::conv::{CONV_BLOCK, Conv, Inputs};
 use crate::factory::Layer;
 use crate::kernels::{Kernels, Scan};
 use crate::linear::{Linear, multiply_one};
@@ -28,6 +28,9 @@ use crate::norm::{add_branch, norm_rows};
 use crate::shared::Shared;
 use crate::state::state;
 use crate::weights::Weights;
+
+/// Channels that a worker takes through the scan at a time: states lie in blocks of them.
+const CHANNEL_BLOCK: usize = 64;
 
 /// Tokens that a worker takes through the scan at a time.
 const TOKEN_BLOCK: usize = 64;
@@ -172,13 +175,16 @@ impl<'w> Mamba1<'w> {
 
     /// Convolves `u` of all sequences.
     fn convolve(&self, call: &Call<'_>, buffers: &mut Buffers<'_>) {
-        let (inner, blocks) = (self.params.inner, self.blocks());
+        let inner = self.params.inner;
+        let blocks = inner.div_ceil(CONV_BLOCK);
         let u = Shared::new(&mut *buffers.u);
         let uz = &*buffers.uz;
         let sequences = &call.sequences;
         call.parallel.run(sequences.len() * blocks, &|items, _| {
             for item in items {
-                let (sequence, channels) = (sequences.get(item / blocks), self.block(item % blocks));
+                let sequence = sequences.get(item / blocks);
+                let first = item % blocks * CONV_BLOCK;
+                let channels = first..inner.min(first + CONV_BLOCK);
                 let batch = sequence.batch();
                 let inputs =
                     Inputs { x: &uz[batch.start * 2 * inner..], stride: 2 * inner, n_tokens: batch.len() };

@@ -8,7 +8,7 @@
 use herald_api::{Call, EngineLayer, LayerDesc, LayerRequest, Result, ShortConv as Params, WeightRole};
 
 use crate::arena::{Arena, padded};
-use crate::conv::{CHANNEL_BLOCK, Conv, Inputs};
+use crate::conv::{CONV_BLOCK, Conv, Inputs};
 use crate::factory::Layer;
 use crate::kernels::Kernels;
 use crate::linear::{Linear, multiply_one};
@@ -64,14 +64,14 @@ impl<'w> ShortConv<'w> {
             let (bc, u) = row.split_at_mut(2 * hidden);
             (self.kernels.times)(u, &bc[..hidden]);
         }
-        let blocks = hidden.div_ceil(CHANNEL_BLOCK);
+        let blocks = hidden.div_ceil(CONV_BLOCK);
         let y = Shared::new(y);
         let bcu = &*bcu;
         let sequences = &call.sequences;
         call.parallel.run(sequences.len() * blocks, &|items, _| {
             for item in items {
                 let (sequence, block) = (sequences.get(item / blocks), item % blocks);
-                let channels = block * CHANNEL_BLOCK..hidden.min((block + 1) * CHANNEL_BLOCK);
+                let channels = block * CONV_BLOCK..hidden.min((block + 1) * CONV_BLOCK);
                 let batch = sequence.batch();
                 let inputs = Inputs {
                     x: &bcu[batch.start * 3 * hidden + 2 * hidden..],

@@ -12,7 +12,7 @@
 
 use herald_api::{Call, Sequence};
 
-use super::{Buffers, CHUNKS_FROM, Mamba2};
+use super::{Buffers, Mamba2, in_chunks};
 use crate::kernels::Gemm;
 use crate::shared::Shared;
 
@@ -30,10 +30,9 @@ pub(super) fn scratch_len(dim: usize, state: usize) -> usize {
 
 /// A chunk of a sequence: its first token in the batch, and how many it has.
 fn chunks<'s>(sequence: &Sequence<'s>) -> impl Iterator<Item = (usize, usize)> + use<'s> {
-    let batch = sequence.batch();
-    let in_chunks = if batch.len() < CHUNKS_FROM { 0..0 } else { batch };
-    let end = in_chunks.end;
-    in_chunks.step_by(CHUNK).map(move |first| (first, CHUNK.min(end - first)))
+    let tokens = if in_chunks(sequence) { sequence.batch() } else { 0..0 };
+    let end = tokens.end;
+    tokens.step_by(CHUNK).map(move |first| (first, CHUNK.min(end - first)))
 }
 
 impl Mamba2<'_> {
@@ -47,9 +46,9 @@ impl Mamba2<'_> {
         let heads = self.params.n_heads / n_groups;
         let share = buffers.work.len() / call.parallel.workers();
         let Buffers { ubc, products, b_columns, work, .. } = buffers;
-        let ubc = Shared::new(&mut **ubc);
-        let (products, b_columns) = (Shared::new(&mut **products), Shared::new(&mut **b_columns));
-        let work = Shared::new(&mut **work);
+        let ubc = Shared::new(ubc);
+        let (products, b_columns) = (Shared::new(products), Shared::new(b_columns));
+        let work = Shared::new(work);
         let sequences = &call.sequences;
         call.parallel.run(total * n_groups, &|items, worker| {
             // SAFETY: no two tasks that run at once have the same worker.

@@ -22,7 +22,7 @@ use herald_api::{
 };
 
 use crate::arena::{Arena, padded};
-use crate::conv::{CHANNEL_BLOCK, Conv, Inputs};
+use crate::conv::{CONV_BLOCK, Conv, Inputs};
 use crate::factory::Layer;
 use crate::kernels::{Kernels, Step};
 use crate::linear::{Linear, multiply_one};
@@ -38,6 +38,11 @@ const CHUNKS_FROM: usize = 16;
 
 /// Tokens from which on a batch's convolutions are shared out over the workers.
 const SHARE_FROM: usize = 8;
+
+/// Whether a sequence's tokens go in chunks.
+fn in_chunks(sequence: &Sequence<'_>) -> bool {
+    sequence.batch().len() >= CHUNKS_FROM
+}
 
 pub(crate) struct Mamba2<'w> {
     kernels: &'static Kernels,
@@ -182,19 +187,24 @@ impl<'w> Mamba2<'w> {
         }
     }
 
-    /// Convolves B and C of all sequences, which the heads of a group share. (A head convolves its own u.)
-    fn convolve_bc(&self, call: &Call<'_>, buffers: &mut Buffers<'_>) {
-        let shared = self.params.inner..self.conv.channels;
-        let blocks = shared.len().div_ceil(CHANNEL_BLOCK);
+    /// Convolves what heads share, B and C, of all sequences, and of those that go in chunks u too. (In steps a head
+    /// convolves its own u.)
+    fn convolve_shared(&self, call: &Call<'_>, buffers: &mut Buffers<'_>) {
+        let channels = self.conv.channels;
+        let blocks = channels.div_ceil(CONV_BLOCK);
         let ubc = Shared::new(&mut *buffers.ubc);
         let projected = &*buffers.projected;
         let sequences = &call.sequences;
         let convolve = |items: Range<usize>, _: usize| {
             for item in items {
-                let start = shared.start + item % blocks * CHANNEL_BLOCK;
-                let channels = start..shared.end.min(start + CHANNEL_BLOCK);
-                // SAFETY: each sequence's block of channels is one worker's.
-                unsafe { self.convolve(&sequences.get(item / blocks), channels, projected, &ubc) };
+                let sequence = sequences.get(item / blocks);
+                let from = if in_chunks(&sequence) { 0 } else { self.params.inner };
+                let block = item % blocks * CONV_BLOCK;
+                let block = block.max(from)..channels.min(block + CONV_BLOCK);
+                if !block.is_empty() {
+                    // SAFETY: each sequence's block of channels is one worker's.
+                    unsafe { self.convolve(&sequence, block, projected, &ubc) };
+                }
             }
         };
         let items = sequences.len() * blocks;
@@ -206,7 +216,7 @@ impl<'w> Mamba2<'w> {
         let n_heads = self.params.n_heads;
         let share = buffers.work.len() / call.parallel.workers();
         let Buffers { ubc, y, work, projected, products, b_columns, .. } = buffers;
-        let (ubc, y, work) = (Shared::new(&mut **ubc), Shared::new(&mut **y), Shared::new(&mut **work));
+        let (ubc, y, work) = (Shared::new(ubc), Shared::new(y), Shared::new(work));
         let (projected, products, b_columns) = (&**projected, &**products, &**b_columns);
         let (sequences, n_tokens) = (&call.sequences, call.n_tokens);
         call.parallel.run(sequences.len() * n_heads, &|items, worker| {
@@ -217,12 +227,12 @@ impl<'w> Mamba2<'w> {
                 let channels = head * self.head_dim()..(head + 1) * self.head_dim();
                 // SAFETY: each sequence's head is one worker's, and B and C nobody writes any more.
                 unsafe {
-                    self.convolve(&sequence, channels, projected, &ubc);
-                    if sequence.batch().len() < CHUNKS_FROM {
-                        self.steps(&sequence, head, projected, &ubc, work, &y);
-                    } else {
+                    if in_chunks(&sequence) {
                         let chunks = [products, b_columns];
                         self.chunks(&sequence, n_tokens, head, projected, &ubc, chunks, work, &y);
+                    } else {
+                        self.convolve(&sequence, channels, projected, &ubc);
+                        self.steps(&sequence, head, projected, &ubc, work, &y);
                     }
                 }
             }
@@ -359,7 +369,7 @@ impl EngineLayer for Mamba2<'_> {
         let input = call.input.unwrap_or(call.output);
         norm_rows(kernels, parallel, input, &self.norm, self.desc.norm_eps, buffers.hidden);
         multiply_one(parallel, &self.input, buffers.hidden, n_tokens, buffers.work, buffers.projected);
-        self.convolve_bc(call, &mut buffers);
+        self.convolve_shared(call, &mut buffers);
         self.prepare_chunks(call, &mut buffers);
         self.heads(call, &mut buffers);
         let Buffers { hidden, ubc, y, work, .. } = buffers;
