@@ -4,7 +4,7 @@ mod common;
 
 use std::fs;
 
-use common::{load_tiny, repository};
+use common::{load_tiny, repository, simd_options, tiny};
 use herald::NeuroEngine;
 use safetensors::SafeTensors;
 
@@ -39,16 +39,27 @@ fn in_pieces(engine: &NeuroEngine, ids: &[u32], size: usize) -> Vec<f32> {
 
 /// Largest difference from the expected logits that is allowed: llama.cpp's own on the same file, or 0.001.
 fn check(name: &str, largest: f32) {
-    let engine = load_tiny(name);
+    check_on("cpu", &load_tiny(name), name, largest);
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        let engine = NeuroEngine::load(&tiny(name), &simd_options());
+        check_on("simd", &engine.unwrap_or_else(|error| panic!("{name}: {error}")), name, largest);
+    }
+}
+
+fn check_on(backend: &str, engine: &NeuroEngine, name: &str, largest: f32) {
     let expected = expected(name);
     for size in [expected.ids.len(), 1, 7] {
-        let logits = in_pieces(&engine, &expected.ids, size);
+        let logits = in_pieces(engine, &expected.ids, size);
         assert_eq!(logits.len(), expected.logits.len());
         let error = logits.iter().zip(&expected.logits).map(|(a, b)| (a - b).abs()).fold(0.0_f32, f32::max);
         let mean: f32 = logits.iter().zip(&expected.logits).map(|(a, b)| (a - b).abs()).sum::<f32>()
             / logits.len() as f32;
-        println!("{name} in pieces of {size}: off by at most {error}, mean {mean}");
-        assert!(error <= largest, "{name} in pieces of {size}: off by {error}, where {largest} is allowed");
+        println!("{name} on {backend} in pieces of {size}: off by at most {error}, mean {mean}");
+        assert!(
+            error <= largest,
+            "{name} on {backend} in pieces of {size}: off by {error}, where {largest} is allowed"
+        );
     }
 }
 
