@@ -132,6 +132,19 @@ typedef struct HeraldTier HeraldTier;
 // The final norm and the product with the output matrix: output[t] = logits, [n_tokens, vocabulary].
 #define HERALD_LAYER_HEAD 4
 
+// A selective state space with its norm (Mamba, arXiv 2312.00752): output += residual_scale * mamba(norm(input)). Keeps
+// a recurrent state.
+#define HERALD_LAYER_MAMBA1 5
+
+// The same with a scalar decay for each head (Mamba-2, arXiv 2405.21060). Keeps a recurrent state.
+#define HERALD_LAYER_MAMBA2 6
+
+// A gated short convolution with its norm (LFM2, arXiv 2511.23404). Keeps a recurrent state.
+#define HERALD_LAYER_SHORT_CONV 7
+
+// A mixture of feed-forward networks with its norm, of which each token uses a few (arXiv 1701.06538).
+#define HERALD_LAYER_MOE 8
+
 // IEEE float32.
 #define HERALD_DTYPE_F32 0
 
@@ -177,7 +190,8 @@ typedef struct HeraldTier HeraldTier;
 // bfloat16.
 #define HERALD_DTYPE_BF16 30
 
-// The weight of the norm at the layer's entry: [hidden].
+// The weight of the norm at the layer's entry: [hidden]. Attention and MLP may come without it where they have
+// HERALD_WEIGHT_POST_NORM (OLMo 2): the branch then reads its input as it is.
 #define HERALD_WEIGHT_NORM 1
 
 // The weight of a norm over the branch's output, before the residual addition: [hidden].
@@ -207,10 +221,10 @@ typedef struct HeraldTier HeraldTier;
 // Attention, bias of the output projection: [hidden].
 #define HERALD_WEIGHT_ATTENTION_OUTPUT_BIAS 10
 
-// Attention, norm of each query head before RoPE: [key_dim].
+// Attention, norm of each query head before RoPE: [key_dim]; or of all heads as one: [n_heads * key_dim].
 #define HERALD_WEIGHT_QUERY_NORM 11
 
-// Attention, norm of each key head before RoPE: [key_dim].
+// Attention, norm of each key head before RoPE: [key_dim]; or of all heads as one: [n_kv_heads * key_dim].
 #define HERALD_WEIGHT_KEY_NORM 12
 
 // Attention, divisors of RoPE's frequencies (llama3 scaling): [rope_dims / 2].
@@ -227,6 +241,75 @@ typedef struct HeraldTier HeraldTier;
 
 // The embedding matrix, or the head's output matrix: [vocabulary, hidden].
 #define HERALD_WEIGHT_EMBEDDING 17
+
+// Input projection. Mamba-1: x and the gate z, [2 * inner, hidden]. Mamba-2: z, x, B, C and dt,
+// [2 * inner + 2 * n_groups * state + n_heads, hidden]. Short convolution: B, C and x, [3 * hidden, hidden].
+#define HERALD_WEIGHT_SSM_IN 18
+
+// The causal convolution, a filter for each channel, the newest token's tap last: [channels, taps]. Channels are x in
+// Mamba-1, x, B and C in Mamba-2, [hidden] in a short convolution.
+#define HERALD_WEIGHT_CONV 19
+
+// The convolution's bias: [channels].
+#define HERALD_WEIGHT_CONV_BIAS 20
+
+// Mamba-1, projection to dt, B and C: [dt_rank + 2 * state, inner].
+#define HERALD_WEIGHT_SSM_X 21
+
+// Mamba-1, projection of dt: [inner, dt_rank].
+#define HERALD_WEIGHT_SSM_DT 22
+
+// Bias of dt: [inner] in Mamba-1, [n_heads] in Mamba-2.
+#define HERALD_WEIGHT_SSM_DT_BIAS 23
+
+// The decay A, which is negative: [inner, state] in Mamba-1; a number for each head in Mamba-2, [n_heads] or
+// [n_heads, 1].
+#define HERALD_WEIGHT_SSM_A 24
+
+// The skip D: [inner] in Mamba-1; a number for each head in Mamba-2, [n_heads] or [n_heads, 1].
+#define HERALD_WEIGHT_SSM_D 25
+
+// Mamba-2, the norm of the gated output, by groups: [inner] or [n_groups, inner / n_groups].
+#define HERALD_WEIGHT_SSM_NORM 26
+
+// Output projection of Mamba and of short convolutions: [hidden, inner].
+#define HERALD_WEIGHT_SSM_OUT 27
+
+// Mamba-1, norm of dt before its projection (Jamba): [dt_rank].
+#define HERALD_WEIGHT_SSM_DT_NORM 28
+
+// Mamba-1, norm of B (Jamba): [state].
+#define HERALD_WEIGHT_SSM_B_NORM 29
+
+// Mamba-1, norm of C (Jamba): [state].
+#define HERALD_WEIGHT_SSM_C_NORM 30
+
+// Mixture of experts, the router: [n_experts, hidden].
+#define HERALD_WEIGHT_ROUTER 31
+
+// Mixture of experts, added to the scores by which experts are chosen, not to their weights: [n_experts].
+#define HERALD_WEIGHT_ROUTER_BIAS 32
+
+// Mixture of experts, gate projections: [n_experts * width, hidden], expert after expert.
+#define HERALD_WEIGHT_EXPERTS_GATE 33
+
+// Mixture of experts, up projections: [n_experts * width, hidden].
+#define HERALD_WEIGHT_EXPERTS_UP 34
+
+// Mixture of experts, down projections: [n_experts * hidden, width].
+#define HERALD_WEIGHT_EXPERTS_DOWN 35
+
+// Mixture of experts, gate projection of the expert that every token uses: [shared_width, hidden].
+#define HERALD_WEIGHT_SHARED_GATE 36
+
+// Mixture of experts, up projection of the shared expert: [shared_width, hidden].
+#define HERALD_WEIGHT_SHARED_UP 37
+
+// Mixture of experts, down projection of the shared expert: [hidden, shared_width].
+#define HERALD_WEIGHT_SHARED_DOWN 38
+
+// Mixture of experts, what the shared expert is weighted by: sigmoid(w . x), [hidden]. Left out: by 1.
+#define HERALD_WEIGHT_SHARED_ROUTER 39
 
 // No RoPE.
 #define HERALD_ROPE_NONE 0
@@ -251,6 +334,15 @@ typedef struct HeraldTier HeraldTier;
 
 // GELU in its tanh approximation.
 #define HERALD_ACTIVATION_GELU_TANH 2
+
+// max(x, 0) squared (arXiv 2109.08668).
+#define HERALD_ACTIVATION_SQUARED_RELU 3
+
+// Experts by the softmax of their scores.
+#define HERALD_ROUTING_SOFTMAX 1
+
+// Experts by the sigmoid of each score.
+#define HERALD_ROUTING_SIGMOID 2
 
 // A page of 16-bit integers with a scale for each head of each token: keys is first float32 scales
 // [n_kv_heads, capacity], then int16 codes [n_kv_heads, capacity, key_dim]; values the same with value_dim. An element
@@ -429,6 +521,79 @@ typedef struct HeraldHead {
   float softcap;
 } HeraldHead;
 
+// Parameters of HERALD_LAYER_MAMBA1. With x and z the input projection's halves and n the layer's norms of dt, B and C:
+//
+//   x = silu(conv(x)),  dt, B, C = n(Wx x),  dt = softplus(Wdt dt + bias)
+//   h[t] = exp(dt A) h[t-1] + dt B x,  y = C h[t] + D x,  output += residual_scale * Wout (y * silu(z))
+typedef struct HeraldMamba1 {
+  // sizeof(HeraldMamba1) of the host.
+  size_t struct_size;
+  // Channels.
+  uint32_t inner;
+  // Elements of each channel's state.
+  uint32_t state;
+  // Taps of the convolution.
+  uint32_t taps;
+  // Elements of dt before its projection.
+  uint32_t dt_rank;
+  // 1: dt, B and C are RMS-normed without weights (Falcon Mamba); 0: they are normed where their norms' weights are
+  // there.
+  uint32_t plain_norms;
+} HeraldMamba1;
+
+// Parameters of HERALD_LAYER_MAMBA2. With z, x, B, C and dt the input projection's parts, head by head:
+//
+//   x, B, C = silu(conv(x, B, C)),  dt = softplus(dt + bias)
+//   h[t] = exp(dt A) h[t-1] + dt x B^T,  y = h[t] C + D x,  output += residual_scale * Wout norm(y * silu(z))
+//
+// where the norm, by groups of channels, is left out with its weight.
+typedef struct HeraldMamba2 {
+  // sizeof(HeraldMamba2) of the host.
+  size_t struct_size;
+  // Channels: a multiple of n_heads.
+  uint32_t inner;
+  // Elements of each channel's state.
+  uint32_t state;
+  // Taps of the convolution.
+  uint32_t taps;
+  // Heads, each of inner / n_heads channels with one decay: a multiple of n_groups.
+  uint32_t n_heads;
+  // Groups of heads that share B and C, and of channels that are normed together.
+  uint32_t n_groups;
+} HeraldMamba2;
+
+// Parameters of HERALD_LAYER_SHORT_CONV: output += residual_scale * Wout (C * conv(B * x)).
+typedef struct HeraldShortConv {
+  // sizeof(HeraldShortConv) of the host.
+  size_t struct_size;
+  // Taps of the convolution.
+  uint32_t taps;
+} HeraldShortConv;
+
+// Parameters of HERALD_LAYER_MOE.
+typedef struct HeraldMoe {
+  // sizeof(HeraldMoe) of the host.
+  size_t struct_size;
+  // Experts.
+  uint32_t n_experts;
+  // Experts that each token uses: those of the greatest scores, of equal ones the first.
+  uint32_t n_used;
+  // Elements between an expert's projections.
+  uint32_t width;
+  // The same of the expert that every token uses; 0: there is none.
+  uint32_t shared_width;
+  // HERALD_ACTIVATION_*.
+  uint32_t activation;
+  // As in HeraldMlp.
+  uint32_t gated;
+  // HERALD_ROUTING_*: what makes the weights of the experts from the router's scores.
+  uint32_t routing;
+  // 1: the weights of a token's experts are divided by their sum; 0: they are not.
+  uint32_t normalize;
+  // Multiplies the weights of a token's experts; usually 1.
+  float weight_scale;
+} HeraldMoe;
+
 // A layer: a whole residual branch with its norm. Exactly the parameters of its own kind are not null.
 typedef struct HeraldLayerDesc {
   // sizeof(HeraldLayerDesc) of the host.
@@ -453,6 +618,14 @@ typedef struct HeraldLayerDesc {
   const struct HeraldEmbedding *embedding;
   // For HERALD_LAYER_HEAD.
   const struct HeraldHead *head;
+  // For HERALD_LAYER_MAMBA1.
+  const struct HeraldMamba1 *mamba1;
+  // For HERALD_LAYER_MAMBA2.
+  const struct HeraldMamba2 *mamba2;
+  // For HERALD_LAYER_SHORT_CONV.
+  const struct HeraldShortConv *short_conv;
+  // For HERALD_LAYER_MOE.
+  const struct HeraldMoe *moe;
 } HeraldLayerDesc;
 
 // One weight: a view of the model file's bytes.

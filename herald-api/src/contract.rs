@@ -51,7 +51,12 @@ pub(crate) fn check(call: &Call<'_>, desc: &LayerDesc, max_workers: usize, state
             }
             call.sequences.iter().try_for_each(|sequence| check_pages(&sequence, shape).or_else(wrong))
         }
-        LayerParams::Head(_) | LayerParams::Mlp(_) => Ok(()),
+        LayerParams::Mamba1(_) | LayerParams::Mamba2(_) | LayerParams::ShortConv(_)
+            if call.sequences.is_empty() =>
+        {
+            wrong("no sequences".to_owned())
+        }
+        _ => Ok(()),
     }
 }
 

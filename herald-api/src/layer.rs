@@ -16,11 +16,28 @@ pub enum LayerKind {
     Mlp = abi::HERALD_LAYER_MLP,
     /// The final norm and the product with the output matrix.
     Head = abi::HERALD_LAYER_HEAD,
+    /// A selective state space with its norm (Mamba).
+    Mamba1 = abi::HERALD_LAYER_MAMBA1,
+    /// The same with a scalar decay for each head (Mamba-2).
+    Mamba2 = abi::HERALD_LAYER_MAMBA2,
+    /// A gated short convolution with its norm (LFM2).
+    ShortConv = abi::HERALD_LAYER_SHORT_CONV,
+    /// A mixture of feed-forward networks with its norm.
+    Moe = abi::HERALD_LAYER_MOE,
 }
 
 impl LayerKind {
     /// Every kind that this version knows.
-    pub const ALL: [Self; 4] = [Self::Embedding, Self::Attention, Self::Mlp, Self::Head];
+    pub const ALL: [Self; 8] = [
+        Self::Embedding,
+        Self::Attention,
+        Self::Mlp,
+        Self::Head,
+        Self::Mamba1,
+        Self::Mamba2,
+        Self::ShortConv,
+        Self::Moe,
+    ];
 
     /// The kind with this number.
     #[must_use]
@@ -36,6 +53,10 @@ impl LayerKind {
             Self::Attention => "attention",
             Self::Mlp => "mlp",
             Self::Head => "head",
+            Self::Mamba1 => "mamba1",
+            Self::Mamba2 => "mamba2",
+            Self::ShortConv => "short convolution",
+            Self::Moe => "mixture of experts",
         }
     }
 }
@@ -45,7 +66,7 @@ impl LayerKind {
 #[repr(u32)]
 #[non_exhaustive]
 pub enum WeightRole {
-    /// Norm at the layer's entry: `[hidden]`.
+    /// Norm at the layer's entry: `[hidden]`. Attention and MLP may come without it where they have a [`Self::PostNorm`].
     Norm = abi::HERALD_WEIGHT_NORM,
     /// Norm over the branch's output: `[hidden]`.
     PostNorm = abi::HERALD_WEIGHT_POST_NORM,
@@ -65,9 +86,9 @@ pub enum WeightRole {
     ValueBias = abi::HERALD_WEIGHT_VALUE_BIAS,
     /// Bias of attention's output projection.
     AttentionOutputBias = abi::HERALD_WEIGHT_ATTENTION_OUTPUT_BIAS,
-    /// Norm of each query head before RoPE: `[key_dim]`.
+    /// Norm of each query head before RoPE, `[key_dim]`, or of all as one, `[n_heads * key_dim]`.
     QueryNorm = abi::HERALD_WEIGHT_QUERY_NORM,
-    /// Norm of each key head before RoPE: `[key_dim]`.
+    /// Norm of each key head before RoPE, `[key_dim]`, or of all as one, `[n_kv_heads * key_dim]`.
     KeyNorm = abi::HERALD_WEIGHT_KEY_NORM,
     /// Divisors of RoPE's frequencies: `[rope_dims / 2]`.
     RopeFactors = abi::HERALD_WEIGHT_ROPE_FACTORS,
@@ -79,11 +100,56 @@ pub enum WeightRole {
     Down = abi::HERALD_WEIGHT_DOWN,
     /// The embedding matrix, or the head's output matrix: `[vocabulary, hidden]`.
     Embedding = abi::HERALD_WEIGHT_EMBEDDING,
+    /// Input projection of Mamba (`[2 * inner, hidden]` in Mamba-1, `[2 * inner + 2 * n_groups * state + n_heads,
+    /// hidden]` in Mamba-2) and of short convolutions (`[3 * hidden, hidden]`).
+    SsmIn = abi::HERALD_WEIGHT_SSM_IN,
+    /// The causal convolution: `[channels, taps]`.
+    Conv = abi::HERALD_WEIGHT_CONV,
+    /// The convolution's bias: `[channels]`.
+    ConvBias = abi::HERALD_WEIGHT_CONV_BIAS,
+    /// Mamba-1's projection to dt, B and C: `[dt_rank + 2 * state, inner]`.
+    SsmX = abi::HERALD_WEIGHT_SSM_X,
+    /// Mamba-1's projection of dt: `[inner, dt_rank]`.
+    SsmDt = abi::HERALD_WEIGHT_SSM_DT,
+    /// Bias of dt: `[inner]` or `[n_heads]`.
+    SsmDtBias = abi::HERALD_WEIGHT_SSM_DT_BIAS,
+    /// The decay A, negative: `[inner, state]` in Mamba-1, `[n_heads]` in Mamba-2.
+    SsmA = abi::HERALD_WEIGHT_SSM_A,
+    /// The skip D: `[inner]` or `[n_heads]`.
+    SsmD = abi::HERALD_WEIGHT_SSM_D,
+    /// Norm of Mamba-2's gated output: `[inner]`.
+    SsmNorm = abi::HERALD_WEIGHT_SSM_NORM,
+    /// Output projection of Mamba and of short convolutions: `[hidden, inner]`.
+    SsmOut = abi::HERALD_WEIGHT_SSM_OUT,
+    /// Norm of Mamba-1's dt: `[dt_rank]`.
+    SsmDtNorm = abi::HERALD_WEIGHT_SSM_DT_NORM,
+    /// Norm of Mamba-1's B: `[state]`.
+    SsmBNorm = abi::HERALD_WEIGHT_SSM_B_NORM,
+    /// Norm of Mamba-1's C: `[state]`.
+    SsmCNorm = abi::HERALD_WEIGHT_SSM_C_NORM,
+    /// Router of a mixture of experts: `[n_experts, hidden]`.
+    Router = abi::HERALD_WEIGHT_ROUTER,
+    /// Added to the scores by which experts are chosen: `[n_experts]`.
+    RouterBias = abi::HERALD_WEIGHT_ROUTER_BIAS,
+    /// Experts' gate projections: `[n_experts * width, hidden]`.
+    ExpertsGate = abi::HERALD_WEIGHT_EXPERTS_GATE,
+    /// Experts' up projections: `[n_experts * width, hidden]`.
+    ExpertsUp = abi::HERALD_WEIGHT_EXPERTS_UP,
+    /// Experts' down projections: `[n_experts * hidden, width]`.
+    ExpertsDown = abi::HERALD_WEIGHT_EXPERTS_DOWN,
+    /// Gate projection of the shared expert: `[shared_width, hidden]`.
+    SharedGate = abi::HERALD_WEIGHT_SHARED_GATE,
+    /// Up projection of the shared expert: `[shared_width, hidden]`.
+    SharedUp = abi::HERALD_WEIGHT_SHARED_UP,
+    /// Down projection of the shared expert: `[hidden, shared_width]`.
+    SharedDown = abi::HERALD_WEIGHT_SHARED_DOWN,
+    /// What the shared expert is weighted by, as `sigmoid(w . x)`: `[hidden]`.
+    SharedRouter = abi::HERALD_WEIGHT_SHARED_ROUTER,
 }
 
 impl WeightRole {
     /// Every role that this version knows.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 39] = [
         Self::Norm,
         Self::PostNorm,
         Self::Query,
@@ -101,6 +167,28 @@ impl WeightRole {
         Self::Up,
         Self::Down,
         Self::Embedding,
+        Self::SsmIn,
+        Self::Conv,
+        Self::ConvBias,
+        Self::SsmX,
+        Self::SsmDt,
+        Self::SsmDtBias,
+        Self::SsmA,
+        Self::SsmD,
+        Self::SsmNorm,
+        Self::SsmOut,
+        Self::SsmDtNorm,
+        Self::SsmBNorm,
+        Self::SsmCNorm,
+        Self::Router,
+        Self::RouterBias,
+        Self::ExpertsGate,
+        Self::ExpertsUp,
+        Self::ExpertsDown,
+        Self::SharedGate,
+        Self::SharedUp,
+        Self::SharedDown,
+        Self::SharedRouter,
     ];
 
     /// The role with this number.
@@ -189,6 +277,8 @@ pub enum Activation {
     Silu = abi::HERALD_ACTIVATION_SILU,
     /// GELU in its tanh approximation.
     GeluTanh = abi::HERALD_ACTIVATION_GELU_TANH,
+    /// `max(x, 0)` squared.
+    SquaredRelu = abi::HERALD_ACTIVATION_SQUARED_RELU,
 }
 
 /// A feed-forward network: `down(activation(gate(x)) * up(x))`, or without the gate `down(activation(up(x)))`.
@@ -200,6 +290,77 @@ pub struct Mlp {
     pub activation: Activation,
     /// Whether there is a gate.
     pub gated: bool,
+}
+
+/// A selective state space (Mamba, arXiv 2312.00752); [`abi::HeraldMamba1`] has its formulas.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mamba1 {
+    /// Channels.
+    pub inner: usize,
+    /// Elements of each channel's state.
+    pub state: usize,
+    /// Taps of the convolution.
+    pub taps: usize,
+    /// Elements of dt before its projection.
+    pub dt_rank: usize,
+    /// Whether dt, B and C are RMS-normed without weights; with weights they are where those are there.
+    pub plain_norms: bool,
+}
+
+/// A state space with a scalar decay for each head (Mamba-2, arXiv 2405.21060); [`abi::HeraldMamba2`] has its formulas.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mamba2 {
+    /// Channels: a multiple of `n_heads`.
+    pub inner: usize,
+    /// Elements of each channel's state.
+    pub state: usize,
+    /// Taps of the convolution.
+    pub taps: usize,
+    /// Heads: a multiple of `n_groups`.
+    pub n_heads: usize,
+    /// Groups of heads that share B and C, and of channels that are normed together.
+    pub n_groups: usize,
+}
+
+/// A gated short convolution (LFM2): `Wout (C * conv(B * x))`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ShortConv {
+    /// Taps of the convolution.
+    pub taps: usize,
+}
+
+/// What makes the weights of experts from a router's scores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+#[non_exhaustive]
+pub enum Routing {
+    /// The softmax of all scores.
+    Softmax = abi::HERALD_ROUTING_SOFTMAX,
+    /// The sigmoid of each score.
+    Sigmoid = abi::HERALD_ROUTING_SIGMOID,
+}
+
+/// A mixture of feed-forward networks, of which each token uses a few.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Moe {
+    /// Experts.
+    pub n_experts: usize,
+    /// Experts that each token uses: those of the greatest scores, of equal ones the first.
+    pub n_used: usize,
+    /// Elements between an expert's projections.
+    pub width: usize,
+    /// The same of the expert that every token uses.
+    pub shared_width: Option<usize>,
+    /// The function between the projections.
+    pub activation: Activation,
+    /// Whether there are gates.
+    pub gated: bool,
+    /// What makes weights from the router's scores.
+    pub routing: Routing,
+    /// Whether the weights of a token's experts are divided by their sum.
+    pub normalize: bool,
+    /// Multiplies the weights of a token's experts.
+    pub weight_scale: f32,
 }
 
 /// Token embeddings.
@@ -234,6 +395,14 @@ pub enum LayerParams {
     Mlp(Mlp),
     /// The output head.
     Head(Head),
+    /// A selective state space.
+    Mamba1(Mamba1),
+    /// A state space with a scalar decay for each head.
+    Mamba2(Mamba2),
+    /// A gated short convolution.
+    ShortConv(ShortConv),
+    /// A mixture of experts.
+    Moe(Moe),
 }
 
 /// A layer: a whole residual branch with its norm.
@@ -260,6 +429,10 @@ impl LayerDesc {
             LayerParams::Attention(_) => LayerKind::Attention,
             LayerParams::Mlp(_) => LayerKind::Mlp,
             LayerParams::Head(_) => LayerKind::Head,
+            LayerParams::Mamba1(_) => LayerKind::Mamba1,
+            LayerParams::Mamba2(_) => LayerKind::Mamba2,
+            LayerParams::ShortConv(_) => LayerKind::ShortConv,
+            LayerParams::Moe(_) => LayerKind::Moe,
         }
     }
 }

@@ -27,7 +27,7 @@ pub use error::{Error, Result, Status};
 pub use hardware::{Hardware, Probe};
 pub use layer::{
     Activation, Attention, Embedding, EngineLayer, Head, LayerDesc, LayerFactory, LayerKind, LayerParams,
-    LayerRequest, Mlp, RopeKind, RopeScaling, Weight, WeightRole,
+    LayerRequest, Mamba1, Mamba2, Mlp, Moe, RopeKind, RopeScaling, Routing, ShortConv, Weight, WeightRole,
 };
 pub use tier::{Found, MemoryTier, RawPage, TierConfig, TierFactory, TierKind, TierStats};
 pub use tokenizer::{DecodeOptions, EncodeOptions, TokenType, Tokenizer, TokenizerFactory, Vocabulary};

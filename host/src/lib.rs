@@ -12,12 +12,13 @@ pub mod plugin;
 pub mod quantize;
 pub mod sampler;
 pub mod schedule;
+pub mod synth;
 pub mod text;
 pub mod threads;
 mod tokenizer;
 
 pub use engine::{
-    Finish, GenerateOptions, Generated, LoadOptions, NeuroEngine, Part, Piece, Sequence, TierUse,
+    Finish, GenerateOptions, Generated, LoadOptions, NeuroEngine, Part, Piece, Restored, Sequence, TierUse,
 };
 pub use error::{Error, Result};
 pub use memory::MemoryUsage;

@@ -217,7 +217,8 @@ fn backends_lists_what_is_there_and_what_was_refused() {
     let assert = host(&home).arg("--plugin").arg(&bad).args(["backends", "--json"]).assert().success();
     let report = json(&assert);
     assert_eq!(report["chosen"], "cpu");
-    assert_eq!(report["backends"][0]["layers"], serde_json::json!(["embedding", "attention", "mlp", "head"]));
+    let kinds: Vec<&str> = herald_api::LayerKind::ALL.iter().map(|kind| kind.name()).collect();
+    assert_eq!(report["backends"][0]["layers"], serde_json::json!(kinds));
     assert_eq!(report["refused"].as_array().map(Vec::len), Some(1));
     let text = stdout(&host(&home).arg("--plugin").arg(&bad).arg("backends").assert().success());
     assert!(text.contains("cpu") && text.contains("Refused") && text.contains("libherald_bad.so"), "{text}");
@@ -422,5 +423,21 @@ fn quantize_keeps_what_is_there_when_it_fails() {
     fails(
         host(&home).arg("quantize").args(["none.gguf", "out.gguf", "--type", "q8_0"]).assert(),
         &["none.gguf"],
+    );
+}
+
+#[test]
+fn synth_writes_models_that_run() {
+    let home = home();
+    let path = home.path().join("random.gguf");
+    let file = path.to_str().expect("UTF-8");
+    let arguments = ["synth", "--arch", "mamba2", "--like", "130m", "--type", "q4_k_m", file];
+    host(&home).args(arguments).assert().success();
+    let report = json(&host(&home).args(["info", "--json", "--no-tensors", file]).assert().success());
+    assert_eq!(report["unsupported"], Value::Null);
+    assert_eq!(report["model"]["layers"]["mamba2"], 24);
+    misused(
+        host(&home).args(["synth", "--arch", "mamba2", "--like", "9t", file]).assert(),
+        &["mamba2 9t", "granite_hybrid 350m"],
     );
 }

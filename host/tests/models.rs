@@ -87,7 +87,7 @@ fn an_unchanged_copy_loads() {
 #[test]
 fn an_unknown_architecture_is_named_beside_the_known_ones() {
     let sentence = refusal("llama", &with_key("general.architecture", "rwkv7"));
-    says(&sentence, &["changed.gguf", "rwkv7", "gemma3, llama, qwen2, qwen3"]);
+    says(&sentence, &["changed.gguf", "rwkv7", "gemma3", "llama", "nemotron_h", "qwen3"]);
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn head_counts_that_do_not_divide_are_named() {
 #[test]
 fn a_size_that_contradicts_a_tensor_names_both_sides() {
     let sentence = refusal("llama", &with_key("llama.feed_forward_length", 96_u32));
-    says(&sentence, &["blk.0.ffn_gate.weight", "128 rows of 64", "96 of 64"]);
+    says(&sentence, &["blk.0.ffn_gate.weight", "128 rows of 64", "96 rows of 64"]);
 }
 
 #[test]
@@ -163,4 +163,55 @@ fn an_unknown_pre_tokenizer_is_named() {
 #[test]
 fn a_special_token_outside_the_vocabulary_is_named() {
     says(&refusal("llama", &with_key("tokenizer.ggml.eos_token_id", 512_u32)), &["eos_token_id", "512"]);
+}
+
+#[test]
+fn sizes_of_recurrent_states_that_contradict_tensors_are_named_with_both() {
+    let cases: [(&str, &str, u32, &[&str]); 9] = [
+        (
+            "mamba2",
+            "mamba2.ssm.state_size",
+            16,
+            &["blk.0.ssm_in.weight", "328 rows", "296 rows", "ssm.state_size = 16"],
+        ),
+        (
+            "mamba2",
+            "mamba2.ssm.group_count",
+            2,
+            &["blk.0.ssm_in.weight", "328 rows", "392 rows", "ssm.group_count = 2"],
+        ),
+        ("mamba2", "mamba2.ssm.time_step_rank", 4, &["blk.0.ssm_in.weight", "ssm.time_step_rank = 4"]),
+        ("mamba2", "mamba2.ssm.time_step_rank", 7, &["mamba2.ssm.time_step_rank is 7", "divisor of the 128"]),
+        ("mamba2", "mamba2.ssm.group_count", 3, &["mamba2.ssm.group_count is 3", "divisor of the 8 heads"]),
+        (
+            "mamba",
+            "mamba.ssm.state_size",
+            8,
+            &["blk.0.ssm_x.weight", "36 rows", "20 rows", "ssm.state_size = 8"],
+        ),
+        ("mamba", "mamba.ssm.conv_kernel", 3, &["blk.0.ssm_conv1d.weight", "128 rows of 4", "128 rows of 3"]),
+        (
+            "lfm2",
+            "lfm2.shortconv.l_cache",
+            4,
+            &["blk.0.shortconv.conv.weight", "64 rows of 3", "64 rows of 4"],
+        ),
+        (
+            "granite_hybrid",
+            "granitehybrid.expert_count",
+            8,
+            &["blk.0.ffn_gate_inp.weight", "4 rows of 64", "8 rows of 64", "expert_count = 8"],
+        ),
+    ];
+    for (model, key, value, words) in cases {
+        says(&refusal(model, &with_key(key, value)), words);
+    }
+    let used = refusal("jamba", &with_key("jamba.expert_used_count", 5_u32));
+    says(&used, &["jamba.expert_used_count is 5", "at most the 4 of jamba.expert_count"]);
+    let without = Changes { without: vec!["blk.1.ssm_a"], ..Changes::default() };
+    says(
+        &refusal("nemotron_h", &with_key("nemotron_h.attention.head_count", 8_u32)),
+        &["blk.3.attn_q.weight"],
+    );
+    says(&refusal("mamba", &without), &["no tensor blk.1.ssm_a"]);
 }

@@ -4,7 +4,7 @@ mod common;
 
 use std::fs;
 
-use common::{load_tiny, repository};
+use common::{load_tiny, repository, simd_options, tiny};
 use herald::NeuroEngine;
 use safetensors::SafeTensors;
 
@@ -39,16 +39,27 @@ fn in_pieces(engine: &NeuroEngine, ids: &[u32], size: usize) -> Vec<f32> {
 
 /// Largest difference from the expected logits that is allowed: llama.cpp's own on the same file, or 0.001.
 fn check(name: &str, largest: f32) {
-    let engine = load_tiny(name);
+    check_on("cpu", &load_tiny(name), name, largest);
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        let engine = NeuroEngine::load(&tiny(name), &simd_options());
+        check_on("simd", &engine.unwrap_or_else(|error| panic!("{name}: {error}")), name, largest);
+    }
+}
+
+fn check_on(backend: &str, engine: &NeuroEngine, name: &str, largest: f32) {
     let expected = expected(name);
     for size in [expected.ids.len(), 1, 7] {
-        let logits = in_pieces(&engine, &expected.ids, size);
+        let logits = in_pieces(engine, &expected.ids, size);
         assert_eq!(logits.len(), expected.logits.len());
         let error = logits.iter().zip(&expected.logits).map(|(a, b)| (a - b).abs()).fold(0.0_f32, f32::max);
         let mean: f32 = logits.iter().zip(&expected.logits).map(|(a, b)| (a - b).abs()).sum::<f32>()
             / logits.len() as f32;
-        println!("{name} in pieces of {size}: off by at most {error}, mean {mean}");
-        assert!(error <= largest, "{name} in pieces of {size}: off by {error}, where {largest} is allowed");
+        println!("{name} on {backend} in pieces of {size}: off by at most {error}, mean {mean}");
+        assert!(
+            error <= largest,
+            "{name} on {backend} in pieces of {size}: off by {error}, where {largest} is allowed"
+        );
     }
 }
 
@@ -75,6 +86,96 @@ fn qwen3() {
 #[test]
 fn gemma3() {
     check("gemma3", 0.0054);
+}
+
+#[test]
+fn mamba() {
+    check("mamba", 0.001);
+}
+
+#[test]
+fn falcon_mamba() {
+    check("falcon_mamba", 0.001);
+}
+
+#[test]
+fn mamba2() {
+    check("mamba2", 0.001);
+}
+
+#[test]
+fn jamba() {
+    check("jamba", 0.0038);
+}
+
+#[test]
+fn falcon_h1() {
+    check("falcon_h1", 0.001);
+}
+
+#[test]
+fn granite_hybrid() {
+    check("granite_hybrid", 0.001);
+}
+
+#[test]
+fn granite_hybrid_dense() {
+    check("granite_hybrid_dense", 0.001);
+}
+
+#[test]
+fn nemotron_h() {
+    check("nemotron_h", 0.001);
+}
+
+#[test]
+fn lfm2() {
+    check("lfm2", 0.0021);
+}
+
+#[test]
+fn mistral() {
+    check("mistral", 0.001);
+}
+
+#[test]
+fn granite() {
+    check("granite", 0.001);
+}
+
+#[test]
+fn granite_moe() {
+    check("granite_moe", 0.001);
+}
+
+#[test]
+fn qwen2_moe() {
+    check("qwen2_moe", 0.001);
+}
+
+#[test]
+fn qwen3_moe() {
+    check("qwen3_moe", 0.001);
+}
+
+#[test]
+fn olmo2() {
+    check("olmo2", 0.001);
+}
+
+#[test]
+fn phi3() {
+    check("phi3", 0.001);
+}
+
+#[test]
+fn smollm3() {
+    check("smollm3", 0.001);
+}
+
+#[test]
+fn gemma2() {
+    check("gemma2", 0.001);
 }
 
 /// RoPE scaled for long contexts: llama.cpp wasn't measured on these, so the bound is the one for exact engines.

@@ -10,6 +10,8 @@ use herald_layers::plain;
 use herald_layers::products::Products;
 use herald_layers::quant::row_kernels;
 
+use crate::recurrent;
+
 /// The cpu backend's table.
 pub static KERNELS: Kernels = Kernels {
     name: "cpu",
@@ -24,6 +26,12 @@ pub static KERNELS: Kernels = Kernels {
     activate,
     attend,
     narrow,
+    times,
+    softplus,
+    conv: recurrent::conv,
+    scan: recurrent::scan,
+    step: recurrent::step,
+    decay: recurrent::decay,
 };
 
 /// Rows are read as they lie in the file, with activations as they are.
@@ -40,7 +48,7 @@ fn products(dtype: DType) -> Products {
 
 const LANES: usize = 16;
 
-fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0.0; LANES];
     let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
     let tail: f32 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(a, b)| a * b).sum();
@@ -125,8 +133,15 @@ fn gelu_tanh(x: f32) -> f32 {
     0.5 * x * (1.0 + (SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x)).tanh())
 }
 
+/// Squared ReLU (arXiv 2109.08668).
+fn squared_relu(x: f32) -> f32 {
+    let x = x.max(0.0);
+    x * x
+}
+
 fn function(activation: Activation) -> fn(f32) -> f32 {
     match activation {
+        Activation::SquaredRelu => squared_relu,
         Activation::GeluTanh => gelu_tanh,
         _ => silu,
     }
@@ -142,6 +157,15 @@ fn gate(activation: Activation, gate: &mut [f32], up: &[f32]) {
 fn activate(activation: Activation, x: &mut [f32]) {
     let function = function(activation);
     x.iter_mut().for_each(|x| *x = function(*x));
+}
+
+fn times(x: &mut [f32], y: &[f32]) {
+    x.iter_mut().zip(y).for_each(|(x, y)| *x *= y);
+}
+
+fn softplus(x: &mut [f32]) {
+    // Without overflow for large x, and without loss for small.
+    x.iter_mut().for_each(|x| *x = x.max(0.0) + (-x.abs()).exp().ln_1p());
 }
 
 fn attend(tile: &Tile<'_>, running: &mut Running<'_>, scratch: &mut [f32]) {

@@ -1,6 +1,7 @@
 //! The cpu backend: scalar kernels under the shared layers, portable to every CPU, and the fallback for everything.
 
 mod kernels;
+mod recurrent;
 
 use herald_api::{Hardware, Probe, Result, Tokenizer, TokenizerFactory, Vocabulary};
 use herald_layers::{HasKernels, Kernels, Layers, RamTiers};

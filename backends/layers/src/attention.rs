@@ -19,7 +19,7 @@ use crate::arena::{Arena, padded};
 use crate::factory::Layer;
 use crate::kernels::{Kernels, Running, Tile};
 use crate::linear::{Linear, Product, multiply};
-use crate::norm::{add_branch, norm_rows};
+use crate::norm::{add_branch, enter};
 use crate::rope::Rope;
 use crate::shared::Shared;
 use crate::weights::Weights;
@@ -40,7 +40,7 @@ pub(crate) struct Attention<'w> {
     kernels: &'static Kernels,
     desc: LayerDesc,
     params: Params,
-    norm: Vec<f32>,
+    norm: Option<Vec<f32>>,
     post_norm: Option<Vec<f32>>,
     query_norm: Option<Vec<f32>>,
     key_norm: Option<Vec<f32>>,
@@ -87,10 +87,10 @@ impl<'w> Attention<'w> {
         let factors = weights.optional_vector(WeightRole::RopeFactors, rope_dims / 2)?;
         let layer = Self {
             kernels,
-            norm: weights.vector(WeightRole::Norm, hidden)?,
+            norm: weights.entry_norm(hidden)?,
             post_norm: weights.optional_vector(WeightRole::PostNorm, hidden)?,
-            query_norm: weights.optional_vector(WeightRole::QueryNorm, params.key_dim)?,
-            key_norm: weights.optional_vector(WeightRole::KeyNorm, params.key_dim)?,
+            query_norm: weights.optional_vector_of(WeightRole::QueryNorm, [params.key_dim, q_rows])?,
+            key_norm: weights.optional_vector_of(WeightRole::KeyNorm, [params.key_dim, k_rows])?,
             query: weights.biased(WeightRole::Query, WeightRole::QueryBias, q_rows, hidden)?,
             key: weights.biased(WeightRole::Key, WeightRole::KeyBias, k_rows, hidden)?,
             value: weights.biased(WeightRole::Value, WeightRole::ValueBias, v_rows, hidden)?,
@@ -121,7 +121,8 @@ impl<'w> Attention<'w> {
         let Params { key_dim, value_dim, .. } = self.params;
         let linears = [&self.query, &self.key, &self.value, &self.output];
         let products = linears.iter().map(|linear| linear.scratch_len(self.max_tokens)).max().unwrap_or(0);
-        let prepare = 2 * self.rope.pairs() + key_dim;
+        let norms = self.query_norm.iter().chain(&self.key_norm).map(Vec::len);
+        let prepare = 2 * self.rope.pairs() + norms.max().unwrap_or(0);
         let rows = TOKEN_BLOCK * self.group();
         // Of each row: its query, the softmax of a segment and of all so far, and what it sees (two numbers).
         let attend = rows * (key_dim + 2 * self.partial_len() + 2)
@@ -174,7 +175,6 @@ impl<'w> Attention<'w> {
             let work = unsafe { work.part(worker * share..(worker + 1) * share) };
             let (rotation, work) = work.split_at_mut(2 * self.rope.pairs());
             let rotation: &mut [[f32; 2]] = bytemuck::cast_slice_mut(rotation);
-            let normed = &mut work[..key_dim];
             for token in tokens {
                 self.rope.rotation(positions[token], rotation);
                 // SAFETY: each token is one worker's.
@@ -185,11 +185,15 @@ impl<'w> Attention<'w> {
                     )
                 };
                 for (heads, norm) in [(q, &self.query_norm), (&mut *k, &self.key_norm)] {
-                    for head in heads.chunks_exact_mut(key_dim) {
-                        if let Some(norm) = norm {
-                            (self.kernels.rms_norm)(head, norm, self.desc.norm_eps, normed);
-                            head.copy_from_slice(normed);
+                    // Of each head by itself, or of all as one.
+                    if let Some(norm) = norm {
+                        let normed = &mut work[..norm.len()];
+                        for part in heads.chunks_exact_mut(norm.len()) {
+                            (self.kernels.rms_norm)(part, norm, self.desc.norm_eps, normed);
+                            part.copy_from_slice(normed);
                         }
+                    }
+                    for head in heads.chunks_exact_mut(key_dim) {
                         (self.kernels.rope)(self.params.rope, head, rotation);
                     }
                 }
@@ -565,7 +569,7 @@ impl EngineLayer for Attention<'_> {
         let mut buffers = self.buffers(call)?;
         let (kernels, parallel) = (self.kernels, &call.parallel);
         let input = call.input.unwrap_or(call.output);
-        norm_rows(kernels, parallel, input, &self.norm, self.desc.norm_eps, buffers.hidden);
+        enter(kernels, parallel, &self.desc, input, self.norm.as_deref(), buffers.hidden);
         multiply(
             parallel,
             buffers.hidden,

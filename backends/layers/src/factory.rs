@@ -8,7 +8,11 @@ use crate::attention::Attention;
 use crate::ends::{Embedding, Head};
 use crate::kernels::Kernels;
 use crate::linear::Linear;
+use crate::mamba1::Mamba1;
+use crate::mamba2::Mamba2;
 use crate::mlp::Mlp;
+use crate::moe::Moe;
+use crate::short_conv::ShortConv;
 
 /// A backend's table of kernels, chosen once for the CPU at hand.
 pub trait HasKernels: 'static {
@@ -48,6 +52,10 @@ fn layer<'w>(kernels: &'static Kernels, request: &LayerRequest<'w, '_>) -> Resul
         LayerParams::Mlp(params) => Box::new(Mlp::new(kernels, request, params)?),
         LayerParams::Embedding(params) => Box::new(Embedding::new(kernels, request, params)?),
         LayerParams::Head(params) => Box::new(Head::new(kernels, request, params)?),
+        LayerParams::Mamba1(params) => Box::new(Mamba1::new(kernels, request, params)?),
+        LayerParams::Mamba2(params) => Box::new(Mamba2::new(kernels, request, params)?),
+        LayerParams::ShortConv(params) => Box::new(ShortConv::new(kernels, request, params)?),
+        LayerParams::Moe(params) => Box::new(Moe::new(kernels, request, params)?),
         other => {
             return Err(Error::unsupported(format!("{} has no layers of the kind {other:?}", kernels.name)));
         }

@@ -36,6 +36,78 @@ pub struct Kernels {
     pub attend: fn(&Tile<'_>, &mut Running<'_>, &mut [f32]),
     /// `x[i]` as `scale * codes[i]`, with the least scale that has room for all: fills the codes, returns the scale.
     pub narrow: fn(&[f32], &mut [i16]) -> f32,
+    /// `x[i] *= y[i]`.
+    pub times: fn(&mut [f32], &[f32]),
+    /// `x[i] = ln(1 + exp(x[i]))`.
+    pub softplus: fn(&mut [f32]),
+    /// One token of a causal convolution of channels by themselves: `out[c] = bias[c] + sum(tap.weight[c] * tap.input[c])`.
+    pub conv: fn(&[Tap<'_>], &[f32], &mut [f32]),
+    /// A run of tokens of a block of channels through Mamba's selective scan: updates the state `[state, channels]` and
+    /// fills `[n_tokens, channels]`.
+    pub scan: fn(&Scan<'_>, &mut [f32], &mut [f32]),
+    /// One token of a head through Mamba-2's recurrence: updates the state `[channels, state]` and fills `[channels]`.
+    pub step: fn(&Step<'_>, &mut [f32], &mut [f32]),
+    /// `x[i] *= exp(to - from[i]) * weight[i]`, the arguments being `to`, `from`, `weight` and `x`: what is left of each
+    /// token after the decay between it and another.
+    pub decay: fn(f32, &[f32], &[f32], &mut [f32]),
+}
+
+/// One tap of a causal convolution.
+#[derive(Clone, Copy, Debug)]
+pub struct Tap<'a> {
+    /// Its weight for each channel.
+    pub weight: &'a [f32],
+    /// The token that it falls on, channel by channel.
+    pub input: &'a [f32],
+}
+
+/// A run of tokens through Mamba's selective scan (arXiv 2312.00752, equation 2 with the discretisation of section 3.2), for
+/// a block of channels:
+///
+/// ```text
+/// h[n, c] = exp(dt[t, c] a[n, c]) h[n, c] + dt[t, c] b[t, n] x[t, c]
+/// y[t, c] = sum over n of c[t, n] h[n, c]  +  d[c] x[t, c]
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Scan<'a> {
+    /// The first token's channels; each next token's lie `x_stride` further.
+    pub x: &'a [f32],
+    /// Elements from one token's `x` to the next.
+    pub x_stride: usize,
+    /// Time steps `[n_tokens, channels]`.
+    pub dt: &'a [f32],
+    /// The first token's B, `[state]`; each next token's lies `bc_stride` further.
+    pub b: &'a [f32],
+    /// The first token's C, likewise.
+    pub c: &'a [f32],
+    /// Elements from one token's B or C to the next.
+    pub bc_stride: usize,
+    /// The decay `[state, channels]`.
+    pub a: &'a [f32],
+    /// The skip `[channels]`.
+    pub d: &'a [f32],
+    /// Tokens.
+    pub n_tokens: usize,
+    /// Channels.
+    pub channels: usize,
+    /// Elements of a channel's state.
+    pub state: usize,
+}
+
+/// One token of a head through Mamba-2's recurrence (arXiv 2405.21060, section 3):
+/// `h[p, n] = decay h[p, n] + dt x[p] b[n]`, and then `y[p] = sum over n of c[n] h[p, n]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Step<'a> {
+    /// `[channels]`.
+    pub x: &'a [f32],
+    /// `[state]`.
+    pub b: &'a [f32],
+    /// `[state]`.
+    pub c: &'a [f32],
+    /// `exp(dt A)`.
+    pub decay: f32,
+    /// The time step.
+    pub dt: f32,
 }
 
 /// A product of tokens' activations with a panel of rows, both float32.

@@ -5,17 +5,23 @@
 
 mod arena;
 mod attention;
+mod conv;
 mod ends;
 mod factory;
 pub mod kernels;
 mod linear;
+mod mamba1;
+mod mamba2;
 mod mlp;
+mod moe;
 mod norm;
 pub mod plain;
 pub mod products;
 mod ram_tier;
 mod rope;
 mod shared;
+mod short_conv;
+mod state;
 #[cfg(feature = "suite")]
 pub mod suite;
 mod weights;

@@ -178,6 +178,18 @@ pub(crate) fn multiply(
     }
 }
 
+/// As [`multiply`], with one matrix.
+pub(crate) fn multiply_one(
+    parallel: &Parallel<'_>,
+    linear: &Linear<'_>,
+    x: &[f32],
+    n_tokens: usize,
+    scratch: &mut [f32],
+    out: &mut [f32],
+) {
+    multiply(parallel, x, n_tokens, scratch, &mut [Product { linear, out }]);
+}
+
 /// Multiplies with matrices that take activations in the same form.
 fn multiply_alike(
     parallel: &Parallel<'_>,

@@ -12,7 +12,7 @@ use crate::arena::{Arena, padded};
 use crate::factory::Layer;
 use crate::kernels::Kernels;
 use crate::linear::{Linear, Product, multiply};
-use crate::norm::{add_branch, norm_rows};
+use crate::norm::{add_branch, enter};
 use crate::shared::Shared;
 use crate::weights::Weights;
 
@@ -20,7 +20,7 @@ pub(crate) struct Mlp<'w> {
     kernels: &'static Kernels,
     desc: LayerDesc,
     params: Params,
-    norm: Vec<f32>,
+    norm: Option<Vec<f32>>,
     post_norm: Option<Vec<f32>>,
     gate: Option<Linear<'w>>,
     up: Linear<'w>,
@@ -39,7 +39,7 @@ impl<'w> Mlp<'w> {
         let mut weights = Weights::new(kernels, request);
         let layer = Self {
             kernels,
-            norm: weights.vector(WeightRole::Norm, hidden)?,
+            norm: weights.entry_norm(hidden)?,
             post_norm: weights.optional_vector(WeightRole::PostNorm, hidden)?,
             gate: if params.gated { Some(weights.matrix(WeightRole::Gate, width, hidden)?) } else { None },
             up: weights.matrix(WeightRole::Up, width, hidden)?,
@@ -91,7 +91,7 @@ impl EngineLayer for Mlp<'_> {
         let (kernels, parallel, width) = (self.kernels, &call.parallel, self.params.width);
         let active = n_tokens * width;
         let input = call.input.unwrap_or(call.output);
-        norm_rows(kernels, parallel, input, &self.norm, self.desc.norm_eps, hidden);
+        enter(kernels, parallel, &self.desc, input, self.norm.as_deref(), hidden);
         let activation = self.params.activation;
         let inner: &[f32] = if let Some(linear) = &self.gate {
             let products = &mut [

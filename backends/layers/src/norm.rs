@@ -30,6 +30,21 @@ pub(crate) fn norm_rows(
     if n_tokens < SHARE_FROM { norm(0..n_tokens, 0) } else { parallel.run(n_tokens, &norm) }
 }
 
+/// Begins a residual branch: norms each row of `x` into `out`, or copies it where the branch has no norm of its own.
+pub(crate) fn enter(
+    kernels: &Kernels,
+    parallel: &Parallel<'_>,
+    desc: &LayerDesc,
+    x: &[f32],
+    norm: Option<&[f32]>,
+    out: &mut [f32],
+) {
+    match norm {
+        Some(norm) => norm_rows(kernels, parallel, x, norm, desc.norm_eps, out),
+        None => out.copy_from_slice(x),
+    }
+}
+
 /// Ends a residual branch: `output += residual_scale * norm(branch)`, the norm where there is one. `work` holds at least
 /// a row where there is a norm.
 pub(crate) fn add_branch(

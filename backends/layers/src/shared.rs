@@ -22,6 +22,15 @@ impl<'a, T> Shared<'a, T> {
         Self { pointer: slice.as_mut_ptr(), len: slice.len(), borrowed: PhantomData }
     }
 
+    /// Memory that isn't borrowed as a slice: a sequence's recurrent state.
+    ///
+    /// # Safety
+    /// `pointer` is aligned and good for reading and writing `len` initialised elements for the lifetime `'a`, and nobody
+    /// uses them but through parts that don't overlap.
+    pub(crate) unsafe fn from_raw(pointer: *mut T, len: usize) -> Self {
+        Self { pointer, len, borrowed: PhantomData }
+    }
+
     /// The elements `range`.
     ///
     /// # Panics
@@ -34,6 +43,19 @@ impl<'a, T> Shared<'a, T> {
         assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {}", self.len);
         // SAFETY: within the slice, and the caller vouches that it is alone.
         unsafe { std::slice::from_raw_parts_mut(self.pointer.add(range.start), range.len()) }
+    }
+
+    /// The elements `range`, to be read.
+    ///
+    /// # Panics
+    /// Where the range is not within the slice.
+    ///
+    /// # Safety
+    /// While the part lives, nobody writes it.
+    pub(crate) unsafe fn read(&self, range: Range<usize>) -> &'a [T] {
+        assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {}", self.len);
+        // SAFETY: within the slice, and the caller vouches that nobody writes it.
+        unsafe { std::slice::from_raw_parts(self.pointer.add(range.start), range.len()) }
     }
 }
 

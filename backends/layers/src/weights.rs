@@ -59,6 +59,14 @@ impl<'r, 'w> Weights<'r, 'w> {
         self.optional_vector(role, len)?.ok_or_else(|| self.missing(role))
     }
 
+    /// The norm at a branch's entry, which a branch whose output is normed may leave out.
+    pub(crate) fn entry_norm(&mut self, hidden: usize) -> Result<Option<Vec<f32>>> {
+        if self.left.iter().any(|weight| weight.role == WeightRole::PostNorm) {
+            return self.optional_vector(WeightRole::Norm, hidden);
+        }
+        self.vector(WeightRole::Norm, hidden).map(Some)
+    }
+
     /// The vector of this role as float32, where there is one.
     pub(crate) fn optional_vector(&mut self, role: WeightRole, len: usize) -> Result<Option<Vec<f32>>> {
         let Some(weight) = self.find(role) else { return Ok(None) };
@@ -66,6 +74,58 @@ impl<'r, 'w> Weights<'r, 'w> {
         let mut vector = vec![0.0; len];
         ((self.kernels.rows)(weight.dtype).dequantize)(weight.bytes, &mut vector);
         Ok(Some(vector))
+    }
+
+    /// The vector of this role as float32, where there is one, of one length or another.
+    pub(crate) fn optional_vector_of(
+        &mut self,
+        role: WeightRole,
+        lens: [usize; 2],
+    ) -> Result<Option<Vec<f32>>> {
+        let of_second = |weight: &&&Weight<'_>| weight.role == role && weight.columns == lens[1];
+        let len = if self.left.iter().any(|weight| of_second(&weight)) { lens[1] } else { lens[0] };
+        self.optional_vector(role, len)
+    }
+
+    /// The matrix of this role as float32, for weights that no product takes. Files may split a vector into rows: one of
+    /// `rows * columns` elements may come as either.
+    pub(crate) fn floats(&mut self, role: WeightRole, rows: usize, columns: usize) -> Result<Vec<f32>> {
+        self.optional_floats(role, rows, columns)?.ok_or_else(|| self.missing(role))
+    }
+
+    /// As [`Weights::floats`], where there is one.
+    pub(crate) fn optional_floats(
+        &mut self,
+        role: WeightRole,
+        rows: usize,
+        columns: usize,
+    ) -> Result<Option<Vec<f32>>> {
+        let Some(weight) = self.find(role) else { return Ok(None) };
+        if (weight.rows, weight.columns) != (1, rows * columns) {
+            check(weight, rows, columns)?;
+        }
+        let mut floats = vec![0.0; rows * columns];
+        let dequantize = (self.kernels.rows)(weight.dtype).dequantize;
+        let row_bytes = weight.bytes.len() / weight.rows;
+        for (row, out) in weight.bytes.chunks_exact(row_bytes).zip(floats.chunks_exact_mut(weight.columns)) {
+            dequantize(row, out);
+        }
+        Ok(Some(floats))
+    }
+
+    /// The matrices `[rows, columns]` of this role, `count` of them one after another in one tensor.
+    pub(crate) fn matrices(
+        &mut self,
+        role: WeightRole,
+        count: usize,
+        rows: usize,
+        columns: usize,
+    ) -> Result<Vec<Linear<'w>>> {
+        let weight = self.find(role).ok_or_else(|| self.missing(role))?;
+        check(weight, count.saturating_mul(rows), columns)?;
+        let bytes = weight.bytes.len() / count.max(1);
+        let one = |bytes| Linear::new(self.kernels, &Weight { rows, bytes, ..*weight });
+        Ok(weight.bytes.chunks_exact(bytes.max(1)).map(one).collect())
     }
 
     /// Says that everything has been taken: a weight that nobody asked for is one that the layer can't do.

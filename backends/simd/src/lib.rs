@@ -3,6 +3,7 @@
 //! - [`lanes`]: what each instruction set's vectors can do, behind one trait;
 //! - [`packed`], [`activations`], [`products`]: quantised weights, and products with them;
 //! - [`floats`]: products with plain floats;
+//! - [`recurrent`]: layers with recurrent states;
 //! - [`attend`], [`vectors`], [`math`]: everything else;
 //! - [`variants`]: all of it compiled for each instruction set, chosen once at load.
 
@@ -15,6 +16,7 @@ mod lanes;
 mod math;
 mod packed;
 mod products;
+mod recurrent;
 mod variants;
 mod vectors;
 

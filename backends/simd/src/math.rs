@@ -51,3 +51,26 @@ pub(crate) unsafe fn tanh<L: Lanes>(x: L::F) -> L::F {
         L::sub(L::splat(1.0), L::div(L::splat(2.0), L::add(e, L::splat(1.0))))
     }
 }
+
+/// `ln(1 + e^x)`, without overflow for large `x` and without loss for small: `max(x, 0) + ln(1 + t)` with `t = e^-|x|`, and
+/// `ln(1 + t) = 2 artanh(t / (2 + t))`, whose series in `s <= 1/3` has a remainder below float32's precision.
+///
+/// # Safety
+/// As for [`Lanes`].
+#[inline(always)]
+pub(crate) unsafe fn softplus<L: Lanes>(x: L::F) -> L::F {
+    // SAFETY: the caller vouches.
+    unsafe {
+        let t = exp::<L>(L::neg(L::abs(x)));
+        let s = L::div(t, L::add(t, L::splat(2.0)));
+        let square = L::mul(s, s);
+        let mut p = L::splat(1.0 / 15.0);
+        for odd in [13.0, 11.0, 9.0, 7.0, 5.0, 3.0] {
+            p = L::fma(p, square, L::splat(1.0 / odd));
+        }
+        // In this order of arguments a NaN stays.
+        let positive = L::max(L::zero(), x);
+        let twice = L::add(s, s);
+        L::add(positive, L::fma(L::mul(p, square), twice, twice))
+    }
+}

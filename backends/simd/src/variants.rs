@@ -114,7 +114,7 @@ macro_rules! variant {
     ($module:ident, $name:literal, $lanes:ty, $features:literal) => {
         mod $module {
             use herald_api::{Activation, RopeKind};
-            use herald_layers::kernels::{Gemm, Running, Tile};
+            use herald_layers::kernels::{Gemm, Running, Scan, Step, Tap, Tile};
             use herald_layers::products::{Results, RowRun};
             use herald_layers::quant::row_kernels;
 
@@ -138,6 +138,12 @@ macro_rules! variant {
                 activate,
                 attend,
                 narrow,
+                times,
+                softplus,
+                conv,
+                scan,
+                step,
+                decay,
             };
 
             fn products(dtype: DType) -> Products {
@@ -169,6 +175,12 @@ macro_rules! variant {
             kernel!($features, activate, crate::vectors::activate::<L>, (kind: Activation, x: &mut [f32]) -> ());
             kernel!($features, narrow, crate::vectors::narrow::<L>, (x: &[f32], codes: &mut [i16]) -> f32);
             kernel!($features, attend, crate::attend::attend::<L>, (tile: &Tile<'_>, running: &mut Running<'_>, scratch: &mut [f32]) -> ());
+            kernel!($features, times, crate::recurrent::times::<L>, (x: &mut [f32], y: &[f32]) -> ());
+            kernel!($features, softplus, crate::recurrent::softplus::<L>, (x: &mut [f32]) -> ());
+            kernel!($features, conv, crate::recurrent::conv::<L>, (taps: &[Tap<'_>], bias: &[f32], out: &mut [f32]) -> ());
+            kernel!($features, scan, crate::recurrent::scan::<L>, (call: &Scan<'_>, h: &mut [f32], out: &mut [f32]) -> ());
+            kernel!($features, step, crate::recurrent::step::<L>, (call: &Step<'_>, h: &mut [f32], out: &mut [f32]) -> ());
+            kernel!($features, decay, crate::recurrent::decay::<L>, (to: f32, from: &[f32], weight: &[f32], x: &mut [f32]) -> ());
             kernel!($features, prepare, crate::activations::prepare::<L>, (x: &[f32], columns: usize, prepared: &mut [f32]) -> ());
 
             fn multiply<F: Format>(run: &RowRun<'_>, scratch: &mut [f32], out: &mut Results<'_>) {

@@ -17,7 +17,7 @@ fn count(len: usize, at: usize) -> usize {
 /// # Safety
 /// As for [`Lanes`]; `at` is within `x`.
 #[inline(always)]
-unsafe fn load<L: Lanes>(x: &[f32], at: usize) -> L::F {
+pub(crate) unsafe fn load<L: Lanes>(x: &[f32], at: usize) -> L::F {
     // SAFETY: no more than are left are read.
     unsafe {
         let from = x.as_ptr().add(at);
@@ -30,7 +30,7 @@ unsafe fn load<L: Lanes>(x: &[f32], at: usize) -> L::F {
 /// # Safety
 /// As for [`Lanes`]; `at` is within `to`.
 #[inline(always)]
-unsafe fn store<L: Lanes>(to: &mut [f32], at: usize, x: L::F) {
+pub(crate) unsafe fn store<L: Lanes>(to: &mut [f32], at: usize, x: L::F) {
     // SAFETY: no more than there is room for are written.
     unsafe {
         let left = to.len() - at;
@@ -133,6 +133,10 @@ unsafe fn activation<L: Lanes>(kind: Activation, x: L::F) -> L::F {
                 let cube = L::mul(L::mul(x, x), x);
                 let inner = L::mul(L::splat(TWICE), L::fma(L::splat(0.044_715), cube, x));
                 times_sigmoid::<L>(x, inner)
+            }
+            Activation::SquaredRelu => {
+                let positive = L::max(L::zero(), x);
+                L::mul(positive, positive)
             }
             _ => times_sigmoid::<L>(x, x),
         }

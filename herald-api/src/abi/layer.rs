@@ -12,6 +12,15 @@ pub const HERALD_LAYER_ATTENTION: u32 = 2;
 pub const HERALD_LAYER_MLP: u32 = 3;
 /// The final norm and the product with the output matrix: output[t] = logits, [n_tokens, vocabulary].
 pub const HERALD_LAYER_HEAD: u32 = 4;
+/// A selective state space with its norm (Mamba, arXiv 2312.00752): output += residual_scale * mamba(norm(input)). Keeps
+/// a recurrent state.
+pub const HERALD_LAYER_MAMBA1: u32 = 5;
+/// The same with a scalar decay for each head (Mamba-2, arXiv 2405.21060). Keeps a recurrent state.
+pub const HERALD_LAYER_MAMBA2: u32 = 6;
+/// A gated short convolution with its norm (LFM2, arXiv 2511.23404). Keeps a recurrent state.
+pub const HERALD_LAYER_SHORT_CONV: u32 = 7;
+/// A mixture of feed-forward networks with its norm, of which each token uses a few (arXiv 1701.06538).
+pub const HERALD_LAYER_MOE: u32 = 8;
 
 /// IEEE float32.
 pub const HERALD_DTYPE_F32: u32 = 0;
@@ -44,7 +53,8 @@ pub const HERALD_DTYPE_IQ4_XS: u32 = 23;
 /// bfloat16.
 pub const HERALD_DTYPE_BF16: u32 = 30;
 
-/// The weight of the norm at the layer's entry: [hidden].
+/// The weight of the norm at the layer's entry: [hidden]. Attention and MLP may come without it where they have
+/// HERALD_WEIGHT_POST_NORM (OLMo 2): the branch then reads its input as it is.
 pub const HERALD_WEIGHT_NORM: u32 = 1;
 /// The weight of a norm over the branch's output, before the residual addition: [hidden].
 pub const HERALD_WEIGHT_POST_NORM: u32 = 2;
@@ -64,9 +74,9 @@ pub const HERALD_WEIGHT_KEY_BIAS: u32 = 8;
 pub const HERALD_WEIGHT_VALUE_BIAS: u32 = 9;
 /// Attention, bias of the output projection: [hidden].
 pub const HERALD_WEIGHT_ATTENTION_OUTPUT_BIAS: u32 = 10;
-/// Attention, norm of each query head before RoPE: [key_dim].
+/// Attention, norm of each query head before RoPE: [key_dim]; or of all heads as one: [n_heads * key_dim].
 pub const HERALD_WEIGHT_QUERY_NORM: u32 = 11;
-/// Attention, norm of each key head before RoPE: [key_dim].
+/// Attention, norm of each key head before RoPE: [key_dim]; or of all heads as one: [n_kv_heads * key_dim].
 pub const HERALD_WEIGHT_KEY_NORM: u32 = 12;
 /// Attention, divisors of RoPE's frequencies (llama3 scaling): [rope_dims / 2].
 pub const HERALD_WEIGHT_ROPE_FACTORS: u32 = 13;
@@ -78,6 +88,53 @@ pub const HERALD_WEIGHT_UP: u32 = 15;
 pub const HERALD_WEIGHT_DOWN: u32 = 16;
 /// The embedding matrix, or the head's output matrix: [vocabulary, hidden].
 pub const HERALD_WEIGHT_EMBEDDING: u32 = 17;
+/// Input projection. Mamba-1: x and the gate z, [2 * inner, hidden]. Mamba-2: z, x, B, C and dt,
+/// [2 * inner + 2 * n_groups * state + n_heads, hidden]. Short convolution: B, C and x, [3 * hidden, hidden].
+pub const HERALD_WEIGHT_SSM_IN: u32 = 18;
+/// The causal convolution, a filter for each channel, the newest token's tap last: [channels, taps]. Channels are x in
+/// Mamba-1, x, B and C in Mamba-2, [hidden] in a short convolution.
+pub const HERALD_WEIGHT_CONV: u32 = 19;
+/// The convolution's bias: [channels].
+pub const HERALD_WEIGHT_CONV_BIAS: u32 = 20;
+/// Mamba-1, projection to dt, B and C: [dt_rank + 2 * state, inner].
+pub const HERALD_WEIGHT_SSM_X: u32 = 21;
+/// Mamba-1, projection of dt: [inner, dt_rank].
+pub const HERALD_WEIGHT_SSM_DT: u32 = 22;
+/// Bias of dt: [inner] in Mamba-1, [n_heads] in Mamba-2.
+pub const HERALD_WEIGHT_SSM_DT_BIAS: u32 = 23;
+/// The decay A, which is negative: [inner, state] in Mamba-1; a number for each head in Mamba-2, [n_heads] or
+/// [n_heads, 1].
+pub const HERALD_WEIGHT_SSM_A: u32 = 24;
+/// The skip D: [inner] in Mamba-1; a number for each head in Mamba-2, [n_heads] or [n_heads, 1].
+pub const HERALD_WEIGHT_SSM_D: u32 = 25;
+/// Mamba-2, the norm of the gated output, by groups: [inner] or [n_groups, inner / n_groups].
+pub const HERALD_WEIGHT_SSM_NORM: u32 = 26;
+/// Output projection of Mamba and of short convolutions: [hidden, inner].
+pub const HERALD_WEIGHT_SSM_OUT: u32 = 27;
+/// Mamba-1, norm of dt before its projection (Jamba): [dt_rank].
+pub const HERALD_WEIGHT_SSM_DT_NORM: u32 = 28;
+/// Mamba-1, norm of B (Jamba): [state].
+pub const HERALD_WEIGHT_SSM_B_NORM: u32 = 29;
+/// Mamba-1, norm of C (Jamba): [state].
+pub const HERALD_WEIGHT_SSM_C_NORM: u32 = 30;
+/// Mixture of experts, the router: [n_experts, hidden].
+pub const HERALD_WEIGHT_ROUTER: u32 = 31;
+/// Mixture of experts, added to the scores by which experts are chosen, not to their weights: [n_experts].
+pub const HERALD_WEIGHT_ROUTER_BIAS: u32 = 32;
+/// Mixture of experts, gate projections: [n_experts * width, hidden], expert after expert.
+pub const HERALD_WEIGHT_EXPERTS_GATE: u32 = 33;
+/// Mixture of experts, up projections: [n_experts * width, hidden].
+pub const HERALD_WEIGHT_EXPERTS_UP: u32 = 34;
+/// Mixture of experts, down projections: [n_experts * hidden, width].
+pub const HERALD_WEIGHT_EXPERTS_DOWN: u32 = 35;
+/// Mixture of experts, gate projection of the expert that every token uses: [shared_width, hidden].
+pub const HERALD_WEIGHT_SHARED_GATE: u32 = 36;
+/// Mixture of experts, up projection of the shared expert: [shared_width, hidden].
+pub const HERALD_WEIGHT_SHARED_UP: u32 = 37;
+/// Mixture of experts, down projection of the shared expert: [hidden, shared_width].
+pub const HERALD_WEIGHT_SHARED_DOWN: u32 = 38;
+/// Mixture of experts, what the shared expert is weighted by: sigmoid(w . x), [hidden]. Left out: by 1.
+pub const HERALD_WEIGHT_SHARED_ROUTER: u32 = 39;
 
 /// No RoPE.
 pub const HERALD_ROPE_NONE: u32 = 0;
@@ -97,6 +154,13 @@ pub const HERALD_ROPE_SCALING_YARN: u32 = 2;
 pub const HERALD_ACTIVATION_SILU: u32 = 1;
 /// GELU in its tanh approximation.
 pub const HERALD_ACTIVATION_GELU_TANH: u32 = 2;
+/// max(x, 0) squared (arXiv 2109.08668).
+pub const HERALD_ACTIVATION_SQUARED_RELU: u32 = 3;
+
+/// Experts by the softmax of their scores.
+pub const HERALD_ROUTING_SOFTMAX: u32 = 1;
+/// Experts by the sigmoid of each score.
+pub const HERALD_ROUTING_SIGMOID: u32 = 2;
 
 /// A page of 16-bit integers with a scale for each head of each token: keys is first float32 scales
 /// [n_kv_heads, capacity], then int16 codes [n_kv_heads, capacity, key_dim]; values the same with value_dim. An element
@@ -221,6 +285,91 @@ pub struct HeraldHead {
     pub softcap: f32,
 }
 
+/// Parameters of HERALD_LAYER_MAMBA1. With x and z the input projection's halves and n the layer's norms of dt, B and C:
+///
+///   x = silu(conv(x)),  dt, B, C = n(Wx x),  dt = softplus(Wdt dt + bias)
+///   h[t] = exp(dt A) h[t-1] + dt B x,  y = C h[t] + D x,  output += residual_scale * Wout (y * silu(z))
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
+pub struct HeraldMamba1 {
+    /// sizeof(HeraldMamba1) of the host.
+    pub struct_size: usize,
+    /// Channels.
+    pub inner: u32,
+    /// Elements of each channel's state.
+    pub state: u32,
+    /// Taps of the convolution.
+    pub taps: u32,
+    /// Elements of dt before its projection.
+    pub dt_rank: u32,
+    /// 1: dt, B and C are RMS-normed without weights (Falcon Mamba); 0: they are normed where their norms' weights are
+    /// there.
+    pub plain_norms: u32,
+}
+
+/// Parameters of HERALD_LAYER_MAMBA2. With z, x, B, C and dt the input projection's parts, head by head:
+///
+///   x, B, C = silu(conv(x, B, C)),  dt = softplus(dt + bias)
+///   h[t] = exp(dt A) h[t-1] + dt x B^T,  y = h[t] C + D x,  output += residual_scale * Wout norm(y * silu(z))
+///
+/// where the norm, by groups of channels, is left out with its weight.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
+pub struct HeraldMamba2 {
+    /// sizeof(HeraldMamba2) of the host.
+    pub struct_size: usize,
+    /// Channels: a multiple of n_heads.
+    pub inner: u32,
+    /// Elements of each channel's state.
+    pub state: u32,
+    /// Taps of the convolution.
+    pub taps: u32,
+    /// Heads, each of inner / n_heads channels with one decay: a multiple of n_groups.
+    pub n_heads: u32,
+    /// Groups of heads that share B and C, and of channels that are normed together.
+    pub n_groups: u32,
+}
+
+/// Parameters of HERALD_LAYER_SHORT_CONV: output += residual_scale * Wout (C * conv(B * x)).
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
+pub struct HeraldShortConv {
+    /// sizeof(HeraldShortConv) of the host.
+    pub struct_size: usize,
+    /// Taps of the convolution.
+    pub taps: u32,
+}
+
+/// Parameters of HERALD_LAYER_MOE.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
+pub struct HeraldMoe {
+    /// sizeof(HeraldMoe) of the host.
+    pub struct_size: usize,
+    /// Experts.
+    pub n_experts: u32,
+    /// Experts that each token uses: those of the greatest scores, of equal ones the first.
+    pub n_used: u32,
+    /// Elements between an expert's projections.
+    pub width: u32,
+    /// The same of the expert that every token uses; 0: there is none.
+    pub shared_width: u32,
+    /// HERALD_ACTIVATION_*.
+    pub activation: u32,
+    /// As in HeraldMlp.
+    pub gated: u32,
+    /// HERALD_ROUTING_*: what makes the weights of the experts from the router's scores.
+    pub routing: u32,
+    /// 1: the weights of a token's experts are divided by their sum; 0: they are not.
+    pub normalize: u32,
+    /// Multiplies the weights of a token's experts; usually 1.
+    pub weight_scale: f32,
+}
+
 /// A layer: a whole residual branch with its norm. Exactly the parameters of its own kind are not null.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -248,6 +397,14 @@ pub struct HeraldLayerDesc {
     pub embedding: *const HeraldEmbedding,
     /// For HERALD_LAYER_HEAD.
     pub head: *const HeraldHead,
+    /// For HERALD_LAYER_MAMBA1.
+    pub mamba1: *const HeraldMamba1,
+    /// For HERALD_LAYER_MAMBA2.
+    pub mamba2: *const HeraldMamba2,
+    /// For HERALD_LAYER_SHORT_CONV.
+    pub short_conv: *const HeraldShortConv,
+    /// For HERALD_LAYER_MOE.
+    pub moe: *const HeraldMoe,
 }
 
 /// A layer that the host wants: its description, its weights, and the largest calls that it will get.

@@ -3,13 +3,14 @@
 use super::{guard, slice, text};
 use crate::abi::{
     self, AbiStruct, HeraldAttention, HeraldCall, HeraldError, HeraldLayer, HeraldLayerDesc, HeraldLayerInfo,
-    HeraldLayerRequest, HeraldLayerTable, HeraldTensor,
+    HeraldLayerRequest, HeraldLayerTable, HeraldMoe, HeraldTensor,
 };
 use crate::call::Sequences;
 use crate::contract;
 use crate::{
     Activation, Attention, Call, DType, Embedding, EngineLayer, Error, Head, LayerDesc, LayerFactory,
-    LayerKind, LayerParams, LayerRequest, Mlp, Parallel, Result, RopeKind, RopeScaling, Weight, WeightRole,
+    LayerKind, LayerParams, LayerRequest, Mamba1, Mamba2, Mlp, Moe, Parallel, Result, RopeKind, RopeScaling,
+    Routing, ShortConv, Weight, WeightRole,
 };
 
 /// Scratch memory is aligned to this many bytes: a cache line, and the widest vector.
@@ -221,24 +222,8 @@ unsafe fn read_desc(desc: *const HeraldLayerDesc) -> Result<LayerDesc> {
             }
             LayerKind::Mlp => {
                 let raw = abi::read(raw.mlp).map_err(Error::invalid)?;
-                let activation = match raw.activation {
-                    abi::HERALD_ACTIVATION_SILU => Activation::Silu,
-                    abi::HERALD_ACTIVATION_GELU_TANH => Activation::GeluTanh,
-                    other => {
-                        return Err(Error::unsupported(format!(
-                            "activation {other} is not known to this plugin"
-                        )));
-                    }
-                };
-                let gated = match raw.gated {
-                    0 => false,
-                    1 => true,
-                    other => {
-                        return Err(Error::unsupported(format!(
-                            "an MLP's gated is {other}, where 0 or 1 was expected"
-                        )));
-                    }
-                };
+                let activation = read_activation(raw.activation)?;
+                let gated = read_flag(raw.gated, "an MLP's gated")?;
                 LayerParams::Mlp(Mlp { width: raw.width as usize, activation, gated })
             }
             LayerKind::Head => {
@@ -249,6 +234,31 @@ unsafe fn read_desc(desc: *const HeraldLayerDesc) -> Result<LayerDesc> {
                     softcap: (raw.softcap != 0.0).then_some(raw.softcap),
                 })
             }
+            LayerKind::Mamba1 => {
+                let raw = abi::read(raw.mamba1).map_err(Error::invalid)?;
+                LayerParams::Mamba1(Mamba1 {
+                    inner: raw.inner as usize,
+                    state: raw.state as usize,
+                    taps: raw.taps as usize,
+                    dt_rank: raw.dt_rank as usize,
+                    plain_norms: read_flag(raw.plain_norms, "Mamba's plain_norms")?,
+                })
+            }
+            LayerKind::Mamba2 => {
+                let raw = abi::read(raw.mamba2).map_err(Error::invalid)?;
+                LayerParams::Mamba2(Mamba2 {
+                    inner: raw.inner as usize,
+                    state: raw.state as usize,
+                    taps: raw.taps as usize,
+                    n_heads: raw.n_heads as usize,
+                    n_groups: raw.n_groups as usize,
+                })
+            }
+            LayerKind::ShortConv => {
+                let raw = abi::read(raw.short_conv).map_err(Error::invalid)?;
+                LayerParams::ShortConv(ShortConv { taps: raw.taps as usize })
+            }
+            LayerKind::Moe => LayerParams::Moe(read_moe(&abi::read(raw.moe).map_err(Error::invalid)?)?),
         };
         if raw.hidden == 0 {
             return Err(Error::invalid("the layer's hidden size is 0"));
@@ -261,6 +271,42 @@ unsafe fn read_desc(desc: *const HeraldLayerDesc) -> Result<LayerDesc> {
             params,
         })
     }
+}
+
+fn read_activation(code: u32) -> Result<Activation> {
+    Ok(match code {
+        abi::HERALD_ACTIVATION_SILU => Activation::Silu,
+        abi::HERALD_ACTIVATION_GELU_TANH => Activation::GeluTanh,
+        abi::HERALD_ACTIVATION_SQUARED_RELU => Activation::SquaredRelu,
+        other => return Err(Error::unsupported(format!("activation {other} is not known to this plugin"))),
+    })
+}
+
+fn read_flag(flag: u32, what: &str) -> Result<bool> {
+    match flag {
+        0 => Ok(false),
+        1 => Ok(true),
+        other => Err(Error::unsupported(format!("{what} is {other}, where 0 or 1 was expected"))),
+    }
+}
+
+fn read_moe(raw: &HeraldMoe) -> Result<Moe> {
+    let routing = match raw.routing {
+        abi::HERALD_ROUTING_SOFTMAX => Routing::Softmax,
+        abi::HERALD_ROUTING_SIGMOID => Routing::Sigmoid,
+        other => return Err(Error::unsupported(format!("routing {other} is not known to this plugin"))),
+    };
+    Ok(Moe {
+        n_experts: raw.n_experts as usize,
+        n_used: raw.n_used as usize,
+        width: raw.width as usize,
+        shared_width: (raw.shared_width != 0).then_some(raw.shared_width as usize),
+        activation: read_activation(raw.activation)?,
+        gated: read_flag(raw.gated, "a mixture of experts' gated")?,
+        routing,
+        normalize: read_flag(raw.normalize, "a mixture of experts' normalize")?,
+        weight_scale: raw.weight_scale,
+    })
 }
 
 fn read_attention(raw: &HeraldAttention) -> Result<Attention> {
@@ -321,7 +367,7 @@ unsafe fn read_call<'a>(exported: &Exported, raw: &HeraldCall) -> Result<Call<'a
     let (reads_activations, width) = match &exported.desc.params {
         LayerParams::Embedding(_) => (false, hidden),
         LayerParams::Head(head) => (true, head.vocabulary),
-        LayerParams::Attention(_) | LayerParams::Mlp(_) => (true, hidden),
+        _ => (true, hidden),
     };
     let len = |width: usize| {
         n_tokens

@@ -8,12 +8,13 @@ use super::forward::{Batch, Forward};
 use super::{Inner, Plugin, call, refused};
 use crate::abi::{
     self, AbiStruct, HeraldAttention, HeraldCall, HeraldEmbedding, HeraldHead, HeraldLayer, HeraldLayerDesc,
-    HeraldLayerInfo, HeraldLayerRequest, HeraldMlp, HeraldTensor,
+    HeraldLayerInfo, HeraldLayerRequest, HeraldMamba1, HeraldMamba2, HeraldMlp, HeraldMoe, HeraldShortConv,
+    HeraldTensor,
 };
 use crate::call::Sequences;
 use crate::contract;
 use crate::{
-    AlignedBytes, Attention, Call, DType, Error, LayerDesc, LayerParams, Parallel, Result, RopeScaling,
+    AlignedBytes, Attention, Call, DType, Error, LayerDesc, LayerParams, Moe, Parallel, Result, RopeScaling,
     Status, WeightRole,
 };
 
@@ -338,6 +339,38 @@ fn with_request<T>(
         }),
         _ => None,
     };
+    let mamba1 = match params {
+        LayerParams::Mamba1(params) => Some(HeraldMamba1 {
+            inner: params.inner as u32,
+            state: params.state as u32,
+            taps: params.taps as u32,
+            dt_rank: params.dt_rank as u32,
+            plain_norms: u32::from(params.plain_norms),
+            ..AbiStruct::empty()
+        }),
+        _ => None,
+    };
+    let mamba2 = match params {
+        LayerParams::Mamba2(params) => Some(HeraldMamba2 {
+            inner: params.inner as u32,
+            state: params.state as u32,
+            taps: params.taps as u32,
+            n_heads: params.n_heads as u32,
+            n_groups: params.n_groups as u32,
+            ..AbiStruct::empty()
+        }),
+        _ => None,
+    };
+    let short_conv = match params {
+        LayerParams::ShortConv(params) => {
+            Some(HeraldShortConv { taps: params.taps as u32, ..AbiStruct::empty() })
+        }
+        _ => None,
+    };
+    let moe = match params {
+        LayerParams::Moe(params) => Some(raw_moe(params)),
+        _ => None,
+    };
     let desc = HeraldLayerDesc {
         kind: order.desc.kind() as u32,
         index: order.desc.index as u32,
@@ -348,6 +381,10 @@ fn with_request<T>(
         mlp: pointer(mlp.as_ref()),
         embedding: pointer(embedding.as_ref()),
         head: pointer(head.as_ref()),
+        mamba1: pointer(mamba1.as_ref()),
+        mamba2: pointer(mamba2.as_ref()),
+        short_conv: pointer(short_conv.as_ref()),
+        moe: pointer(moe.as_ref()),
         ..AbiStruct::empty()
     };
     body(&HeraldLayerRequest {
@@ -381,6 +418,21 @@ fn raw_weight(weight: &SharedWeight) -> HeraldTensor {
         data_bytes: bytes.len() as u64,
         name: weight.name.as_ptr().cast(),
         name_len: weight.name.len(),
+        ..AbiStruct::empty()
+    }
+}
+
+fn raw_moe(params: &Moe) -> HeraldMoe {
+    HeraldMoe {
+        n_experts: params.n_experts as u32,
+        n_used: params.n_used as u32,
+        width: params.width as u32,
+        shared_width: params.shared_width.unwrap_or(0) as u32,
+        activation: params.activation as u32,
+        gated: u32::from(params.gated),
+        routing: params.routing as u32,
+        normalize: u32::from(params.normalize),
+        weight_scale: params.weight_scale,
         ..AbiStruct::empty()
     }
 }

@@ -374,6 +374,30 @@ impl PageHandle {
     }
 }
 
+impl PageHandle {
+    /// Overwrites it with bytes of keys (or of the state) and of values, as another page's [`PageHandle::bytes`] gave them.
+    ///
+    /// # Errors
+    /// [`crate::Status::InvalidArgument`] where there are more or fewer than it holds.
+    pub fn overwrite(&mut self, keys: &[u8], values: &[u8]) -> Result<()> {
+        let found = (keys.len() as u64, values.len() as u64);
+        if found != (self.raw.key_bytes, self.raw.value_bytes) {
+            return Err(Error::invalid(format!(
+                "a page was to be filled with {found:?} bytes of keys and values, where {:?} were expected",
+                (self.raw.key_bytes, self.raw.value_bytes)
+            )));
+        }
+        for (to, from) in [(self.raw.keys, keys), (self.raw.values, values)] {
+            if !from.is_empty() {
+                // SAFETY: the page has so many bytes there, which are this handle's alone while it is borrowed mutably; the
+                // source is a slice that lives beside that borrow.
+                unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to.cast(), from.len()) };
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Drop for PageHandle {
     fn drop(&mut self) {
         // Nobody is left to tell: the page is either gone or the tier is failing as a whole.

@@ -58,7 +58,7 @@ fn layer(change: impl FnOnce(&mut HeraldLayerDesc, &mut HeraldMlp, &mut HeraldTe
 #[test]
 fn of_layers() {
     layer(|desc, _, _| desc.kind = 99, "layer kind 99 is not known to this plugin");
-    layer(|_, mlp, _| mlp.activation = 3, "activation 3 is not known to this plugin");
+    layer(|_, mlp, _| mlp.activation = 99, "activation 99 is not known to this plugin");
     layer(|_, mlp, _| mlp.gated = 2, "gated is 2, where 0 or 1 was expected");
     layer(|_, _, tensor| tensor.role = 1000, "weight blk.0.ffn_norm has role 1000");
     layer(|_, _, tensor| tensor.dtype = 4, "weight blk.0.ffn_norm has dtype 4");

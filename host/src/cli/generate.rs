@@ -20,6 +20,7 @@ use super::{input, output, progress, tokens};
   host generate 'Once upon a time' -n 100 --temperature 0.8
   host generate --chat --system 'Answer in one word.' 'What is the capital of France?'
   echo 'def fibonacci(n):' | host generate --stop 'def '
+  host generate --save-state s.herald -n 50 'Dear diary,' && host generate --load-state s.herald -n 50
   host generate --json --logprobs 3 -n 5 'The sky is'")]
 pub(super) struct Generate {
     /// The text to continue, or the message [default: stdin]
@@ -39,6 +40,12 @@ pub(super) struct Generate {
     /// Print the log-probability of each token, and of the N likeliest in its place (with --json)
     #[arg(long, value_name = "N", requires = "json")]
     logprobs: Option<u32>,
+    /// Go on from where a sequence was saved; the prompt, if any, comes after it
+    #[arg(long, value_name = "FILE")]
+    load_state: Option<PathBuf>,
+    /// Save the sequence afterwards, to go on from it later
+    #[arg(long, value_name = "FILE")]
+    save_state: Option<PathBuf>,
     /// Print one JSON object in place of the text
     #[arg(long)]
     json: bool,
@@ -52,23 +59,35 @@ pub(super) struct Generate {
 impl Generate {
     pub(super) fn run(self, options: &EngineOptions) -> Result<(), Failure> {
         let generate = self.sampling.options(self.logprobs.unwrap_or(0))?;
-        let text = input::text(self.prompt.as_deref(), self.file.as_deref())?;
+        let goes_on = self.load_state.is_some();
+        let text = match (goes_on, &self.prompt, &self.file) {
+            (true, None, None) => String::new(),
+            _ => input::text(self.prompt.as_deref(), self.file.as_deref())?,
+        };
         let engine = options.load()?;
+        let (mut sequence, mut before) = match &self.load_state {
+            Some(path) => {
+                let restored = engine.restore(path)?;
+                (restored.sequence, restored.pending)
+            }
+            None => (engine.sequence()?, Vec::new()),
+        };
         let prompt = if self.chat {
             let system = self.system.as_deref().map(|text| Message::new("system", text));
             let messages: Vec<Message> = system.into_iter().chain([Message::new("user", text)]).collect();
             let rendered = engine.chat_template()?.render(&messages, true).map_err(herald::Error::from)?;
-            engine.tokenizer().encode_prompt(&rendered, true)?
+            self.encode(&engine, &rendered, true)?
         } else {
-            engine.tokenizer().encode_prompt(&text, self.parse_special)?
+            self.encode(&engine, &text, self.parse_special)?
         };
+        before.extend(prompt);
+        let prompt = before;
         if prompt.is_empty() {
             return Err(Failure::Failed("the prompt is empty, where some text was expected".to_owned()));
         }
         let lookout = Lookout::begin();
         let mut stream = output::Stream::new();
         let (mut pieces, mut unwritten) = (Vec::new(), None);
-        let mut sequence = engine.sequence()?;
         let bar = progress::bar(
             "prompt",
             prompt.len(),
@@ -98,6 +117,11 @@ impl Generate {
         if let Some(failure) = unwritten {
             return Err(failure);
         }
+        if let Some(path) = &self.save_state {
+            // The last token has been chosen, but not run.
+            let last = generated.tokens.last().map_or(&[][..], std::slice::from_ref);
+            engine.save(&sequence, last, path)?;
+        }
         if self.json {
             let logprobs = if self.logprobs.is_some() { logprobs(&engine, &pieces)? } else { Value::Null };
             output::json(&report(&engine, &generated, logprobs))?;
@@ -108,6 +132,18 @@ impl Generate {
             output::note(statistics(&engine, &generated));
         }
         if generated.finish == Finish::Cancelled { Err(Failure::Interrupted) } else { Ok(()) }
+    }
+}
+
+impl Generate {
+    /// A text's tokens: with what begins a prompt, unless it goes on from a saved sequence.
+    fn encode(&self, engine: &NeuroEngine, text: &str, special: bool) -> Result<Vec<u32>, Failure> {
+        let tokenizer = engine.tokenizer();
+        Ok(match (&self.load_state, text.is_empty()) {
+            (Some(_), true) => Vec::new(),
+            (Some(_), false) => tokenizer.encode(text, special)?,
+            (None, _) => tokenizer.encode_prompt(text, special)?,
+        })
     }
 }
 

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use herald::gguf::{Gguf, Value as Held};
-use herald::model::{self, ModelPlan};
-use herald_api::LayerParams;
+use herald::model::{self, LayerPlan, ModelPlan};
+use herald_api::{LayerParams, Mamba1, Mamba2, ShortConv};
 use serde_json::{Value, json};
 
 use super::failure::Failure;
@@ -121,6 +121,20 @@ fn kv_bytes(plan: &ModelPlan) -> usize {
     plan.layers.iter().map(|layer| of_layer(&layer.desc.params)).sum()
 }
 
+/// Bytes of the recurrent states of a sequence, as the shapes have them, in float32: what convolutions look back on, and the
+/// states of channels.
+fn state_bytes(plan: &ModelPlan) -> usize {
+    let of_layer = |layer: &LayerPlan| match &layer.desc.params {
+        LayerParams::Mamba1(Mamba1 { inner, state, taps, .. }) => inner * (state + taps - 1),
+        LayerParams::Mamba2(Mamba2 { inner, state, taps, n_groups, .. }) => {
+            inner * state + (taps - 1) * (inner + 2 * n_groups * state)
+        }
+        LayerParams::ShortConv(ShortConv { taps }) => (taps - 1) * layer.desc.hidden,
+        _ => 0,
+    };
+    plan.layers.iter().map(of_layer).sum::<usize>() * size_of::<f32>()
+}
+
 fn kinds(plan: &ModelPlan) -> BTreeMap<&'static str, usize> {
     let mut kinds = BTreeMap::new();
     for layer in &plan.layers {
@@ -138,6 +152,7 @@ fn summary(plan: &ModelPlan) -> Value {
         "blocks": plan.blocks,
         "layers": kinds(plan),
         "kv_bytes_per_token": kv_bytes(plan),
+        "state_bytes": state_bytes(plan),
     })
 }
 
@@ -149,11 +164,20 @@ fn print_plan(plan: &ModelPlan) -> Result<(), Failure> {
     ))?;
     output::line(format!("layers: {}", kinds.join(", ")))?;
     let (token, context) = (kv_bytes(plan) as u64, (kv_bytes(plan) * plan.context) as u64);
-    output::line(format!(
-        "keys and values: {} a token, {} for the whole context",
-        output::bytes(token),
-        output::bytes(context)
-    ))
+    if token > 0 {
+        output::line(format!(
+            "keys and values: {} a token, {} for the whole context",
+            output::bytes(token),
+            output::bytes(context)
+        ))?;
+    }
+    match state_bytes(plan) {
+        0 => Ok(()),
+        bytes => output::line(format!(
+            "recurrent states: {} a sequence, however long it is",
+            output::bytes(bytes as u64)
+        )),
+    }
 }
 
 /// A value for people, long ones cut.

@@ -23,6 +23,7 @@ mod pull;
 mod quantize;
 mod sampling;
 mod store;
+mod synth;
 mod tokenize;
 mod tokens;
 mod whole;
@@ -69,6 +70,7 @@ enum Command {
     Backends(backends::Backends),
     Pull(pull::Pull),
     Quantize(quantize::Quantize),
+    Synth(synth::Synth),
     #[command(subcommand)]
     Bench(bench::Bench),
     Completions(completions::Completions),
@@ -86,6 +88,7 @@ impl Command {
             Self::Backends(command) => command.run(options),
             Self::Pull(command) => command.run(options),
             Self::Quantize(command) => command.run(options),
+            Self::Synth(command) => command.run(),
             Self::Bench(command) => command.run(options),
             Self::Completions(command) => command.run(),
         }

@@ -165,17 +165,23 @@ fn order(gguf: &Gguf, layer: &LayerPlan, workers: usize, options: &LoadOptions) 
     let weights = layer
         .weights
         .iter()
-        .map(|(role, name)| {
-            let missing = || Error::Invalid(format!("the model has no tensor {name}"));
-            let tensor = gguf.tensor(name).ok_or_else(missing)?;
+        .map(|weight| {
+            let missing = || Error::Invalid(format!("the model has no tensor {}", weight.tensor));
+            let tensor = gguf.tensor(&weight.tensor).ok_or_else(missing)?;
             let view = gguf.view(tensor);
-            let len = view.len();
+            let mut dims: Vec<u64> = tensor.dims().iter().map(|dim| *dim as u64).collect();
+            let mut bytes = 0..view.len();
+            if let Some(rows) = &weight.rows {
+                let row_bytes = view.len() / tensor.dims().iter().skip(1).product::<usize>().max(1);
+                bytes = rows.start * row_bytes..rows.end * row_bytes;
+                dims = vec![dims[0], rows.len() as u64];
+            }
             Ok(SharedWeight {
-                role: *role,
-                name: name.clone(),
+                role: weight.role,
+                name: weight.tensor.clone(),
                 dtype: tensor.dtype(),
-                dims: tensor.dims().iter().map(|dim| *dim as u64).collect(),
-                data: SharedBytes::new(Arc::new(view), 0..len).ok_or_else(missing)?,
+                dims,
+                data: SharedBytes::new(Arc::new(view), bytes).ok_or_else(missing)?,
             })
         })
         .collect::<Result<Vec<_>>>()?;

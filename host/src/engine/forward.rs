@@ -34,6 +34,8 @@ enum Rows<'r> {
 pub(super) struct Workspace {
     /// Activations `[n_tokens, hidden]`.
     activations: Vec<f32>,
+    /// What branches side by side read, `[n_tokens, hidden]`.
+    entry: Vec<f32>,
     tokens: Vec<u32>,
     positions: Vec<u32>,
     scratch: Option<AlignedBytes>,
@@ -205,11 +207,27 @@ impl NeuroEngine {
         self.check_tokens(0, ids)
     }
 
+    /// Runs `ids` after what the sequence has seen, without logits; nothing where there are none.
+    pub(super) fn run(&self, sequence: &mut Sequence, ids: &[u32]) -> Result<()> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        self.check(sequence, ids)?;
+        ids.chunks(self.max_batch)
+            .try_for_each(|piece| self.pass(&mut [(&mut *sequence, piece)], None, &mut |_| {}))
+    }
+
+    /// Whether a sequence is this engine's.
+    pub(super) fn owns(&self, sequence: &Sequence) -> Result<()> {
+        if sequence.engine == self.id {
+            return Ok(());
+        }
+        Err(Error::Invalid("the sequence belongs to another engine".to_owned()))
+    }
+
     /// Whether a sequence can take these tokens.
     fn check(&self, sequence: &Sequence, ids: &[u32]) -> Result<()> {
-        if sequence.engine != self.id {
-            return Err(Error::Invalid("the sequence belongs to another engine".to_owned()));
-        }
+        self.owns(sequence)?;
         self.check_tokens(sequence.tokens.len(), ids)
     }
 
@@ -257,7 +275,7 @@ impl NeuroEngine {
         logits: Option<Rows<'_>>,
         each: &mut dyn FnMut(&[f32]),
     ) -> Result<()> {
-        let Workspace { activations, tokens, positions, scratch, batch } = workspace;
+        let Workspace { activations, entry, tokens, positions, scratch, batch } = workspace;
         let scratch = match scratch {
             Some(scratch) => scratch,
             None => {
@@ -280,11 +298,17 @@ impl NeuroEngine {
         activations.resize(n_tokens * self.plan.hidden, 0.0);
         let threads = Lent::new(&*self.pool);
         for (index, layer) in self.layers.iter().enumerate() {
+            let beside = self.plan.layers[index].beside;
+            let next_beside = self.plan.layers.get(index + 1).is_some_and(|next| next.beside);
+            if next_beside && !beside {
+                entry.clear();
+                entry.extend_from_slice(activations);
+            }
             let forward = |output| Forward {
                 n_tokens,
                 tokens,
                 positions,
-                input: None,
+                input: (beside || next_beside).then_some(&entry[..]),
                 output,
                 parallel: threads.parallel(),
             };

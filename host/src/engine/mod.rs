@@ -4,6 +4,7 @@ mod build;
 mod forward;
 mod generate;
 mod generation;
+mod saved;
 mod usage;
 
 use std::num::NonZeroUsize;
@@ -27,6 +28,7 @@ use crate::tokenizer::AscTokenizer;
 pub use forward::Part;
 pub use generate::{Finish, GenerateOptions, Generated, Piece};
 pub(crate) use generation::Generation;
+pub use saved::Restored;
 pub use usage::TierUse;
 
 use forward::Workspace;
@@ -110,7 +112,7 @@ impl Sequence {
     }
 
     /// Forgets the tokens from the `len`-th on. `false`, and nothing is forgotten, where the model keeps recurrent
-    /// states, which can't go back to anything but the beginning.
+    /// states, which can't go back to anything but the beginning (see [`NeuroEngine::rewind`]).
     pub fn truncate(&mut self, len: usize) -> bool {
         if len >= self.tokens.len() {
             return true;

@@ -1,5 +1,6 @@
 //! What a sequence has seen: for each layer its pages of keys and values, or its recurrent state.
 
+mod copies;
 mod prefix;
 
 use std::sync::Arc;
@@ -8,6 +9,8 @@ use herald_api::import::{Batch, PageHandle, PageUse, TierHandle};
 use herald_api::{AlignedBytes, Error, MemoryTier, Result, TierStats};
 
 pub(crate) use prefix::{PageRow, PrefixCache};
+
+pub(crate) use copies::LayerBytes;
 
 /// What one layer keeps of one sequence.
 enum LayerMemory {

@@ -32,7 +32,8 @@ impl<'g> Keys<'g> {
         self.gguf.metadata()
     }
 
-    fn full(&self, key: &str) -> String {
+    /// The key with the architecture's prefix.
+    pub(super) fn full(&self, key: &str) -> String {
         format!("{}.{key}", self.architecture)
     }
 
@@ -61,6 +62,25 @@ impl<'g> Keys<'g> {
             return Err(self.bad(key, value, format!("a number from 1 to {MOST}")));
         }
         Ok(Some(value as usize))
+    }
+
+    /// A count that may be 0 or left out: 0.
+    ///
+    /// # Errors
+    /// Where it is no integer, or absurd.
+    pub fn count(&self, key: &str) -> Result<usize, ModelError> {
+        match self.metadata().get::<u64>(&self.full(key))?.unwrap_or(0) {
+            value if value <= MOST => Ok(value as usize),
+            value => Err(self.bad(key, value, format!("a number up to {MOST}"))),
+        }
+    }
+
+    /// A flag that may be left out: no.
+    ///
+    /// # Errors
+    /// Where it is no flag.
+    pub fn flag(&self, key: &str) -> Result<bool, ModelError> {
+        Ok(self.metadata().get::<bool>(&self.full(key))?.unwrap_or(false))
     }
 
     /// A size for each of `blocks` blocks, stored as one number for all or as an array.
@@ -147,6 +167,21 @@ impl<'g> Keys<'g> {
                 value: format!("of dimensions {:?}", found.dims()),
                 expected: "a matrix".to_owned(),
             }),
+        }
+    }
+
+    /// A key's value for people; `None` where the file hasn't got it.
+    #[must_use]
+    pub(super) fn shown(&self, key: &str) -> Option<String> {
+        match self.metadata().value(&self.full(key))? {
+            Value::Array(array) => {
+                let numbers: Option<Vec<String>> = array
+                    .elements()
+                    .map(|value| i64::from_value(value).ok().map(|n| n.to_string()))
+                    .collect();
+                Some(format!("[{}]", numbers?.join(", ")))
+            }
+            value => i64::from_value(value).ok().map(|number| number.to_string()),
         }
     }
 

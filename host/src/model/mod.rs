@@ -6,8 +6,11 @@
 mod arch;
 mod keys;
 mod parts;
+mod recurrent;
+mod shapes;
 
 use std::collections::HashSet;
+use std::ops::Range;
 
 use herald_api::{LayerDesc, WeightRole};
 
@@ -21,8 +24,21 @@ pub use keys::Keys;
 pub struct LayerPlan {
     /// Its description.
     pub desc: LayerDesc,
-    /// Each weight's role and the name of its tensor.
-    pub weights: Vec<(WeightRole, String)>,
+    /// Its weights.
+    pub weights: Vec<WeightPlan>,
+    /// Whether it reads what the layer before it read, not what that made of it: two branches side by side.
+    pub beside: bool,
+}
+
+/// A weight of a layer.
+#[derive(Clone, Debug)]
+pub struct WeightPlan {
+    /// What the layer uses it for.
+    pub role: WeightRole,
+    /// The name of its tensor.
+    pub tensor: String,
+    /// The rows that it takes of the tensor; `None`: all.
+    pub rows: Option<Range<usize>>,
 }
 
 /// A model as a list of layers: the embedding first, the head last.
@@ -77,6 +93,18 @@ pub enum ModelError {
     /// A tensor that the model needs isn't there.
     #[error("the model has no tensor {0}, which its architecture needs")]
     MissingTensor(String),
+    /// A tensor whose shape contradicts the metadata.
+    #[error("the tensor {tensor} is {found}, where {expected} was expected for {because}")]
+    Contradiction {
+        /// The tensor.
+        tensor: String,
+        /// Its shape.
+        found: String,
+        /// The shape that the metadata asks for.
+        expected: String,
+        /// What of the metadata asks for it.
+        because: String,
+    },
     /// A tensor that the architecture has no use for: computing without it would give wrong results.
     #[error("the model has the tensor {name}, which HERALD's {architecture} architecture has no place for")]
     UnknownTensor {
@@ -95,14 +123,20 @@ pub fn plan(gguf: &Gguf) -> Result<ModelPlan, ModelError> {
     let keys = Keys::new(gguf)?;
     let plan = arch::plan(&keys)?;
     let mut used = HashSet::new();
-    for (_, name) in plan.layers.iter().flat_map(|layer| &layer.weights) {
-        if gguf.tensor(name).is_none() {
-            return Err(ModelError::MissingTensor(name.clone()));
+    for layer in &plan.layers {
+        for weight in &layer.weights {
+            let Some(tensor) = gguf.tensor(&weight.tensor) else {
+                return Err(ModelError::MissingTensor(weight.tensor.clone()));
+            };
+            shapes::check(&keys, &layer.desc, weight, tensor)?;
+            used.insert(weight.tensor.as_str());
         }
-        used.insert(name.as_str());
     }
     // What rotates positions may be stored as a table that is computed anyway.
-    let idle = |name: &str| name.ends_with(".attn_rot_embd") || name.ends_with(".rotary_emb.inv_freq");
+    let table = |name: &str| name.ends_with(".attn_rot_embd") || name.ends_with(".rotary_emb.inv_freq");
+    // Of two tables of divisors, for short and for long contexts, a model uses one.
+    let divisors = |name: &str| name == "rope_factors_long.weight" || name == "rope_factors_short.weight";
+    let idle = |name: &str| table(name) || (plan.architecture == "phi3" && divisors(name));
     let unknown = gguf.tensors().find(|tensor| !used.contains(tensor.name()) && !idle(tensor.name()));
     match unknown {
         None => Ok(plan),

@@ -1,10 +1,11 @@
 //! The parts that most transformers share, by the names that GGUF gives their tensors.
 
 use herald_api::{
-    Activation, Attention, Embedding, Head, LayerDesc, LayerParams, Mlp, RopeKind, RopeScaling, WeightRole,
+    Activation, Attention, Embedding, Head, LayerDesc, LayerParams, Mlp, Moe, RopeKind, RopeScaling, Routing,
+    WeightRole,
 };
 
-use super::{Keys, LayerPlan, ModelError, ModelPlan};
+use super::{Keys, LayerPlan, ModelError, ModelPlan, WeightPlan};
 
 /// A transformer under construction: what all its layers share, and the layers so far.
 pub(super) struct Builder<'k, 'g> {
@@ -12,6 +13,12 @@ pub(super) struct Builder<'k, 'g> {
     pub(super) hidden: usize,
     pub(super) blocks: usize,
     pub(super) norm_eps: f32,
+    /// Multiplies each branch before it is added.
+    pub(super) residual_scale: f32,
+    /// Multiplies the logits.
+    pub(super) logit_scale: f32,
+    /// The name of the norm before the head.
+    pub(super) output_norm: &'static str,
     vocabulary: usize,
     layers: Vec<LayerPlan>,
 }
@@ -33,44 +40,89 @@ impl<'k, 'g> Builder<'k, 'g> {
             keys,
             hidden,
             blocks,
-            norm_eps: keys.float("attention.layer_norm_rms_epsilon")?,
+            norm_eps: match keys.optional_float("attention.layer_norm_rms_epsilon")? {
+                Some(eps) => eps,
+                // Nemotron-H's files call it by the other norm's name.
+                None => match keys.optional_float("attention.layer_norm_epsilon")? {
+                    Some(eps) => eps,
+                    None => keys.float("attention.layer_norm_rms_epsilon")?,
+                },
+            },
+            residual_scale: 1.0,
+            logit_scale: 1.0,
+            output_norm: "output_norm.weight",
             vocabulary,
             layers: Vec::new(),
         };
         let params = LayerParams::Embedding(Embedding { vocabulary, scale: embedding_scale(hidden) });
-        builder.push(0, params, vec![(WeightRole::Embedding, "token_embd.weight".to_owned())]);
+        builder.push(0, params, vec![whole(WeightRole::Embedding, "token_embd.weight".to_owned())]);
         Ok(builder)
     }
 
-    fn push(&mut self, index: usize, params: LayerParams, weights: Vec<(WeightRole, String)>) {
-        let desc =
-            LayerDesc { index, hidden: self.hidden, residual_scale: 1.0, norm_eps: self.norm_eps, params };
-        self.layers.push(LayerPlan { desc, weights });
+    /// Adds a layer.
+    pub(super) fn push(&mut self, index: usize, params: LayerParams, weights: Vec<WeightPlan>) {
+        let desc = LayerDesc {
+            index,
+            hidden: self.hidden,
+            residual_scale: self.residual_scale,
+            norm_eps: self.norm_eps,
+            params,
+        };
+        self.layers.push(LayerPlan { desc, weights, beside: false });
+    }
+
+    /// Has the last layer read what the one before it read.
+    pub(super) fn beside(&mut self) {
+        if let Some(layer) = self.layers.last_mut() {
+            layer.beside = true;
+        }
+    }
+
+    /// The name of a block's tensor.
+    pub(super) fn tensor(block: usize, part: &str) -> String {
+        format!("blk.{block}.{part}")
     }
 
     /// Those of a block's tensors that are there, and those that must be.
-    fn weights(
+    pub(super) fn weights(
         &self,
         block: usize,
         required: &[(WeightRole, &str)],
         optional: &[(WeightRole, &str)],
-    ) -> Vec<(WeightRole, String)> {
-        let name = |part: &str| format!("blk.{block}.{part}");
+    ) -> Vec<WeightPlan> {
+        let name = |part: &str| Self::tensor(block, part);
         let there = optional.iter().filter(|(_, part)| self.keys.has_tensor(&name(part)));
-        required.iter().chain(there).map(|(role, part)| (*role, name(part))).collect()
+        required.iter().chain(there).map(|(role, part)| whole(*role, name(part))).collect()
     }
 
     /// Adds a block's attention.
     pub(super) fn attention(&mut self, block: usize, params: Attention) {
-        let mut weights = self.weights(
-            block,
+        let projections: &[_] = if self.keys.has_tensor(&Self::tensor(block, "attn_qkv.weight")) {
+            &[]
+        } else {
             &[
-                (WeightRole::Norm, "attn_norm.weight"),
                 (WeightRole::Query, "attn_q.weight"),
                 (WeightRole::Key, "attn_k.weight"),
                 (WeightRole::Value, "attn_v.weight"),
-                (WeightRole::AttentionOutput, "attn_output.weight"),
-            ],
+            ]
+        };
+        let mut weights = self.weights(block, projections, &[]);
+        if projections.is_empty() {
+            // Queries, keys and values in one tensor (Phi-3).
+            let [q, k] = [params.n_heads, params.n_kv_heads].map(|heads| heads * params.key_dim);
+            let v = params.n_kv_heads * params.value_dim;
+            let tensor = Self::tensor(block, "attn_qkv.weight");
+            let parts = [
+                (WeightRole::Query, 0..q),
+                (WeightRole::Key, q..q + k),
+                (WeightRole::Value, q + k..q + k + v),
+            ];
+            let part = |(role, rows)| WeightPlan { role, tensor: tensor.clone(), rows: Some(rows) };
+            weights.extend(parts.map(part));
+        }
+        weights.extend(self.weights(
+            block,
+            &[(WeightRole::AttentionOutput, "attn_output.weight")],
             &[
                 (WeightRole::PostNorm, "post_attention_norm.weight"),
                 (WeightRole::QueryBias, "attn_q.bias"),
@@ -80,44 +132,143 @@ impl<'k, 'g> Builder<'k, 'g> {
                 (WeightRole::QueryNorm, "attn_q_norm.weight"),
                 (WeightRole::KeyNorm, "attn_k_norm.weight"),
             ],
-        );
+        ));
+        self.entry_norm(block, "attn_norm.weight", &mut weights);
         // Llama 3's scaling comes as divisors of the frequencies, one table for all blocks or one for each.
         let of_block = format!("blk.{block}.rope_freqs.weight");
         for name in [of_block.as_str(), "rope_freqs.weight"] {
             if self.keys.has_tensor(name) && params.rope != RopeKind::None {
-                weights.push((WeightRole::RopeFactors, name.to_owned()));
+                weights.push(whole(WeightRole::RopeFactors, name.to_owned()));
                 break;
             }
         }
         self.push(block, LayerParams::Attention(params), weights);
     }
 
+    /// The norm at a branch's entry, which one with a norm over its output may lack.
+    fn entry_norm(&self, block: usize, part: &str, weights: &mut Vec<WeightPlan>) {
+        let name = Self::tensor(block, part);
+        let normed_after = weights.iter().any(|weight| weight.role == WeightRole::PostNorm);
+        if !normed_after || self.keys.has_tensor(&name) {
+            weights.insert(0, whole(WeightRole::Norm, name));
+        }
+    }
+
     /// Adds a block's gated MLP.
     pub(super) fn gated_mlp(&mut self, block: usize, width: usize, activation: Activation) {
-        let weights = self.weights(
+        let mut weights = if self.keys.has_tensor(&Self::tensor(block, "ffn_gate.weight")) {
+            self.weights(
+                block,
+                &[(WeightRole::Gate, "ffn_gate.weight"), (WeightRole::Up, "ffn_up.weight")],
+                &[],
+            )
+        } else {
+            // Gate and up in one tensor (Phi-3).
+            let tensor = Self::tensor(block, "ffn_up.weight");
+            let parts = [(WeightRole::Gate, 0..width), (WeightRole::Up, width..2 * width)];
+            parts.map(|(role, rows)| WeightPlan { role, tensor: tensor.clone(), rows: Some(rows) }).to_vec()
+        };
+        weights.extend(self.weights(
+            block,
+            &[(WeightRole::Down, "ffn_down.weight")],
+            &[(WeightRole::PostNorm, "post_ffw_norm.weight")],
+        ));
+        // Falcon-H1's files leave the norm's suffix out.
+        let bare = self.keys.has_tensor(&Self::tensor(block, "ffn_norm"));
+        self.entry_norm(block, if bare { "ffn_norm" } else { "ffn_norm.weight" }, &mut weights);
+        self.push(block, LayerParams::Mlp(Mlp { width, activation, gated: true }), weights);
+    }
+
+    /// Whether a block has a mixture of experts.
+    pub(super) fn has_experts(&self, block: usize) -> bool {
+        self.keys.has_tensor(&Self::tensor(block, "ffn_gate_inp.weight"))
+    }
+
+    /// Has all attention so far use a table of divisors of RoPE's frequencies, where the file has it.
+    pub(super) fn rope_factors(&mut self, name: &str) {
+        if self.keys.has_tensor(name) {
+            let attention = |layer: &&mut LayerPlan| matches!(layer.desc.params, LayerParams::Attention(_));
+            for layer in self.layers.iter_mut().filter(attention) {
+                layer.weights.push(whole(WeightRole::RopeFactors, name.to_owned()));
+            }
+        }
+    }
+
+    /// Adds a block's mixture of experts; `normalize`: whether a token's weights add up to 1 where the file doesn't say.
+    pub(super) fn moe(&mut self, block: usize, normalize: bool) -> Result<(), ModelError> {
+        let keys = self.keys;
+        let n_experts = keys.size("expert_count")?;
+        let n_used = keys.size("expert_used_count")?;
+        if n_used > n_experts {
+            let expected = format!("at most the {n_experts} of {}", keys.full("expert_count"));
+            return Err(keys.bad("expert_used_count", n_used, expected));
+        }
+        let width = match keys.optional_size("expert_feed_forward_length")? {
+            Some(width) => width,
+            None => keys.sizes("feed_forward_length", self.blocks)?[block],
+        };
+        let shared = self.keys.has_tensor(&Self::tensor(block, "ffn_up_shexp.weight"));
+        let shared_width = if shared { Some(keys.size("expert_shared_feed_forward_length")?) } else { None };
+        let routing = match keys.count("expert_gating_func")? {
+            0 | 1 => Routing::Softmax,
+            2 => Routing::Sigmoid,
+            other => {
+                let expected = "1 (softmax) or 2 (sigmoid)".to_owned();
+                return Err(keys.bad("expert_gating_func", other, expected));
+            }
+        };
+        let mut weights = self.weights(
             block,
             &[
                 (WeightRole::Norm, "ffn_norm.weight"),
-                (WeightRole::Gate, "ffn_gate.weight"),
-                (WeightRole::Up, "ffn_up.weight"),
-                (WeightRole::Down, "ffn_down.weight"),
+                (WeightRole::Router, "ffn_gate_inp.weight"),
+                (WeightRole::ExpertsGate, "ffn_gate_exps.weight"),
+                (WeightRole::ExpertsUp, "ffn_up_exps.weight"),
+                (WeightRole::ExpertsDown, "ffn_down_exps.weight"),
             ],
-            &[(WeightRole::PostNorm, "post_ffw_norm.weight")],
+            &[(WeightRole::RouterBias, "exp_probs_b.bias")],
         );
-        self.push(block, LayerParams::Mlp(Mlp { width, activation, gated: true }), weights);
+        if shared {
+            weights.extend(self.weights(
+                block,
+                &[
+                    (WeightRole::SharedGate, "ffn_gate_shexp.weight"),
+                    (WeightRole::SharedUp, "ffn_up_shexp.weight"),
+                    (WeightRole::SharedDown, "ffn_down_shexp.weight"),
+                ],
+                &[(WeightRole::SharedRouter, "ffn_gate_inp_shexp.weight")],
+            ));
+        }
+        let params = Moe {
+            n_experts,
+            n_used,
+            width,
+            shared_width,
+            activation: Activation::Silu,
+            gated: true,
+            routing,
+            normalize: normalize || keys.flag("expert_weights_norm")?,
+            weight_scale: keys
+                .optional_float("expert_weights_scale")?
+                .filter(|scale| *scale != 0.0)
+                .unwrap_or(1.0),
+        };
+        self.push(block, LayerParams::Moe(params), weights);
+        Ok(())
     }
 
     /// Adds the head, with the embedding's matrix where the file has none of its own, and ends the model.
     pub(super) fn finish(mut self, softcap: Option<f32>) -> Result<ModelPlan, ModelError> {
         let output =
             if self.keys.has_tensor("output.weight") { "output.weight" } else { "token_embd.weight" };
-        let params = LayerParams::Head(Head { vocabulary: self.vocabulary, scale: 1.0, softcap });
+        let head = Head { vocabulary: self.vocabulary, scale: self.logit_scale, softcap };
         let weights = vec![
-            (WeightRole::Norm, "output_norm.weight".to_owned()),
-            (WeightRole::Embedding, output.to_owned()),
+            whole(WeightRole::Norm, self.output_norm.to_owned()),
+            whole(WeightRole::Embedding, output.to_owned()),
         ];
+        self.residual_scale = 1.0;
         let last = self.blocks;
-        self.push(last, params, weights);
+        self.push(last, LayerParams::Head(head), weights);
         Ok(ModelPlan {
             architecture: self.keys.architecture().to_owned(),
             hidden: self.hidden,
@@ -129,6 +280,11 @@ impl<'k, 'g> Builder<'k, 'g> {
     }
 }
 
+/// A weight that is a whole tensor.
+fn whole(role: WeightRole, tensor: String) -> WeightPlan {
+    WeightPlan { role, tensor, rows: None }
+}
+
 /// Attention as most transformers have it: heads and RoPE from the usual keys, over all earlier tokens, scaled by the root
 /// of the key's size. One for each block.
 pub(super) fn usual_attention(
@@ -136,6 +292,26 @@ pub(super) fn usual_attention(
     blocks: usize,
     rope: RopeKind,
 ) -> Result<Vec<Attention>, ModelError> {
+    let attention = attention_of_some(keys, blocks, rope)?;
+    attention
+        .into_iter()
+        .enumerate()
+        .map(|(block, attention)| attention.ok_or_else(|| no_heads(keys, block)))
+        .collect()
+}
+
+/// The fault of a block without attention, where every block has it.
+pub(super) fn no_heads(keys: &Keys<'_>, block: usize) -> ModelError {
+    let value = format!("0 for block {block}");
+    keys.bad("attention.head_count_kv", value, "at least 1 for each block".to_owned())
+}
+
+/// As [`usual_attention`], for models of which some blocks have no attention: their KV heads are given as 0.
+pub(super) fn attention_of_some(
+    keys: &Keys<'_>,
+    blocks: usize,
+    rope: RopeKind,
+) -> Result<Vec<Option<Attention>>, ModelError> {
     let hidden = keys.size("embedding_length")?;
     let heads = keys.sizes("attention.head_count", blocks)?;
     let kv_heads = match keys.optional_array("attention.head_count_kv")? {
@@ -154,7 +330,10 @@ pub(super) fn usual_attention(
         .into_iter()
         .zip(kv_heads)
         .map(|(n_heads, n_kv_heads)| {
-            if n_heads == 0 || n_kv_heads == 0 || !n_heads.is_multiple_of(n_kv_heads) {
+            if n_kv_heads == 0 {
+                return Ok(None);
+            }
+            if n_heads == 0 || !n_heads.is_multiple_of(n_kv_heads) {
                 let expected = format!("a divisor of {n_heads} query heads");
                 return Err(keys.bad("attention.head_count_kv", n_kv_heads, expected));
             }
@@ -165,7 +344,7 @@ pub(super) fn usual_attention(
                 let expected = format!("an even number of at most {key_dim} (the size of a key)");
                 return Err(keys.bad("rope.dimension_count", rope_dims, expected));
             }
-            Ok(Attention {
+            Ok(Some(Attention {
                 n_heads,
                 n_kv_heads,
                 key_dim,
@@ -177,7 +356,7 @@ pub(super) fn usual_attention(
                 rope_scaling,
                 softcap: None,
                 scale: 1.0 / (key_dim as f32).sqrt(),
-            })
+            }))
         })
         .collect()
 }

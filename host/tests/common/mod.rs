@@ -26,6 +26,12 @@ pub fn cpu_plugin() -> PathBuf {
     BUILT.get_or_init(|| built(&["--package", "herald-cpu"], "herald_cpu")).clone()
 }
 
+/// The simd plugin, built if this run has not built it yet.
+pub fn simd_plugin() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| built(&["--package", "herald-simd"], "herald_simd")).clone()
+}
+
 /// The library as a C program links it, built if this run has not built it yet.
 pub fn c_library() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
@@ -56,6 +62,12 @@ pub fn cpu_options() -> LoadOptions {
 /// A model of the test data.
 pub fn tiny(name: &str) -> PathBuf {
     repository().join("host/tests/data/tiny").join(format!("{name}.f32.gguf"))
+}
+
+/// Options that load the simd plugin alone.
+pub fn simd_options() -> LoadOptions {
+    let search = Search { files: vec![simd_plugin()], allow_insecure: true, ..Search::default() };
+    LoadOptions { search, ..LoadOptions::default() }
 }
 
 /// A model of the test data, loaded with the cpu plugin.

@@ -13,6 +13,7 @@ mod executor;
 mod kernels;
 mod layers;
 mod reference;
+mod response;
 mod softmax;
 mod tiers;
 mod values;
@@ -42,6 +43,7 @@ pub fn kernels(kernels: &'static Kernels) {
     kernels::activations::check(kernels);
     kernels::narrow::check(kernels);
     kernels::attend::check(kernels);
+    kernels::recurrent::check(kernels);
 }
 
 /// Checks the layers of a plugin, of each kind that it offers: what they compute, and what they refuse. `kernels` is the

@@ -80,11 +80,45 @@ impl Approx {
 
     /// Each element's activation.
     pub(super) fn activate(&self, kind: Activation) -> Self {
-        // Neither function is steeper than 1.13.
-        self.map(|x, e| Expected {
-            value: activation(kind, x),
-            bound: 1.13 * e + activation_bound(kind, x.abs() + e),
+        self.map(|x, e| {
+            let slope = match kind {
+                Activation::SquaredRelu => 2.0 * (x.max(0.0) + e),
+                // Neither of the others is steeper.
+                _ => 1.13,
+            };
+            Expected { value: activation(kind, x), bound: slope * e + activation_bound(kind, x.abs() + e) }
         })
+    }
+
+    /// Each element's softplus, which is nowhere steeper than 1.
+    pub(super) fn softplus(&self) -> Self {
+        self.map(|x, e| Expected { value: softplus(x), bound: e + softplus_bound(x + e) })
+    }
+
+    /// Some of the columns.
+    pub(super) fn columns(&self, range: std::ops::Range<usize>) -> Self {
+        let of = |matrix: &Array2<f64>| matrix.slice(ndarray::s![.., range.clone()]).to_owned();
+        Self { value: of(&self.value), error: of(&self.error) }
+    }
+
+    /// The causal convolution of each column with its filter, a row of `[columns, taps]`, the newest row's tap last.
+    pub(super) fn convolve(&self, filters: &Array2<f64>, bias: Option<&Array1<f64>>) -> Self {
+        let taps = filters.ncols();
+        let mut sums = self.clone();
+        for ((row, column), value) in sums.value.indexed_iter_mut() {
+            let bias = bias.map_or(0.0, |bias| bias[column]);
+            let (mut sum, mut carried, mut size) = (bias, 0.0, bias.abs());
+            for back in 0..taps.min(row + 1) {
+                let weight = filters[[column, taps - 1 - back]];
+                let (x, e) = (self.value[[row - back, column]], self.error[[row - back, column]]);
+                sum += weight * x;
+                carried += weight.abs() * e;
+                size += weight.abs() * (x.abs() + e);
+            }
+            *value = sum;
+            sums.error[[row, column]] = carried + gamma(taps + 1) * size + 8.0 * TINY;
+        }
+        sums
     }
 
     /// The products of elements.
@@ -188,6 +222,7 @@ pub(super) fn activation(kind: Activation, x: f64) -> f64 {
             let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x * x * x);
             0.5 * x * (1.0 + inner.tanh())
         }
+        Activation::SquaredRelu => x.max(0.0).powi(2),
         _ => x / (1.0 + (-x).exp()),
     }
 }
@@ -201,8 +236,22 @@ pub(super) fn activation(kind: Activation, x: f64) -> f64 {
 pub(super) fn activation_bound(kind: Activation, x: f64) -> f64 {
     match kind {
         Activation::GeluTanh => 8.0 * U * x.abs() + TINY,
+        // Beyond float32's range it is infinity.
+        Activation::SquaredRelu if activation(kind, x) > f64::from(f32::MAX) => f64::INFINITY,
+        Activation::SquaredRelu => U * activation(kind, x) + TINY,
         _ => 8.0 * U * activation(kind, x).abs() + 2.0_f64.powi(-100),
     }
+}
+
+/// `ln(1 + exp(x))`.
+pub(super) fn softplus(x: f64) -> f64 {
+    x.max(0.0) + (-x.abs()).exp().ln_1p()
+}
+
+/// How far float32's softplus of `x` may be off: an exp, a logarithm and a sum, none larger than the result; where exp
+/// underflows, the result is below 2^-100 and may be nothing.
+pub(super) fn softplus_bound(x: f64) -> f64 {
+    12.0 * U * softplus(x) + 2.0_f64.powi(-100)
 }
 
 /// The angles of rotary position embedding (arXiv 2104.09864).

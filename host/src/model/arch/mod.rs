@@ -1,17 +1,48 @@
 //! The architectures, one file each.
 
+mod falcon_h1;
+mod gemma2;
 mod gemma3;
+mod granite;
+mod jamba;
+mod lfm2;
 mod llama;
+mod mamba;
+mod mamba2;
+mod nemotron_h;
+mod olmo2;
+mod phi3;
 mod qwen2;
 mod qwen3;
+mod qwen_moe;
+mod smollm3;
 
 use super::{Keys, ModelError, ModelPlan};
 
 type Plan = fn(&Keys<'_>) -> Result<ModelPlan, ModelError>;
 
 /// Each architecture by the name that `general.architecture` gives it.
-const ARCHITECTURES: [(&str, Plan); 4] =
-    [("gemma3", gemma3::plan), ("llama", llama::plan), ("qwen2", qwen2::plan), ("qwen3", qwen3::plan)];
+const ARCHITECTURES: [(&str, Plan); 19] = [
+    ("falcon-h1", falcon_h1::plan),
+    ("gemma2", gemma2::plan),
+    ("gemma3", gemma3::plan),
+    ("granite", granite::plan),
+    ("granitehybrid", granite::hybrid),
+    ("granitemoe", granite::plan),
+    ("jamba", jamba::plan),
+    ("lfm2", lfm2::plan),
+    ("llama", llama::plan),
+    ("mamba", mamba::plan),
+    ("mamba2", mamba2::plan),
+    ("nemotron_h", nemotron_h::plan),
+    ("olmo2", olmo2::plan),
+    ("phi3", phi3::plan),
+    ("qwen2", qwen2::plan),
+    ("qwen2moe", qwen_moe::qwen2),
+    ("qwen3", qwen3::plan),
+    ("qwen3moe", qwen_moe::qwen3),
+    ("smollm3", smollm3::plan),
+];
 
 /// The names of the architectures that HERALD runs.
 #[must_use]

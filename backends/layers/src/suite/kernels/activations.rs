@@ -44,7 +44,7 @@ pub(in super::super) fn check(kernels: &'static Kernels) {
         &format!("{}: gate and activate", kernels.name),
         2 * CASES,
         (
-            select(&[Activation::Silu, Activation::GeluTanh][..]),
+            select(&[Activation::Silu, Activation::GeluTanh, Activation::SquaredRelu][..]),
             lens(),
             0_usize..8,
             Spread::any(),

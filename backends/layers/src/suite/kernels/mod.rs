@@ -5,6 +5,7 @@ pub(super) mod attend;
 pub(super) mod matrices;
 pub(super) mod narrow;
 pub(super) mod products;
+pub(super) mod recurrent;
 pub(super) mod rows;
 pub(super) mod vectors;
 

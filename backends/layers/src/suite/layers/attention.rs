@@ -91,7 +91,7 @@ fn shapes() -> impl Strategy<Value = Shape> {
 struct Reference {
     desc: LayerDesc,
     params: Attention,
-    norm: Array1<f64>,
+    norm: Option<Array1<f64>>,
     post_norm: Option<Array1<f64>>,
     query_norm: Option<Array1<f64>>,
     key_norm: Option<Array1<f64>>,
@@ -106,10 +106,15 @@ impl Reference {
     fn random(hidden: usize, params: &Attention, weights: &mut Weights) -> Self {
         let Attention { n_heads, n_kv_heads, key_dim, value_dim, rope, rope_dims, .. } = *params;
         let desc = desc(hidden, LayerParams::Attention(params.clone()), &mut weights.values);
-        let norm = weights.norm(WeightRole::Norm, hidden);
         let post_norm = weights.perhaps(|weights| weights.norm(WeightRole::PostNorm, hidden));
-        let query_norm = weights.perhaps(|weights| weights.norm(WeightRole::QueryNorm, key_dim));
-        let key_norm = weights.perhaps(|weights| weights.norm(WeightRole::KeyNorm, key_dim));
+        let norm = weights.entry_norm(hidden, post_norm.is_some());
+        // Of each head by itself, or of all as one.
+        let mut norm_of = |role, heads: usize| {
+            let len = weights.values.pick(&[key_dim, heads * key_dim]);
+            weights.perhaps(|weights| weights.norm(role, len))
+        };
+        let query_norm = norm_of(WeightRole::QueryNorm, n_heads);
+        let key_norm = norm_of(WeightRole::KeyNorm, n_kv_heads);
         let mut biased = |role, bias, rows, columns| {
             let matrix = weights.matrix(role, rows, columns);
             (matrix, weights.perhaps(|weights| weights.vector(bias, rows, [-0.5, 0.5])))
@@ -140,13 +145,13 @@ impl Reference {
         let Attention { n_heads, n_kv_heads, key_dim, value_dim, window, scale, softcap, .. } = self.params;
         let eps = f64::from(self.desc.norm_eps);
         let n_tokens = positions.len();
-        let x = x.rms_norm(&self.norm, eps);
+        let x = self.norm.iter().fold(x.clone(), |x, norm| x.rms_norm(norm, eps));
         let product =
             |(matrix, bias): &(Matrix, Option<Array1<f64>>), x: &Approx| x.multiply(matrix, bias.as_ref());
         let heads = |x: Approx, norm: &Option<Array1<f64>>| {
             let width = x.value.ncols();
             let x = match norm {
-                Some(norm) => x.rows_of(key_dim).rms_norm(norm, eps).rows_of(width),
+                Some(norm) => x.rows_of(norm.len()).rms_norm(norm, eps).rows_of(width),
                 None => x,
             };
             x.rotate(&self.rotation, key_dim, positions)

@@ -33,7 +33,7 @@ fn shapes() -> impl Strategy<Value = Shape> {
         widths.clone(),
         widths,
         any::<bool>(),
-        select(&[Activation::Silu, Activation::GeluTanh][..]),
+        select(&[Activation::Silu, Activation::GeluTanh, Activation::SquaredRelu][..]),
         1_usize..40,
         1_usize..4,
         any::<bool>(),
@@ -54,7 +54,7 @@ fn shapes() -> impl Strategy<Value = Shape> {
 /// The network in float64.
 struct Reference {
     desc: LayerDesc,
-    norm: Array1<f64>,
+    norm: Option<Array1<f64>>,
     post_norm: Option<Array1<f64>>,
     gate: Option<Matrix>,
     up: Matrix,
@@ -65,10 +65,11 @@ impl Reference {
     fn random(shape: &Shape, weights: &mut Weights) -> Self {
         let Shape { hidden, width, gated, activation, .. } = *shape;
         let params = LayerParams::Mlp(Mlp { width, activation, gated });
+        let post_norm = weights.perhaps(|weights| weights.norm(WeightRole::PostNorm, hidden));
         Self {
             desc: desc(hidden, params, &mut weights.values),
-            norm: weights.norm(WeightRole::Norm, hidden),
-            post_norm: weights.perhaps(|weights| weights.norm(WeightRole::PostNorm, hidden)),
+            norm: weights.entry_norm(hidden, post_norm.is_some()),
+            post_norm,
             gate: gated.then(|| weights.matrix(WeightRole::Gate, width, hidden)),
             up: weights.matrix(WeightRole::Up, width, hidden),
             down: weights.matrix(WeightRole::Down, hidden, width),
@@ -78,7 +79,7 @@ impl Reference {
     /// What the residual branch makes of `x`.
     fn branch(&self, x: &Approx, activation: Activation) -> Approx {
         let eps = f64::from(self.desc.norm_eps);
-        let x = x.rms_norm(&self.norm, eps);
+        let x = &self.norm.iter().fold(x.clone(), |x, norm| x.rms_norm(norm, eps));
         let up = x.multiply(&self.up, None);
         let inner = match &self.gate {
             Some(gate) => x.multiply(gate, None).activate(activation).times(&up),

@@ -4,7 +4,9 @@ mod attention;
 mod batches;
 mod ends;
 mod mlp;
+mod moe;
 mod order;
+mod recurrent;
 mod refusals;
 
 use herald_api::LayerKind;
@@ -23,6 +25,10 @@ pub(super) fn check(plugin: &Subject<'_>) {
             LayerKind::Mlp => mlp::check(plugin),
             LayerKind::Embedding => ends::check_embedding(plugin),
             LayerKind::Head => ends::check_head(plugin),
+            LayerKind::Mamba1 => recurrent::check_mamba1(plugin),
+            LayerKind::Mamba2 => recurrent::check_mamba2(plugin),
+            LayerKind::ShortConv => recurrent::check_short_conv(plugin),
+            LayerKind::Moe => moe::check(plugin),
             other => {
                 panic!("the suite has no reference for the {} layers of {}", other.name(), plugin.name())
             }

@@ -32,7 +32,24 @@ impl Weights {
     }
 
     /// A vector between two numbers, in float32, float16 or bfloat16.
-    pub(super) fn vector(&mut self, role: WeightRole, len: usize, [low, high]: [f32; 2]) -> Array1<f64> {
+    pub(super) fn vector(&mut self, role: WeightRole, len: usize, range: [f32; 2]) -> Array1<f64> {
+        self.floats(role, &[len], range)
+    }
+
+    /// A matrix of plain floats between two numbers: `[rows, columns]`.
+    pub(super) fn plain(
+        &mut self,
+        role: WeightRole,
+        [rows, columns]: [usize; 2],
+        range: [f32; 2],
+    ) -> Array2<f64> {
+        let floats = self.floats(role, &[columns, rows], range);
+        floats.into_shape_with_order((rows, columns)).expect("the length is the shape's")
+    }
+
+    /// Plain floats between two numbers, with dimensions in GGUF's order.
+    fn floats(&mut self, role: WeightRole, dims: &[usize], [low, high]: [f32; 2]) -> Array1<f64> {
+        let len = dims.iter().product();
         let middle = (low + high) / 2.0;
         let numbers = self.values.many(len, low - middle, high - middle);
         let dtype = self.values.pick(&[DType::F32, DType::F16, DType::Bf16]);
@@ -44,13 +61,19 @@ impl Weights {
         };
         let mut vector = vec![0.0; len];
         crate::quant::dequantize_row(dtype, &bytes, &mut vector);
-        self.shared.push(super::super::weights::shared(role, dtype, &[len], bytes, 0));
+        self.shared.push(super::super::weights::shared(role, dtype, dims, bytes, 0));
         vector.into_iter().map(f64::from).collect()
     }
 
     /// A norm's weights.
     pub(super) fn norm(&mut self, role: WeightRole, len: usize) -> Array1<f64> {
         self.vector(role, len, [0.5, 1.5])
+    }
+
+    /// The norm at a branch's entry, which a branch whose output is normed may be without.
+    pub(super) fn entry_norm(&mut self, hidden: usize, post_norm: bool) -> Option<Array1<f64>> {
+        let without = post_norm && self.values.coin();
+        (!without).then(|| self.norm(WeightRole::Norm, hidden))
     }
 
     /// One in two times, what `make` makes.

@@ -3,8 +3,8 @@
 
 use herald_api::import::{BatchBuffers, Forward, LayerOrder, PageUse};
 use herald_api::{
-    Activation, Attention, DType, Embedding, Head, LayerDesc, LayerKind, LayerParams, Mlp, Parallel, Result,
-    RopeKind, RopeScaling, Status, WeightRole,
+    Activation, Attention, DType, Embedding, Head, LayerDesc, LayerKind, LayerParams, Mamba1, Mamba2, Mlp,
+    Moe, Parallel, Result, RopeKind, RopeScaling, Routing, ShortConv, Status, WeightRole,
 };
 
 use super::super::Subject;
@@ -33,6 +33,20 @@ fn attention() -> Attention {
     }
 }
 
+fn experts() -> Moe {
+    Moe {
+        n_experts: 4,
+        n_used: 2,
+        width: 10,
+        shared_width: None,
+        activation: Activation::Silu,
+        gated: true,
+        routing: Routing::Softmax,
+        normalize: true,
+        weight_scale: 1.0,
+    }
+}
+
 /// An order that every plugin which offers the kind takes.
 fn good(kind: LayerKind) -> LayerOrder {
     let (params, shapes): (_, Vec<(WeightRole, [usize; 2])>) = match kind {
@@ -53,6 +67,50 @@ fn good(kind: LayerKind) -> LayerOrder {
                 (WeightRole::Gate, [40, HIDDEN]),
                 (WeightRole::Up, [40, HIDDEN]),
                 (WeightRole::Down, [HIDDEN, 40]),
+            ],
+        ),
+        LayerKind::Mamba1 => (
+            LayerParams::Mamba1(Mamba1 { inner: 40, state: 4, taps: 3, dt_rank: 5, plain_norms: false }),
+            vec![
+                (WeightRole::Norm, [1, HIDDEN]),
+                (WeightRole::SsmIn, [80, HIDDEN]),
+                (WeightRole::Conv, [40, 3]),
+                (WeightRole::SsmX, [13, 40]),
+                (WeightRole::SsmDt, [40, 5]),
+                (WeightRole::SsmA, [40, 4]),
+                (WeightRole::SsmD, [1, 40]),
+                (WeightRole::SsmOut, [HIDDEN, 40]),
+            ],
+        ),
+        LayerKind::Mamba2 => (
+            LayerParams::Mamba2(Mamba2 { inner: 40, state: 3, taps: 3, n_heads: 4, n_groups: 2 }),
+            vec![
+                (WeightRole::Norm, [1, HIDDEN]),
+                (WeightRole::SsmIn, [96, HIDDEN]),
+                (WeightRole::Conv, [52, 3]),
+                (WeightRole::SsmDtBias, [1, 4]),
+                (WeightRole::SsmA, [4, 1]),
+                (WeightRole::SsmD, [1, 4]),
+                (WeightRole::SsmOut, [HIDDEN, 40]),
+            ],
+        ),
+        LayerKind::ShortConv => (
+            LayerParams::ShortConv(ShortConv { taps: 3 }),
+            vec![
+                (WeightRole::Norm, [1, HIDDEN]),
+                (WeightRole::SsmIn, [3 * HIDDEN, HIDDEN]),
+                (WeightRole::Conv, [HIDDEN, 3]),
+                (WeightRole::SsmOut, [HIDDEN, HIDDEN]),
+            ],
+        ),
+        LayerKind::Moe => (
+            LayerParams::Moe(experts()),
+            vec![
+                (WeightRole::Norm, [1, HIDDEN]),
+                (WeightRole::Router, [4, HIDDEN]),
+                (WeightRole::ExpertsGate, [4 * 10, HIDDEN]),
+                (WeightRole::ExpertsUp, [4 * 10, HIDDEN]),
+                (WeightRole::ExpertsDown, [4 * HIDDEN, 10]),
             ],
         ),
         LayerKind::Embedding => (
@@ -144,6 +202,10 @@ pub(super) fn check(plugin: &Subject<'_>, kind: LayerKind) {
             LayerParams::Mlp(params) => params.width = 0,
             LayerParams::Embedding(params) => params.vocabulary = 0,
             LayerParams::Head(params) => params.vocabulary = 0,
+            LayerParams::Mamba1(params) => params.state = 0,
+            LayerParams::Mamba2(params) => params.state = 0,
+            LayerParams::ShortConv(params) => params.taps = 0,
+            LayerParams::Moe(params) => params.width = 0,
             _ => order.desc.hidden = 0,
         },
     ] {
@@ -151,8 +213,11 @@ pub(super) fn check(plugin: &Subject<'_>, kind: LayerKind) {
         change(&mut order);
         refused(plugin, "a size of 0", order, INVALID, &[]);
     }
-    if kind == LayerKind::Attention {
-        check_heads(plugin, &good);
+    match kind {
+        LayerKind::Attention => check_heads(plugin, &good),
+        LayerKind::Mamba2 => check_groups(plugin, &good),
+        LayerKind::Moe => check_experts(plugin, &good),
+        _ => {}
     }
     if kind == LayerKind::Embedding {
         check_tokens(plugin, good);
@@ -180,6 +245,26 @@ fn check_heads(plugin: &Subject<'_>, good: &LayerOrder) {
         change(&mut params);
         order.desc.params = LayerParams::Attention(params);
         refused(plugin, what, order, INVALID, parts);
+    }
+}
+
+fn check_groups(plugin: &Subject<'_>, good: &LayerOrder) {
+    let [mut heads, mut groups] = [good.clone(), good.clone()];
+    if let LayerParams::Mamba2(params) = &mut heads.desc.params {
+        params.n_heads = 6;
+    }
+    refused(plugin, "heads that don't divide the channels", heads, INVALID, &["40", "6"]);
+    if let LayerParams::Mamba2(params) = &mut groups.desc.params {
+        params.n_groups = 3;
+    }
+    refused(plugin, "groups that don't divide the heads", groups, INVALID, &["4", "3"]);
+}
+
+fn check_experts(plugin: &Subject<'_>, good: &LayerOrder) {
+    for n_used in [0, 5] {
+        let mut order = good.clone();
+        order.desc.params = LayerParams::Moe(Moe { n_used, ..experts() });
+        refused(plugin, "more experts than there are, or none", order, INVALID, &["4", &n_used.to_string()]);
     }
 }
 

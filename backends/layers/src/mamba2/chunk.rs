@@ -1,0 +1,180 @@
+//! Mamba-2's recurrence over many tokens, a chunk of them at a time (arXiv 2405.21060, section 6). Within a chunk of `l`
+//! tokens, with `s_t` the sum of `dt A` up to its token `t`, and `h` the state before it:
+//!
+//! ```text
+//! M[t, s] = C_t . B_s  exp(s_t - s_s) dt_s          for s <= t, else 0
+//! y_t     = sum over s of M[t, s] u_s  +  exp(s_t) h C_t
+//! h'      = exp(s_l) h  +  sum over s of exp(s_l - s_s) dt_s u_s B_s^T
+//! ```
+//!
+//! All sums are matrix products. `C_t . B_s` is the same for all heads of a group and so is made beforehand. The two terms
+//! of `y` are one product: of the rows `[M_t, exp(s_t) C_t]` with `[u^T, h]`.
+
+use herald_api::{Call, Sequence};
+
+use super::{Buffers, Mamba2, in_chunks};
+use crate::kernels::Gemm;
+use crate::shared::Shared;
+
+/// Tokens of a chunk.
+pub(super) const CHUNK: usize = 64;
+
+/// Float32 elements that a worker needs: for the products of a group (B and C), or for a head (dt, its sums, weights, the
+/// rows and the panel of the product, and results).
+pub(super) fn scratch_len(dim: usize, state: usize) -> usize {
+    let group = 2 * CHUNK * state;
+    let results = (CHUNK * dim).max(dim * state);
+    let head = 3 * CHUNK + CHUNK * (CHUNK + state).max(dim) + dim * (CHUNK + state) + results;
+    group.max(head)
+}
+
+/// A chunk of a sequence: its first token in the batch, and how many it has.
+fn chunks<'s>(sequence: &Sequence<'s>) -> impl Iterator<Item = (usize, usize)> + use<'s> {
+    let tokens = if in_chunks(sequence) { sequence.batch() } else { 0..0 };
+    let end = tokens.end;
+    tokens.step_by(CHUNK).map(move |first| (first, CHUNK.min(end - first)))
+}
+
+impl Mamba2<'_> {
+    /// The products of C and B within each chunk, and B by columns, for each group.
+    pub(super) fn prepare_chunks(&self, call: &Call<'_>, buffers: &mut Buffers<'_>) {
+        let (n, n_groups, n_tokens) = (self.params.state, self.params.n_groups, call.n_tokens);
+        let total: usize = call.sequences.iter().map(|sequence| chunks(&sequence).count()).sum();
+        if total == 0 {
+            return;
+        }
+        let heads = self.params.n_heads / n_groups;
+        let share = buffers.work.len() / call.parallel.workers();
+        let Buffers { ubc, products, b_columns, work, .. } = buffers;
+        let ubc = Shared::new(ubc);
+        let (products, b_columns) = (Shared::new(products), Shared::new(b_columns));
+        let work = Shared::new(work);
+        let sequences = &call.sequences;
+        call.parallel.run(total * n_groups, &|items, worker| {
+            // SAFETY: no two tasks that run at once have the same worker.
+            let work = unsafe { work.part(worker * share..(worker + 1) * share) };
+            let all = sequences.iter().flat_map(|sequence| chunks(&sequence));
+            let all = all.flat_map(|chunk| (0..n_groups).map(move |group| (chunk, group)));
+            for ((first, len), group) in all.skip(items.start).take(items.len()) {
+                let (b_rows, c_rows) = work[..2 * len * n].split_at_mut(len * n);
+                let at = group * n_tokens + first;
+                // SAFETY: each chunk of a group is one worker's.
+                let (products, columns) = unsafe {
+                    (
+                        products.part(at * CHUNK..at * CHUNK + len * len),
+                        b_columns.part(at * n..(at + len) * n),
+                    )
+                };
+                for (index, (b_row, c_row)) in
+                    b_rows.chunks_exact_mut(n).zip(c_rows.chunks_exact_mut(n)).enumerate()
+                {
+                    // SAFETY: nobody writes B and C any more.
+                    let [_, b, c] = unsafe { self.ubc(&ubc, first + index, group * heads) };
+                    b_row.copy_from_slice(b);
+                    c_row.copy_from_slice(c);
+                }
+                transpose(b_rows, n, columns, len);
+                let gemm = Gemm { x: c_rows, panel: b_rows, n_tokens: len, rows: len, columns: n };
+                (self.kernels.gemm)(&gemm, products);
+            }
+        });
+    }
+
+    /// A head's tokens in chunks. `shared`: the products and the columns that [`Mamba2::prepare_chunks`] made.
+    ///
+    /// # Safety
+    /// Nobody else uses the head's part of the state, of `ubc` and of `y`, and nobody writes B and C.
+    #[expect(clippy::too_many_arguments)] // The buffers that it reads, works in and fills.
+    pub(super) unsafe fn chunks(
+        &self,
+        sequence: &Sequence<'_>,
+        n_tokens: usize,
+        head: usize,
+        projected: &[f32],
+        ubc: &Shared<'_, f32>,
+        [products, b_columns]: [&[f32]; 2],
+        work: &mut [f32],
+        y: &Shared<'_, f32>,
+    ) {
+        let (n, dim, kernels) = (self.params.state, self.head_dim(), self.kernels);
+        let group = head / (self.params.n_heads / self.params.n_groups);
+        // SAFETY: the caller vouches.
+        let h = unsafe { self.head_state(sequence, head) };
+        for (first, len) in chunks(sequence) {
+            let width = len + n;
+            let (dt, work) = work.split_at_mut(len);
+            let (sums, work) = work.split_at_mut(len);
+            let (left, work) = work.split_at_mut(len);
+            let (free, work) = work.split_at_mut(len * width.max(dim));
+            let rows = &mut free[..len * width];
+            let (panel, work) = work.split_at_mut(dim * width);
+            for (dt, token) in dt.iter_mut().zip(first..) {
+                *dt = self.dt(projected, token, head);
+            }
+            (kernels.softplus)(dt);
+            let mut sum = 0.0;
+            for (dt, to) in dt.iter().zip(&mut *sums) {
+                // In float64, since differences of large sums are to come.
+                sum += f64::from(*dt) * f64::from(self.a[head]);
+                *to = sum as f32;
+            }
+            let products = &products[(group * n_tokens + first) * CHUNK..][..len * len];
+            for (t, (row, products)) in
+                rows.chunks_exact_mut(width).zip(products.chunks_exact(len)).enumerate()
+            {
+                let (mixed, of_state) = row.split_at_mut(len);
+                let (seen, unseen) = mixed.split_at_mut(t + 1);
+                seen.copy_from_slice(&products[..=t]);
+                (kernels.decay)(sums[t], &sums[..=t], &dt[..=t], seen);
+                unseen.fill(0.0);
+                // SAFETY: the caller vouches: C is only read.
+                let [_, _, c] = unsafe { self.ubc(ubc, first + t, head) };
+                let scale = sums[t].exp();
+                of_state.iter_mut().zip(c).for_each(|(to, c)| *to = scale * c);
+            }
+            for s in 0..len {
+                // SAFETY: the caller vouches: u is the head's own.
+                let [u, ..] = unsafe { self.ubc(ubc, first + s, head) };
+                for (row, u) in panel.chunks_exact_mut(width).zip(u) {
+                    row[s] = *u;
+                }
+            }
+            for (row, h) in panel.chunks_exact_mut(width).zip(h.chunks_exact(n)) {
+                row[len..].copy_from_slice(h);
+            }
+            let out = &mut work[..len * dim];
+            let gemm = Gemm { x: rows, panel, n_tokens: len, rows: dim, columns: width };
+            (kernels.gemm)(&gemm, out);
+            for (token, out) in (first..).zip(out.chunks_exact_mut(dim)) {
+                // SAFETY: the caller vouches.
+                unsafe {
+                    let [u, ..] = self.ubc(ubc, token, head);
+                    self.gate(token, head, projected, u, out, y);
+                }
+            }
+            left.fill(1.0);
+            (kernels.decay)(sums[len - 1], sums, dt, left);
+            // What of each token is left at the end of the chunk, by channel; the rows are free again.
+            let weighted = &mut free[..dim * len];
+            for (to, row) in weighted.chunks_exact_mut(len).zip(panel.chunks_exact(width)) {
+                to.copy_from_slice(&row[..len]);
+                (kernels.times)(to, left);
+            }
+            let added = &mut work[..dim * n];
+            let columns = &b_columns[(group * n_tokens + first) * n..][..len * n];
+            let gemm = Gemm { x: weighted, panel: columns, n_tokens: dim, rows: n, columns: len };
+            (kernels.gemm)(&gemm, added);
+            let kept = sums[len - 1].exp();
+            h.iter_mut().zip(&*added).for_each(|(h, added)| *h = kept * *h + added);
+        }
+    }
+}
+
+/// The rows `[len, n]` as columns `[n, len]`.
+fn transpose(rows: &[f32], n: usize, columns: &mut [f32], len: usize) {
+    for (column, index) in columns.chunks_exact_mut(len).zip(0..n) {
+        for (to, row) in column.iter_mut().zip(rows.chunks_exact(n)) {
+            *to = row[index];
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Copies of what a sequence has seen: for a fork of it, and as bytes for a file.
+
+use herald_api::{AlignedBytes, Error, Result};
+
+use super::{LayerMemory, LayerNeeds, SequenceMemory, own};
+
+/// What a layer keeps, as bytes.
+pub(crate) enum LayerBytes<'a> {
+    /// Nothing.
+    Nothing,
+    /// A page's keys and values, page after page.
+    Pages(Vec<(&'a [u8], &'a [u8])>),
+    /// A recurrent state.
+    State(&'a [u8]),
+}
+
+impl SequenceMemory {
+    /// A copy, for a sequence that goes on by itself from here.
+    pub(crate) fn fork(&self, tokens: usize) -> Result<Self> {
+        let layers = self
+            .layers
+            .iter()
+            .map(|layer| {
+                Ok(match layer {
+                    LayerMemory::Stateless => LayerMemory::Stateless,
+                    LayerMemory::State(state) => LayerMemory::State(copied(state)?),
+                    LayerMemory::Pages { tier, page_tokens, pages } => {
+                        // Pages are shared until one of the two writes to them, and copied then; those beyond the tokens
+                        // are room that was never used.
+                        let pages = pages.iter().take(tokens.div_ceil(*page_tokens)).cloned().collect();
+                        LayerMemory::Pages { tier: tier.clone(), page_tokens: *page_tokens, pages }
+                    }
+                })
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { layers })
+    }
+
+    /// What each layer keeps of the first `tokens` tokens.
+    pub(crate) fn layer_bytes(&self, tokens: usize) -> impl Iterator<Item = LayerBytes<'_>> {
+        self.layers.iter().map(move |layer| match layer {
+            LayerMemory::Stateless => LayerBytes::Nothing,
+            LayerMemory::State(state) => LayerBytes::State(state),
+            LayerMemory::Pages { page_tokens, pages, .. } => {
+                let pages = pages.iter().take(tokens.div_ceil(*page_tokens));
+                LayerBytes::Pages(pages.map(|page| page.bytes()).collect())
+            }
+        })
+    }
+
+    /// Memory with what each layer keeps of `tokens` tokens, as `layer_bytes` gave it: `layer` is asked for each.
+    pub(crate) fn from_bytes<'b>(
+        needs: &[LayerNeeds],
+        tokens: usize,
+        mut layer: impl FnMut(usize) -> Result<LayerBytes<'b>>,
+    ) -> Result<Self> {
+        let mut memory = Self::new(needs)?;
+        memory.reserve(0, tokens)?;
+        for (index, memory) in memory.layers.iter_mut().enumerate() {
+            match (memory, layer(index)?) {
+                (LayerMemory::Stateless, LayerBytes::Nothing) => {}
+                (LayerMemory::State(state), LayerBytes::State(bytes)) if state.len() == bytes.len() => {
+                    state.copy_from_slice(bytes);
+                }
+                (LayerMemory::Pages { pages, .. }, LayerBytes::Pages(bytes))
+                    if pages.len() == bytes.len() =>
+                {
+                    for (page, (keys, values)) in pages.iter_mut().zip(bytes) {
+                        own(page)?.overwrite(keys, values)?;
+                    }
+                }
+                _ => {
+                    return Err(Error::invalid(format!(
+                        "layer {index} keeps something else of a sequence than the model does here"
+                    )));
+                }
+            }
+        }
+        memory.commit(0, tokens)?;
+        Ok(memory)
+    }
+}
+
+fn copied(bytes: &[u8]) -> Result<AlignedBytes> {
+    let mut copy = AlignedBytes::zeroed(bytes.len())?;
+    copy.copy_from_slice(bytes);
+    Ok(copy)
+}

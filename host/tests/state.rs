@@ -1,0 +1,151 @@
+//! What a sequence has seen, copied, taken back, and saved for another process.
+
+mod common;
+
+use std::path::Path;
+
+use assert_cmd::Command;
+use common::{cpu_options, cpu_plugin, load_tiny, tiny};
+use herald::{LoadOptions, NeuroEngine, Sequence};
+
+/// Models of every kind of state: Mamba, Mamba-2 beside attention, short convolutions, and pages alone.
+const MODELS: [&str; 4] = ["jamba", "falcon_h1", "lfm2", "llama"];
+
+fn prompt() -> Vec<u32> {
+    (0..75).map(|place| 3 + place * 37 % 500).collect()
+}
+
+/// The logits of some more tokens.
+fn go_on(engine: &NeuroEngine, sequence: &mut Sequence) -> Vec<f32> {
+    let mut logits = Vec::new();
+    engine.logits(sequence, &[7, 99, 321], &mut |row| logits.extend_from_slice(row)).expect("a pass");
+    logits
+}
+
+#[test]
+fn a_fork_goes_on_by_itself() {
+    for name in MODELS {
+        let engine = load_tiny(name);
+        let mut sequence = engine.sequence().expect("a sequence");
+        engine.prefill(&mut sequence, &prompt()).expect("a pass");
+        let mut fork = engine.fork(&sequence).expect("a fork");
+        engine.prefill(&mut fork, &[11, 12, 13]).expect("a pass");
+        let mut again = engine.fork(&sequence).expect("a fork");
+        assert_eq!(again.tokens(), prompt());
+        let expected = go_on(&engine, &mut sequence);
+        assert!(go_on(&engine, &mut again) == expected, "{name}: a fork goes on otherwise");
+        assert!(go_on(&engine, &mut fork) != expected, "{name}: a fork that has seen more goes on the same");
+    }
+}
+
+#[test]
+fn a_sequence_is_taken_back() {
+    for name in MODELS {
+        let engine = load_tiny(name);
+        let mut sequence = engine.sequence().expect("a sequence");
+        engine.prefill(&mut sequence, &prompt()).expect("a pass");
+        let expected = go_on(&engine, &mut sequence);
+        engine.rewind(&mut sequence, prompt().len()).expect("the way back");
+        assert_eq!(sequence.tokens(), prompt());
+        assert!(go_on(&engine, &mut sequence) == expected, "{name}: it goes on otherwise");
+        engine.rewind(&mut sequence, 0).expect("the way back");
+        assert!(sequence.tokens().is_empty());
+    }
+}
+
+#[test]
+fn a_saved_sequence_goes_on_as_if_nothing_had_happened() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for name in MODELS {
+        let path = folder.path().join(name);
+        let engine = load_tiny(name);
+        let mut sequence = engine.sequence().expect("a sequence");
+        engine.prefill(&mut sequence, &prompt()).expect("a pass");
+        engine.save(&sequence, &[42], &path).expect("a file");
+        let expected = go_on(&engine, &mut sequence);
+        drop((sequence, engine));
+        let engine = load_tiny(name);
+        let mut restored = engine.restore(&path).expect("the sequence");
+        assert_eq!((restored.sequence.tokens(), &restored.pending[..]), (&prompt()[..], &[42][..]));
+        assert!(go_on(&engine, &mut restored.sequence) == expected, "{name}: it goes on otherwise");
+    }
+}
+
+#[track_caller]
+fn refuses(engine: &NeuroEngine, path: &Path, words: &[&str]) {
+    let Err(error) = engine.restore(path) else { panic!("{} was restored", path.display()) };
+    let sentence = error.to_string();
+    assert!(words.iter().all(|word| sentence.contains(word)) && !sentence.contains('\n'), "{sentence}");
+}
+
+#[test]
+fn what_does_not_belong_together_is_refused() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("saved");
+    let engine = load_tiny("falcon_h1");
+    let mut sequence = engine.sequence().expect("a sequence");
+    engine.prefill(&mut sequence, &prompt()).expect("a pass");
+    engine.save(&sequence, &[], &path).expect("a file");
+
+    refuses(&load_tiny("jamba"), &path, &["saved", "model", "expected"]);
+    let pages = LoadOptions { page_tokens: 16, ..cpu_options() };
+    let other = NeuroEngine::load(&tiny("falcon_h1"), &pages).expect("the model");
+    refuses(&other, &path, &["page_tokens", "64", "16"]);
+    let context = LoadOptions { context: Some(20), ..cpu_options() };
+    let other = NeuroEngine::load(&tiny("falcon_h1"), &context).expect("the model");
+    refuses(&other, &path, &["75 tokens", "20"]);
+    assert!(
+        load_tiny("jamba").fork(&sequence).is_err_and(|error| error.to_string().contains("another engine"))
+    );
+
+    let whole = std::fs::read(&path).expect("the file");
+    for len in [0, 7, 100, whole.len() / 2, whole.len() - 1] {
+        std::fs::write(&path, &whole[..len]).expect("a file");
+        refuses(&engine, &path, &["saved", "can't be read"]);
+    }
+    refuses(&engine, &folder.path().join("nothing"), &["nothing", "can't be read"]);
+    let version = String::from_utf8_lossy(&whole).find("\"herald.version\":\"1\"").expect("the version");
+    let mut newer = whole;
+    newer[version + "\"herald.version\":\"".len()] = b'2';
+    std::fs::write(&path, newer).expect("a file");
+    refuses(&engine, &path, &["herald.version", "2", "1 was expected"]);
+}
+
+fn generate(model: &str, arguments: &[&str]) -> Vec<u32> {
+    let home = tempfile::tempdir().expect("a temporary folder");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_host"));
+    command.env("HOME", home.path()).arg("--allow-insecure-plugins").arg("--plugin").arg(cpu_plugin());
+    command.arg("--model").arg(tiny(model)).args(["generate", "--ignore-eos", "--json"]).args(arguments);
+    let output = command.assert().success().get_output().stdout.clone();
+    let report: serde_json::Value = serde_json::from_slice(&output).expect("JSON");
+    serde_json::from_value(report["tokens"].clone()).expect("token ids")
+}
+
+#[test]
+fn the_program_stops_and_goes_on() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("state");
+    let state = path.to_str().expect("UTF-8");
+    for model in ["granite_hybrid", "mamba"] {
+        let whole = generate(model, &["once upon a time", "-n", "24"]);
+        let mut parts = generate(model, &["once upon a time", "-n", "9", "--save-state", state]);
+        parts.extend(generate(model, &["-n", "5", "--load-state", state, "--save-state", state]));
+        parts.extend(generate(model, &["-n", "10", "--load-state", state]));
+        assert_eq!(parts, whole, "{model}");
+    }
+}
+
+/// `host info` computes from the shape what the layers then ask for.
+#[test]
+fn info_says_how_much_states_take() {
+    for model in ["mamba", "nemotron_h", "lfm2", "falcon_h1", "llama"] {
+        let engine = load_tiny(model);
+        let home = tempfile::tempdir().expect("a temporary folder");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_host"));
+        command.env("HOME", home.path()).args(["info", "--json", "--no-tensors"]).arg(tiny(model));
+        let output = command.assert().success().get_output().stdout.clone();
+        let report: serde_json::Value = serde_json::from_slice(&output).expect("JSON");
+        let bytes = engine.sequence().expect("a sequence").bytes();
+        assert_eq!(report["model"]["state_bytes"], bytes, "{model}");
+    }
+}
