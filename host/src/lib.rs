@@ -2,6 +2,7 @@
 
 pub mod capi;
 pub mod chat;
+mod constrain;
 mod engine;
 mod error;
 pub mod gguf;
@@ -16,6 +17,7 @@ pub mod text;
 pub mod threads;
 mod tokenizer;
 
+pub use constrain::Constraint;
 pub use engine::{
     Finish, GenerateOptions, Generated, LoadOptions, NeuroEngine, Part, Piece, Sequence, TierUse,
 };
