@@ -13,6 +13,7 @@ pub mod plugin;
 pub mod quantize;
 pub mod sampler;
 pub mod schedule;
+pub mod serve;
 pub mod text;
 pub mod threads;
 mod tokenizer;

@@ -132,7 +132,7 @@ fn wrong_forms_get_a_sentence() {
         let mut sequence = engine.sequence().expect("a sequence");
         let options = options(constraint, 9, 0);
         let done = engine.generate(&mut sequence, &[5], &options, &mut || true, &mut |_| true);
-        let sentence = done.err().expect("a refusal").to_string();
+        let sentence = done.expect_err("a refusal").to_string();
         assert!(!sentence.contains('\n'), "{sentence:?}");
         sentence
     };
