@@ -135,6 +135,9 @@
 // The callback or herald_sequence_cancel asked for it.
 #define HERALD_FINISH_CANCELLED 5
 
+// The answer has the form that json_schema or regex asks for, and nothing more may (or can) come.
+#define HERALD_FINISH_COMPLETE 6
+
 // A callback's answer: go on.
 #define HERALD_GO_ON 0
 
@@ -291,6 +294,11 @@ typedef struct HeraldGenerateOptions {
   const float *biases;
   // How many biases.
   size_t n_biases;
+  // The answer must be JSON of this JSON schema (NUL-terminated UTF-8); null: it may be anything.
+  const char *json_schema;
+  // The whole of this regular expression must match the answer (NUL-terminated UTF-8); null: it may be anything. Not
+  // together with json_schema.
+  const char *regex;
 } HeraldGenerateOptions;
 
 // A generation that has ended.

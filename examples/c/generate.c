@@ -130,6 +130,8 @@ static const char *reason(uint32_t finish) {
         return "all tokens that were asked for";
     case HERALD_FINISH_CONTEXT_FULL:
         return "the context is full";
+    case HERALD_FINISH_COMPLETE:
+        return "it has the form that was asked for";
     case HERALD_FINISH_CANCELLED:
         return "stopped";
     default:

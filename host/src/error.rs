@@ -57,6 +57,9 @@ pub enum Error {
     /// The sampler's parameters or logits are wrong.
     #[error(transparent)]
     Sampler(#[from] SamplerError),
+    /// The form that an answer was to have can't be used, or not be followed.
+    #[error("{0}")]
+    Constraint(String),
     /// The threads can't be had.
     #[error(transparent)]
     Threads(#[from] ThreadPoolError),

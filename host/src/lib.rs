@@ -2,6 +2,7 @@
 
 pub mod capi;
 pub mod chat;
+mod constrain;
 mod engine;
 mod error;
 pub mod gguf;
@@ -12,11 +13,13 @@ pub mod plugin;
 pub mod quantize;
 pub mod sampler;
 pub mod schedule;
+pub mod serve;
 pub mod synth;
 pub mod text;
 pub mod threads;
 mod tokenizer;
 
+pub use constrain::Constraint;
 pub use engine::{
     Finish, GenerateOptions, Generated, LoadOptions, NeuroEngine, Part, Piece, Restored, Sequence, TierUse,
 };

@@ -99,6 +99,35 @@ fn generate_reports_as_json() {
 }
 
 #[test]
+fn answers_have_the_form_that_was_asked_for() {
+    let folder = home();
+    let schema = folder.path().join("schema.json");
+    fs::write(
+        &schema,
+        r#"{"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"],
+        "additionalProperties": false}"#,
+    )
+    .expect("a file");
+    let path = schema.to_str().expect("a path");
+    let answer = on("llama", &["generate", "hello", "--json-schema", path, "-n", "40"]).success();
+    assert!(json(&answer)["a"].is_boolean());
+    let answer = on("llama", &["generate", "hello", "--regex", "[ab]{4}", "--json"]).success();
+    let report = json(&answer);
+    assert_eq!(
+        (report["text"].as_str().map(str::len), report["finish"].as_str()),
+        (Some(4), Some("complete"))
+    );
+    fails(on("llama", &["generate", "hello", "--regex", "a(b"]), &["regular expression"]);
+    fails(
+        on("llama", &["generate", "hello", "--json-schema", "/nowhere.json"]),
+        &["/nowhere.json", "schema"],
+    );
+    fs::write(&schema, "{").expect("a file");
+    fails(on("llama", &["generate", "hello", "--json-schema", path]), &["schema.json", "no JSON"]);
+    on("llama", &["generate", "hello", "--json-schema", path, "--regex", "a"]).code(2);
+}
+
+#[test]
 fn a_seed_makes_chance_repeatable() {
     let run = |seed: &str| {
         let sampled = [

@@ -10,6 +10,7 @@ use super::run::HERALD_GO_ON;
 use super::status::{Failure, Outcome, guard};
 use super::text::encode;
 use super::{HeraldEngine, HeraldEngineSequence};
+use crate::constrain::Constraint;
 use crate::engine::{Finish, GenerateOptions, Piece};
 use crate::error::Error;
 use crate::sampler::SamplerConfig;
@@ -33,6 +34,8 @@ pub const HERALD_FINISH_LENGTH: u32 = 3;
 pub const HERALD_FINISH_CONTEXT_FULL: u32 = 4;
 /// The callback or herald_sequence_cancel asked for it.
 pub const HERALD_FINISH_CANCELLED: u32 = 5;
+/// The answer has the form that json_schema or regex asks for, and nothing more may (or can) come.
+pub const HERALD_FINISH_COMPLETE: u32 = 6;
 
 /// What a generation's callback is given: a token, and the text that is certain with it. Valid during the call.
 #[repr(C)]
@@ -111,6 +114,11 @@ pub struct HeraldGenerateOptions {
     pub biases: *const f32,
     /// How many biases.
     pub n_biases: usize,
+    /// The answer must be JSON of this JSON schema (NUL-terminated UTF-8); null: it may be anything.
+    pub json_schema: *const c_char,
+    /// The whole of this regular expression must match the answer (NUL-terminated UTF-8); null: it may be anything. Not
+    /// together with json_schema.
+    pub regex: *const c_char,
 }
 
 /// A generation that has ended.
@@ -225,6 +233,7 @@ unsafe fn run(
             let (finish, end_token, stop) = match done.finish {
                 Finish::EndToken(token) => (HERALD_FINISH_END_TOKEN, token, 0),
                 Finish::StopText(stop) => (HERALD_FINISH_STOP_TEXT, HERALD_NO_TOKEN, stop),
+                Finish::Complete => (HERALD_FINISH_COMPLETE, HERALD_NO_TOKEN, 0),
                 Finish::Length => (HERALD_FINISH_LENGTH, HERALD_NO_TOKEN, 0),
                 Finish::ContextFull => (HERALD_FINISH_CONTEXT_FULL, HERALD_NO_TOKEN, 0),
                 Finish::Cancelled => (HERALD_FINISH_CANCELLED, HERALD_NO_TOKEN, 0),
@@ -322,6 +331,18 @@ unsafe fn generate_options(raw: &HeraldGenerateOptions) -> Outcome<GenerateOptio
         // SAFETY: the caller vouches.
         stop.push(unsafe { arguments::required_text(*text, &format!("stops[{index}]"))? }.to_owned());
     }
+    // SAFETY: the caller vouches.
+    let (schema, regex) = unsafe {
+        (arguments::c_text(raw.json_schema, "json_schema")?, arguments::c_text(raw.regex, "regex")?)
+    };
+    let constraint = match (schema, regex) {
+        (Some(_), Some(_)) => {
+            let both = "json_schema and regex are both set, where at most one was expected";
+            return Err(Failure::invalid(both));
+        }
+        (Some(schema), None) => Some(Constraint::json_schema(schema).map_err(Failure::invalid)?),
+        (None, regex) => regex.map(|regex| Constraint::Regex(regex.to_owned())),
+    };
     let or_off = |value: f32| if value == 0.0 { 1.0 } else { value };
     let sampler = SamplerConfig {
         temperature: raw.temperature,
@@ -348,5 +369,6 @@ unsafe fn generate_options(raw: &HeraldGenerateOptions) -> Outcome<GenerateOptio
         stop_tokens: stop_tokens.to_vec(),
         ignore_eos: has(HERALD_GENERATE_IGNORE_EOS),
         special: has(HERALD_GENERATE_SPECIAL),
+        constraint,
     })
 }

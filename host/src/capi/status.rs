@@ -69,7 +69,7 @@ fn status(error: &Error) -> u32 {
         Error::Unbuilt { .. } => HERALD_STATUS_UNSUPPORTED,
         Error::Plugin { source, .. } => source.status().code(),
         Error::ContextFull { .. } => HERALD_STATUS_CONTEXT_FULL,
-        Error::Invalid(_) | Error::Chat(_) => HERALD_STATUS_INVALID_ARGUMENT,
+        Error::Invalid(_) | Error::Chat(_) | Error::Constraint(_) => HERALD_STATUS_INVALID_ARGUMENT,
         Error::Sampler(error) => match error {
             SamplerError::InvalidParameter { .. } | SamplerError::UnknownToken { .. } => {
                 HERALD_STATUS_INVALID_ARGUMENT

@@ -21,6 +21,7 @@ use super::{input, output, progress, tokens};
   host generate --chat --system 'Answer in one word.' 'What is the capital of France?'
   echo 'def fibonacci(n):' | host generate --stop 'def '
   host generate --save-state s.herald -n 50 'Dear diary,' && host generate --load-state s.herald -n 50
+  host generate --chat --json-schema answer.json 'Name a colour and its RGB value.'
   host generate --json --logprobs 3 -n 5 'The sky is'")]
 pub(super) struct Generate {
     /// The text to continue, or the message [default: stdin]
@@ -165,6 +166,7 @@ fn report(engine: &NeuroEngine, generated: &Generated, logprobs: Value) -> Value
     let finish = match generated.finish {
         Finish::EndToken(_) => "end",
         Finish::StopText(_) => "stop",
+        Finish::Complete => "complete",
         Finish::Length => "length",
         Finish::ContextFull => "context",
         Finish::Cancelled => "cancelled",

@@ -22,6 +22,7 @@ mod progress;
 mod pull;
 mod quantize;
 mod sampling;
+mod serve;
 mod store;
 mod synth;
 mod tokenize;
@@ -67,6 +68,7 @@ enum Command {
     Tokenize(tokenize::Tokenize),
     Logits(logits::Logits),
     Perplexity(perplexity::Perplexity),
+    Serve(serve::Serve),
     Backends(backends::Backends),
     Pull(pull::Pull),
     Quantize(quantize::Quantize),
@@ -85,6 +87,7 @@ impl Command {
             Self::Tokenize(command) => command.run(options),
             Self::Logits(command) => command.run(options),
             Self::Perplexity(command) => command.run(options),
+            Self::Serve(command) => command.run(options),
             Self::Backends(command) => command.run(options),
             Self::Pull(command) => command.run(options),
             Self::Quantize(command) => command.run(options),

@@ -1,9 +1,12 @@
 //! How tokens are chosen, as flags.
 
+use std::fs;
+use std::path::PathBuf;
+
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
-use herald::GenerateOptions;
 use herald::sampler::SamplerConfig;
+use herald::{Constraint, GenerateOptions};
 
 use super::failure::Failure;
 
@@ -59,6 +62,12 @@ pub(super) struct Sampling {
     /// Write special tokens out as text
     #[arg(long)]
     special: bool,
+    /// Answer with JSON of the schema in this file, and nothing else
+    #[arg(long, value_name = "FILE", conflicts_with = "regex")]
+    json_schema: Option<PathBuf>,
+    /// Answer with text that the whole of this regular expression matches, and nothing else
+    #[arg(long, value_name = "REGEX")]
+    regex: Option<String>,
 }
 
 impl Sampling {
@@ -88,6 +97,15 @@ impl Sampling {
         };
         // What no model could take is a slip of the user's, who is told before anything is loaded.
         sampler.validate(u32::MAX as usize).map_err(|error| Failure::Usage(error.to_string()))?;
+        let constraint = match (&self.json_schema, &self.regex) {
+            (Some(path), _) => {
+                let text = fs::read_to_string(path)
+                    .map_err(|error| Failure::file(path, "the JSON schema can't be read", &error))?;
+                let schema = Constraint::json_schema(&text);
+                Some(schema.map_err(|what| Failure::Failed(format!("{}: {what}", path.display())))?)
+            }
+            (None, regex) => regex.clone().map(Constraint::Regex),
+        };
         Ok(GenerateOptions {
             max_tokens: self.max_tokens,
             sampler,
@@ -95,6 +113,7 @@ impl Sampling {
             stop_tokens: self.stop_token.clone(),
             ignore_eos: self.ignore_eos,
             special: self.special,
+            constraint,
         })
     }
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::generation::Generation;
 use super::{NeuroEngine, Sequence};
+use crate::constrain::Constraint;
 use crate::error::Result;
 use crate::sampler::{Sampled, SamplerConfig};
 
@@ -22,6 +23,8 @@ pub struct GenerateOptions {
     pub ignore_eos: bool,
     /// Write special tokens out as text.
     pub special: bool,
+    /// The form that the answer must have.
+    pub constraint: Option<Constraint>,
 }
 
 /// What the callback is given: a token, and the text that is certain with it.
@@ -42,6 +45,8 @@ pub enum Finish {
     EndToken(u32),
     /// This stop text came: its place in the options.
     StopText(usize),
+    /// The answer has the form that was asked for, and nothing more may (or can) come.
+    Complete,
     /// The most tokens were generated.
     Length,
     /// The context is full.
@@ -81,7 +86,8 @@ impl NeuroEngine {
     /// Afterwards the sequence holds the prompt and the generated tokens but the last, which has not been run.
     ///
     /// # Errors
-    /// As [`NeuroEngine::prefill`]; a sampler whose parameters make no sense; an empty stop text.
+    /// As [`NeuroEngine::prefill`]; a sampler whose parameters make no sense; an empty stop text; a constraint that can't be
+    /// used.
     pub fn generate(
         &self,
         sequence: &mut Sequence,
@@ -90,7 +96,7 @@ impl NeuroEngine {
         proceed: &mut dyn FnMut() -> bool,
         each: &mut dyn FnMut(&Piece<'_>) -> bool,
     ) -> Result<Generated> {
-        let mut generation = Generation::new(options, self.plan.vocabulary)?;
+        let mut generation = Generation::new(self, options)?;
         let start = Instant::now();
         let (mut logits, shared_tokens) = self.prefill_shared(sequence, prompt, &mut |_| proceed())?;
         let prompt_time = start.elapsed();
@@ -104,7 +110,9 @@ impl NeuroEngine {
             let chosen = generation.choose(&self.tokenizer, &logits, room)?;
             let go_on = each(&Piece { sampled: &chosen.sampled, text: &chosen.text, tail: false });
             match chosen.finish {
-                Some(finish @ (Finish::StopText(_) | Finish::EndToken(_))) => break finish,
+                Some(finish @ (Finish::StopText(_) | Finish::EndToken(_) | Finish::Complete)) => {
+                    break finish;
+                }
                 _ if !go_on => break Finish::Cancelled,
                 Some(finish) => break finish,
                 None => logits = self.decode(&mut [(sequence, chosen.sampled.token)])?,

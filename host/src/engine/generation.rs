@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use super::NeuroEngine;
 use super::generate::{Finish, GenerateOptions, Generated};
+use crate::constrain::{Guide, Next};
 use crate::error::{Error, Result};
 use crate::sampler::{Sampled, Sampler};
 use crate::text::{StopMatcher, Utf8Stream};
@@ -14,6 +16,7 @@ pub(crate) struct Generation {
     sampler: Sampler,
     stops: StopMatcher,
     utf8: Utf8Stream,
+    guide: Option<Guide>,
     text: String,
     tokens: Vec<u32>,
     logprobs: Vec<f32>,
@@ -29,10 +32,11 @@ pub(crate) struct Chosen {
 }
 
 impl Generation {
-    /// `vocabulary`: the width of the logits.
-    pub(crate) fn new(options: &GenerateOptions, vocabulary: usize) -> Result<Self> {
+    pub(crate) fn new(engine: &NeuroEngine, options: &GenerateOptions) -> Result<Self> {
+        let guide = |constraint| Guide::new(engine.forms()?, constraint, options.ignore_eos);
         Ok(Self {
-            sampler: Sampler::new(options.sampler.clone(), vocabulary)?,
+            sampler: Sampler::new(options.sampler.clone(), engine.plan().vocabulary)?,
+            guide: options.constraint.as_ref().map(guide).transpose()?,
             stops: StopMatcher::new(options.stop.iter().cloned())
                 .map_err(|error| Error::Invalid(error.to_string()))?,
             options: options.clone(),
@@ -60,7 +64,7 @@ impl Generation {
 
     /// Chooses the next token from logits `[vocabulary]`. `room`: tokens that the sequence has room for.
     pub(crate) fn choose(&mut self, tokenizer: &AscTokenizer, logits: &[f32], room: usize) -> Result<Chosen> {
-        let sampled = self.sampler.sample(logits)?;
+        let sampled = self.sample(logits, room)?;
         let token = sampled.token;
         self.tokens.push(token);
         self.logprobs.push(sampled.logprob);
@@ -76,6 +80,8 @@ impl Generation {
             Some(Finish::StopText(stop))
         } else if ends {
             Some(Finish::EndToken(token))
+        } else if self.is_whole(room)? {
+            Some(Finish::Complete)
         } else if self.is_long_enough() {
             Some(Finish::Length)
         } else if room == 0 {
@@ -84,6 +90,37 @@ impl Generation {
             None
         };
         Ok(Chosen { sampled, text, finish })
+    }
+
+    /// Tokens that there is still room for, where the sequence has room for `room` more to be run.
+    fn left(&self, room: usize) -> usize {
+        // The last token need not be run.
+        let left = room.saturating_add(1);
+        self.options.max_tokens.map_or(left, |most| left.min(most - self.tokens.len()))
+    }
+
+    fn sample(&mut self, logits: &[f32], room: usize) -> Result<Sampled> {
+        let left = self.left(room);
+        let Some(guide) = &mut self.guide else { return Ok(self.sampler.sample(logits)?) };
+        let Next::Tokens(allowed) = guide.next(left)? else {
+            return Err(Error::Constraint("nothing may come next in the answer's form".to_owned()));
+        };
+        let mut sampled = self.sampler.draw(logits, Some(allowed.as_slice()))?;
+        if let Some(instead) = guide.take(sampled.token, left - 1)? {
+            let mut only = vec![0; logits.len().div_ceil(32)];
+            only[instead as usize / 32] = 1 << (instead % 32);
+            sampled = self.sampler.draw(logits, Some(&only))?;
+        }
+        self.sampler.record(&sampled);
+        Ok(sampled)
+    }
+
+    /// Whether a constrained answer ends here: nothing more may come, or nothing more has room and it is whole.
+    fn is_whole(&mut self, room: usize) -> Result<bool> {
+        // One token has come since `room` was counted.
+        let left = if room == 0 { 0 } else { self.left(room - 1) };
+        let Some(guide) = &mut self.guide else { return Ok(false) };
+        if left == 0 { guide.is_whole() } else { Ok(matches!(guide.next(left)?, Next::End)) }
     }
 
     /// Ends it, and gives what is known of it, with the text that was held back as the beginning of a character or of a

@@ -10,12 +10,13 @@ mod usage;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use herald_api::import::LayerHandle;
 
 use crate::chat::ChatTemplate;
+use crate::constrain::Forms;
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::memory::{self, LayerNeeds, MemoryUsage, PrefixCache, SequenceMemory};
@@ -83,6 +84,8 @@ pub struct NeuroEngine {
     pool: Arc<ThreadPool>,
     workspaces: Mutex<Vec<Workspace>>,
     traffic: Arc<TierTraffic>,
+    /// Made when an answer is first to have a form.
+    forms: OnceLock<Forms>,
     max_batch: usize,
     context: usize,
     load_time: Duration,
@@ -158,6 +161,7 @@ impl NeuroEngine {
             pool,
             workspaces: Mutex::default(),
             traffic: Arc::default(),
+            forms: OnceLock::new(),
             max_batch: options.max_batch,
             context,
             load_time: start.elapsed(),
@@ -252,6 +256,14 @@ impl NeuroEngine {
     #[must_use]
     pub fn traffic(&self) -> &Arc<TierTraffic> {
         &self.traffic
+    }
+
+    pub(crate) fn forms(&self) -> Result<&Forms> {
+        if let Some(forms) = self.forms.get() {
+            return Ok(forms);
+        }
+        let forms = Forms::new(&self.tokenizer, self.plan.vocabulary)?;
+        Ok(self.forms.get_or_init(|| forms))
     }
 
     /// The threads that it computes with.

@@ -29,7 +29,7 @@ pub(crate) struct Step {
 /// How requests came to their ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Outcomes {
-    /// The model ended it, or a stop text or token did.
+    /// The model, a stop text or token, or the form of the answer ended it.
     pub completed: u64,
     /// The most tokens were generated, or the context was full.
     pub cut: u64,
@@ -157,7 +157,7 @@ impl ServingMetrics {
 
     pub(crate) fn ended(&self, finish: &Finish, request: &RequestMetrics) {
         match finish {
-            Finish::EndToken(_) | Finish::StopText(_) => self.completed.inc(),
+            Finish::EndToken(_) | Finish::StopText(_) | Finish::Complete => self.completed.inc(),
             Finish::Length | Finish::ContextFull => self.cut.inc(),
             Finish::Cancelled => self.cancelled.inc(),
         };

@@ -123,25 +123,52 @@ impl Sampler {
     /// # Errors
     /// The wrong number of logits; NaN or +inf among them; none that may be drawn. Nothing is recorded then.
     pub fn sample(&mut self, logits: &[f32]) -> Result<Sampled, SamplerError> {
+        let sampled = self.draw(logits, None)?;
+        self.record(&sampled);
+        Ok(sampled)
+    }
+
+    /// As [`Sampler::sample`], among some tokens only: those whose bit `token % 32` of word `token / 32` of `allowed` is set.
+    ///
+    /// # Errors
+    /// As [`Sampler::sample`].
+    pub fn sample_allowed(&mut self, logits: &[f32], allowed: &[u32]) -> Result<Sampled, SamplerError> {
+        let sampled = self.draw(logits, Some(allowed))?;
+        self.record(&sampled);
+        Ok(sampled)
+    }
+
+    /// Chooses a token without recording it.
+    pub(crate) fn draw(&mut self, logits: &[f32], allowed: Option<&[u32]>) -> Result<Sampled, SamplerError> {
         if logits.len() != self.vocab_size {
             return Err(SamplerError::LogitsLength { found: logits.len(), expected: self.vocab_size });
         }
         let raw = Summary::of(logits, "")?;
-        let token = if self.history.adjusts(&self.config) {
+        let token = if allowed.is_some() || self.history.adjusts(&self.config) {
             let mut adjusted = std::mem::take(&mut self.adjusted);
             adjusted.clear();
             adjusted.extend_from_slice(logits);
             self.history.adjust(&self.config, &mut adjusted);
-            let chosen = Summary::of(&adjusted, " once the bias is added")
-                .map(|summary| self.choose(&adjusted, &summary));
+            if let Some(allowed) = allowed {
+                ban_others(&mut adjusted, allowed);
+            }
+            let cause = match allowed {
+                Some(_) => " once the bias is added and the tokens that may not come are left out",
+                None => " once the bias is added",
+            };
+            let chosen = Summary::of(&adjusted, cause).map(|summary| self.choose(&adjusted, &summary));
             self.adjusted = adjusted;
             chosen?
         } else {
             self.choose(logits, &raw)
         };
-        self.history.push(token, true, &self.config);
         let top = self.top(logits, &raw);
         Ok(Sampled { token, logprob: raw.logprob(logits[token as usize]), top })
+    }
+
+    /// Records a token as generated.
+    pub(crate) fn record(&mut self, sampled: &Sampled) {
+        self.history.push(sampled.token, true, &self.config);
     }
 
     fn top(&mut self, logits: &[f32], raw: &Summary) -> Vec<(u32, f32)> {
@@ -223,6 +250,21 @@ impl Sampler {
         let weights =
             block.iter().map(|logit| f64::from(softmax::exp_nonpositive((logit - max) / temperature)));
         (chosen * BLOCK + pick(weights, target - before)) as u32
+    }
+}
+
+/// Bans all tokens but those whose bits are set.
+fn ban_others(logits: &mut [f32], allowed: &[u32]) {
+    for (index, logits) in logits.chunks_mut(u32::BITS as usize).enumerate() {
+        let word = allowed.get(index).copied().unwrap_or(0);
+        if word == u32::MAX {
+            continue;
+        }
+        for (bit, logit) in logits.iter_mut().enumerate() {
+            if word >> bit & 1 == 0 {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
     }
 }
 

@@ -263,7 +263,9 @@ impl Batch {
             let event = Event::Token { sampled: chosen.sampled, text: chosen.text, tail: false };
             let go_on = (request.sink)(event);
             endings[*index] = match chosen.finish {
-                Some(finish @ (Finish::StopText(_) | Finish::EndToken(_))) => Some(Ok(finish)),
+                Some(finish @ (Finish::StopText(_) | Finish::EndToken(_) | Finish::Complete)) => {
+                    Some(Ok(finish))
+                }
                 _ if !go_on => Some(Ok(Finish::Cancelled)),
                 finish => finish.map(Ok),
             };

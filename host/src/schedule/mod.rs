@@ -143,7 +143,7 @@ impl Scheduler {
     pub fn submit_to(&self, request: Request, sink: Sink) -> Result<Handle> {
         let Request { prompt, options, client } = request;
         self.engine.check_prompt(&prompt)?;
-        let mut generation = Generation::new(&options, self.engine.plan().vocabulary)?;
+        let mut generation = Generation::new(&self.engine, &options)?;
         generation.accept(&prompt)?;
         let cancelled = Arc::new(AtomicBool::new(false));
         let waiting = Waiting {

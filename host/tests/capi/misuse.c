@@ -208,6 +208,17 @@ static void generating(HeraldEngine *engine, HeraldEngineSequence *sequence) {
     FAILS(HERALD_STATUS_INVALID_ARGUMENT, "top_p is 2",
           herald_generate_ids(engine, sequence, &id, 1, &how, &done, &error));
     how.top_p = 0.0f;
+    how.regex = "a(b";
+    FAILS(HERALD_STATUS_INVALID_ARGUMENT, "regular expression can't be used",
+          herald_generate_ids(engine, sequence, &id, 1, &how, &done, &error));
+    how.json_schema = "{}";
+    FAILS(HERALD_STATUS_INVALID_ARGUMENT, "json_schema and regex",
+          herald_generate_ids(engine, sequence, &id, 1, &how, &done, &error));
+    how.regex = NULL;
+    how.json_schema = "nothing";
+    FAILS(HERALD_STATUS_INVALID_ARGUMENT, "no JSON",
+          herald_generate_ids(engine, sequence, &id, 1, &how, &done, &error));
+    how.json_schema = NULL;
     how.n_stops = 1;
     FAILS(HERALD_STATUS_INVALID_ARGUMENT, "stops",
           herald_generate_ids(engine, sequence, &id, 1, &how, &done, &error));

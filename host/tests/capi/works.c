@@ -160,6 +160,17 @@ static void generations(void) {
     CHECK(done.finish == HERALD_FINISH_END_TOKEN && done.end_token == greedy.tokens[7] && done.n_tokens <= 8);
     how.n_stop_tokens = 0;
 
+    static Heard formed;
+    how.regex = "[0-9]{3}-[a-c]";
+    done = generate(&how, &formed);
+    CHECK(done.finish == HERALD_FINISH_COMPLETE && formed.text_len == 5 && formed.text[3] == '-');
+    how.regex = NULL;
+    static Heard json;
+    how.json_schema = "{\"enum\": [\"yes\"]}";
+    done = generate(&how, &json);
+    CHECK(done.finish == HERALD_FINISH_COMPLETE && json.text_len == 5 && memcmp(json.text, "\"yes\"", 5) == 0);
+    how.json_schema = NULL;
+
     const float minus_infinity = -INFINITY;
     how.bias_tokens = &greedy.tokens[0];
     how.biases = &minus_infinity;

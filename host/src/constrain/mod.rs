@@ -1,0 +1,46 @@
+//! Answers in a given form: a JSON schema or a regular expression.
+//!
+//! At each token the form says which ones may come next (by the crate `llguidance`, over the bytes of the model's tokens),
+//! and the sampler chooses among those. The answer ends where the form can't go on, or where the model ends it at a place
+//! at which it may end.
+//!
+//! **Limits.** With a token limit (or a context) that leaves room for a whole answer, the answer is whole: a [`Guide`] knows
+//! from each place a way to the end, and takes it when the room would otherwise become too short. That way is found by a
+//! search that prefers what closes things, so it is short for JSON. For a regular expression whose only ends are far, and
+//! for a limit shorter than the shortest answer, none may be found; the answer is then cut off like any other, and its end
+//! is [`Finish::Length`](crate::Finish::Length) and not [`Finish::Complete`](crate::Finish::Complete). The user's own stop
+//! texts and tokens end an answer anywhere. A number is as long as its schema allows: without bounds it may be one that is
+//! JSON and yet too large for a program's numbers.
+
+mod guide;
+mod vocabulary;
+
+pub(crate) use guide::{Guide, Next};
+pub(crate) use vocabulary::Forms;
+
+use serde_json::Value;
+
+/// The form that an answer must have.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Constraint {
+    /// JSON of this schema (JSON Schema 2020-12, as far as `llguidance` knows it; what it doesn't is refused), with the
+    /// spaces that Python's `json.dumps` writes. `{}` allows any JSON value.
+    JsonSchema(Value),
+    /// Text that the whole of this regular expression matches (Rust's `regex` syntax, without anchors).
+    Regex(String),
+}
+
+impl Constraint {
+    /// The JSON schema in this text.
+    ///
+    /// # Errors
+    /// One sentence where the text is no JSON, or neither an object nor a boolean.
+    pub fn json_schema(text: &str) -> Result<Self, String> {
+        let schema: Value =
+            serde_json::from_str(text).map_err(|error| format!("the JSON schema is no JSON: {error}"))?;
+        match schema {
+            Value::Object(_) | Value::Bool(true) => Ok(Self::JsonSchema(schema)),
+            other => Err(format!("the JSON schema is {other}, where an object was expected")),
+        }
+    }
+}
