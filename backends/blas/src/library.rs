@@ -78,10 +78,10 @@ impl Library {
                 unsafe { set(1) };
             }
         }
+        type SetBlisThreads = unsafe extern "C" fn(isize);
         // SAFETY: BLIS documents the function with this type: its dim_t is as wide as a pointer by default.
-        if let Ok(set) =
-            unsafe { library.get::<unsafe extern "C" fn(isize)>(b"bli_thread_set_num_threads\0") }
-        {
+        let set_blis_threads = unsafe { library.get::<SetBlisThreads>(b"bli_thread_set_num_threads\0") };
+        if let Ok(set) = set_blis_threads {
             // SAFETY: as documented, it may be called at any time.
             unsafe { set(1) };
         }
