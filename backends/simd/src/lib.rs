@@ -1,65 +1,12 @@
-//! The simd backend: explicit kernels for x86's vector instructions, under the shared layers.
-//!
-//! - [`lanes`]: what each instruction set's vectors can do, behind one trait;
-//! - [`packed`], [`activations`], [`products`]: quantised weights, and products with them;
-//! - [`floats`]: products with plain floats;
-//! - [`recurrent`]: layers with recurrent states;
-//! - [`attend`], [`vectors`], [`math`]: everything else;
-//! - [`variants`]: all of it compiled for each instruction set, chosen once at load.
+//! The simd backend: explicit kernels for x86's vector instructions (`herald-simd-kernels`), under the shared layers.
 
 #![cfg(target_arch = "x86_64")]
 
-mod activations;
-mod attend;
-mod floats;
-mod lanes;
-mod math;
-mod packed;
-mod products;
-mod recurrent;
-mod variants;
-mod vectors;
-
-use std::sync::OnceLock;
-
-use herald_api::{Error, Hardware, Probe, Result, Tokenizer, TokenizerFactory, Vocabulary};
+use herald_api::{Hardware, Probe, Result, Tokenizer, TokenizerFactory, Vocabulary};
 use herald_layers::{HasKernels, Kernels, Layers, RamTiers};
+use herald_simd_kernels::chosen;
 
-pub use variants::{VARIANTS, Variant};
-
-/// The variable that names a variant to use in place of the best.
-const CHOICE: &str = "HERALD_SIMD";
-
-/// The variant in use, chosen when the backend is first asked about its machine.
-fn chosen() -> &'static Result<&'static Variant> {
-    static CHOSEN: OnceLock<Result<&'static Variant>> = OnceLock::new();
-    CHOSEN.get_or_init(|| choose(std::env::var(CHOICE).ok().filter(|name| !name.is_empty()).as_deref()))
-}
-
-/// The variant of a name, or the best, as far as this CPU runs it.
-fn choose(name: Option<&str>) -> Result<&'static Variant> {
-    let hardware = Hardware::detect(1, 0);
-    let names = || VARIANTS.iter().map(|variant| variant.name).collect::<Vec<_>>().join(", ");
-    match name {
-        None => VARIANTS
-            .iter()
-            .find(|variant| variant.runs_on(&hardware))
-            .ok_or_else(|| Error::unsupported("this CPU has none of AVX2 with FMA and F16C, and AVX-512")),
-        Some(name) => {
-            let variant = VARIANTS.iter().find(|variant| variant.name == name).ok_or_else(|| {
-                Error::unsupported(format!(
-                    "{CHOICE} is {name:?}, where one of these was expected: {}",
-                    names()
-                ))
-            })?;
-            if variant.runs_on(&hardware) {
-                Ok(variant)
-            } else {
-                Err(Error::unsupported(format!("{CHOICE} is {name:?}, which this CPU doesn't have")))
-            }
-        }
-    }
-}
+pub use herald_simd_kernels::{VARIANTS, Variant};
 
 /// The simd backend's kernels, for the shared layers.
 pub struct Simd;
@@ -84,7 +31,7 @@ impl TokenizerFactory for Tokenizers {
 }
 
 fn probe(_: &Hardware) -> Result<Probe> {
-    let variant = chosen().as_ref().map_err(Error::clone)?;
+    let variant = chosen()?;
     Ok(Probe { score: variant.score, variant: variant.name.to_owned() })
 }
 

@@ -1,0 +1,80 @@
+//! The blas backend: products of a batch through the system's BLAS, all else through the simd kernels.
+//!
+//! Nothing is linked: the library is looked for when the backend is first asked about its machine ([`library`]), and
+//! without one it says so and is left out.
+
+#![cfg(target_arch = "x86_64")]
+
+mod library;
+mod products;
+
+use std::sync::OnceLock;
+
+use herald_api::{Error, Hardware, Probe, Result, Tokenizer, TokenizerFactory, Vocabulary};
+use herald_layers::{HasKernels, Kernels, Layers, RamTiers};
+
+use library::Library;
+
+/// How it ranks beside scalar code, which scores 100, and AVX2's own kernels, which score more: those multiply quantised
+/// weights as integers. Measuring (`host backends --calibrate`) finds where a batch goes faster through BLAS.
+const SCORE: u32 = 250;
+
+/// What computes.
+struct Chosen {
+    library: &'static Library,
+    kernels: Kernels,
+    variant: String,
+}
+
+/// The library and the simd variant beside it, chosen when the backend is first asked about its machine.
+fn chosen() -> &'static Result<Chosen> {
+    static CHOSEN: OnceLock<Result<Chosen>> = OnceLock::new();
+    CHOSEN.get_or_init(|| {
+        let library = library::found().as_ref().map_err(|sentence| Error::unsupported(sentence.clone()))?;
+        let simd = herald_simd_kernels::chosen()?;
+        let kernels =
+            Kernels { name: "blas", products: products::products, gemm: products::gemm, ..*simd.kernels };
+        Ok(Chosen { library, kernels, variant: format!("{}, {}", library.name(), simd.name) })
+    })
+}
+
+/// The blas backend's kernels, for the shared layers.
+pub struct Blas;
+
+impl HasKernels for Blas {
+    fn kernels() -> &'static Kernels {
+        kernels().unwrap_or_else(|error| panic!("the blas backend was used where it doesn't run: {error}"))
+    }
+}
+
+/// The table of kernels.
+///
+/// # Errors
+/// Where no BLAS is found, or this CPU has no simd variant.
+pub fn kernels() -> Result<&'static Kernels> {
+    chosen().as_ref().map(|chosen| &chosen.kernels).map_err(Error::clone)
+}
+
+/// The model tokenizers, which every backend may offer.
+pub struct Tokenizers;
+
+impl TokenizerFactory for Tokenizers {
+    fn create(vocabulary: &Vocabulary<'_>) -> Result<Box<dyn Tokenizer>> {
+        herald_tokenizers::create(vocabulary)
+    }
+}
+
+fn probe(_: &Hardware) -> Result<Probe> {
+    let chosen = chosen().as_ref().map_err(Error::clone)?;
+    Ok(Probe { score: SCORE, variant: chosen.variant.clone() })
+}
+
+herald_api::export_plugin! {
+    name: "blas",
+    version: env!("CARGO_PKG_VERSION"),
+    description: "Batched products through the system's BLAS, the rest through SIMD kernels",
+    probe: probe,
+    layers: Layers<Blas>,
+    tokenizers: Tokenizers,
+    tiers: RamTiers,
+}

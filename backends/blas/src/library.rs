@@ -1,0 +1,147 @@
+//! The system's BLAS, found at run time: OpenBLAS, BLIS, MKL or Accelerate, or the one that `HERALD_BLAS` names.
+
+use std::ffi::c_int;
+use std::sync::OnceLock;
+
+/// The variable that names a library to use: a path, or a name for the system's loader.
+const CHOICE: &str = "HERALD_BLAS";
+
+/// Where a BLAS is looked for, in this order; the loader searches its usual folders for names without a path.
+const CANDIDATES: [&str; 8] = [
+    "libopenblas.so.0",
+    "libopenblas.so",
+    "libblis.so.4",
+    "libblis.so",
+    "libmkl_rt.so.2",
+    "libmkl_rt.so",
+    "libopenblas.dylib",
+    "/System/Library/Frameworks/Accelerate.framework/Accelerate",
+];
+
+/// CBLAS's numbers for the order of a matrix and for whether it is transposed.
+const ROW_MAJOR: c_int = 101;
+const AS_IS: c_int = 111;
+const TRANSPOSED: c_int = 112;
+
+/// `cblas_sgemm` with 32-bit integers: order, transpositions, sizes, alpha, A, B, beta, C.
+type Sgemm = unsafe extern "C" fn(
+    c_int,
+    c_int,
+    c_int,
+    c_int,
+    c_int,
+    c_int,
+    f32,
+    *const f32,
+    c_int,
+    *const f32,
+    c_int,
+    f32,
+    *mut f32,
+    c_int,
+);
+
+/// A loaded BLAS.
+pub(crate) struct Library {
+    name: String,
+    sgemm: Sgemm,
+}
+
+/// The library in use, looked for once; or a sentence that says why there is none.
+pub(crate) fn found() -> &'static Result<Library, String> {
+    static FOUND: OnceLock<Result<Library, String>> = OnceLock::new();
+    FOUND.get_or_init(|| match std::env::var(CHOICE).ok().filter(|name| !name.is_empty()) {
+        Some(name) => Library::open(&name).map_err(|reason| format!("{CHOICE} is {name:?}, which {reason}")),
+        None => CANDIDATES.iter().find_map(|name| Library::open(name).ok()).ok_or_else(|| {
+            format!("no BLAS library was found, where OpenBLAS, BLIS, MKL, Accelerate or one named by {CHOICE} was expected")
+        }),
+    })
+}
+
+impl Library {
+    /// Loads a library, sees to it that it starts no threads of its own in products, and tries one; else says what is
+    /// wrong with it, for a sentence in which it is the subject.
+    fn open(name: &str) -> Result<Self, String> {
+        // SAFETY: loading runs the library's initialisers. It is a BLAS that the system's loader found, or the file that
+        // the user named to be loaded.
+        let library =
+            unsafe { libloading::Library::new(name) }.map_err(|error| format!("can't be loaded: {error}"))?;
+        // SAFETY: the name and the type are those of the CBLAS standard, and the check below tries them.
+        let sgemm = unsafe { library.get::<Sgemm>(b"cblas_sgemm\0") }
+            .map(|symbol| *symbol)
+            .map_err(|_| "has no cblas_sgemm, which was expected of a BLAS".to_owned())?;
+        // The host's threads share the rows out already.
+        for setter in [&b"openblas_set_num_threads\0"[..], b"MKL_Set_Num_Threads\0"] {
+            // SAFETY: both libraries document the function with this type.
+            if let Ok(set) = unsafe { library.get::<unsafe extern "C" fn(c_int)>(setter) } {
+                // SAFETY: as documented, it may be called at any time.
+                unsafe { set(1) };
+            }
+        }
+        type SetBlisThreads = unsafe extern "C" fn(isize);
+        // SAFETY: BLIS documents the function with this type: its dim_t is as wide as a pointer by default.
+        let set_blis_threads = unsafe { library.get::<SetBlisThreads>(b"bli_thread_set_num_threads\0") };
+        if let Ok(set) = set_blis_threads {
+            // SAFETY: as documented, it may be called at any time.
+            unsafe { set(1) };
+        }
+        // Never unloaded: a BLAS may keep threads and memory of its own.
+        std::mem::forget(library);
+        let name = name.rsplit('/').next().unwrap_or(name).to_owned();
+        let library = Self { name, sgemm };
+        if library.is_sound() {
+            Ok(library)
+        } else {
+            Err("multiplies wrongly: a BLAS with 32-bit integers was expected".to_owned())
+        }
+    }
+
+    /// The file's name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether a small product comes out right.
+    fn is_sound(&self) -> bool {
+        let (x, panel) = ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [1.0, 0.0, -1.0, 2.0, 1.0, 0.0]);
+        let mut out = [f32::NAN; 4];
+        self.multiply(&x, &panel, [2, 2, 3], &mut out);
+        out == [-2.0, 4.0, -2.0, 13.0]
+    }
+
+    /// `out[t * rows + r] = x[t] . panel[r]`, with sizes `[n_tokens, rows, columns]`; what `out` held is not read.
+    ///
+    /// # Panics
+    /// Where a slice is not as long as the sizes say, or a size is too large for a 32-bit integer.
+    pub(crate) fn multiply(&self, x: &[f32], panel: &[f32], sizes: [usize; 3], out: &mut [f32]) {
+        let [n_tokens, rows, columns] = sizes;
+        assert!(
+            x.len() == n_tokens * columns && panel.len() == rows * columns && out.len() == n_tokens * rows
+        );
+        if out.is_empty() || columns == 0 {
+            out.fill(0.0);
+            return;
+        }
+        let [m, n, k] = sizes.map(|size| c_int::try_from(size).expect("sizes of a batch fit in 32 bits"));
+        // SAFETY: in row-major order A is m rows of k, B transposed n rows of k, and C m rows of n, each row right behind
+        // the one before: the slices have just these lengths. With beta 0, C is only written.
+        unsafe {
+            (self.sgemm)(
+                ROW_MAJOR,
+                AS_IS,
+                TRANSPOSED,
+                m,
+                n,
+                k,
+                1.0,
+                x.as_ptr(),
+                k,
+                panel.as_ptr(),
+                k,
+                0.0,
+                out.as_mut_ptr(),
+                n,
+            );
+        }
+    }
+}
