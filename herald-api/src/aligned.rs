@@ -9,8 +9,11 @@ use crate::{Error, Result, Status};
 /// A zeroed run of bytes aligned to 64: a cache line, and the widest vector.
 #[derive(Debug)]
 pub struct AlignedBytes {
+    /// The first byte, aligned.
     pointer: NonNull<u8>,
     len: usize,
+    /// Bytes before it, within what was allocated.
+    before: usize,
 }
 
 // SAFETY: it owns its bytes, like a Box<[u8]>.
@@ -29,12 +32,21 @@ impl AlignedBytes {
     pub fn zeroed(len: usize) -> Result<Self> {
         let full = || Error::new(Status::OutOfMemory, format!("there is no memory for {len} bytes"));
         if len == 0 {
-            return Ok(Self { pointer: NonNull::<CacheLine>::dangling().cast(), len });
+            return Ok(Self { pointer: NonNull::<CacheLine>::dangling().cast(), len, before: 0 });
         }
-        let layout = Layout::from_size_align(len, Self::ALIGN).map_err(|_| full())?;
+        let layout = Self::layout(len).ok_or_else(full)?;
         // SAFETY: the layout's size is not 0.
-        let pointer = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or_else(full)?;
-        Ok(Self { pointer, len })
+        let allocated = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or_else(full)?;
+        let before = allocated.align_offset(Self::ALIGN);
+        // SAFETY: less than the alignment, which the layout has room for beside `len`.
+        let pointer = unsafe { allocated.add(before) };
+        Ok(Self { pointer, len, before })
+    }
+
+    /// What is allocated for `len` bytes. Asking the allocator for more alignment than its own would make it write the
+    /// zeros itself; so much more memory lets it hand out pages that the system has zeroed, untouched.
+    fn layout(len: usize) -> Option<Layout> {
+        Layout::from_size_align(len.checked_add(Self::ALIGN)?, align_of::<usize>()).ok()
     }
 
     /// Where the bytes are.
@@ -49,11 +61,9 @@ struct CacheLine;
 
 impl Drop for AlignedBytes {
     fn drop(&mut self) {
-        if self.len > 0 {
-            // SAFETY: `zeroed` allocated this with the same size and alignment.
-            unsafe {
-                dealloc(self.pointer.as_ptr(), Layout::from_size_align_unchecked(self.len, Self::ALIGN))
-            };
+        if let (1.., Some(layout)) = (self.len, Self::layout(self.len)) {
+            // SAFETY: `zeroed` allocated this with the same layout, `before` bytes before the first.
+            unsafe { dealloc(self.pointer.sub(self.before).as_ptr(), layout) };
         }
     }
 }

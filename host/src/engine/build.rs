@@ -70,7 +70,14 @@ fn build_with(
         let part = || format!("the {} layer of block {}", layer.desc.kind().name(), layer.desc.index);
         match first_of(ranked, part, faults, |plugin| plugin.create_layer(order.clone(), threads.parallel()))?
         {
-            Ok(layer) => layers.push(layer),
+            Ok(made) => {
+                // The backend has weights of its own then, and no use for the file's.
+                if made.weight_bytes() > 0 {
+                    let tensors = layer.weights.iter().filter_map(|weight| gguf.tensor(&weight.tensor));
+                    tensors.for_each(|tensor| gguf.give_back(tensor));
+                }
+                layers.push(made);
+            }
             Err(faulty) => return Ok(Err(faulty)),
         }
     }

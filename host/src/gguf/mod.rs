@@ -152,6 +152,14 @@ impl Gguf {
         TensorView::new(Arc::clone(&self.files[info.part].map), info.offset..info.offset + info.bytes)
     }
 
+    /// Tells the system that a tensor's bytes won't be read soon, so that they take no memory of this process's.
+    pub fn give_back(&self, info: &TensorInfo) {
+        // What isn't in a file would be lost.
+        if self.files[info.part].path.is_some() {
+            self.view(info).give_back();
+        }
+    }
+
     /// The path of each file that the model was opened from: several for a split model, none for one from memory.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         self.files.iter().filter_map(|file| file.path.as_deref())

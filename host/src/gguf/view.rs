@@ -25,6 +25,25 @@ impl TensorView {
         &self.map
     }
 
+    /// Tells the system that the bytes won't be read soon, so that their pages count as this process's no longer. They are
+    /// read from the file again where they are. Only for bytes that are a file's: others would be lost.
+    pub(super) fn give_back(&self) {
+        #[cfg(unix)]
+        {
+            // SAFETY: the mapping is of a file and never written, so pages that are dropped come back as they were.
+            let given = unsafe {
+                self.map.unchecked_advise_range(
+                    memmap2::UncheckedAdvice::DontNeed,
+                    self.range.start,
+                    self.range.len(),
+                )
+            };
+            if let Err(error) = given {
+                tracing::debug!("pages of a weight were not given back: {error}");
+            }
+        }
+    }
+
     /// Where in the file the bytes are.
     #[must_use]
     pub fn range(&self) -> Range<usize> {
