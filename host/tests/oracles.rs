@@ -4,7 +4,7 @@ mod common;
 
 use std::fs;
 
-use common::{load_tiny, repository, simd_options, tiny};
+use common::{backends, repository, tiny};
 use herald::NeuroEngine;
 use safetensors::SafeTensors;
 
@@ -39,11 +39,9 @@ fn in_pieces(engine: &NeuroEngine, ids: &[u32], size: usize) -> Vec<f32> {
 
 /// Largest difference from the expected logits that is allowed: llama.cpp's own on the same file, or 0.001.
 fn check(name: &str, largest: f32) {
-    check_on("cpu", &load_tiny(name), name, largest);
-    #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") {
-        let engine = NeuroEngine::load(&tiny(name), &simd_options());
-        check_on("simd", &engine.unwrap_or_else(|error| panic!("{name}: {error}")), name, largest);
+    for (backend, options) in backends() {
+        let engine = NeuroEngine::load(&tiny(name), options);
+        check_on(backend, &engine.unwrap_or_else(|error| panic!("{name}: {error}")), name, largest);
     }
 }
 

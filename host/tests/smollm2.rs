@@ -5,7 +5,8 @@ mod common;
 
 use std::fs;
 
-use common::{load_smollm2, repository};
+use common::{backends, load_smollm2, repository, smollm2};
+use herald::NeuroEngine;
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -27,6 +28,41 @@ fn words(tensors: &SafeTensors<'_>, name: &str) -> Vec<[u8; 4]> {
     data.chunks_exact(4).map(|word| [word[0], word[1], word[2], word[3]]).collect()
 }
 
+/// The model on each backend that runs on this machine, by the backend's name.
+fn on_each_backend(each: impl Fn(&str, &NeuroEngine)) {
+    for (name, options) in backends() {
+        let engine = NeuroEngine::load(&smollm2(), options);
+        each(name, &engine.unwrap_or_else(|error| panic!("{name}: {error}")));
+    }
+}
+
+/// A token's logits don't depend on the tokens that it is computed beside, to the bit: what the simd backend promises.
+#[test]
+fn results_do_not_depend_on_how_a_batch_is_cut() {
+    let Some((_, options)) = backends().iter().find(|(name, _)| *name == "simd") else { return };
+    let engine = NeuroEngine::load(&smollm2(), options).expect("the model");
+    // More than a segment of attention, so that single tokens' segments are shared out.
+    let ids: Vec<u32> = (0..600).map(|index| 300 + index * 7919 % 40_000).collect();
+    let in_pieces = |size: usize| {
+        let mut sequence = engine.sequence().expect("a sequence");
+        let (first, rest) = ids.split_at(560);
+        let mut logits: Vec<u32> = Vec::new();
+        for piece in first.chunks(size.max(40)).chain(rest.chunks(size)) {
+            let mut last = Vec::new();
+            engine.logits(&mut sequence, piece, &mut |row| last = row.to_vec()).expect("a pass");
+            // The last token of every fortieth is the last of a piece, however it is cut.
+            if sequence.tokens().len() % 40 == 0 {
+                logits.extend(last.iter().map(|logit| logit.to_bits()));
+            }
+        }
+        logits
+    };
+    let expected = in_pieces(40);
+    for size in [1, 5, 8] {
+        assert!(in_pieces(size) == expected, "in pieces of {size} the logits are others");
+    }
+}
+
 #[test]
 fn texts_have_the_expected_tokens() {
     let engine = load_smollm2();
@@ -44,7 +80,10 @@ fn texts_have_the_expected_tokens() {
 /// llama.cpp's on the same file.
 #[test]
 fn predictions_are_as_close_as_llama_cpps() {
-    let engine = load_smollm2();
+    on_each_backend(check_predictions);
+}
+
+fn check_predictions(backend: &str, engine: &NeuroEngine) {
     let bytes = data("smollm2_exact_top64.safetensors");
     let exact = SafeTensors::deserialize(&bytes).expect("the test data is a safetensors file");
     for case in json("smollm2_expected.json")["prefill"].as_array().expect("a list of texts") {
@@ -71,15 +110,18 @@ fn predictions_are_as_close_as_llama_cpps() {
             .expect("a pass");
         let mean = sum / f64::from(count);
         let bound = case["mean_kl_llamacpp"].as_f64().expect("a number");
-        println!("text {text}: mean KL {mean:.6}, llama.cpp {bound:.6}");
-        assert!(mean <= bound, "text {text}: mean KL {mean}, where {bound} is allowed");
+        println!("{backend}, text {text}: mean KL {mean:.6}, llama.cpp {bound:.6}");
+        assert!(mean <= bound, "{backend}, text {text}: mean KL {mean}, where {bound} is allowed");
     }
 }
 
 /// Greedy text is as expected up to the first step at which the two best logits are less than 0.05 apart.
 #[test]
 fn greedy_text_is_as_expected() {
-    let engine = load_smollm2();
+    on_each_backend(check_greedy_text);
+}
+
+fn check_greedy_text(backend: &str, engine: &NeuroEngine) {
     for case in json("smollm2_expected.json")["greedy"].as_array().expect("a list of prompts") {
         let prompt = case["prompt"].as_str().expect("a prompt");
         let prompt_ids = engine.tokenizer().encode(prompt, true).expect("tokens");
@@ -97,7 +139,7 @@ fn greedy_text_is_as_expected() {
         let generated = engine
             .generate(&mut sequence, &prompt_ids, &options, &mut || true, &mut |_| true)
             .expect("a generation");
-        println!("{sure} tokens of {prompt:?}: {:?}", generated.text);
-        assert_eq!(generated.tokens, expected, "{prompt:?}");
+        println!("{backend}: {sure} tokens of {prompt:?}: {:?}", generated.text);
+        assert_eq!(generated.tokens, expected, "{backend}: {prompt:?}");
     }
 }

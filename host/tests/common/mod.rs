@@ -26,12 +26,6 @@ pub fn cpu_plugin() -> PathBuf {
     BUILT.get_or_init(|| built(&["--package", "herald-cpu"], "herald_cpu")).clone()
 }
 
-/// The simd plugin, built if this run has not built it yet.
-pub fn simd_plugin() -> PathBuf {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| built(&["--package", "herald-simd"], "herald_simd")).clone()
-}
-
 /// The library as a C program links it, built if this run has not built it yet.
 pub fn c_library() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
@@ -64,10 +58,23 @@ pub fn tiny(name: &str) -> PathBuf {
     repository().join("host/tests/data/tiny").join(format!("{name}.f32.gguf"))
 }
 
-/// Options that load the simd plugin alone.
-pub fn simd_options() -> LoadOptions {
-    let search = Search { files: vec![simd_plugin()], allow_insecure: true, ..Search::default() };
-    LoadOptions { search, ..LoadOptions::default() }
+/// Each backend that runs on this machine, by name, with options that load it alone.
+pub fn backends() -> &'static [(&'static str, LoadOptions)] {
+    static FOUND: OnceLock<Vec<(&str, LoadOptions)>> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        let others = [("simd", "herald-simd", "herald_simd"), ("blas", "herald-blas", "herald_blas")];
+        let mut found = vec![("cpu", cpu_options())];
+        for (name, package, library) in others {
+            let plugin = built(&["--package", package], library);
+            let search = Search { files: vec![plugin], allow_insecure: true, ..Search::default() };
+            let options = LoadOptions { search, ..LoadOptions::default() };
+            match NeuroEngine::load(&tiny("llama"), &options) {
+                Ok(_) => found.push((name, options)),
+                Err(error) => println!("{name} doesn't run on this machine: {error}"),
+            }
+        }
+        found
+    })
 }
 
 /// A model of the test data, loaded with the cpu plugin.
