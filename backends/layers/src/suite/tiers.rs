@@ -160,7 +160,7 @@ fn check_compressed(plugin: &Plugin) {
         }
     }
     assert_eq!(status(tier.put(3, None)), Some(Status::Unsupported), "an empty page of codes");
-    let found = tier.search(&vec![1.0; HEADS * KEY_DIM], &[1, 2], 2).expect("two pages");
+    let found = tier.search(&[1.0; HEADS * KEY_DIM], &[1, 2], 2).expect("two pages");
     assert!(found.len() == 2 && found[0].score == found[1].score, "{found:?}");
     assert_eq!(tier.stats().pages, 2);
 }
