@@ -352,6 +352,15 @@ typedef struct HeraldTier HeraldTier;
 // A page of bytes that only its owner can read: a recurrent state, in keys.
 #define HERALD_PAGE_OPAQUE 2
 
+// A page of 4-bit codes, for whole pages that are only read. An element is offset + step * code, code 0 to 15. Steps and
+// offsets are pairs of float16 (step, offset): of keys one pair for each channel over 64 tokens (channels of keys differ
+// much, their tokens little), of values one for each token over 64 channels; the last of each may cover fewer.
+// keys: pairs [n_kv_heads, ceil(capacity / 64), key_dim], then codes [n_kv_heads, capacity, ceil(key_dim / 2)] bytes.
+// values: pairs [n_kv_heads, capacity, ceil(value_dim / 64)], then codes [n_kv_heads, capacity, ceil(value_dim / 2)].
+// The low half of a row's byte i is the code of element i, the high half that of element ceil(dim / 2) + i; where dim is
+// odd the last high half is 0.
+#define HERALD_PAGE_Q4 3
+
 // An ordinary piece of text.
 #define HERALD_TOKEN_NORMAL 1
 
@@ -716,6 +725,13 @@ typedef struct HeraldLayerInfo {
   uint64_t state_bytes;
   // Bytes that the layer itself allocated for weights (repacked copies); for reports.
   uint64_t weight_bytes;
+  // Attention: formats of whole pages that it reads beside HERALD_PAGE_I16: bit HERALD_PAGE_* of each.
+  uint32_t page_formats;
+  // Attention: float32 elements of HeraldFetch's scores that the layer works in for each far page; 0: it can't choose
+  // pages, and far pages are not brought to it.
+  uint32_t score_width;
+  // Attention: bytes of a far page's summary; 0: it makes none.
+  uint64_t summary_bytes;
 } HeraldLayerInfo;
 
 // A run of tokens' keys and values of one layer.
@@ -760,7 +776,40 @@ typedef struct HeraldSequence {
   size_t n_pages;
   // Its recurrent state, state_bytes as the layer asked, zeroed when the sequence began, aligned to 64 bytes; or null.
   void *state;
+  // Far pages, of which the layer is to say how much its queries would attend to each (see HeraldFetch): the place of
+  // each page's first token, rising.
+  const uint64_t *far_starts;
+  // Their summaries, as summarise made them, one after another; aligned to 8 bytes.
+  const void *far_summaries;
+  // How many far pages; 0: none, and both pointers may be null.
+  size_t n_far;
+  // The most tokens that may lie between a query and a key for the layer's RoPE, usually what the model was trained
+  // for: the queries of a batch see a page whose first token is farther than this from the batch's last token as if it
+  // were as far as this (InfLLM, arXiv 2402.04617). 0: positions are as they are.
+  uint64_t reach;
 } HeraldSequence;
+
+// Pages on demand: a layer whose sequences have far pages fills scores and calls run, once, when its keys and values
+// are written and before it attends.
+typedef struct HeraldFetch {
+  // sizeof(HeraldFetch) of the host.
+  size_t struct_size;
+  // For run.
+  void *context;
+  // Memory for n_scores float32: score_width for each far page of every sequence, holding anything at first. What
+  // counts when run is called are the first elements, one for each far page, sequence after sequence: the more the
+  // batch's queries would attend to a page, the greater.
+  float *scores;
+  // Elements of scores.
+  size_t n_scores;
+  // Chooses pages by their scores and puts a new list of the call's sequences, with these pages among the others, in
+  // *sequences; it is valid until the call ends, and the list that the call began with is valid no longer. The
+  // thread that was handed the call may use it, once.
+  // Statuses: OK; otherwise the layer gives the status and the message back from forward.
+  uint32_t (*run)(void *context,
+                  const struct HeraldSequence *const **sequences,
+                  struct HeraldError *error);
+} HeraldFetch;
 
 // A forward call: a flat batch of tokens from any number of sequences.
 typedef struct HeraldCall {
@@ -788,6 +837,8 @@ typedef struct HeraldCall {
   uint64_t scratch_bytes;
   // Threads to work with.
   const struct HeraldParallel *parallel;
+  // Pages on demand; null where no sequence has far pages.
+  const struct HeraldFetch *fetch;
 } HeraldCall;
 
 // Engine layers of a plugin. All pointers are to structs that stay the caller's.
@@ -817,6 +868,13 @@ typedef struct HeraldLayerTable {
                       struct HeraldError *error);
   // Destroys a layer that no call is running on. Any thread. Null is allowed.
   void (*destroy)(HeraldLayer *layer);
+  // Makes the summary of a whole page (HERALD_PAGE_I16, with its start), by which the layer can later tell how much
+  // queries would attend to it: fills summary_bytes at summary, aligned to 8 bytes. Any thread. May be null where no
+  // layer has summaries. Statuses: OK; INVALID_ARGUMENT; UNSUPPORTED.
+  uint32_t (*summarise)(const HeraldLayer *layer,
+                        const struct HeraldPage *page,
+                        void *summary,
+                        struct HeraldError *error);
 } HeraldLayerTable;
 
 // What a model file says of its vocabulary. Everything is valid during the call only.
@@ -961,7 +1019,8 @@ typedef struct HeraldTierTable {
   uint32_t (*create)(const struct HeraldTierConfig *config,
                      HeraldTier **out,
                      struct HeraldError *error);
-  // Keeps a page under a new id. page: its contents as HERALD_PAGE_I16 (or HERALD_PAGE_OPAQUE for a state), copied; or
+  // Keeps a page under a new id. page: its contents as HERALD_PAGE_I16 (or HERALD_PAGE_OPAQUE for a state), or in the
+  // tier's own format as view gives it, copied; or
   // null for an empty page of zeros, to be written through view and told to commit.
   // Statuses: OK; INVALID_ARGUMENT (the id is taken, the shape is another); OUT_OF_MEMORY (capacity_bytes is full);
   // UNSUPPORTED (no empty pages in this tier); IO.

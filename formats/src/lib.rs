@@ -121,3 +121,10 @@ fn elements<T: Pod>(dtype: DType, row: &[u8], len: usize) -> &[T] {
     );
     bytemuck::cast_slice(row)
 }
+
+/// The number that these bits are as a float16.
+#[inline(always)]
+#[must_use]
+pub fn f16_value(bits: u16) -> f32 {
+    floats::Float::to_f32(floats::F16(bits.to_le_bytes()))
+}

@@ -9,6 +9,7 @@ use std::sync::Mutex;
 
 use crate::abi::{self, AbiStruct, HeraldPage, HeraldParallel, HeraldSequence, HeraldTask};
 use crate::export::catch;
+use crate::fetch::Fetch;
 
 /// No sequence is believed to be longer, so that places in it can be added without overflow.
 const MOST_TOKENS: u64 = 1 << 48;
@@ -262,6 +263,21 @@ impl<'a> Page<'a> {
         Rows { scales, codes }
     }
 
+    /// Its keys and values ([`abi::HERALD_PAGE_Q4`]).
+    #[must_use]
+    pub fn quantised(&self, n_kv_heads: usize, key_dim: usize, value_dim: usize) -> [Q4Rows<'a>; 2] {
+        let capacity = self.capacity();
+        let rows = |bytes: &'a [u8], pairs: usize| {
+            let (pairs, codes) = bytes.split_at(bytes.len().min(pairs * 4));
+            // SAFETY: any bits are pairs of 16-bit numbers; the page's start is aligned to 8 (`from_raw`).
+            Q4Rows { pairs: unsafe { pairs.align_to().1 }, codes }
+        };
+        [
+            rows(self.key_bytes(), n_kv_heads * capacity.div_ceil(Q4_GROUP) * key_dim),
+            rows(self.value_bytes(), n_kv_heads * capacity * value_dim.div_ceil(Q4_GROUP)),
+        ]
+    }
+
     /// Where the key of a head in a slot is written: its scale, and its codes.
     ///
     /// # Safety
@@ -311,6 +327,34 @@ impl<'a> Page<'a> {
             (&mut *base.cast::<f32>().add(row), std::slice::from_raw_parts_mut(codes, dim))
         }
     }
+}
+
+/// Tokens of keys, and channels of values, that share a step and an offset in a page of 4-bit codes.
+pub const Q4_GROUP: usize = 64;
+
+/// Keys or values of a page of 4-bit codes; see [`abi::HERALD_PAGE_Q4`].
+#[derive(Clone, Copy, Debug)]
+pub struct Q4Rows<'a> {
+    /// Steps and offsets, each the bits of a float16. Keys: `[n_kv_heads, ceil(capacity / 64), key_dim]`, values:
+    /// `[n_kv_heads, capacity, ceil(value_dim / 64)]`.
+    pub pairs: &'a [[u16; 2]],
+    /// `[n_kv_heads, capacity, ceil(dim / 2)]`.
+    pub codes: &'a [u8],
+}
+
+/// Bytes of a page's keys and values as [`abi::HERALD_PAGE_Q4`] lays them out; `None` where that overflows.
+#[must_use]
+pub fn q4_page_bytes(
+    n_kv_heads: usize,
+    key_dim: usize,
+    value_dim: usize,
+    capacity: usize,
+) -> Option<(usize, usize)> {
+    let codes = |dim: usize| n_kv_heads.checked_mul(capacity)?.checked_mul(dim.div_ceil(2));
+    let key_pairs = n_kv_heads.checked_mul(capacity.div_ceil(Q4_GROUP))?.checked_mul(key_dim)?;
+    let value_pairs = n_kv_heads.checked_mul(capacity)?.checked_mul(value_dim.div_ceil(Q4_GROUP))?;
+    let bytes = |pairs: usize, codes: usize| pairs.checked_mul(4)?.checked_add(codes);
+    Some((bytes(key_pairs, codes(key_dim)?)?, bytes(value_pairs, codes(value_dim)?)?))
 }
 
 /// Keys or values of a page: an element is its scale times its code.
@@ -374,6 +418,28 @@ impl<'a> Sequence<'a> {
         (0..self.raw.n_pages).map(move |index| this.page(index))
     }
 
+    /// Where its far pages begin, rising.
+    #[must_use]
+    pub fn far_starts(&self) -> &'a [u64] {
+        if self.raw.n_far == 0 {
+            return &[];
+        }
+        // SAFETY: `Sequences::from_raw` checked the pointer; the host lent that many for 'a.
+        unsafe { std::slice::from_raw_parts(self.raw.far_starts, self.raw.n_far) }
+    }
+
+    /// The summaries of its far pages, each of the `summary_bytes` that the layer asked for.
+    #[must_use]
+    pub fn far_summaries(&self, summary_bytes: usize) -> &'a [u8] {
+        bytes(self.raw.far_summaries.cast_mut(), (self.raw.n_far * summary_bytes) as u64)
+    }
+
+    /// The most tokens that may lie between a query and a key for RoPE; `None`: positions are as they are.
+    #[must_use]
+    pub fn reach(&self) -> Option<usize> {
+        (self.raw.reach != 0).then_some(self.raw.reach as usize)
+    }
+
     /// Its recurrent state; null where there is none. `state_bytes` as the layer asked, aligned to 64 bytes.
     #[must_use]
     pub fn state(&self) -> *mut u8 {
@@ -421,6 +487,14 @@ impl<'a> Sequences<'a> {
                 ));
             }
             next += raw.n_tokens;
+            let aligned = raw.far_starts.is_aligned() && raw.far_summaries.cast::<u64>().is_aligned();
+            if raw.n_far > 0 && (raw.far_starts.is_null() || raw.far_summaries.is_null() || !aligned) {
+                return Err(format!(
+                    "HeraldSequence {index} has {} far pages that begin at {:p} with summaries at {:p}, where aligned \
+                     memory was expected",
+                    raw.n_far, raw.far_starts, raw.far_summaries
+                ));
+            }
             if raw.n_pages > 0 && raw.pages.is_null() {
                 return Err(format!("HeraldSequence {index} has {} pages at null", raw.n_pages));
             }
@@ -500,4 +574,6 @@ pub struct Call<'a> {
     pub scratch: &'a mut [u8],
     /// Threads to work with.
     pub parallel: Parallel<'a>,
+    /// Pages on demand; `None` where no sequence has far pages.
+    pub fetch: Option<Fetch<'a>>,
 }

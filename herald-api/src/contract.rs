@@ -3,12 +3,18 @@
 //! the ends of its buffers.
 
 use crate::abi;
-use crate::call::Sequence;
+use crate::call::{Sequence, q4_page_bytes};
 use crate::{AlignedBytes, Attention, Call, Error, LayerDesc, LayerParams, Result};
 
 /// Checks everything of a call that its buffers' lengths don't already say: ids within the vocabulary, positions and
 /// input where the kind needs them, no more workers than the layer was made for, states, and attention's pages.
-pub(crate) fn check(call: &Call<'_>, desc: &LayerDesc, max_workers: usize, state_bytes: usize) -> Result<()> {
+pub(crate) fn check(
+    call: &Call<'_>,
+    desc: &LayerDesc,
+    max_workers: usize,
+    state_bytes: usize,
+    page_formats: u32,
+) -> Result<()> {
     let wrong = |what: String| {
         let (kind, index) = (desc.kind().name(), desc.index);
         Err(Error::invalid(format!("a call of the {kind} layer of block {index} brought {what}")))
@@ -49,7 +55,8 @@ pub(crate) fn check(call: &Call<'_>, desc: &LayerDesc, max_workers: usize, state
             if call.sequences.is_empty() {
                 return wrong("no sequences".to_owned());
             }
-            call.sequences.iter().try_for_each(|sequence| check_pages(&sequence, shape).or_else(wrong))
+            let page_of = |sequence: Sequence<'_>| check_pages(&sequence, shape, page_formats).or_else(wrong);
+            call.sequences.iter().try_for_each(page_of)
         }
         LayerParams::Mamba1(_) | LayerParams::Mamba2(_) | LayerParams::ShortConv(_)
             if call.sequences.is_empty() =>
@@ -60,8 +67,13 @@ pub(crate) fn check(call: &Call<'_>, desc: &LayerDesc, max_workers: usize, state
     }
 }
 
-/// A sequence's pages are 16-bit integers of attention's shape, don't overlap, rise, and have room for the batch's tokens.
-fn check_pages(sequence: &Sequence<'_>, shape: &Attention) -> Result<(), String> {
+/// A sequence's pages are of attention's shape, in formats that the layer reads (those that are written: 16-bit integers),
+/// don't overlap, rise, and have room for the batch's tokens.
+pub(crate) fn check_pages(
+    sequence: &Sequence<'_>,
+    shape: &Attention,
+    page_formats: u32,
+) -> Result<(), String> {
     let end = sequence.past() + sequence.batch().len();
     let (mut last_end, mut covered) = (0, sequence.past());
     for page in sequence.pages() {
@@ -70,7 +82,13 @@ fn check_pages(sequence: &Sequence<'_>, shape: &Attention) -> Result<(), String>
             |dim: usize| slots.saturating_mul(size_of::<f32>() + dim.saturating_mul(size_of::<i16>()));
         let (keys, values) = (page.key_bytes().len(), page.value_bytes().len());
         let expected = (bytes(shape.key_dim), bytes(shape.value_dim));
-        if page.format() != abi::HERALD_PAGE_I16 || (keys, values) != expected {
+        let whole = page.start() + page.capacity() <= sequence.past();
+        let is_q4 = page.format() == abi::HERALD_PAGE_Q4
+            && whole
+            && page_formats & (1 << abi::HERALD_PAGE_Q4) != 0
+            && q4_page_bytes(shape.n_kv_heads, shape.key_dim, shape.value_dim, page.capacity())
+                == Some((keys, values));
+        if !is_q4 && (page.format() != abi::HERALD_PAGE_I16 || (keys, values) != expected) {
             return Err(format!(
                 "a page of format {} with {keys} bytes of keys and {values} of values, where format {} with {} and {} \
                  was expected",

@@ -1,7 +1,7 @@
 //! The engine-layer interface: what a model is made of.
 
-use crate::call::{Call, Parallel};
-use crate::{DType, Result, abi};
+use crate::call::{Call, Page, Parallel};
+use crate::{DType, Error, Result, abi};
 
 /// Kinds of layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -502,6 +502,29 @@ pub trait EngineLayer: Send + Sync {
     /// Bytes that the layer itself allocated for weights.
     fn weight_bytes(&self) -> usize {
         0
+    }
+
+    /// Formats of whole pages that it reads beside 16-bit integers: bit `HERALD_PAGE_*` of each.
+    fn page_formats(&self) -> u32 {
+        0
+    }
+
+    /// Float32 elements of scores that it works in for each far page; 0: it can't choose pages.
+    fn score_width(&self) -> usize {
+        0
+    }
+
+    /// Bytes of a page's summary; 0: it makes none.
+    fn summary_bytes(&self) -> usize {
+        0
+    }
+
+    /// Makes the summary of a whole page, by which the layer later scores it.
+    ///
+    /// # Errors
+    /// [`crate::Status::Unsupported`] where it makes none.
+    fn summarise(&self, _page: &Page<'_>, _summary: &mut [u8]) -> Result<()> {
+        Err(Error::unsupported("the layer makes no summaries of pages"))
     }
 
     /// Runs the layer over a batch. Allocates nothing.

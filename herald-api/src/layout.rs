@@ -41,6 +41,7 @@ mod derived {
             <abi::HeraldLayerInfo as StableAbi>::LAYOUT,
             <abi::HeraldPage as StableAbi>::LAYOUT,
             <abi::HeraldSequence as StableAbi>::LAYOUT,
+            <abi::HeraldFetch as StableAbi>::LAYOUT,
             <abi::HeraldCall as StableAbi>::LAYOUT,
             <abi::HeraldLayerTable as StableAbi>::LAYOUT,
             <abi::HeraldVocabulary as StableAbi>::LAYOUT,

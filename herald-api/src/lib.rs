@@ -13,6 +13,7 @@ mod contract;
 mod dtype;
 mod error;
 pub mod export;
+mod fetch;
 mod hardware;
 pub mod import;
 mod layer;
@@ -21,9 +22,10 @@ mod tier;
 mod tokenizer;
 
 pub use aligned::AlignedBytes;
-pub use call::{Call, Page, Parallel, Rows, Sequence, Sequences};
+pub use call::{Call, Page, Parallel, Q4_GROUP, Q4Rows, Rows, Sequence, Sequences, q4_page_bytes};
 pub use dtype::DType;
 pub use error::{Error, Result, Status};
+pub use fetch::Fetch;
 pub use hardware::{Hardware, Probe};
 pub use layer::{
     Activation, Attention, Embedding, EngineLayer, Head, LayerDesc, LayerFactory, LayerKind, LayerParams,

@@ -1,6 +1,6 @@
 //! The memory-tier interface: where pages of keys and values, and recurrent states, are kept.
 
-use crate::call::Page;
+use crate::call::{Page, q4_page_bytes};
 use crate::{Result, abi};
 
 /// Kinds of tiers.
@@ -70,6 +70,12 @@ impl TierConfig {
             |dim: usize| slots.checked_mul(dim.checked_mul(size_of::<i16>())?.checked_add(size_of::<f32>())?);
         Some((bytes(self.key_dim)?, bytes(self.value_dim)?))
     }
+
+    /// Bytes of a page's keys and of its values, as [`abi::HERALD_PAGE_Q4`] lays them out; `None` where that overflows.
+    #[must_use]
+    pub fn q4_page_bytes(&self) -> Option<(usize, usize)> {
+        q4_page_bytes(self.n_kv_heads, self.key_dim, self.value_dim, self.page_tokens)
+    }
 }
 
 /// What a tier holds and has done since it was made.
@@ -112,7 +118,7 @@ pub trait TierFactory: 'static {
 /// A memory tier. Ids are the caller's: any number, once each. Calls may come from many threads at once; that nobody
 /// reads a page's bytes while another writes them is the caller's part.
 pub trait MemoryTier: Send + Sync {
-    /// Keeps a copy of a page under a new id; `None`: an empty page of zeros, to be written through [`MemoryTier::view`].
+    /// Keeps a copy of a page, as attention writes it or in the tier's own format, under a new id; `None`: an empty page of zeros, to be written through [`MemoryTier::view`].
     ///
     /// # Errors
     /// [`crate::Status::InvalidArgument`] where the id is taken or the shape is another,

@@ -5,7 +5,7 @@
 
 use herald_api::{Activation, DType, RopeKind};
 use herald_layers::Kernels;
-use herald_layers::kernels::{Gemm, Running, Tile};
+use herald_layers::kernels::{Gemm, Q4Tile, Running, Tile};
 use herald_layers::plain;
 use herald_layers::products::Products;
 use herald_layers::quant::row_kernels;
@@ -25,6 +25,7 @@ pub static KERNELS: Kernels = Kernels {
     gate,
     activate,
     attend,
+    attend_q4,
     narrow,
     times,
     softplus,
@@ -169,13 +170,25 @@ fn softplus(x: &mut [f32]) {
 }
 
 fn attend(tile: &Tile<'_>, running: &mut Running<'_>, scratch: &mut [f32]) {
-    let Tile { key_dim, value_dim, scale, softcap, .. } = *tile;
+    let Tile { queries, visible, key_dim, value_dim, scale, softcap, key_scales, value_scales, .. } = *tile;
     let slots = tile.keys.len() / key_dim;
     let (keys, rest) = scratch.split_at_mut(slots * key_dim);
     let (values, rest) = rest.split_at_mut(slots * value_dim);
-    let scores = &mut rest[..slots];
-    widen(tile.keys, tile.key_scales, key_dim, keys);
-    widen(tile.values, tile.value_scales, value_dim, values);
+    widen(tile.keys, key_scales, key_dim, keys);
+    widen(tile.values, value_scales, value_dim, values);
+    let wide =
+        Tile { queries, keys, key_scales, values, value_scales, visible, key_dim, value_dim, scale, softcap };
+    attend_wide(&wide, running, rest);
+}
+
+fn attend_q4(tile: &Q4Tile<'_>, running: &mut Running<'_>, scratch: &mut [f32]) {
+    tile.attend_with(running, scratch, attend_wide);
+}
+
+/// Attention over keys and values that their scales are part of already.
+fn attend_wide(tile: &Tile<'_, f32>, running: &mut Running<'_>, scratch: &mut [f32]) {
+    let Tile { keys, values, key_dim, value_dim, scale, softcap, .. } = *tile;
+    let scores = &mut scratch[..keys.len() / key_dim];
     let rows =
         tile.queries.chunks_exact(key_dim).zip(tile.visible).zip(running.out.chunks_exact_mut(value_dim));
     for (row, ((query, [begin, end]), out)) in rows.enumerate() {

@@ -11,13 +11,14 @@
 use std::ops::Range;
 
 use herald_api::{
-    Attention as Params, Call, EngineLayer, Error, LayerDesc, LayerRequest, Parallel, Result, RopeKind,
-    Sequence, Sequences, WeightRole,
+    Attention as Params, Call, EngineLayer, Error, LayerDesc, LayerRequest, Page, Parallel, Q4_GROUP, Q4Rows,
+    Result, RopeKind, Sequence, Sequences, WeightRole, abi,
 };
 
 use crate::arena::{Arena, padded};
 use crate::factory::Layer;
-use crate::kernels::{Kernels, Running, Tile};
+use crate::far::{self, Far};
+use crate::kernels::{Kernels, Q4Tile, Running, Tile};
 use crate::linear::{Linear, Product, multiply};
 use crate::norm::{add_branch, enter};
 use crate::rope::Rope;
@@ -52,6 +53,7 @@ pub(crate) struct Attention<'w> {
     max_tokens: usize,
     max_workers: usize,
     page_tokens: usize,
+    far: Far,
 }
 
 /// The buffers of one forward call, all float32.
@@ -68,6 +70,8 @@ struct Buffers<'s> {
     attended: &'s mut [f32],
     /// Softmaxes of segments, `[segments, n_heads, value_dim + 2]`.
     partials: &'s mut [f32],
+    /// Means of queries, for scoring far pages.
+    far: &'s mut [f32],
     /// A share for each worker.
     work: &'s mut [f32],
 }
@@ -100,6 +104,7 @@ impl<'w> Attention<'w> {
                 hidden,
                 o_columns,
             )?,
+            far: Far::new(kernels, params),
             rope: Rope::new(rope_dims, params.rope_base, params.rope_scaling, factors.as_deref()),
             desc: request.desc.clone(),
             params: params.clone(),
@@ -125,12 +130,13 @@ impl<'w> Attention<'w> {
         let prepare = 2 * self.rope.pairs() + norms.max().unwrap_or(0);
         let rows = TOKEN_BLOCK * self.group();
         // Of each row: its query, the softmax of a segment and of all so far, and what it sees (two numbers).
-        let attend = rows * (key_dim + 2 * self.partial_len() + 2)
-            + Tile::scratch_len(rows, self.page_tokens, key_dim, value_dim);
-        products.max(prepare).max(attend)
+        let attend = rows * (2 * key_dim + 2 * self.partial_len() + 2)
+            + 2 * self.rope.pairs()
+            + Q4Tile::scratch_len(rows, self.page_tokens, key_dim, value_dim);
+        products.max(prepare).max(attend).max(self.far.worker_len(&self.rope))
     }
 
-    fn lens(&self, n_tokens: usize, workers: usize) -> [usize; 7] {
+    fn lens(&self, n_tokens: usize, workers: usize) -> [usize; 8] {
         [
             n_tokens * self.desc.hidden,
             n_tokens * self.query.rows,
@@ -138,6 +144,7 @@ impl<'w> Attention<'w> {
             n_tokens * self.value.rows,
             n_tokens * self.output.columns,
             MOST_SEGMENTS * self.params.n_heads * self.partial_len(),
+            self.far.shared_len(),
             // At the end it holds a row for the norm of the branch.
             (workers * self.worker_len()).max(self.desc.hidden),
         ]
@@ -153,7 +160,8 @@ impl<'w> Attention<'w> {
             v: arena.take(lens[3])?,
             attended: arena.take(lens[4])?,
             partials: arena.take(lens[5])?,
-            work: arena.take(lens[6])?,
+            far: arena.take(lens[6])?,
+            work: arena.take(lens[7])?,
         })
     }
 
@@ -385,7 +393,11 @@ impl<'w> Attention<'w> {
     ) {
         let Params { n_kv_heads, key_dim, value_dim, scale, softcap, .. } = self.params;
         let group = self.group();
-        let (visible, scratch) = work.split_at_mut(2 * block.tokens.len() * group);
+        let rows = block.tokens.len() * group;
+        let (near, work) = work.split_at_mut(rows * key_dim);
+        let (rotation, work) = work.split_at_mut(2 * self.rope.pairs());
+        let rotation: &mut [[f32; 2]] = bytemuck::cast_slice_mut(rotation);
+        let (visible, scratch) = work.split_at_mut(2 * rows);
         let visible: &mut [[u32; 2]] = bytemuck::cast_slice_mut(visible);
         running.begin();
         let seen = self.sees(block, block.tokens.start).start..self.sees(block, block.tokens.end - 1).end;
@@ -404,6 +416,44 @@ impl<'w> Attention<'w> {
                 let from = sees.start.clamp(begin, end) - begin;
                 let to = sees.end.clamp(begin, end) - begin;
                 visible.fill([from as u32, to.max(from) as u32]);
+            }
+            // A page beyond the reach is seen from nearer: the queries are turned back.
+            let queries: &[f32] = match far::moved(&block.sequence, begin) {
+                0 => queries,
+                back => {
+                    near.copy_from_slice(queries);
+                    self.rope.turned_back(back, rotation);
+                    near.chunks_exact_mut(key_dim)
+                        .for_each(|query| (self.kernels.rope)(self.params.rope, query, rotation));
+                    near
+                }
+            };
+            if page.format() == abi::HERALD_PAGE_Q4 {
+                let capacity = page.capacity();
+                let [keys, values] = page.quantised(n_kv_heads, key_dim, value_dim);
+                let tile = Q4Tile {
+                    queries,
+                    keys: head_rows(
+                        keys,
+                        kv_head,
+                        capacity.div_ceil(Q4_GROUP) * key_dim,
+                        capacity * key_dim.div_ceil(2),
+                    ),
+                    values: head_rows(
+                        values,
+                        kv_head,
+                        capacity * value_dim.div_ceil(Q4_GROUP),
+                        capacity * value_dim.div_ceil(2),
+                    ),
+                    slots: capacity,
+                    visible,
+                    key_dim,
+                    value_dim,
+                    scale,
+                    softcap,
+                };
+                (self.kernels.attend_q4)(&tile, running, scratch);
+                continue;
             }
             let slots = kv_head * page.capacity()..kv_head * page.capacity() + page.n_tokens();
             let (keys, values) = (page.keys(n_kv_heads), page.values(n_kv_heads));
@@ -497,6 +547,14 @@ impl Items {
     }
 }
 
+/// One head's part of a page's rows, of which each head has so many pairs and so many bytes of codes.
+fn head_rows(rows: Q4Rows<'_>, head: usize, pairs: usize, codes: usize) -> Q4Rows<'_> {
+    Q4Rows {
+        pairs: &rows.pairs[head * pairs..(head + 1) * pairs],
+        codes: &rows.codes[head * codes..(head + 1) * codes],
+    }
+}
+
 /// Where a token's keys and values go.
 struct Slot<'a> {
     page: herald_api::Page<'a>,
@@ -555,6 +613,23 @@ impl EngineLayer for Attention<'_> {
         self.lens(self.max_tokens, self.max_workers).into_iter().map(padded).sum()
     }
 
+    fn page_formats(&self) -> u32 {
+        1 << abi::HERALD_PAGE_Q4
+    }
+
+    fn score_width(&self) -> usize {
+        self.far.score_width()
+    }
+
+    fn summary_bytes(&self) -> usize {
+        self.far.summary_bytes()
+    }
+
+    fn summarise(&self, page: &Page<'_>, summary: &mut [u8]) -> Result<()> {
+        self.far.summarise(&self.rope, page, summary);
+        Ok(())
+    }
+
     fn forward(&self, call: &mut Call<'_>) -> Result<()> {
         let n_tokens = call.n_tokens;
         // The boundary has checked the pages' shape; how much scratch memory a page takes is this layer's own.
@@ -582,6 +657,11 @@ impl EngineLayer for Attention<'_> {
             ],
         );
         self.prepare_and_store(parallel, call.positions, &call.sequences, &mut buffers);
+        if let Some(mut fetch) = call.fetch.take() {
+            let memory = [&mut *buffers.far, &mut *buffers.work];
+            self.far.score(parallel, &call.sequences, &self.rope, buffers.q, memory, fetch.scores());
+            call.sequences = fetch.run()?;
+        }
         self.attend(parallel, &call.sequences, &mut buffers);
         let Buffers { hidden, attended, work, .. } = buffers;
         let branch = hidden;

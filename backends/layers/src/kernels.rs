@@ -3,10 +3,10 @@
 //! Every entry is checked against a float64 reference by the module `suite` (with the feature of that name), the same
 //! for every backend.
 
-use herald_api::{Activation, DType, RopeKind};
+use herald_api::{Activation, DType, Q4_GROUP, Q4Rows, RopeKind};
 
 use crate::products::Products;
-use crate::quant::RowKernels;
+use crate::quant::{RowKernels, f16_value};
 
 /// A backend's kernels.
 pub struct Kernels {
@@ -34,6 +34,8 @@ pub struct Kernels {
     pub activate: fn(Activation, &mut [f32]),
     /// One tile of attention with online softmax.
     pub attend: fn(&Tile<'_>, &mut Running<'_>, &mut [f32]),
+    /// The same over 4-bit codes.
+    pub attend_q4: fn(&Q4Tile<'_>, &mut Running<'_>, &mut [f32]),
     /// `x[i]` as `scale * codes[i]`, with the least scale that has room for all: fills the codes, returns the scale.
     pub narrow: fn(&[f32], &mut [i16]) -> f32,
     /// `x[i] *= y[i]`.
@@ -125,17 +127,17 @@ pub struct Gemm<'a> {
     pub columns: usize,
 }
 
-/// Queries of one KV head against a run of slots of one page.
+/// Queries of one KV head against a run of slots of one page, whose elements are codes to be scaled.
 #[derive(Clone, Copy, Debug)]
-pub struct Tile<'a> {
+pub struct Tile<'a, E = i16> {
     /// Queries `[n, key_dim]`, already rotated.
     pub queries: &'a [f32],
     /// Codes of keys `[slots, key_dim]`.
-    pub keys: &'a [i16],
+    pub keys: &'a [E],
     /// The scale of each key `[slots]`.
     pub key_scales: &'a [f32],
     /// Codes of values `[slots, value_dim]`.
-    pub values: &'a [i16],
+    pub values: &'a [E],
     /// The scale of each value `[slots]`.
     pub value_scales: &'a [f32],
     /// For each query the slots that it sees, `begin..end`; empty where it sees none.
@@ -158,6 +160,104 @@ impl Tile<'_> {
         let queries = queries.next_multiple_of(4);
         queries * (key_dim.next_multiple_of(16) + slots.next_multiple_of(16))
             + slots * (key_dim + value_dim + 1)
+    }
+}
+
+/// Queries of one KV head against a whole page of 4-bit codes ([`herald_api::abi::HERALD_PAGE_Q4`]).
+#[derive(Clone, Copy, Debug)]
+pub struct Q4Tile<'a> {
+    /// Queries `[n, key_dim]`, already rotated.
+    pub queries: &'a [f32],
+    /// The head's keys: pairs `[ceil(slots / 64), key_dim]`, codes `[slots, ceil(key_dim / 2)]`.
+    pub keys: Q4Rows<'a>,
+    /// The head's values: pairs `[slots, ceil(value_dim / 64)]`, codes `[slots, ceil(value_dim / 2)]`.
+    pub values: Q4Rows<'a>,
+    /// Slots of the page.
+    pub slots: usize,
+    /// For each query the slots that it sees, `begin..end`; empty where it sees none.
+    pub visible: &'a [[u32; 2]],
+    /// Elements of a key.
+    pub key_dim: usize,
+    /// Elements of a value.
+    pub value_dim: usize,
+    /// Multiplies query-key products.
+    pub scale: f32,
+    /// Scores are `softcap * tanh(score / softcap)`.
+    pub softcap: Option<f32>,
+}
+
+impl Q4Tile<'_> {
+    /// Float32 elements of scratch memory that [`Kernels::attend_q4`] may use: what attention over as many float32
+    /// elements takes, and room for a group's steps and offsets.
+    #[must_use]
+    pub fn scratch_len(queries: usize, slots: usize, key_dim: usize, value_dim: usize) -> usize {
+        Tile::scratch_len(queries, slots, key_dim, value_dim) + 2 * key_dim
+    }
+
+    /// Attends by reading the tile's elements as float32 into scratch memory (a tile of one head, which stays in the
+    /// nearest caches) and `attend` over them. `#[inline(always)]`: the loops become the caller's vectors.
+    #[inline(always)]
+    pub fn attend_with(
+        &self,
+        running: &mut Running<'_>,
+        scratch: &mut [f32],
+        attend: impl FnOnce(&Tile<'_, f32>, &mut Running<'_>, &mut [f32]),
+    ) {
+        let Self { slots, key_dim, value_dim, .. } = *self;
+        let (pairs, scratch) = scratch.split_at_mut(2 * key_dim);
+        let (keys, scratch) = scratch.split_at_mut(slots * key_dim);
+        let (values, scratch) = scratch.split_at_mut(slots * value_dim);
+        let (ones, scratch) = scratch.split_at_mut(slots);
+        ones.fill(1.0);
+        let width = key_dim.div_ceil(2);
+        let (steps, offsets) = pairs.split_at_mut(key_dim);
+        let groups = keys.chunks_mut(Q4_GROUP * key_dim).zip(self.keys.codes.chunks(Q4_GROUP * width));
+        for ((keys, codes), pairs) in groups.zip(self.keys.pairs.chunks_exact(key_dim)) {
+            for ((step, offset), pair) in steps.iter_mut().zip(&mut *offsets).zip(pairs) {
+                (*step, *offset) = (f16_value(pair[0]), f16_value(pair[1]));
+            }
+            for (key, codes) in keys.chunks_exact_mut(key_dim).zip(codes.chunks_exact(width)) {
+                let (low, high) = key.split_at_mut(width);
+                for (((out, code), step), offset) in low.iter_mut().zip(codes).zip(&*steps).zip(&*offsets) {
+                    *out = offset + step * f32::from(code & 15);
+                }
+                let (steps, offsets) = (&steps[width..], &offsets[width..]);
+                for (((out, code), step), offset) in high.iter_mut().zip(codes).zip(steps).zip(offsets) {
+                    *out = offset + step * f32::from(code >> 4);
+                }
+            }
+        }
+        let width = value_dim.div_ceil(2);
+        let rows = values.chunks_exact_mut(value_dim).zip(self.values.codes.chunks_exact(width));
+        for ((value, codes), pairs) in rows.zip(self.values.pairs.chunks_exact(value_dim.div_ceil(Q4_GROUP)))
+        {
+            for (group, pair) in pairs.iter().enumerate() {
+                let [step, offset] = [f16_value(pair[0]), f16_value(pair[1])];
+                let begin = group * Q4_GROUP;
+                let end = (begin + Q4_GROUP).min(value_dim);
+                // The group's part that lies in the low halves, and its part in the high ones.
+                let middle = width.clamp(begin, end);
+                for (out, code) in value[begin..middle].iter_mut().zip(&codes[begin.min(width)..]) {
+                    *out = offset + step * f32::from(code & 15);
+                }
+                for (out, code) in value[middle..end].iter_mut().zip(&codes[middle.saturating_sub(width)..]) {
+                    *out = offset + step * f32::from(code >> 4);
+                }
+            }
+        }
+        let tile = Tile {
+            queries: self.queries,
+            keys,
+            key_scales: ones,
+            values,
+            value_scales: ones,
+            visible: self.visible,
+            key_dim,
+            value_dim,
+            scale: self.scale,
+            softcap: self.softcap,
+        };
+        attend(&tile, running, scratch);
     }
 }
 

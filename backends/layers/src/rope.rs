@@ -61,6 +61,16 @@ impl Rope {
     }
 }
 
+impl Rope {
+    /// The rotation by which a head that was rotated at some position becomes one rotated so many positions earlier.
+    pub(crate) fn turned_back(&self, positions: usize, out: &mut [[f32; 2]]) {
+        for (out, frequency) in out.iter_mut().zip(&self.frequencies) {
+            let (sin, cos) = (positions as f64 * frequency).sin_cos();
+            *out = [cos as f32, -sin as f32];
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,7 +4,7 @@
 //! queries' many (prefill) run through the same float operations in the same order, and a token's results do not depend
 //! on the tokens beside it. Codes become floats as they are read; their scales meet the products.
 
-use herald_layers::kernels::{Running, Tile};
+use herald_layers::kernels::{Q4Tile, Running, Tile};
 
 use crate::lanes::{LANES, Lanes};
 use crate::math::{exp, tanh};
@@ -15,17 +15,59 @@ const FOUR: usize = 4;
 /// Quads of rows whose scores are summed at once.
 const QUADS: usize = 4;
 
-/// Codes of a cache line.
-const LINE: usize = 64 / size_of::<i16>();
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 /// Cache lines of values that are asked for ahead: until then the CPU has seen that it reads on and on.
 const AHEAD: usize = 32;
 
 /// Asks for a cache line.
 #[inline(always)]
-fn prefetch(line: &[i16]) {
+fn prefetch<E>(line: &[E]) {
     // SAFETY: asking for memory has no effect that a program could see.
     unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.as_ptr().cast()) }
+}
+
+/// What keys and values are made of.
+pub(crate) trait Element: Copy + Default {
+    /// Sixteen elements as floats.
+    ///
+    /// # Safety
+    /// As for [`Lanes`]; sixteen can be read.
+    unsafe fn load<L: Lanes>(from: *const Self) -> L::F;
+}
+
+impl Element for i16 {
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(from: *const Self) -> L::F {
+        // SAFETY: the caller vouches.
+        unsafe { L::load_i16(from) }
+    }
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(from: *const Self) -> L::F {
+        // SAFETY: the caller vouches.
+        unsafe { L::load(from) }
+    }
+}
+
+/// Attends over 4-bit codes; see [`herald_layers::Kernels::attend_q4`].
+///
+/// # Safety
+/// As for [`Lanes`].
+#[inline(always)]
+pub(crate) unsafe fn attend_q4<L: Lanes>(tile: &Q4Tile<'_>, running: &mut Running<'_>, scratch: &mut [f32]) {
+    tile.attend_with(
+        running,
+        scratch,
+        #[inline(always)]
+        |tile, running, scratch| {
+            // SAFETY: the caller vouches.
+            unsafe { attend::<L, f32>(tile, running, scratch) }
+        },
+    );
 }
 
 /// Attends; see [`herald_layers::Kernels::attend`].
@@ -33,7 +75,11 @@ fn prefetch(line: &[i16]) {
 /// # Safety
 /// As for [`Lanes`].
 #[inline(always)]
-pub(crate) unsafe fn attend<L: Lanes>(tile: &Tile<'_>, running: &mut Running<'_>, scratch: &mut [f32]) {
+pub(crate) unsafe fn attend<L: Lanes, E: Element>(
+    tile: &Tile<'_, E>,
+    running: &mut Running<'_>,
+    scratch: &mut [f32],
+) {
     let Tile { key_dim, value_dim, .. } = *tile;
     let rows = tile.visible.len();
     let slots = tile.key_scales.len();
@@ -55,7 +101,7 @@ pub(crate) unsafe fn attend<L: Lanes>(tile: &Tile<'_>, running: &mut Running<'_>
     let scores = &mut scores[..quads * FOUR * width];
     arrange(tile, chunks, queries);
     // Values are read after all keys: they may be on their way meanwhile.
-    for line in tile.values.chunks(LINE).take(AHEAD) {
+    for line in tile.values.chunks(LINE / size_of::<E>()).take(AHEAD) {
         prefetch(line);
     }
     // SAFETY: the caller vouches for the instruction set; lengths are checked above.
@@ -66,16 +112,16 @@ pub(crate) unsafe fn attend<L: Lanes>(tile: &Tile<'_>, running: &mut Running<'_>
             let scores = &mut scores[first * FOUR * width..(first + count) * FOUR * width];
             let [begin, end] = span(&tile.visible[first * FOUR..rows.min((first + count) * FOUR)]);
             match count {
-                4 => score_quads::<L, 4>(tile, queries, chunks, [begin, end], width, scores),
-                3 => score_quads::<L, 3>(tile, queries, chunks, [begin, end], width, scores),
-                2 => score_quads::<L, 2>(tile, queries, chunks, [begin, end], width, scores),
-                _ => score_quads::<L, 1>(tile, queries, chunks, [begin, end], width, scores),
+                4 => score_quads::<L, E, 4>(tile, queries, chunks, [begin, end], width, scores),
+                3 => score_quads::<L, E, 3>(tile, queries, chunks, [begin, end], width, scores),
+                2 => score_quads::<L, E, 2>(tile, queries, chunks, [begin, end], width, scores),
+                _ => score_quads::<L, E, 1>(tile, queries, chunks, [begin, end], width, scores),
             }
         }
         for row in 0..rows {
             let scores = &mut scores[row * width..(row + 1) * width];
             if tile.visible[row][0] < tile.visible[row][1] {
-                weigh_row::<L>(tile, row, scores, running);
+                weigh_row::<L, E>(tile, row, scores, running);
             } else {
                 scores.fill(0.0);
             }
@@ -84,11 +130,11 @@ pub(crate) unsafe fn attend<L: Lanes>(tile: &Tile<'_>, running: &mut Running<'_>
         let mut row = 0;
         while row < rows {
             row += match rows - row {
-                12.. if wide => add_values::<L, 12, 2>(tile, row, width, scores, running),
-                6.. if wide => add_values::<L, 6, 4>(tile, row, width, scores, running),
-                3.. if wide => add_values::<L, 3, 4>(tile, row, width, scores, running),
-                3.. => add_values::<L, 3, 2>(tile, row, width, scores, running),
-                _ => add_values::<L, 1, 4>(tile, row, width, scores, running),
+                12.. if wide => add_values::<L, E, 12, 2>(tile, row, width, scores, running),
+                6.. if wide => add_values::<L, E, 6, 4>(tile, row, width, scores, running),
+                3.. if wide => add_values::<L, E, 3, 4>(tile, row, width, scores, running),
+                3.. => add_values::<L, E, 3, 2>(tile, row, width, scores, running),
+                _ => add_values::<L, E, 1, 4>(tile, row, width, scores, running),
             };
         }
     }
@@ -105,7 +151,7 @@ fn span(visible: &[[u32; 2]]) -> [usize; 2] {
 
 /// Queries as `[quads, key_dim / 4, 4 rows, 4 elements]`, with zeros where there are no more.
 #[inline(always)]
-fn arrange(tile: &Tile<'_>, chunks: usize, out: &mut [f32]) {
+fn arrange<E>(tile: &Tile<'_, E>, chunks: usize, out: &mut [f32]) {
     let key_dim = tile.key_dim;
     let whole = key_dim.is_multiple_of(LANES) && tile.visible.len().is_multiple_of(FOUR);
     if !whole {
@@ -124,15 +170,15 @@ fn arrange(tile: &Tile<'_>, chunks: usize, out: &mut [f32]) {
 /// # Safety
 /// As for [`Lanes`]; `at` is within the row.
 #[inline(always)]
-unsafe fn codes<L: Lanes>(row: &[i16], at: usize) -> L::F {
+unsafe fn codes<L: Lanes, E: Element>(row: &[E], at: usize) -> L::F {
     // SAFETY: no more than are left are read.
     unsafe {
         if row.len() - at >= LANES {
-            return L::load_i16(row.as_ptr().add(at));
+            return E::load::<L>(row.as_ptr().add(at));
         }
-        let mut last = [0; LANES];
+        let mut last = [E::default(); LANES];
         last[..row.len() - at].copy_from_slice(&row[at..]);
-        L::load_i16(last.as_ptr())
+        E::load::<L>(last.as_ptr())
     }
 }
 
@@ -142,8 +188,8 @@ unsafe fn codes<L: Lanes>(row: &[i16], at: usize) -> L::F {
 /// # Safety
 /// As for [`Lanes`].
 #[inline(always)]
-unsafe fn score_quads<L: Lanes, const N: usize>(
-    tile: &Tile<'_>,
+unsafe fn score_quads<L: Lanes, E: Element, const N: usize>(
+    tile: &Tile<'_, E>,
     queries: &[f32],
     chunks: usize,
     [begin, end]: [usize; 2],
@@ -170,9 +216,9 @@ unsafe fn score_quads<L: Lanes, const N: usize>(
                 for chunk in 0..chunks {
                     let at = slot * key_dim + chunk * LANES;
                     let key = if whole {
-                        L::load_i16(tile.keys.as_ptr().add(at))
+                        E::load::<L>(tile.keys.as_ptr().add(at))
                     } else {
-                        codes::<L>(&tile.keys[..(slot + 1) * key_dim], at)
+                        codes::<L, E>(&tile.keys[..(slot + 1) * key_dim], at)
                     };
                     let key = L::quarters(key);
                     for (quarter, key) in key.into_iter().enumerate() {
@@ -200,7 +246,12 @@ unsafe fn score_quads<L: Lanes, const N: usize>(
 /// # Safety
 /// As for [`Lanes`].
 #[inline(always)]
-unsafe fn weigh_row<L: Lanes>(tile: &Tile<'_>, row: usize, scores: &mut [f32], running: &mut Running<'_>) {
+unsafe fn weigh_row<L: Lanes, E>(
+    tile: &Tile<'_, E>,
+    row: usize,
+    scores: &mut [f32],
+    running: &mut Running<'_>,
+) {
     let [begin, end] = tile.visible[row];
     let slots = tile.key_scales.len();
     let (first, last) = (begin as usize / LANES * LANES, (end as usize).next_multiple_of(LANES));
@@ -250,8 +301,8 @@ unsafe fn weigh_row<L: Lanes>(tile: &Tile<'_>, row: usize, scores: &mut [f32], r
 /// # Safety
 /// As for [`Lanes`].
 #[inline(always)]
-unsafe fn add_values<L: Lanes, const N: usize, const ACROSS: usize>(
-    tile: &Tile<'_>,
+unsafe fn add_values<L: Lanes, E: Element, const N: usize, const ACROSS: usize>(
+    tile: &Tile<'_, E>,
     row: usize,
     width: usize,
     weights: &[f32],
@@ -265,11 +316,11 @@ unsafe fn add_values<L: Lanes, const N: usize, const ACROSS: usize>(
     // SAFETY: the caller vouches for the instruction set; columns are within the rows.
     unsafe {
         while column + ACROSS * LANES <= value_dim {
-            add_columns::<L, N, ACROSS, true>(tile, slots, column, weights, width, out);
+            add_columns::<L, E, N, ACROSS, true>(tile, slots, column, weights, width, out);
             column += ACROSS * LANES;
         }
         while column < value_dim {
-            add_columns::<L, N, 1, false>(tile, slots, column, weights, width, out);
+            add_columns::<L, E, N, 1, false>(tile, slots, column, weights, width, out);
             column += LANES;
         }
     }
@@ -282,8 +333,8 @@ unsafe fn add_values<L: Lanes, const N: usize, const ACROSS: usize>(
 /// # Safety
 /// As for [`Lanes`].
 #[inline(always)]
-unsafe fn add_columns<L: Lanes, const N: usize, const ACROSS: usize, const WHOLE: bool>(
-    tile: &Tile<'_>,
+unsafe fn add_columns<L: Lanes, E: Element, const N: usize, const ACROSS: usize, const WHOLE: bool>(
+    tile: &Tile<'_, E>,
     [begin, end]: [usize; 2],
     column: usize,
     weights: &[f32],
@@ -313,9 +364,9 @@ unsafe fn add_columns<L: Lanes, const N: usize, const ACROSS: usize, const WHOLE
             for (part, value) in value.iter_mut().enumerate() {
                 let at = slot * value_dim + column + part * LANES;
                 *value = if WHOLE {
-                    L::load_i16(tile.values.as_ptr().add(at))
+                    E::load::<L>(tile.values.as_ptr().add(at))
                 } else {
-                    codes::<L>(&tile.values[..(slot + 1) * value_dim], at)
+                    codes::<L, E>(&tile.values[..(slot + 1) * value_dim], at)
                 };
             }
             for (row, acc) in acc.iter_mut().enumerate() {

@@ -114,7 +114,7 @@ macro_rules! variant {
     ($module:ident, $name:literal, $lanes:ty, $features:literal) => {
         mod $module {
             use herald_api::{Activation, RopeKind};
-            use herald_layers::kernels::{Gemm, Running, Scan, Step, Tap, Tile};
+            use herald_layers::kernels::{Gemm, Q4Tile, Running, Scan, Step, Tap, Tile};
             use herald_layers::products::{Results, RowRun};
             use herald_layers::quant::row_kernels;
 
@@ -137,6 +137,7 @@ macro_rules! variant {
                 gate,
                 activate,
                 attend,
+                attend_q4,
                 narrow,
                 times,
                 softplus,
@@ -174,7 +175,8 @@ macro_rules! variant {
             kernel!($features, gate, crate::vectors::gate::<L>, (kind: Activation, gate: &mut [f32], up: &[f32]) -> ());
             kernel!($features, activate, crate::vectors::activate::<L>, (kind: Activation, x: &mut [f32]) -> ());
             kernel!($features, narrow, crate::vectors::narrow::<L>, (x: &[f32], codes: &mut [i16]) -> f32);
-            kernel!($features, attend, crate::attend::attend::<L>, (tile: &Tile<'_>, running: &mut Running<'_>, scratch: &mut [f32]) -> ());
+            kernel!($features, attend, crate::attend::attend::<L, i16>, (tile: &Tile<'_>, running: &mut Running<'_>, scratch: &mut [f32]) -> ());
+            kernel!($features, attend_q4, crate::attend::attend_q4::<L>, (tile: &Q4Tile<'_>, running: &mut Running<'_>, scratch: &mut [f32]) -> ());
             kernel!($features, times, crate::recurrent::times::<L>, (x: &mut [f32], y: &[f32]) -> ());
             kernel!($features, softplus, crate::recurrent::softplus::<L>, (x: &mut [f32]) -> ());
             kernel!($features, conv, crate::recurrent::conv::<L>, (taps: &[Tap<'_>], bias: &[f32], out: &mut [f32]) -> ());

@@ -168,6 +168,14 @@ pub const HERALD_ROUTING_SIGMOID: u32 = 2;
 pub const HERALD_PAGE_I16: u32 = 1;
 /// A page of bytes that only its owner can read: a recurrent state, in keys.
 pub const HERALD_PAGE_OPAQUE: u32 = 2;
+/// A page of 4-bit codes, for whole pages that are only read. An element is offset + step * code, code 0 to 15. Steps and
+/// offsets are pairs of float16 (step, offset): of keys one pair for each channel over 64 tokens (channels of keys differ
+/// much, their tokens little), of values one for each token over 64 channels; the last of each may cover fewer.
+/// keys: pairs [n_kv_heads, ceil(capacity / 64), key_dim], then codes [n_kv_heads, capacity, ceil(key_dim / 2)] bytes.
+/// values: pairs [n_kv_heads, capacity, ceil(value_dim / 64)], then codes [n_kv_heads, capacity, ceil(value_dim / 2)].
+/// The low half of a row's byte i is the code of element i, the high half that of element ceil(dim / 2) + i; where dim is
+/// odd the last high half is 0.
+pub const HERALD_PAGE_Q4: u32 = 3;
 
 /// One weight: a view of the model file's bytes.
 ///
@@ -446,6 +454,13 @@ pub struct HeraldLayerInfo {
     pub state_bytes: u64,
     /// Bytes that the layer itself allocated for weights (repacked copies); for reports.
     pub weight_bytes: u64,
+    /// Attention: formats of whole pages that it reads beside HERALD_PAGE_I16: bit HERALD_PAGE_* of each.
+    pub page_formats: u32,
+    /// Attention: float32 elements of HeraldFetch's scores that the layer works in for each far page; 0: it can't choose
+    /// pages, and far pages are not brought to it.
+    pub score_width: u32,
+    /// Attention: bytes of a far page's summary; 0: it makes none.
+    pub summary_bytes: u64,
 }
 
 /// A run of tokens' keys and values of one layer.
@@ -496,6 +511,46 @@ pub struct HeraldSequence {
     pub n_pages: usize,
     /// Its recurrent state, state_bytes as the layer asked, zeroed when the sequence began, aligned to 64 bytes; or null.
     pub state: *mut c_void,
+    /// Far pages, of which the layer is to say how much its queries would attend to each (see HeraldFetch): the place of
+    /// each page's first token, rising.
+    pub far_starts: *const u64,
+    /// Their summaries, as summarise made them, one after another; aligned to 8 bytes.
+    pub far_summaries: *const c_void,
+    /// How many far pages; 0: none, and both pointers may be null.
+    pub n_far: usize,
+    /// The most tokens that may lie between a query and a key for the layer's RoPE, usually what the model was trained
+    /// for: the queries of a batch see a page whose first token is farther than this from the batch's last token as if it
+    /// were as far as this (InfLLM, arXiv 2402.04617). 0: positions are as they are.
+    pub reach: u64,
+}
+
+/// Pages on demand: a layer whose sequences have far pages fills scores and calls run, once, when its keys and values
+/// are written and before it attends.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
+pub struct HeraldFetch {
+    /// sizeof(HeraldFetch) of the host.
+    pub struct_size: usize,
+    /// For run.
+    pub context: *mut c_void,
+    /// Memory for n_scores float32: score_width for each far page of every sequence, holding anything at first. What
+    /// counts when run is called are the first elements, one for each far page, sequence after sequence: the more the
+    /// batch's queries would attend to a page, the greater.
+    pub scores: *mut f32,
+    /// Elements of scores.
+    pub n_scores: usize,
+    /// Chooses pages by their scores and puts a new list of the call's sequences, with these pages among the others, in
+    /// *sequences; it is valid until the call ends, and the list that the call began with is valid no longer. The
+    /// thread that was handed the call may use it, once.
+    /// Statuses: OK; otherwise the layer gives the status and the message back from forward.
+    pub run: Option<
+        unsafe extern "C" fn(
+            context: *mut c_void,
+            sequences: *mut *const *const HeraldSequence,
+            error: *mut HeraldError,
+        ) -> u32,
+    >,
 }
 
 /// A forward call: a flat batch of tokens from any number of sequences.
@@ -527,6 +582,8 @@ pub struct HeraldCall {
     pub scratch_bytes: u64,
     /// Threads to work with.
     pub parallel: *const HeraldParallel,
+    /// Pages on demand; null where no sequence has far pages.
+    pub fetch: *const HeraldFetch,
 }
 
 /// Engine layers of a plugin. All pointers are to structs that stay the caller's.
@@ -574,4 +631,15 @@ pub struct HeraldLayerTable {
     >,
     /// Destroys a layer that no call is running on. Any thread. Null is allowed.
     pub destroy: Option<unsafe extern "C" fn(layer: *mut HeraldLayer)>,
+    /// Makes the summary of a whole page (HERALD_PAGE_I16, with its start), by which the layer can later tell how much
+    /// queries would attend to it: fills summary_bytes at summary, aligned to 8 bytes. Any thread. May be null where no
+    /// layer has summaries. Statuses: OK; INVALID_ARGUMENT; UNSUPPORTED.
+    pub summarise: Option<
+        unsafe extern "C" fn(
+            layer: *const HeraldLayer,
+            page: *const HeraldPage,
+            summary: *mut c_void,
+            error: *mut HeraldError,
+        ) -> u32,
+    >,
 }

@@ -83,6 +83,7 @@ abi_structs! {
     HeraldLayerInfo up to scratch_bytes,
     HeraldPage up to value_bytes,
     HeraldSequence up to n_pages,
+    HeraldFetch up to run,
     HeraldCall up to parallel,
     HeraldLayerTable up to destroy,
     HeraldVocabulary up to flags,

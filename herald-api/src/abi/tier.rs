@@ -97,7 +97,8 @@ pub struct HeraldTierTable {
             error: *mut HeraldError,
         ) -> u32,
     >,
-    /// Keeps a page under a new id. page: its contents as HERALD_PAGE_I16 (or HERALD_PAGE_OPAQUE for a state), copied; or
+    /// Keeps a page under a new id. page: its contents as HERALD_PAGE_I16 (or HERALD_PAGE_OPAQUE for a state), or in the
+    /// tier's own format as view gives it, copied; or
     /// null for an empty page of zeros, to be written through view and told to commit.
     /// Statuses: OK; INVALID_ARGUMENT (the id is taken, the shape is another); OUT_OF_MEMORY (capacity_bytes is full);
     /// UNSUPPORTED (no empty pages in this tier); IO.

@@ -1,16 +1,18 @@
 //! Engine layers: a [`LayerFactory`] as a `HeraldLayerTable`.
 
+use std::ffi::c_void;
+
 use super::{guard, slice, text};
 use crate::abi::{
     self, AbiStruct, HeraldAttention, HeraldCall, HeraldError, HeraldLayer, HeraldLayerDesc, HeraldLayerInfo,
-    HeraldLayerRequest, HeraldLayerTable, HeraldMoe, HeraldTensor,
+    HeraldLayerRequest, HeraldLayerTable, HeraldMoe, HeraldPage, HeraldTensor,
 };
 use crate::call::Sequences;
 use crate::contract;
 use crate::{
-    Activation, Attention, Call, DType, Embedding, EngineLayer, Error, Head, LayerDesc, LayerFactory,
-    LayerKind, LayerParams, LayerRequest, Mamba1, Mamba2, Mlp, Moe, Parallel, Result, RopeKind, RopeScaling,
-    Routing, ShortConv, Weight, WeightRole,
+    Activation, Attention, Call, DType, Embedding, EngineLayer, Error, Fetch, Head, LayerDesc, LayerFactory,
+    LayerKind, LayerParams, LayerRequest, Mamba1, Mamba2, Mlp, Moe, Page, Parallel, Result, RopeKind,
+    RopeScaling, Routing, ShortConv, Weight, WeightRole,
 };
 
 /// Scratch memory is aligned to this many bytes: a cache line, and the widest vector.
@@ -39,6 +41,7 @@ impl<F: LayerFactory> Tables<F> {
         info: Some(info),
         forward: Some(forward),
         destroy: Some(destroy),
+        summarise: Some(summarise),
     };
     const STATIC: &'static HeraldLayerTable = &Self::TABLE;
 }
@@ -97,6 +100,9 @@ unsafe extern "C" fn info(
                 scratch_bytes: layer.scratch_bytes() as u64,
                 state_bytes: layer.state_bytes() as u64,
                 weight_bytes: layer.weight_bytes() as u64,
+                page_formats: layer.page_formats(),
+                score_width: layer.score_width() as u32,
+                summary_bytes: layer.summary_bytes() as u64,
                 ..AbiStruct::empty()
             };
             abi::write(out, &answer).map_err(Error::invalid)
@@ -115,8 +121,62 @@ unsafe extern "C" fn forward(
             let exported = exported(layer)?;
             let call = abi::read(call).map_err(Error::invalid)?;
             let mut call = read_call(exported, &call)?;
-            contract::check(&call, &exported.desc, exported.max_workers, exported.layer.state_bytes())?;
+            let (state_bytes, formats) = (exported.layer.state_bytes(), exported.layer.page_formats());
+            contract::check(&call, &exported.desc, exported.max_workers, state_bytes, formats)?;
+            check_far_pages(exported, &call)?;
             exported.layer.forward(&mut call)
+        })
+    }
+}
+
+/// Far pages come with a way to fetch them, and with memory for their scores, to a layer that can choose among them.
+fn check_far_pages(exported: &Exported, call: &Call<'_>) -> Result<()> {
+    let far: usize = call.sequences.iter().map(|sequence| sequence.far_starts().len()).sum();
+    let width = exported.layer.score_width();
+    let scores = call.fetch.as_ref().map_or(0, Fetch::n_scores);
+    if far > 0 && (width == 0 || far.checked_mul(width).is_none_or(|needed| needed > scores)) {
+        return Err(Error::invalid(format!(
+            "a call brought {far} far pages and memory for {scores} scores, where {width} for each were expected"
+        )));
+    }
+    Ok(())
+}
+
+unsafe extern "C" fn summarise(
+    layer: *const HeraldLayer,
+    page: *const HeraldPage,
+    summary: *mut c_void,
+    error: *mut HeraldError,
+) -> u32 {
+    // SAFETY: the host's contract: the layer came from `create`, the page is whole, and summary has room.
+    unsafe {
+        guard(error, || {
+            let exported = exported(layer)?;
+            let page = Page::from_raw(abi::read(page).map_err(Error::invalid)?).map_err(Error::invalid)?;
+            let LayerParams::Attention(shape) = &exported.desc.params else {
+                return Err(Error::unsupported("only attention makes summaries of pages"));
+            };
+            let slots = shape.n_kv_heads * page.capacity();
+            let bytes = slots * (size_of::<f32>() + shape.key_dim * size_of::<i16>());
+            let len = exported.layer.summary_bytes();
+            if page.format() != abi::HERALD_PAGE_I16
+                || page.key_bytes().len() != bytes
+                || page.n_tokens() != page.capacity()
+                || (len > 0 && (summary.is_null() || !summary.cast::<u64>().is_aligned()))
+            {
+                return Err(Error::invalid(format!(
+                    "a page of format {} with {} of {} tokens and {} bytes of keys was to be summarised at {summary:p}, \
+                     where a whole page of format {} with {bytes} bytes of keys and aligned memory was expected",
+                    page.format(),
+                    page.n_tokens(),
+                    page.capacity(),
+                    page.key_bytes().len(),
+                    abi::HERALD_PAGE_I16
+                )));
+            }
+            let summary =
+                if len == 0 { &mut [][..] } else { std::slice::from_raw_parts_mut(summary.cast(), len) };
+            exported.layer.summarise(&page, summary)
         })
     }
 }
@@ -346,7 +406,7 @@ fn read_attention(raw: &HeraldAttention) -> Result<Attention> {
 
 /// # Safety
 /// As `HeraldCall` says, for the lifetime `'a`.
-unsafe fn read_call<'a>(exported: &Exported, raw: &HeraldCall) -> Result<Call<'a>> {
+unsafe fn read_call<'a>(exported: &'a Exported, raw: &HeraldCall) -> Result<Call<'a>> {
     let n_tokens = raw.n_tokens;
     if n_tokens == 0 || n_tokens > exported.max_tokens {
         return Err(Error::invalid(format!(
@@ -402,6 +462,12 @@ unsafe fn read_call<'a>(exported: &Exported, raw: &HeraldCall) -> Result<Call<'a
                 std::slice::from_raw_parts_mut(raw.scratch.cast(), raw.scratch_bytes as usize)
             },
             parallel: Parallel::from_raw(raw.parallel).map_err(Error::invalid)?,
+            fetch: match &exported.desc.params {
+                LayerParams::Attention(shape) => {
+                    Fetch::from_raw(raw.fetch, n_tokens, shape, exported.layer.page_formats())?
+                }
+                _ => None,
+            },
         })
     }
 }

@@ -222,7 +222,7 @@ unsafe extern "C" fn probe<P: Probed>(
 ///
 /// # Safety
 /// `error` is null or a caller's `HeraldError`.
-unsafe fn guard(error: *mut HeraldError, body: impl FnOnce() -> Result<()>) -> u32 {
+pub(crate) unsafe fn guard(error: *mut HeraldError, body: impl FnOnce() -> Result<()>) -> u32 {
     let failure = match catch(body) {
         Ok(Ok(())) => return abi::HERALD_STATUS_OK,
         Ok(Err(failure)) => failure,

@@ -86,7 +86,11 @@ unsafe extern "C" fn put(
             let format =
                 if exported.config.state_bytes > 0 { abi::HERALD_PAGE_OPAQUE } else { abi::HERALD_PAGE_I16 };
             let bytes = (page.key_bytes().len(), page.value_bytes().len());
-            if page.format() != format || bytes != exported.page_bytes {
+            let own = page.format() == abi::HERALD_PAGE_Q4
+                && exported.config.state_bytes == 0
+                && exported.config.kind != TierKind::Active
+                && exported.config.q4_page_bytes() == Some(bytes);
+            if !own && (page.format() != format || bytes != exported.page_bytes) {
                 return Err(Error::invalid(format!(
                     "page {id} has format {} with {bytes:?} bytes of keys and values, where format {format} with {:?} \
                      was expected",

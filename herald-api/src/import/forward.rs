@@ -3,6 +3,7 @@
 use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::tier::PageHandle;
 use crate::abi::{self, AbiStruct, HeraldPage, HeraldParallel, HeraldSequence, HeraldTask};
@@ -84,6 +85,16 @@ pub struct Forward<'c> {
     pub parallel: Parallel<'c>,
 }
 
+/// Who brings the far pages that a layer's queries would attend to most.
+pub trait Fetcher {
+    /// Adds pages to the batch ([`Batch::add_fetched`]). `scores`: one for each far page, sequence after sequence; the
+    /// greater, the more it would be attended to.
+    ///
+    /// # Errors
+    /// Where a page can't be had: the call then fails with the error.
+    fn fetch(&mut self, scores: &[f32], batch: &mut Batch<'_>) -> Result<()>;
+}
+
 /// A page as a sequence uses it in a batch.
 pub enum PageUse<'b> {
     /// Earlier tokens only: read.
@@ -96,8 +107,12 @@ pub enum PageUse<'b> {
 #[derive(Default)]
 pub struct BatchBuffers {
     sequences: Vec<HeraldSequence>,
-    pages: Vec<HeraldPage>,
+    /// Pages, each with its sequence.
+    pages: Vec<(usize, HeraldPage)>,
     first_pages: Vec<usize>,
+    /// Pages that were fetched during the call, kept until the next.
+    fetched: Vec<Arc<PageHandle>>,
+    scores: Vec<f32>,
     state_bytes: Vec<usize>,
     sequence_list: Vec<*const HeraldSequence>,
     page_list: Vec<*const HeraldPage>,
@@ -113,6 +128,7 @@ impl BatchBuffers {
     pub fn begin<'b>(&'b mut self) -> Batch<'b> {
         self.sequences.clear();
         self.pages.clear();
+        self.fetched.clear();
         self.first_pages.clear();
         self.state_bytes.clear();
         Batch { buffers: self, lent: PhantomData }
@@ -139,7 +155,7 @@ impl<'b> Batch<'b> {
         pages: impl IntoIterator<Item = (usize, PageUse<'b>)>,
     ) -> Result<()> {
         let end = past + n_tokens;
-        let first_page = self.buffers.pages.len();
+        let (first_page, index) = (self.buffers.pages.len(), self.buffers.sequences.len());
         let (mut last_end, mut covered) = (0, past);
         for (start, page) in pages {
             let (handle, own) = match page {
@@ -161,7 +177,7 @@ impl<'b> Batch<'b> {
             let mut raw = handle.raw();
             raw.start = start as u64;
             raw.n_tokens = (end.min(page_end) - start) as u32;
-            self.buffers.pages.push(raw);
+            self.buffers.pages.push((index, raw));
         }
         let n_pages = self.buffers.pages.len() - first_page;
         if n_pages > 0 && covered < end {
@@ -183,7 +199,65 @@ impl<'b> Batch<'b> {
         Ok(())
     }
 
-    /// The C lists, once everything is in place.
+    /// Gives the sequence that was pushed last far pages, for the layer to choose among: where they begin, rising, and
+    /// their summaries, aligned to 8 bytes.
+    pub fn far(&mut self, starts: &'b [u64], summaries: &'b [u8]) {
+        if let Some(sequence) = self.buffers.sequences.last_mut() {
+            sequence.far_starts = starts.as_ptr();
+            sequence.far_summaries = summaries.as_ptr().cast();
+            sequence.n_far = starts.len();
+        }
+    }
+
+    /// Lets the sequence that was pushed last see pages from no farther than so many tokens.
+    pub fn reach(&mut self, reach: usize) {
+        if let Some(sequence) = self.buffers.sequences.last_mut() {
+            sequence.reach = reach as u64;
+        }
+    }
+
+    /// Far pages of each sequence, in order.
+    #[must_use]
+    pub fn n_far(&self) -> Vec<usize> {
+        self.buffers.sequences.iter().map(|sequence| sequence.n_far).collect()
+    }
+
+    /// Adds a whole page of earlier tokens to the sequence `index`, while the layer waits for it.
+    ///
+    /// # Errors
+    /// [`crate::Status::InvalidArgument`] where the sequence has no such tokens.
+    pub fn add_fetched(&mut self, index: usize, start: usize, page: Arc<PageHandle>) -> Result<()> {
+        let past = self.buffers.sequences.get(index).map_or(0, |sequence| sequence.past);
+        let mut raw = page.raw();
+        raw.start = start as u64;
+        raw.n_tokens = raw.capacity;
+        if raw.start + u64::from(raw.capacity) > past {
+            return Err(Error::invalid(format!(
+                "a page at token {start} was fetched for a sequence of {past} tokens"
+            )));
+        }
+        self.buffers.pages.push((index, raw));
+        self.buffers.fetched.push(page);
+        Ok(())
+    }
+
+    /// Memory for scores of the far pages, `width` for each, and how many that makes.
+    pub(super) fn scores(&mut self, width: usize) -> (*mut f32, usize) {
+        let far: usize = self.buffers.sequences.iter().map(|sequence| sequence.n_far).sum();
+        self.buffers.scores.resize(far * width, 0.0);
+        (self.buffers.scores.as_mut_ptr(), self.buffers.scores.len())
+    }
+
+    /// The scores of the far pages, as the layer left them, apart from the batch that they are to change.
+    pub(super) fn take_scores(&mut self) -> Vec<f32> {
+        std::mem::take(&mut self.buffers.scores)
+    }
+
+    pub(super) fn give_scores(&mut self, scores: Vec<f32>) {
+        self.buffers.scores = scores;
+    }
+
+    /// The C lists, once everything is in place; again after pages were fetched.
     pub(super) fn sequences(
         &mut self,
         n_tokens: usize,
@@ -198,8 +272,17 @@ impl<'b> Batch<'b> {
                 buffers.state_bytes
             )));
         }
+        if !buffers.fetched.is_empty() {
+            buffers.pages.sort_by_key(|(index, page)| (*index, page.start));
+            for (index, (sequence, first)) in
+                buffers.sequences.iter_mut().zip(&mut buffers.first_pages).enumerate()
+            {
+                *first = buffers.pages.partition_point(|(of, _)| *of < index);
+                sequence.n_pages = buffers.pages.partition_point(|(of, _)| *of <= index) - *first;
+            }
+        }
         buffers.page_list.clear();
-        buffers.page_list.extend(buffers.pages.iter().map(std::ptr::from_ref));
+        buffers.page_list.extend(buffers.pages.iter().map(|(_, page)| std::ptr::from_ref(page)));
         for (sequence, first) in buffers.sequences.iter_mut().zip(&buffers.first_pages) {
             sequence.pages =
                 if sequence.n_pages == 0 { std::ptr::null() } else { buffers.page_list[*first..].as_ptr() };

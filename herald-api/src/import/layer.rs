@@ -1,18 +1,21 @@
 //! Layers of a plugin.
 
+use std::ffi::c_void;
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use super::forward::{Batch, Forward};
+use super::forward::{Batch, Fetcher, Forward};
+use super::tier::PageHandle;
 use super::{Inner, Plugin, call, refused};
 use crate::abi::{
-    self, AbiStruct, HeraldAttention, HeraldCall, HeraldEmbedding, HeraldHead, HeraldLayer, HeraldLayerDesc,
-    HeraldLayerInfo, HeraldLayerRequest, HeraldMamba1, HeraldMamba2, HeraldMlp, HeraldMoe, HeraldShortConv,
-    HeraldTensor,
+    self, AbiStruct, HeraldAttention, HeraldCall, HeraldEmbedding, HeraldError, HeraldFetch, HeraldHead,
+    HeraldLayer, HeraldLayerDesc, HeraldLayerInfo, HeraldLayerRequest, HeraldMamba1, HeraldMamba2, HeraldMlp,
+    HeraldMoe, HeraldShortConv, HeraldTensor,
 };
 use crate::call::Sequences;
 use crate::contract;
+use crate::export::guard;
 use crate::{
     AlignedBytes, Attention, Call, DType, Error, LayerDesc, LayerParams, Moe, Parallel, Result, RopeScaling,
     Status, WeightRole,
@@ -97,6 +100,9 @@ pub struct LayerHandle {
     scratch_bytes: usize,
     state_bytes: usize,
     weight_bytes: usize,
+    page_formats: u32,
+    score_width: usize,
+    summary_bytes: usize,
 }
 
 // SAFETY: the ABI's contract: any thread may call forward and destroy, and forward doesn't change the layer.
@@ -144,14 +150,19 @@ impl Plugin {
             scratch_bytes: 0,
             state_bytes: 0,
             weight_bytes: 0,
+            page_formats: 0,
+            score_width: 0,
+            summary_bytes: 0,
         };
         debug_assert!(table.forward.is_some());
         let mut answer: HeraldLayerInfo = AbiStruct::empty();
         // SAFETY: the ABI's contract; the answer is our own.
         call(|error| unsafe { info(raw.as_ptr(), &mut answer, error) })?;
-        for (bytes, what) in
-            [(answer.scratch_bytes, "scratch memory"), (answer.state_bytes, "recurrent state")]
-        {
+        for (bytes, what) in [
+            (answer.scratch_bytes, "scratch memory"),
+            (answer.state_bytes, "recurrent state"),
+            (answer.summary_bytes, "summaries"),
+        ] {
             if bytes > MOST_BYTES {
                 return Err(refused(format!(
                     "its {} layer asks for {bytes} bytes of {what}, where at most {MOST_BYTES} were expected",
@@ -159,6 +170,11 @@ impl Plugin {
                 )));
             }
         }
+        // A layer chooses pages where it has all that this takes.
+        let chooses = table.summarise.is_some() && answer.score_width > 0;
+        handle.summary_bytes = if chooses { answer.summary_bytes as usize } else { 0 };
+        handle.score_width = answer.score_width as usize;
+        handle.page_formats = answer.page_formats;
         handle.scratch_bytes = answer.scratch_bytes as usize;
         handle.state_bytes = answer.state_bytes as usize;
         handle.weight_bytes = usize::try_from(answer.weight_bytes).unwrap_or(usize::MAX);
@@ -197,6 +213,42 @@ impl LayerHandle {
         self.weight_bytes
     }
 
+    /// Whether it reads whole pages of this format (`HERALD_PAGE_*`).
+    #[must_use]
+    pub fn reads(&self, format: u32) -> bool {
+        format == abi::HERALD_PAGE_I16 || (format < 32 && self.page_formats & (1 << format) != 0)
+    }
+
+    /// Bytes of a page's summary; 0: the layer can't choose among far pages.
+    #[must_use]
+    pub fn summary_bytes(&self) -> usize {
+        self.summary_bytes
+    }
+
+    /// Has the layer summarise a whole page that begins at token `start`, into `summary_bytes` bytes aligned to 8.
+    ///
+    /// # Errors
+    /// [`Status::InvalidArgument`] where the memory is not so much; otherwise as the plugin failed.
+    pub fn summarise(&self, page: &PageHandle, start: usize, summary: &mut [u8]) -> Result<()> {
+        let table = self.plugin.layers.as_ref();
+        let Some(summarise) = table.and_then(|table| table.summarise).filter(|_| self.summary_bytes > 0)
+        else {
+            return Err(Error::unsupported("the layer makes no summaries of pages"));
+        };
+        if summary.len() != self.summary_bytes || !summary.as_ptr().cast::<u64>().is_aligned() {
+            return Err(Error::invalid(format!(
+                "a summary has {} bytes, where {} at an aligned place were expected",
+                summary.len(),
+                self.summary_bytes
+            )));
+        }
+        let mut raw = page.raw();
+        raw.start = start as u64;
+        raw.n_tokens = raw.capacity;
+        // SAFETY: the ABI's contract: the page and the memory for the summary are borrowed for the call.
+        call(|error| unsafe { summarise(self.raw.as_ptr(), &raw, summary.as_mut_ptr().cast(), error) })
+    }
+
     /// Elements of a token's output: the hidden size, or the head's vocabulary.
     #[must_use]
     pub fn output_width(&self) -> usize {
@@ -215,6 +267,20 @@ impl LayerHandle {
         request: Forward<'_>,
         batch: Option<&mut Batch<'_>>,
         scratch: &mut AlignedBytes,
+    ) -> Result<()> {
+        self.forward_fetching(request, batch, scratch, None)
+    }
+
+    /// As [`LayerHandle::forward`]; `fetcher` brings far pages, without which none may be in the batch.
+    ///
+    /// # Errors
+    /// As [`LayerHandle::forward`], and as the fetcher failed.
+    pub fn forward_fetching(
+        &self,
+        request: Forward<'_>,
+        mut batch: Option<&mut Batch<'_>>,
+        scratch: &mut AlignedBytes,
+        fetcher: Option<&mut dyn Fetcher>,
     ) -> Result<()> {
         let n_tokens = request.n_tokens;
         let params = &self.order.desc.params;
@@ -246,8 +312,13 @@ impl LayerHandle {
                 self.scratch_bytes
             )));
         }
-        let list = match batch.filter(|_| residual) {
-            Some(batch) => batch.sequences(n_tokens, self.state_bytes)?,
+        let list: &[*const abi::HeraldSequence] = match batch.as_deref_mut().filter(|_| residual) {
+            Some(batch) => {
+                let list = batch.sequences(n_tokens, self.state_bytes)?;
+                // SAFETY: the list is the batch's own, which stays borrowed during the call; it is looked at no more once
+                // pages are fetched, which makes it anew.
+                unsafe { std::slice::from_raw_parts(list.as_ptr(), list.len()) }
+            }
             None => &[],
         };
         // SAFETY: the list is the batch's own, which holds what it points to.
@@ -262,12 +333,42 @@ impl LayerHandle {
             sequences,
             scratch,
             parallel: request.parallel,
+            fetch: None,
         };
-        contract::check(&call, &self.order.desc, self.order.max_workers, self.state_bytes)?;
-        self.call(call, list)
+        contract::check(
+            &call,
+            &self.order.desc,
+            self.order.max_workers,
+            self.state_bytes,
+            self.page_formats,
+        )?;
+        let far = call.sequences.iter().any(|sequence| !sequence.far_starts().is_empty());
+        if !far {
+            return self.call(call, list, std::ptr::null());
+        }
+        let (Some(batch), Some(fetcher)) = (batch, fetcher.filter(|_| self.summary_bytes > 0)) else {
+            return Err(Error::invalid(
+                "far pages came without anyone to fetch them, or to a layer that can't choose",
+            ));
+        };
+        let (scores, n_scores) = batch.scores(self.score_width);
+        let mut fetching = Fetching { batch, fetcher, n_tokens, state_bytes: self.state_bytes };
+        let raw = HeraldFetch {
+            context: (&raw mut fetching).cast(),
+            scores,
+            n_scores,
+            run: Some(fetch),
+            ..AbiStruct::empty()
+        };
+        self.call(call, list, &raw)
     }
 
-    fn call(&self, request: Call<'_>, sequences: &[*const abi::HeraldSequence]) -> Result<()> {
+    fn call(
+        &self,
+        request: Call<'_>,
+        sequences: &[*const abi::HeraldSequence],
+        fetch: *const HeraldFetch,
+    ) -> Result<()> {
         let ids = |ids: &[u32]| if ids.is_empty() { std::ptr::null() } else { ids.as_ptr() };
         let raw = HeraldCall {
             n_tokens: request.n_tokens,
@@ -280,6 +381,7 @@ impl LayerHandle {
             scratch: request.scratch.as_mut_ptr().cast(),
             scratch_bytes: request.scratch.len() as u64,
             parallel: request.parallel.raw(),
+            fetch,
             ..AbiStruct::empty()
         };
         let forward = self.plugin.layers.as_ref().and_then(|table| table.forward);
@@ -288,6 +390,37 @@ impl LayerHandle {
         // SAFETY: the ABI's contract. Every buffer has the size that the call states, output and scratch are borrowed
         // mutably (through `Call`), and pages and states are held by the batch.
         call(|error| unsafe { forward(self.raw.as_ptr(), &raw, error) })
+    }
+}
+
+/// What a call for pages works with.
+struct Fetching<'f, 'b> {
+    batch: &'f mut Batch<'b>,
+    fetcher: &'f mut dyn Fetcher,
+    n_tokens: usize,
+    state_bytes: usize,
+}
+
+unsafe extern "C" fn fetch(
+    context: *mut c_void,
+    sequences: *mut *const *const abi::HeraldSequence,
+    error: *mut HeraldError,
+) -> u32 {
+    // SAFETY: the plugin's contract: the context that it was lent, on the call's thread, once; sequences is its own.
+    unsafe {
+        guard(error, || {
+            let fetching = &mut *context.cast::<Fetching<'_, '_>>();
+            if sequences.is_null() {
+                return Err(Error::invalid("HeraldFetch was given no place for the sequences"));
+            }
+            let far: usize = fetching.batch.n_far().iter().sum();
+            let scores = fetching.batch.take_scores();
+            let fetched = fetching.fetcher.fetch(&scores[..far.min(scores.len())], fetching.batch);
+            fetching.batch.give_scores(scores);
+            fetched?;
+            sequences.write(fetching.batch.sequences(fetching.n_tokens, fetching.state_bytes)?.as_ptr());
+            Ok(())
+        })
     }
 }
 

@@ -13,7 +13,7 @@ use std::any::Any;
 use std::ffi::c_char;
 use std::sync::Arc;
 
-pub use forward::{Batch, BatchBuffers, Executor, Forward, Lent, PageUse};
+pub use forward::{Batch, BatchBuffers, Executor, Fetcher, Forward, Lent, PageUse};
 pub use layer::{LayerHandle, LayerOrder, SharedBytes, SharedWeight, StableBytes};
 pub use tier::{PageHandle, TierHandle};
 pub use tokenizer::TokenizerHandle;
@@ -247,7 +247,7 @@ unsafe fn short_text(pointer: *const c_char, len: usize, most: usize, what: &str
 }
 
 /// Calls a plugin's function with a buffer for its sentence, and turns its status into a result.
-fn call(function: impl FnOnce(*mut HeraldError) -> u32) -> Result<()> {
+pub(crate) fn call(function: impl FnOnce(*mut HeraldError) -> u32) -> Result<()> {
     let mut error: HeraldError = AbiStruct::empty();
     let code = function(&mut error);
     if code == abi::HERALD_STATUS_OK {

@@ -11,7 +11,7 @@ use crate::abi::{
     HeraldTierTable,
 };
 use crate::call::Page;
-use crate::{Error, Found, MemoryTier, RawPage, Result, Status, TierConfig, TierStats};
+use crate::{AlignedBytes, Error, Found, MemoryTier, RawPage, Result, Status, TierConfig, TierStats};
 
 /// A tier that a plugin made.
 #[derive(Clone)]
@@ -126,23 +126,61 @@ impl TierHandle {
     pub fn reserve(&self) -> Result<PageHandle> {
         let id = self.0.next_id.fetch_add(1, Ordering::Relaxed);
         self.put(id, None)?;
+        self.seen(id, self.0.format(), self.0.page_bytes)
+    }
+
+    /// Keeps a whole page of another tier in this one's own format, where it can be read in place: as
+    /// [`abi::HERALD_PAGE_Q4`]. The handle owns it.
+    ///
+    /// # Errors
+    /// As [`MemoryTier::put`] and [`MemoryTier::view`].
+    pub fn keep(&self, page: &PageHandle) -> Result<PageHandle> {
+        let (keys, values) = page.bytes();
+        let view = Page::new(page.format(), page.capacity(), page.capacity(), keys, values)
+            .ok_or_else(|| Error::invalid("a page to keep is not aligned"))?;
+        let id = self.0.next_id.fetch_add(1, Ordering::Relaxed);
+        self.put(id, Some(&view))?;
+        let bytes = self.0.config.q4_page_bytes().ok_or_else(|| Error::invalid("a page that overflows"))?;
+        self.seen(id, abi::HERALD_PAGE_Q4, bytes)
+    }
+
+    /// Copies a page of this tier out to a page of an active tier.
+    ///
+    /// # Errors
+    /// As [`MemoryTier::get`]; [`Status::InvalidArgument`] where the page isn't this tier's or the shapes differ.
+    pub fn restore(&self, page: &PageHandle, into: &mut PageHandle) -> Result<()> {
+        if !page.tier.as_ref().is_some_and(|tier| tier.is(self)) || into.format() != abi::HERALD_PAGE_I16 {
+            return Err(Error::invalid("a page was to be restored by a tier that it doesn't belong to"));
+        }
+        let buffer = |pointer: *mut c_void, len: u64| -> &mut [u8] {
+            if len == 0 {
+                return &mut [];
+            }
+            // SAFETY: the page has so many bytes there, and is borrowed mutably.
+            unsafe { std::slice::from_raw_parts_mut(pointer.cast(), len as usize) }
+        };
+        let keys = buffer(into.raw.keys, into.raw.key_bytes);
+        let values = buffer(into.raw.values, into.raw.value_bytes);
+        self.get(page.id, keys, values).map(drop)
+    }
+
+    /// The handle of a page that was put under `id`, which must be seen in this format and size, at aligned places.
+    fn seen(&self, id: u64, format: u32, page_bytes: (usize, usize)) -> Result<PageHandle> {
         // From here on, dropping the handle drops the page.
-        let mut handle = PageHandle { tier: self.clone(), id, raw: AbiStruct::empty() };
+        let mut handle = PageHandle { tier: Some(self.clone()), id, raw: AbiStruct::empty(), bytes: None };
         let seen = self.view(id)?;
         let aligned = |pointer: *mut u8, bytes: usize| {
-            bytes == 0
-                || (!pointer.is_null() && (pointer as usize).is_multiple_of(crate::AlignedBytes::ALIGN))
+            bytes == 0 || (!pointer.is_null() && (pointer as usize).is_multiple_of(AlignedBytes::ALIGN))
         };
-        let format = self.0.format();
-        if (seen.key_bytes, seen.value_bytes) != self.0.page_bytes
+        if (seen.key_bytes, seen.value_bytes) != page_bytes
             || seen.format != format
             || !aligned(seen.keys, seen.key_bytes)
             || !aligned(seen.values, seen.value_bytes)
         {
             return Err(refused(format!(
                 "its memory tier gave a page of format {} with {} and {} bytes at {:p} and {:p}, where format {format} with \
-                 {:?} bytes at aligned places was expected",
-                seen.format, seen.key_bytes, seen.value_bytes, seen.keys, seen.values, self.0.page_bytes
+                 {page_bytes:?} bytes at aligned places was expected",
+                seen.format, seen.key_bytes, seen.value_bytes, seen.keys, seen.values
             )));
         }
         handle.raw = HeraldPage {
@@ -164,7 +202,8 @@ impl MemoryTier for TierHandle {
         if let Some(page) = page {
             let format = self.0.format();
             let bytes = (page.key_bytes().len(), page.value_bytes().len());
-            if page.format() != format || bytes != self.0.page_bytes {
+            let own = page.format() == abi::HERALD_PAGE_Q4 && self.0.config.q4_page_bytes() == Some(bytes);
+            if !own && (page.format() != format || bytes != self.0.page_bytes) {
                 return Err(Error::invalid(format!(
                     "page {id} has format {} with {bytes:?} bytes of keys and values, where format {format} with {:?} was \
                      expected",
@@ -295,11 +334,13 @@ impl Drop for Made {
     }
 }
 
-/// A page in a tier, which drops it when it is dropped itself.
+/// A page in a tier, which drops it when it is dropped itself; or one of the host's own bytes.
 pub struct PageHandle {
-    tier: TierHandle,
+    /// `None`: the bytes are the handle's own.
+    tier: Option<TierHandle>,
     id: u64,
     raw: HeraldPage,
+    bytes: Option<AlignedBytes>,
 }
 
 // SAFETY: the bytes that it points to are its own until it is dropped, like a Box's; writing them takes `&mut`.
@@ -325,7 +366,40 @@ impl PageHandle {
     /// # Errors
     /// As [`MemoryTier::commit`].
     pub fn commit(&mut self, n_tokens: usize) -> Result<()> {
-        self.tier.commit(self.id, n_tokens)
+        self.tier.as_ref().map_or(Ok(()), |tier| tier.commit(self.id, n_tokens))
+    }
+
+    /// A whole page of the host's own bytes, in the format [`abi::HERALD_PAGE_Q4`] and of the shape of a tier's pages:
+    /// keys, then values at the next multiple of [`AlignedBytes::ALIGN`].
+    ///
+    /// # Errors
+    /// [`Status::InvalidArgument`] where there are not so many bytes.
+    pub fn of_bytes(config: &TierConfig, bytes: AlignedBytes) -> Result<Self> {
+        let (keys, values) = config.q4_page_bytes().ok_or_else(|| Error::invalid("a page that overflows"))?;
+        let start = keys.next_multiple_of(AlignedBytes::ALIGN);
+        if bytes.len() != start + values {
+            return Err(Error::invalid(format!(
+                "a page has {} bytes, where {} were expected",
+                bytes.len(),
+                start + values
+            )));
+        }
+        let raw = HeraldPage {
+            capacity: config.page_tokens as u32,
+            format: abi::HERALD_PAGE_Q4,
+            keys: bytes.as_ptr().cast(),
+            values: bytes.as_ptr().wrapping_add(start).cast(),
+            key_bytes: keys as u64,
+            value_bytes: values as u64,
+            ..AbiStruct::empty()
+        };
+        Ok(Self { tier: None, id: 0, raw, bytes: Some(bytes) })
+    }
+
+    /// Bytes of the handle's own; 0 for a page in a tier.
+    #[must_use]
+    pub fn own_bytes(&self) -> usize {
+        self.bytes.as_ref().map_or(0, |bytes| bytes.len())
     }
 
     /// Its format, `HERALD_PAGE_*`.
@@ -401,7 +475,9 @@ impl PageHandle {
 impl Drop for PageHandle {
     fn drop(&mut self) {
         // Nobody is left to tell: the page is either gone or the tier is failing as a whole.
-        let _ = self.tier.drop_page(self.id);
+        if let Some(tier) = &self.tier {
+            let _ = tier.drop_page(self.id);
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use herald::plugin::Search;
-use herald::{LoadOptions, NeuroEngine};
+use herald::{LoadOptions, MemoryOptions, NeuroEngine};
 
 use super::failure::Failure;
 use super::store;
@@ -44,6 +44,15 @@ pub(super) struct EngineOptions {
     #[arg(long, global = true, value_name = "TOKENS")]
     pub(super) batch: Option<NonZeroUsize>,
 
+    /// The latest tokens of a sequence whose keys and values stay at 16 bits; older ones are compressed to 4 bits
+    /// [default: 8192]
+    #[arg(long, global = true, value_name = "TOKENS")]
+    pub(super) active_tokens: Option<usize>,
+
+    /// How many pages of older tokens to attend to, the most wanted ones of each layer; `all` for every one [default: 64]
+    #[arg(long, global = true, value_name = "PAGES|all", value_parser = far_pages)]
+    pub(super) far_pages: Option<FarPages>,
+
     /// Load this plugin too; may be given more than once
     #[arg(long = "plugin", global = true, value_name = "FILE")]
     pub(super) plugins: Vec<PathBuf>,
@@ -80,6 +89,10 @@ impl EngineOptions {
             threads: self.threads,
             max_batch: self.max_batch(),
             context: self.context.map(NonZeroUsize::get),
+            memory: MemoryOptions {
+                active_tokens: self.active_tokens.unwrap_or(usual.memory.active_tokens),
+                far_pages: self.far_pages.map_or(usual.memory.far_pages, |FarPages(pages)| pages),
+            },
             ..usual
         }
     }
@@ -98,6 +111,18 @@ impl EngineOptions {
     pub(super) fn load(&self) -> Result<NeuroEngine, Failure> {
         Ok(NeuroEngine::load(&self.model_path()?, &self.load_options())?)
     }
+}
+
+/// Pages of older tokens to attend to; `None`: all.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FarPages(Option<usize>);
+
+fn far_pages(text: &str) -> Result<FarPages, String> {
+    if text == "all" {
+        return Ok(FarPages(None));
+    }
+    let pages = text.parse().ok().filter(|pages| *pages > 0);
+    pages.map(|pages| FarPages(Some(pages))).ok_or_else(|| "a number from 1 or `all` was expected".to_owned())
 }
 
 fn threads(text: &str) -> Result<NonZeroUsize, String> {

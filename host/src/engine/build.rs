@@ -6,12 +6,12 @@ use herald_api::import::{
     LayerHandle, LayerOrder, Lent, Plugin, SharedBytes, SharedWeight, StableBytes, TierHandle,
     TokenizerHandle,
 };
-use herald_api::{LayerParams, Status, TierConfig, TierKind};
+use herald_api::{LayerParams, Status, TierConfig, TierKind, abi};
 
 use super::LoadOptions;
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, TensorView};
-use crate::memory::LayerNeeds;
+use crate::memory::{LayerNeeds, MemoryOptions, PagesNeeds};
 use crate::model::{LayerPlan, ModelPlan};
 use crate::plugin::Loaded;
 use crate::threads::ThreadPool;
@@ -96,16 +96,39 @@ fn build_with(
                     capacity_bytes: None,
                     path: None,
                 };
-                if let Some(tier) = tiers.iter().find(|tier| *tier.config() == config) {
-                    LayerNeeds::Pages(tier.clone())
-                } else {
-                    let part = || "the active memory tier".to_owned();
-                    match first_of(ranked, part, faults, |plugin| plugin.create_tier(&config))? {
-                        Ok(tier) => tiers.push(tier.clone()),
-                        Err(faulty) => return Ok(Err(faulty)),
+                let mut tier_of = |config: &TierConfig| -> Result<Result<TierHandle, Faulty>> {
+                    if let Some(tier) = tiers.iter().find(|tier| tier.config() == config) {
+                        return Ok(Ok(tier.clone()));
                     }
-                    tiers.last().map_or(LayerNeeds::Nothing, |tier| LayerNeeds::Pages(tier.clone()))
+                    let part = || format!("the {} memory tier", config.kind.name());
+                    let made = first_of(ranked, part, faults, |plugin| plugin.create_tier(config))?;
+                    tiers.extend(made.as_ref().ok().cloned());
+                    Ok(made)
+                };
+                let tier = match tier_of(&config)? {
+                    Ok(tier) => tier,
+                    Err(faulty) => return Ok(Err(faulty)),
+                };
+                // Pages are compressed where the layer reads such pages and can choose among them. Behind a sliding
+                // window there is nothing to choose.
+                let MemoryOptions { active_tokens, far_pages } = options.memory;
+                let chooses = layer.summary_bytes() > 0 || far_pages.is_none();
+                let mut compressed = None;
+                if layer.reads(abi::HERALD_PAGE_Q4) && chooses && attention.window.is_none() {
+                    match tier_of(&TierConfig { kind: TierKind::Compressed, ..config }) {
+                        Ok(Ok(tier)) => compressed = Some(tier),
+                        Ok(Err(faulty)) => return Ok(Err(faulty)),
+                        Err(none) => tracing::debug!("older pages stay uncompressed: {none}"),
+                    }
                 }
+                LayerNeeds::Pages(PagesNeeds {
+                    tier,
+                    compressed,
+                    active_tokens,
+                    far_pages,
+                    trained: plan.context,
+                    summary_bytes: layer.summary_bytes(),
+                })
             }
             (_, 0) => LayerNeeds::Nothing,
             (_, bytes) => LayerNeeds::State(bytes),

@@ -5,6 +5,7 @@ use herald_api::{AlignedBytes, LayerKind};
 
 use super::{NeuroEngine, Sequence};
 use crate::error::{Error, Result};
+use crate::memory::BestPages;
 
 /// The most tokens whose logits are computed at once: they are as wide as the vocabulary.
 pub(super) const HEAD_TOKENS: usize = 32;
@@ -317,19 +318,29 @@ impl NeuroEngine {
                 LayerKind::Head => break,
                 _ => {
                     let mut batch = batch.begin();
+                    let mut best = BestPages::default();
                     parts
                         .iter_mut()
                         .try_for_each(|(sequence, ids)| {
-                            sequence.memory.add_to(index, &mut batch, ids.len(), sequence.tokens.len())
+                            sequence.memory.add_to(
+                                index,
+                                &mut batch,
+                                &mut best,
+                                ids.len(),
+                                sequence.tokens.len(),
+                            )
                         })
-                        .and_then(|()| layer.forward(forward(&mut *activations), Some(&mut batch), scratch))
+                        .and_then(|()| {
+                            let call = forward(&mut *activations);
+                            layer.forward_fetching(call, Some(&mut batch), scratch, Some(&mut best))
+                        })
                 }
             };
             done.map_err(|source| failed(&at(layer), source))?;
         }
         for (sequence, ids) in parts.iter_mut() {
             let past = sequence.tokens.len();
-            let committed = sequence.memory.commit(past, past + ids.len());
+            let committed = sequence.memory.commit(past, past + ids.len(), &self.layers, &self.pool);
             committed.map_err(|source| failed("the memory of a sequence", source))?;
             sequence.tokens.extend_from_slice(ids);
         }

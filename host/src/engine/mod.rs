@@ -19,7 +19,7 @@ use crate::chat::ChatTemplate;
 use crate::constrain::Forms;
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
-use crate::memory::{self, LayerNeeds, MemoryUsage, PrefixCache, SequenceMemory};
+use crate::memory::{self, LayerNeeds, MemoryOptions, MemoryUsage, PrefixCache, SequenceMemory};
 use crate::metrics::TierTraffic;
 use crate::model::{self, ModelPlan};
 use crate::plugin::{self, Plugins, Search};
@@ -51,6 +51,8 @@ pub struct LoadOptions {
     pub page_tokens: usize,
     /// The most bytes of pages of earlier prompts to keep, for prompts that begin alike; 0: none.
     pub prefix_bytes: usize,
+    /// How much of a sequence is kept how.
+    pub memory: MemoryOptions,
 }
 
 impl Default for LoadOptions {
@@ -63,6 +65,7 @@ impl Default for LoadOptions {
             context: None,
             page_tokens: 64,
             prefix_bytes: 256 << 20,
+            memory: MemoryOptions::default(),
         }
     }
 }

@@ -149,8 +149,8 @@ impl NeuroEngine {
             Ok(match &self.needs[index] {
                 LayerNeeds::Nothing => LayerBytes::Nothing,
                 LayerNeeds::State(_) => LayerBytes::State(take(&state_name(index))),
-                LayerNeeds::Pages(tier) => {
-                    let pages = 0..tokens.len().div_ceil(tier.config().page_tokens);
+                LayerNeeds::Pages(needs) => {
+                    let pages = 0..tokens.len().div_ceil(needs.tier.config().page_tokens);
                     let page = |page| {
                         (take(&page_name(index, page, "keys")), take(&page_name(index, page, "values")))
                     };
@@ -178,8 +178,8 @@ impl NeuroEngine {
                     let state = format!("{bytes} bytes of the backend {}", layer.plugin());
                     facts.insert(format!("state.{index}"), state);
                 }
-                LayerNeeds::Pages(tier) => {
-                    facts.insert(format!("page_tokens.{index}"), tier.config().page_tokens.to_string());
+                LayerNeeds::Pages(needs) => {
+                    facts.insert(format!("page_tokens.{index}"), needs.tier.config().page_tokens.to_string());
                 }
             }
         }

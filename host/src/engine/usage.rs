@@ -21,23 +21,25 @@ impl NeuroEngine {
         let mut seen = Vec::new();
         let mut uses: Vec<TierUse> = Vec::new();
         for needs in &self.needs {
-            let LayerNeeds::Pages(tier) = needs else { continue };
-            // Layers of one shape share a tier.
-            if seen.contains(&tier.config()) {
-                continue;
-            }
-            seen.push(tier.config());
-            let (kind, stats) = (tier.config().kind, tier.stats());
-            match uses.iter_mut().find(|found| found.kind == kind) {
-                Some(found) => {
-                    let sum = &mut found.stats;
-                    sum.pages += stats.pages;
-                    sum.tokens += stats.tokens;
-                    sum.bytes += stats.bytes;
-                    sum.hits += stats.hits;
-                    sum.misses += stats.misses;
+            let LayerNeeds::Pages(needs) = needs else { continue };
+            for tier in std::iter::once(&needs.tier).chain(&needs.compressed) {
+                // Layers of one shape share a tier.
+                if seen.contains(&tier.config()) {
+                    continue;
                 }
-                None => uses.push(TierUse { kind, stats }),
+                seen.push(tier.config());
+                let (kind, stats) = (tier.config().kind, tier.stats());
+                match uses.iter_mut().find(|found| found.kind == kind) {
+                    Some(found) => {
+                        let sum = &mut found.stats;
+                        sum.pages += stats.pages;
+                        sum.tokens += stats.tokens;
+                        sum.bytes += stats.bytes;
+                        sum.hits += stats.hits;
+                        sum.misses += stats.misses;
+                    }
+                    None => uses.push(TierUse { kind, stats }),
+                }
             }
         }
         uses

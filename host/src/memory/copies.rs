@@ -2,7 +2,7 @@
 
 use herald_api::{AlignedBytes, Error, Result};
 
-use super::{LayerMemory, LayerNeeds, SequenceMemory, own};
+use super::{LayerMemory, LayerNeeds, SequenceMemory};
 
 /// What a layer keeps, as bytes.
 pub(crate) enum LayerBytes<'a> {
@@ -24,12 +24,7 @@ impl SequenceMemory {
                 Ok(match layer {
                     LayerMemory::Stateless => LayerMemory::Stateless,
                     LayerMemory::State(state) => LayerMemory::State(copied(state)?),
-                    LayerMemory::Pages { tier, page_tokens, pages } => {
-                        // Pages are shared until one of the two writes to them, and copied then; those beyond the tokens
-                        // are room that was never used.
-                        let pages = pages.iter().take(tokens.div_ceil(*page_tokens)).cloned().collect();
-                        LayerMemory::Pages { tier: tier.clone(), page_tokens: *page_tokens, pages }
-                    }
+                    LayerMemory::Pages(pages) => LayerMemory::Pages(pages.fork(tokens)),
                 })
             })
             .collect::<Result<_>>()?;
@@ -41,10 +36,7 @@ impl SequenceMemory {
         self.layers.iter().map(move |layer| match layer {
             LayerMemory::Stateless => LayerBytes::Nothing,
             LayerMemory::State(state) => LayerBytes::State(state),
-            LayerMemory::Pages { page_tokens, pages, .. } => {
-                let pages = pages.iter().take(tokens.div_ceil(*page_tokens));
-                LayerBytes::Pages(pages.map(|page| page.bytes()).collect())
-            }
+            LayerMemory::Pages(pages) => LayerBytes::Pages(pages.page_bytes(tokens)),
         })
     }
 
@@ -62,12 +54,8 @@ impl SequenceMemory {
                 (LayerMemory::State(state), LayerBytes::State(bytes)) if state.len() == bytes.len() => {
                     state.copy_from_slice(bytes);
                 }
-                (LayerMemory::Pages { pages, .. }, LayerBytes::Pages(bytes))
-                    if pages.len() == bytes.len() =>
-                {
-                    for (page, (keys, values)) in pages.iter_mut().zip(bytes) {
-                        own(page)?.overwrite(keys, values)?;
-                    }
+                (LayerMemory::Pages(pages), LayerBytes::Pages(bytes)) if pages.len() == bytes.len() => {
+                    pages.overwrite(&bytes)?;
                 }
                 _ => {
                     return Err(Error::invalid(format!(
@@ -76,7 +64,7 @@ impl SequenceMemory {
                 }
             }
         }
-        memory.commit(0, tokens)?;
+        memory.pages().try_for_each(|pages| pages.commit(0, tokens))?;
         Ok(memory)
     }
 }

@@ -1,13 +1,19 @@
 //! What a sequence has seen: for each layer its pages of keys and values, or its recurrent state.
 
 mod copies;
+mod options;
+mod pages;
 mod prefix;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use herald_api::import::{Batch, PageHandle, PageUse, TierHandle};
-use herald_api::{AlignedBytes, Error, MemoryTier, Result, TierStats};
+use herald_api::import::{Batch, Fetcher, LayerHandle, PageHandle, TierHandle};
+use herald_api::{AlignedBytes, MemoryTier, Result, TierStats};
 
+use crate::threads::ThreadPool;
+
+pub use options::MemoryOptions;
+pub(crate) use pages::{LayerPages, PagesNeeds};
 pub(crate) use prefix::{PageRow, PrefixCache};
 
 pub(crate) use copies::LayerBytes;
@@ -16,9 +22,8 @@ pub(crate) use copies::LayerBytes;
 enum LayerMemory {
     /// Nothing: the layer looks at each token by itself.
     Stateless,
-    /// Keys and values, in pages of `page_tokens` tokens one after another. Sequences that began alike share pages: one
-    /// that is shared is copied before it is written.
-    Pages { tier: TierHandle, page_tokens: usize, pages: Vec<Arc<PageHandle>> },
+    /// Keys and values.
+    Pages(LayerPages),
     /// A recurrent state.
     State(AlignedBytes),
 }
@@ -27,8 +32,8 @@ enum LayerMemory {
 pub(crate) enum LayerNeeds {
     /// Nothing.
     Nothing,
-    /// Keys and values, in pages from this tier.
-    Pages(TierHandle),
+    /// Keys and values.
+    Pages(PagesNeeds),
     /// A recurrent state of so many bytes.
     State(usize),
 }
@@ -38,6 +43,8 @@ pub(crate) enum LayerNeeds {
 pub struct MemoryUsage {
     /// The active tier: pages as attention writes them.
     pub active: TierStats,
+    /// The compressed tier: whole pages of earlier tokens, 4 bits an element.
+    pub compressed: TierStats,
     /// Bytes of active pages that are kept for prompts that begin alike (some of the active tier's).
     pub prefix_bytes: u64,
 }
@@ -47,16 +54,18 @@ pub(crate) fn usage(needs: &[LayerNeeds], prefix_bytes: usize) -> MemoryUsage {
     let mut seen: Vec<&TierHandle> = Vec::new();
     let mut usage = MemoryUsage { prefix_bytes: prefix_bytes as u64, ..MemoryUsage::default() };
     for needs in needs {
-        if let LayerNeeds::Pages(tier) = needs
-            && !seen.iter().any(|seen| seen.is(tier))
-        {
+        let LayerNeeds::Pages(needs) = needs else { continue };
+        let tiers =
+            [(Some(&needs.tier), &mut usage.active), (needs.compressed.as_ref(), &mut usage.compressed)];
+        for (tier, sum) in tiers {
+            let Some(tier) = tier.filter(|tier| !seen.iter().any(|seen| seen.is(tier))) else { continue };
             seen.push(tier);
             let stats = tier.stats();
-            usage.active.pages += stats.pages;
-            usage.active.tokens += stats.tokens;
-            usage.active.bytes += stats.bytes;
-            usage.active.hits += stats.hits;
-            usage.active.misses += stats.misses;
+            sum.pages += stats.pages;
+            sum.tokens += stats.tokens;
+            sum.bytes += stats.bytes;
+            sum.hits += stats.hits;
+            sum.misses += stats.misses;
         }
     }
     usage
@@ -67,6 +76,46 @@ pub(crate) struct SequenceMemory {
     layers: Vec<LayerMemory>,
 }
 
+/// A sequence's far pages of one layer, with how many of them a batch may fetch.
+pub(crate) type FarPages<'b> = (&'b [Arc<PageHandle>], usize, usize);
+
+/// Brings the far pages with the best scores.
+#[derive(Default)]
+pub(crate) struct BestPages<'b> {
+    /// Of each sequence of the batch: its far pages, the place of the first in pages, and tokens of a page.
+    sequences: Vec<(FarPages<'b>, usize)>,
+}
+
+impl<'b> BestPages<'b> {
+    /// Adds the next sequence of the batch.
+    pub(crate) fn push(&mut self, far: Option<FarPages<'b>>, page_tokens: usize) {
+        self.sequences.push((far.unwrap_or((&[], 0, 0)), page_tokens));
+    }
+}
+
+impl Fetcher for BestPages<'_> {
+    fn fetch(&mut self, scores: &[f32], batch: &mut Batch<'_>) -> Result<()> {
+        let mut first = 0;
+        for (index, n_far) in batch.n_far().into_iter().enumerate() {
+            let scores = &scores[first..first + n_far];
+            first += n_far;
+            let Some(((far, sink, most), page_tokens)) = self.sequences.get(index).filter(|_| n_far > 0)
+            else {
+                continue;
+            };
+            let mut order: Vec<usize> = (0..n_far.min(far.len())).collect();
+            if order.len() > *most {
+                order.select_nth_unstable_by(*most, |a, b| scores[*b].total_cmp(&scores[*a]).then(b.cmp(a)));
+                order.truncate(*most);
+            }
+            for page in order {
+                batch.add_fetched(index, (sink + page) * page_tokens, Arc::clone(&far[page]))?;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl SequenceMemory {
     /// Memory of an empty sequence.
     pub(crate) fn new(needs: &[LayerNeeds]) -> Result<Self> {
@@ -75,11 +124,7 @@ impl SequenceMemory {
             .map(|needs| {
                 Ok(match needs {
                     LayerNeeds::Nothing => LayerMemory::Stateless,
-                    LayerNeeds::Pages(tier) => LayerMemory::Pages {
-                        page_tokens: tier.config().page_tokens,
-                        tier: tier.clone(),
-                        pages: Vec::new(),
-                    },
+                    LayerNeeds::Pages(needs) => LayerMemory::Pages(LayerPages::new(needs)),
                     LayerNeeds::State(bytes) => LayerMemory::State(AlignedBytes::zeroed(*bytes)?),
                 })
             })
@@ -87,69 +132,74 @@ impl SequenceMemory {
         Ok(Self { layers })
     }
 
+    fn pages(&mut self) -> impl Iterator<Item = &mut LayerPages> {
+        self.layers.iter_mut().filter_map(|layer| match layer {
+            LayerMemory::Pages(pages) => Some(pages),
+            _ => None,
+        })
+    }
+
     /// Makes room for `tokens` tokens in all, of which `past` are there: pages that will be written become this
     /// sequence's own. Where that fails, what is there stays as it was.
     pub(crate) fn reserve(&mut self, past: usize, tokens: usize) -> Result<()> {
-        for layer in &mut self.layers {
-            if let LayerMemory::Pages { tier, page_tokens, pages } = layer {
-                for page in pages.iter_mut().skip(past / *page_tokens) {
-                    if Arc::get_mut(page).is_none() {
-                        let mut copy = tier.reserve()?;
-                        copy.copy_from(page)?;
-                        *page = Arc::new(copy);
-                    }
-                }
-                while pages.len() * *page_tokens < tokens {
-                    pages.push(Arc::new(tier.reserve()?));
-                }
-            }
-        }
-        Ok(())
+        self.pages().try_for_each(|pages| pages.reserve(past, tokens))
     }
 
-    /// Adds a layer's part of this sequence to a batch: `n_tokens` new tokens after `past`.
+    /// Adds a layer's part of this sequence to a batch: `n_tokens` new tokens after `past`. What the layer may choose
+    /// from goes to `best`.
     pub(crate) fn add_to<'b>(
         &'b mut self,
         layer: usize,
         batch: &mut Batch<'b>,
+        best: &mut BestPages<'b>,
         n_tokens: usize,
         past: usize,
     ) -> Result<()> {
         match &mut self.layers[layer] {
             LayerMemory::Stateless => batch.push(n_tokens, past, None, []),
             LayerMemory::State(state) => batch.push(n_tokens, past, Some(state), []),
-            LayerMemory::Pages { page_tokens, pages, .. } => {
-                let page_tokens = *page_tokens;
-                // Whole pages of earlier tokens are only read; room that was reserved beyond the batch is left out.
-                let uses = pages.iter_mut().enumerate().map(|(index, page)| (index * page_tokens, page));
-                let uses = uses
-                    .take_while(|(start, _)| *start < past + n_tokens)
-                    .map(|(start, page)| {
-                        let whole = start + page_tokens <= past;
-                        let page = if whole { PageUse::Shared(page) } else { PageUse::Own(own(page)?) };
-                        Ok((start, page))
-                    })
-                    .collect::<Result<Vec<_>>>()?;
-                batch.push(n_tokens, past, None, uses)
+            LayerMemory::Pages(pages) => {
+                let page_tokens = pages.page_tokens();
+                best.push(pages.add_to(batch, n_tokens, past)?, page_tokens);
+                Ok(())
             }
         }
     }
 
-    /// Tells the tiers that tokens `past..tokens` are written.
-    pub(crate) fn commit(&mut self, past: usize, tokens: usize) -> Result<()> {
-        for layer in &mut self.layers {
-            if let LayerMemory::Pages { page_tokens, pages, .. } = layer {
-                let page_tokens = *page_tokens;
-                for (index, page) in pages.iter_mut().enumerate().skip(past / page_tokens) {
-                    let start = index * page_tokens;
-                    if start >= tokens {
-                        break;
-                    }
-                    own(page)?.commit((tokens - start).min(page_tokens))?;
+    /// Tells the tiers that tokens `past..tokens` are written, and moves pages that are no longer among the latest down a
+    /// tier; `layers` are the engine's, on whose threads this is shared out.
+    pub(crate) fn commit(
+        &mut self,
+        past: usize,
+        tokens: usize,
+        layers: &[LayerHandle],
+        pool: &ThreadPool,
+    ) -> Result<()> {
+        self.pages().try_for_each(|pages| pages.commit(past, tokens))?;
+        let demoted: Vec<_> = self
+            .layers
+            .iter_mut()
+            .zip(layers)
+            .filter_map(|(memory, layer)| match memory {
+                LayerMemory::Pages(pages) if pages.has_to_demote(tokens) => {
+                    Some(Mutex::new((pages, layer, Ok(()))))
                 }
-            }
+                _ => None,
+            })
+            .collect();
+        if demoted.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        herald_api::import::Executor::run(pool, demoted.len(), &|range, _| {
+            for item in &demoted[range] {
+                let mut item = item.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                let (pages, layer, done) = &mut *item;
+                *done = pages.demote(tokens, layer);
+            }
+        });
+        demoted
+            .into_iter()
+            .try_for_each(|item| item.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).2)
     }
 
     /// Forgets the tokens from `tokens` on; `false` where a recurrent state, which can't go back, is in the way.
@@ -160,9 +210,7 @@ impl SequenceMemory {
         for layer in &mut self.layers {
             match layer {
                 LayerMemory::Stateless => {}
-                LayerMemory::Pages { page_tokens, pages, .. } => {
-                    pages.truncate(tokens.div_ceil(*page_tokens))
-                }
+                LayerMemory::Pages(pages) => pages.truncate(tokens),
                 LayerMemory::State(state) => state.fill(0),
             }
         }
@@ -177,20 +225,22 @@ impl SequenceMemory {
             match layer {
                 LayerMemory::Stateless => {}
                 LayerMemory::State(_) => return None,
-                LayerMemory::Pages { page_tokens, .. } => tokens = Some(*page_tokens),
+                LayerMemory::Pages(pages) => tokens = Some(pages.page_tokens()),
             }
         }
         tokens
     }
 
-    /// The page `index` of every layer that keeps pages, and their bytes; `None` where one isn't there.
+    /// The page `index` of every layer that keeps pages, and their bytes; `None` where one isn't there any more as it was
+    /// written.
     pub(crate) fn page_row(&self, index: usize) -> Option<(PageRow, usize)> {
         let mut bytes = 0;
         let mut row = PageRow::new();
         for layer in &self.layers {
-            if let LayerMemory::Pages { tier, pages, .. } = layer {
-                row.push(Arc::clone(pages.get(index)?));
-                bytes += page_bytes(tier);
+            if let LayerMemory::Pages(pages) = layer {
+                let page = pages.exact_page(index)?;
+                bytes += page.bytes().0.len() + page.bytes().1.len();
+                row.push(Arc::clone(page));
             }
         }
         Some((row, bytes))
@@ -199,11 +249,7 @@ impl SequenceMemory {
     /// Begins an empty sequence with pages of another one: rows as `page_row` gave them, in order.
     pub(crate) fn begin_with(&mut self, rows: Vec<PageRow>) {
         for row in rows {
-            let layers = self.layers.iter_mut().filter_map(|layer| match layer {
-                LayerMemory::Pages { pages, .. } => Some(pages),
-                _ => None,
-            });
-            for (pages, page) in layers.zip(row) {
+            for (pages, page) in self.pages().zip(row) {
                 pages.push(page);
             }
         }
@@ -215,19 +261,9 @@ impl SequenceMemory {
             .iter()
             .map(|layer| match layer {
                 LayerMemory::Stateless => 0,
-                LayerMemory::Pages { tier, pages, .. } => pages.len() * page_bytes(tier),
+                LayerMemory::Pages(pages) => pages.bytes(),
                 LayerMemory::State(state) => state.len(),
             })
             .sum()
     }
-}
-
-/// Bytes of a page in the active tier.
-fn page_bytes(tier: &TierHandle) -> usize {
-    tier.config().page_bytes().map_or(0, |(keys, values)| keys + values)
-}
-
-/// A page for writing, which `SequenceMemory::reserve` has made the sequence's own.
-fn own(page: &mut Arc<PageHandle>) -> Result<&mut PageHandle> {
-    Arc::get_mut(page).ok_or_else(|| Error::invalid("a page that is shared was to be written"))
 }

@@ -82,6 +82,87 @@ pub(super) fn check(plugin: &Plugin) {
     check_search(plugin);
     check_refusals(plugin);
     check_threads(plugin);
+    if plugin.tier_kinds().contains(&TierKind::Compressed) {
+        check_compressed(plugin);
+    }
+}
+
+/// Pages come back from 4-bit codes to within half a step of each element's group, whichever way they come back.
+fn check_compressed(plugin: &Plugin) {
+    let config = TierConfig { kind: TierKind::Compressed, page_tokens: 70, ..config(None) };
+    let tier = made(plugin, &config);
+    let (key_bytes, value_bytes) = config.page_bytes().expect("a small page");
+    let page_bytes = config.q4_page_bytes().expect("a small page");
+    let mut random = Values::new(11);
+    let mut part = |dim: usize, len: usize| {
+        let mut bytes = AlignedBytes::zeroed(len).expect("memory");
+        let (scales, codes) = bytes.split_at_mut(4 * HEADS * 70);
+        bytemuck::cast_slice_mut::<_, f32>(scales).fill_with(|| random.between(0.1, 1.0) / 32768.0);
+        bytemuck::cast_slice_mut::<_, i16>(codes).fill_with(|| random.bits() as i16);
+        let element = move |bytes: &[u8], row: usize, column: usize| {
+            let (scales, codes) = bytes.split_at(4 * HEADS * 70);
+            let number = |at: usize, bytes: &[u8]| i16::from_ne_bytes([bytes[2 * at], bytes[2 * at + 1]]);
+            let scale: [u8; 4] = scales[4 * row..4 * row + 4].try_into().expect("four bytes");
+            f32::from_ne_bytes(scale) * f32::from(number(row * dim + column, codes))
+        };
+        (bytes, element)
+    };
+    let (keys, key) = part(KEY_DIM, key_bytes);
+    let (values, value) = part(VALUE_DIM, value_bytes);
+    let page = Page::new(abi::HERALD_PAGE_I16, 70, 70, &keys, &values).expect("a sound page");
+    tier.put(1, Some(&page)).expect("a page");
+    let seen = tier.view(1).expect("its page");
+    assert_eq!(
+        (seen.format, seen.key_bytes, seen.value_bytes),
+        (abi::HERALD_PAGE_Q4, page_bytes.0, page_bytes.1)
+    );
+    // SAFETY: the tier holds so many bytes there until the page is dropped.
+    let [seen_keys, seen_values] = unsafe {
+        [
+            std::slice::from_raw_parts(seen.keys, seen.key_bytes),
+            std::slice::from_raw_parts(seen.values, seen.value_bytes),
+        ]
+    };
+    let own = Page::new(abi::HERALD_PAGE_Q4, 70, 70, seen_keys, seen_values).expect("a sound page");
+    tier.put(2, Some(&own)).expect("a page in the tier's own format");
+    for id in [1, 2] {
+        let (n_tokens, got_keys, got_values) = get(&tier, id, key_bytes, value_bytes).expect("its page");
+        assert_eq!(n_tokens, 70);
+        let parts = [
+            (
+                KEY_DIM,
+                [herald_api::Q4_GROUP, 1],
+                &keys,
+                got_keys,
+                &key as &dyn Fn(&[u8], usize, usize) -> f32,
+            ),
+            (VALUE_DIM, [1, herald_api::Q4_GROUP], &values, got_values, &value),
+        ];
+        for (dim, group, original, got, element) in parts {
+            for (head, slot, column) in
+                (0..HEADS).flat_map(|h| (0..70).flat_map(move |s| (0..dim).map(move |c| (h, s, c))))
+            {
+                let first = [slot / group[0] * group[0], column / group[1] * group[1]];
+                let near = (first[0]..(first[0] + group[0]).min(70))
+                    .flat_map(|s| (first[1]..(first[1] + group[1]).min(dim)).map(move |c| (s, c)))
+                    .map(|(s, c)| element(original, head * 70 + s, c));
+                let (min, max) =
+                    near.fold((f32::INFINITY, f32::NEG_INFINITY), |(a, b), x| (a.min(x), b.max(x)));
+                // Half a step; float16 rounds the step and the offset (2^-11 each), and int16 the way back.
+                let bound = (max - min) / 30.0 + (max - min + min.abs()) * 1.1e-3 + 4e-5;
+                let (a, b) =
+                    (element(original, head * 70 + slot, column), element(&got, head * 70 + slot, column));
+                assert!(
+                    (a - b).abs() <= bound,
+                    "{a} came back as {b}, where at most {bound} between was expected"
+                );
+            }
+        }
+    }
+    assert_eq!(status(tier.put(3, None)), Some(Status::Unsupported), "an empty page of codes");
+    let found = tier.search(&[1.0; HEADS * KEY_DIM], &[1, 2], 2).expect("two pages");
+    assert!(found.len() == 2 && found[0].score == found[1].score, "{found:?}");
+    assert_eq!(tier.stats().pages, 2);
 }
 
 fn check_pages(plugin: &Plugin) {

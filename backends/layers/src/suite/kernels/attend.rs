@@ -1,5 +1,6 @@
 //! Attention by tiles: any number in a row make the softmax over all that they hold.
 
+use herald_api::{Q4_GROUP, Q4Rows};
 use ndarray::{Array2, ArrayView1, ArrayView2, Axis, concatenate};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -10,7 +11,7 @@ use super::super::values::Values;
 use super::super::{Case, ensure, property};
 use super::CASES;
 use crate::Kernels;
-use crate::kernels::{Running, Tile};
+use crate::kernels::{Q4Tile, Running, Tile};
 
 #[derive(Clone, Debug)]
 struct Shape {
@@ -78,6 +79,110 @@ impl Rows {
 
 pub(in super::super) fn check(kernels: &'static Kernels) {
     property(&format!("{}: attend", kernels.name), CASES, shapes(), |shape| attend(kernels, &shape));
+    property(&format!("{}: attend_q4", kernels.name), CASES, q4_shapes(), |shape| attend_q4(kernels, &shape));
+}
+
+/// One page more often than not has several groups of tokens, or of channels.
+fn q4_shapes() -> impl Strategy<Value = (Shape, usize)> {
+    let dims = (1_usize..7, 1_usize..140, 1_usize..140);
+    (shapes(), 1_usize..150, dims).prop_map(|(shape, slots, (queries, key_dim, value_dim))| {
+        (Shape { queries, key_dim, value_dim, ..shape }, slots)
+    })
+}
+
+/// Keys or values of a page of 4-bit codes: as they lie in it, and as float64. `group` is how many slots and how many
+/// columns share a pair.
+struct Q4 {
+    pairs: Vec<[u16; 2]>,
+    codes: Vec<u8>,
+    value: Array2<f64>,
+    error: Array2<f64>,
+}
+
+impl Q4 {
+    fn random([slots, dim]: [usize; 2], group: [usize; 2], values: &mut Values) -> Self {
+        let pairs_across = dim.div_ceil(group[1]);
+        let pairs: Vec<[u16; 2]> = (0..slots.div_ceil(group[0]) * pairs_across)
+            .map(|_| {
+                [values.between(0.0, 0.2), values.between(-2.0, 2.0)]
+                    .map(|x| half::f16::from_f32(x).to_bits())
+            })
+            .collect();
+        let width = dim.div_ceil(2);
+        let mut codes: Vec<u8> = (0..slots * width).map(|_| values.bits() as u8).collect();
+        if dim % 2 == 1 {
+            codes.iter_mut().skip(width - 1).step_by(width).for_each(|byte| *byte &= 15);
+        }
+        let parts = |(slot, column): (usize, usize)| {
+            let pair = pairs[slot / group[0] * pairs_across + column / group[1]];
+            let [step, offset] = pair.map(|bits| f64::from(half::f16::from_bits(bits).to_f32()));
+            let byte = codes[slot * width + column % width];
+            let code = if column < width { byte & 15 } else { byte >> 4 };
+            (offset, step * f64::from(code))
+        };
+        let value = Array2::from_shape_fn((slots, dim), |at| parts(at).0 + parts(at).1);
+        // The product is rounded, and the sum.
+        let error =
+            Array2::from_shape_fn((slots, dim), |at| U * (2.0 * parts(at).1 + parts(at).0.abs()) * (1.0 + U));
+        Self { pairs, codes, value, error }
+    }
+
+    fn rows(&self) -> Q4Rows<'_> {
+        Q4Rows { pairs: &self.pairs, codes: &self.codes }
+    }
+}
+
+fn attend_q4(kernels: &Kernels, (shape, slots): &(Shape, usize)) -> Case {
+    let Shape { queries: n, key_dim, value_dim, softcap, size, .. } = *shape;
+    let slots = *slots;
+    let mut values = Values::new(shape.seed);
+    // Scores so large that their errors would be the scores are the other kernel's test.
+    let size = size.min(30.0);
+    let queries = values.many(n * key_dim, -size, size);
+    let scale = 1.0 / (key_dim as f32).sqrt();
+    let keys = Q4::random([slots, key_dim], [Q4_GROUP, 1], &mut values);
+    let page_values = Q4::random([slots, value_dim], [1, Q4_GROUP], &mut values);
+    let visible: Vec<[u32; 2]> = (0..n)
+        .map(|_| {
+            let (a, b) = (values.below(slots + 1), values.below(slots + 1));
+            [a.min(b) as u32, a.max(b) as u32]
+        })
+        .collect();
+    let tile = Q4Tile {
+        queries: &queries,
+        keys: keys.rows(),
+        values: page_values.rows(),
+        slots,
+        visible: &visible,
+        key_dim,
+        value_dim,
+        scale,
+        softcap,
+    };
+    let (mut max, mut sum, mut out) = (vec![f32::NAN; n], vec![f32::NAN; n], vec![f32::NAN; n * value_dim]);
+    let mut running = Running { max: &mut max, sum: &mut sum, out: &mut out };
+    running.begin();
+    let mut scratch = vec![f32::NAN; Q4Tile::scratch_len(n, slots, key_dim, value_dim)];
+    (kernels.attend_q4)(&tile, &mut running, &mut scratch);
+    running.finish();
+    let exact = Array2::zeros((1, key_dim));
+    for (query, [begin, end]) in visible.iter().enumerate() {
+        let seen: Vec<usize> = (*begin as usize..*end as usize).collect();
+        let row: Vec<f64> = queries[query * key_dim..][..key_dim].iter().copied().map(f64::from).collect();
+        let row = ArrayView1::from(&row);
+        let scores: Vec<_> = seen
+            .iter()
+            .map(|slot| {
+                let key = [keys.value.row(*slot), keys.error.row(*slot)];
+                score([row, exact.row(0)], key, f64::from(scale), softcap.map(f64::from))
+            })
+            .collect();
+        let (value, error) =
+            (page_values.value.select(Axis(0), &seen), page_values.error.select(Axis(0), &seen));
+        let expected = attention(&scores, value.view(), error.view(), 1);
+        check_all(&format!("query {query}"), &out[query * value_dim..(query + 1) * value_dim], expected)?;
+    }
+    Ok(())
 }
 
 fn attend(kernels: &Kernels, shape: &Shape) -> Case {

@@ -1,0 +1,273 @@
+//! Choosing among far pages: what attention would find in a page, told from a summary of its keys.
+//!
+//! A page's summary is, channel by channel, the middle and the half width of the box that its keys lie in. No key `k` of
+//! the page has a product with the query `q` above
+//!
+//! ```text
+//! bound(q) = sum_i max(q_i min_i, q_i max_i) = q . middle + |q| . half        (Quest, arXiv 2406.10774)
+//! ```
+//!
+//! For each of a few queries of the batch and each head the bounds of all far pages go through a softmax: the part of the
+//! attention that each page could have. A page's score is the sum of its parts.
+//!
+//! Keys are stored as RoPE turned them. A summary is of keys turned back by the position of the page's first token, so
+//! that a page that is seen from as far as the layer's reach (see [`moved`]) meets the same query wherever it lies.
+
+use herald_api::{Attention as Params, Page, Parallel, RopeKind, Sequence, Sequences};
+
+use crate::kernels::{Gemm, Kernels};
+use crate::quant::f16_value;
+use crate::rope::Rope;
+use crate::shared::Shared;
+
+/// Means of queries that a batch's tokens are represented by, at most.
+const MOST_QUERIES: usize = 4;
+
+/// Fewest tokens that share a mean.
+const FEWEST_TOKENS: usize = 32;
+
+/// Pages whose summaries are read at once.
+const PANEL: usize = 16;
+
+/// How many positions a sequence's queries are moved back for a page that begins at `start`: so many that between its
+/// first token and the batch's last there are no more than the reach.
+pub(crate) fn moved(sequence: &Sequence<'_>, start: usize) -> usize {
+    let end = sequence.past() + sequence.batch().len();
+    sequence.reach().map_or(0, |reach| (end - start).saturating_sub(reach.max(1)))
+}
+
+/// Scores of far pages for one attention layer.
+pub(crate) struct Far {
+    kernels: &'static Kernels,
+    rope: RopeKind,
+    n_kv_heads: usize,
+    group: usize,
+    key_dim: usize,
+    scale: f32,
+}
+
+impl Far {
+    pub(crate) fn new(kernels: &'static Kernels, params: &Params) -> Self {
+        Self {
+            kernels,
+            rope: params.rope,
+            n_kv_heads: params.n_kv_heads,
+            group: params.n_heads / params.n_kv_heads,
+            key_dim: params.key_dim,
+            scale: params.scale,
+        }
+    }
+
+    /// Bytes of a summary: float16 `[n_kv_heads, 2, key_dim]`, in whole eights.
+    pub(crate) fn summary_bytes(&self) -> usize {
+        (self.n_kv_heads * 2 * self.key_dim * size_of::<u16>()).next_multiple_of(8)
+    }
+
+    /// Rows of bounds: for each query its heads.
+    pub(crate) fn score_width(&self) -> usize {
+        MOST_QUERIES * self.n_kv_heads * self.group
+    }
+
+    /// Float32 elements that a worker needs: queries as they meet a page, a panel of summaries, their bounds, a rotation.
+    pub(crate) fn worker_len(&self, rope: &Rope) -> usize {
+        let rows = MOST_QUERIES * self.group;
+        2 * self.key_dim * (rows + PANEL) + rows * PANEL + 2 * rope.pairs() + self.key_dim
+    }
+
+    /// Elements that all workers share: the means of queries, `[queries, n_heads, key_dim]`.
+    pub(crate) fn shared_len(&self) -> usize {
+        self.score_width() * self.key_dim
+    }
+
+    pub(crate) fn summarise(&self, rope: &Rope, page: &Page<'_>, summary: &mut [u8]) {
+        let (key_dim, capacity) = (self.key_dim, page.capacity());
+        let keys = page.keys(self.n_kv_heads);
+        let summary: &mut [u16] = bytemuck::cast_slice_mut(summary);
+        let mut rotation = vec![[0.0; 2]; rope.pairs()];
+        rope.turned_back(page.start(), &mut rotation);
+        let mut key = vec![0.0_f32; key_dim];
+        for (head, summary) in summary.chunks_exact_mut(2 * key_dim).take(self.n_kv_heads).enumerate() {
+            let mut range = vec![[f32::INFINITY, f32::NEG_INFINITY]; key_dim];
+            for slot in head * capacity..head * capacity + page.n_tokens() {
+                let codes = &keys.codes[slot * key_dim..(slot + 1) * key_dim];
+                for (key, code) in key.iter_mut().zip(codes) {
+                    *key = keys.scales[slot] * f32::from(*code);
+                }
+                (self.kernels.rope)(self.rope, &mut key, &rotation);
+                for ([min, max], key) in range.iter_mut().zip(&key) {
+                    (*min, *max) = (min.min(*key), max.max(*key));
+                }
+            }
+            let (middles, halves) = summary.split_at_mut(key_dim);
+            for ((middle, half), [min, max]) in middles.iter_mut().zip(halves).zip(range) {
+                *middle = half::f16::from_f32(f32::midpoint(min, max)).to_bits();
+                *half = half::f16::from_f32((max - min) / 2.0).to_bits();
+            }
+        }
+    }
+
+    /// Scores the far pages of every sequence. `q`: rotated queries `[n_tokens, n_heads, key_dim]`; `means`: memory of
+    /// `shared_len`; `work`: `worker_len` for each worker; `scores`: `score_width` for each far page.
+    pub(crate) fn score(
+        &self,
+        parallel: &Parallel<'_>,
+        sequences: &Sequences<'_>,
+        rope: &Rope,
+        q: &[f32],
+        [means, work]: [&mut [f32]; 2],
+        scores: &mut [f32],
+    ) {
+        // The scores of one sequence are made in memory that those of the ones before it don't need.
+        let mut done = 0;
+        for sequence in sequences.iter() {
+            let n_far = sequence.far_starts().len();
+            if n_far > 0 {
+                let queries = self.means(&sequence, q, means);
+                self.score_sequence(
+                    parallel,
+                    &sequence,
+                    rope,
+                    &means[..queries * self.row_len()],
+                    work,
+                    &mut scores[done..],
+                );
+            }
+            done += n_far;
+        }
+    }
+
+    /// Elements of a token's queries.
+    fn row_len(&self) -> usize {
+        self.n_kv_heads * self.group * self.key_dim
+    }
+
+    /// Means of the queries of runs of a sequence's tokens; returns how many.
+    fn means(&self, sequence: &Sequence<'_>, q: &[f32], means: &mut [f32]) -> usize {
+        let (batch, len) = (sequence.batch(), self.row_len());
+        let count = batch.len().div_ceil(FEWEST_TOKENS).min(MOST_QUERIES);
+        for (index, mean) in means.chunks_exact_mut(len).take(count).enumerate() {
+            let tokens =
+                batch.start + index * batch.len() / count..batch.start + (index + 1) * batch.len() / count;
+            mean.fill(0.0);
+            let part = 1.0 / tokens.len() as f32;
+            for token in tokens {
+                (self.kernels.add_scaled)(mean, part, &q[token * len..(token + 1) * len]);
+            }
+        }
+        count
+    }
+
+    fn score_sequence(
+        &self,
+        parallel: &Parallel<'_>,
+        sequence: &Sequence<'_>,
+        rope: &Rope,
+        means: &[f32],
+        work: &mut [f32],
+        scores: &mut [f32],
+    ) {
+        let starts = sequence.far_starts();
+        let summaries: &[u16] = bytemuck::cast_slice(sequence.far_summaries(self.summary_bytes()));
+        let (n_far, share) = (starts.len(), work.len() / parallel.workers());
+        let n_rows = means.len() / self.key_dim;
+        // Bounds `[n_rows, n_far]`, beginning where the result goes: a row's bounds are used before the result is written.
+        let bounds = Shared::new(&mut scores[..n_rows * n_far]);
+        let work = Shared::new(work);
+        parallel.run(n_far.div_ceil(PANEL), &|panels, worker| {
+            // SAFETY: no two tasks that run at once have the same worker.
+            let work = unsafe { work.part(worker * share..(worker + 1) * share) };
+            for panel in panels {
+                let pages = panel * PANEL..((panel + 1) * PANEL).min(n_far);
+                self.bounds(sequence, rope, means, summaries, pages, n_far, work, &bounds);
+            }
+        });
+        // Each row's softmax, in place.
+        parallel.run(n_rows, &|rows, _| {
+            for row in rows {
+                // SAFETY: each row is one worker's.
+                let row = unsafe { bounds.part(row * n_far..(row + 1) * n_far) };
+                let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                let mut sum = 0.0;
+                for bound in row.iter_mut() {
+                    *bound = (*bound - max).exp();
+                    sum += *bound;
+                }
+                row.iter_mut().for_each(|part| *part /= sum);
+            }
+        });
+        let (total, rest) = scores[..n_rows * n_far].split_at_mut(n_far);
+        for row in rest.chunks_exact(n_far) {
+            (self.kernels.add_scaled)(total, 1.0, row);
+        }
+    }
+
+    /// The bounds of a run of far pages, for all rows of `means`.
+    #[expect(clippy::too_many_arguments, reason = "the state of one loop")]
+    fn bounds(
+        &self,
+        sequence: &Sequence<'_>,
+        rope: &Rope,
+        means: &[f32],
+        summaries: &[u16],
+        pages: std::ops::Range<usize>,
+        n_far: usize,
+        work: &mut [f32],
+        bounds: &Shared<'_, f32>,
+    ) {
+        let (key_dim, group, width) = (self.key_dim, self.group, 2 * self.key_dim);
+        let (queries, work) = work.split_at_mut(MOST_QUERIES * group * width);
+        let (panel, work) = work.split_at_mut(PANEL * width);
+        let (out, work) = work.split_at_mut(MOST_QUERIES * group * PANEL);
+        let rotation: &mut [[f32; 2]] = bytemuck::cast_slice_mut(&mut work[..2 * rope.pairs()]);
+        let end = sequence.past() + sequence.batch().len();
+        let starts = sequence.far_starts();
+        let n_heads = self.n_kv_heads * group;
+        let rows = means.len() / (n_heads * key_dim) * group;
+        let mut first = pages.start;
+        while first < pages.end {
+            // Pages that are seen from as far as the reach meet the same queries; a nearer one has its own.
+            let distance = |page: usize| {
+                let start = starts[page] as usize;
+                (end - start) - moved(sequence, start)
+            };
+            let same =
+                (first + 1..pages.end).take_while(|page| distance(*page) == distance(first)).count() + 1;
+            // From the batch's last token so far back that the page's first token is where RoPE begins to count.
+            rope.turned_back(end - distance(first), rotation);
+            for kv_head in 0..self.n_kv_heads {
+                for (row, query) in queries.chunks_exact_mut(width).take(rows).enumerate() {
+                    let head = row / group * n_heads + kv_head * group + row % group;
+                    let (query, sizes) = query.split_at_mut(key_dim);
+                    query.copy_from_slice(&means[head * key_dim..(head + 1) * key_dim]);
+                    (self.kernels.rope)(self.rope, query, rotation);
+                    for (size, query) in sizes.iter_mut().zip(query) {
+                        *query *= self.scale;
+                        *size = query.abs();
+                    }
+                }
+                let length = self.summary_bytes() / size_of::<u16>();
+                for (page, row) in panel.chunks_exact_mut(width).take(same).enumerate() {
+                    let from = (first + page) * length + kv_head * width;
+                    for (out, bits) in row.iter_mut().zip(&summaries[from..from + width]) {
+                        *out = f16_value(*bits);
+                    }
+                }
+                let call = Gemm {
+                    x: &queries[..rows * width],
+                    panel: &panel[..same * width],
+                    n_tokens: rows,
+                    rows: same,
+                    columns: width,
+                };
+                (self.kernels.gemm)(&call, &mut out[..rows * same]);
+                for (row, out) in out.chunks_exact(same).take(rows).enumerate() {
+                    let head = row / group * n_heads + kv_head * group + row % group;
+                    let at = head * n_far + first;
+                    // SAFETY: each page's place in each row is one worker's.
+                    unsafe { bounds.part(at..at + same) }.copy_from_slice(out);
+                }
+            }
+            first += same;
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Pages on demand, as a backend sees them.
+
+use std::marker::PhantomData;
+
+use crate::abi::{self, HeraldFetch, HeraldSequence};
+use crate::call::Sequences;
+use crate::contract::check_pages;
+use crate::import::call;
+use crate::{Attention, Error, Result};
+
+/// Pages on demand: a layer scores its sequences' far pages, and the host answers with sequences that have the best.
+#[derive(Debug)]
+pub struct Fetch<'a> {
+    raw: HeraldFetch,
+    n_tokens: usize,
+    shape: &'a Attention,
+    page_formats: u32,
+    lent: PhantomData<&'a mut [f32]>,
+}
+
+impl<'a> Fetch<'a> {
+    /// What a host lent with a call of `n_tokens`; `None` where it lent nothing.
+    ///
+    /// # Safety
+    /// `pointer` is null, or a host's `HeraldFetch` that is good for the lifetime `'a`, on this thread.
+    pub(crate) unsafe fn from_raw(
+        pointer: *const HeraldFetch,
+        n_tokens: usize,
+        shape: &'a Attention,
+        page_formats: u32,
+    ) -> Result<Option<Self>> {
+        if pointer.is_null() {
+            return Ok(None);
+        }
+        // SAFETY: the caller vouches.
+        let raw = unsafe { abi::read(pointer).map_err(Error::invalid)? };
+        if raw.run.is_none() || !raw.scores.is_aligned() || (raw.n_scores > 0 && raw.scores.is_null()) {
+            return Err(Error::invalid(format!(
+                "HeraldFetch has no run function, or {} scores at {:p}, where aligned memory was expected",
+                raw.n_scores, raw.scores
+            )));
+        }
+        Ok(Some(Self { raw, n_tokens, shape, page_formats, lent: PhantomData }))
+    }
+
+    /// Memory for scores: `score_width` for each far page of every sequence. What counts at the end are the first
+    /// elements, one for each far page, sequence after sequence.
+    pub fn scores(&mut self) -> &mut [f32] {
+        if self.raw.n_scores == 0 {
+            return &mut [];
+        }
+        // SAFETY: `from_raw` checked the pointer; the host lent the memory to this call alone for 'a.
+        unsafe { std::slice::from_raw_parts_mut(self.raw.scores, self.raw.n_scores) }
+    }
+
+    /// Elements of the memory for scores.
+    pub(crate) fn n_scores(&self) -> usize {
+        self.raw.n_scores
+    }
+
+    /// Has the host choose by the scores: the call's sequences, with these pages among the others.
+    ///
+    /// # Errors
+    /// As the host failed; [`crate::Status::InvalidArgument`] where its answer makes no sense.
+    pub fn run(self) -> Result<Sequences<'a>> {
+        let mut list = std::ptr::null();
+        let Some(run) = self.raw.run else { return Err(Error::invalid("HeraldFetch has no run function")) };
+        // SAFETY: the host's contract: this thread, once.
+        call(|error| unsafe { run(self.raw.context, &mut list, error) })?;
+        let mut len = 0;
+        let mut tokens = 0;
+        while tokens < self.n_tokens as u64 {
+            if list.is_null() {
+                return Err(Error::invalid("the host answered with no list of sequences"));
+            }
+            // SAFETY: the host's contract: the list covers the batch's tokens, which are not all found yet.
+            let raw: HeraldSequence = unsafe { abi::read(list.add(len).read()).map_err(Error::invalid)? };
+            tokens += raw.n_tokens.max(1);
+            len += 1;
+        }
+        // SAFETY: the host's contract: the list is good until the call ends.
+        let sequences = unsafe { Sequences::from_raw(list, len, self.n_tokens).map_err(Error::invalid)? };
+        let checked =
+            |sequence| check_pages(&sequence, self.shape, self.page_formats).map_err(Error::invalid);
+        sequences.iter().try_for_each(checked)?;
+        Ok(sequences)
+    }
+}

@@ -1,0 +1,88 @@
+//! Older pages in the compressed tier: counted, attended to, chosen among, forgotten, and gone with their sequence.
+
+mod common;
+
+use common::{cpu_options, tiny};
+use herald::{LoadOptions, MemoryOptions, NeuroEngine, Sequence};
+
+const PAGE: usize = 16;
+const ACTIVE: usize = 3 * PAGE;
+
+fn engine(active_tokens: usize, far_pages: Option<usize>) -> NeuroEngine {
+    let memory = MemoryOptions { active_tokens, far_pages };
+    let options =
+        LoadOptions { page_tokens: PAGE, memory, max_batch: 40, context: Some(1 << 20), ..cpu_options() };
+    NeuroEngine::load(&tiny("llama"), &options).expect("the model loads")
+}
+
+fn run(engine: &NeuroEngine, len: usize) -> (Sequence, Vec<f32>) {
+    let ids: Vec<u32> = (0..len as u32).map(|place| place.wrapping_mul(place) % 59 + 1).collect();
+    let mut sequence = engine.sequence().expect("a sequence");
+    let logits = engine.prefill(&mut sequence, &ids).expect("the prompt runs");
+    (sequence, logits)
+}
+
+/// Between two rows of logits, the largest difference, in standard deviations of the first.
+fn distance(a: &[f32], b: &[f32]) -> f32 {
+    let mean = a.iter().sum::<f32>() / a.len() as f32;
+    let deviation = (a.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / a.len() as f32).sqrt();
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / deviation
+}
+
+#[test]
+fn older_pages_are_compressed_and_go_with_their_sequence() {
+    let engine = engine(ACTIVE, None);
+    let (sequence, _) = run(&engine, 20 * PAGE);
+    let usage = engine.memory_usage();
+    // The first page and the latest three stay.
+    assert_eq!(usage.active.pages % 4, 0, "{usage:?}");
+    assert_eq!(usage.compressed.pages, usage.active.pages / 4 * 16, "{usage:?}");
+    assert!(sequence.bytes() > 0);
+    drop(sequence);
+    let usage = engine.memory_usage();
+    assert_eq!((usage.active.pages, usage.compressed.pages), (0, 0), "{usage:?}");
+}
+
+#[test]
+fn attending_to_all_pages_is_near_exact_and_choosing_enough_is_the_same() {
+    let (_, exact) = run(&engine(usize::MAX >> 1, None), 20 * PAGE);
+    let (mut all, logits) = run(&engine(ACTIVE, None), 20 * PAGE);
+    assert!(distance(&exact, &logits) < 0.5, "4 bits moved logits by {}", distance(&exact, &logits));
+    let many = engine(ACTIVE, Some(16));
+    let (_, same) = run(&many, 20 * PAGE);
+    assert_eq!(logits, same, "as many pages as there are");
+    assert!(all.truncate(7 * PAGE + 3), "back into a compressed page");
+}
+
+#[test]
+fn a_sequence_goes_on_from_the_middle_of_a_compressed_page() {
+    let engine = engine(ACTIVE, None);
+    let (mut back, _) = run(&engine, 20 * PAGE);
+    let (mut straight, _) = run(&engine, 7 * PAGE + 3);
+    assert!(back.truncate(7 * PAGE + 3));
+    for token in [3, 7, 11] {
+        let a = engine.decode(&mut [(&mut back, token)]).expect("a token");
+        let b = engine.decode(&mut [(&mut straight, token)]).expect("a token");
+        assert!(distance(&b, &a) < 0.5, "logits differ by {}", distance(&b, &a));
+    }
+    assert_eq!(back.tokens().len(), 7 * PAGE + 6);
+}
+
+#[test]
+fn a_few_chosen_pages_carry_a_sequence_past_the_trained_length() {
+    let engine = engine(ACTIVE, Some(4));
+    let (mut sequence, logits) = run(&engine, engine.plan().context + 20 * PAGE);
+    assert!(logits.iter().all(|logit| logit.is_finite()));
+    for token in 1..20 {
+        let logits = engine.decode(&mut [(&mut sequence, token)]).expect("a token");
+        assert!(logits.iter().all(|logit| logit.is_finite()));
+    }
+    // Two sequences in one batch, of which one has far pages.
+    let mut other = engine.sequence().expect("a sequence");
+    engine.prefill(&mut other, &[1, 2, 3]).expect("a prompt");
+    let mut alone = engine.sequence().expect("a sequence");
+    engine.prefill(&mut alone, &[1, 2, 3]).expect("a prompt");
+    let both = engine.decode(&mut [(&mut sequence, 5), (&mut other, 6)]).expect("tokens");
+    let one = engine.decode(&mut [(&mut alone, 6)]).expect("a token");
+    assert!(distance(&one, &both[one.len()..]) < 1e-3);
+}
