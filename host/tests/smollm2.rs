@@ -51,7 +51,7 @@ fn results_do_not_depend_on_how_a_batch_is_cut() {
             let mut last = Vec::new();
             engine.logits(&mut sequence, piece, &mut |row| last = row.to_vec()).expect("a pass");
             // The last token of every fortieth is the last of a piece, however it is cut.
-            if sequence.tokens().len() % 40 == 0 {
+            if sequence.tokens().len().is_multiple_of(40) {
                 logits.extend(last.iter().map(|logit| logit.to_bits()));
             }
         }

@@ -1,6 +1,6 @@
 //! The blas backend: products of a batch through the system's BLAS, all else through the simd kernels.
 //!
-//! Nothing is linked: the library is looked for when the backend is first asked about its machine ([`library`]), and
+//! Nothing is linked: the library is looked for when the backend is first asked about its machine (`library`), and
 //! without one it says so and is left out.
 
 #![cfg(target_arch = "x86_64")]

@@ -95,11 +95,11 @@ unsafe fn prepare_token<L: Lanes>(x: &[f32], n: usize, token: usize, groups: &mu
         for (x, group) in x.chunks_exact(GROUP).zip(groups.chunks_exact_mut(GROUP_LEN * n)) {
             let mut codes = [0_u32; PAIRS];
             let mut sums = [0.0; 2];
-            for half in 0..2 {
+            for (half, sum) in sums.iter_mut().enumerate() {
                 let x = L::load(x.as_ptr().add(half * LANES));
                 let code = L::round(L::mul(L::mul(x, power), inverse));
                 L::store_i16_swapped(codes.as_mut_ptr().cast::<i16>().add(half * LANES), code);
-                sums[half] = L::sum(code);
+                *sum = L::sum(code);
             }
             for (codes, pair) in codes.iter().zip(group.chunks_exact_mut(n)) {
                 pair[token] = f32::from_bits(*codes);

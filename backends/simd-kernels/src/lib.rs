@@ -1,12 +1,12 @@
 //! Explicit kernels for x86's vector instructions, under the shared layers: for every backend that computes with them, so
 //! it exports no plugin.
 //!
-//! - [`lanes`]: what each instruction set's vectors can do, behind one trait;
-//! - [`packed`], [`activations`], [`products`]: quantised weights, and products with them;
-//! - [`floats`]: products with plain floats;
-//! - [`recurrent`]: layers with recurrent states;
-//! - [`attend`], [`vectors`], [`math`]: everything else;
-//! - [`variants`]: all of it compiled for each instruction set, chosen once at load.
+//! - `lanes`: what each instruction set's vectors can do, behind one trait;
+//! - `packed`, `activations`, `products`: quantised weights, and products with them;
+//! - `floats`: products with plain floats;
+//! - `recurrent`: layers with recurrent states;
+//! - `attend`, `vectors`, `math`: everything else;
+//! - `variants`: all of it compiled for each instruction set, chosen once at load.
 
 #![cfg(target_arch = "x86_64")]
 

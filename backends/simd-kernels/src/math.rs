@@ -10,7 +10,7 @@ use crate::lanes::Lanes;
 #[inline(always)]
 pub(crate) unsafe fn exp<L: Lanes>(x: L::F) -> L::F {
     /// ln(2) in two parts, the first with so few bits that its products with whole numbers are exact.
-    const LN2_HIGH: f32 = 0.693_359_375;
+    const LN2_HIGH: f32 = 355.0 / 512.0;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     // SAFETY: the caller vouches.
     unsafe {

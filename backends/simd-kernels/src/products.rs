@@ -149,16 +149,17 @@ impl Job<'_, '_> {
                         }
                     }
                     if F::OFFSET != 0 {
-                        for half in 0..2 {
-                            for (token, sum) in sums[half].iter_mut().enumerate() {
+                        for (half, sums) in sums.iter_mut().enumerate() {
+                            for (token, sum) in sums.iter_mut().enumerate() {
                                 let x_sum = *x_at.add((PAIRS + 1 + half) * N + token) as i32;
                                 *sum = L::add_i(*sum, L::splat_i(-F::OFFSET * x_sum));
                             }
                         }
                     }
                     if !F::HALVES {
-                        for token in 0..N {
-                            sums[0][token] = L::add_i(sums[0][token], sums[1][token]);
+                        let [whole, second] = &mut sums;
+                        for (sum, second) in whole.iter_mut().zip(second) {
+                            *sum = L::add_i(*sum, *second);
                         }
                     }
                     add_group::<L, F, N>(&mut acc, &sums, &scales, x_at.add(PAIRS * N));
@@ -262,8 +263,8 @@ unsafe fn add_group<L: Lanes, F: Format, const N: usize>(
     // SAFETY: the caller vouches.
     unsafe {
         for (token, acc) in acc.iter_mut().enumerate() {
-            for half in 0..if F::HALVES { 2 } else { 1 } {
-                *acc = L::fma(L::to_float(sums[half][token]), scales.scale[half], *acc);
+            for (half, sums) in sums.iter().enumerate().take(if F::HALVES { 2 } else { 1 }) {
+                *acc = L::fma(L::to_float(sums[token]), scales.scale[half], *acc);
                 if F::MINS {
                     let x_sum = *x_sums.add(if F::HALVES { (1 + half) * N } else { 0 } + token);
                     *acc = L::fma(L::splat(x_sum), scales.min[half], *acc);

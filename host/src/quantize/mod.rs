@@ -1,6 +1,6 @@
 //! Model files made smaller: the same model, with its matrices in another element type.
 //!
-//! A [`Plan`] says what becomes of each tensor; [`write`] streams the new file, a few million weights at a time, so that
+//! A [`Plan`] says what becomes of each tensor; [`write()`] streams the new file, a few million weights at a time, so that
 //! models larger than memory can be made too.
 
 mod plan;
