@@ -5,7 +5,7 @@
 use herald_api::{Activation, RopeKind, RopeScaling};
 use ndarray::{Array1, Array2, Axis, Zip};
 
-use super::bounds::{Expected, TINY, U, gamma};
+use super::bounds::{Expected, TINY, U, bound, gamma};
 use super::weights::Matrix;
 
 /// A matrix of activations `[tokens, width]`, and how far each may be off.
@@ -26,7 +26,7 @@ impl Approx {
         let mut mapped = self.clone();
         Zip::from(&mut mapped.value).and(&mut mapped.error).for_each(|value, error| {
             let expected = function(*value, *error);
-            (*value, *error) = (expected.value, expected.bound);
+            (*value, *error) = (expected.value, bound(expected.bound));
         });
         mapped
     }
@@ -45,7 +45,7 @@ impl Approx {
             Zip::from(&mut value).and(&mut error).and(weight).for_each(|x, e, w| {
                 let size = (x.abs() + *e) * scale * w.abs();
                 let off = if relative <= 0.5 { relative } else { f64::INFINITY };
-                *e = *e * scale * w.abs() + size * (off + own * (1.0 + off)) + 8.0 * TINY;
+                *e = bound(*e * scale * w.abs() + size * (off + own * (1.0 + off))) + 8.0 * TINY;
                 *x *= scale * w;
             });
         }
@@ -75,6 +75,7 @@ impl Approx {
             value += bias;
             error = &error * (1.0 + U) + value.mapv(|value| value.abs() * U);
         }
+        error.mapv_inplace(bound);
         Self { value, error }
     }
 
@@ -116,7 +117,7 @@ impl Approx {
                 size += weight.abs() * (x.abs() + e);
             }
             *value = sum;
-            sums.error[[row, column]] = carried + gamma(taps + 1) * size + 8.0 * TINY;
+            sums.error[[row, column]] = bound(carried + gamma(taps + 1) * size) + 8.0 * TINY;
         }
         sums
     }
@@ -127,7 +128,7 @@ impl Approx {
         Zip::from(&mut product.value).and(&mut product.error).and(&other.value).and(&other.error).for_each(
             |x, e, y, f| {
                 let size = (x.abs() + *e) * (y.abs() + f);
-                *e = x.abs() * f + *e * y.abs() + *e * f + U * size + TINY;
+                *e = bound(x.abs() * f + *e * y.abs() + *e * f + U * size) + TINY;
                 *x *= y;
             },
         );

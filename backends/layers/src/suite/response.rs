@@ -3,7 +3,7 @@
 
 use ndarray::{ArrayView1, ArrayView2};
 
-use super::bounds::{Expected, FUNCTION, TINY, U, gamma};
+use super::bounds::{Expected, FUNCTION, TINY, U, bound, gamma};
 
 /// A channel's inputs over a sequence, each with how far it may be off.
 pub(super) struct Channel<'a> {
@@ -46,15 +46,15 @@ impl Channel<'_> {
                         log += self.dt[0][t] * a;
                         log_error += self.dt[1][t] * a.abs() + FUNCTION + U;
                     }
-                    let decay = f64::exp(log);
-                    let decay = [decay, decay * log_error.exp_m1()];
+                    let decay = [f64::exp(log), bound(f64::exp(log) * log_error.exp_m1())];
                     let c = [self.c[0][[t, n]], self.c[1][[t, n]]];
                     let factors = [b, c, dt, u, decay];
                     let size: f64 = factors.iter().map(|[x, _]| x.abs()).product();
                     let most: f64 = factors.iter().map(|[x, e]| x.abs() + e).product();
                     sum.value += factors.iter().map(|[x, _]| x).product::<f64>();
                     // What underflows is multiplied by what remains.
-                    sum.bound += (most - size) + roundings * most + 1e3 * TINY * (1.0 + c[0].abs() + c[1]);
+                    let rounded = (most - size) + roundings * most;
+                    sum.bound += bound(rounded) + 1e3 * TINY * (1.0 + c[0].abs() + c[1]);
                 }
             }
         }
