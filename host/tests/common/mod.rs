@@ -26,6 +26,12 @@ pub fn cpu_plugin() -> PathBuf {
     BUILT.get_or_init(|| built(&["--package", "herald-cpu"], "herald_cpu")).clone()
 }
 
+/// The blas plugin, built if this run has not built it yet.
+pub fn blas_plugin() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| built(&["--package", "herald-blas"], "herald_blas")).clone()
+}
+
 /// The library as a C program links it, built if this run has not built it yet.
 pub fn c_library() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
