@@ -122,14 +122,7 @@ impl Library {
     ///
     /// # Panics
     /// Where a slice is not as long as the sizes say, or a size is too large for a 32-bit integer.
-    pub(crate) fn multiply(
-        &self,
-        x: &[f32],
-        panel: &[f32],
-        form: Form,
-        sizes: [usize; 3],
-        out: &mut [f32],
-    ) {
+    pub(crate) fn multiply(&self, x: &[f32], panel: &[f32], form: Form, sizes: [usize; 3], out: &mut [f32]) {
         let [n_tokens, rows, columns] = sizes;
         assert!(
             x.len() == n_tokens * columns && panel.len() == rows * columns && out.len() == n_tokens * rows

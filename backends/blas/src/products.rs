@@ -30,7 +30,9 @@ fn panel_rows(columns: usize, granule: usize) -> usize {
 
 /// What computes, where this backend was found to run.
 fn in_use() -> &'static Chosen {
-    chosen().as_ref().unwrap_or_else(|error| panic!("the blas backend was used where it doesn't run: {error}"))
+    chosen()
+        .as_ref()
+        .unwrap_or_else(|error| panic!("the blas backend was used where it doesn't run: {error}"))
 }
 
 /// How the simd kernels multiply with weights of a type.
@@ -74,7 +76,8 @@ fn prepare(x: &[f32], columns: usize, prepared: &mut [f32]) {
 
 fn scratch_len(columns: usize, max_tokens: usize) -> usize {
     let few = max_tokens.min(BATCH_FROM - 1);
-    let few = DType::ALL.into_iter().map(|dtype| (of_simd(dtype).scratch_len)(columns, few)).max().unwrap_or(0);
+    let few =
+        DType::ALL.into_iter().map(|dtype| (of_simd(dtype).scratch_len)(columns, few)).max().unwrap_or(0);
     let most_rows = panel_rows(columns, of_simd(DType::F32).granule);
     if max_tokens < BATCH_FROM { few } else { few.max(most_rows * (columns + max_tokens)) }
 }
