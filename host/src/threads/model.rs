@@ -10,7 +10,11 @@ mod sync {
 }
 
 #[path = "signal.rs"]
-#[allow(dead_code, reason = "the model needs not all of it")]
+#[allow(
+    dead_code,
+    clippy::duplicate_mod,
+    reason = "compiled once more, over loom; the model needs not all of it"
+)]
 mod signal;
 
 use loom::cell::UnsafeCell;
