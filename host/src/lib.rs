@@ -24,5 +24,5 @@ pub use engine::{
     Finish, GenerateOptions, Generated, LoadOptions, NeuroEngine, Part, Piece, Restored, Sequence, TierUse,
 };
 pub use error::{Error, Result};
-pub use memory::{MemoryOptions, MemoryUsage};
+pub use memory::{Capacity, MemoryOptions, MemoryUsage};
 pub use tokenizer::AscTokenizer;

@@ -12,8 +12,8 @@ use herald_api::{AlignedBytes, MemoryTier, Result, TierStats};
 
 use crate::threads::ThreadPool;
 
-pub use options::MemoryOptions;
-pub(crate) use pages::{LayerPages, PagesNeeds};
+pub use options::{Capacity, MemoryOptions};
+pub(crate) use pages::{LayerPages, Limits, PagesNeeds};
 pub(crate) use prefix::{PageRow, PrefixCache};
 
 pub(crate) use copies::LayerBytes;
@@ -69,6 +69,19 @@ pub(crate) fn usage(needs: &[LayerNeeds], prefix_bytes: usize) -> MemoryUsage {
         }
     }
     usage
+}
+
+/// How much of a sequence stays in which tier, by options in tokens or bytes.
+pub(crate) fn limits(needs: &[LayerNeeds], options: &MemoryOptions) -> Limits {
+    let mut active_bytes = 0;
+    for needs in needs {
+        let LayerNeeds::Pages(PagesNeeds { tier, compressed: Some(_), .. }) = needs else { continue };
+        let config = tier.config();
+        let token_bytes =
+            |page: Option<(usize, usize)>| page.map_or(0, |(k, v)| (k + v) / config.page_tokens);
+        active_bytes += token_bytes(config.page_bytes());
+    }
+    Limits { active_tokens: options.active.tokens(active_bytes) }
 }
 
 /// What all layers keep of one sequence.
@@ -176,13 +189,26 @@ impl SequenceMemory {
         pool: &ThreadPool,
     ) -> Result<()> {
         self.pages().try_for_each(|pages| pages.commit(past, tokens))?;
+        self.demote(tokens, None, layers, pool)
+    }
+
+    /// Moves pages that have no place in their tier down, with `tokens` tokens in all; `limits`: `None` for the engine's
+    /// own.
+    pub(crate) fn demote(
+        &mut self,
+        tokens: usize,
+        limits: Option<Limits>,
+        layers: &[LayerHandle],
+        pool: &ThreadPool,
+    ) -> Result<()> {
         let demoted: Vec<_> = self
             .layers
             .iter_mut()
             .zip(layers)
             .filter_map(|(memory, layer)| match memory {
-                LayerMemory::Pages(pages) if pages.has_to_demote(tokens) => {
-                    Some(Mutex::new((pages, layer, Ok(()))))
+                LayerMemory::Pages(pages) => {
+                    let limits = limits.unwrap_or(pages.limits());
+                    pages.has_to_demote(tokens, limits).then(|| Mutex::new((pages, limits, layer, Ok(()))))
                 }
                 _ => None,
             })
@@ -193,13 +219,13 @@ impl SequenceMemory {
         herald_api::import::Executor::run(pool, demoted.len(), &|range, _| {
             for item in &demoted[range] {
                 let mut item = item.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-                let (pages, layer, done) = &mut *item;
-                *done = pages.demote(tokens, layer);
+                let (pages, limits, layer, done) = &mut *item;
+                *done = pages.demote(tokens, *limits, layer);
             }
         });
         demoted
             .into_iter()
-            .try_for_each(|item| item.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).2)
+            .try_for_each(|item| item.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).3)
     }
 
     /// Forgets the tokens from `tokens` on; `false` where a recurrent state, which can't go back, is in the way.

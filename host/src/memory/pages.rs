@@ -12,6 +12,13 @@ use super::FarPages;
 /// Pages at the beginning of a sequence that are never compressed.
 const SINKS: usize = 1;
 
+/// How much of a sequence stays in which tier.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// The latest tokens, whose pages stay in the active tier.
+    pub(crate) active_tokens: usize,
+}
+
 /// What a layer with pages needs for each sequence.
 #[derive(Clone)]
 pub(crate) struct PagesNeeds {
@@ -19,8 +26,8 @@ pub(crate) struct PagesNeeds {
     pub(crate) tier: TierHandle,
     /// Where older pages go; `None`: they stay.
     pub(crate) compressed: Option<TierHandle>,
-    /// The latest tokens, whose pages stay in the active tier.
-    pub(crate) active_tokens: usize,
+    /// How much stays in which tier.
+    pub(crate) limits: Limits,
     /// The most compressed pages that a batch attends to; `None`: all.
     pub(crate) far_pages: Option<usize>,
     /// The context that the model was trained for.
@@ -155,18 +162,23 @@ impl LayerPages {
         Ok(())
     }
 
-    /// Whether a page is to be compressed, with `tokens` tokens in all.
-    pub(crate) fn has_to_demote(&self, tokens: usize) -> bool {
-        let next_end = (SINKS + self.far.len() + 1) * self.page_tokens;
-        self.needs.compressed.is_some() && next_end.saturating_add(self.needs.active_tokens) <= tokens
+    /// How much of it is kept how, as the engine was loaded.
+    pub(crate) fn limits(&self) -> Limits {
+        self.needs.limits
     }
 
-    /// Compresses the pages that are no longer among the latest.
-    pub(crate) fn demote(&mut self, tokens: usize, layer: &LayerHandle) -> Result<()> {
+    /// Whether a page is to go down a tier, with `tokens` tokens in all.
+    pub(crate) fn has_to_demote(&self, tokens: usize, limits: Limits) -> bool {
+        let next_end = (SINKS + self.far.len() + 1) * self.page_tokens;
+        self.needs.compressed.is_some() && next_end.saturating_add(limits.active_tokens) <= tokens
+    }
+
+    /// Moves pages that have no place in their tier down.
+    pub(crate) fn demote(&mut self, tokens: usize, limits: Limits, layer: &LayerHandle) -> Result<()> {
         let words = self.needs.summary_bytes / size_of::<u64>();
         let mut moved = 0;
         let done = loop {
-            if !self.has_to_demote(tokens) {
+            if !self.has_to_demote(tokens, limits) {
                 break Ok(());
             }
             let Some((compressed, page)) = self.needs.compressed.as_ref().zip(self.near.get(SINKS + moved))
