@@ -1,5 +1,6 @@
 //! What a sequence has seen: for each layer its pages of keys and values, or its recurrent state.
 
+mod census;
 mod copies;
 mod options;
 mod pages;
@@ -12,6 +13,7 @@ use herald_api::{AlignedBytes, MemoryTier, Result, TierStats};
 
 use crate::threads::ThreadPool;
 
+pub(crate) use census::{Account, Census, Entry};
 pub use options::{Capacity, MemoryOptions};
 pub(crate) use pages::{LayerPages, Limits, PagesNeeds};
 pub(crate) use prefix::{PageRow, PrefixCache};
@@ -38,7 +40,7 @@ pub(crate) enum LayerNeeds {
     State(usize),
 }
 
-/// What the tiers of an engine hold.
+/// What the tiers hold of a sequence, or of all sequences of an engine. In tiers each layer counts its own tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryUsage {
     /// The active tier: pages as attention writes them.
@@ -47,12 +49,43 @@ pub struct MemoryUsage {
     pub compressed: TierStats,
     /// Bytes of active pages that are kept for prompts that begin alike (some of the active tier's).
     pub prefix_bytes: u64,
+    /// Bytes of recurrent states, which are in no tier.
+    pub state_bytes: u64,
+    /// Bytes that the pages of all tiers would take in the active one.
+    pub exact_bytes: u64,
+}
+
+impl MemoryUsage {
+    /// Pages in all tiers.
+    #[must_use]
+    pub fn pages(&self) -> u64 {
+        self.active.pages + self.compressed.pages
+    }
+
+    /// Tokens in all tiers; each layer counts its own.
+    #[must_use]
+    pub fn tokens(&self) -> u64 {
+        self.active.tokens + self.compressed.tokens
+    }
+
+    /// Bytes in all tiers.
+    #[must_use]
+    pub fn page_bytes(&self) -> u64 {
+        self.active.bytes + self.compressed.bytes
+    }
+
+    /// How many times smaller the pages of all tiers are than they would be in the active one; 1 where there are none.
+    #[must_use]
+    pub fn ratio(&self) -> f64 {
+        let bytes = self.page_bytes();
+        if bytes == 0 { 1.0 } else { self.exact_bytes as f64 / bytes as f64 }
+    }
 }
 
 /// Adds up what the tiers hold, each counted once.
-pub(crate) fn usage(needs: &[LayerNeeds], prefix_bytes: usize) -> MemoryUsage {
+pub(crate) fn usage(needs: &[LayerNeeds], prefix_bytes: usize, state_bytes: u64) -> MemoryUsage {
     let mut seen: Vec<&TierHandle> = Vec::new();
-    let mut usage = MemoryUsage { prefix_bytes: prefix_bytes as u64, ..MemoryUsage::default() };
+    let mut usage = MemoryUsage { prefix_bytes: prefix_bytes as u64, state_bytes, ..MemoryUsage::default() };
     for needs in needs {
         let LayerNeeds::Pages(needs) = needs else { continue };
         let tiers =
@@ -66,6 +99,7 @@ pub(crate) fn usage(needs: &[LayerNeeds], prefix_bytes: usize) -> MemoryUsage {
             sum.bytes += stats.bytes;
             sum.hits += stats.hits;
             sum.misses += stats.misses;
+            usage.exact_bytes += stats.pages * pages::page_bytes(tier.config().page_bytes());
         }
     }
     usage

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use herald_api::import::{Batch, LayerHandle, PageHandle, PageUse, TierHandle};
 use herald_api::{AlignedBytes, Error, Result};
 
-use super::FarPages;
+use super::{FarPages, MemoryUsage};
 
 /// Pages at the beginning of a sequence that are never compressed.
 const SINKS: usize = 1;
@@ -232,7 +232,7 @@ impl LayerPages {
     }
 
     /// All pages, in order.
-    fn iter(&self) -> impl Iterator<Item = &Arc<PageHandle>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<PageHandle>> {
         let (sinks, latest) = self.near.split_at(SINKS.min(self.near.len()));
         sinks.iter().chain(&self.far).chain(latest)
     }
@@ -284,6 +284,33 @@ impl LayerPages {
         self.near.push(page);
     }
 
+    /// Adds what it holds of `tokens` tokens to a usage.
+    pub(crate) fn tally(&self, tokens: usize, usage: &mut MemoryUsage) {
+        let (active, compressed) = (self.needs.tier.config(), self.needs.compressed.as_ref());
+        let exact_bytes = page_bytes(active.page_bytes());
+        for (index, page) in self.iter().enumerate() {
+            let far = (SINKS..SINKS + self.far.len()).contains(&index) && compressed.is_some();
+            let stats = if far { &mut usage.compressed } else { &mut usage.active };
+            let start = index * self.page_tokens;
+            stats.pages += 1;
+            stats.tokens += tokens.saturating_sub(start).min(self.page_tokens) as u64;
+            stats.bytes += page_bytes(Some((page.bytes().0.len(), page.bytes().1.len())));
+            usage.exact_bytes += exact_bytes;
+        }
+    }
+
+    /// Shows each whole page of the first `tokens` tokens, with its place; what is put instead must be its equal.
+    pub(crate) fn each_whole_page(
+        &mut self,
+        tokens: usize,
+        each: &mut dyn FnMut(usize, &mut Arc<PageHandle>),
+    ) {
+        let n_sinks = SINKS.min(self.near.len());
+        let (sinks, latest) = self.near.split_at_mut(n_sinks);
+        let all = sinks.iter_mut().chain(&mut self.far).chain(latest);
+        all.take(tokens / self.page_tokens).enumerate().for_each(|(index, page)| each(index, page));
+    }
+
     /// Bytes of its pages and summaries.
     pub(crate) fn bytes(&self) -> usize {
         let pages = |pages: &[Arc<PageHandle>]| -> usize {
@@ -296,4 +323,9 @@ impl LayerPages {
 /// A page for writing, which `reserve` has made the sequence's own.
 fn own(page: &mut Arc<PageHandle>) -> Result<&mut PageHandle> {
     Arc::get_mut(page).ok_or_else(|| Error::invalid("a page that is shared was to be written"))
+}
+
+/// Bytes of a page in RAM: its values begin at an aligned place.
+pub(crate) fn page_bytes(parts: Option<(usize, usize)>) -> u64 {
+    parts.map_or(0, |(keys, values)| (keys.next_multiple_of(AlignedBytes::ALIGN) + values) as u64)
 }
