@@ -2,6 +2,7 @@
 
 pub mod capi;
 pub mod chat;
+pub mod choose;
 mod constrain;
 mod engine;
 mod error;
@@ -23,6 +24,7 @@ mod tokenizer;
 pub use constrain::Constraint;
 pub use engine::{
     Finish, GenerateOptions, Generated, LoadOptions, NeuroEngine, Part, Piece, Restored, Sequence, TierUse,
+    calibrate,
 };
 pub use error::{Error, Result};
 pub use manager::{Input, ManagerOptions, MemoryLeakStats, Moved, MultiTierMemoryManager, Optimized};

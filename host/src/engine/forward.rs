@@ -283,7 +283,7 @@ impl NeuroEngine {
         let scratch = match scratch {
             Some(scratch) => scratch,
             None => {
-                let most = self.layers.iter().map(LayerHandle::scratch_bytes).max().unwrap_or(0);
+                let most = self.all_layers().map(LayerHandle::scratch_bytes).max().unwrap_or(0);
                 scratch.insert(AlignedBytes::zeroed(most).map_err(|source| failed("scratch memory", source))?)
             }
         };
@@ -301,7 +301,9 @@ impl NeuroEngine {
         let n_tokens = tokens.len();
         activations.resize(n_tokens * self.plan.hidden, 0.0);
         let threads = Lent::new(&*self.pool);
-        for (index, layer) in self.layers.iter().enumerate() {
+        for index in 0..self.layers.len() {
+            let has_far_pages = parts.iter().any(|(sequence, _)| sequence.memory.has_far_pages(index));
+            let layer = self.layer_for(index, n_tokens, has_far_pages);
             let beside = self.plan.layers[index].beside;
             let next_beside = self.plan.layers.get(index + 1).is_some_and(|next| next.beside);
             if next_beside && !beside {

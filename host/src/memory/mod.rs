@@ -213,6 +213,11 @@ impl SequenceMemory {
         }
     }
 
+    /// Whether a layer has compressed pages.
+    pub(crate) fn has_far_pages(&self, layer: usize) -> bool {
+        matches!(&self.layers[layer], LayerMemory::Pages(pages) if pages.n_far() > 0)
+    }
+
     /// Tells the tiers that tokens `past..tokens` are written, and moves pages that are no longer among the latest down a
     /// tier; `layers` are the engine's, on whose threads this is shared out.
     pub(crate) fn commit(

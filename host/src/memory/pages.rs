@@ -226,6 +226,11 @@ impl LayerPages {
         self.near.get(self.place(index))
     }
 
+    /// How many compressed pages there are.
+    pub(crate) fn n_far(&self) -> usize {
+        self.far.len()
+    }
+
     /// How many pages there are.
     pub(crate) fn len(&self) -> usize {
         self.near.len() + self.far.len()

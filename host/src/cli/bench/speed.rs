@@ -56,6 +56,7 @@ impl Speed {
                 "decode_tokens": self.decode,
                 "rounds": self.repeat,
                 "backends": backends,
+                "choice": engine.choice(),
                 "threads": engine.threads(),
                 "model": engine.path(),
             }));
