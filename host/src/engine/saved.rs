@@ -41,7 +41,7 @@ impl NeuroEngine {
         let memory = sequence.memory.fork(sequence.tokens.len());
         let memory =
             memory.map_err(|source| Error::Plugin { what: "a copy of a sequence".to_owned(), source })?;
-        Ok(Sequence { memory, tokens: sequence.tokens.clone(), engine: self.id })
+        Ok(self.opened(memory, sequence.tokens.clone()))
     }
 
     /// Takes a sequence back to its first `len` tokens. A model that keeps recurrent states, which can't go back, runs
@@ -162,7 +162,7 @@ impl NeuroEngine {
             return Err(error);
         }
         let memory = memory.map_err(|error| unread(&error))?;
-        Ok(Restored { sequence: Sequence { memory, tokens, engine: self.id }, pending })
+        Ok(Restored { sequence: self.opened(memory, tokens), pending })
     }
 
     /// What must be the same where a sequence is restored.
