@@ -17,6 +17,7 @@ pub mod schedule;
 pub mod serve;
 pub mod synth;
 pub mod text;
+mod text_memory;
 pub mod threads;
 mod tokenizer;
 
@@ -27,4 +28,7 @@ pub use engine::{
 pub use error::{Error, Result};
 pub use manager::{Input, ManagerOptions, MemoryLeakStats, Moved, MultiTierMemoryManager, Optimized};
 pub use memory::{Capacity, MemoryOptions, MemoryUsage};
+pub use text_memory::{
+    Damaged, DocumentInfo, Hit, PROMPT_TEMPLATE, Recalled, TextMemory, TextMemoryOptions, TextMemoryUsage, TextStore,
+};
 pub use tokenizer::AscTokenizer;

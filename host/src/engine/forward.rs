@@ -28,6 +28,9 @@ enum Rows<'r> {
     Last,
     /// Those of the last token of each sequence for which this is true.
     LastOf(&'r [bool]),
+    /// No logits, but every token's activations `[n_tokens, hidden]` after so many layers: the others are not run, so that
+    /// the sequences are of no further use.
+    Hidden(usize),
 }
 
 /// Memory that a pass works in, kept from pass to pass.
@@ -203,6 +206,27 @@ impl NeuroEngine {
         Ok(())
     }
 
+    /// Runs `ids` through the first `blocks` blocks of layers alone, and gives each token's activations `[hidden]` there, as
+    /// the next block would read them, to `each`, in order. More blocks than there are: all of them. No sequence is needed,
+    /// and none is left.
+    ///
+    /// # Errors
+    /// As [`NeuroEngine::prefill`].
+    pub fn hidden_states(&self, ids: &[u32], blocks: usize, each: &mut dyn FnMut(&[f32])) -> Result<()> {
+        let past_end = |layer: &LayerHandle| match layer.desc().kind() {
+            LayerKind::Embedding => false,
+            LayerKind::Head => true,
+            _ => layer.desc().index as usize >= blocks,
+        };
+        let n_layers = self.layers.iter().position(past_end).unwrap_or(self.layers.len());
+        let mut sequence = self.sequence()?;
+        self.check(&sequence, ids)?;
+        let hidden = self.plan.hidden;
+        let mut rows = |rows: &[f32]| rows.chunks_exact(hidden).for_each(&mut *each);
+        ids.chunks(self.max_batch)
+            .try_for_each(|piece| self.pass(&mut [(&mut sequence, piece)], Some(Rows::Hidden(n_layers)), &mut rows))
+    }
+
     /// Whether these tokens could be the first of a sequence.
     pub(crate) fn check_prompt(&self, ids: &[u32]) -> Result<()> {
         self.check_tokens(0, ids)
@@ -298,7 +322,11 @@ impl NeuroEngine {
         let n_tokens = tokens.len();
         activations.resize(n_tokens * self.plan.hidden, 0.0);
         let threads = Lent::new(&*self.pool);
-        for (index, layer) in self.layers.iter().enumerate() {
+        let n_layers = match logits {
+            Some(Rows::Hidden(n_layers)) => n_layers,
+            _ => self.layers.len(),
+        };
+        for (index, layer) in self.layers[..n_layers].iter().enumerate() {
             let beside = self.plan.layers[index].beside;
             let next_beside = self.plan.layers.get(index + 1).is_some_and(|next| next.beside);
             if next_beside && !beside {
@@ -347,6 +375,10 @@ impl NeuroEngine {
         match logits {
             None => Ok(()),
             Some(Rows::All) => self.head(activations, &threads, scratch, each),
+            Some(Rows::Hidden(_)) => {
+                each(activations);
+                Ok(())
+            }
             Some(rows) => {
                 // Only the last tokens' activations go on: they are moved to the front.
                 let hidden = self.plan.hidden;

@@ -165,6 +165,12 @@ impl NeuroEngine {
         Ok(Restored { sequence: self.opened(memory, tokens), pending })
     }
 
+    /// A hash that tells the model apart from others: of what its metadata and tensors say, and of samples of its weights.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        fingerprint(&self.gguf)
+    }
+
     /// What must be the same where a sequence is restored.
     fn facts(&self) -> HashMap<String, String> {
         let mut facts = HashMap::from([
