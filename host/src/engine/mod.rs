@@ -1,5 +1,6 @@
 //! `NeuroEngine`: a model, the plugins that compute it, and the threads that they run on.
 
+mod archives;
 mod build;
 mod forward;
 mod generate;
@@ -19,7 +20,7 @@ use crate::chat::ChatTemplate;
 use crate::constrain::Forms;
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
-use crate::memory::{self, LayerNeeds, MemoryOptions, MemoryUsage, PrefixCache, SequenceMemory};
+use crate::memory::{LayerNeeds, MemoryOptions, PrefixCache, SequenceMemory};
 use crate::metrics::TierTraffic;
 use crate::model::{self, ModelPlan};
 use crate::plugin::{self, Plugins, Search};
@@ -30,7 +31,6 @@ pub use forward::Part;
 pub use generate::{Finish, GenerateOptions, Generated, Piece};
 pub(crate) use generation::Generation;
 pub use saved::Restored;
-pub use usage::TierUse;
 
 use forward::Workspace;
 
@@ -163,7 +163,7 @@ impl NeuroEngine {
             path: path.to_owned(),
             pool,
             workspaces: Mutex::default(),
-            traffic: Arc::default(),
+            traffic: built.traffic,
             forms: OnceLock::new(),
             max_batch: options.max_batch,
             context,
@@ -278,12 +278,6 @@ impl NeuroEngine {
     #[must_use]
     pub fn load_time(&self) -> Duration {
         self.load_time
-    }
-
-    /// What the tiers hold, pages that sequences share counted once.
-    #[must_use]
-    pub fn memory_usage(&self) -> MemoryUsage {
-        memory::usage(&self.needs, self.prefixes.bytes())
     }
 
     /// Forgets the pages of earlier prompts; those that sequences use stay until these go.
