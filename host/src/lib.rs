@@ -23,7 +23,7 @@ mod tokenizer;
 
 pub use constrain::Constraint;
 pub use engine::{
-    Finish, GenerateOptions, Generated, LoadOptions, NeuroEngine, Part, Piece, Restored, Sequence, TierUse,
+    Finish, GenerateOptions, Generated, LoadOptions, NeuroEngine, Part, Piece, Restored, Sequence,
 };
 pub use error::{Error, Result};
 pub use manager::{Input, ManagerOptions, MemoryLeakStats, Moved, MultiTierMemoryManager, Optimized};

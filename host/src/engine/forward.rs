@@ -364,8 +364,12 @@ impl NeuroEngine {
                         })
                 }
             };
+            if done.is_err() {
+                batch.end();
+            }
             done.map_err(|source| failed(&at(layer), source))?;
         }
+        batch.end();
         for (sequence, ids) in parts.iter_mut() {
             let past = sequence.tokens.len();
             let committed = sequence.memory.commit(past, past + ids.len(), &self.layers, &self.pool);
