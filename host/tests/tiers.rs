@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::path::PathBuf;
+
 use common::{cpu_options, tiny};
 use herald::{Capacity, LoadOptions, MemoryOptions, NeuroEngine, Sequence};
 
@@ -9,7 +11,8 @@ const PAGE: usize = 16;
 const ACTIVE: usize = 3 * PAGE;
 
 fn engine(active_tokens: usize, far_pages: Option<usize>) -> NeuroEngine {
-    let memory = MemoryOptions { active: Capacity::Tokens(active_tokens), far_pages };
+    let memory =
+        MemoryOptions { active: Capacity::Tokens(active_tokens), far_pages, ..MemoryOptions::default() };
     let options =
         LoadOptions { page_tokens: PAGE, memory, max_batch: 40, context: Some(1 << 20), ..cpu_options() };
     NeuroEngine::load(&tiny("llama"), &options).expect("the model loads")
@@ -92,14 +95,67 @@ fn pages_go_down_on_demand() {
     let engine = engine(usize::MAX >> 1, None);
     let (mut sequence, _) = run(&engine, 20 * PAGE + 3);
     assert_eq!(engine.memory_usage().compressed.pages, 0);
-    let less = MemoryOptions { active: Capacity::Tokens(ACTIVE), far_pages: None };
+    let less = MemoryOptions { active: Capacity::Tokens(ACTIVE), ..MemoryOptions::default() };
     engine.demote(&mut sequence, &less).expect("pages go down");
     let usage = engine.memory_usage();
     assert_eq!(usage.compressed.pages % 16, 0, "{usage:?}");
     assert_eq!(usage.compressed.pages / 16, usage.active.pages / 5, "{usage:?}");
-    let none = MemoryOptions { active: Capacity::Bytes(0), far_pages: None };
+    let none = MemoryOptions { active: Capacity::Bytes(0), ..MemoryOptions::default() };
     engine.demote(&mut sequence, &none).expect("pages go down");
     assert_eq!(engine.memory_usage().compressed.pages, usage.compressed.pages / 16 * 19, "all but the ends");
     let logits = engine.decode(&mut [(&mut sequence, 5)]).expect("a token");
     assert!(logits.iter().all(|logit| logit.is_finite()));
+}
+
+/// Tiers so small that most pages of 20 go to the archive.
+fn archiving(far_pages: Option<usize>, archive: Option<PathBuf>, archive_lz4: bool) -> NeuroEngine {
+    let memory = MemoryOptions {
+        active: Capacity::Tokens(ACTIVE),
+        compressed: Capacity::Tokens(2 * PAGE),
+        far_pages,
+        archive,
+        archive_lz4,
+    };
+    let options =
+        LoadOptions { page_tokens: PAGE, memory, max_batch: 40, context: Some(1 << 20), ..cpu_options() };
+    NeuroEngine::load(&tiny("llama"), &options).expect("the model loads")
+}
+
+#[test]
+fn an_archived_page_gives_the_logits_of_a_compressed_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for far_pages in [None, Some(4)] {
+        let (_, expected) = run(&engine(ACTIVE, far_pages), 20 * PAGE);
+        for (file, lz4) in [(None, false), (Some("pages"), false), (None, true)] {
+            let path = Some(file.map_or(folder.path().to_owned(), |file| folder.path().join(file)));
+            let engine = archiving(far_pages, path, lz4);
+            let (sequence, logits) = run(&engine, 20 * PAGE);
+            assert_eq!(logits, expected, "{far_pages:?} {file:?} {lz4}");
+            let usage = engine.memory_usage();
+            assert_eq!(usage.archived.pages, usage.active.pages / 4 * 14, "{usage:?}");
+            assert_eq!(usage.compressed.pages, usage.active.pages / 4 * 2, "{usage:?}");
+            if far_pages.is_some() {
+                assert!(usage.compressed.hits > 0 && usage.compressed.misses > 0, "{usage:?}");
+            }
+            drop(sequence);
+            let usage = engine.memory_usage();
+            assert!(usage.tiers().iter().all(|(_, stats)| stats.pages == 0), "{usage:?}");
+        }
+    }
+}
+
+#[test]
+fn a_sequence_goes_on_from_the_middle_of_an_archived_page() {
+    let engine = archiving(None, None, false);
+    let (mut back, _) = run(&engine, 20 * PAGE);
+    let (mut straight, _) = run(&engine, 7 * PAGE + 3);
+    let mut fork = engine.fork(&back).expect("a copy");
+    assert!(back.truncate(7 * PAGE + 3));
+    for token in [3, 7, 11] {
+        let a = engine.decode(&mut [(&mut back, token)]).expect("a token");
+        let b = engine.decode(&mut [(&mut straight, token)]).expect("a token");
+        assert!(distance(&b, &a) < 0.5, "logits differ by {}", distance(&b, &a));
+    }
+    drop(back);
+    assert!(engine.decode(&mut [(&mut fork, 3)]).is_ok(), "the copy has the pages still");
 }

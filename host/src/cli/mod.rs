@@ -7,6 +7,7 @@ mod backends;
 mod bench;
 mod chat;
 mod completions;
+mod config;
 mod failure;
 mod generate;
 mod ids;
@@ -107,6 +108,10 @@ impl Command {
 pub(crate) fn main() -> ExitCode {
     let Cli { options, command } = Cli::parse();
     log::start(&options, command.reports_plugins());
+    let options = match options.configured() {
+        Ok(options) => options,
+        Err(failure) => return failure.report(),
+    };
     match command.run(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),

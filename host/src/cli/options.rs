@@ -44,14 +44,33 @@ pub(super) struct EngineOptions {
     #[arg(long, global = true, value_name = "TOKENS")]
     pub(super) batch: Option<NonZeroUsize>,
 
-    /// The latest tokens of a sequence whose keys and values stay at 16 bits; older ones are compressed to 4 bits
-    /// [default: 8192]
-    #[arg(long, global = true, value_name = "TOKENS")]
-    pub(super) active_tokens: Option<usize>,
+    /// The latest tokens of a sequence whose keys and values stay at 16 bits, or as many as take so many bytes; older ones
+    /// are compressed to 4 bits [default: 8192]
+    #[arg(long, global = true, value_name = "TOKENS|BYTES")]
+    pub(super) active_tokens: Option<Capacity>,
+
+    /// The latest of the older tokens that stay in RAM, or as many as take so many bytes; the oldest go to a file
+    /// [default: 32768]
+    #[arg(long, global = true, value_name = "TOKENS|BYTES")]
+    pub(super) compressed_tokens: Option<Capacity>,
+
+    /// The file that the oldest tokens' keys and values go to, or a folder for one that is gone when the program ends
+    /// [default: the user's cache folder]
+    #[arg(long, global = true, value_name = "FILE|FOLDER")]
+    pub(super) archive: Option<PathBuf>,
+
+    /// Compress that file with LZ4
+    #[arg(long, global = true)]
+    pub(super) archive_lz4: bool,
 
     /// How many pages of older tokens to attend to, the most wanted ones of each layer; `all` for every one [default: 64]
     #[arg(long, global = true, value_name = "PAGES|all", value_parser = far_pages)]
     pub(super) far_pages: Option<FarPages>,
+
+    /// Take the options of this section that aren't given from a file in TOML [default: herald/config.toml in the user's
+    /// folder for configuration, where it exists]
+    #[arg(long, global = true, env = "HERALD_CONFIG", value_name = "FILE", hide_env_values = true)]
+    pub(super) config: Option<PathBuf>,
 
     /// Load this plugin too; may be given more than once
     #[arg(long = "plugin", global = true, value_name = "FILE")]
@@ -90,8 +109,11 @@ impl EngineOptions {
             max_batch: self.max_batch(),
             context: self.context.map(NonZeroUsize::get),
             memory: MemoryOptions {
-                active: self.active_tokens.map_or(usual.memory.active, Capacity::Tokens),
+                active: self.active_tokens.unwrap_or(usual.memory.active),
+                compressed: self.compressed_tokens.unwrap_or(usual.memory.compressed),
                 far_pages: self.far_pages.map_or(usual.memory.far_pages, |FarPages(pages)| pages),
+                archive: self.archive.clone(),
+                archive_lz4: self.archive_lz4,
             },
             ..usual
         }
@@ -117,7 +139,7 @@ impl EngineOptions {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FarPages(Option<usize>);
 
-fn far_pages(text: &str) -> Result<FarPages, String> {
+pub(super) fn far_pages(text: &str) -> Result<FarPages, String> {
     if text == "all" {
         return Ok(FarPages(None));
     }
@@ -125,7 +147,7 @@ fn far_pages(text: &str) -> Result<FarPages, String> {
     pages.map(|pages| FarPages(Some(pages))).ok_or_else(|| "a number from 1 or `all` was expected".to_owned())
 }
 
-fn threads(text: &str) -> Result<NonZeroUsize, String> {
+pub(super) fn threads(text: &str) -> Result<NonZeroUsize, String> {
     let threads = text.parse().ok().filter(|threads: &NonZeroUsize| threads.get() <= MOST_THREADS);
     threads.ok_or_else(|| format!("a number from 1 to {MOST_THREADS} was expected"))
 }

@@ -28,6 +28,9 @@ enum Rows<'r> {
     Last,
     /// Those of the last token of each sequence for which this is true.
     LastOf(&'r [bool]),
+    /// No logits, but every token's activations `[n_tokens, hidden]` after so many layers: the others are not run, so that
+    /// the sequences are of no further use.
+    Hidden(usize),
 }
 
 /// Memory that a pass works in, kept from pass to pass.
@@ -205,6 +208,28 @@ impl NeuroEngine {
         Ok(())
     }
 
+    /// Runs `ids` through the first `blocks` blocks of layers alone, and gives each token's activations `[hidden]` there, as
+    /// the next block would read them, to `each`, in order. More blocks than there are: all of them. No sequence is needed,
+    /// and none is left.
+    ///
+    /// # Errors
+    /// As [`NeuroEngine::prefill`].
+    pub fn hidden_states(&self, ids: &[u32], blocks: usize, each: &mut dyn FnMut(&[f32])) -> Result<()> {
+        let past_end = |layer: &LayerHandle| match layer.desc().kind() {
+            LayerKind::Embedding => false,
+            LayerKind::Head => true,
+            _ => layer.desc().index as usize >= blocks,
+        };
+        let n_layers = self.layers.iter().position(past_end).unwrap_or(self.layers.len());
+        let mut sequence = self.sequence()?;
+        self.check(&sequence, ids)?;
+        let hidden = self.plan.hidden;
+        let mut rows = |rows: &[f32]| rows.chunks_exact(hidden).for_each(&mut *each);
+        ids.chunks(self.max_batch).try_for_each(|piece| {
+            self.pass(&mut [(&mut sequence, piece)], Some(Rows::Hidden(n_layers)), &mut rows)
+        })
+    }
+
     /// Whether these tokens could be the first of a sequence.
     pub(crate) fn check_prompt(&self, ids: &[u32]) -> Result<()> {
         self.check_tokens(0, ids)
@@ -301,7 +326,11 @@ impl NeuroEngine {
         let n_tokens = tokens.len();
         activations.resize(n_tokens * self.plan.hidden, 0.0);
         let threads = Lent::new(&*self.pool);
-        for index in 0..self.layers.len() {
+        let n_layers = match logits {
+            Some(Rows::Hidden(n_layers)) => n_layers,
+            _ => self.layers.len(),
+        };
+        for index in 0..n_layers {
             let has_far_pages = parts.iter().any(|(sequence, _)| sequence.memory.has_far_pages(index));
             let layer = self.layer_for(index, n_tokens, has_far_pages);
             let beside = self.plan.layers[index].beside;
@@ -341,8 +370,12 @@ impl NeuroEngine {
                         })
                 }
             };
+            if done.is_err() {
+                batch.end();
+            }
             done.map_err(|source| failed(&at(layer), source))?;
         }
+        batch.end();
         for (sequence, ids) in parts.iter_mut() {
             let past = sequence.tokens.len();
             let committed = sequence.memory.commit(past, past + ids.len(), &self.layers, &self.pool);
@@ -352,6 +385,10 @@ impl NeuroEngine {
         match logits {
             None => Ok(()),
             Some(Rows::All) => self.head(activations, &threads, scratch, rows_of_logits, each),
+            Some(Rows::Hidden(_)) => {
+                each(activations);
+                Ok(())
+            }
             Some(rows) => {
                 // Only the last tokens' activations go on: they are moved to the front.
                 let hidden = self.plan.hidden;

@@ -1,5 +1,6 @@
 //! `NeuroEngine`: a model, the plugins that compute it, and the threads that they run on.
 
+mod archives;
 mod build;
 mod calibrate;
 mod census;
@@ -22,9 +23,7 @@ use crate::choose::{self, Choice, Chosen, Shapes};
 use crate::constrain::Forms;
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
-use crate::memory::{
-    self, Account, Entry, LayerNeeds, MemoryOptions, MemoryUsage, PrefixCache, SequenceMemory,
-};
+use crate::memory::{Account, Entry, LayerNeeds, MemoryOptions, MemoryUsage, PrefixCache, SequenceMemory};
 use crate::metrics::TierTraffic;
 use crate::model::{self, ModelPlan};
 use crate::plugin::{self, Plugins, Search};
@@ -37,7 +36,6 @@ pub use forward::Part;
 pub use generate::{Finish, GenerateOptions, Generated, Piece};
 pub(crate) use generation::Generation;
 pub use saved::Restored;
-pub use usage::TierUse;
 
 use forward::Workspace;
 
@@ -209,7 +207,7 @@ impl NeuroEngine {
             path: path.to_owned(),
             pool,
             workspaces: Mutex::default(),
-            traffic: Arc::default(),
+            traffic: built.traffic,
             account: Arc::default(),
             forms: OnceLock::new(),
             max_batch: options.max_batch,
@@ -359,12 +357,6 @@ impl NeuroEngine {
     #[must_use]
     pub fn load_time(&self) -> Duration {
         self.load_time
-    }
-
-    /// What the tiers hold, pages that sequences share counted once.
-    #[must_use]
-    pub fn memory_usage(&self) -> MemoryUsage {
-        memory::usage(&self.needs, self.prefixes.bytes(), self.account.state_bytes())
     }
 
     /// Forgets the pages of earlier prompts; those that sequences use stay until these go.

@@ -15,7 +15,7 @@ use tempfile::NamedTempFile;
 use super::{NeuroEngine, Sequence};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
-use crate::memory::{LayerBytes, LayerNeeds, SequenceMemory};
+use crate::memory::{LayerBytes, LayerNeeds, PageBytes, SequenceMemory};
 
 /// The format's version: a change of what a file means makes it another.
 const VERSION: &str = "1";
@@ -66,14 +66,19 @@ impl NeuroEngine {
     pub fn save(&self, sequence: &Sequence, pending: &[u32], path: &Path) -> Result<()> {
         self.owns(sequence)?;
         let (tokens, pending) = (words(&sequence.tokens), words(pending));
+        let layers: Vec<_> = sequence
+            .memory
+            .layer_bytes(sequence.tokens.len())
+            .collect::<herald_api::Result<_>>()
+            .map_err(|source| Error::Plugin { what: "the memory of a sequence".to_owned(), source })?;
         let mut parts: Vec<(String, &[u8])> =
             vec![("tokens".to_owned(), &tokens), ("pending".to_owned(), &pending)];
-        for (index, layer) in sequence.memory.layer_bytes(sequence.tokens.len()).enumerate() {
+        for (index, layer) in layers.iter().enumerate() {
             match layer {
                 LayerBytes::Nothing => {}
                 LayerBytes::State(state) => parts.push((state_name(index), state)),
                 LayerBytes::Pages(pages) => {
-                    for (page, (keys, values)) in pages.into_iter().enumerate() {
+                    for (page, (keys, values)) in pages.iter().map(PageBytes::bytes).enumerate() {
                         parts.push((page_name(index, page, "keys"), keys));
                         parts.push((page_name(index, page, "values"), values));
                     }
@@ -152,7 +157,8 @@ impl NeuroEngine {
                 LayerNeeds::Pages(needs) => {
                     let pages = 0..tokens.len().div_ceil(needs.tier.config().page_tokens);
                     let page = |page| {
-                        (take(&page_name(index, page, "keys")), take(&page_name(index, page, "values")))
+                        let keys = take(&page_name(index, page, "keys"));
+                        PageBytes::Lent(keys, take(&page_name(index, page, "values")))
                     };
                     LayerBytes::Pages(pages.map(page).collect())
                 }
@@ -163,6 +169,12 @@ impl NeuroEngine {
         }
         let memory = memory.map_err(|error| unread(&error))?;
         Ok(Restored { sequence: self.opened(memory, tokens), pending })
+    }
+
+    /// A hash that tells the model apart from others: of what its metadata and tensors say, and of samples of its weights.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        fingerprint(&self.gguf)
     }
 
     /// What must be the same where a sequence is restored.

@@ -1,5 +1,8 @@
 //! Copies of what a sequence has seen: for a fork of it, and as bytes for a file.
 
+use std::sync::Arc;
+
+use herald_api::import::PageHandle;
 use herald_api::{AlignedBytes, Error, Result};
 
 use super::{LayerMemory, LayerNeeds, SequenceMemory};
@@ -8,10 +11,27 @@ use super::{LayerMemory, LayerNeeds, SequenceMemory};
 pub(crate) enum LayerBytes<'a> {
     /// Nothing.
     Nothing,
-    /// A page's keys and values, page after page.
-    Pages(Vec<(&'a [u8], &'a [u8])>),
+    /// Pages, in order.
+    Pages(Vec<PageBytes<'a>>),
     /// A recurrent state.
     State(&'a [u8]),
+}
+
+/// A page's keys and values.
+pub(crate) enum PageBytes<'a> {
+    /// In a tier, or in its file.
+    Opened(Arc<PageHandle>),
+    /// Somewhere else.
+    Lent(&'a [u8], &'a [u8]),
+}
+
+impl PageBytes<'_> {
+    pub(crate) fn bytes(&self) -> (&[u8], &[u8]) {
+        match self {
+            Self::Opened(page) => page.bytes(),
+            Self::Lent(keys, values) => (keys, values),
+        }
+    }
 }
 
 impl SequenceMemory {
@@ -32,11 +52,15 @@ impl SequenceMemory {
     }
 
     /// What each layer keeps of the first `tokens` tokens.
-    pub(crate) fn layer_bytes(&self, tokens: usize) -> impl Iterator<Item = LayerBytes<'_>> {
-        self.layers.iter().map(move |layer| match layer {
-            LayerMemory::Stateless => LayerBytes::Nothing,
-            LayerMemory::State(state) => LayerBytes::State(state),
-            LayerMemory::Pages(pages) => LayerBytes::Pages(pages.page_bytes(tokens)),
+    pub(crate) fn layer_bytes(&self, tokens: usize) -> impl Iterator<Item = Result<LayerBytes<'_>>> {
+        self.layers.iter().map(move |layer| {
+            Ok(match layer {
+                LayerMemory::Stateless => LayerBytes::Nothing,
+                LayerMemory::State(state) => LayerBytes::State(state),
+                LayerMemory::Pages(pages) => {
+                    LayerBytes::Pages(pages.opened(tokens)?.into_iter().map(PageBytes::Opened).collect())
+                }
+            })
         })
     }
 

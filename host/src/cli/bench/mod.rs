@@ -1,5 +1,6 @@
 //! `host bench`: measurements.
 
+mod context;
 mod speed;
 
 use clap::Subcommand;
@@ -11,12 +12,14 @@ use super::options::EngineOptions;
 #[derive(Debug, Subcommand)]
 pub(super) enum Bench {
     Speed(speed::Speed),
+    Context(context::Context),
 }
 
 impl Bench {
     pub(super) fn run(self, options: &EngineOptions) -> Result<(), Failure> {
         match self {
             Self::Speed(command) => command.run(options),
+            Self::Context(command) => command.run(options),
         }
     }
 }

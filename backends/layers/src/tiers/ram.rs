@@ -5,42 +5,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use herald_api::{
-    AlignedBytes, Error, Found, MemoryTier, Page, Q4_GROUP, Q4Rows, RawPage, Result, Status, TierConfig,
-    TierFactory, TierKind, TierStats, abi,
+    AlignedBytes, Error, Found, MemoryTier, Page, RawPage, Result, Status, TierConfig, TierKind, TierStats,
+    abi,
 };
 
-use crate::q4::{self, Shape};
+use super::codes::Codes;
+use super::{best, not_found, overflows};
 
-/// The tiers that every backend offers.
-pub struct RamTiers;
-
-impl TierFactory for RamTiers {
-    const KINDS: &'static [TierKind] = &[TierKind::Active, TierKind::Compressed];
-
-    fn create(config: &TierConfig) -> Result<Box<dyn MemoryTier>> {
-        let bytes = match config.kind {
-            TierKind::Active => config.page_bytes(),
-            TierKind::Compressed if config.state_bytes == 0 => config.q4_page_bytes(),
-            kind => {
-                return Err(Error::unsupported(format!("there is no {} memory tier here", kind.name())));
-            }
-        };
-        let (keys, values) = bytes
-            .filter(|(keys, values)| keys.checked_add(*values).is_some())
-            .ok_or_else(|| Error::invalid(format!("a page of {config:?} overflows")))?;
-        Ok(Box::new(RamTier {
-            config: config.clone(),
-            key_bytes: keys,
-            value_bytes: values,
-            pages: Mutex::default(),
-            hits: AtomicU64::new(0),
-            misses: AtomicU64::new(0),
-        }))
-    }
-}
-
-struct RamTier {
+pub(super) struct RamTier {
     config: TierConfig,
+    /// Where pages are kept as 4-bit codes.
+    codes: Option<Codes>,
     key_bytes: usize,
     value_bytes: usize,
     pages: Mutex<HashMap<u64, Kept>>,
@@ -55,6 +30,29 @@ struct Kept {
 }
 
 impl RamTier {
+    pub(super) fn new(config: &TierConfig) -> Result<Self> {
+        let codes = match config.kind {
+            TierKind::Compressed => Some(Codes::new(config)?),
+            _ => None,
+        };
+        let (key_bytes, value_bytes) = match &codes {
+            Some(codes) => (codes.key_bytes, codes.value_bytes),
+            None => config
+                .page_bytes()
+                .filter(|(keys, values)| keys.checked_add(*values).is_some())
+                .ok_or_else(|| overflows(config))?,
+        };
+        Ok(Self {
+            config: config.clone(),
+            codes,
+            key_bytes,
+            value_bytes,
+            pages: Mutex::default(),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+        })
+    }
+
     fn pages(&self) -> MutexGuard<'_, HashMap<u64, Kept>> {
         // Nothing that holds the lock leaves the map half-changed, so a panic elsewhere does it no harm.
         self.pages.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -82,84 +80,10 @@ impl RamTier {
         }
     }
 
-    fn shape(&self) -> Shape {
-        let TierConfig { n_kv_heads, key_dim, value_dim, page_tokens, .. } = self.config;
-        Shape { n_kv_heads, key_dim, value_dim, capacity: page_tokens }
-    }
-
-    /// A page's keys and values as 4-bit codes.
-    fn quantised<'k>(&self, page: &'k Kept) -> [Q4Rows<'k>; 2] {
-        let Shape { n_kv_heads, key_dim, value_dim, capacity } = self.shape();
-        let (keys, values) = page.bytes.split_at(self.value_start());
-        let view = Page::new(abi::HERALD_PAGE_Q4, page.n_tokens, capacity, &keys[..self.key_bytes], values);
-        let none = Q4Rows { pairs: &[], codes: &[] };
-        view.map_or([none; 2], |page| page.quantised(n_kv_heads, key_dim, value_dim))
-    }
-
-    /// Codes a page of 16-bit integers.
-    fn encode(&self, page: &Page<'_>, bytes: &mut AlignedBytes) {
-        let (shape, n_tokens) = (self.shape(), page.n_tokens());
-        let Shape { n_kv_heads, key_dim, value_dim, capacity } = shape;
-        let key_pairs = n_kv_heads * capacity.div_ceil(Q4_GROUP) * key_dim;
-        let value_pairs = n_kv_heads * capacity * value_dim.div_ceil(Q4_GROUP);
-        let (keys, values) = bytes.split_at_mut(self.value_start());
-        let (pairs, codes) = keys[..self.key_bytes].split_at_mut(4 * key_pairs);
-        q4::encode_keys(shape, n_tokens, page.keys(n_kv_heads), bytemuck::cast_slice_mut(pairs), codes);
-        let (pairs, codes) = values.split_at_mut(4 * value_pairs);
-        q4::encode_values(shape, n_tokens, page.values(n_kv_heads), bytemuck::cast_slice_mut(pairs), codes);
-    }
-
-    /// Writes a page of 4-bit codes as 16-bit integers.
-    fn decode(&self, page: &Kept, keys: &mut [u8], values: &mut [u8]) {
-        let shape = self.shape();
-        let Shape { n_kv_heads, key_dim, value_dim, capacity } = shape;
-        let rows = self.quantised(page);
-        for (to, dim, is_key) in [(keys, key_dim, true), (values, value_dim, false)] {
-            let (scales, codes) = to.split_at_mut(n_kv_heads * capacity * size_of::<f32>());
-            let mut row = vec![0.0_f32; dim];
-            // The caller's buffers are at no particular alignment.
-            for (slot, (scale, codes)) in
-                scales.chunks_exact_mut(4).zip(codes.chunks_exact_mut(2 * dim)).enumerate()
-            {
-                let (head, slot) = (slot / capacity, slot % capacity);
-                if is_key {
-                    row.iter_mut().zip(q4::key(shape, rows[0], head, slot)).for_each(|(to, key)| *to = key);
-                } else {
-                    row.iter_mut().zip(q4::value(shape, rows[1], head, slot)).for_each(|(to, x)| *to = x);
-                }
-                let most =
-                    row.iter().fold(0.0_f32, |most, x| if x.is_nan() { *x } else { most.max(x.abs()) });
-                let step = most / f32::from(i16::MAX);
-                scale.copy_from_slice(&step.to_ne_bytes());
-                for (to, x) in codes.chunks_exact_mut(2).zip(&row) {
-                    let code = if most > 0.0 { (x / step).round_ties_even() as i16 } else { 0 };
-                    to.copy_from_slice(&code.to_ne_bytes());
-                }
-            }
-        }
-    }
-
-    /// The greatest product of a query with a compressed page's keys, over heads and tokens.
-    fn score_quantised(&self, page: &Kept, queries: &[f32]) -> f32 {
-        let shape = self.shape();
-        let [rows, _] = self.quantised(page);
-        let mut best = f32::NEG_INFINITY;
-        for (head, slot) in
-            (0..shape.n_kv_heads).flat_map(|head| (0..page.n_tokens).map(move |slot| (head, slot)))
-        {
-            let key: Vec<f32> = q4::key(shape, rows, head, slot).collect();
-            for query in queries.chunks_exact(shape.n_kv_heads * shape.key_dim) {
-                let query = &query[head * shape.key_dim..(head + 1) * shape.key_dim];
-                best = best.max(query.iter().zip(&key).map(|(q, k)| q * k).sum());
-            }
-        }
-        best
-    }
-
     /// The greatest product of a query with a page's keys, over heads and tokens.
     fn score(&self, page: &Kept, queries: &[f32]) -> f32 {
-        if self.format() == abi::HERALD_PAGE_Q4 {
-            return self.score_quantised(page, queries);
+        if let Some(codes) = &self.codes {
+            return codes.score(&page.bytes, page.n_tokens, queries);
         }
         let TierConfig { n_kv_heads, key_dim, page_tokens, .. } = self.config;
         let slots = n_kv_heads * page_tokens;
@@ -181,13 +105,9 @@ impl RamTier {
     }
 }
 
-fn not_found(id: u64) -> Error {
-    Error::new(Status::NotFound, format!("the memory tier holds no page {id}"))
-}
-
 impl MemoryTier for RamTier {
     fn put(&self, id: u64, page: Option<&Page<'_>>) -> Result<()> {
-        if page.is_none() && self.format() == abi::HERALD_PAGE_Q4 {
+        if page.is_none() && self.codes.is_some() {
             return Err(Error::unsupported("a compressed memory tier has no empty pages to be written"));
         }
         let mut bytes = AlignedBytes::zeroed(self.page_bytes())?;
@@ -200,12 +120,13 @@ impl MemoryTier for RamTier {
                     self.config.page_tokens
                 )));
             }
-            if page.format() == self.format() {
-                bytes[..self.key_bytes].copy_from_slice(page.key_bytes());
-                let start = self.value_start();
-                bytes[start..].copy_from_slice(page.value_bytes());
-            } else {
-                self.encode(page, &mut bytes);
+            match &self.codes {
+                Some(codes) => codes.fill(page, &mut bytes),
+                None => {
+                    bytes[..self.key_bytes].copy_from_slice(page.key_bytes());
+                    let start = self.value_start();
+                    bytes[start..].copy_from_slice(page.value_bytes());
+                }
             }
             n_tokens = page.n_tokens();
         }
@@ -229,8 +150,8 @@ impl MemoryTier for RamTier {
     fn get(&self, id: u64, keys: &mut [u8], values: &mut [u8]) -> Result<usize> {
         let pages = self.pages();
         let page = self.found(id, pages.get(&id))?;
-        if self.format() == abi::HERALD_PAGE_Q4 {
-            self.decode(page, keys, values);
+        if let Some(codes) = &self.codes {
+            codes.decode(&page.bytes, page.n_tokens, keys, values);
             return Ok(page.n_tokens);
         }
         keys.copy_from_slice(&page.bytes[..self.key_bytes]);
@@ -274,6 +195,8 @@ impl MemoryTier for RamTier {
             pages: pages.len() as u64,
             tokens: pages.values().map(|page| page.n_tokens as u64).sum(),
             bytes: pages.len() as u64 * self.page_bytes() as u64,
+            memory_bytes: pages.len() as u64 * self.page_bytes() as u64,
+            damaged: 0,
             hits: self.hits.load(Ordering::Relaxed),
             misses: self.misses.load(Ordering::Relaxed),
         }
@@ -284,7 +207,7 @@ impl MemoryTier for RamTier {
             return Err(Error::invalid("the memory tier keeps recurrent states, where a search needs keys"));
         }
         let pages = self.pages();
-        let mut found = ids
+        let found = ids
             .iter()
             .map(|id| {
                 pages
@@ -293,8 +216,6 @@ impl MemoryTier for RamTier {
                     .ok_or_else(|| not_found(*id))
             })
             .collect::<Result<Vec<_>>>()?;
-        found.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.id.cmp(&b.id)));
-        found.truncate(k);
-        Ok(found)
+        Ok(best(found, k))
     }
 }
