@@ -21,8 +21,8 @@ mod tokenizer;
 
 pub use constrain::Constraint;
 pub use engine::{
-    Finish, GenerateOptions, Generated, LoadOptions, NeuroEngine, Part, Piece, Restored, Sequence,
+    Extras, Finish, GenerateOptions, Generated, LoadOptions, NeuroEngine, Part, Piece, Restored, Sequence,
 };
 pub use error::{Error, Result};
-pub use memory::{Capacity, MemoryOptions, MemoryUsage};
+pub use memory::{Capacity, Choice, MemoryOptions, MemoryUsage};
 pub use tokenizer::AscTokenizer;

@@ -25,6 +25,7 @@ struct Config {
     far_pages: Option<Value>,
     archive: Option<PathBuf>,
     archive_lz4: Option<bool>,
+    memory_budget: Option<Value>,
 }
 
 /// A number, or a text such as "2GiB" or "all".
@@ -87,6 +88,8 @@ impl EngineOptions {
         self.active_tokens = of(self.active_tokens, "active-tokens", active, str::parse)?;
         self.compressed_tokens = of(self.compressed_tokens, "compressed-tokens", compressed, str::parse)?;
         self.far_pages = of(self.far_pages, "far-pages", config.far_pages.as_ref(), options::far_pages)?;
+        let budget = config.memory_budget.as_ref();
+        self.memory_budget = of(self.memory_budget, "memory-budget", budget, options::bytes)?;
         self.archive = self.archive.take().or(config.archive);
         self.archive_lz4 |= config.archive_lz4.unwrap_or(false);
         Ok(())

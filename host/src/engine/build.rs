@@ -12,7 +12,7 @@ use super::LoadOptions;
 use super::archives::Archives;
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, TensorView};
-use crate::memory::{self, LayerNeeds, Limits, PagesNeeds};
+use crate::memory::{self, LayerNeeds, Ledger, Limits, PagesNeeds};
 use crate::metrics::TierTraffic;
 use crate::model::{LayerPlan, ModelPlan};
 use crate::plugin::Loaded;
@@ -24,6 +24,8 @@ pub(super) struct Built {
     pub(super) needs: Vec<LayerNeeds>,
     pub(super) tokenizer: TokenizerHandle,
     pub(super) traffic: Arc<TierTraffic>,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) limits: Limits,
 }
 
 /// A plugin that failed in a way that no plugin may: it is left out, and everything is built anew without it.
@@ -87,6 +89,7 @@ fn build_with(
     let mut tiers: Vec<TierHandle> = Vec::new();
     let mut archives = Archives::new(&options.memory);
     let traffic: Arc<TierTraffic> = Arc::default();
+    let ledger: Arc<Ledger> = Arc::default();
     let mut needs = Vec::with_capacity(layers.len());
     for layer in &layers {
         needs.push(match (&layer.desc().params, layer.state_bytes()) {
@@ -136,10 +139,9 @@ fn build_with(
                 LayerNeeds::Pages(PagesNeeds {
                     tier,
                     compressed,
-                    // Known when all layers are.
-                    limits: Limits { active_tokens: usize::MAX, compressed_tokens: usize::MAX },
                     archive: archived,
                     traffic: Arc::clone(&traffic),
+                    ledger: Arc::clone(&ledger),
                     far_pages,
                     trained: plan.context,
                     summary_bytes: layer.summary_bytes(),
@@ -150,12 +152,14 @@ fn build_with(
         });
     }
     let limits = memory::limits(&needs, &options.memory);
-    for needs in &mut needs {
-        if let LayerNeeds::Pages(needs) = needs {
-            needs.limits = limits;
-        }
-    }
-    Ok(tokenizer_with(gguf, ranked, faults)?.map(|tokenizer| Built { layers, needs, tokenizer, traffic }))
+    Ok(tokenizer_with(gguf, ranked, faults)?.map(|tokenizer| Built {
+        layers,
+        needs,
+        tokenizer,
+        traffic,
+        ledger,
+        limits,
+    }))
 }
 
 /// Builds the tokenizer alone.

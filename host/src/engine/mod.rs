@@ -1,6 +1,7 @@
 //! `NeuroEngine`: a model, the plugins that compute it, and the threads that they run on.
 
 mod archives;
+mod budget;
 mod build;
 mod forward;
 mod generate;
@@ -20,7 +21,7 @@ use crate::chat::ChatTemplate;
 use crate::constrain::Forms;
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
-use crate::memory::{LayerNeeds, MemoryOptions, PrefixCache, SequenceMemory};
+use crate::memory::{ChoiceWatcher, LayerNeeds, Ledger, Limits, MemoryOptions, PrefixCache, SequenceMemory};
 use crate::metrics::TierTraffic;
 use crate::model::{self, ModelPlan};
 use crate::plugin::{self, Plugins, Search};
@@ -30,7 +31,7 @@ use crate::tokenizer::AscTokenizer;
 pub use forward::Part;
 pub use generate::{Finish, GenerateOptions, Generated, Piece};
 pub(crate) use generation::Generation;
-pub use saved::Restored;
+pub use saved::{Extras, Restored};
 
 use forward::Workspace;
 
@@ -87,6 +88,11 @@ pub struct NeuroEngine {
     pool: Arc<ThreadPool>,
     workspaces: Mutex<Vec<Workspace>>,
     traffic: Arc<TierTraffic>,
+    ledger: Arc<Ledger>,
+    limits: Mutex<Limits>,
+    /// The most bytes of RAM for what sequences have seen.
+    budget: Option<u64>,
+    watcher: Mutex<Option<ChoiceWatcher>>,
     /// Made when an answer is first to have a form.
     forms: OnceLock<Forms>,
     max_batch: usize,
@@ -164,6 +170,10 @@ impl NeuroEngine {
             pool,
             workspaces: Mutex::default(),
             traffic: built.traffic,
+            ledger: built.ledger,
+            limits: Mutex::new(built.limits),
+            budget: options.memory.budget,
+            watcher: Mutex::default(),
             forms: OnceLock::new(),
             max_batch: options.max_batch,
             context,
@@ -290,7 +300,8 @@ impl NeuroEngine {
     /// # Errors
     /// Where there is no memory for it.
     pub fn sequence(&self) -> Result<Sequence> {
-        let memory = SequenceMemory::new(&self.needs)
+        self.make_room_for_states()?;
+        let memory = SequenceMemory::new(&self.needs, &self.ledger)
             .map_err(|source| Error::Plugin { what: "a new sequence".to_owned(), source })?;
         Ok(Sequence { memory, tokens: Vec::new(), engine: self.id })
     }
