@@ -58,7 +58,11 @@ impl EngineOptions {
             Err(error) if given.is_none() && error.kind() == io::ErrorKind::NotFound => return Ok(self),
             Err(error) => return Err(Failure::file(&path, "the configuration can't be read", &error)),
         };
-        let config: Config = toml::from_str(&text).map_err(|error| wrong(&path, &error.to_string()))?;
+        let config: Config = toml::from_str(&text).map_err(|error| {
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = 1 + before.matches('\n').count();
+            wrong(&path, &format!("line {line}: {}", error.message().replace('\n', " ")))
+        })?;
         self.fill(config).map_err(|what| wrong(&path, &what))?;
         Ok(self)
     }
@@ -97,7 +101,6 @@ impl EngineOptions {
 }
 
 fn wrong(path: &Path, what: &str) -> Failure {
-    let what = what.trim_end();
     Failure::Failed(format!("{}: the configuration is wrong: {what}", path.display()))
 }
 
