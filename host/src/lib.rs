@@ -24,11 +24,12 @@ mod tokenizer;
 
 pub use constrain::Constraint;
 pub use engine::{
-    Finish, GenerateOptions, Generated, LoadOptions, NeuroEngine, Part, Piece, Restored, Sequence, calibrate,
+    Extras, Finish, GenerateOptions, Generated, LoadOptions, NeuroEngine, Part, Piece, Restored, Sequence,
+    calibrate,
 };
 pub use error::{Error, Result};
 pub use manager::{Input, ManagerOptions, MemoryLeakStats, Moved, MultiTierMemoryManager, Optimized};
-pub use memory::{Capacity, MemoryOptions, MemoryUsage};
+pub use memory::{Capacity, Choice, MemoryOptions, MemoryUsage};
 pub use text_memory::{
     Damaged, DocumentInfo, Hit, PROMPT_TEMPLATE, Recalled, TextMemory, TextMemoryOptions, TextMemoryUsage,
     TextStore,

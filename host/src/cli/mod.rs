@@ -24,6 +24,7 @@ mod pull;
 mod quantize;
 mod sampling;
 mod serve;
+mod session;
 mod store;
 mod synth;
 mod tokenize;
@@ -106,6 +107,9 @@ impl Command {
 
 /// Runs the program.
 pub(crate) fn main() -> ExitCode {
+    // A file that would grow past the user's limit is an error like a full disk, and no reason to die.
+    // SAFETY: no handler is involved.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
     let Cli { options, command } = Cli::parse();
     log::start(&options, command.reports_plugins());
     let options = match options.configured() {

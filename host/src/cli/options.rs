@@ -67,6 +67,11 @@ pub(super) struct EngineOptions {
     #[arg(long, global = true, value_name = "PAGES|all", value_parser = far_pages)]
     pub(super) far_pages: Option<FarPages>,
 
+    /// The most RAM for what sequences have seen, such as 2GiB; at the limit, tokens are compressed and archived earlier
+    /// [default: no limit]
+    #[arg(long, global = true, value_name = "BYTES", value_parser = bytes)]
+    pub(super) memory_budget: Option<u64>,
+
     /// Take the options of this section that aren't given from a file in TOML [default: herald/config.toml in the user's
     /// folder for configuration, where it exists]
     #[arg(long, global = true, env = "HERALD_CONFIG", value_name = "FILE", hide_env_values = true)]
@@ -114,6 +119,7 @@ impl EngineOptions {
                 far_pages: self.far_pages.map_or(usual.memory.far_pages, |FarPages(pages)| pages),
                 archive: self.archive.clone(),
                 archive_lz4: self.archive_lz4,
+                budget: self.memory_budget,
             },
             ..usual
         }
@@ -138,6 +144,13 @@ impl EngineOptions {
 /// Pages of older tokens to attend to; `None`: all.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FarPages(Option<usize>);
+
+pub(super) fn bytes(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(Capacity::Bytes(bytes)) => Ok(bytes),
+        _ => Err("bytes with their unit were expected, such as 2GiB or 500MB".to_owned()),
+    }
+}
 
 pub(super) fn far_pages(text: &str) -> Result<FarPages, String> {
     if text == "all" {

@@ -13,7 +13,7 @@ use super::archives::Archives;
 use crate::choose::Choice;
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, TensorView};
-use crate::memory::{self, LayerNeeds, Limits, PagesNeeds};
+use crate::memory::{self, LayerNeeds, Ledger, Limits, PagesNeeds};
 use crate::metrics::TierTraffic;
 use crate::model::{LayerPlan, ModelPlan};
 use crate::plugin::{Loaded, Plugins};
@@ -25,6 +25,8 @@ pub(super) struct Built {
     pub(super) needs: Vec<LayerNeeds>,
     pub(super) tokenizer: TokenizerHandle,
     pub(super) traffic: Arc<TierTraffic>,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) limits: Limits,
 }
 
 /// A plugin that failed in a way that no plugin may: it is left out, and everything is built anew without it.
@@ -84,6 +86,7 @@ fn build_with(
     let mut tiers: Vec<TierHandle> = Vec::new();
     let mut archives = Archives::new(&options.memory);
     let traffic: Arc<TierTraffic> = Arc::default();
+    let ledger: Arc<Ledger> = Arc::default();
     let mut needs = Vec::with_capacity(layers.len());
     for layer in &layers {
         needs.push(match (&layer.desc().params, layer.state_bytes()) {
@@ -133,10 +136,9 @@ fn build_with(
                 LayerNeeds::Pages(PagesNeeds {
                     tier,
                     compressed,
-                    // Known when all layers are.
-                    limits: Limits { active_tokens: usize::MAX, compressed_tokens: usize::MAX },
                     archive: archived,
                     traffic: Arc::clone(&traffic),
+                    ledger: Arc::clone(&ledger),
                     far_pages,
                     trained: plan.context,
                     summary_bytes: layer.summary_bytes(),
@@ -147,12 +149,14 @@ fn build_with(
         });
     }
     let limits = memory::limits(&needs, &options.memory);
-    for needs in &mut needs {
-        if let LayerNeeds::Pages(needs) = needs {
-            needs.limits = limits;
-        }
-    }
-    Ok(tokenizer_with(gguf, ranked, faults)?.map(|tokenizer| Built { layers, needs, tokenizer, traffic }))
+    Ok(tokenizer_with(gguf, ranked, faults)?.map(|tokenizer| Built {
+        layers,
+        needs,
+        tokenizer,
+        traffic,
+        ledger,
+        limits,
+    }))
 }
 
 /// Has the plugin that was chosen for prompts build the layers that it can, where that is another one: a layer or none for

@@ -165,6 +165,7 @@ impl NeuroEngine {
     /// Where there is no memory for them; the sequence is as it was.
     pub fn reserve(&self, sequence: &mut Sequence, n_tokens: usize) -> Result<()> {
         let past = sequence.tokens.len();
+        self.make_room(sequence, n_tokens)?;
         sequence
             .memory
             .reserve(past, past + n_tokens)
@@ -318,14 +319,12 @@ impl NeuroEngine {
             let past = sequence.tokens.len();
             tokens.extend_from_slice(ids);
             positions.extend(past as u32..(past + ids.len()) as u32);
-            sequence
-                .memory
-                .reserve(past, past + ids.len())
-                .map_err(|source| failed("room for more tokens", source))?;
+            self.reserve(sequence, ids.len())?;
         }
         let n_tokens = tokens.len();
         activations.resize(n_tokens * self.plan.hidden, 0.0);
         let threads = Lent::new(&*self.pool);
+        let watcher = self.watcher.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
         let n_layers = match logits {
             Some(Rows::Hidden(n_layers)) => n_layers,
             _ => self.layers.len(),
@@ -352,7 +351,7 @@ impl NeuroEngine {
                 LayerKind::Head => break,
                 _ => {
                     let mut batch = batch.begin();
-                    let mut best = BestPages::default();
+                    let mut best = BestPages::new(index, watcher.clone());
                     parts
                         .iter_mut()
                         .try_for_each(|(sequence, ids)| {
@@ -378,7 +377,8 @@ impl NeuroEngine {
         batch.end();
         for (sequence, ids) in parts.iter_mut() {
             let past = sequence.tokens.len();
-            let committed = sequence.memory.commit(past, past + ids.len(), &self.layers, &self.pool);
+            let committed =
+                sequence.memory.commit(past, past + ids.len(), self.limits(), &self.layers, &self.pool);
             committed.map_err(|source| failed("the memory of a sequence", source))?;
             sequence.tokens.extend_from_slice(ids);
         }

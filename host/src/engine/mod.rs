@@ -1,6 +1,7 @@
 //! `NeuroEngine`: a model, the plugins that compute it, and the threads that they run on.
 
 mod archives;
+mod budget;
 mod build;
 mod calibrate;
 mod census;
@@ -23,7 +24,10 @@ use crate::choose::{self, Choice, Chosen, Shapes};
 use crate::constrain::Forms;
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
-use crate::memory::{Account, Entry, LayerNeeds, MemoryOptions, MemoryUsage, PrefixCache, SequenceMemory};
+use crate::memory::{
+    Account, ChoiceWatcher, Entry, LayerNeeds, Ledger, Limits, MemoryOptions, MemoryUsage, PrefixCache,
+    SequenceMemory,
+};
 use crate::metrics::TierTraffic;
 use crate::model::{self, ModelPlan};
 use crate::plugin::{self, Plugins, Search};
@@ -35,7 +39,7 @@ pub(crate) use census::Twins;
 pub use forward::Part;
 pub use generate::{Finish, GenerateOptions, Generated, Piece};
 pub(crate) use generation::Generation;
-pub use saved::Restored;
+pub use saved::{Extras, Restored};
 
 use forward::Workspace;
 
@@ -103,6 +107,11 @@ pub struct NeuroEngine {
     workspaces: Mutex<Vec<Workspace>>,
     traffic: Arc<TierTraffic>,
     account: Arc<Account>,
+    ledger: Arc<Ledger>,
+    limits: Mutex<Limits>,
+    /// The most bytes of RAM for what sequences have seen.
+    budget: Option<u64>,
+    watcher: Mutex<Option<ChoiceWatcher>>,
     /// Made when an answer is first to have a form.
     forms: OnceLock<Forms>,
     max_batch: usize,
@@ -209,6 +218,10 @@ impl NeuroEngine {
             workspaces: Mutex::default(),
             traffic: built.traffic,
             account: Arc::default(),
+            ledger: built.ledger,
+            limits: Mutex::new(built.limits),
+            budget: options.memory.budget,
+            watcher: Mutex::default(),
             forms: OnceLock::new(),
             max_batch: options.max_batch,
             context,
@@ -369,7 +382,8 @@ impl NeuroEngine {
     /// # Errors
     /// Where there is no memory for it.
     pub fn sequence(&self) -> Result<Sequence> {
-        let memory = SequenceMemory::new(&self.needs)
+        self.make_room_for_states()?;
+        let memory = SequenceMemory::new(&self.needs, &self.ledger)
             .map_err(|source| Error::Plugin { what: "a new sequence".to_owned(), source })?;
         Ok(self.opened(memory, Vec::new()))
     }

@@ -71,6 +71,10 @@ pub struct MemoryOptions {
     pub archive: Option<PathBuf>,
     /// Whether archived pages are compressed with LZ4.
     pub archive_lz4: bool,
+    /// The most bytes of RAM for what sequences have seen, with what is kept of earlier prompts. At the limit the latter
+    /// goes first, then pages move down a tier earlier than the capacities say; where that doesn't suffice, the call that
+    /// needs room fails. `None`: no limit.
+    pub budget: Option<u64>,
 }
 
 impl Default for MemoryOptions {
@@ -81,6 +85,7 @@ impl Default for MemoryOptions {
             far_pages: Some(64),
             archive: None,
             archive_lz4: false,
+            budget: None,
         }
     }
 }

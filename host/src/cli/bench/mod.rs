@@ -1,5 +1,6 @@
 //! `host bench`: measurements.
 
+mod choices;
 mod context;
 mod speed;
 
@@ -13,6 +14,7 @@ use super::options::EngineOptions;
 pub(super) enum Bench {
     Speed(speed::Speed),
     Context(context::Context),
+    Choices(choices::Choices),
 }
 
 impl Bench {
@@ -20,6 +22,7 @@ impl Bench {
         match self {
             Self::Speed(command) => command.run(options),
             Self::Context(command) => command.run(options),
+            Self::Choices(command) => command.run(options),
         }
     }
 }
