@@ -24,5 +24,5 @@ pub use engine::{
     Extras, Finish, GenerateOptions, Generated, LoadOptions, NeuroEngine, Part, Piece, Restored, Sequence,
 };
 pub use error::{Error, Result};
-pub use memory::{Capacity, Choice, MemoryOptions, MemoryUsage};
+pub use memory::{Capacity, Choice, ChoiceWatcher, MemoryOptions, MemoryUsage};
 pub use tokenizer::AscTokenizer;

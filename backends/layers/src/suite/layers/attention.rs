@@ -90,7 +90,7 @@ pub(super) fn shapes() -> impl Strategy<Value = Shape> {
 /// The layer in float64.
 pub(super) struct Reference {
     pub(super) desc: LayerDesc,
-    params: Attention,
+    pub(super) params: Attention,
     norm: Option<Array1<f64>>,
     post_norm: Option<Array1<f64>>,
     query_norm: Option<Array1<f64>>,
