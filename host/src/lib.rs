@@ -29,7 +29,7 @@ pub use engine::{
 };
 pub use error::{Error, Result};
 pub use manager::{Input, ManagerOptions, MemoryLeakStats, Moved, MultiTierMemoryManager, Optimized};
-pub use memory::{Capacity, Choice, MemoryOptions, MemoryUsage};
+pub use memory::{Capacity, Choice, ChoiceWatcher, MemoryOptions, MemoryUsage};
 pub use text_memory::{
     Damaged, DocumentInfo, Hit, PROMPT_TEMPLATE, Recalled, TextMemory, TextMemoryOptions, TextMemoryUsage,
     TextStore,

@@ -169,11 +169,11 @@ fn what_does_not_belong_together_is_refused() {
         refuses(&engine, &path, &["saved", "can't be read"]);
     }
     refuses(&engine, &folder.path().join("nothing"), &["nothing", "can't be read"]);
-    let version = String::from_utf8_lossy(&whole).find("\"herald.version\":\"1\"").expect("the version");
+    let version = String::from_utf8_lossy(&whole).find("\"herald.version\":\"2\"").expect("the version");
     let mut newer = whole;
-    newer[version + "\"herald.version\":\"".len()] = b'2';
+    newer[version + "\"herald.version\":\"".len()] = b'3';
     std::fs::write(&path, newer).expect("a file");
-    refuses(&engine, &path, &["herald.version", "2", "1 was expected"]);
+    refuses(&engine, &path, &["herald.version", "3", "2 was expected"]);
 }
 
 fn generate(model: &str, arguments: &[&str]) -> Vec<u32> {

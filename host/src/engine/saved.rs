@@ -194,9 +194,9 @@ impl NeuroEngine {
         }
         let mut failed = None;
         let memory = SequenceMemory::from_bytes(&self.needs, &self.ledger, tokens.len(), |index| {
-            self.saved_layer(index, tokens.len(), &part, &pair, &check).or_else(|error| {
+            self.saved_layer(index, tokens.len(), &part, &pair, &check).map_err(|error| {
                 failed.get_or_insert(error);
-                Err(herald_api::Error::invalid("a part is missing"))
+                herald_api::Error::invalid("a part is missing")
             })
         });
         if let Some(error) = failed {

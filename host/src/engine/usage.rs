@@ -1,10 +1,10 @@
 //! What the memory tiers hold, moving a sequence's pages between them, and watching which are chosen.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
 
 use super::{NeuroEngine, Sequence};
 use crate::error::{Error, Result};
-use crate::memory::{self, Choice, Limits, MemoryOptions, MemoryUsage};
+use crate::memory::{self, ChoiceWatcher, Limits, MemoryOptions, MemoryUsage};
 
 impl NeuroEngine {
     /// What the tiers hold for all sequences of this engine, pages that sequences share counted once.
@@ -56,7 +56,7 @@ impl NeuroEngine {
 
     /// Has `watcher` be told which pages each layer chooses, from the next pass on; `None`: nobody any more. It is called
     /// while the layer waits.
-    pub fn watch_choices(&self, watcher: Option<Arc<dyn Fn(&Choice<'_>) + Send + Sync>>) {
+    pub fn watch_choices(&self, watcher: Option<ChoiceWatcher>) {
         *self.watcher.lock().unwrap_or_else(PoisonError::into_inner) = watcher;
     }
 }

@@ -62,7 +62,7 @@ pub struct Choice<'c> {
 }
 
 /// Who is told of every choice.
-pub(crate) type ChoiceWatcher = Arc<dyn Fn(&Choice<'_>) + Send + Sync>;
+pub type ChoiceWatcher = Arc<dyn Fn(&Choice<'_>) + Send + Sync>;
 
 /// Brings the far pages with the best scores.
 pub(crate) struct BestPages<'b> {

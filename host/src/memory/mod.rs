@@ -17,8 +17,8 @@ use crate::metrics::TierTraffic;
 use crate::threads::ThreadPool;
 
 pub(crate) use census::{Account, Census, Entry, Seen};
-pub use far::Choice;
-pub(crate) use far::{BestPages, ChoiceWatcher};
+pub(crate) use far::BestPages;
+pub use far::{Choice, ChoiceWatcher};
 use ledger::Charge;
 pub(crate) use ledger::Ledger;
 
