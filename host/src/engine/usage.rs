@@ -15,6 +15,12 @@ pub struct TierUse {
 }
 
 impl NeuroEngine {
+    /// How many layers keep pages of a sequence.
+    #[must_use]
+    pub fn layers_with_pages(&self) -> usize {
+        self.needs.iter().filter(|needs| matches!(needs, LayerNeeds::Pages(_))).count()
+    }
+
     /// What each kind of memory tier holds for all sequences of this engine.
     #[must_use]
     pub fn tier_use(&self) -> Vec<TierUse> {

@@ -31,6 +31,20 @@ impl SequenceMemory {
         Ok(Self { layers })
     }
 
+    /// Makes this longer by whole pages of at most `tokens` tokens together (see [`super::LayerPages::stretch`]); returns
+    /// how many tokens these are.
+    pub(crate) fn stretch(&mut self, tokens: usize) -> Result<usize> {
+        let mut added = tokens;
+        for layer in &mut self.layers {
+            if let LayerMemory::Pages(pages) = layer {
+                let count = tokens / pages.page_tokens();
+                pages.stretch(count)?;
+                added = count * pages.page_tokens();
+            }
+        }
+        Ok(added)
+    }
+
     /// What each layer keeps of the first `tokens` tokens.
     pub(crate) fn layer_bytes(&self, tokens: usize) -> impl Iterator<Item = LayerBytes<'_>> {
         self.layers.iter().map(move |layer| match layer {
