@@ -7,6 +7,7 @@ mod constrain;
 mod engine;
 mod error;
 pub mod gguf;
+mod manager;
 mod memory;
 pub mod metrics;
 pub mod model;
@@ -25,5 +26,6 @@ pub use engine::{
     Finish, GenerateOptions, Generated, LoadOptions, NeuroEngine, Part, Piece, Restored, Sequence, TierUse,
 };
 pub use error::{Error, Result};
-pub use memory::{MemoryOptions, MemoryUsage};
+pub use manager::{Input, ManagerOptions, MemoryLeakStats, Moved, MultiTierMemoryManager, Optimized};
+pub use memory::{Capacity, MemoryOptions, MemoryUsage};
 pub use tokenizer::AscTokenizer;

@@ -3,13 +3,13 @@
 mod common;
 
 use common::{cpu_options, tiny};
-use herald::{LoadOptions, MemoryOptions, NeuroEngine, Sequence};
+use herald::{Capacity, LoadOptions, MemoryOptions, NeuroEngine, Sequence};
 
 const PAGE: usize = 16;
 const ACTIVE: usize = 3 * PAGE;
 
 fn engine(active_tokens: usize, far_pages: Option<usize>) -> NeuroEngine {
-    let memory = MemoryOptions { active_tokens, far_pages };
+    let memory = MemoryOptions { active: Capacity::Tokens(active_tokens), far_pages };
     let options =
         LoadOptions { page_tokens: PAGE, memory, max_batch: 40, context: Some(1 << 20), ..cpu_options() };
     NeuroEngine::load(&tiny("llama"), &options).expect("the model loads")
@@ -85,4 +85,21 @@ fn a_few_chosen_pages_carry_a_sequence_past_the_trained_length() {
     let both = engine.decode(&mut [(&mut sequence, 5), (&mut other, 6)]).expect("tokens");
     let one = engine.decode(&mut [(&mut alone, 6)]).expect("a token");
     assert!(distance(&one, &both[one.len()..]) < 1e-3);
+}
+
+#[test]
+fn pages_go_down_on_demand() {
+    let engine = engine(usize::MAX >> 1, None);
+    let (mut sequence, _) = run(&engine, 20 * PAGE + 3);
+    assert_eq!(engine.memory_usage().compressed.pages, 0);
+    let less = MemoryOptions { active: Capacity::Tokens(ACTIVE), far_pages: None };
+    engine.demote(&mut sequence, &less).expect("pages go down");
+    let usage = engine.memory_usage();
+    assert_eq!(usage.compressed.pages % 16, 0, "{usage:?}");
+    assert_eq!(usage.compressed.pages / 16, usage.active.pages / 5, "{usage:?}");
+    let none = MemoryOptions { active: Capacity::Bytes(0), far_pages: None };
+    engine.demote(&mut sequence, &none).expect("pages go down");
+    assert_eq!(engine.memory_usage().compressed.pages, usage.compressed.pages / 16 * 19, "all but the ends");
+    let logits = engine.decode(&mut [(&mut sequence, 5)]).expect("a token");
+    assert!(logits.iter().all(|logit| logit.is_finite()));
 }

@@ -14,6 +14,7 @@ mod chart;
 mod context;
 mod limits;
 mod measurement;
+mod memory;
 mod mixed;
 mod model;
 mod page;
@@ -49,13 +50,15 @@ pub enum Suite {
     Performance,
     /// How fast the model runs, alone and in batches.
     Model,
+    /// The memory manager: what it takes in, compresses, tidies up and gives back.
+    Memory,
     /// Much work, and many who want it at once.
     Throughput,
 }
 
 impl Suite {
     /// Every suite, in the order in which they run.
-    pub const ALL: [Self; 3] = [Self::Performance, Self::Model, Self::Throughput];
+    pub const ALL: [Self; 4] = [Self::Performance, Self::Model, Self::Memory, Self::Throughput];
 
     /// Its name.
     #[must_use]
@@ -63,6 +66,7 @@ impl Suite {
         match self {
             Self::Performance => "performance",
             Self::Model => "model",
+            Self::Memory => "memory",
             Self::Throughput => "throughput",
         }
     }
@@ -73,6 +77,7 @@ impl Suite {
         match self {
             Self::Performance => &performance::BENCHMARKS,
             Self::Model => &model::BENCHMARKS,
+            Self::Memory => &memory::BENCHMARKS,
             Self::Throughput => &throughput::BENCHMARKS,
         }
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use herald::plugin::Search;
-use herald::{LoadOptions, MemoryOptions, NeuroEngine};
+use herald::{Capacity, LoadOptions, MemoryOptions, NeuroEngine};
 
 use super::failure::Failure;
 use super::store;
@@ -117,7 +117,7 @@ impl EngineOptions {
             max_batch: self.max_batch(),
             context: self.context.map(NonZeroUsize::get),
             memory: MemoryOptions {
-                active_tokens: self.active_tokens.unwrap_or(usual.memory.active_tokens),
+                active: self.active_tokens.map_or(usual.memory.active, Capacity::Tokens),
                 far_pages: self.far_pages.map_or(usual.memory.far_pages, |FarPages(pages)| pages),
             },
             ..usual

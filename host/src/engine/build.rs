@@ -11,7 +11,7 @@ use herald_api::{LayerParams, Status, TierConfig, TierKind, abi};
 use super::LoadOptions;
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, TensorView};
-use crate::memory::{LayerNeeds, MemoryOptions, PagesNeeds};
+use crate::memory::{self, LayerNeeds, Limits, PagesNeeds};
 use crate::model::{LayerPlan, ModelPlan};
 use crate::plugin::Loaded;
 use crate::threads::ThreadPool;
@@ -111,7 +111,7 @@ fn build_with(
                 };
                 // Pages are compressed where the layer reads such pages and can choose among them. Behind a sliding
                 // window there is nothing to choose.
-                let MemoryOptions { active_tokens, far_pages } = options.memory;
+                let far_pages = options.memory.far_pages;
                 let chooses = layer.summary_bytes() > 0 || far_pages.is_none();
                 let mut compressed = None;
                 if layer.reads(abi::HERALD_PAGE_Q4) && chooses && attention.window.is_none() {
@@ -124,7 +124,8 @@ fn build_with(
                 LayerNeeds::Pages(PagesNeeds {
                     tier,
                     compressed,
-                    active_tokens,
+                    // Known when all layers are.
+                    limits: Limits { active_tokens: usize::MAX },
                     far_pages,
                     trained: plan.context,
                     summary_bytes: layer.summary_bytes(),
@@ -133,6 +134,12 @@ fn build_with(
             (_, 0) => LayerNeeds::Nothing,
             (_, bytes) => LayerNeeds::State(bytes),
         });
+    }
+    let limits = memory::limits(&needs, &options.memory);
+    for needs in &mut needs {
+        if let LayerNeeds::Pages(needs) = needs {
+            needs.limits = limits;
+        }
     }
     Ok(tokenizer_with(gguf, ranked, faults)?.map(|tokenizer| Built { layers, needs, tokenizer }))
 }

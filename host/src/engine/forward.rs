@@ -219,7 +219,7 @@ impl NeuroEngine {
     }
 
     /// Whether a sequence is this engine's.
-    pub(super) fn owns(&self, sequence: &Sequence) -> Result<()> {
+    pub(crate) fn owns(&self, sequence: &Sequence) -> Result<()> {
         if sequence.engine == self.id {
             return Ok(());
         }

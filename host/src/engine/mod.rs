@@ -1,6 +1,7 @@
 //! `NeuroEngine`: a model, the plugins that compute it, and the threads that they run on.
 
 mod build;
+mod census;
 mod forward;
 mod generate;
 mod generation;
@@ -19,13 +20,16 @@ use crate::chat::ChatTemplate;
 use crate::constrain::Forms;
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
-use crate::memory::{self, LayerNeeds, MemoryOptions, MemoryUsage, PrefixCache, SequenceMemory};
+use crate::memory::{
+    self, Account, Entry, LayerNeeds, MemoryOptions, MemoryUsage, PrefixCache, SequenceMemory,
+};
 use crate::metrics::TierTraffic;
 use crate::model::{self, ModelPlan};
 use crate::plugin::{self, Plugins, Search};
 use crate::threads::ThreadPool;
 use crate::tokenizer::AscTokenizer;
 
+pub(crate) use census::Twins;
 pub use forward::Part;
 pub use generate::{Finish, GenerateOptions, Generated, Piece};
 pub(crate) use generation::Generation;
@@ -87,10 +91,13 @@ pub struct NeuroEngine {
     pool: Arc<ThreadPool>,
     workspaces: Mutex<Vec<Workspace>>,
     traffic: Arc<TierTraffic>,
+    account: Arc<Account>,
     /// Made when an answer is first to have a form.
     forms: OnceLock<Forms>,
     max_batch: usize,
     context: usize,
+    page_tokens: usize,
+    memory: MemoryOptions,
     load_time: Duration,
     /// A number that no other engine of this process has had.
     id: u64,
@@ -102,6 +109,7 @@ pub struct Sequence {
     tokens: Vec<u32>,
     /// Which engine it belongs to.
     engine: u64,
+    _entry: Entry,
 }
 
 impl Sequence {
@@ -115,6 +123,12 @@ impl Sequence {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.memory.bytes()
+    }
+
+    /// What the tiers hold of it; pages that it shares with others count whole. Look-ups are counted for all together.
+    #[must_use]
+    pub fn memory_usage(&self) -> MemoryUsage {
+        self.memory.usage(self.tokens.len())
     }
 
     /// Forgets the tokens from the `len`-th on. `false`, and nothing is forgotten, where the model keeps recurrent
@@ -164,9 +178,12 @@ impl NeuroEngine {
             pool,
             workspaces: Mutex::default(),
             traffic: Arc::default(),
+            account: Arc::default(),
             forms: OnceLock::new(),
             max_batch: options.max_batch,
             context,
+            page_tokens: options.page_tokens,
+            memory: options.memory.clone(),
             load_time: start.elapsed(),
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
         })
@@ -255,6 +272,18 @@ impl NeuroEngine {
         self.max_batch
     }
 
+    /// Tokens of a page of keys and values.
+    #[must_use]
+    pub fn page_tokens(&self) -> usize {
+        self.page_tokens
+    }
+
+    /// How much of a sequence is kept how.
+    #[must_use]
+    pub fn memory_options(&self) -> &MemoryOptions {
+        &self.memory
+    }
+
     /// Counts what moves between its memory tiers.
     #[must_use]
     pub fn traffic(&self) -> &Arc<TierTraffic> {
@@ -284,7 +313,7 @@ impl NeuroEngine {
     /// What the tiers hold, pages that sequences share counted once.
     #[must_use]
     pub fn memory_usage(&self) -> MemoryUsage {
-        memory::usage(&self.needs, self.prefixes.bytes())
+        memory::usage(&self.needs, self.prefixes.bytes(), self.account.state_bytes())
     }
 
     /// Forgets the pages of earlier prompts; those that sequences use stay until these go.
@@ -299,6 +328,10 @@ impl NeuroEngine {
     pub fn sequence(&self) -> Result<Sequence> {
         let memory = SequenceMemory::new(&self.needs)
             .map_err(|source| Error::Plugin { what: "a new sequence".to_owned(), source })?;
-        Ok(Sequence { memory, tokens: Vec::new(), engine: self.id })
+        Ok(self.opened(memory, Vec::new()))
+    }
+
+    fn opened(&self, memory: SequenceMemory, tokens: Vec<u32>) -> Sequence {
+        Sequence { _entry: Entry::new(&self.account, &memory), memory, tokens, engine: self.id }
     }
 }

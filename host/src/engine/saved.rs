@@ -41,7 +41,7 @@ impl NeuroEngine {
         let memory = sequence.memory.fork(sequence.tokens.len());
         let memory =
             memory.map_err(|source| Error::Plugin { what: "a copy of a sequence".to_owned(), source })?;
-        Ok(Sequence { memory, tokens: sequence.tokens.clone(), engine: self.id })
+        Ok(self.opened(memory, sequence.tokens.clone()))
     }
 
     /// Makes a sequence one of `len` tokens (to whole pages), with copies of its own pages between its others: as much memory
@@ -178,7 +178,7 @@ impl NeuroEngine {
             return Err(error);
         }
         let memory = memory.map_err(|error| unread(&error))?;
-        Ok(Restored { sequence: Sequence { memory, tokens, engine: self.id }, pending })
+        Ok(Restored { sequence: self.opened(memory, tokens), pending })
     }
 
     /// What must be the same where a sequence is restored.

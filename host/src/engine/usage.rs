@@ -1,9 +1,10 @@
-//! What the memory tiers hold.
+//! What the memory tiers hold, and moving a sequence's pages down.
 
 use herald_api::{MemoryTier, TierKind, TierStats};
 
-use super::NeuroEngine;
-use crate::memory::LayerNeeds;
+use super::{NeuroEngine, Sequence};
+use crate::error::{Error, Result};
+use crate::memory::{self, LayerNeeds, MemoryOptions};
 
 /// A tier, and what it holds for all sequences together.
 #[derive(Clone, Debug)]
@@ -19,6 +20,19 @@ impl NeuroEngine {
     #[must_use]
     pub fn layers_with_pages(&self) -> usize {
         self.needs.iter().filter(|needs| matches!(needs, LayerNeeds::Pages(_))).count()
+    }
+
+    /// Moves a sequence's pages down now, as if `options` were those that the engine was loaded with; of the options only
+    /// the capacities count. Pages don't come back up by a call with greater ones: attention reads them where they are.
+    ///
+    /// # Errors
+    /// Where the sequence belongs to another engine, or a tier fails: what moved stays moved, and nothing is lost.
+    pub fn demote(&self, sequence: &mut Sequence, options: &MemoryOptions) -> Result<()> {
+        self.owns(sequence)?;
+        let limits = memory::limits(&self.needs, options);
+        let tokens = sequence.tokens.len();
+        let demoted = sequence.memory.demote(tokens, Some(limits), &self.layers, &self.pool);
+        demoted.map_err(|source| Error::Plugin { what: "the memory of a sequence".to_owned(), source })
     }
 
     /// What each kind of memory tier holds for all sequences of this engine.

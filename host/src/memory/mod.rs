@@ -1,5 +1,6 @@
 //! What a sequence has seen: for each layer its pages of keys and values, or its recurrent state.
 
+mod census;
 mod copies;
 mod options;
 mod pages;
@@ -12,8 +13,9 @@ use herald_api::{AlignedBytes, MemoryTier, Result, TierStats};
 
 use crate::threads::ThreadPool;
 
-pub use options::MemoryOptions;
-pub(crate) use pages::{LayerPages, PagesNeeds};
+pub(crate) use census::{Account, Census, Entry};
+pub use options::{Capacity, MemoryOptions};
+pub(crate) use pages::{LayerPages, Limits, PagesNeeds};
 pub(crate) use prefix::{PageRow, PrefixCache};
 
 pub(crate) use copies::LayerBytes;
@@ -38,7 +40,7 @@ pub(crate) enum LayerNeeds {
     State(usize),
 }
 
-/// What the tiers of an engine hold.
+/// What the tiers hold of a sequence, or of all sequences of an engine. In tiers each layer counts its own tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryUsage {
     /// The active tier: pages as attention writes them.
@@ -47,12 +49,43 @@ pub struct MemoryUsage {
     pub compressed: TierStats,
     /// Bytes of active pages that are kept for prompts that begin alike (some of the active tier's).
     pub prefix_bytes: u64,
+    /// Bytes of recurrent states, which are in no tier.
+    pub state_bytes: u64,
+    /// Bytes that the pages of all tiers would take in the active one.
+    pub exact_bytes: u64,
+}
+
+impl MemoryUsage {
+    /// Pages in all tiers.
+    #[must_use]
+    pub fn pages(&self) -> u64 {
+        self.active.pages + self.compressed.pages
+    }
+
+    /// Tokens in all tiers; each layer counts its own.
+    #[must_use]
+    pub fn tokens(&self) -> u64 {
+        self.active.tokens + self.compressed.tokens
+    }
+
+    /// Bytes in all tiers.
+    #[must_use]
+    pub fn page_bytes(&self) -> u64 {
+        self.active.bytes + self.compressed.bytes
+    }
+
+    /// How many times smaller the pages of all tiers are than they would be in the active one; 1 where there are none.
+    #[must_use]
+    pub fn ratio(&self) -> f64 {
+        let bytes = self.page_bytes();
+        if bytes == 0 { 1.0 } else { self.exact_bytes as f64 / bytes as f64 }
+    }
 }
 
 /// Adds up what the tiers hold, each counted once.
-pub(crate) fn usage(needs: &[LayerNeeds], prefix_bytes: usize) -> MemoryUsage {
+pub(crate) fn usage(needs: &[LayerNeeds], prefix_bytes: usize, state_bytes: u64) -> MemoryUsage {
     let mut seen: Vec<&TierHandle> = Vec::new();
-    let mut usage = MemoryUsage { prefix_bytes: prefix_bytes as u64, ..MemoryUsage::default() };
+    let mut usage = MemoryUsage { prefix_bytes: prefix_bytes as u64, state_bytes, ..MemoryUsage::default() };
     for needs in needs {
         let LayerNeeds::Pages(needs) = needs else { continue };
         let tiers =
@@ -66,9 +99,23 @@ pub(crate) fn usage(needs: &[LayerNeeds], prefix_bytes: usize) -> MemoryUsage {
             sum.bytes += stats.bytes;
             sum.hits += stats.hits;
             sum.misses += stats.misses;
+            usage.exact_bytes += stats.pages * pages::page_bytes(tier.config().page_bytes());
         }
     }
     usage
+}
+
+/// How much of a sequence stays in which tier, by options in tokens or bytes.
+pub(crate) fn limits(needs: &[LayerNeeds], options: &MemoryOptions) -> Limits {
+    let mut active_bytes = 0;
+    for needs in needs {
+        let LayerNeeds::Pages(PagesNeeds { tier, compressed: Some(_), .. }) = needs else { continue };
+        let config = tier.config();
+        let token_bytes =
+            |page: Option<(usize, usize)>| page.map_or(0, |(k, v)| (k + v) / config.page_tokens);
+        active_bytes += token_bytes(config.page_bytes());
+    }
+    Limits { active_tokens: options.active.tokens(active_bytes) }
 }
 
 /// What all layers keep of one sequence.
@@ -176,13 +223,26 @@ impl SequenceMemory {
         pool: &ThreadPool,
     ) -> Result<()> {
         self.pages().try_for_each(|pages| pages.commit(past, tokens))?;
+        self.demote(tokens, None, layers, pool)
+    }
+
+    /// Moves pages that have no place in their tier down, with `tokens` tokens in all; `limits`: `None` for the engine's
+    /// own.
+    pub(crate) fn demote(
+        &mut self,
+        tokens: usize,
+        limits: Option<Limits>,
+        layers: &[LayerHandle],
+        pool: &ThreadPool,
+    ) -> Result<()> {
         let demoted: Vec<_> = self
             .layers
             .iter_mut()
             .zip(layers)
             .filter_map(|(memory, layer)| match memory {
-                LayerMemory::Pages(pages) if pages.has_to_demote(tokens) => {
-                    Some(Mutex::new((pages, layer, Ok(()))))
+                LayerMemory::Pages(pages) => {
+                    let limits = limits.unwrap_or(pages.limits());
+                    pages.has_to_demote(tokens, limits).then(|| Mutex::new((pages, limits, layer, Ok(()))))
                 }
                 _ => None,
             })
@@ -193,13 +253,13 @@ impl SequenceMemory {
         herald_api::import::Executor::run(pool, demoted.len(), &|range, _| {
             for item in &demoted[range] {
                 let mut item = item.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-                let (pages, layer, done) = &mut *item;
-                *done = pages.demote(tokens, layer);
+                let (pages, limits, layer, done) = &mut *item;
+                *done = pages.demote(tokens, *limits, layer);
             }
         });
         demoted
             .into_iter()
-            .try_for_each(|item| item.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).2)
+            .try_for_each(|item| item.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).3)
     }
 
     /// Forgets the tokens from `tokens` on; `false` where a recurrent state, which can't go back, is in the way.

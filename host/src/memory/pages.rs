@@ -7,10 +7,17 @@ use std::sync::Arc;
 use herald_api::import::{Batch, LayerHandle, PageHandle, PageUse, TierHandle};
 use herald_api::{AlignedBytes, Error, Result};
 
-use super::FarPages;
+use super::{FarPages, MemoryUsage};
 
 /// Pages at the beginning of a sequence that are never compressed.
 const SINKS: usize = 1;
+
+/// How much of a sequence stays in which tier.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// The latest tokens, whose pages stay in the active tier.
+    pub(crate) active_tokens: usize,
+}
 
 /// What a layer with pages needs for each sequence.
 #[derive(Clone)]
@@ -19,8 +26,8 @@ pub(crate) struct PagesNeeds {
     pub(crate) tier: TierHandle,
     /// Where older pages go; `None`: they stay.
     pub(crate) compressed: Option<TierHandle>,
-    /// The latest tokens, whose pages stay in the active tier.
-    pub(crate) active_tokens: usize,
+    /// How much stays in which tier.
+    pub(crate) limits: Limits,
     /// The most compressed pages that a batch attends to; `None`: all.
     pub(crate) far_pages: Option<usize>,
     /// The context that the model was trained for.
@@ -155,18 +162,23 @@ impl LayerPages {
         Ok(())
     }
 
-    /// Whether a page is to be compressed, with `tokens` tokens in all.
-    pub(crate) fn has_to_demote(&self, tokens: usize) -> bool {
-        let next_end = (SINKS + self.far.len() + 1) * self.page_tokens;
-        self.needs.compressed.is_some() && next_end.saturating_add(self.needs.active_tokens) <= tokens
+    /// How much of it is kept how, as the engine was loaded.
+    pub(crate) fn limits(&self) -> Limits {
+        self.needs.limits
     }
 
-    /// Compresses the pages that are no longer among the latest.
-    pub(crate) fn demote(&mut self, tokens: usize, layer: &LayerHandle) -> Result<()> {
+    /// Whether a page is to go down a tier, with `tokens` tokens in all.
+    pub(crate) fn has_to_demote(&self, tokens: usize, limits: Limits) -> bool {
+        let next_end = (SINKS + self.far.len() + 1) * self.page_tokens;
+        self.needs.compressed.is_some() && next_end.saturating_add(limits.active_tokens) <= tokens
+    }
+
+    /// Moves pages that have no place in their tier down.
+    pub(crate) fn demote(&mut self, tokens: usize, limits: Limits, layer: &LayerHandle) -> Result<()> {
         let words = self.needs.summary_bytes / size_of::<u64>();
         let mut moved = 0;
         let done = loop {
-            if !self.has_to_demote(tokens) {
+            if !self.has_to_demote(tokens, limits) {
                 break Ok(());
             }
             let Some((compressed, page)) = self.needs.compressed.as_ref().zip(self.near.get(SINKS + moved))
@@ -220,7 +232,7 @@ impl LayerPages {
     }
 
     /// All pages, in order.
-    fn iter(&self) -> impl Iterator<Item = &Arc<PageHandle>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<PageHandle>> {
         let (sinks, latest) = self.near.split_at(SINKS.min(self.near.len()));
         sinks.iter().chain(&self.far).chain(latest)
     }
@@ -297,6 +309,33 @@ impl LayerPages {
         self.near.push(page);
     }
 
+    /// Adds what it holds of `tokens` tokens to a usage.
+    pub(crate) fn tally(&self, tokens: usize, usage: &mut MemoryUsage) {
+        let (active, compressed) = (self.needs.tier.config(), self.needs.compressed.as_ref());
+        let exact_bytes = page_bytes(active.page_bytes());
+        for (index, page) in self.iter().enumerate() {
+            let far = (SINKS..SINKS + self.far.len()).contains(&index) && compressed.is_some();
+            let stats = if far { &mut usage.compressed } else { &mut usage.active };
+            let start = index * self.page_tokens;
+            stats.pages += 1;
+            stats.tokens += tokens.saturating_sub(start).min(self.page_tokens) as u64;
+            stats.bytes += page_bytes(Some((page.bytes().0.len(), page.bytes().1.len())));
+            usage.exact_bytes += exact_bytes;
+        }
+    }
+
+    /// Shows each whole page of the first `tokens` tokens, with its place; what is put instead must be its equal.
+    pub(crate) fn each_whole_page(
+        &mut self,
+        tokens: usize,
+        each: &mut dyn FnMut(usize, &mut Arc<PageHandle>),
+    ) {
+        let n_sinks = SINKS.min(self.near.len());
+        let (sinks, latest) = self.near.split_at_mut(n_sinks);
+        let all = sinks.iter_mut().chain(&mut self.far).chain(latest);
+        all.take(tokens / self.page_tokens).enumerate().for_each(|(index, page)| each(index, page));
+    }
+
     /// Bytes of its pages and summaries.
     pub(crate) fn bytes(&self) -> usize {
         let pages = |pages: &[Arc<PageHandle>]| -> usize {
@@ -309,4 +348,9 @@ impl LayerPages {
 /// A page for writing, which `reserve` has made the sequence's own.
 fn own(page: &mut Arc<PageHandle>) -> Result<&mut PageHandle> {
     Arc::get_mut(page).ok_or_else(|| Error::invalid("a page that is shared was to be written"))
+}
+
+/// Bytes of a page in RAM: its values begin at an aligned place.
+pub(crate) fn page_bytes(parts: Option<(usize, usize)>) -> u64 {
+    parts.map_or(0, |(keys, values)| (keys.next_multiple_of(AlignedBytes::ALIGN) + values) as u64)
 }
