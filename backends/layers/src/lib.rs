@@ -26,6 +26,7 @@ mod short_conv;
 mod state;
 #[cfg(feature = "suite")]
 pub mod suite;
+mod weight_memory;
 mod weights;
 
 pub use factory::{HasKernels, Layers};

@@ -39,6 +39,8 @@ pub(super) struct Workspace {
     entry: Vec<f32>,
     tokens: Vec<u32>,
     positions: Vec<u32>,
+    /// Logits `[n, vocabulary]` of some of the tokens.
+    logits: Vec<f32>,
     scratch: Option<AlignedBytes>,
     batch: BatchBuffers,
 }
@@ -276,7 +278,8 @@ impl NeuroEngine {
         logits: Option<Rows<'_>>,
         each: &mut dyn FnMut(&[f32]),
     ) -> Result<()> {
-        let Workspace { activations, entry, tokens, positions, scratch, batch } = workspace;
+        let Workspace { activations, entry, tokens, positions, logits: rows_of_logits, scratch, batch } =
+            workspace;
         let scratch = match scratch {
             Some(scratch) => scratch,
             None => {
@@ -346,7 +349,7 @@ impl NeuroEngine {
         }
         match logits {
             None => Ok(()),
-            Some(Rows::All) => self.head(activations, &threads, scratch, each),
+            Some(Rows::All) => self.head(activations, &threads, scratch, rows_of_logits, each),
             Some(rows) => {
                 // Only the last tokens' activations go on: they are moved to the front.
                 let hidden = self.plan.hidden;
@@ -358,7 +361,7 @@ impl NeuroEngine {
                         kept += 1;
                     }
                 }
-                self.head(&activations[..kept * hidden], &threads, scratch, each)
+                self.head(&activations[..kept * hidden], &threads, scratch, rows_of_logits, each)
             }
         }
     }
@@ -369,6 +372,7 @@ impl NeuroEngine {
         activations: &[f32],
         threads: &Lent<'_>,
         scratch: &mut AlignedBytes,
+        logits: &mut Vec<f32>,
         each: &mut dyn FnMut(&[f32]),
     ) -> Result<()> {
         let Some(head) = self.layers.last().filter(|layer| layer.desc().kind() == LayerKind::Head) else {
@@ -376,7 +380,10 @@ impl NeuroEngine {
         };
         let hidden = self.plan.hidden;
         let most = HEAD_TOKENS.min(self.max_batch);
-        let mut logits = vec![0.0; most.min(activations.len() / hidden) * self.plan.vocabulary];
+        let wanted = most.min(activations.len() / hidden) * self.plan.vocabulary;
+        if logits.len() < wanted {
+            logits.resize(wanted, 0.0);
+        }
         for rows in activations.chunks(most * hidden) {
             let n_tokens = rows.len() / hidden;
             let forward = Forward {
