@@ -1,6 +1,6 @@
 //! A run as tables on the terminal.
 
-use herald::bench::{Change, Comparison, Outcome, Report, Suite};
+use herald::bench::{Better, Change, Comparison, Outcome, Report, Suite};
 
 use crate::cli::failure::Failure;
 use crate::cli::output;
@@ -20,9 +20,16 @@ pub(super) fn line(result: &Outcome) -> String {
     let word = if result.verdict.passed { "pass" } else { "FAIL" };
     let figure =
         result.figure.map_or("no figure".to_owned(), |figure| format!("{} {}", short(figure), result.unit));
-    let sign = if result.better == herald::bench::Better::Higher { ">=" } else { "<=" };
-    let target =
-        result.verdict.target.map_or(String::new(), |target| format!(" (target {sign} {})", short(target)));
+    let sign = if result.better == Better::Higher { ">=" } else { "<=" };
+    let target = result.verdict.target.map_or(String::new(), |target| {
+        let here = match result.verdict.adaptive_target {
+            Some(here) if result.verdict.passed && !result.verdict.passed_fixed => {
+                format!("; this machine allows {}", short(here))
+            }
+            _ => String::new(),
+        };
+        format!(" (target {sign} {}{here})", short(target))
+    });
     let reasons = match result.verdict.reasons.is_empty() {
         true => String::new(),
         false => format!(": {}", result.verdict.reasons.join("; ")),
