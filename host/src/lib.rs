@@ -1,5 +1,6 @@
 //! HERALD's engine: language models on ordinary CPUs, computed by plugins behind a stable C ABI.
 
+pub mod bench;
 pub mod capi;
 pub mod chat;
 pub mod choose;

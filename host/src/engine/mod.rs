@@ -362,7 +362,8 @@ impl NeuroEngine {
     }
 
     /// The threads that it computes with.
-    pub(crate) fn pool(&self) -> &ThreadPool {
+    #[must_use]
+    pub fn pool(&self) -> &ThreadPool {
         &self.pool
     }
 

@@ -60,6 +60,22 @@ impl NeuroEngine {
         Ok(self.opened(memory, sequence.tokens.clone()))
     }
 
+    /// Makes a sequence one of `len` tokens (to whole pages), with copies of its own pages between its others: as much memory
+    /// as so many tokens take. What the model makes of them means nothing.
+    pub(crate) fn stretch(&self, sequence: &mut Sequence, len: usize) -> Result<()> {
+        self.owns(sequence)?;
+        if len > self.context {
+            return Err(Error::ContextFull { wanted: len, room: self.context });
+        }
+        let past = sequence.tokens.len();
+        let missing = len.saturating_sub(past);
+        let grown = sequence.memory.stretch(missing, self.limits());
+        let added = grown.map_err(|source| Error::Plugin { what: "a longer sequence".to_owned(), source })?;
+        let copies: Vec<u32> = sequence.tokens.iter().copied().cycle().take(added).collect();
+        sequence.tokens.extend(copies);
+        Ok(())
+    }
+
     /// Takes a sequence back to its first `len` tokens. A model that keeps recurrent states, which can't go back, runs
     /// those tokens anew: where that is to be cheap, [`NeuroEngine::fork`] the sequence beforehand.
     ///

@@ -432,6 +432,37 @@ impl LayerPages {
         Ok(made)
     }
 
+    /// Makes this so many pages longer, by copies between the sinks and the latest: of its compressed pages in turn, or of
+    /// its first page after the sinks where it has none. What is in them means nothing there. Those that have no place in the
+    /// compressed tier go on into the archive.
+    pub(crate) fn stretch(&mut self, pages: usize, limits: Limits) -> Result<()> {
+        let few = || Error::invalid("a sequence of few tokens has no pages to make more of");
+        let there = self.far.len();
+        let Some(compressed) = self.needs.compressed.clone().filter(|_| there > 0) else {
+            let page = Arc::clone(self.near.get(SINKS).ok_or_else(few)?);
+            for _ in 0..pages {
+                let mut copy = self.needs.tier.reserve()?;
+                copy.copy_from(&page)?;
+                copy.commit(self.page_tokens)?;
+                self.near.insert(SINKS, Arc::new(copy));
+            }
+            return Ok(());
+        };
+        let words = self.needs.summary_bytes / size_of::<u64>();
+        for index in 0..pages {
+            let from = index % there;
+            self.starts.push(((SINKS + self.far.len()) * self.page_tokens) as u64);
+            let copy = compressed.keep(&*self.far[from].open()?)?;
+            self.far.push(FarPage::Compressed(Arc::new(copy)));
+            self.summaries.extend_from_within(from * words..(from + 1) * words);
+            while self.has_to_archive(limits) {
+                self.archive_next()?;
+            }
+        }
+        self.charge();
+        Ok(())
+    }
+
     /// Adds a page to the latest.
     pub(crate) fn push(&mut self, page: Arc<PageHandle>) {
         self.near.push(page);
