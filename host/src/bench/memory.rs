@@ -121,10 +121,10 @@ fn layers(manager: &MultiTierMemoryManager) -> Result<u64> {
 fn allocation(context: &Context, bytes: usize) -> Result<Measurement> {
     let manager = manager(context)?;
     let layers = layers(&manager)?;
-    let text = texts::varied(bytes);
+    let text = texts::plain(bytes);
     let ids = manager.engine().tokenizer().encode_prompt(&text, false)?;
     // In pieces, as a text comes in; the time of each goes to the curve.
-    let pieces = ids.chunks((ids.len() / 40).clamp(64, 512));
+    let pieces = ids.chunks(512);
     let (mut whole, mut left, mut held, mut curves) = (true, 0, 0, Vec::new());
     let samples = context.rounds(5, || {
         let start = Instant::now();

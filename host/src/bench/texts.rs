@@ -97,6 +97,18 @@ pub(super) fn varied(bytes: usize) -> String {
     text
 }
 
+/// Plain English of about so many bytes: words in no order, in sentences, never twice the same.
+pub(super) fn plain(bytes: usize) -> String {
+    let words: Vec<&str> = PASSAGE.split_whitespace().chain(MEDIUM.split_whitespace()).collect();
+    let mut random = Random(5);
+    let mut text = String::with_capacity(bytes + 64);
+    while text.len() < bytes {
+        text.push_str(words[random.below(words.len())]);
+        text.push(' ');
+    }
+    text
+}
+
 /// A small generator of numbers: a step of Knuth's MMIX, whose upper bits are the good ones.
 pub(super) struct Random(pub(super) u64);
 
