@@ -15,8 +15,8 @@ use herald_api::{AlignedBytes, MemoryTier, Result, TierKind, TierStats};
 use crate::metrics::TierTraffic;
 use crate::threads::ThreadPool;
 
-pub use far::{Choice, ChoiceWatcher};
 pub(crate) use far::BestPages;
+pub use far::{Choice, ChoiceWatcher};
 use ledger::Charge;
 pub(crate) use ledger::Ledger;
 
