@@ -43,6 +43,16 @@ pub enum Error {
         /// What it said.
         source: herald_api::Error,
     },
+    /// A file or folder can't be read or written.
+    #[error("{}: {what}: {source}", path.display())]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// What can't be done with it.
+        what: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The context is full.
     #[error("the sequence would have {wanted} tokens, where its context has room for {room}")]
     ContextFull {

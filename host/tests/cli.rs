@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use assert_cmd::Command;
 use assert_cmd::assert::Assert;
-use common::{cpu_plugin, tiny};
+use common::{blas_plugin, cpu_plugin, tiny};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -258,6 +258,29 @@ fn backends_lists_what_is_there_and_what_was_refused() {
     assert_eq!(report["refused"].as_array().map(Vec::len), Some(1));
     let text = stdout(&host(&home).arg("--plugin").arg(&bad).arg("backends").assert().success());
     assert!(text.contains("cpu") && text.contains("Refused") && text.contains("libherald_bad.so"), "{text}");
+}
+
+/// Where no BLAS is found, its backend costs a sentence and the others do the work.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn without_a_blas_the_program_works_and_says_what_is_missing() {
+    let home = home();
+    let without = |backend: &str, arguments: &[&str]| {
+        let mut command = host(&home);
+        command.env("HERALD_BLAS", "libnone.so.9").env("HERALD_BACKEND", backend);
+        command.arg("--plugin").arg(blas_plugin()).arg("--model").arg(tiny("llama"));
+        command.args(arguments).assert()
+    };
+    let missing = "HERALD_BLAS is \"libnone.so.9\", which can't be loaded";
+    let generated = without("auto", &["generate", "once", "--max-tokens", "4"]).success();
+    let said = stderr(&generated);
+    let lines: Vec<&str> = said.lines().filter(|line| line.contains(missing)).collect();
+    assert_eq!(lines.len(), 1, "{said}");
+    assert!(lines[0].starts_with("warning: ") && lines[0].contains("herald_blas"), "{said}");
+    let listed = json(&without("auto", &["backends", "--json"]).success());
+    let refused = listed["refused"].as_array().expect("a list");
+    assert!(refused.iter().any(|refused| refused["reason"].as_str().expect("a sentence").contains(missing)));
+    fails(without("blas", &["generate", "once"]), &["no backend \"blas\"", missing]);
 }
 
 #[test]

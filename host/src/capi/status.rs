@@ -68,6 +68,8 @@ fn status(error: &Error) -> u32 {
         Error::Plugins(_) => HERALD_STATUS_NOT_FOUND,
         Error::Unbuilt { .. } => HERALD_STATUS_UNSUPPORTED,
         Error::Plugin { source, .. } => source.status().code(),
+        Error::File { source, .. } if source.kind() == io::ErrorKind::NotFound => HERALD_STATUS_NOT_FOUND,
+        Error::File { .. } => HERALD_STATUS_IO,
         Error::ContextFull { .. } => HERALD_STATUS_CONTEXT_FULL,
         Error::Invalid(_) | Error::Chat(_) | Error::Constraint(_) => HERALD_STATUS_INVALID_ARGUMENT,
         Error::Sampler(error) => match error {

@@ -52,6 +52,7 @@ use options::EngineOptions;
   host generate --chat 'What is a mutex?'          one answer
   host generate --model m.gguf 'Once upon a time'  continue a text with another model
   host backends                                    which plugins compute here, and why
+  host bench                                       how well it all does on this machine
 
 `host COMMAND --help` says more of each."
 )]
@@ -75,7 +76,6 @@ enum Command {
     Pull(pull::Pull),
     Quantize(quantize::Quantize),
     Synth(synth::Synth),
-    #[command(subcommand)]
     Bench(bench::Bench),
     Completions(completions::Completions),
 }
@@ -101,7 +101,7 @@ impl Command {
 
     /// Whether the command itself reports the plugins that were refused, so that warnings would say it twice.
     fn reports_plugins(&self) -> bool {
-        matches!(self, Self::Backends(_))
+        matches!(self, Self::Backends(_)) || matches!(self, Self::Bench(bench) if bench.reports_plugins())
     }
 }
 

@@ -1,7 +1,8 @@
 //! The options that every command shares: which model, computed by what.
 
+use std::ffi::OsString;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use herald::plugin::Search;
@@ -101,6 +102,46 @@ impl EngineOptions {
         search.files.clone_from(&self.plugins);
         search.allow_insecure = self.allow_insecure_plugins;
         search
+    }
+
+    /// These options as arguments for another process of this program, which works on `model` with `backend`.
+    pub(super) fn arguments(&self, model: &Path, backend: &str) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> =
+            vec!["--model".into(), model.into(), "--backend".into(), backend.into()];
+        let numbers = [
+            ("--threads", self.threads.map(NonZeroUsize::get)),
+            ("--context", self.context.map(NonZeroUsize::get)),
+            ("--batch", self.batch.map(NonZeroUsize::get)),
+        ];
+        for (name, number) in numbers {
+            arguments.extend(number.into_iter().flat_map(|number| [name.into(), number.to_string().into()]));
+        }
+        let texts = [
+            ("--active-tokens", self.active_tokens.map(|capacity| capacity.to_string())),
+            ("--compressed-tokens", self.compressed_tokens.map(|capacity| capacity.to_string())),
+            ("--memory-budget", self.memory_budget.map(|bytes| Capacity::Bytes(bytes).to_string())),
+            (
+                "--far-pages",
+                self.far_pages
+                    .map(|FarPages(pages)| pages.map_or("all".to_owned(), |pages| pages.to_string())),
+            ),
+        ];
+        for (name, text) in texts {
+            arguments.extend(text.into_iter().flat_map(|text| [name.into(), text.into()]));
+        }
+        for (name, path) in [("--archive", &self.archive), ("--config", &self.config)] {
+            arguments.extend(path.iter().flat_map(|path| [name.into(), path.into()]));
+        }
+        if self.archive_lz4 {
+            arguments.push("--archive-lz4".into());
+        }
+        for plugin in &self.plugins {
+            arguments.extend(["--plugin".into(), plugin.into()]);
+        }
+        if self.allow_insecure_plugins {
+            arguments.push("--allow-insecure-plugins".into());
+        }
+        arguments
     }
 
     /// The library's options for loading a model.

@@ -28,6 +28,9 @@ enum Rows<'r> {
     Last,
     /// Those of the last token of each sequence for which this is true.
     LastOf(&'r [bool]),
+    /// No logits, but every token's activations `[n_tokens, hidden]` after so many layers: the others are not run, so that
+    /// the sequences are of no further use.
+    Hidden(usize),
 }
 
 /// Memory that a pass works in, kept from pass to pass.
@@ -39,6 +42,8 @@ pub(super) struct Workspace {
     entry: Vec<f32>,
     tokens: Vec<u32>,
     positions: Vec<u32>,
+    /// Logits `[n, vocabulary]` of some of the tokens.
+    logits: Vec<f32>,
     scratch: Option<AlignedBytes>,
     batch: BatchBuffers,
 }
@@ -204,6 +209,28 @@ impl NeuroEngine {
         Ok(())
     }
 
+    /// Runs `ids` through the first `blocks` blocks of layers alone, and gives each token's activations `[hidden]` there, as
+    /// the next block would read them, to `each`, in order. More blocks than there are: all of them. No sequence is needed,
+    /// and none is left.
+    ///
+    /// # Errors
+    /// As [`NeuroEngine::prefill`].
+    pub fn hidden_states(&self, ids: &[u32], blocks: usize, each: &mut dyn FnMut(&[f32])) -> Result<()> {
+        let past_end = |layer: &LayerHandle| match layer.desc().kind() {
+            LayerKind::Embedding => false,
+            LayerKind::Head => true,
+            _ => layer.desc().index as usize >= blocks,
+        };
+        let n_layers = self.layers.iter().position(past_end).unwrap_or(self.layers.len());
+        let mut sequence = self.sequence()?;
+        self.check(&sequence, ids)?;
+        let hidden = self.plan.hidden;
+        let mut rows = |rows: &[f32]| rows.chunks_exact(hidden).for_each(&mut *each);
+        ids.chunks(self.max_batch).try_for_each(|piece| {
+            self.pass(&mut [(&mut sequence, piece)], Some(Rows::Hidden(n_layers)), &mut rows)
+        })
+    }
+
     /// Whether these tokens could be the first of a sequence.
     pub(crate) fn check_prompt(&self, ids: &[u32]) -> Result<()> {
         self.check_tokens(0, ids)
@@ -220,7 +247,7 @@ impl NeuroEngine {
     }
 
     /// Whether a sequence is this engine's.
-    pub(super) fn owns(&self, sequence: &Sequence) -> Result<()> {
+    pub(crate) fn owns(&self, sequence: &Sequence) -> Result<()> {
         if sequence.engine == self.id {
             return Ok(());
         }
@@ -277,11 +304,12 @@ impl NeuroEngine {
         logits: Option<Rows<'_>>,
         each: &mut dyn FnMut(&[f32]),
     ) -> Result<()> {
-        let Workspace { activations, entry, tokens, positions, scratch, batch } = workspace;
+        let Workspace { activations, entry, tokens, positions, logits: rows_of_logits, scratch, batch } =
+            workspace;
         let scratch = match scratch {
             Some(scratch) => scratch,
             None => {
-                let most = self.layers.iter().map(LayerHandle::scratch_bytes).max().unwrap_or(0);
+                let most = self.all_layers().map(LayerHandle::scratch_bytes).max().unwrap_or(0);
                 scratch.insert(AlignedBytes::zeroed(most).map_err(|source| failed("scratch memory", source))?)
             }
         };
@@ -297,7 +325,13 @@ impl NeuroEngine {
         activations.resize(n_tokens * self.plan.hidden, 0.0);
         let threads = Lent::new(&*self.pool);
         let watcher = self.watcher.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
-        for (index, layer) in self.layers.iter().enumerate() {
+        let n_layers = match logits {
+            Some(Rows::Hidden(n_layers)) => n_layers,
+            _ => self.layers.len(),
+        };
+        for index in 0..n_layers {
+            let has_far_pages = parts.iter().any(|(sequence, _)| sequence.memory.has_far_pages(index));
+            let layer = self.layer_for(index, n_tokens, has_far_pages);
             let beside = self.plan.layers[index].beside;
             let next_beside = self.plan.layers.get(index + 1).is_some_and(|next| next.beside);
             if next_beside && !beside {
@@ -350,7 +384,11 @@ impl NeuroEngine {
         }
         match logits {
             None => Ok(()),
-            Some(Rows::All) => self.head(activations, &threads, scratch, each),
+            Some(Rows::All) => self.head(activations, &threads, scratch, rows_of_logits, each),
+            Some(Rows::Hidden(_)) => {
+                each(activations);
+                Ok(())
+            }
             Some(rows) => {
                 // Only the last tokens' activations go on: they are moved to the front.
                 let hidden = self.plan.hidden;
@@ -362,7 +400,7 @@ impl NeuroEngine {
                         kept += 1;
                     }
                 }
-                self.head(&activations[..kept * hidden], &threads, scratch, each)
+                self.head(&activations[..kept * hidden], &threads, scratch, rows_of_logits, each)
             }
         }
     }
@@ -373,6 +411,7 @@ impl NeuroEngine {
         activations: &[f32],
         threads: &Lent<'_>,
         scratch: &mut AlignedBytes,
+        logits: &mut Vec<f32>,
         each: &mut dyn FnMut(&[f32]),
     ) -> Result<()> {
         let Some(head) = self.layers.last().filter(|layer| layer.desc().kind() == LayerKind::Head) else {
@@ -380,7 +419,10 @@ impl NeuroEngine {
         };
         let hidden = self.plan.hidden;
         let most = HEAD_TOKENS.min(self.max_batch);
-        let mut logits = vec![0.0; most.min(activations.len() / hidden) * self.plan.vocabulary];
+        let wanted = most.min(activations.len() / hidden) * self.plan.vocabulary;
+        if logits.len() < wanted {
+            logits.resize(wanted, 0.0);
+        }
         for rows in activations.chunks(most * hidden) {
             let n_tokens = rows.len() / hidden;
             let forward = Forward {

@@ -57,7 +57,23 @@ impl NeuroEngine {
         let memory = sequence.memory.fork(sequence.tokens.len());
         let memory =
             memory.map_err(|source| Error::Plugin { what: "a copy of a sequence".to_owned(), source })?;
-        Ok(Sequence { memory, tokens: sequence.tokens.clone(), engine: self.id })
+        Ok(self.opened(memory, sequence.tokens.clone()))
+    }
+
+    /// Makes a sequence one of `len` tokens (to whole pages), with copies of its own pages between its others: as much memory
+    /// as so many tokens take. What the model makes of them means nothing.
+    pub(crate) fn stretch(&self, sequence: &mut Sequence, len: usize) -> Result<()> {
+        self.owns(sequence)?;
+        if len > self.context {
+            return Err(Error::ContextFull { wanted: len, room: self.context });
+        }
+        let past = sequence.tokens.len();
+        let missing = len.saturating_sub(past);
+        let grown = sequence.memory.stretch(missing, self.limits());
+        let added = grown.map_err(|source| Error::Plugin { what: "a longer sequence".to_owned(), source })?;
+        let copies: Vec<u32> = sequence.tokens.iter().copied().cycle().take(added).collect();
+        sequence.tokens.extend(copies);
+        Ok(())
     }
 
     /// Takes a sequence back to its first `len` tokens. A model that keeps recurrent states, which can't go back, runs
@@ -205,7 +221,7 @@ impl NeuroEngine {
         let memory = memory.map_err(|error| unread(&error))?;
         let sampler = pair("sampler")?.map(|[seed, draws]| SamplerState { seed, draws });
         let notes = found.get("notes").cloned().unwrap_or_default();
-        let sequence = Sequence { memory, tokens, engine: self.id };
+        let sequence = self.opened(memory, tokens);
         Ok(Restored { sequence, pending, sampler, notes })
     }
 
@@ -239,6 +255,12 @@ impl NeuroEngine {
                 LayerBytes::Pages { pages, far, summaries }
             }
         })
+    }
+
+    /// A hash that tells the model apart from others: of what its metadata and tensors say, and of samples of its weights.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        fingerprint(&self.gguf)
     }
 
     /// What must be the same where a sequence is restored.

@@ -4,13 +4,19 @@ use std::sync::PoisonError;
 
 use super::{NeuroEngine, Sequence};
 use crate::error::{Error, Result};
-use crate::memory::{self, ChoiceWatcher, Limits, MemoryOptions, MemoryUsage};
+use crate::memory::{self, ChoiceWatcher, LayerNeeds, Limits, MemoryOptions, MemoryUsage};
 
 impl NeuroEngine {
     /// What the tiers hold for all sequences of this engine, pages that sequences share counted once.
     #[must_use]
     pub fn memory_usage(&self) -> MemoryUsage {
-        memory::usage(&self.needs, self.prefixes.bytes(), &self.traffic, &self.ledger)
+        memory::usage(
+            &self.needs,
+            self.prefixes.bytes(),
+            self.account.state_bytes(),
+            &self.traffic,
+            &self.ledger,
+        )
     }
 
     /// How much of a sequence stays in which tier.
@@ -21,6 +27,12 @@ impl NeuroEngine {
     /// Changes how much of a sequence stays in which tier, from the next pass on; of the options only the capacities count.
     pub fn set_capacities(&self, options: &MemoryOptions) {
         *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = memory::limits(&self.needs, options);
+    }
+
+    /// How many layers keep pages of a sequence.
+    #[must_use]
+    pub fn layers_with_pages(&self) -> usize {
+        self.needs.iter().filter(|needs| matches!(needs, LayerNeeds::Pages(_))).count()
     }
 
     /// Moves a sequence's pages down now, as if `options` were those that the engine was loaded with; of the options only

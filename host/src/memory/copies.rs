@@ -6,7 +6,7 @@ use herald_api::import::PageHandle;
 use herald_api::{AlignedBytes, Error, Result};
 
 use super::ledger::{Charge, Ledger};
-use super::{LayerMemory, LayerNeeds, LayerPages, SequenceMemory};
+use super::{LayerMemory, LayerNeeds, LayerPages, Limits, SequenceMemory};
 
 /// What a layer keeps, as bytes.
 pub(crate) enum LayerBytes<'a> {
@@ -56,6 +56,20 @@ impl SequenceMemory {
             })
             .collect::<Result<_>>()?;
         Ok(Self { layers, charge: Charge::new(self.charge.ledger(), self.state_bytes()) })
+    }
+
+    /// Makes this longer by whole pages of at most `tokens` tokens together (see [`super::LayerPages::stretch`]); returns
+    /// how many tokens these are.
+    pub(crate) fn stretch(&mut self, tokens: usize, limits: Limits) -> Result<usize> {
+        let mut added = tokens;
+        for layer in &mut self.layers {
+            if let LayerMemory::Pages(pages) = layer {
+                let count = tokens / pages.page_tokens();
+                pages.stretch(count, limits)?;
+                added = count * pages.page_tokens();
+            }
+        }
+        Ok(added)
     }
 
     /// What each layer keeps of the first `tokens` tokens.

@@ -1,5 +1,6 @@
 //! What a sequence has seen: for each layer its pages of keys and values, or its recurrent state.
 
+mod census;
 mod copies;
 mod far;
 mod ledger;
@@ -15,6 +16,7 @@ use herald_api::{AlignedBytes, MemoryTier, Result, TierKind, TierStats};
 use crate::metrics::TierTraffic;
 use crate::threads::ThreadPool;
 
+pub(crate) use census::{Account, Census, Entry, Seen};
 pub(crate) use far::BestPages;
 pub use far::{Choice, ChoiceWatcher};
 use ledger::Charge;
@@ -46,7 +48,7 @@ pub(crate) enum LayerNeeds {
     State(usize),
 }
 
-/// What the tiers of an engine hold.
+/// What the tiers hold of a sequence, or of all sequences of an engine. In tiers each layer counts its own tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryUsage {
     /// The active tier: pages as attention writes them.
@@ -58,7 +60,11 @@ pub struct MemoryUsage {
     pub archived: TierStats,
     /// Bytes of active pages that are kept for prompts that begin alike (some of the active tier's).
     pub prefix_bytes: u64,
-    /// Bytes of recurrent states, and of what tells pages beyond the active ones apart.
+    /// Bytes of recurrent states, which are in no tier.
+    pub state_bytes: u64,
+    /// Bytes that the pages of all tiers would take in the active one.
+    pub exact_bytes: u64,
+    /// Bytes of recurrent states (`state_bytes`), and of what tells pages beyond the active ones apart.
     pub other_bytes: u64,
 }
 
@@ -78,17 +84,33 @@ impl MemoryUsage {
             (TierKind::Archived, self.archived),
         ]
     }
+
+    /// Everything in all tiers.
+    #[must_use]
+    pub fn total(&self) -> TierStats {
+        let mut total = TierStats::default();
+        self.tiers().into_iter().for_each(|(_, stats)| total += stats);
+        total
+    }
+
+    /// How many times smaller the pages of all tiers are than they would be in the active one; 1 where there are none.
+    #[must_use]
+    pub fn ratio(&self) -> f64 {
+        let bytes = self.total().bytes;
+        if bytes == 0 { 1.0 } else { self.exact_bytes as f64 / bytes as f64 }
+    }
 }
 
 /// Adds up what the tiers hold, each counted once.
 pub(crate) fn usage(
     needs: &[LayerNeeds],
     prefix_bytes: usize,
+    state_bytes: u64,
     traffic: &TierTraffic,
     ledger: &Ledger,
 ) -> MemoryUsage {
     let mut seen: Vec<&TierHandle> = Vec::new();
-    let mut usage = MemoryUsage { prefix_bytes: prefix_bytes as u64, ..MemoryUsage::default() };
+    let mut usage = MemoryUsage { prefix_bytes: prefix_bytes as u64, state_bytes, ..MemoryUsage::default() };
     for needs in needs {
         let LayerNeeds::Pages(needs) = needs else { continue };
         let tiers = [
@@ -99,7 +121,9 @@ pub(crate) fn usage(
         for (tier, sum) in tiers {
             let Some(tier) = tier.filter(|tier| !seen.iter().any(|seen| seen.is(tier))) else { continue };
             seen.push(tier);
-            *sum += tier.stats();
+            let stats = tier.stats();
+            *sum += stats;
+            usage.exact_bytes += stats.pages * pages::page_bytes(tier.config().page_bytes());
         }
     }
     usage.other_bytes = ledger.bytes();
@@ -190,6 +214,11 @@ impl SequenceMemory {
                 Ok(())
             }
         }
+    }
+
+    /// Whether a layer has compressed pages.
+    pub(crate) fn has_far_pages(&self, layer: usize) -> bool {
+        matches!(&self.layers[layer], LayerMemory::Pages(pages) if pages.n_far() > 0)
     }
 
     /// Tells the tiers that tokens `past..tokens` are written, and moves pages that are no longer among the latest down a

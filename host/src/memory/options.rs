@@ -1,5 +1,6 @@
 //! How much of a sequence is kept how.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -46,6 +47,16 @@ impl FromStr for Capacity {
         };
         let number: u64 = text[..digits].parse().map_err(|_| wrong())?;
         number.checked_mul(unit).map(Self::Bytes).ok_or_else(wrong)
+    }
+}
+
+impl fmt::Display for Capacity {
+    /// As [`Capacity::from_str`] reads it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tokens(tokens) => write!(f, "{tokens}"),
+            Self::Bytes(bytes) => write!(f, "{bytes}B"),
+        }
     }
 }
 

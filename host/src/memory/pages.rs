@@ -11,6 +11,7 @@ use herald_api::{AlignedBytes, Error, Result, TierKind};
 use super::copies::PageBytes;
 use super::far::{FarPage, FarPages};
 use super::ledger::{Charge, Ledger};
+use super::{Census, MemoryUsage};
 use crate::metrics::TierTraffic;
 
 /// Bytes that a far page takes beside its summary: its handle, and where it begins.
@@ -327,6 +328,11 @@ impl LayerPages {
         self.near.get(self.place(index))
     }
 
+    /// How many compressed pages there are.
+    pub(crate) fn n_far(&self) -> usize {
+        self.far.len()
+    }
+
     /// How many pages there are.
     pub(crate) fn len(&self) -> usize {
         self.near.len() + self.far.len()
@@ -426,9 +432,90 @@ impl LayerPages {
         Ok(made)
     }
 
+    /// Makes this so many pages longer, by copies between the sinks and the latest: of its compressed pages in turn, or of
+    /// its first page after the sinks where it has none. What is in them means nothing there. Those that have no place in the
+    /// compressed tier go on into the archive.
+    pub(crate) fn stretch(&mut self, pages: usize, limits: Limits) -> Result<()> {
+        let few = || Error::invalid("a sequence of few tokens has no pages to make more of");
+        let there = self.far.len();
+        let Some(compressed) = self.needs.compressed.clone().filter(|_| there > 0) else {
+            let page = Arc::clone(self.near.get(SINKS).ok_or_else(few)?);
+            for _ in 0..pages {
+                let mut copy = self.needs.tier.reserve()?;
+                copy.copy_from(&page)?;
+                copy.commit(self.page_tokens)?;
+                self.near.insert(SINKS, Arc::new(copy));
+            }
+            return Ok(());
+        };
+        let words = self.needs.summary_bytes / size_of::<u64>();
+        for index in 0..pages {
+            let from = index % there;
+            self.starts.push(((SINKS + self.far.len()) * self.page_tokens) as u64);
+            let copy = compressed.keep(&*self.far[from].open()?)?;
+            self.far.push(FarPage::Compressed(Arc::new(copy)));
+            self.summaries.extend_from_within(from * words..(from + 1) * words);
+            while self.has_to_archive(limits) {
+                self.archive_next()?;
+            }
+        }
+        self.charge();
+        Ok(())
+    }
+
     /// Adds a page to the latest.
     pub(crate) fn push(&mut self, page: Arc<PageHandle>) {
         self.near.push(page);
+    }
+
+    /// Adds what it holds of `tokens` tokens to a usage.
+    pub(crate) fn tally(&self, tokens: usize, usage: &mut MemoryUsage) {
+        let config = self.needs.tier.config();
+        let (exact, coded) = (page_bytes(config.page_bytes()), page_bytes(config.q4_page_bytes()));
+        let far = SINKS..SINKS + self.far.len();
+        for index in 0..self.len() {
+            let (stats, bytes, in_memory) = match self.far.get(index.wrapping_sub(far.start)) {
+                Some(FarPage::Compressed(_)) => (&mut usage.compressed, coded, true),
+                Some(FarPage::Archived(_)) => (&mut usage.archived, coded, false),
+                None => (&mut usage.active, exact, true),
+            };
+            stats.pages += 1;
+            stats.tokens += tokens.saturating_sub(index * self.page_tokens).min(self.page_tokens) as u64;
+            stats.bytes += bytes;
+            stats.memory_bytes += if in_memory { bytes } else { 0 };
+            usage.exact_bytes += exact;
+        }
+    }
+
+    /// Shows each page to `census`.
+    pub(crate) fn count(&self, census: &mut Census) {
+        self.near.iter().for_each(|page| census.see(page));
+        for page in &self.far {
+            match page {
+                FarPage::Compressed(page) => census.see(page),
+                FarPage::Archived(page) => census.see_archived(page),
+            }
+        }
+    }
+
+    /// Shows each whole page in RAM of the first `tokens` tokens, with its place; what is put instead must be its equal.
+    pub(crate) fn each_whole_page(
+        &mut self,
+        tokens: usize,
+        each: &mut dyn FnMut(usize, &mut Arc<PageHandle>),
+    ) {
+        let n_sinks = SINKS.min(self.near.len());
+        let (sinks, latest) = self.near.split_at_mut(n_sinks);
+        let far = self.far.iter_mut().map(|page| match page {
+            FarPage::Compressed(page) => Some(page),
+            FarPage::Archived(_) => None,
+        });
+        let all = sinks.iter_mut().map(Some).chain(far).chain(latest.iter_mut().map(Some));
+        for (index, page) in all.take(tokens / self.page_tokens).enumerate() {
+            if let Some(page) = page {
+                each(index, page);
+            }
+        }
     }
 
     /// Bytes of RAM that its pages and summaries take.
@@ -449,4 +536,9 @@ fn bytes_of(page: &PageHandle) -> usize {
 /// A page for writing, which `reserve` has made the sequence's own.
 fn own(page: &mut Arc<PageHandle>) -> Result<&mut PageHandle> {
     Arc::get_mut(page).ok_or_else(|| Error::invalid("a page that is shared was to be written"))
+}
+
+/// Bytes of a page in RAM: its values begin at an aligned place.
+pub(crate) fn page_bytes(parts: Option<(usize, usize)>) -> u64 {
+    parts.map_or(0, |(keys, values)| (keys.next_multiple_of(AlignedBytes::ALIGN) + values) as u64)
 }

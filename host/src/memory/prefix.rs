@@ -66,6 +66,31 @@ impl PrefixCache {
         drop(nodes);
     }
 
+    /// Shows each page that it keeps.
+    pub(crate) fn each_page(&self, each: &mut dyn FnMut(&Arc<PageHandle>)) {
+        self.kept().nodes.values().flat_map(|node| &node.pages).for_each(each);
+    }
+
+    /// Forgets the pages that nobody else holds; returns how many they were, and their bytes.
+    pub(crate) fn forget_unheld(&self) -> (usize, usize) {
+        let mut gone = Vec::new();
+        let mut kept = self.kept();
+        // A node is found through those before it, so they go from the ends.
+        loop {
+            let unheld = |node: &Node| {
+                node.children == 0 && node.pages.iter().all(|page| Arc::strong_count(page) == 1)
+            };
+            let keys: Vec<u64> =
+                kept.nodes.iter().filter(|(_, node)| unheld(node)).map(|(key, _)| *key).collect();
+            if keys.is_empty() {
+                break;
+            }
+            gone.extend(keys.into_iter().filter_map(|key| kept.remove(key)));
+        }
+        drop(kept);
+        (gone.iter().map(|node| node.pages.len()).sum(), gone.iter().map(|node| node.bytes).sum())
+    }
+
     /// Forgets the pages that were used longest ago, at least so many bytes of them where there are as many.
     pub(crate) fn give_up(&self, bytes: usize) {
         let mut gone = Vec::new();
@@ -149,6 +174,15 @@ impl PrefixCache {
 }
 
 impl Kept {
+    fn remove(&mut self, key: u64) -> Option<Node> {
+        let node = self.nodes.remove(&key)?;
+        if let Some(parent) = node.parent.and_then(|parent| self.nodes.get_mut(&parent)) {
+            parent.children -= 1;
+        }
+        self.bytes -= node.bytes;
+        Some(node)
+    }
+
     /// Drops the nodes that were used longest ago until no more than `most` bytes are left; `false` where that took one
     /// that was used at `now`.
     fn shrink_to(&mut self, most: usize, now: u64, gone: &mut Vec<Node>) -> bool {
@@ -156,11 +190,7 @@ impl Kept {
         while self.bytes > most {
             let leaves = self.nodes.iter().filter(|(_, node)| node.children == 0);
             let Some(oldest) = leaves.min_by_key(|(_, node)| node.used).map(|(key, _)| *key) else { break };
-            let Some(node) = self.nodes.remove(&oldest) else { break };
-            if let Some(parent) = node.parent.and_then(|parent| self.nodes.get_mut(&parent)) {
-                parent.children -= 1;
-            }
-            self.bytes -= node.bytes;
+            let Some(node) = self.remove(oldest) else { break };
             older &= node.used != now;
             gone.push(node);
         }
@@ -198,6 +228,15 @@ mod tests {
         assert_eq!(cache.find(&[5, 6, 7, 8], 2).len(), 1, "its end went");
         assert_eq!(cache.find(&[1, 2, 3, 4], 2).len(), 2);
         cache.clear();
+        assert_eq!((cache.bytes(), cache.find(&[1, 2], 2).len()), (0, 0));
+    }
+
+    #[test]
+    fn what_nobody_holds_is_forgotten_from_the_end() {
+        let cache = PrefixCache::new(1000);
+        keep(&cache, &[1, 2, 3, 4, 5, 6]);
+        keep(&cache, &[1, 2, 7, 8]);
+        assert_eq!(cache.forget_unheld(), (0, 40), "nodes without pages are held by nobody");
         assert_eq!((cache.bytes(), cache.find(&[1, 2], 2).len()), (0, 0));
     }
 

@@ -4,6 +4,7 @@
 //! putting it together.
 
 mod distribution;
+mod heap;
 mod memory;
 mod monitor;
 mod process;
@@ -13,6 +14,7 @@ mod text;
 mod throughput;
 mod traffic;
 
+pub use heap::trim_heap;
 pub use memory::{Leak, MemoryProfiler, MemorySnapshot, TierBytes};
 pub use monitor::{PerformanceMonitor, Sample};
 pub use process::{ProcessMemory, cpu_time, process_memory, reset_peak};

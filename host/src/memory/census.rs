@@ -1,0 +1,142 @@
+//! Who holds which pages, and what sequences take beside pages.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use herald_api::import::{PageHandle, StoredPage};
+
+use super::pages::page_bytes;
+use super::{LayerMemory, MemoryUsage, SequenceMemory};
+
+/// Answers a layer's page, at its place, with one of the same content to hold instead, where there is one.
+pub(crate) type Same<'s> = dyn FnMut(usize, usize, &Arc<PageHandle>) -> Option<Arc<PageHandle>> + 's;
+
+/// Pages that were seen, each counted once.
+#[derive(Default)]
+pub(crate) struct Census {
+    seen: HashSet<*const PageHandle>,
+    bytes: u64,
+    archived: HashSet<*const StoredPage>,
+}
+
+/// How many different pages were seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// In RAM.
+    pub(crate) pages: u64,
+    /// Bytes that these take.
+    pub(crate) bytes: u64,
+    /// In archives.
+    pub(crate) archived: u64,
+}
+
+impl Census {
+    /// Counts a page, unless it was counted before.
+    pub(crate) fn see(&mut self, page: &Arc<PageHandle>) {
+        if self.seen.insert(Arc::as_ptr(page)) {
+            self.bytes += bytes_of(page);
+        }
+    }
+
+    /// Counts a page of an archive, unless it was counted before.
+    pub(crate) fn see_archived(&mut self, page: &Arc<StoredPage>) {
+        self.archived.insert(Arc::as_ptr(page));
+    }
+
+    pub(crate) fn count(&self) -> Seen {
+        Seen { pages: self.seen.len() as u64, bytes: self.bytes, archived: self.archived.len() as u64 }
+    }
+}
+
+fn bytes_of(page: &PageHandle) -> u64 {
+    let (keys, values) = page.bytes();
+    page_bytes(Some((keys.len(), values.len())))
+}
+
+/// The open sequences of an engine, and what they keep beside pages.
+#[derive(Debug, Default)]
+pub(crate) struct Account {
+    sequences: AtomicU64,
+    state_bytes: AtomicU64,
+}
+
+impl Account {
+    /// How many sequences are open.
+    pub(crate) fn sequences(&self) -> u64 {
+        self.sequences.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of their recurrent states.
+    pub(crate) fn state_bytes(&self) -> u64 {
+        self.state_bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// An open sequence's entry in the account, which goes with it.
+pub(crate) struct Entry {
+    account: Arc<Account>,
+    state_bytes: u64,
+}
+
+impl Entry {
+    pub(crate) fn new(account: &Arc<Account>, memory: &SequenceMemory) -> Self {
+        let state_bytes = memory.state_bytes() as u64;
+        account.sequences.fetch_add(1, Ordering::Relaxed);
+        account.state_bytes.fetch_add(state_bytes, Ordering::Relaxed);
+        Self { account: Arc::clone(account), state_bytes }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.account.sequences.fetch_sub(1, Ordering::Relaxed);
+        self.account.state_bytes.fetch_sub(self.state_bytes, Ordering::Relaxed);
+    }
+}
+
+impl SequenceMemory {
+    /// What it holds of `tokens` tokens, pages that it shares with other sequences counted whole, and those in archives before
+    /// LZ4.
+    pub(crate) fn usage(&self, tokens: usize) -> MemoryUsage {
+        let mut usage = MemoryUsage { state_bytes: self.state_bytes() as u64, ..MemoryUsage::default() };
+        for layer in &self.layers {
+            if let LayerMemory::Pages(pages) = layer {
+                pages.tally(tokens, &mut usage);
+            }
+        }
+        usage
+    }
+
+    /// Shows each page that it holds to `census`.
+    pub(crate) fn count(&self, census: &mut Census) {
+        for layer in &self.layers {
+            if let LayerMemory::Pages(pages) = layer {
+                pages.count(census);
+            }
+        }
+    }
+
+    /// Gives back pages beyond the first `tokens` tokens: room that was reserved and not used.
+    pub(crate) fn give_back_room(&mut self, tokens: usize) {
+        self.pages().for_each(|pages| pages.truncate(tokens));
+    }
+
+    /// Offers `same` each whole page in RAM of the first `tokens` tokens. Returns how many pages that freed, and their bytes.
+    pub(crate) fn merge(&mut self, tokens: usize, same: &mut Same<'_>) -> (u64, u64) {
+        let mut freed = (0, 0);
+        for (index, layer) in self.layers.iter_mut().enumerate() {
+            let LayerMemory::Pages(pages) = layer else { continue };
+            pages.each_whole_page(tokens, &mut |place, page| {
+                let Some(same) = same(index, place, page).filter(|same| !Arc::ptr_eq(same, page)) else {
+                    return;
+                };
+                if Arc::strong_count(page) == 1 {
+                    freed = (freed.0 + 1, freed.1 + bytes_of(page));
+                }
+                *page = same;
+            });
+        }
+        freed
+    }
+}
