@@ -11,7 +11,7 @@ mod products;
 use std::sync::OnceLock;
 
 use herald_api::{Error, Hardware, Probe, Result, Tokenizer, TokenizerFactory, Vocabulary};
-use herald_layers::{HasKernels, Kernels, Layers, RamTiers};
+use herald_layers::{HasKernels, Kernels, Layers, Tiers};
 
 use herald_simd_kernels::Variant;
 use library::Library;
@@ -78,5 +78,5 @@ herald_api::export_plugin! {
     probe: probe,
     layers: Layers<Blas>,
     tokenizers: Tokenizers,
-    tiers: RamTiers,
+    tiers: Tiers,
 }

@@ -9,10 +9,12 @@ use herald_api::import::{
 use herald_api::{LayerParams, Status, TierConfig, TierKind, abi};
 
 use super::LoadOptions;
+use super::archives::Archives;
 use crate::choose::Choice;
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, TensorView};
-use crate::memory::{self, LayerNeeds, Limits, PagesNeeds};
+use crate::memory::{self, LayerNeeds, Ledger, Limits, PagesNeeds};
+use crate::metrics::TierTraffic;
 use crate::model::{LayerPlan, ModelPlan};
 use crate::plugin::{Loaded, Plugins};
 use crate::threads::ThreadPool;
@@ -22,12 +24,15 @@ pub(super) struct Built {
     pub(super) layers: Vec<LayerHandle>,
     pub(super) needs: Vec<LayerNeeds>,
     pub(super) tokenizer: TokenizerHandle,
+    pub(super) traffic: Arc<TierTraffic>,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) limits: Limits,
 }
 
 /// A plugin that failed in a way that no plugin may: it is left out, and everything is built anew without it.
-struct Faulty {
-    plugin: String,
-    reason: String,
+pub(super) struct Faulty {
+    pub(super) plugin: String,
+    pub(super) reason: String,
 }
 
 impl Faulty {
@@ -79,6 +84,9 @@ fn build_with(
         }
     }
     let mut tiers: Vec<TierHandle> = Vec::new();
+    let mut archives = Archives::new(&options.memory);
+    let traffic: Arc<TierTraffic> = Arc::default();
+    let ledger: Arc<Ledger> = Arc::default();
     let mut needs = Vec::with_capacity(layers.len());
     for layer in &layers {
         needs.push(match (&layer.desc().params, layer.state_bytes()) {
@@ -92,6 +100,7 @@ fn build_with(
                     state_bytes: 0,
                     capacity_bytes: None,
                     path: None,
+                    lz4: false,
                 };
                 let mut tier_of = |config: &TierConfig| -> Result<Result<TierHandle, Faulty>> {
                     if let Some(tier) = tiers.iter().find(|tier| tier.config() == config) {
@@ -110,19 +119,26 @@ fn build_with(
                 // window there is nothing to choose.
                 let far_pages = options.memory.far_pages;
                 let chooses = layer.summary_bytes() > 0 || far_pages.is_none();
-                let mut compressed = None;
+                let (mut compressed, mut archived) = (None, None);
                 if layer.reads(abi::HERALD_PAGE_Q4) && chooses && attention.window.is_none() {
-                    match tier_of(&TierConfig { kind: TierKind::Compressed, ..config }) {
+                    match tier_of(&TierConfig { kind: TierKind::Compressed, ..config.clone() }) {
                         Ok(Ok(tier)) => compressed = Some(tier),
                         Ok(Err(faulty)) => return Ok(Err(faulty)),
                         Err(none) => tracing::debug!("older pages stay uncompressed: {none}"),
                     }
                 }
+                if compressed.is_some() {
+                    archived = match archives.tier(&config, ranked)? {
+                        Ok(tier) => tier,
+                        Err(faulty) => return Ok(Err(faulty)),
+                    };
+                }
                 LayerNeeds::Pages(PagesNeeds {
                     tier,
                     compressed,
-                    // Known when all layers are.
-                    limits: Limits { active_tokens: usize::MAX },
+                    archive: archived,
+                    traffic: Arc::clone(&traffic),
+                    ledger: Arc::clone(&ledger),
                     far_pages,
                     trained: plan.context,
                     summary_bytes: layer.summary_bytes(),
@@ -133,12 +149,14 @@ fn build_with(
         });
     }
     let limits = memory::limits(&needs, &options.memory);
-    for needs in &mut needs {
-        if let LayerNeeds::Pages(needs) = needs {
-            needs.limits = limits;
-        }
-    }
-    Ok(tokenizer_with(gguf, ranked, faults)?.map(|tokenizer| Built { layers, needs, tokenizer }))
+    Ok(tokenizer_with(gguf, ranked, faults)?.map(|tokenizer| Built {
+        layers,
+        needs,
+        tokenizer,
+        traffic,
+        ledger,
+        limits,
+    }))
 }
 
 /// Has the plugin that was chosen for prompts build the layers that it can, where that is another one: a layer or none for

@@ -1,5 +1,7 @@
 //! `NeuroEngine`: a model, the plugins that compute it, and the threads that they run on.
 
+mod archives;
+mod budget;
 mod build;
 mod calibrate;
 mod census;
@@ -23,7 +25,8 @@ use crate::constrain::Forms;
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::memory::{
-    self, Account, Entry, LayerNeeds, MemoryOptions, MemoryUsage, PrefixCache, SequenceMemory,
+    Account, ChoiceWatcher, Entry, LayerNeeds, Ledger, Limits, MemoryOptions, MemoryUsage, PrefixCache,
+    SequenceMemory,
 };
 use crate::metrics::TierTraffic;
 use crate::model::{self, ModelPlan};
@@ -36,8 +39,7 @@ pub(crate) use census::Twins;
 pub use forward::Part;
 pub use generate::{Finish, GenerateOptions, Generated, Piece};
 pub(crate) use generation::Generation;
-pub use saved::Restored;
-pub use usage::TierUse;
+pub use saved::{Extras, Restored};
 
 use forward::Workspace;
 
@@ -105,6 +107,11 @@ pub struct NeuroEngine {
     workspaces: Mutex<Vec<Workspace>>,
     traffic: Arc<TierTraffic>,
     account: Arc<Account>,
+    ledger: Arc<Ledger>,
+    limits: Mutex<Limits>,
+    /// The most bytes of RAM for what sequences have seen.
+    budget: Option<u64>,
+    watcher: Mutex<Option<ChoiceWatcher>>,
     /// Made when an answer is first to have a form.
     forms: OnceLock<Forms>,
     max_batch: usize,
@@ -209,8 +216,12 @@ impl NeuroEngine {
             path: path.to_owned(),
             pool,
             workspaces: Mutex::default(),
-            traffic: Arc::default(),
+            traffic: built.traffic,
             account: Arc::default(),
+            ledger: built.ledger,
+            limits: Mutex::new(built.limits),
+            budget: options.memory.budget,
+            watcher: Mutex::default(),
             forms: OnceLock::new(),
             max_batch: options.max_batch,
             context,
@@ -351,7 +362,8 @@ impl NeuroEngine {
     }
 
     /// The threads that it computes with.
-    pub(crate) fn pool(&self) -> &ThreadPool {
+    #[must_use]
+    pub fn pool(&self) -> &ThreadPool {
         &self.pool
     }
 
@@ -359,12 +371,6 @@ impl NeuroEngine {
     #[must_use]
     pub fn load_time(&self) -> Duration {
         self.load_time
-    }
-
-    /// What the tiers hold, pages that sequences share counted once.
-    #[must_use]
-    pub fn memory_usage(&self) -> MemoryUsage {
-        memory::usage(&self.needs, self.prefixes.bytes(), self.account.state_bytes())
     }
 
     /// Forgets the pages of earlier prompts; those that sequences use stay until these go.
@@ -377,7 +383,8 @@ impl NeuroEngine {
     /// # Errors
     /// Where there is no memory for it.
     pub fn sequence(&self) -> Result<Sequence> {
-        let memory = SequenceMemory::new(&self.needs)
+        self.make_room_for_states()?;
+        let memory = SequenceMemory::new(&self.needs, &self.ledger)
             .map_err(|source| Error::Plugin { what: "a new sequence".to_owned(), source })?;
         Ok(self.opened(memory, Vec::new()))
     }
