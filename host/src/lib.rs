@@ -29,6 +29,7 @@ pub use error::{Error, Result};
 pub use manager::{Input, ManagerOptions, MemoryLeakStats, Moved, MultiTierMemoryManager, Optimized};
 pub use memory::{Capacity, MemoryOptions, MemoryUsage};
 pub use text_memory::{
-    Damaged, DocumentInfo, Hit, PROMPT_TEMPLATE, Recalled, TextMemory, TextMemoryOptions, TextMemoryUsage, TextStore,
+    Damaged, DocumentInfo, Hit, PROMPT_TEMPLATE, Recalled, TextMemory, TextMemoryOptions, TextMemoryUsage,
+    TextStore,
 };
 pub use tokenizer::AscTokenizer;

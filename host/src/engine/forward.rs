@@ -223,8 +223,9 @@ impl NeuroEngine {
         self.check(&sequence, ids)?;
         let hidden = self.plan.hidden;
         let mut rows = |rows: &[f32]| rows.chunks_exact(hidden).for_each(&mut *each);
-        ids.chunks(self.max_batch)
-            .try_for_each(|piece| self.pass(&mut [(&mut sequence, piece)], Some(Rows::Hidden(n_layers)), &mut rows))
+        ids.chunks(self.max_batch).try_for_each(|piece| {
+            self.pass(&mut [(&mut sequence, piece)], Some(Rows::Hidden(n_layers)), &mut rows)
+        })
     }
 
     /// Whether these tokens could be the first of a sequence.

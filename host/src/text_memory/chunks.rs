@@ -84,14 +84,16 @@ mod tests {
 
     #[test]
     fn chunks_overlap_and_cover_everything() {
-        assert_eq!(ranges(0, 10, 2), []);
+        assert!(ranges(0, 10, 2).is_empty());
         assert_eq!(ranges(10, 10, 2), [0..10]);
         assert_eq!(ranges(11, 10, 2), [0..10, 8..11]);
         assert_eq!(ranges(26, 10, 2), [0..10, 8..18, 16..26]);
         assert_eq!(ranges(3, 1, 5), [0..1, 1..2, 2..3], "an overlap that leaves no step");
         for n in 1..200 {
             let ranges = ranges(n, 16, 5);
-            assert!(ranges.windows(2).all(|pair| pair[0].end - pair[1].start == 5 && pair[1].end > pair[0].end));
+            assert!(
+                ranges.windows(2).all(|pair| pair[0].end - pair[1].start == 5 && pair[1].end > pair[0].end)
+            );
             assert_eq!((ranges[0].start, ranges.last().map(|last| last.end)), (0, Some(n)));
         }
     }

@@ -41,7 +41,8 @@ pub(super) fn recall(
 ) -> Result<Recalled> {
     let mut environment = Environment::new();
     environment.set_fuel(Some(FUEL));
-    let wrong = |error: minijinja::Error| Error::Invalid(format!("the prompt's template can't be used: {error}"));
+    let wrong =
+        |error: minijinja::Error| Error::Invalid(format!("the prompt's template can't be used: {error}"));
     environment.add_template("prompt", template).map_err(wrong)?;
     let template = environment.get_template("prompt").map_err(wrong)?;
     let render = |hits: &[Hit]| -> Result<(String, usize)> {
