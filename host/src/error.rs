@@ -61,6 +61,17 @@ pub enum Error {
         /// Tokens that there is room for.
         room: usize,
     },
+    /// The memory budget is used up.
+    #[error(
+        "what sequences have seen would take {wanted} bytes of RAM, where the memory budget is {budget} and no page of this \
+         sequence can move down"
+    )]
+    Budget {
+        /// Bytes that would be held.
+        wanted: u64,
+        /// Bytes that may be held.
+        budget: u64,
+    },
     /// An argument of the caller's is wrong.
     #[error("{0}")]
     Invalid(String),

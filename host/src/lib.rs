@@ -1,7 +1,9 @@
 //! HERALD's engine: language models on ordinary CPUs, computed by plugins behind a stable C ABI.
 
+pub mod bench;
 pub mod capi;
 pub mod chat;
+pub mod choose;
 mod constrain;
 mod engine;
 mod error;
@@ -23,11 +25,12 @@ mod tokenizer;
 
 pub use constrain::Constraint;
 pub use engine::{
-    Finish, GenerateOptions, Generated, LoadOptions, NeuroEngine, Part, Piece, Restored, Sequence,
+    Extras, Finish, GenerateOptions, Generated, LoadOptions, NeuroEngine, Part, Piece, Restored, Sequence,
+    calibrate,
 };
 pub use error::{Error, Result};
 pub use manager::{Input, ManagerOptions, MemoryLeakStats, Moved, MultiTierMemoryManager, Optimized};
-pub use memory::{Capacity, MemoryOptions, MemoryUsage};
+pub use memory::{Capacity, Choice, ChoiceWatcher, MemoryOptions, MemoryUsage};
 pub use text_memory::{
     Damaged, DocumentInfo, Hit, PROMPT_TEMPLATE, Recalled, TextMemory, TextMemoryOptions, TextMemoryUsage,
     TextStore,

@@ -5,7 +5,7 @@ mod common;
 use std::path::PathBuf;
 
 use common::{cpu_options, tiny};
-use herald::{Capacity, LoadOptions, MemoryOptions, NeuroEngine, Sequence};
+use herald::{Capacity, GenerateOptions, LoadOptions, MemoryOptions, NeuroEngine, Sequence};
 
 const PAGE: usize = 16;
 const ACTIVE: usize = 3 * PAGE;
@@ -107,6 +107,27 @@ fn pages_go_down_on_demand() {
     assert!(logits.iter().all(|logit| logit.is_finite()));
 }
 
+#[test]
+fn pages_come_up_on_demand() {
+    let engine = archiving(None, None, false);
+    let (mut sequence, _) = run(&engine, 20 * PAGE + 3);
+    let mut fork = engine.fork(&sequence).expect("a copy");
+    let expected = engine.decode(&mut [(&mut fork, 5)]).expect("a token");
+    drop(fork);
+    let more = MemoryOptions {
+        active: Capacity::Tokens(8 * PAGE),
+        compressed: Capacity::Tokens(4 * PAGE),
+        ..MemoryOptions::default()
+    };
+    engine.set_capacities(&more);
+    engine.promote(&mut sequence, &more).expect("pages come up");
+    let usage = engine.memory_usage();
+    let n_layers = usage.archived.pages / 7;
+    assert_eq!(usage.tiers().map(|(_, stats)| stats.pages), [10 * n_layers, 4 * n_layers, 7 * n_layers]);
+    let logits = engine.decode(&mut [(&mut sequence, 5)]).expect("a token");
+    assert!(distance(&expected, &logits) < 1e-2, "logits differ by {}", distance(&expected, &logits));
+}
+
 /// Tiers so small that most pages of 20 go to the archive.
 fn archiving(far_pages: Option<usize>, archive: Option<PathBuf>, archive_lz4: bool) -> NeuroEngine {
     let memory = MemoryOptions {
@@ -115,6 +136,7 @@ fn archiving(far_pages: Option<usize>, archive: Option<PathBuf>, archive_lz4: bo
         far_pages,
         archive,
         archive_lz4,
+        budget: None,
     };
     let options =
         LoadOptions { page_tokens: PAGE, memory, max_batch: 40, context: Some(1 << 20), ..cpu_options() };
@@ -158,4 +180,52 @@ fn a_sequence_goes_on_from_the_middle_of_an_archived_page() {
     }
     drop(back);
     assert!(engine.decode(&mut [(&mut fork, 3)]).is_ok(), "the copy has the pages still");
+}
+
+/// The budget holds while a sequence grows, whatever the capacities; and where nothing can move down any more, the call that
+/// needs room fails, and others go on.
+#[test]
+fn a_budget_holds() {
+    let page_bytes = {
+        let engine = engine(usize::MAX >> 1, None);
+        let (_sequence, _) = run(&engine, PAGE);
+        engine.memory_usage().memory_bytes()
+    };
+    let budget = 12 * page_bytes;
+    let memory = MemoryOptions { far_pages: Some(4), budget: Some(budget), ..MemoryOptions::default() };
+    let options =
+        LoadOptions { page_tokens: PAGE, memory, max_batch: 40, context: Some(1 << 20), ..cpu_options() };
+    let engine = NeuroEngine::load(&tiny("llama"), &options).expect("the model loads");
+    let mut sequence = engine.sequence().expect("a sequence");
+    for piece in 0..60 {
+        engine.prefill(&mut sequence, &[3 + piece % 50; 17]).expect("there is room");
+        let usage = engine.memory_usage();
+        assert!(usage.memory_bytes() <= budget, "{piece}: {} of {budget}: {usage:?}", usage.memory_bytes());
+    }
+    let usage = engine.memory_usage();
+    assert!(usage.compressed.pages + usage.archived.pages > 0, "{usage:?}");
+    // What is kept of earlier prompts gives way.
+    let others: Vec<u32> = (0..3 * PAGE as u32).map(|place| 3 + place).collect();
+    let options = GenerateOptions { max_tokens: Some(1), ..GenerateOptions::default() };
+    let mut more = engine.sequence().expect("a sequence");
+    engine.generate(&mut more, &others, &options, &mut || true, &mut |_| true).expect("a token");
+    drop(more);
+    assert!(engine.memory_usage().prefix_bytes > 0);
+    let (mut held, mut failure) = (Vec::new(), None);
+    for _ in 0..40 {
+        let mut sequence = engine.sequence().expect("a sequence");
+        match engine.prefill(&mut sequence, &[7; PAGE]) {
+            Ok(_) => held.push(sequence),
+            Err(error) => {
+                failure = Some(error);
+                break;
+            }
+        }
+        assert!(engine.memory_usage().memory_bytes() <= budget);
+    }
+    assert_eq!(engine.memory_usage().prefix_bytes, 0);
+    let sentence = failure.expect("no room any more").to_string();
+    assert!(sentence.contains(&format!("budget is {budget}")) && !sentence.contains('\n'), "{sentence}");
+    held.truncate(2);
+    engine.prefill(&mut sequence, &[9; PAGE]).expect("there is room again");
 }

@@ -28,14 +28,18 @@ use crate::weights::Weights;
 /// Tokens of a sequence whose queries go over a page together.
 const TOKEN_BLOCK: usize = 16;
 
-/// Slots of a segment: pages that begin within the same so many places.
-const SEGMENT: usize = 256;
+/// Slots of a segment: pages that begin within the same so many places. Few, so that a token's attention over few KV heads
+/// comes in shares of about the same size.
+const SEGMENT: usize = 128;
 
 /// Items (blocks and KV heads) for each worker from which on they are not cut into segments to be shared out.
 const FEW: usize = 4;
 
 /// Tokens of segments for which there is room when they are shared out.
-const MOST_SEGMENTS: usize = 128;
+const MOST_SEGMENTS: usize = 256;
+
+/// Elements of segments' results up to which merging them takes less time than waking the workers.
+const MERGE_ALONE: usize = 1 << 13;
 
 pub(crate) struct Attention<'w> {
     kernels: &'static Kernels,
@@ -323,9 +327,9 @@ impl<'w> Attention<'w> {
                     place += segments.len() * rows * self.partial_len();
                 }
             }
-            first
+            (first, place)
         };
-        let total = walk(&mut |_, _, _, _, _| {});
+        let (total, units) = walk(&mut |_, _, _, _, _| {});
         parallel.run(total, &|range, worker| {
             // SAFETY: no two tasks that run at once have the same worker.
             let work = unsafe { work.part(worker * share..(worker + 1) * share) };
@@ -345,7 +349,7 @@ impl<'w> Attention<'w> {
                 }
             });
         });
-        parallel.run(items.len, &|range, worker| {
+        let merge = |range: Range<usize>, worker: usize| {
             // SAFETY: no two tasks that run at once have the same worker.
             let work = unsafe { work.part(worker * share..(worker + 1) * share) };
             let mut item = 0;
@@ -365,7 +369,8 @@ impl<'w> Attention<'w> {
                 }
                 self.finish(block, kv_head, total, &attended);
             });
-        });
+        };
+        if units <= MERGE_ALONE { merge(0..items.len, 0) } else { parallel.run(items.len, &merge) }
     }
 
     /// Float32 elements of the state of an online softmax, for each row.
@@ -708,7 +713,7 @@ impl EngineLayer for Attention<'_> {
         let Buffers { hidden, attended, work, .. } = buffers;
         let branch = hidden;
         multiply(parallel, attended, n_tokens, work, &mut [Product { linear: &self.output, out: branch }]);
-        add_branch(kernels, &self.desc, branch, self.post_norm.as_deref(), work, call.output);
+        add_branch(kernels, parallel, &self.desc, branch, self.post_norm.as_deref(), work, call.output);
         Ok(())
     }
 }

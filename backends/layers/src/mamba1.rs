@@ -332,7 +332,7 @@ impl EngineLayer for Mamba1<'_> {
         multiply_one(parallel, &self.dt, buffers.low, n_tokens, buffers.work, buffers.dt);
         self.scan(call, &mut buffers);
         multiply_one(parallel, &self.output, buffers.y, n_tokens, buffers.work, buffers.hidden);
-        add_branch(kernels, &self.desc, buffers.hidden, None, buffers.work, call.output);
+        add_branch(kernels, parallel, &self.desc, buffers.hidden, None, buffers.work, call.output);
         Ok(())
     }
 }

@@ -4,15 +4,13 @@
 //! x += residual_scale * n'(Wdown (act(Wgate n(x)) * Wup n(x)))      or without a gate  Wdown act(Wup n(x))
 //! ```
 
-use std::ops::Range;
-
-use herald_api::{Call, EngineLayer, LayerDesc, LayerRequest, Mlp as Params, Parallel, Result, WeightRole};
+use herald_api::{Call, EngineLayer, LayerDesc, LayerRequest, Mlp as Params, Result, WeightRole};
 
 use crate::arena::{Arena, padded};
 use crate::factory::Layer;
 use crate::kernels::Kernels;
 use crate::linear::{Linear, Product, multiply};
-use crate::norm::{add_branch, enter};
+use crate::norm::{add_branch, enter, share_elements};
 use crate::shared::Shared;
 use crate::weights::Weights;
 
@@ -117,13 +115,7 @@ impl EngineLayer for Mlp<'_> {
             &up[..active]
         };
         multiply(parallel, inner, n_tokens, work, &mut [Product { linear: &self.down, out: &mut *hidden }]);
-        add_branch(kernels, &self.desc, hidden, self.post_norm.as_deref(), up, call.output);
+        add_branch(kernels, parallel, &self.desc, hidden, self.post_norm.as_deref(), up, call.output);
         Ok(())
     }
-}
-
-/// Does elements `0..len`, shared out over the workers where that takes less time than waking them.
-fn share_elements(parallel: &Parallel<'_>, len: usize, each: &(dyn Fn(Range<usize>) + Sync)) {
-    const SHARE_FROM: usize = 1 << 13;
-    if len < SHARE_FROM { each(0..len) } else { parallel.run(len, &|range, _| each(range)) }
 }

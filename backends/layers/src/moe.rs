@@ -302,7 +302,7 @@ impl EngineLayer for Moe<'_> {
                 (kernels.add_scaled)(&mut branch[token * width..(token + 1) * width], weight, row);
             }
         }
-        add_branch(kernels, &self.desc, branch, None, work, call.output);
+        add_branch(kernels, parallel, &self.desc, branch, None, work, call.output);
         Ok(())
     }
 }

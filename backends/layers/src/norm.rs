@@ -1,5 +1,7 @@
 //! RMS norms over batches, and the addition that ends every residual branch.
 
+use std::ops::Range;
+
 use herald_api::{LayerDesc, Parallel};
 
 use crate::kernels::Kernels;
@@ -20,7 +22,7 @@ pub(crate) fn norm_rows(
     let width = weight.len();
     let n_tokens = x.len() / width;
     let out = Shared::new(out);
-    let norm = |tokens: std::ops::Range<usize>, _: usize| {
+    let norm = |tokens: Range<usize>, _: usize| {
         for token in tokens {
             let row = token * width..(token + 1) * width;
             // SAFETY: each token is one worker's.
@@ -49,6 +51,7 @@ pub(crate) fn enter(
 /// a row where there is a norm.
 pub(crate) fn add_branch(
     kernels: &Kernels,
+    parallel: &Parallel<'_>,
     desc: &LayerDesc,
     branch: &[f32],
     post_norm: Option<&[f32]>,
@@ -56,12 +59,32 @@ pub(crate) fn add_branch(
     output: &mut [f32],
 ) {
     let Some(norm) = post_norm else {
-        (kernels.add_scaled)(output, desc.residual_scale, branch);
-        return;
+        let output = Shared::new(output);
+        return share_elements(parallel, branch.len(), &|range| {
+            // SAFETY: ranges of elements don't overlap.
+            let output = unsafe { output.part(range.clone()) };
+            (kernels.add_scaled)(output, desc.residual_scale, &branch[range]);
+        });
     };
     let width = desc.hidden;
-    for (output, branch) in output.chunks_exact_mut(width).zip(branch.chunks_exact(width)) {
-        (kernels.rms_norm)(branch, norm, desc.norm_eps, &mut work[..width]);
-        (kernels.add_scaled)(output, desc.residual_scale, &work[..width]);
-    }
+    let n_tokens = branch.len() / width;
+    let share = work.len() / parallel.workers();
+    let (work, output) = (Shared::new(work), Shared::new(output));
+    let add = |tokens: Range<usize>, worker: usize| {
+        // SAFETY: no two tasks that run at once have the same worker, and each token is one worker's.
+        let normed = unsafe { work.part(worker * share..worker * share + width) };
+        for token in tokens {
+            let row = token * width..(token + 1) * width;
+            (kernels.rms_norm)(&branch[row.clone()], norm, desc.norm_eps, normed);
+            // SAFETY: as above.
+            (kernels.add_scaled)(unsafe { output.part(row) }, desc.residual_scale, normed);
+        }
+    };
+    if n_tokens < SHARE_FROM || share < width { add(0..n_tokens, 0) } else { parallel.run(n_tokens, &add) }
+}
+
+/// Does elements `0..len`, shared out over the workers where that takes less time than waking them.
+pub(crate) fn share_elements(parallel: &Parallel<'_>, len: usize, each: &(dyn Fn(Range<usize>) + Sync)) {
+    const SHARE_FROM: usize = 1 << 13;
+    if len < SHARE_FROM { each(0..len) } else { parallel.run(len, &|range, _| each(range)) }
 }

@@ -124,7 +124,7 @@ impl EngineLayer for ShortConv<'_> {
         multiply_one(parallel, &self.input, hidden, n_tokens, work, bcu);
         self.convolve(call, bcu, y);
         multiply_one(parallel, &self.output, y, n_tokens, work, hidden);
-        add_branch(kernels, &self.desc, hidden, None, work, call.output);
+        add_branch(kernels, parallel, &self.desc, hidden, None, work, call.output);
         Ok(())
     }
 }

@@ -83,7 +83,7 @@ fn status(error: &Error) -> u32 {
         Error::Threads(ThreadPoolError::Spawn { .. }) => HERALD_STATUS_OUT_OF_MEMORY,
         Error::Cancelled => HERALD_STATUS_CANCELLED,
         // No function of this interface has a queue; out of room is the nearest.
-        Error::Busy { .. } => HERALD_STATUS_OUT_OF_MEMORY,
+        Error::Busy { .. } | Error::Budget { .. } => HERALD_STATUS_OUT_OF_MEMORY,
     }
 }
 

@@ -25,6 +25,7 @@ struct Config {
     far_pages: Option<Value>,
     archive: Option<PathBuf>,
     archive_lz4: Option<bool>,
+    memory_budget: Option<Value>,
 }
 
 /// A number, or a text such as "2GiB" or "all".
@@ -57,7 +58,11 @@ impl EngineOptions {
             Err(error) if given.is_none() && error.kind() == io::ErrorKind::NotFound => return Ok(self),
             Err(error) => return Err(Failure::file(&path, "the configuration can't be read", &error)),
         };
-        let config: Config = toml::from_str(&text).map_err(|error| wrong(&path, &error.to_string()))?;
+        let config: Config = toml::from_str(&text).map_err(|error| {
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = 1 + before.matches('\n').count();
+            wrong(&path, &format!("line {line}: {}", error.message().replace('\n', " ")))
+        })?;
         self.fill(config).map_err(|what| wrong(&path, &what))?;
         Ok(self)
     }
@@ -87,6 +92,8 @@ impl EngineOptions {
         self.active_tokens = of(self.active_tokens, "active-tokens", active, str::parse)?;
         self.compressed_tokens = of(self.compressed_tokens, "compressed-tokens", compressed, str::parse)?;
         self.far_pages = of(self.far_pages, "far-pages", config.far_pages.as_ref(), options::far_pages)?;
+        let budget = config.memory_budget.as_ref();
+        self.memory_budget = of(self.memory_budget, "memory-budget", budget, options::bytes)?;
         self.archive = self.archive.take().or(config.archive);
         self.archive_lz4 |= config.archive_lz4.unwrap_or(false);
         Ok(())
@@ -94,7 +101,6 @@ impl EngineOptions {
 }
 
 fn wrong(path: &Path, what: &str) -> Failure {
-    let what = what.trim_end();
     Failure::Failed(format!("{}: the configuration is wrong: {what}", path.display()))
 }
 

@@ -25,6 +25,7 @@ mod pull;
 mod quantize;
 mod sampling;
 mod serve;
+mod session;
 mod store;
 mod synth;
 mod tokenize;
@@ -52,6 +53,7 @@ use options::EngineOptions;
   host generate --chat 'What is a mutex?'          one answer
   host generate --model m.gguf 'Once upon a time'  continue a text with another model
   host backends                                    which plugins compute here, and why
+  host bench                                       how well it all does on this machine
 
 `host COMMAND --help` says more of each."
 )]
@@ -77,7 +79,6 @@ enum Command {
     Synth(synth::Synth),
     #[command(subcommand)]
     Memory(memory::Memory),
-    #[command(subcommand)]
     Bench(bench::Bench),
     Completions(completions::Completions),
 }
@@ -104,12 +105,15 @@ impl Command {
 
     /// Whether the command itself reports the plugins that were refused, so that warnings would say it twice.
     fn reports_plugins(&self) -> bool {
-        matches!(self, Self::Backends(_))
+        matches!(self, Self::Backends(_)) || matches!(self, Self::Bench(bench) if bench.reports_plugins())
     }
 }
 
 /// Runs the program.
 pub(crate) fn main() -> ExitCode {
+    // A file that would grow past the user's limit is an error like a full disk, and no reason to die.
+    // SAFETY: no handler is involved.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
     let Cli { options, command } = Cli::parse();
     log::start(&options, command.reports_plugins());
     let options = match options.configured() {

@@ -1,7 +1,8 @@
 //! The options that every command shares: which model, computed by what.
 
+use std::ffi::OsString;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use herald::plugin::Search;
@@ -67,6 +68,11 @@ pub(super) struct EngineOptions {
     #[arg(long, global = true, value_name = "PAGES|all", value_parser = far_pages)]
     pub(super) far_pages: Option<FarPages>,
 
+    /// The most RAM for what sequences have seen, such as 2GiB; at the limit, tokens are compressed and archived earlier
+    /// [default: no limit]
+    #[arg(long, global = true, value_name = "BYTES", value_parser = bytes)]
+    pub(super) memory_budget: Option<u64>,
+
     /// Take the options of this section that aren't given from a file in TOML [default: herald/config.toml in the user's
     /// folder for configuration, where it exists]
     #[arg(long, global = true, env = "HERALD_CONFIG", value_name = "FILE", hide_env_values = true)]
@@ -98,6 +104,46 @@ impl EngineOptions {
         search
     }
 
+    /// These options as arguments for another process of this program, which works on `model` with `backend`.
+    pub(super) fn arguments(&self, model: &Path, backend: &str) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> =
+            vec!["--model".into(), model.into(), "--backend".into(), backend.into()];
+        let numbers = [
+            ("--threads", self.threads.map(NonZeroUsize::get)),
+            ("--context", self.context.map(NonZeroUsize::get)),
+            ("--batch", self.batch.map(NonZeroUsize::get)),
+        ];
+        for (name, number) in numbers {
+            arguments.extend(number.into_iter().flat_map(|number| [name.into(), number.to_string().into()]));
+        }
+        let texts = [
+            ("--active-tokens", self.active_tokens.map(|capacity| capacity.to_string())),
+            ("--compressed-tokens", self.compressed_tokens.map(|capacity| capacity.to_string())),
+            ("--memory-budget", self.memory_budget.map(|bytes| Capacity::Bytes(bytes).to_string())),
+            (
+                "--far-pages",
+                self.far_pages
+                    .map(|FarPages(pages)| pages.map_or("all".to_owned(), |pages| pages.to_string())),
+            ),
+        ];
+        for (name, text) in texts {
+            arguments.extend(text.into_iter().flat_map(|text| [name.into(), text.into()]));
+        }
+        for (name, path) in [("--archive", &self.archive), ("--config", &self.config)] {
+            arguments.extend(path.iter().flat_map(|path| [name.into(), path.into()]));
+        }
+        if self.archive_lz4 {
+            arguments.push("--archive-lz4".into());
+        }
+        for plugin in &self.plugins {
+            arguments.extend(["--plugin".into(), plugin.into()]);
+        }
+        if self.allow_insecure_plugins {
+            arguments.push("--allow-insecure-plugins".into());
+        }
+        arguments
+    }
+
     /// The library's options for loading a model.
     pub(super) fn load_options(&self) -> LoadOptions {
         let usual = LoadOptions::default();
@@ -114,6 +160,7 @@ impl EngineOptions {
                 far_pages: self.far_pages.map_or(usual.memory.far_pages, |FarPages(pages)| pages),
                 archive: self.archive.clone(),
                 archive_lz4: self.archive_lz4,
+                budget: self.memory_budget,
             },
             ..usual
         }
@@ -138,6 +185,13 @@ impl EngineOptions {
 /// Pages of older tokens to attend to; `None`: all.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FarPages(Option<usize>);
+
+pub(super) fn bytes(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(Capacity::Bytes(bytes)) => Ok(bytes),
+        _ => Err("bytes with their unit were expected, such as 2GiB or 500MB".to_owned()),
+    }
+}
 
 pub(super) fn far_pages(text: &str) -> Result<FarPages, String> {
     if text == "all" {

@@ -15,6 +15,18 @@ pub(super) fn bar(what: &'static str, total: usize, unit: &str, quiet: bool) -> 
     ProgressBar::new(total as u64).with_style(style).with_message(what)
 }
 
+/// Work whose parts take so many times as long as others.
+pub(super) fn weighted(total: u64, quiet: bool) -> ProgressBar {
+    if quiet {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {percent}%, {eta} left")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = ProgressBar::new(total).with_style(style);
+    bar.enable_steady_tick(Duration::from_millis(500));
+    bar
+}
+
 /// Work of unknown length.
 pub(super) fn spinner(what: impl Into<Cow<'static, str>>, quiet: bool) -> ProgressBar {
     if quiet {

@@ -42,6 +42,8 @@ pub(super) struct Workspace {
     entry: Vec<f32>,
     tokens: Vec<u32>,
     positions: Vec<u32>,
+    /// Logits `[n, vocabulary]` of some of the tokens.
+    logits: Vec<f32>,
     scratch: Option<AlignedBytes>,
     batch: BatchBuffers,
 }
@@ -163,6 +165,7 @@ impl NeuroEngine {
     /// Where there is no memory for them; the sequence is as it was.
     pub fn reserve(&self, sequence: &mut Sequence, n_tokens: usize) -> Result<()> {
         let past = sequence.tokens.len();
+        self.make_room(sequence, n_tokens)?;
         sequence
             .memory
             .reserve(past, past + n_tokens)
@@ -301,11 +304,12 @@ impl NeuroEngine {
         logits: Option<Rows<'_>>,
         each: &mut dyn FnMut(&[f32]),
     ) -> Result<()> {
-        let Workspace { activations, entry, tokens, positions, scratch, batch } = workspace;
+        let Workspace { activations, entry, tokens, positions, logits: rows_of_logits, scratch, batch } =
+            workspace;
         let scratch = match scratch {
             Some(scratch) => scratch,
             None => {
-                let most = self.layers.iter().map(LayerHandle::scratch_bytes).max().unwrap_or(0);
+                let most = self.all_layers().map(LayerHandle::scratch_bytes).max().unwrap_or(0);
                 scratch.insert(AlignedBytes::zeroed(most).map_err(|source| failed("scratch memory", source))?)
             }
         };
@@ -315,19 +319,19 @@ impl NeuroEngine {
             let past = sequence.tokens.len();
             tokens.extend_from_slice(ids);
             positions.extend(past as u32..(past + ids.len()) as u32);
-            sequence
-                .memory
-                .reserve(past, past + ids.len())
-                .map_err(|source| failed("room for more tokens", source))?;
+            self.reserve(sequence, ids.len())?;
         }
         let n_tokens = tokens.len();
         activations.resize(n_tokens * self.plan.hidden, 0.0);
         let threads = Lent::new(&*self.pool);
+        let watcher = self.watcher.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
         let n_layers = match logits {
             Some(Rows::Hidden(n_layers)) => n_layers,
             _ => self.layers.len(),
         };
-        for (index, layer) in self.layers[..n_layers].iter().enumerate() {
+        for index in 0..n_layers {
+            let has_far_pages = parts.iter().any(|(sequence, _)| sequence.memory.has_far_pages(index));
+            let layer = self.layer_for(index, n_tokens, has_far_pages);
             let beside = self.plan.layers[index].beside;
             let next_beside = self.plan.layers.get(index + 1).is_some_and(|next| next.beside);
             if next_beside && !beside {
@@ -347,7 +351,7 @@ impl NeuroEngine {
                 LayerKind::Head => break,
                 _ => {
                     let mut batch = batch.begin();
-                    let mut best = BestPages::default();
+                    let mut best = BestPages::new(index, watcher.clone());
                     parts
                         .iter_mut()
                         .try_for_each(|(sequence, ids)| {
@@ -373,13 +377,14 @@ impl NeuroEngine {
         batch.end();
         for (sequence, ids) in parts.iter_mut() {
             let past = sequence.tokens.len();
-            let committed = sequence.memory.commit(past, past + ids.len(), &self.layers, &self.pool);
+            let committed =
+                sequence.memory.commit(past, past + ids.len(), self.limits(), &self.layers, &self.pool);
             committed.map_err(|source| failed("the memory of a sequence", source))?;
             sequence.tokens.extend_from_slice(ids);
         }
         match logits {
             None => Ok(()),
-            Some(Rows::All) => self.head(activations, &threads, scratch, each),
+            Some(Rows::All) => self.head(activations, &threads, scratch, rows_of_logits, each),
             Some(Rows::Hidden(_)) => {
                 each(activations);
                 Ok(())
@@ -395,7 +400,7 @@ impl NeuroEngine {
                         kept += 1;
                     }
                 }
-                self.head(&activations[..kept * hidden], &threads, scratch, each)
+                self.head(&activations[..kept * hidden], &threads, scratch, rows_of_logits, each)
             }
         }
     }
@@ -406,6 +411,7 @@ impl NeuroEngine {
         activations: &[f32],
         threads: &Lent<'_>,
         scratch: &mut AlignedBytes,
+        logits: &mut Vec<f32>,
         each: &mut dyn FnMut(&[f32]),
     ) -> Result<()> {
         let Some(head) = self.layers.last().filter(|layer| layer.desc().kind() == LayerKind::Head) else {
@@ -413,7 +419,10 @@ impl NeuroEngine {
         };
         let hidden = self.plan.hidden;
         let most = HEAD_TOKENS.min(self.max_batch);
-        let mut logits = vec![0.0; most.min(activations.len() / hidden) * self.plan.vocabulary];
+        let wanted = most.min(activations.len() / hidden) * self.plan.vocabulary;
+        if logits.len() < wanted {
+            logits.resize(wanted, 0.0);
+        }
         for rows in activations.chunks(most * hidden) {
             let n_tokens = rows.len() / hidden;
             let forward = Forward {

@@ -81,7 +81,7 @@ pub(crate) struct Entry {
 
 impl Entry {
     pub(crate) fn new(account: &Arc<Account>, memory: &SequenceMemory) -> Self {
-        let state_bytes = memory.state_bytes();
+        let state_bytes = memory.state_bytes() as u64;
         account.sequences.fetch_add(1, Ordering::Relaxed);
         account.state_bytes.fetch_add(state_bytes, Ordering::Relaxed);
         Self { account: Arc::clone(account), state_bytes }
@@ -96,18 +96,10 @@ impl Drop for Entry {
 }
 
 impl SequenceMemory {
-    fn state_bytes(&self) -> u64 {
-        let bytes = |layer: &LayerMemory| match layer {
-            LayerMemory::State(state) => state.len() as u64,
-            _ => 0,
-        };
-        self.layers.iter().map(bytes).sum()
-    }
-
     /// What it holds of `tokens` tokens, pages that it shares with other sequences counted whole, and those in archives before
     /// LZ4.
     pub(crate) fn usage(&self, tokens: usize) -> MemoryUsage {
-        let mut usage = MemoryUsage { state_bytes: self.state_bytes(), ..MemoryUsage::default() };
+        let mut usage = MemoryUsage { state_bytes: self.state_bytes() as u64, ..MemoryUsage::default() };
         for layer in &self.layers {
             if let LayerMemory::Pages(pages) = layer {
                 pages.tally(tokens, &mut usage);

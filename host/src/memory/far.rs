@@ -46,14 +46,37 @@ pub(crate) struct FarPages<'b> {
     pub(crate) traffic: &'b TierTraffic,
 }
 
+/// Which far pages a layer attends to for a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Choice<'c> {
+    /// The layer's place among all.
+    pub layer: usize,
+    /// The sequence's place in the batch.
+    pub sequence: usize,
+    /// The place in pages of the first far page.
+    pub first: usize,
+    /// Each far page's score.
+    pub scores: &'c [f32],
+    /// The far pages that were chosen, in no order.
+    pub chosen: &'c [usize],
+}
+
+/// Who is told of every choice.
+pub type ChoiceWatcher = Arc<dyn Fn(&Choice<'_>) + Send + Sync>;
+
 /// Brings the far pages with the best scores.
-#[derive(Default)]
 pub(crate) struct BestPages<'b> {
+    layer: usize,
     /// Of each sequence of the batch.
     sequences: Vec<Option<FarPages<'b>>>,
+    watcher: Option<ChoiceWatcher>,
 }
 
 impl<'b> BestPages<'b> {
+    pub(crate) fn new(layer: usize, watcher: Option<ChoiceWatcher>) -> Self {
+        Self { layer, sequences: Vec::new(), watcher }
+    }
+
     /// Adds the next sequence of the batch.
     pub(crate) fn push(&mut self, far: Option<FarPages<'b>>) {
         self.sequences.push(far);
@@ -73,6 +96,10 @@ impl Fetcher for BestPages<'_> {
                     scores[*b].total_cmp(&scores[*a]).then(b.cmp(a))
                 });
                 order.truncate(far.most);
+            }
+            if let Some(watcher) = &self.watcher {
+                let Self { layer, .. } = *self;
+                watcher(&Choice { layer, sequence: index, first: far.first, scores, chosen: &order });
             }
             let mut fetched = [0; 2];
             for place in order {

@@ -3,6 +3,7 @@
 mod census;
 mod copies;
 mod far;
+mod ledger;
 mod options;
 mod pages;
 mod prefix;
@@ -17,6 +18,9 @@ use crate::threads::ThreadPool;
 
 pub(crate) use census::{Account, Census, Entry, Seen};
 pub(crate) use far::BestPages;
+pub use far::{Choice, ChoiceWatcher};
+use ledger::Charge;
+pub(crate) use ledger::Ledger;
 
 pub use options::{Capacity, MemoryOptions};
 pub(crate) use pages::{LayerPages, Limits, PagesNeeds};
@@ -60,9 +64,17 @@ pub struct MemoryUsage {
     pub state_bytes: u64,
     /// Bytes that the pages of all tiers would take in the active one.
     pub exact_bytes: u64,
+    /// Bytes of recurrent states (`state_bytes`), and of what tells pages beyond the active ones apart.
+    pub other_bytes: u64,
 }
 
 impl MemoryUsage {
+    /// Bytes of RAM, all together.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        self.tiers().iter().map(|(_, stats)| stats.memory_bytes).sum::<u64>() + self.other_bytes
+    }
+
     /// Each kind of tier with what it holds.
     #[must_use]
     pub fn tiers(&self) -> [(TierKind, TierStats); 3] {
@@ -95,6 +107,7 @@ pub(crate) fn usage(
     prefix_bytes: usize,
     state_bytes: u64,
     traffic: &TierTraffic,
+    ledger: &Ledger,
 ) -> MemoryUsage {
     let mut seen: Vec<&TierHandle> = Vec::new();
     let mut usage = MemoryUsage { prefix_bytes: prefix_bytes as u64, state_bytes, ..MemoryUsage::default() };
@@ -113,6 +126,7 @@ pub(crate) fn usage(
             usage.exact_bytes += stats.pages * pages::page_bytes(tier.config().page_bytes());
         }
     }
+    usage.other_bytes = ledger.bytes();
     usage.compressed.hits = traffic.fetched(TierKind::Compressed);
     usage.compressed.misses = traffic.fetched(TierKind::Archived);
     usage
@@ -138,12 +152,14 @@ pub(crate) fn limits(needs: &[LayerNeeds], options: &MemoryOptions) -> Limits {
 /// What all layers keep of one sequence.
 pub(crate) struct SequenceMemory {
     layers: Vec<LayerMemory>,
+    /// What its recurrent states take.
+    charge: Charge,
 }
 
 impl SequenceMemory {
     /// Memory of an empty sequence.
-    pub(crate) fn new(needs: &[LayerNeeds]) -> Result<Self> {
-        let layers = needs
+    pub(crate) fn new(needs: &[LayerNeeds], ledger: &Arc<Ledger>) -> Result<Self> {
+        let layers: Vec<_> = needs
             .iter()
             .map(|needs| {
                 Ok(match needs {
@@ -153,7 +169,18 @@ impl SequenceMemory {
                 })
             })
             .collect::<Result<_>>()?;
-        Ok(Self { layers })
+        let mut memory = Self { layers, charge: Charge::new(ledger, 0) };
+        memory.charge.set(memory.state_bytes());
+        Ok(memory)
+    }
+
+    /// Bytes of its recurrent states.
+    fn state_bytes(&self) -> usize {
+        let state = |layer: &LayerMemory| match layer {
+            LayerMemory::State(state) => state.len(),
+            _ => 0,
+        };
+        self.layers.iter().map(state).sum()
     }
 
     fn pages(&mut self) -> impl Iterator<Item = &mut LayerPages> {
@@ -189,25 +216,48 @@ impl SequenceMemory {
         }
     }
 
+    /// Whether a layer has compressed pages.
+    pub(crate) fn has_far_pages(&self, layer: usize) -> bool {
+        matches!(&self.layers[layer], LayerMemory::Pages(pages) if pages.n_far() > 0)
+    }
+
     /// Tells the tiers that tokens `past..tokens` are written, and moves pages that are no longer among the latest down a
     /// tier; `layers` are the engine's, on whose threads this is shared out.
     pub(crate) fn commit(
         &mut self,
         past: usize,
         tokens: usize,
+        limits: Limits,
         layers: &[LayerHandle],
         pool: &ThreadPool,
     ) -> Result<()> {
         self.pages().try_for_each(|pages| pages.commit(past, tokens))?;
-        self.demote(tokens, None, layers, pool)
+        // The tokens are run all the same: a page that could not move stays, and is moved when the sequence next grows.
+        if let Err(error) = self.demote(tokens, limits, layers, pool) {
+            tracing::debug!("pages stay in their tier: {error}");
+        }
+        Ok(())
     }
 
-    /// Moves pages that have no place in their tier down, with `tokens` tokens in all; `limits`: `None` for the engine's
-    /// own.
+    /// Bytes of the pages that `reserve` would make.
+    pub(crate) fn wanted(&self, past: usize, tokens: usize) -> usize {
+        let wanted = |layer: &LayerMemory| match layer {
+            LayerMemory::Pages(pages) => pages.wanted(past, tokens),
+            _ => 0,
+        };
+        self.layers.iter().map(wanted).sum()
+    }
+
+    /// Moves pages up that have a place in a higher tier.
+    pub(crate) fn promote(&mut self, tokens: usize, limits: Limits) -> Result<()> {
+        self.pages().try_for_each(|pages| pages.promote(tokens, limits))
+    }
+
+    /// Moves pages that have no place in their tier down, with `tokens` tokens in all.
     pub(crate) fn demote(
         &mut self,
         tokens: usize,
-        limits: Option<Limits>,
+        limits: Limits,
         layers: &[LayerHandle],
         pool: &ThreadPool,
     ) -> Result<()> {
@@ -217,7 +267,6 @@ impl SequenceMemory {
             .zip(layers)
             .filter_map(|(memory, layer)| match memory {
                 LayerMemory::Pages(pages) => {
-                    let limits = limits.unwrap_or(pages.limits());
                     pages.has_to_demote(tokens, limits).then(|| Mutex::new((pages, limits, layer, Ok(()))))
                 }
                 _ => None,

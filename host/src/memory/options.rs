@@ -1,5 +1,6 @@
 //! How much of a sequence is kept how.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -49,6 +50,16 @@ impl FromStr for Capacity {
     }
 }
 
+impl fmt::Display for Capacity {
+    /// As [`Capacity::from_str`] reads it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tokens(tokens) => write!(f, "{tokens}"),
+            Self::Bytes(bytes) => write!(f, "{bytes}B"),
+        }
+    }
+}
+
 impl From<usize> for Capacity {
     fn from(tokens: usize) -> Self {
         Self::Tokens(tokens)
@@ -71,6 +82,10 @@ pub struct MemoryOptions {
     pub archive: Option<PathBuf>,
     /// Whether archived pages are compressed with LZ4.
     pub archive_lz4: bool,
+    /// The most bytes of RAM for what sequences have seen, with what is kept of earlier prompts. At the limit the latter
+    /// goes first, then pages move down a tier earlier than the capacities say; where that doesn't suffice, the call that
+    /// needs room fails. `None`: no limit.
+    pub budget: Option<u64>,
 }
 
 impl Default for MemoryOptions {
@@ -81,6 +96,7 @@ impl Default for MemoryOptions {
             far_pages: Some(64),
             archive: None,
             archive_lz4: false,
+            budget: None,
         }
     }
 }

@@ -5,13 +5,17 @@
 
 use std::sync::Arc;
 
-use herald_api::import::{Batch, LayerHandle, PageHandle, PageUse, TierHandle};
+use herald_api::import::{Batch, LayerHandle, PageHandle, PageUse, StoredPage, TierHandle};
 use herald_api::{AlignedBytes, Error, Result, TierKind};
 
 use super::copies::PageBytes;
 use super::far::{FarPage, FarPages};
+use super::ledger::{Charge, Ledger};
 use super::{Census, MemoryUsage};
 use crate::metrics::TierTraffic;
+
+/// Bytes that a far page takes beside its summary: its handle, and where it begins.
+const FAR_BYTES: usize = size_of::<FarPage>() + size_of::<StoredPage>() + 3 * size_of::<u64>();
 
 /// Pages at the beginning of a sequence that are never compressed.
 const SINKS: usize = 1;
@@ -36,8 +40,8 @@ pub(crate) struct PagesNeeds {
     pub(crate) archive: Option<TierHandle>,
     /// Counts what moves.
     pub(crate) traffic: Arc<TierTraffic>,
-    /// How much stays in which tier.
-    pub(crate) limits: Limits,
+    /// Counts what the host holds itself.
+    pub(crate) ledger: Arc<Ledger>,
     /// The most compressed pages that a batch attends to; `None`: all.
     pub(crate) far_pages: Option<usize>,
     /// The context that the model was trained for.
@@ -60,6 +64,8 @@ pub(crate) struct LayerPages {
     starts: Vec<u64>,
     /// Each far page's summary, in elements of 8 bytes.
     summaries: Vec<u64>,
+    /// What the far pages take beside the tiers.
+    charge: Charge,
 }
 
 impl LayerPages {
@@ -73,6 +79,7 @@ impl LayerPages {
             n_archived: 0,
             starts: Vec::new(),
             summaries: Vec::new(),
+            charge: Charge::new(&needs.ledger, 0),
         }
     }
 
@@ -82,7 +89,7 @@ impl LayerPages {
 
     /// The place among `near` of the page `index`, which is no far page.
     fn place(&self, index: usize) -> usize {
-        if index < SINKS { index } else { index - self.far.len() }
+        if index < SINKS { index } else { index.saturating_sub(self.far.len()).max(SINKS) }
     }
 
     /// See [`super::SequenceMemory::reserve`].
@@ -108,6 +115,15 @@ impl LayerPages {
         Ok(())
     }
 
+    /// Bytes of the pages that `reserve` would make.
+    pub(crate) fn wanted(&self, past: usize, tokens: usize) -> usize {
+        let bytes = self.needs.tier.config().page_bytes().map_or(0, |(keys, values)| keys + values);
+        let shared = |page: &Arc<PageHandle>| Arc::strong_count(page) > 1;
+        let copies =
+            self.near.get(self.place(past / self.page_tokens)..).unwrap_or(&[]).iter().filter(|p| shared(p));
+        (tokens.div_ceil(self.page_tokens).saturating_sub(self.len()) + copies.count()) * bytes
+    }
+
     /// Makes the last far page, of which a part was forgotten, one that can be written.
     fn restore_last(&mut self) -> Result<()> {
         let (Some(compressed), Some(last)) = (&self.needs.compressed, self.far.last()) else { return Ok(()) };
@@ -116,6 +132,8 @@ impl LayerPages {
             FarPage::Compressed(last) => compressed.restore(last, &mut page)?,
             FarPage::Archived(last) => last.restore(&mut page)?,
         }
+        page.commit(self.page_tokens)?;
+        self.needs.traffic.moved(last.tier(), TierKind::Active, 1, bytes_of(&page) as u64);
         self.keep_far(self.far.len() - 1);
         self.near.insert(SINKS, Arc::new(page));
         Ok(())
@@ -126,6 +144,16 @@ impl LayerPages {
         self.n_archived = self.n_archived.min(count);
         self.starts.truncate(count);
         self.summaries.truncate(count * self.needs.summary_bytes / size_of::<u64>());
+        self.charge();
+    }
+
+    fn charge(&mut self) {
+        self.charge.set(self.own_bytes());
+    }
+
+    /// Bytes of what it holds beside pages.
+    fn own_bytes(&self) -> usize {
+        self.far.len() * (self.needs.summary_bytes + FAR_BYTES)
     }
 
     /// Adds this to a batch. Far pages that the layer is to choose from are returned, with the place of the first and how
@@ -136,7 +164,7 @@ impl LayerPages {
         n_tokens: usize,
         past: usize,
     ) -> Result<Option<FarPages<'b>>> {
-        let Self { needs, page_tokens, near, far, n_archived, starts, summaries } = self;
+        let Self { needs, page_tokens, near, far, n_archived, starts, summaries, .. } = self;
         let page_tokens = *page_tokens;
         let chosen = needs.far_pages.filter(|most| far.len() > *most && needs.summary_bytes > 0);
         let listed = if chosen.is_some() { &[] } else { &far[..] };
@@ -182,11 +210,6 @@ impl LayerPages {
         Ok(())
     }
 
-    /// How much of it is kept how, as the engine was loaded.
-    pub(crate) fn limits(&self) -> Limits {
-        self.needs.limits
-    }
-
     /// Whether a page is to go down a tier, with `tokens` tokens in all.
     pub(crate) fn has_to_demote(&self, tokens: usize, limits: Limits) -> bool {
         self.has_to_compress(tokens, limits) || self.has_to_archive(limits)
@@ -225,6 +248,27 @@ impl LayerPages {
         done
     }
 
+    /// Moves pages up that have a place in a higher tier: 4-bit codes come back as they are, not as they were before.
+    pub(crate) fn promote(&mut self, tokens: usize, limits: Limits) -> Result<()> {
+        while !self.far.is_empty()
+            && ((SINKS + self.far.len()) * self.page_tokens).saturating_add(limits.active_tokens) > tokens
+        {
+            self.restore_last()?;
+        }
+        let Some(compressed) = &self.needs.compressed else { return Ok(()) };
+        while self.n_archived > 0
+            && (self.far.len() - self.n_archived + 1) * self.page_tokens <= limits.compressed_tokens
+        {
+            let page = &mut self.far[self.n_archived - 1];
+            let kept = compressed.keep(&*page.open()?)?;
+            let bytes = bytes_of(&kept) as u64;
+            self.needs.traffic.moved(TierKind::Archived, TierKind::Compressed, 1, bytes);
+            *page = FarPage::Compressed(Arc::new(kept));
+            self.n_archived -= 1;
+        }
+        Ok(())
+    }
+
     /// Compresses the next active page after the far ones.
     fn compress(&mut self, page: &PageHandle, layer: &LayerHandle) -> Result<()> {
         let Some(compressed) = &self.needs.compressed else { return Ok(()) };
@@ -239,6 +283,7 @@ impl LayerPages {
                 self.needs.traffic.moved(TierKind::Active, TierKind::Compressed, 1, bytes_of(&kept) as u64);
                 self.far.push(FarPage::Compressed(Arc::new(kept)));
                 self.starts.push(start as u64);
+                self.charge();
                 Ok(())
             }
             Err(error) => {
@@ -283,6 +328,11 @@ impl LayerPages {
         self.near.get(self.place(index))
     }
 
+    /// How many compressed pages there are.
+    pub(crate) fn n_far(&self) -> usize {
+        self.far.len()
+    }
+
     /// How many pages there are.
     pub(crate) fn len(&self) -> usize {
         self.near.len() + self.far.len()
@@ -299,6 +349,7 @@ impl LayerPages {
             n_archived: self.n_archived,
             starts: self.starts.clone(),
             summaries: self.summaries.clone(),
+            charge: Charge::new(&self.needs.ledger, self.own_bytes()),
         };
         copy.truncate(tokens);
         copy
@@ -313,25 +364,102 @@ impl LayerPages {
         all.take(tokens.div_ceil(self.page_tokens)).collect()
     }
 
-    /// Fills pages that were reserved, as `page_bytes` gave them: compressed ones come back active, and go down again when
-    /// the sequence next grows.
-    pub(crate) fn overwrite(&mut self, bytes: &[PageBytes<'_>]) -> Result<()> {
-        let config = self.needs.tier.config();
-        for (page, bytes) in self.near.iter_mut().zip(bytes) {
-            let (page, (keys, values)) = (own(page)?, bytes.bytes());
-            if config.q4_page_bytes() != Some((keys.len(), values.len())) {
+    /// How many pages are archived and how many compressed, and the summaries of all of them.
+    pub(crate) fn far(&self) -> ([usize; 2], &[u8]) {
+        ([self.n_archived, self.far.len() - self.n_archived], bytemuck::cast_slice(&self.summaries))
+    }
+
+    /// Pages of `tokens` tokens as `opened` gave them, each in the tier that it was in.
+    pub(crate) fn restored(
+        needs: &PagesNeeds,
+        tokens: usize,
+        pages: &[PageBytes<'_>],
+        far: [usize; 2],
+        summaries: &[u8],
+    ) -> Result<Self> {
+        let mut made = Self::new(needs);
+        let page_tokens = made.page_tokens;
+        let n_far = far[0].saturating_add(far[1]);
+        let whole = tokens / page_tokens;
+        if pages.len() != tokens.div_ceil(page_tokens)
+            || (n_far > 0 && n_far > whole.saturating_sub(SINKS))
+            || summaries.len() != n_far * needs.summary_bytes
+        {
+            return Err(Error::invalid(format!(
+                "{} pages, {far:?} of them archived and compressed with {} bytes of summaries, are not those of {tokens} \
+                 tokens",
+                pages.len(),
+                summaries.len()
+            )));
+        }
+        for (index, page) in pages.iter().enumerate() {
+            let (keys, values) = page.bytes();
+            if index < SINKS || index >= SINKS + n_far {
+                let mut page = needs.tier.reserve()?;
                 page.overwrite(keys, values)?;
+                page.commit((tokens - index * page_tokens).min(page_tokens))?;
+                made.near.push(Arc::new(page));
                 continue;
             }
-            let Some(compressed) = &self.needs.compressed else {
+            let Some(compressed) = &needs.compressed else {
                 return Err(Error::invalid("a compressed page came, where nothing here reads it"));
             };
+            let config = compressed.config();
+            if config.q4_page_bytes() != Some((keys.len(), values.len())) {
+                return Err(Error::invalid(format!(
+                    "a compressed page has {} and {} bytes, where {:?} were expected",
+                    keys.len(),
+                    values.len(),
+                    config.q4_page_bytes()
+                )));
+            }
             let start = keys.len().next_multiple_of(AlignedBytes::ALIGN);
-            let mut whole = AlignedBytes::zeroed(start + values.len())?;
-            whole[..keys.len()].copy_from_slice(keys);
-            whole[start..].copy_from_slice(values);
-            compressed.restore(&compressed.keep(&PageHandle::of_bytes(config, whole)?)?, page)?;
+            let mut bytes = AlignedBytes::zeroed(start + values.len())?;
+            bytes[..keys.len()].copy_from_slice(keys);
+            bytes[start..].copy_from_slice(values);
+            let page = PageHandle::of_bytes(config, bytes)?;
+            made.far.push(match needs.archive.as_ref().filter(|_| index - SINKS < far[0]) {
+                Some(archive) => {
+                    made.n_archived += 1;
+                    FarPage::Archived(Arc::new(archive.store(&page)?))
+                }
+                None => FarPage::Compressed(Arc::new(compressed.keep(&page)?)),
+            });
+            made.starts.push((index * page_tokens) as u64);
         }
+        made.summaries = summaries.as_chunks().0.iter().map(|word| u64::from_ne_bytes(*word)).collect();
+        made.charge();
+        Ok(made)
+    }
+
+    /// Makes this so many pages longer, by copies between the sinks and the latest: of its compressed pages in turn, or of
+    /// its first page after the sinks where it has none. What is in them means nothing there. Those that have no place in the
+    /// compressed tier go on into the archive.
+    pub(crate) fn stretch(&mut self, pages: usize, limits: Limits) -> Result<()> {
+        let few = || Error::invalid("a sequence of few tokens has no pages to make more of");
+        let there = self.far.len();
+        let Some(compressed) = self.needs.compressed.clone().filter(|_| there > 0) else {
+            let page = Arc::clone(self.near.get(SINKS).ok_or_else(few)?);
+            for _ in 0..pages {
+                let mut copy = self.needs.tier.reserve()?;
+                copy.copy_from(&page)?;
+                copy.commit(self.page_tokens)?;
+                self.near.insert(SINKS, Arc::new(copy));
+            }
+            return Ok(());
+        };
+        let words = self.needs.summary_bytes / size_of::<u64>();
+        for index in 0..pages {
+            let from = index % there;
+            self.starts.push(((SINKS + self.far.len()) * self.page_tokens) as u64);
+            let copy = compressed.keep(&*self.far[from].open()?)?;
+            self.far.push(FarPage::Compressed(Arc::new(copy)));
+            self.summaries.extend_from_within(from * words..(from + 1) * words);
+            while self.has_to_archive(limits) {
+                self.archive_next()?;
+            }
+        }
+        self.charge();
         Ok(())
     }
 
@@ -397,7 +525,7 @@ impl LayerPages {
             FarPage::Compressed(page) => bytes_of(page),
             FarPage::Archived(_) => 0,
         });
-        near + far.sum::<usize>() + size_of_val(&self.summaries[..]) + size_of_val(&self.starts[..])
+        near + far.sum::<usize>() + self.own_bytes()
     }
 }
 

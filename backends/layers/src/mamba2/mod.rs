@@ -381,7 +381,7 @@ impl EngineLayer for Mamba2<'_> {
             None => y,
         };
         multiply_one(parallel, &self.output, gated, n_tokens, work, hidden);
-        add_branch(kernels, &self.desc, hidden, None, work, call.output);
+        add_branch(kernels, parallel, &self.desc, hidden, None, work, call.output);
         Ok(())
     }
 }

@@ -18,9 +18,16 @@ pub(super) struct RamTier {
     codes: Option<Codes>,
     key_bytes: usize,
     value_bytes: usize,
-    pages: Mutex<HashMap<u64, Kept>>,
+    pages: Mutex<Pages>,
     hits: AtomicU64,
     misses: AtomicU64,
+}
+
+#[derive(Default)]
+struct Pages {
+    by_id: HashMap<u64, Kept>,
+    /// Tokens of all.
+    tokens: u64,
 }
 
 /// A page: keys, then values at the next aligned place.
@@ -53,7 +60,7 @@ impl RamTier {
         })
     }
 
-    fn pages(&self) -> MutexGuard<'_, HashMap<u64, Kept>> {
+    fn pages(&self) -> MutexGuard<'_, Pages> {
         // Nothing that holds the lock leaves the map half-changed, so a panic elsewhere does it no harm.
         self.pages.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -131,25 +138,26 @@ impl MemoryTier for RamTier {
             n_tokens = page.n_tokens();
         }
         let mut pages = self.pages();
-        if pages.contains_key(&id) {
+        if pages.by_id.contains_key(&id) {
             return Err(Error::invalid(format!(
                 "the memory tier holds a page {id} already, where a new id was expected"
             )));
         }
-        let held = (pages.len() as u64 + 1).saturating_mul(self.page_bytes() as u64);
+        let held = (pages.by_id.len() as u64 + 1).saturating_mul(self.page_bytes() as u64);
         if let Some(capacity) = self.config.capacity_bytes.filter(|capacity| held > *capacity) {
             return Err(Error::new(
                 Status::OutOfMemory,
                 format!("the memory tier is full: page {id} would make {held} bytes of at most {capacity}"),
             ));
         }
-        pages.insert(id, Kept { bytes, n_tokens });
+        pages.tokens += n_tokens as u64;
+        pages.by_id.insert(id, Kept { bytes, n_tokens });
         Ok(())
     }
 
     fn get(&self, id: u64, keys: &mut [u8], values: &mut [u8]) -> Result<usize> {
         let pages = self.pages();
-        let page = self.found(id, pages.get(&id))?;
+        let page = self.found(id, pages.by_id.get(&id))?;
         if let Some(codes) = &self.codes {
             codes.decode(&page.bytes, page.n_tokens, keys, values);
             return Ok(page.n_tokens);
@@ -161,7 +169,7 @@ impl MemoryTier for RamTier {
 
     fn view(&self, id: u64) -> Result<RawPage> {
         let pages = self.pages();
-        let page = self.found(id, pages.get(&id))?;
+        let page = self.found(id, pages.by_id.get(&id))?;
         let keys = page.bytes.as_ptr();
         Ok(RawPage {
             n_tokens: page.n_tokens,
@@ -179,23 +187,31 @@ impl MemoryTier for RamTier {
 
     fn commit(&self, id: u64, n_tokens: usize) -> Result<()> {
         let mut pages = self.pages();
-        pages.get_mut(&id).ok_or_else(|| not_found(id))?.n_tokens = n_tokens;
+        let page = pages.by_id.get_mut(&id).ok_or_else(|| not_found(id))?;
+        let before = std::mem::replace(&mut page.n_tokens, n_tokens);
+        pages.tokens = pages.tokens - before as u64 + n_tokens as u64;
         Ok(())
     }
 
     fn drop_page(&self, id: u64) -> Result<()> {
         // Freed after the lock is given back.
-        let page = self.pages().remove(&id);
-        page.map(drop).ok_or_else(|| not_found(id))
+        let page = {
+            let mut pages = self.pages();
+            let page = pages.by_id.remove(&id).ok_or_else(|| not_found(id))?;
+            pages.tokens -= page.n_tokens as u64;
+            page
+        };
+        drop(page);
+        Ok(())
     }
 
     fn stats(&self) -> TierStats {
         let pages = self.pages();
         TierStats {
-            pages: pages.len() as u64,
-            tokens: pages.values().map(|page| page.n_tokens as u64).sum(),
-            bytes: pages.len() as u64 * self.page_bytes() as u64,
-            memory_bytes: pages.len() as u64 * self.page_bytes() as u64,
+            pages: pages.by_id.len() as u64,
+            tokens: pages.tokens,
+            bytes: pages.by_id.len() as u64 * self.page_bytes() as u64,
+            memory_bytes: pages.by_id.len() as u64 * self.page_bytes() as u64,
             damaged: 0,
             hits: self.hits.load(Ordering::Relaxed),
             misses: self.misses.load(Ordering::Relaxed),
@@ -211,6 +227,7 @@ impl MemoryTier for RamTier {
             .iter()
             .map(|id| {
                 pages
+                    .by_id
                     .get(id)
                     .map(|page| Found { id: *id, score: self.score(page, query) })
                     .ok_or_else(|| not_found(*id))

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use clap::Args;
 use herald::metrics::{TierBytes, cpu_time, process_memory};
-use herald::{LoadOptions, NeuroEngine, Sequence};
+use herald::{Capacity, LoadOptions, MemoryOptions, NeuroEngine, Sequence};
 use serde_json::{Value, json};
 
 use super::speed::prompt;
@@ -30,6 +30,13 @@ pub(in crate::cli) struct Context {
     /// Take the tokens from this text, again and again if need be; `-` is stdin [default: random ones]
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
+    /// Have the prompt's tokens see so many of the latest only, beside what they choose of the others: quicker. The tiers are
+    /// filled as asked afterwards
+    #[arg(long, value_name = "TOKENS")]
+    prompt_active: Option<usize>,
+    /// Afterwards bring everything back to 16 bits, and decode as many tokens more with every token attended to
+    #[arg(long)]
+    exact: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -47,8 +54,12 @@ impl Context {
     pub(in crate::cli) fn run(self, options: &EngineOptions) -> Result<(), Failure> {
         let (tokens, decode) = (self.tokens as usize, self.decode as usize);
         let load = options.load_options();
+        let asked = load.memory.clone();
         let room = load.context.unwrap_or(0).max(tokens + decode);
         let engine = NeuroEngine::load(&options.model_path()?, &LoadOptions { context: Some(room), ..load })?;
+        if let Some(active) = self.prompt_active {
+            engine.set_capacities(&MemoryOptions { active: Capacity::Tokens(active), ..asked.clone() });
+        }
         let prompt = self.prompt(&engine, tokens)?;
         let lookout = Lookout::begin();
         let mut sequence = engine.sequence()?;
@@ -72,9 +83,21 @@ impl Context {
         }
         bar.finish_and_clear();
         let prompt_s = start.elapsed().as_secs_f64();
+        engine.set_capacities(&asked);
+        engine.promote(&mut sequence, &asked)?;
         let (decoded, _) = timed(|| decode_greedily(&engine, &mut sequence, &logits, decode, &lookout))?;
         let peak = process_memory().map(|memory| memory.peak_bytes);
         let tiers = TierBytes::of(&engine);
+        let exact = match self.exact {
+            true => {
+                let everything = MemoryOptions { active: Capacity::Tokens(usize::MAX), ..asked };
+                engine.set_capacities(&everything);
+                engine.promote(&mut sequence, &everything)?;
+                let (run, _) = timed(|| decode_greedily(&engine, &mut sequence, &logits, decode, &lookout))?;
+                Some(per_second(decode, run.wall_s))
+            }
+            false => None,
+        };
         if self.json {
             let runs: Vec<Value> = runs.iter().map(Run::json).collect();
             return output::json(&json!({
@@ -83,6 +106,7 @@ impl Context {
                 "prompt_tokens_per_s": per_second(tokens, prompt_s),
                 "decode_tokens": decode,
                 "decode_tokens_per_s": per_second(decode, decoded.wall_s),
+                "exact_decode_tokens_per_s": exact,
                 "peak_rss_bytes": peak,
                 "runs": runs,
                 "tiers": tiers,
