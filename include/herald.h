@@ -150,6 +150,14 @@ typedef struct HeraldEngine HeraldEngine;
 // One context: the tokens that it has seen, and what the layers keep of them.
 typedef struct HeraldEngineSequence HeraldEngineSequence;
 
+// Contexts by name over one engine. All calls on it but herald_memory_free may come from any thread, many at once: work on
+// one context waits for other work on it. Callbacks must not call functions that work on contexts, which refuse.
+typedef struct HeraldMemory HeraldMemory;
+
+// Texts in chunks of 1,024 tokens that share 128 with the next, found by meaning and by words. All calls on it but
+// herald_text_memory_free may come from any thread, many at once.
+typedef struct HeraldTextMemory HeraldTextMemory;
+
 // How to load a model. A zero is each field's default; only model_path has none.
 typedef struct HeraldEngineOptions {
   // sizeof(HeraldEngineOptions).
@@ -322,6 +330,118 @@ typedef struct HeraldGenerated {
   // Seconds that the tokens after it took.
   double decode_seconds;
 } HeraldGenerated;
+
+// What herald_memory_optimize did.
+typedef struct HeraldOptimized {
+  // sizeof(HeraldOptimized).
+  size_t struct_size;
+  // Moves of pages from a tier to the one below.
+  uint64_t moved_pages;
+  // Pages of earlier prompts that no context held, and were dropped.
+  uint64_t unreferenced_pages;
+  // Pages that were dropped because another context had the same, which both now share.
+  uint64_t merged_pages;
+  // Pages of room that was reserved and not used.
+  uint64_t spare_pages;
+  // Bytes of RAM that the tiers take less than before.
+  uint64_t bytes_freed;
+  // Bytes of RAM that freed memory's return to the system took off the process.
+  uint64_t returned_bytes;
+  // Contexts that were left as they were, since somebody worked on them.
+  uint64_t busy_contexts;
+  // The part of the tiers' room for tokens that held none, before.
+  double fragmentation_before;
+  // The same afterwards.
+  double fragmentation_after;
+} HeraldOptimized;
+
+// What the memory tiers hold. In tiers each layer counts its own tokens.
+typedef struct HeraldMemoryUsage {
+  // sizeof(HeraldMemoryUsage).
+  size_t struct_size;
+  // Pages of the active tier: as attention writes them, in RAM.
+  uint64_t active_pages;
+  // Tokens in them.
+  uint64_t active_tokens;
+  // Their bytes.
+  uint64_t active_bytes;
+  // Pages of the compressed tier: 4 bits an element, in RAM.
+  uint64_t compressed_pages;
+  // Tokens in them.
+  uint64_t compressed_tokens;
+  // Their bytes.
+  uint64_t compressed_bytes;
+  // Pages of the archived tier, in a file.
+  uint64_t archived_pages;
+  // Tokens in them.
+  uint64_t archived_tokens;
+  // Their bytes in the file.
+  uint64_t archived_bytes;
+  // Bytes of RAM that the tiers take together.
+  uint64_t memory_bytes;
+  // Far pages that layers wanted and that were in RAM; 0 in the usage of one context.
+  uint64_t hits;
+  // Far pages that layers wanted and that came from the file; 0 in the usage of one context.
+  uint64_t misses;
+  // Bytes of active pages that are kept for prompts that begin alike; 0 in the usage of one context.
+  uint64_t prefix_bytes;
+  // Bytes of recurrent states, which are in no tier.
+  uint64_t state_bytes;
+  // Bytes that all pages would take in the active tier.
+  uint64_t exact_bytes;
+  // How many times smaller they are; 1 where there are none.
+  double ratio;
+} HeraldMemoryUsage;
+
+// Pages that tiers hold, beside those that can be reached.
+typedef struct HeraldLeakStats {
+  // sizeof(HeraldLeakStats).
+  size_t struct_size;
+  // Pages that the tiers hold.
+  uint64_t held_pages;
+  // Their bytes.
+  uint64_t held_bytes;
+  // Pages that contexts, or the earlier prompts that the engine keeps, hold; each once.
+  uint64_t reachable_pages;
+  // Their bytes.
+  uint64_t reachable_bytes;
+  // Sequences of the engine beside the contexts: which pages they hold can't be seen.
+  uint64_t other_sequences;
+  // Pages whose owner is gone, or is one of the other sequences.
+  uint64_t orphaned_pages;
+  // Their bytes.
+  uint64_t orphaned_bytes;
+  // Pages that the tiers hold more (or fewer) than at the mark.
+  int64_t grown_pages;
+  // Their bytes.
+  int64_t grown_bytes;
+  // RSS of the process beside that at the mark. A heap keeps some of what was freed, so this alone proves nothing.
+  int64_t grown_rss_bytes;
+} HeraldLeakStats;
+
+// A chunk that a search found. Valid during the callback.
+typedef struct HeraldHit {
+  // sizeof(HeraldHit) of the library.
+  size_t struct_size;
+  // The number of its text.
+  uint64_t document;
+  // The name of its text: name_len bytes of UTF-8, not NUL-terminated.
+  const char *name;
+  // Bytes of name.
+  size_t name_len;
+  // Its place in the text, from 0.
+  size_t chunk;
+  // The chunk: text_len bytes of UTF-8, not NUL-terminated.
+  const char *text;
+  // Bytes of text.
+  size_t text_len;
+  // The sum of its inverse ranks by meaning and by words.
+  double score;
+  // Its rank by meaning, from 1.
+  size_t meaning_rank;
+  // Its rank by words, from 1; 0 where it has too few of the query's.
+  size_t word_rank;
+} HeraldHit;
 
 #ifdef __cplusplus
 extern "C" {
@@ -514,6 +634,143 @@ uint32_t herald_logits(const struct HeraldEngine *engine,
                                        size_t n_logits),
                        void *user_data,
                        struct HeraldError *error);
+
+// Makes a manager without contexts on an engine, and puts it in *out, for the caller to give to herald_memory_free; on
+// failure *out becomes null. The engine may be freed before it. Any thread. Statuses: OK; INVALID_ARGUMENT; INTERNAL.
+uint32_t herald_memory_new(const struct HeraldEngine *engine,
+                           struct HeraldMemory **out,
+                           struct HeraldError *error);
+
+// Frees a manager and its contexts, while no call runs on it. Any thread. Null is allowed.
+void herald_memory_free(struct HeraldMemory *memory);
+
+// Runs a text (UTF-8, text_len bytes) through the model's layers after what the context (NUL-terminated UTF-8) has seen;
+// one that isn't there is opened. The BOS that the model asks for goes before it where the context is empty. Puts the number
+// of tokens that were added in *n_tokens, unless it is null. Any thread, many at once. Statuses: OK; INVALID_ARGUMENT;
+// CONTEXT_FULL; UNSUPPORTED; OUT_OF_MEMORY; IO (the archive's disk is full); INTERNAL.
+uint32_t herald_memory_add_to_active(const struct HeraldMemory *memory,
+                                     const char *context,
+                                     const char *text,
+                                     size_t text_len,
+                                     size_t *n_tokens,
+                                     struct HeraldError *error);
+
+// As herald_memory_add_to_active, with n_ids ids.
+uint32_t herald_memory_add_ids_to_active(const struct HeraldMemory *memory,
+                                         const char *context,
+                                         const uint32_t *ids,
+                                         size_t n_ids,
+                                         struct HeraldError *error);
+
+// Adds a text to a context, as herald_memory_add_to_active does, and generates after it, as herald_generate does: with the
+// same options, callback and answer. The last token, which was not run, is run before whatever comes next. Any thread, many
+// at once. Statuses: as herald_memory_add_to_active and herald_generate.
+uint32_t herald_memory_generate(const struct HeraldMemory *memory,
+                                const char *context,
+                                const char *text,
+                                size_t text_len,
+                                const struct HeraldGenerateOptions *options,
+                                struct HeraldGenerated *generated,
+                                struct HeraldError *error);
+
+// Moves a context's pages that are older than its latest keep_tokens tokens to the compressed tier now, but for the first.
+// Puts the number of moves in *moved_pages, unless it is null. Any thread, many at once. Statuses: OK; INVALID_ARGUMENT (no
+// such context); OUT_OF_MEMORY; IO; INTERNAL.
+uint32_t herald_memory_compress(const struct HeraldMemory *memory,
+                                const char *context,
+                                size_t keep_tokens,
+                                uint64_t *moved_pages,
+                                struct HeraldError *error);
+
+// Tidies up: gives back room that was reserved and not used, moves pages down that have no place in the active tier, makes
+// equal pages of several contexts one, drops pages that nobody holds, and gives freed memory back to the system. Fills
+// optimized, whose struct_size the caller has set; null where it isn't wanted. Any thread, many at once. Statuses: OK;
+// INVALID_ARGUMENT; OUT_OF_MEMORY; IO; INTERNAL.
+uint32_t herald_memory_optimize(const struct HeraldMemory *memory,
+                                struct HeraldOptimized *optimized,
+                                struct HeraldError *error);
+
+// Forgets all that a context has seen, in all tiers; it stays open, empty. Null: every context. Any thread, many at once.
+// Statuses: OK; INVALID_ARGUMENT (no such context); INTERNAL.
+uint32_t herald_memory_clear_active(const struct HeraldMemory *memory,
+                                    const char *context,
+                                    struct HeraldError *error);
+
+// Closes a context, once work on it has ended; nothing where there is none. Any thread, many at once. Statuses: OK;
+// INVALID_ARGUMENT; INTERNAL.
+uint32_t herald_memory_close(const struct HeraldMemory *memory,
+                             const char *context,
+                             struct HeraldError *error);
+
+// Fills usage, whose struct_size the caller has set, with what the tiers hold of a context, as it was when work on it last
+// ended; for null, of all sequences of the engine, pages that several share counted once. Doesn't wait, and may be called
+// from callbacks. Any thread, many at once. Statuses: OK; INVALID_ARGUMENT (no such context).
+uint32_t herald_memory_usage(const struct HeraldMemory *memory,
+                             const char *context,
+                             struct HeraldMemoryUsage *usage,
+                             struct HeraldError *error);
+
+// Fills stats, whose struct_size the caller has set. Waits for work on contexts that is under way, and holds up what would
+// begin meanwhile. Any thread. Statuses: OK; INVALID_ARGUMENT; INTERNAL.
+uint32_t herald_memory_leak_stats(const struct HeraldMemory *memory,
+                                  struct HeraldLeakStats *stats,
+                                  struct HeraldError *error);
+
+// Has herald_memory_leak_stats count growth from now on. Any thread. Statuses: OK; INVALID_ARGUMENT.
+uint32_t herald_memory_mark(const struct HeraldMemory *memory,
+                            struct HeraldError *error);
+
+// Opens the text memory of a folder (NUL-terminated path), which is made where it isn't there, and puts it in *out, for the
+// caller to give to herald_text_memory_free; on failure *out becomes null. Null for folder: one in RAM alone. Damaged files
+// are left out, with a warning in the log. The engine may be freed before it. Any thread. Statuses: OK; INVALID_ARGUMENT (also
+// where the texts were added with another model); IO; NOT_FOUND; INTERNAL.
+uint32_t herald_text_memory_open(const struct HeraldEngine *engine,
+                                 const char *folder,
+                                 struct HeraldTextMemory **out,
+                                 struct HeraldError *error);
+
+// Frees a text memory, while no call runs on it. Its files stay. Any thread. Null is allowed.
+void herald_text_memory_free(struct HeraldTextMemory *memory);
+
+// Adds a text (UTF-8, text_len bytes) under a name (NUL-terminated UTF-8), and puts its number in *id, unless it is null.
+// Any thread, many at once. Statuses: OK; INVALID_ARGUMENT (an empty text); UNSUPPORTED; IO; OUT_OF_MEMORY; INTERNAL.
+uint32_t herald_text_memory_add(const struct HeraldTextMemory *memory,
+                                const char *name,
+                                const char *text,
+                                size_t text_len,
+                                uint64_t *id,
+                                struct HeraldError *error);
+
+// Hands the count chunks that fit a query (NUL-terminated UTF-8) best to each, best first. each returns HERALD_GO_ON, or
+// HERALD_STOP for no more; it runs on the calling thread and must not throw or longjmp. user_data is handed to it. Any
+// thread, many at once. Statuses: OK; INVALID_ARGUMENT (an empty query); OUT_OF_MEMORY; INTERNAL.
+uint32_t herald_text_memory_search(const struct HeraldTextMemory *memory,
+                                   const char *query,
+                                   size_t count,
+                                   int32_t (*each)(void *user_data, const struct HeraldHit *hit),
+                                   void *user_data,
+                                   struct HeraldError *error);
+
+// Writes a prompt for a question (NUL-terminated UTF-8), with as much of the count best chunks as leaves it with no more
+// than budget tokens, to text, NUL-terminated, and its length without the NUL to *len. capacity: bytes that text has room
+// for, which must be more than *len. Any thread, many at once. Statuses: OK; BUFFER_TOO_SMALL, with *len the length;
+// INVALID_ARGUMENT (also where the question alone takes more tokens); OUT_OF_MEMORY; INTERNAL.
+uint32_t herald_text_memory_recall(const struct HeraldTextMemory *memory,
+                                   const char *question,
+                                   size_t count,
+                                   size_t budget,
+                                   char *text,
+                                   size_t capacity,
+                                   size_t *len,
+                                   struct HeraldError *error);
+
+// Removes a text by its number. Any thread, many at once. Statuses: OK; INVALID_ARGUMENT (no such text); IO; INTERNAL.
+uint32_t herald_text_memory_remove(const struct HeraldTextMemory *memory,
+                                   uint64_t id,
+                                   struct HeraldError *error);
+
+// Removes all texts. Any thread, many at once. Statuses: OK; INVALID_ARGUMENT; IO; INTERNAL.
+uint32_t herald_text_memory_clear(const struct HeraldTextMemory *memory, struct HeraldError *error);
 
 // Sets the function that the engine's log goes to, for the whole process; null for none, as at the start. It is handed
 // lines of this level (HERALD_LOG_*) and graver ones: UTF-8 without a newline at its end, NUL-terminated, text_len bytes

@@ -141,6 +141,30 @@ fn the_c_example_generates_what_the_engine_does() {
 }
 
 #[test]
+fn the_c_example_manages_memory() {
+    let workshop = Workshop::new();
+    let program = workshop.example("c", "memory");
+    let check = |(out, log): (String, String)| {
+        let lines: Vec<&str> = out.lines().collect();
+        assert!(
+            lines[0].starts_with("added: ")
+                && lines[0].ends_with(" 0 compressed, 0 archived, 1.00 times smaller")
+        );
+        assert!(lines[1].starts_with("compressed: ") && !lines[1].contains(" 0 compressed"), "{out}");
+        assert!(lines[2].ends_with(" 8 tokens generated; 0 pages are left, 0 without an owner"), "{out}");
+        assert_eq!(lines[3], "note 2: The bank raised its interest rates again in autumn.");
+        assert!(out.contains("Question: What do bees do?"), "{out}");
+        log
+    };
+    check(succeeds(Command::new(&program).arg(tiny("llama"))));
+    assert_eq!(run(&mut Command::new(&program)).status.code(), Some(2));
+    if let Some(mut command) = valgrind(&program, &[]) {
+        let log = check(succeeds(command.arg(tiny("llama"))));
+        assert!(!log.contains("=="), "{log}");
+    }
+}
+
+#[test]
 fn the_cpp_example_generates_what_the_engine_does() {
     let workshop = Workshop::new();
     let program = workshop.example("cpp", "two_sequences");

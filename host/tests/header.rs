@@ -52,7 +52,8 @@ const PREAMBLE: &str = "\
 const SHARED: [&str; 4] = ["HERALD_STATUS_", "HERALD_LOG_", "HERALD_TEXT_", "HERALD_NO_TOKEN"];
 
 /// The files of `host/src/capi` that declare something, in the header's order.
-const TOPICS: [&str; 8] = ["status", "engine", "sequence", "text", "chat", "generate", "run", "log"];
+const TOPICS: [&str; 10] =
+    ["status", "engine", "sequence", "text", "chat", "generate", "run", "memory", "text_memory", "log"];
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("host is a folder of the repository").to_owned()

@@ -11,7 +11,7 @@ use super::status::{Failure, Outcome, guard};
 use super::text::encode;
 use super::{HeraldEngine, HeraldEngineSequence};
 use crate::constrain::Constraint;
-use crate::engine::{Finish, GenerateOptions, Piece};
+use crate::engine::{Finish, GenerateOptions, Generated, Piece};
 use crate::error::Error;
 use crate::sampler::SamplerConfig;
 
@@ -203,6 +203,36 @@ unsafe fn run(
     options: *const HeraldGenerateOptions,
     generated: *mut HeraldGenerated,
 ) -> Outcome {
+    // SAFETY: the caller vouches.
+    let sequence = unsafe { arguments::value(sequence, "sequence")? };
+    let work = |options: &GenerateOptions, each: &mut dyn FnMut(&Piece<'_>) -> bool| {
+        let mut locked = sequence.begin(handle)?;
+        let go_on = &mut || !sequence.is_cancelled();
+        let mut cancelled = false;
+        let each = &mut |piece: &Piece<'_>| {
+            cancelled = cancelled || !each(piece) || sequence.is_cancelled();
+            !cancelled
+        };
+        Ok(handle.engine.generate(&mut locked, ids, options, go_on, each))
+    };
+    // SAFETY: the caller vouches.
+    unsafe { generate_with(options, generated, ids.len(), work) }
+}
+
+/// Has `work` generate with a caller's options and callback, and fills its `generated`. `n_prompt_tokens`: for the case that
+/// it is stopped during the prompt.
+///
+/// # Safety
+/// The pointers are as the header asks.
+pub(super) unsafe fn generate_with(
+    options: *const HeraldGenerateOptions,
+    generated: *mut HeraldGenerated,
+    n_prompt_tokens: usize,
+    work: impl FnOnce(
+        &GenerateOptions,
+        &mut dyn FnMut(&Piece<'_>) -> bool,
+    ) -> Outcome<crate::error::Result<Generated>>,
+) -> Outcome {
     let raw = match options.is_null() {
         true => AbiStruct::empty(),
         // SAFETY: not null, and the caller vouches for the rest.
@@ -215,19 +245,15 @@ unsafe fn run(
         // SAFETY: the caller vouches.
         unsafe { abi::read(generated.cast_const()) }.map_err(Failure::invalid)?;
     }
-    // SAFETY: the caller vouches.
-    let sequence = unsafe { arguments::value(sequence, "sequence")? };
-    let mut locked = sequence.begin(handle)?;
     let (mut callback, mut stopped) = (Callback::new(&raw), false);
-    let done =
-        handle.engine.generate(&mut locked, ids, &options, &mut || !sequence.is_cancelled(), &mut |piece| {
-            // After a stop there may be text that was held back; who said stop wants none of it.
-            if stopped {
-                return false;
-            }
-            stopped = !callback.call(piece) || sequence.is_cancelled();
-            !stopped
-        });
+    let done = work(&options, &mut |piece| {
+        // After a stop there may be text that was held back; who said stop wants none of it.
+        if stopped {
+            return false;
+        }
+        stopped = !callback.call(piece);
+        !stopped
+    })?;
     let answer = match done {
         Ok(done) => {
             let (finish, end_token, stop) = match done.finish {
@@ -251,7 +277,7 @@ unsafe fn run(
             }
         }
         Err(Error::Cancelled) => HeraldGenerated {
-            n_prompt_tokens: ids.len(),
+            n_prompt_tokens,
             finish: HERALD_FINISH_CANCELLED,
             end_token: HERALD_NO_TOKEN,
             seed: raw.seed,

@@ -18,19 +18,23 @@ mod chat;
 mod engine;
 mod generate;
 mod log;
+mod memory;
 mod run;
 mod sequence;
 mod status;
 mod text;
+mod text_memory;
 
 pub use chat::*;
 pub use engine::*;
 pub use generate::*;
 pub use log::*;
+pub use memory::*;
 pub use run::*;
 pub use sequence::*;
 pub use status::HERALD_STATUS_CONTEXT_FULL;
 pub use text::*;
+pub use text_memory::*;
 
 use herald_api::abi::AbiStruct;
 
@@ -55,4 +59,8 @@ structs! {
     HeraldPiece up to logprob,
     HeraldGenerated up to finish,
     HeraldMessage up to content,
+    HeraldMemoryUsage up to ratio,
+    HeraldOptimized up to fragmentation_after,
+    HeraldLeakStats up to grown_rss_bytes,
+    HeraldHit up to word_rank,
 }

@@ -16,6 +16,7 @@ mod input;
 mod interrupt;
 mod log;
 mod logits;
+mod memory;
 mod options;
 mod output;
 mod perplexity;
@@ -76,6 +77,8 @@ enum Command {
     Pull(pull::Pull),
     Quantize(quantize::Quantize),
     Synth(synth::Synth),
+    #[command(subcommand)]
+    Memory(memory::Memory),
     Bench(bench::Bench),
     Completions(completions::Completions),
 }
@@ -94,6 +97,7 @@ impl Command {
             Self::Pull(command) => command.run(options),
             Self::Quantize(command) => command.run(options),
             Self::Synth(command) => command.run(),
+            Self::Memory(command) => command.run(options),
             Self::Bench(command) => command.run(options),
             Self::Completions(command) => command.run(),
         }

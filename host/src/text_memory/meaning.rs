@@ -6,8 +6,7 @@
 //! over its tokens, each of which has seen the chunk before it (late chunking, arXiv 2409.04701). Vectors of all texts share a
 //! direction, which says nothing: their mean is subtracted before they are compared by cosine (arXiv 1702.01417).
 //!
-//! A language model is not trained for this. On SmolLM2-135M it finds a paraphrase among 40 passages at the first place in
-//! 36 to 38 of 40 cases; see docs/MEMORY.md for what that does and does not mean.
+//! A language model is not trained for this: docs/MEMORY.md says what was measured, and what that does not mean.
 
 use crate::engine::NeuroEngine;
 use crate::error::Result;

@@ -2,7 +2,7 @@
 //!
 //! A text that is added is cut into chunks of [`TextMemoryOptions::chunk_tokens`] tokens of the model's tokenizer, each of
 //! which goes through the model once, for vectors of what it means. A search ranks all chunks by the best of their vectors
-//! (see `meaning`) and those that share a word with the query by BM25 (see `words`), and merges both rankings by reciprocal
+//! (see `meaning`) and those that share enough words with the query by BM25 (see `words`), and merges both rankings by reciprocal
 //! rank fusion (Cormack, Clarke and Büttcher, doi.org/10.1145/1571941.1572114): a chunk's score is the sum of 1 / (60 + r)
 //! over the rankings in which it has the rank r, counted from 1.
 //!
@@ -88,9 +88,9 @@ pub struct Hit {
     pub meaning_rank: usize,
     /// The cosine between the query and the nearest of its vectors.
     pub meaning: f32,
-    /// Its rank by words, from 1; `None` where it has none of the query's.
+    /// Its rank by words, from 1; `None` where it has too few of the query's.
     pub word_rank: Option<usize>,
-    /// Its BM25 score.
+    /// Its BM25 score; 0 where it has no such rank.
     pub words: f64,
 }
 
@@ -161,6 +161,25 @@ impl TextStore {
     #[must_use]
     pub fn usage(&self) -> TextMemoryUsage {
         usage(&self.documents)
+    }
+
+    /// Removes the files that are damaged, and what writes that never ended left behind; returns how many files that were,
+    /// and their bytes.
+    ///
+    /// # Errors
+    /// Where a file can't be removed.
+    pub fn tidy(&mut self) -> Result<(usize, u64)> {
+        let (mut files, mut bytes) = self.store.tidy()?;
+        for damaged in std::mem::take(&mut self.damaged) {
+            bytes += std::fs::metadata(&damaged.path).map_or(0, |facts| facts.len());
+            files += 1;
+            std::fs::remove_file(&damaged.path).map_err(|source| Error::File {
+                path: damaged.path,
+                what: "it can't be removed".to_owned(),
+                source,
+            })?;
+        }
+        Ok((files, bytes))
     }
 
     /// Removes a text by its number, its file damaged or not; `false` where there is none.

@@ -10,10 +10,10 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use sha2::{Digest, Sha256};
-use tempfile::NamedTempFile;
 
 use super::chunks::Chunk;
 use crate::error::{Error, Result};
@@ -23,6 +23,12 @@ const VERSION: &str = "1";
 
 /// How files of documents end.
 const ENDING: &str = "memory";
+
+/// How the names of files begin that are being written.
+const BEGUN: &str = ".writing-";
+
+/// A file that has been being written for so long never will be.
+const LEFT: Duration = Duration::from_secs(3600);
 
 /// The most bytes of a document's file that is believed.
 const MOST_BYTES: u64 = 4 << 30;
@@ -116,7 +122,7 @@ impl Store {
     /// Writes a document, after all others, and returns its number: it is there whole, or not at all.
     pub(super) fn add(&self, document: &mut Document) -> Result<u64> {
         let wrong = |source: io::Error| failed(&self.folder, "the document can't be written", source);
-        let file = NamedTempFile::new_in(&self.folder).map_err(wrong)?;
+        let file = tempfile::Builder::new().prefix(BEGUN).tempfile_in(&self.folder).map_err(wrong)?;
         let bytes = serialise(document).map_err(|error| wrong(io::Error::other(error)))?;
         fs::write(file.path(), &bytes).and_then(|()| File::open(file.path())?.sync_all()).map_err(wrong)?;
         document.file_bytes = bytes.len() as u64;
@@ -144,6 +150,25 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(source) => Err(failed(&path, "it can't be removed", source)),
         }
+    }
+
+    /// Removes what writes that never ended left behind, an hour after; returns how many files, and their bytes.
+    pub(super) fn tidy(&self) -> Result<(usize, u64)> {
+        let read = |source| failed(&self.folder, "the folder can't be read", source);
+        let (mut files, mut bytes) = (0, 0);
+        for entry in fs::read_dir(&self.folder).map_err(read)? {
+            let entry = entry.map_err(read)?;
+            if !entry.file_name().to_string_lossy().starts_with(BEGUN) {
+                continue;
+            }
+            let Ok(facts) = entry.metadata() else { continue };
+            let age = facts.modified().ok().and_then(|time| time.elapsed().ok());
+            if facts.is_file() && age.is_some_and(|age| age > LEFT) && fs::remove_file(entry.path()).is_ok() {
+                files += 1;
+                bytes += facts.len();
+            }
+        }
+        Ok((files, bytes))
     }
 
     /// Removes all documents' files; returns how many.

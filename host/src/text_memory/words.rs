@@ -8,13 +8,19 @@
 //!
 //! where of N chunks n have w, f is how often this one has it, l how many words this one has, L how many chunks have on
 //! average, k = 1.2 and b = 0.75. Words are Unicode's (UAX #29) in lower case, as they are spelt.
+//!
+//! A few words that everybody uses are no sign that a chunk is meant: it is found if the words that it has make up a
+//! quarter of the query's rareness, which is the sum of the logarithms above over all of its words.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use unicode_segmentation::UnicodeSegmentation;
 
 const K: f64 = 1.2;
 const B: f64 = 0.75;
+
+/// The part of the query's rareness that a chunk must have.
+const SHARE: f64 = 0.25;
 
 /// A chunk: a document's number, and the chunk's place in it.
 pub(super) type Key = (u64, usize);
@@ -62,26 +68,32 @@ impl Words {
         });
     }
 
-    /// The chunks that have any of the query's words, best first.
+    /// The chunks that have enough of the query's words, best first.
     pub(super) fn search(&self, query: &str) -> Vec<(Key, f64)> {
         let n_chunks = self.lengths.len() as f64;
         let mean_length = (self.total as f64 / n_chunks).max(1.0);
-        let mut scores: HashMap<Key, f64> = HashMap::new();
-        let query: HashSet<String> = words(query).collect();
-        let mut query: Vec<_> = query.iter().filter_map(|word| self.postings.get(word)).collect();
-        // Sums come out the same in every run.
-        query.sort_by_key(|chunks| (chunks.len(), chunks.first().map(|(key, _)| *key)));
-        for chunks in query {
-            let having = chunks.len() as f64;
-            let rareness = (1.0 + (n_chunks - having + 0.5) / (having + 0.5)).ln();
-            for (key, count) in chunks {
+        let rareness = |having: f64| (1.0 + (n_chunks - having + 0.5) / (having + 0.5)).ln();
+        // For each chunk its score, and the rareness of the words that it has.
+        let mut scores: HashMap<Key, (f64, f64)> = HashMap::new();
+        // In order, so that sums come out the same in every run.
+        let query: BTreeSet<String> = words(query).collect();
+        let known: Vec<_> = query.iter().filter_map(|word| self.postings.get(word)).collect();
+        let unknown = (query.len() - known.len()) as f64;
+        let whole =
+            known.iter().map(|chunks| rareness(chunks.len() as f64)).sum::<f64>() + unknown * rareness(0.0);
+        for chunks in &known {
+            let rareness = rareness(chunks.len() as f64);
+            for (key, count) in *chunks {
                 let count = f64::from(*count);
                 let length = f64::from(self.lengths.get(key).copied().unwrap_or(0));
                 let share = count * (K + 1.0) / (count + K * (1.0 - B + B * length / mean_length));
-                *scores.entry(*key).or_default() += rareness * share;
+                let (score, had) = scores.entry(*key).or_default();
+                *score += rareness * share;
+                *had += rareness;
             }
         }
-        let mut found: Vec<_> = scores.into_iter().collect();
+        let enough = scores.into_iter().filter(|(_, (_, had))| *had >= whole * SHARE);
+        let mut found: Vec<(Key, f64)> = enough.map(|(key, (score, _))| (key, score)).collect();
         found.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         found
     }
@@ -97,7 +109,7 @@ mod tests {
         index.add((1, 0), "The cat sat. The CAT ran.");
         index.add((1, 1), "A dog barked");
         index.add((2, 0), "cat");
-        let found = index.search("cat, Cat! bird");
+        let found = index.search("cat, Cat!");
         assert_eq!(found.iter().map(|(key, _)| *key).collect::<Vec<_>>(), [(2, 0), (1, 0)]);
         // By hand: N = 3, n = 2, lengths 6, 3 and 1, 10/3 on average.
         let rareness = (1.0_f64 + 1.5 / 2.5).ln();
@@ -108,8 +120,10 @@ mod tests {
         for ((_, score), expected) in found.iter().zip(expected) {
             assert!((score - expected).abs() < 1e-12, "{score} {expected}");
         }
+        assert!(index.search("cat bird fish").is_empty(), "one common word of three");
+        assert_eq!(index.search("dog barked").first().map(|(key, _)| *key), Some((1, 1)));
         index.remove(1);
-        assert_eq!(index.search("cat dog").iter().map(|(key, _)| *key).collect::<Vec<_>>(), [(2, 0)]);
+        assert_eq!(index.search("cat").iter().map(|(key, _)| *key).collect::<Vec<_>>(), [(2, 0)]);
         assert_eq!((index.total, index.postings.len()), (1, 1));
         assert!(index.search("").is_empty() && Words::default().search("cat").is_empty());
     }

@@ -1,0 +1,68 @@
+//! `host memory compress`: make a saved sequence smaller.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+use herald::MultiTierMemoryManager;
+use serde_json::json;
+
+use super::tiers;
+use crate::cli::failure::Failure;
+use crate::cli::options::EngineOptions;
+use crate::cli::output;
+
+/// Compress a saved sequence's older pages to 4 bits an element, and save it again
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The first page and the latest tokens stay as they are. What is compressed is not what it was: see
+docs/MEMORY.md for what that costs. A sequence that is loaded again has its pages back at 16 bits, as compressed as they
+were, until it grows."
+)]
+pub(in crate::cli) struct Compress {
+    /// A sequence that `host generate --save-state` saved
+    state: PathBuf,
+    /// The latest tokens, which stay as they are
+    #[arg(long, value_name = "TOKENS", default_value_t = 1024)]
+    keep: usize,
+    /// Where to save it [default: in its place]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+impl Compress {
+    pub(super) fn run(self, options: &EngineOptions) -> Result<(), Failure> {
+        let engine = Arc::new(options.load()?);
+        let restored = engine.restore(&self.state)?;
+        let size = |path: &PathBuf| {
+            let facts = fs::metadata(path).map_err(|error| Failure::file(path, "can't be read", &error));
+            facts.map(|facts| facts.len())
+        };
+        let before = size(&self.state)?;
+        let memory = MultiTierMemoryManager::new(Arc::clone(&engine));
+        let pending = restored.pending.clone();
+        memory.adopt("state", restored.sequence, restored.pending)?;
+        let moved = memory.compress_memory("state", self.keep)?;
+        let path = self.output.as_ref().unwrap_or(&self.state);
+        memory.with_sequence("state", |engine, sequence| engine.save(sequence, &pending, path))?;
+        let (after, usage) = (size(path)?, memory.get_context_usage("state")?);
+        if self.json {
+            let mut report = tiers::json(&usage);
+            report["moved"] = json!(moved);
+            report["file_bytes_before"] = json!(before);
+            report["file_bytes_after"] = json!(after);
+            return output::json(&report);
+        }
+        tiers::print(&usage)?;
+        output::line(format_args!(
+            "{}: {} were {}",
+            path.display(),
+            output::bytes(after),
+            output::bytes(before)
+        ))
+    }
+}
