@@ -73,7 +73,7 @@ fn main() {
         let mut group = criterion.benchmark_group(&group_name);
         group.sampling_mode(SamplingMode::Flat);
         let prompt = format!("prompt of {PROMPT}");
-        group.throughput(Throughput::ElementsAndBytes { elements: elements * PROMPT as u64, bytes });
+        group.throughput(Throughput::Elements(elements * PROMPT as u64));
         group.bench_function(&prompt, |bencher| {
             let engine = engine.get_or_insert_with(load);
             let ids = ids(engine);
