@@ -274,7 +274,7 @@ impl TextMemory {
     /// Has texts that are added from now on be cut otherwise.
     ///
     /// # Errors
-    /// Where chunks would have no tokens, or more than the model has seen in training, or the overlap would leave no step.
+    /// Where chunks would have no tokens, or the overlap would leave no step.
     pub fn set_options(&mut self, options: TextMemoryOptions) -> Result<()> {
         let TextMemoryOptions { chunk_tokens, overlap_tokens } = options;
         if chunk_tokens == 0 || overlap_tokens >= chunk_tokens {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use herald::MultiTierMemoryManager;
+use herald::{Extras, MultiTierMemoryManager};
 use serde_json::json;
 
 use super::tiers;
@@ -17,11 +17,10 @@ use crate::cli::output;
 #[derive(Debug, Args)]
 #[command(
     after_help = "The first page and the latest tokens stay as they are. What is compressed is not what it was: see
-docs/MEMORY.md for what that costs. A sequence that is loaded again has its pages back at 16 bits, as compressed as they
-were, until it grows."
+docs/MEMORY.md for what that costs."
 )]
 pub(in crate::cli) struct Compress {
-    /// A sequence that `host generate --save-state` saved
+    /// A sequence that `host generate --save-state` or `host chat --session` saved
     state: PathBuf,
     /// The latest tokens, which stay as they are
     #[arg(long, value_name = "TOKENS", default_value_t = 1024)]
@@ -44,11 +43,12 @@ impl Compress {
         };
         let before = size(&self.state)?;
         let memory = MultiTierMemoryManager::new(Arc::clone(&engine));
-        let pending = restored.pending.clone();
-        memory.adopt("state", restored.sequence, restored.pending)?;
+        memory.adopt("state", restored.sequence, restored.pending.clone())?;
         let moved = memory.compress_memory("state", self.keep)?;
         let path = self.output.as_ref().unwrap_or(&self.state);
-        memory.with_sequence("state", |engine, sequence| engine.save(sequence, &pending, path))?;
+        // What else was saved with it, as a conversation's messages are, stays as it was.
+        let extras = Extras { pending: &restored.pending, sampler: restored.sampler, notes: &restored.notes };
+        memory.with_sequence("state", |engine, sequence| engine.save_with(sequence, &extras, path))?;
         let (after, usage) = (size(path)?, memory.get_context_usage("state")?);
         if self.json {
             let mut report = tiers::json(&usage);

@@ -14,7 +14,7 @@ use crate::cli::output;
 #[derive(Debug, Args)]
 #[command(after_help = "The tiers of a running server are in its /metrics.")]
 pub(in crate::cli) struct Usage {
-    /// A sequence that `host generate --save-state` saved: what it takes once it is loaded, tier by tier
+    /// A sequence that `host generate --save-state` or `host chat --session` saved: what it takes, tier by tier
     state: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
