@@ -39,11 +39,10 @@ pub(crate) fn len(columns: usize) -> usize {
     columns / GROUP * GROUP_LEN + 2
 }
 
-/// Tokens of the next tile.
+/// Tokens of the next tile. Tiles must be of the largest size while there are as many tokens left: workers prepare runs of
+/// that many tokens each, and products must cut them alike.
 pub(crate) fn tile<L: Lanes>(left: usize) -> usize {
     match left {
-        // Two of eight, since one of four has too few products under way.
-        16 if L::TOKENS >= 12 => 8,
         12.. if L::TOKENS >= 12 => 12,
         8.. if L::TOKENS >= 8 => 8,
         4.. => 4,
