@@ -3,7 +3,7 @@
 
 use crate::floats::Float;
 use crate::lanes::{LANES, Lanes};
-use crate::packed::{Format, GROUP};
+use crate::packed::{Format, GROUP, Scales};
 
 /// Unpacks rows: the packed bytes of whole granules, elements of a row, and room for `[columns, rows]` float32, where a
 /// granule counts as sixteen rows. Those that a last granule has beyond the matrix's come out as zeros.
@@ -38,8 +38,6 @@ pub(crate) unsafe fn quantised<L: Lanes, F: Format>(packed: &[u8], columns: usiz
     // SAFETY: blocks and groups stay within their granule, and columns within the panel, whose length is checked; the
     // caller vouches for the instruction set.
     unsafe {
-        let offset = L::splat_i(F::OFFSET << 16 | F::OFFSET);
-        let (upper, size) = (L::splat_i(UPPER_HALF), L::splat(FROM_UPPER_HALF));
         for granule in 0..count {
             let rows = packed.as_ptr().add(granule * bytes);
             let mut to = panel.as_mut_ptr().add(granule * LANES);
@@ -48,24 +46,42 @@ pub(crate) unsafe fn quantised<L: Lanes, F: Format>(packed: &[u8], columns: usiz
                 for group in 0..F::GROUPS {
                     let at = F::group_at(block_at, group);
                     let scales = F::scales::<L>(block_at, at);
-                    let scale = [L::mul(scales.scale[0], size), L::mul(scales.scale[1], size)];
-                    let min = |half: usize| if F::MINS { scales.min[half] } else { L::zero() };
-                    for q in 0..4 {
-                        let quad = F::quad::<L>(at, q);
-                        for (index, codes) in quad.into_iter().enumerate() {
-                            let codes = if F::OFFSET != 0 { L::sub_i16(codes, offset) } else { codes };
-                            let half = index / 2;
-                            // The pair's columns, as `packed` orders them.
-                            let column = 16 * half + 4 * q + index % 2;
-                            let (first, second) = (L::shl(codes, 16), L::and(codes, upper));
-                            let weight = |code| L::fma(L::to_float(code), scale[half], min(half));
-                            L::store(to.add(column * stride), weight(first));
-                            L::store(to.add((column + 2) * stride), weight(second));
-                        }
-                    }
+                    quad::<L, F, 0>(at, &scales, to, stride);
+                    quad::<L, F, 1>(at, &scales, to, stride);
+                    quad::<L, F, 2>(at, &scales, to, stride);
+                    quad::<L, F, 3>(at, &scales, to, stride);
                     to = to.add(GROUP * stride);
                 }
             }
+        }
+    }
+}
+
+/// Unpacks four pairs of a group's columns, the first of which goes to `to`.
+///
+/// # Safety
+/// As for [`Lanes`]; `group` points to a packed group, and there is room for its 32 columns, `stride` elements apart.
+#[inline(always)]
+unsafe fn quad<L: Lanes, F: Format, const Q: usize>(
+    group: *const u8,
+    scales: &Scales<L>,
+    to: *mut f32,
+    stride: usize,
+) {
+    // SAFETY: the caller vouches.
+    unsafe {
+        let offset = L::splat_i(F::OFFSET << 16 | F::OFFSET);
+        let (upper, size) = (L::splat_i(UPPER_HALF), L::splat(FROM_UPPER_HALF));
+        for (index, codes) in F::quad::<L, Q>(group).into_iter().enumerate() {
+            let codes = if F::OFFSET != 0 { L::sub_i16(codes, offset) } else { codes };
+            let half = index / 2;
+            let scale = L::mul(scales.scale[half], size);
+            let min = if F::MINS { scales.min[half] } else { L::zero() };
+            // The pair's columns, as `packed` orders them.
+            let column = 16 * half + 4 * Q + index % 2;
+            let (first, second) = (L::shl(codes, 16), L::and(codes, upper));
+            L::store(to.add(column * stride), L::fma(L::to_float(first), scale, min));
+            L::store(to.add((column + 2) * stride), L::fma(L::to_float(second), scale, min));
         }
     }
 }

@@ -141,13 +141,10 @@ impl Job<'_, '_> {
                     let at = F::group_at(block_at, group);
                     let scales = F::scales::<L>(block_at, at);
                     let mut sums = [[L::splat_i(0); N]; 2];
-                    for q in 0..4 {
-                        let quad = F::quad::<L>(at, q);
-                        for (index, pair) in [2 * q, 2 * q + 1, 8 + 2 * q, 9 + 2 * q].into_iter().enumerate()
-                        {
-                            add_pair::<L, N>(&mut sums[index / 2], quad[index], x_at.add(pair * N));
-                        }
-                    }
+                    add_quad::<L, F, N, 0>(&mut sums, at, x_at);
+                    add_quad::<L, F, N, 1>(&mut sums, at, x_at);
+                    add_quad::<L, F, N, 2>(&mut sums, at, x_at);
+                    add_quad::<L, F, N, 3>(&mut sums, at, x_at);
                     if F::OFFSET != 0 {
                         for (half, sums) in sums.iter_mut().enumerate() {
                             for (token, sum) in sums.iter_mut().enumerate() {
@@ -249,6 +246,45 @@ unsafe fn add_pair<L: Lanes, const N: usize>(sums: &mut [L::I; N], codes: L::I, 
     unsafe { L::dot_add(sums, codes, x.cast()) }
 }
 
+/// The pairs of quad `q`.
+const fn pairs_of(q: usize) -> [usize; 4] {
+    [2 * q, 2 * q + 1, 8 + 2 * q, 9 + 2 * q]
+}
+
+/// Adds the products of a quad's pairs to the sums of the group's halves.
+///
+/// # Safety
+/// As for [`Lanes`]; `group` points to a packed group, `x` to the tokens' pairs of it.
+#[inline(always)]
+unsafe fn add_quad<L: Lanes, F: Format, const N: usize, const Q: usize>(
+    sums: &mut [[L::I; N]; 2],
+    group: *const u8,
+    x: *const f32,
+) {
+    // SAFETY: the caller vouches.
+    unsafe {
+        let quad = F::quad::<L, Q>(group);
+        for (index, pair) in pairs_of(Q).into_iter().enumerate() {
+            add_pair::<L, N>(&mut sums[index / 2], quad[index], x.add(pair * N));
+        }
+    }
+}
+
+/// Stores a quad's pairs, less the format's offset.
+///
+/// # Safety
+/// As for [`Lanes`]; `group` points to a packed group, `to` to room for the group's pairs.
+#[inline(always)]
+unsafe fn unpack_quad<L: Lanes, F: Format, const Q: usize>(group: *const u8, offset: L::I, to: *mut f32) {
+    // SAFETY: the caller vouches.
+    unsafe {
+        for (codes, pair) in F::quad::<L, Q>(group).into_iter().zip(pairs_of(Q)) {
+            let codes = if F::OFFSET != 0 { L::sub_i16(codes, offset) } else { codes };
+            L::store_i(to.add(pair * LANES).cast(), codes);
+        }
+    }
+}
+
 /// Adds a group's integer sums, scaled, and its minima.
 ///
 /// # Safety
@@ -289,13 +325,10 @@ unsafe fn unpack<L: Lanes, F: Format>(rows: *const u8, blocks: usize, panel: &mu
             let block_at = rows.add(block * F::BLOCK_BYTES);
             for group in 0..F::GROUPS {
                 let at = F::group_at(block_at, group);
-                for q in 0..4 {
-                    let quad = F::quad::<L>(at, q);
-                    for (codes, pair) in quad.into_iter().zip([2 * q, 2 * q + 1, 8 + 2 * q, 9 + 2 * q]) {
-                        let codes = if F::OFFSET != 0 { L::sub_i16(codes, offset) } else { codes };
-                        L::store_i(to.add(pair * LANES).cast(), codes);
-                    }
-                }
+                unpack_quad::<L, F, 0>(at, offset, to);
+                unpack_quad::<L, F, 1>(at, offset, to);
+                unpack_quad::<L, F, 2>(at, offset, to);
+                unpack_quad::<L, F, 3>(at, offset, to);
                 let scales = F::scales::<L>(block_at, at);
                 let mut scale_at = to.add(PAIRS * LANES);
                 for half in 0..if F::HALVES { 2 } else { 1 } {

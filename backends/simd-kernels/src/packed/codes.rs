@@ -23,7 +23,7 @@ pub(crate) trait Codes: 'static {
     ///
     /// # Safety
     /// As there.
-    unsafe fn quad<L: Lanes>(codes: *const u8, q: usize) -> [L::I; 4];
+    unsafe fn quad<L: Lanes, const Q: usize>(codes: *const u8) -> [L::I; 4];
 }
 
 fn put(packed: &mut [u8], word: usize, lane: usize, bits: u32) {
@@ -61,10 +61,10 @@ impl Codes for Nibbles {
     }
 
     #[inline(always)]
-    unsafe fn quad<L: Lanes>(codes: *const u8, q: usize) -> [L::I; 4] {
+    unsafe fn quad<L: Lanes, const Q: usize>(codes: *const u8) -> [L::I; 4] {
         // SAFETY: the caller vouches for the group, which has four words.
         unsafe {
-            let word = L::load_i(codes.add(q * WORD));
+            let word = L::load_i(codes.add(Q * WORD));
             let mask = L::splat_i(NIBBLES);
             [
                 L::and(word, mask),
@@ -87,13 +87,13 @@ impl Bit {
 
     /// The bits of four pairs, each in place `to` of its code.
     #[inline(always)]
-    unsafe fn quad<L: Lanes>(word: *const u8, q: usize, to: u32) -> [L::I; 4] {
+    unsafe fn quad<L: Lanes, const Q: usize>(word: *const u8, to: u32) -> [L::I; 4] {
         // SAFETY: the caller vouches for the word.
         unsafe {
             let word = L::load_i(word);
             let mask = L::splat_i(0x0001_0001);
             let pair = |j: usize| L::shl(L::and(L::shr(word, j as u32), mask), to);
-            [pair(2 * q), pair(2 * q + 1), pair(8 + 2 * q), pair(9 + 2 * q)]
+            [pair(2 * Q), pair(2 * Q + 1), pair(8 + 2 * Q), pair(9 + 2 * Q)]
         }
     }
 }
@@ -115,13 +115,13 @@ impl Codes for Twos {
     }
 
     #[inline(always)]
-    unsafe fn quad<L: Lanes>(codes: *const u8, q: usize) -> [L::I; 4] {
+    unsafe fn quad<L: Lanes, const Q: usize>(codes: *const u8) -> [L::I; 4] {
         // SAFETY: the caller vouches for the group, which has two words.
         unsafe {
             let mask = L::splat_i(0x0003_0003);
             let (low, high) = (L::load_i(codes), L::load_i(codes.add(WORD)));
             let pair = |word: L::I, shift: usize| L::and(L::shr(word, shift as u32), mask);
-            [pair(low, 4 * q), pair(low, 4 * q + 2), pair(high, 4 * q), pair(high, 4 * q + 2)]
+            [pair(low, 4 * Q), pair(low, 4 * Q + 2), pair(high, 4 * Q), pair(high, 4 * Q + 2)]
         }
     }
 }
@@ -145,9 +145,9 @@ impl Codes for TwosAndBit {
     }
 
     #[inline(always)]
-    unsafe fn quad<L: Lanes>(codes: *const u8, q: usize) -> [L::I; 4] {
+    unsafe fn quad<L: Lanes, const Q: usize>(codes: *const u8) -> [L::I; 4] {
         // SAFETY: the caller vouches for the group.
-        unsafe { or::<L>(Twos::quad::<L>(codes, q), Bit::quad::<L>(codes.add(Twos::BYTES), q, 2)) }
+        unsafe { or::<L>(Twos::quad::<L, Q>(codes), Bit::quad::<L, Q>(codes.add(Twos::BYTES), 2)) }
     }
 }
 
@@ -164,9 +164,9 @@ impl Codes for NibblesAndBit {
     }
 
     #[inline(always)]
-    unsafe fn quad<L: Lanes>(codes: *const u8, q: usize) -> [L::I; 4] {
+    unsafe fn quad<L: Lanes, const Q: usize>(codes: *const u8) -> [L::I; 4] {
         // SAFETY: the caller vouches for the group.
-        unsafe { or::<L>(Nibbles::quad::<L>(codes, q), Bit::quad::<L>(codes.add(Nibbles::BYTES), q, 4)) }
+        unsafe { or::<L>(Nibbles::quad::<L, Q>(codes), Bit::quad::<L, Q>(codes.add(Nibbles::BYTES), 4)) }
     }
 }
 
@@ -183,12 +183,12 @@ impl Codes for NibblesAndTwo {
     }
 
     #[inline(always)]
-    unsafe fn quad<L: Lanes>(codes: *const u8, q: usize) -> [L::I; 4] {
+    unsafe fn quad<L: Lanes, const Q: usize>(codes: *const u8) -> [L::I; 4] {
         // SAFETY: the caller vouches for the group.
         unsafe {
-            let high = Twos::quad::<L>(codes.add(Nibbles::BYTES), q);
+            let high = Twos::quad::<L, Q>(codes.add(Nibbles::BYTES));
             let high = [L::shl(high[0], 4), L::shl(high[1], 4), L::shl(high[2], 4), L::shl(high[3], 4)];
-            or::<L>(Nibbles::quad::<L>(codes, q), high)
+            or::<L>(Nibbles::quad::<L, Q>(codes), high)
         }
     }
 }
@@ -206,10 +206,10 @@ impl Codes for Bytes {
     }
 
     #[inline(always)]
-    unsafe fn quad<L: Lanes>(codes: *const u8, q: usize) -> [L::I; 4] {
+    unsafe fn quad<L: Lanes, const Q: usize>(codes: *const u8) -> [L::I; 4] {
         // SAFETY: the caller vouches for the group, which has eight words.
         unsafe {
-            let (low, high) = (L::load_i(codes.add(q * WORD)), L::load_i(codes.add((4 + q) * WORD)));
+            let (low, high) = (L::load_i(codes.add(Q * WORD)), L::load_i(codes.add((4 + Q) * WORD)));
             [L::even_bytes(low), L::odd_bytes(low), L::even_bytes(high), L::odd_bytes(high)]
         }
     }
@@ -237,10 +237,10 @@ impl Codes for Levels {
     }
 
     #[inline(always)]
-    unsafe fn quad<L: Lanes>(codes: *const u8, q: usize) -> [L::I; 4] {
+    unsafe fn quad<L: Lanes, const Q: usize>(codes: *const u8) -> [L::I; 4] {
         // SAFETY: the caller vouches for the group, which has four words.
         unsafe {
-            let word = L::load_i(codes.add(q * WORD));
+            let word = L::load_i(codes.add(Q * WORD));
             let mask = L::splat_i(0x0f0f_0f0f);
             let low = L::look_up(&LEVELS, L::and(word, mask));
             let high = L::look_up(&LEVELS, L::and(L::shr(word, 4), mask));

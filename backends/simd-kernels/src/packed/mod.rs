@@ -84,14 +84,15 @@ pub(crate) trait Format: 'static {
         unsafe { block.add(Self::Scaling::HEADER_BYTES + group * Self::GROUP_BYTES) }
     }
 
-    /// The codes of four pairs of a group: pairs `2q`, `2q + 1`, `8 + 2q` and `9 + 2q`, as they are packed.
+    /// The codes of four pairs of a group: pairs `2 Q`, `2 Q + 1`, `8 + 2 Q` and `9 + 2 Q`, as they are packed. `Q` is part of
+    /// the type since bits are shifted by it: by a number that the compiler doesn't know, that takes several times as long.
     ///
     /// # Safety
-    /// As for [`Lanes`]; `group` points to a packed group, and `q < 4`.
+    /// As for [`Lanes`]; `group` points to a packed group, and `Q < 4`.
     #[inline(always)]
-    unsafe fn quad<L: Lanes>(group: *const u8, q: usize) -> [L::I; 4] {
+    unsafe fn quad<L: Lanes, const Q: usize>(group: *const u8) -> [L::I; 4] {
         // SAFETY: the group's codes come first in it.
-        unsafe { Self::Codes::quad::<L>(group, q) }
+        unsafe { Self::Codes::quad::<L, Q>(group) }
     }
 
     /// A group's scales.
