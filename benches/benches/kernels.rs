@@ -1,60 +1,249 @@
-//! Kernels by themselves, one thread: products of a weight row with activations for every element type, and of a panel
-//! with a batch. Criterion reports elements per second: multiply-adds.
+//! Every kernel of every backend by itself, on one thread: products of weights of each type with one token (matrices that
+//! leave the caches behind, so memory is the limit) and with many (so arithmetic is), and all the others over what lies in
+//! the second-level cache. The summary after criterion's words gives each as a share of the machine's limit.
 
 use std::hint::black_box;
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use herald_api::DType;
-use herald_layers::kernels::Gemm;
+use criterion::{Criterion, Throughput};
+use herald_api::{Activation, DType, Q4_GROUP, Q4Rows, RopeKind};
+use herald_benches::{Matrix, Share, Summary, tables, weights};
+use herald_layers::Kernels;
+use herald_layers::kernels::{Gemm, Q4Tile, Running, Scan, Step, Tap, Tile};
 
-/// A row of a small model's MLP, and rows enough to leave the first-level cache.
+/// A row of a small model's MLP.
 const COLUMNS: usize = 1536;
-const ROWS: usize = 64;
 
-/// Bytes that are finite weights in every type: scales of float16 1.5 and codes of all values.
-fn weights(dtype: DType) -> Vec<u8> {
-    let bytes = dtype.row_bytes(COLUMNS).unwrap_or(0) * ROWS;
-    (0..bytes).map(|index| if index % 2 == 1 { 0x3e } else { (index * 37) as u8 }).collect()
+/// Bytes of a matrix that leaves the caches behind.
+const LARGE: usize = 64 << 20;
+
+/// Tokens of a prompt's piece, and the rows that they are multiplied with.
+const TOKENS: usize = 256;
+const ROWS: usize = 256;
+
+/// Elements of vectors, of which three stay in the second-level cache.
+const LEN: usize = 16 << 10;
+
+/// What a bench works on: multiply-adds, bytes, and the limit.
+struct Work {
+    multiply_adds: usize,
+    bytes: usize,
+    share: Share,
 }
 
-fn activations(tokens: usize) -> Vec<f32> {
-    (0..tokens * COLUMNS).map(|index| (index % 17) as f32 / 8.0 - 1.0).collect()
-}
+impl Work {
+    fn arithmetic(multiply_adds: usize, share: Share) -> Self {
+        Self { multiply_adds, bytes: 0, share }
+    }
 
-fn row_products(criterion: &mut Criterion) {
-    for kernels in herald_benches::tables() {
-        let mut group = criterion.benchmark_group(format!("{}/dot", kernels.name));
-        group.throughput(Throughput::Elements((ROWS * COLUMNS) as u64));
-        let x = activations(1);
-        for dtype in DType::ALL {
-            let (weights, row) = (weights(dtype), (kernels.rows)(dtype));
-            group.bench_function(BenchmarkId::from_parameter(dtype), |bencher| {
-                bencher.iter(|| {
-                    weights
-                        .chunks_exact(weights.len() / ROWS)
-                        .map(|data| (row.dot)(data, black_box(&x)))
-                        .sum::<f32>()
-                });
-            });
-        }
+    fn vectors(floats: usize) -> Self {
+        Self { multiply_adds: 0, bytes: floats * size_of::<f32>(), share: Share::Cache }
     }
 }
 
-fn batched_products(criterion: &mut Criterion) {
-    for kernels in herald_benches::tables() {
-        let mut group = criterion.benchmark_group(format!("{}/gemm", kernels.name));
-        let panel = vec![0.5; ROWS * COLUMNS];
-        for n_tokens in [4, 64, 512] {
-            let x = activations(n_tokens);
-            let mut out = vec![0.0; n_tokens * ROWS];
-            group.throughput(Throughput::Elements((n_tokens * ROWS * COLUMNS) as u64));
-            group.bench_function(BenchmarkId::from_parameter(n_tokens), |bencher| {
-                let gemm = Gemm { x: &x, panel: &panel, n_tokens, rows: ROWS, columns: COLUMNS };
-                bencher.iter(|| (kernels.gemm)(black_box(&gemm), &mut out));
-            });
-        }
+/// The benches of one backend.
+struct Benches<'b> {
+    criterion: &'b mut Criterion,
+    summary: &'b mut Summary,
+    backend: &'static str,
+}
+
+impl Benches<'_> {
+    fn add(&mut self, name: &str, work: &Work, mut run: impl FnMut()) {
+        let mut group = self.criterion.benchmark_group(self.backend);
+        group.throughput(match (work.multiply_adds as u64, work.bytes as u64) {
+            (0, bytes) => Throughput::Bytes(bytes),
+            (elements, 0) => Throughput::Elements(elements),
+            (elements, bytes) => Throughput::ElementsAndBytes { elements, bytes },
+        });
+        group.bench_function(name, |bencher| bencher.iter(&mut run));
+        self.summary.goes_against(self.backend, name, work.share);
     }
 }
 
-criterion_group!(benches, row_products, batched_products);
-criterion_main!(benches);
+/// Floats between -1 and 1 that differ.
+fn floats(len: usize) -> Vec<f32> {
+    (0..len).map(|index| (index % 17) as f32 / 8.0 - 1.0).collect()
+}
+
+fn codes(len: usize) -> Vec<i16> {
+    (0..len).map(|index| (index * 997 % 65_535) as i16).collect()
+}
+
+fn products(benches: &mut Benches<'_>, kernels: &Kernels) {
+    let (mut prepared, mut scratch) = (Vec::new(), Vec::new());
+    for dtype in DType::ALL {
+        let row_bytes = dtype.row_bytes(COLUMNS).unwrap_or(1);
+        let rows = (LARGE / row_bytes).next_multiple_of(64);
+        let float = matches!(dtype, DType::F32 | DType::F16 | DType::Bf16);
+        // Made when it is first wanted: a run may leave the bench out.
+        let mut matrix = None;
+        let (x, mut out) = (floats(COLUMNS), vec![0.0; rows]);
+        let work = Work { multiply_adds: rows * COLUMNS, bytes: rows * row_bytes, share: Share::Memory };
+        benches.add(&format!("{dtype} times 1 token"), &work, || {
+            let matrix = matrix.get_or_insert_with(|| Matrix::new(kernels, dtype, rows, COLUMNS));
+            matrix.multiply(black_box(&x), &mut prepared, &mut scratch, &mut out);
+        });
+        let mut matrix = None;
+        let (x, mut out) = (floats(TOKENS * COLUMNS), vec![0.0; TOKENS * ROWS]);
+        let share = if float { Share::Float } else { Share::Int };
+        let work = Work::arithmetic(TOKENS * ROWS * COLUMNS, share);
+        benches.add(&format!("{dtype} times {TOKENS} tokens"), &work, || {
+            let matrix = matrix.get_or_insert_with(|| Matrix::new(kernels, dtype, ROWS, COLUMNS));
+            matrix.multiply(black_box(&x), &mut prepared, &mut scratch, &mut out);
+        });
+        let row = (kernels.rows)(dtype);
+        let (data, mut out) = (weights(dtype, 1, COLUMNS), vec![0.0; COLUMNS]);
+        benches.add(&format!("{dtype} as floats"), &Work::vectors(COLUMNS), || {
+            (row.dequantize)(black_box(&data), &mut out);
+        });
+    }
+}
+
+fn vectors(benches: &mut Benches<'_>, kernels: &Kernels) {
+    let (x, mut y) = (floats(LEN), floats(LEN));
+    benches.add("dot", &Work::vectors(2 * LEN), || {
+        black_box((kernels.dot)(black_box(&x), &y));
+    });
+    benches.add("add_scaled", &Work::vectors(3 * LEN), || (kernels.add_scaled)(&mut y, black_box(1e-9), &x));
+    benches.add("times", &Work::vectors(3 * LEN), || {
+        (kernels.times)(&mut y, black_box(&x));
+    });
+    let mut out = vec![0.0; LEN];
+    benches
+        .add("rms_norm", &Work::vectors(3 * LEN), || (kernels.rms_norm)(black_box(&x), &x, 1e-5, &mut out));
+    let mut scaled = vec![0; LEN];
+    benches.add("narrow", &Work::vectors(LEN), || {
+        black_box((kernels.narrow)(black_box(&x), &mut scaled));
+    });
+    // Activations and the like are made anew each time, so that they don't settle at a fixed point.
+    for (name, kind) in [("silu", Activation::Silu), ("gelu", Activation::GeluTanh)] {
+        benches.add(&format!("gate ({name})"), &Work::vectors(4 * LEN), || {
+            out.copy_from_slice(black_box(&x));
+            (kernels.gate)(kind, &mut out, &x);
+        });
+        benches.add(&format!("activate ({name})"), &Work::vectors(3 * LEN), || {
+            out.copy_from_slice(black_box(&x));
+            (kernels.activate)(kind, &mut out);
+        });
+    }
+    benches.add("softplus", &Work::vectors(3 * LEN), || {
+        out.copy_from_slice(black_box(&x));
+        (kernels.softplus)(&mut out);
+    });
+    benches.add("decay", &Work::vectors(4 * LEN), || {
+        (kernels.decay)(black_box(0.5), &x, &x, &mut out);
+    });
+    let rotation = vec![[0.8, 0.6]; LEN / 2];
+    for (name, kind) in [("halves", RopeKind::Halves), ("neighbours", RopeKind::Neighbours)] {
+        benches.add(&format!("rope ({name})"), &Work::vectors(3 * LEN), || {
+            (kernels.rope)(kind, &mut y, black_box(&rotation));
+        });
+    }
+    let (tokens, rows, columns) = (64, 64, COLUMNS);
+    let (x, panel, mut out) = (floats(tokens * columns), floats(rows * columns), vec![0.0; tokens * rows]);
+    benches.add("gemm", &Work::arithmetic(tokens * rows * columns, Share::Float), || {
+        let call = Gemm { x: black_box(&x), panel: &panel, n_tokens: tokens, rows, columns };
+        (kernels.gemm)(&call, &mut out);
+    });
+}
+
+/// One page's keys and values against the queries of a decoding token, and of a run of a prompt's.
+fn attention(benches: &mut Benches<'_>, kernels: &Kernels) {
+    let (slots, dim) = (64, 64);
+    let (keys, values, scales) = (codes(slots * dim), codes(slots * dim), vec![1e-5; slots]);
+    let pairs = vec![[0x2e66, 0xb800]; slots.max(dim)];
+    let nibbles: Vec<u8> = (0..slots * dim / 2).map(|index| (index * 37) as u8).collect();
+    for n in [3, 96] {
+        let queries = floats(n * dim);
+        let visible = vec![[0, slots as u32]; n];
+        let mut memory = vec![0.0; n * (dim + 2)];
+        let mut scratch = vec![0.0; Q4Tile::scratch_len(n, slots, dim, dim)];
+        let work = Work::arithmetic(2 * n * slots * dim, Share::Float);
+        benches.add(&format!("attend, {n} queries"), &work, || {
+            let mut running = Running::of(&mut memory, n);
+            running.begin();
+            let tile = Tile {
+                queries: black_box(&queries),
+                keys: &keys,
+                key_scales: &scales,
+                values: &values,
+                value_scales: &scales,
+                visible: &visible,
+                key_dim: dim,
+                value_dim: dim,
+                scale: 0.125,
+                softcap: None,
+            };
+            (kernels.attend)(&tile, &mut running, &mut scratch);
+        });
+        benches.add(&format!("attend_q4, {n} queries"), &work, || {
+            let mut running = Running::of(&mut memory, n);
+            running.begin();
+            let tile = Q4Tile {
+                queries: black_box(&queries),
+                keys: Q4Rows { pairs: &pairs[..slots.div_ceil(Q4_GROUP) * dim], codes: &nibbles },
+                values: Q4Rows { pairs: &pairs[..slots * dim.div_ceil(Q4_GROUP)], codes: &nibbles },
+                slots,
+                visible: &visible,
+                key_dim: dim,
+                value_dim: dim,
+                scale: 0.125,
+                softcap: None,
+            };
+            (kernels.attend_q4)(&tile, &mut running, &mut scratch);
+        });
+    }
+}
+
+fn recurrent(benches: &mut Benches<'_>, kernels: &Kernels) {
+    let (channels, state, tokens) = (64, 16, 64);
+    let (x, dt, bc) = (floats(tokens * channels), vec![0.01; tokens * channels], floats(tokens * state));
+    let (a, d) = (vec![-1.0; state * channels], floats(channels));
+    let (mut h, mut out) = (vec![0.0; state * channels], vec![0.0; tokens * channels]);
+    // The state's decay, input and output: three multiply-adds for each element and token.
+    benches.add("scan", &Work::arithmetic(3 * tokens * channels * state, Share::Float), || {
+        let call = Scan {
+            x: black_box(&x),
+            x_stride: channels,
+            dt: &dt,
+            b: &bc,
+            c: &bc,
+            bc_stride: state,
+            a: &a,
+            d: &d,
+            n_tokens: tokens,
+            channels,
+            state,
+        };
+        (kernels.scan)(&call, &mut h, &mut out);
+    });
+    let (channels, state) = (64, 128);
+    let (x, bc) = (floats(channels), floats(state));
+    let (mut h, mut out) = (vec![0.0; channels * state], vec![0.0; channels]);
+    benches.add("step", &Work::arithmetic(3 * channels * state, Share::Float), || {
+        let call = Step { x: black_box(&x), b: &bc, c: &bc, decay: 0.9, dt: 0.01 };
+        (kernels.step)(&call, &mut h, &mut out);
+    });
+    let (taps, input, mut out) = (floats(4 * LEN / 4), floats(LEN), vec![0.0; LEN / 4]);
+    benches.add("conv", &Work::vectors(9 * LEN / 4), || {
+        let tap = |index: usize| Tap {
+            weight: &taps[index * LEN / 4..(index + 1) * LEN / 4],
+            input: &input[index * LEN / 4..(index + 1) * LEN / 4],
+        };
+        (kernels.conv)(black_box(&[tap(0), tap(1), tap(2), tap(3)]), &taps[..LEN / 4], &mut out);
+    });
+}
+
+fn main() {
+    let mut summary = Summary::begin();
+    let mut criterion = summary.criterion();
+    for kernels in tables() {
+        let mut benches = Benches { criterion: &mut criterion, summary: &mut summary, backend: kernels.name };
+        products(&mut benches, kernels);
+        vectors(&mut benches, kernels);
+        attention(&mut benches, kernels);
+        recurrent(&mut benches, kernels);
+    }
+    criterion.final_summary();
+    summary.print();
+}

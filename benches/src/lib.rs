@@ -1,9 +1,29 @@
-//! What the benches run over: every backend's table of kernels.
+//! What the benches share: every backend's kernels, this machine's limits, and the summary that sets the one beside the
+//! other.
+
+mod limits;
+mod matrix;
+mod summary;
 
 use herald_layers::Kernels;
 
-/// The backends' tables.
+pub use limits::Limits;
+pub use matrix::{Matrix, weights};
+pub use summary::{Share, Summary};
+
+/// The tables of kernels that run on this machine: the scalar ones, each SIMD variant's, and BLAS's where there is one.
 #[must_use]
 pub fn tables() -> Vec<&'static Kernels> {
-    vec![&herald_cpu::KERNELS]
+    let mut tables = vec![&herald_cpu::KERNELS];
+    #[cfg(target_arch = "x86_64")]
+    {
+        let hardware = herald_api::Hardware::detect(1, 0);
+        let variants = herald_simd_kernels::VARIANTS.iter().rev();
+        tables.extend(variants.filter(|variant| variant.runs_on(&hardware)).map(|variant| variant.kernels));
+        match herald_blas::kernels() {
+            Ok(kernels) => tables.push(kernels),
+            Err(error) => eprintln!("blas is left out: {error}"),
+        }
+    }
+    tables
 }

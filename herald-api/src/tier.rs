@@ -53,8 +53,10 @@ pub struct TierConfig {
     pub state_bytes: usize,
     /// The most bytes that it may keep; `None`: no limit.
     pub capacity_bytes: Option<u64>,
-    /// An archived tier's file.
+    /// An archived tier's file; or a folder, for a file without a name that goes with the tier.
     pub path: Option<String>,
+    /// Whether pages in a file are compressed further with LZ4.
+    pub lz4: bool,
 }
 
 impl TierConfig {
@@ -91,6 +93,22 @@ pub struct TierStats {
     pub hits: u64,
     /// Calls of `get` and `view` that did not.
     pub misses: u64,
+    /// Bytes of RAM that its pages take.
+    pub memory_bytes: u64,
+    /// Pages that turned out to be damaged: they are gone.
+    pub damaged: u64,
+}
+
+impl std::ops::AddAssign for TierStats {
+    fn add_assign(&mut self, other: Self) {
+        self.pages += other.pages;
+        self.tokens += other.tokens;
+        self.bytes += other.bytes;
+        self.hits += other.hits;
+        self.misses += other.misses;
+        self.memory_bytes += other.memory_bytes;
+        self.damaged += other.damaged;
+    }
 }
 
 /// A page that a search found, and how much a query would attend to it.
@@ -132,11 +150,37 @@ pub trait MemoryTier: Send + Sync {
     /// [`crate::Status::NotFound`], [`crate::Status::BufferTooSmall`], [`crate::Status::Corrupt`].
     fn get(&self, id: u64, keys: &mut [u8], values: &mut [u8]) -> Result<usize>;
 
-    /// Where the tier itself keeps the page, in its own format; valid until the page is dropped or the tier destroyed.
+    /// Where the tier itself keeps the page, in its own format; valid until the page is dropped or the tier destroyed, or
+    /// as often released as viewed.
     ///
     /// # Errors
-    /// [`crate::Status::NotFound`], or [`crate::Status::Unsupported`] where pages can't be read in place.
+    /// [`crate::Status::NotFound`], or [`crate::Status::Unsupported`] where pages can't be read in place;
+    /// [`crate::Status::Corrupt`] and [`crate::Status::Io`] where they lie in a file.
     fn view(&self, id: u64) -> Result<RawPage>;
+
+    /// Says that what one call of `view` gave is not used any more.
+    ///
+    /// # Errors
+    /// [`crate::Status::NotFound`].
+    fn release(&self, _id: u64) -> Result<()> {
+        Ok(())
+    }
+
+    /// The ids of all pages, in any order.
+    ///
+    /// # Errors
+    /// [`crate::Status::Unsupported`] where the tier can't say.
+    fn list(&self) -> Result<Vec<u64>> {
+        Err(crate::Error::unsupported("the memory tier doesn't list its pages"))
+    }
+
+    /// Returns when every page that was put would outlive the process, in a tier whose pages do.
+    ///
+    /// # Errors
+    /// [`crate::Status::Io`].
+    fn flush(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// Says that the page's first `n_tokens` slots now hold tokens.
     ///

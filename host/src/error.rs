@@ -43,6 +43,16 @@ pub enum Error {
         /// What it said.
         source: herald_api::Error,
     },
+    /// A file or folder can't be read or written.
+    #[error("{}: {what}: {source}", path.display())]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// What can't be done with it.
+        what: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The context is full.
     #[error("the sequence would have {wanted} tokens, where its context has room for {room}")]
     ContextFull {
@@ -50,6 +60,17 @@ pub enum Error {
         wanted: usize,
         /// Tokens that there is room for.
         room: usize,
+    },
+    /// The memory budget is used up.
+    #[error(
+        "what sequences have seen would take {wanted} bytes of RAM, where the memory budget is {budget} and no page of this \
+         sequence can move down"
+    )]
+    Budget {
+        /// Bytes that would be held.
+        wanted: u64,
+        /// Bytes that may be held.
+        budget: u64,
     },
     /// An argument of the caller's is wrong.
     #[error("{0}")]

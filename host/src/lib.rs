@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod capi;
 pub mod chat;
+pub mod choose;
 mod constrain;
 mod engine;
 mod error;
@@ -18,14 +19,20 @@ pub mod schedule;
 pub mod serve;
 pub mod synth;
 pub mod text;
+mod text_memory;
 pub mod threads;
 mod tokenizer;
 
 pub use constrain::Constraint;
 pub use engine::{
-    Finish, GenerateOptions, Generated, LoadOptions, NeuroEngine, Part, Piece, Restored, Sequence, TierUse,
+    Extras, Finish, GenerateOptions, Generated, LoadOptions, NeuroEngine, Part, Piece, Restored, Sequence,
+    calibrate,
 };
 pub use error::{Error, Result};
 pub use manager::{Input, ManagerOptions, MemoryLeakStats, Moved, MultiTierMemoryManager, Optimized};
-pub use memory::{Capacity, MemoryOptions, MemoryUsage};
+pub use memory::{Capacity, Choice, ChoiceWatcher, MemoryOptions, MemoryUsage};
+pub use text_memory::{
+    Damaged, DocumentInfo, Hit, PROMPT_TEMPLATE, Recalled, TextMemory, TextMemoryOptions, TextMemoryUsage,
+    TextStore,
+};
 pub use tokenizer::AscTokenizer;

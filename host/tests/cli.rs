@@ -3,12 +3,14 @@
 mod common;
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
-use std::process::Command as Process;
+use std::process::{Command as Process, Stdio};
+use std::time::{Duration, Instant};
 
 use assert_cmd::Command;
 use assert_cmd::assert::Assert;
-use common::{cpu_plugin, tiny};
+use common::{blas_plugin, cpu_plugin, tiny};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -16,12 +18,13 @@ use tempfile::TempDir;
 /// The program, with the cpu plugin and an empty home.
 fn host(home: &TempDir) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_host"));
-    for variable in ["HERALD_MODEL", "HERALD_PLUGIN_PATH"] {
+    for variable in ["HERALD_MODEL", "HERALD_PLUGIN_PATH", "HERALD_CONFIG"] {
         command.env_remove(variable);
     }
     // Other plugins may have been built beside the program.
     command.env("HERALD_BACKEND", "cpu");
     command.env("HOME", home.path()).env("XDG_CACHE_HOME", home.path().join("cache"));
+    command.env("XDG_CONFIG_HOME", home.path().join("config")).env("XDG_DATA_HOME", home.path().join("data"));
     command.env("XDG_STATE_HOME", home.path().join("state")).arg("--allow-insecure-plugins");
     command.arg("--plugin").arg(cpu_plugin());
     command
@@ -257,6 +260,29 @@ fn backends_lists_what_is_there_and_what_was_refused() {
     assert!(text.contains("cpu") && text.contains("Refused") && text.contains("libherald_bad.so"), "{text}");
 }
 
+/// Where no BLAS is found, its backend costs a sentence and the others do the work.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn without_a_blas_the_program_works_and_says_what_is_missing() {
+    let home = home();
+    let without = |backend: &str, arguments: &[&str]| {
+        let mut command = host(&home);
+        command.env("HERALD_BLAS", "libnone.so.9").env("HERALD_BACKEND", backend);
+        command.arg("--plugin").arg(blas_plugin()).arg("--model").arg(tiny("llama"));
+        command.args(arguments).assert()
+    };
+    let missing = "HERALD_BLAS is \"libnone.so.9\", which can't be loaded";
+    let generated = without("auto", &["generate", "once", "--max-tokens", "4"]).success();
+    let said = stderr(&generated);
+    let lines: Vec<&str> = said.lines().filter(|line| line.contains(missing)).collect();
+    assert_eq!(lines.len(), 1, "{said}");
+    assert!(lines[0].starts_with("warning: ") && lines[0].contains("herald_blas"), "{said}");
+    let listed = json(&without("auto", &["backends", "--json"]).success());
+    let refused = listed["refused"].as_array().expect("a list");
+    assert!(refused.iter().any(|refused| refused["reason"].as_str().expect("a sentence").contains(missing)));
+    fails(without("blas", &["generate", "once"]), &["no backend \"blas\"", missing]);
+}
+
 #[test]
 fn bench_speed_measures() {
     let report = json(&on("llama", &["bench", "speed", "-p", "16", "-n", "4", "--json"]).success());
@@ -289,6 +315,130 @@ fn chat_answers_line_by_line() {
     let text = stdout(&command.assert().success());
     let answers: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
     assert!(answers.len() >= 2 && answers[0] == answers[answers.len() / 2], "{text:?}");
+}
+
+/// A conversation in two processes is the one that it would have been in one; so is one whose first process was killed
+/// while it waited for the next message.
+#[test]
+fn a_session_goes_on_where_it_stopped() {
+    let model = common::smollm2();
+    let home = home();
+    let chat = |session: &str| {
+        let mut command = host(&home);
+        command.arg("--model").arg(&model).args(["--active-tokens", "64", "--compressed-tokens", "64"]);
+        command.args(["chat", "-n", "12", "--quiet", "--temperature", "1", "--session", session]);
+        command
+    };
+    let [first, second] = ["Name three colours, and say what each of them is like.", "And three animals?"];
+    let whole = stdout(
+        &chat("whole").args(["--seed", "3"]).write_stdin(format!("{first}\n{second}\n")).assert().success(),
+    );
+    let begun =
+        stdout(&chat("parts").args(["--seed", "3"]).write_stdin(format!("{first}\n")).assert().success());
+    let ended = stdout(&chat("parts").write_stdin(format!("{second}\n")).assert().success());
+    assert_eq!(format!("{begun}{ended}"), whole);
+
+    let mut killed = Process::new(env!("CARGO_BIN_EXE_host"));
+    let assembled = chat("killed");
+    killed.args(assembled.get_args()).args(["--seed", "3"]);
+    for (name, value) in assembled.get_envs() {
+        match value {
+            Some(value) => killed.env(name, value),
+            None => killed.env_remove(name),
+        };
+    }
+    let mut child = killed.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the program");
+    writeln!(child.stdin.as_mut().expect("its stdin"), "{first}").expect("a message");
+    let session = home.path().join("data/herald/sessions/killed.session");
+    let begin = Instant::now();
+    while !session.exists() && begin.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let busy = chat("killed").write_stdin("Hello?\n").assert();
+    fails(busy, &["killed", "in use"]);
+    child.kill().expect("killed");
+    child.wait().expect("its end");
+    let ended_after = stdout(&chat("killed").write_stdin(format!("{second}\n")).assert().success());
+    assert_eq!(ended_after, ended);
+    let wrong = host(&home).args(["chat", "--session", "../x"]).assert();
+    misused(wrong, &["--session", "letters"]);
+}
+
+#[test]
+fn a_configuration_file_has_the_options_that_are_not_given() {
+    let home = home();
+    let path = home.path().join("config/herald/config.toml");
+    fs::create_dir_all(path.parent().expect("a folder")).expect("the folder");
+    let write = |text: &str| fs::write(&path, text).expect("the file");
+    write(&format!(
+        "model = {:?}\nactive-tokens = \"2MiB\"\nfar-pages = \"all\"\nthreads = 1\n",
+        tiny("llama")
+    ));
+    host(&home).args(["info"]).assert().success();
+    let other = home.path().join("other.toml");
+    fs::write(&other, "context = 3\n").expect("the file");
+    let mut full = host(&home);
+    full.arg("--model").arg(tiny("llama")).arg("--config").arg(&other);
+    fails(full.args(["generate", "a long text"]).assert(), &["context", "room for 3"]);
+    let given = host(&home).arg("--config").arg(home.path().join("none.toml")).arg("info").assert();
+    fails(given, &["none.toml", "can't be read"]);
+    for (text, words) in [
+        ("colour = 3", ["config.toml", "colour"]),
+        ("far-pages = 0", ["config.toml", "far-pages"]),
+        ("active-tokens = \"2 cats\"", ["active-tokens", "2 cats"]),
+        ("threads = [", ["config.toml", "wrong"]),
+    ] {
+        write(text);
+        fails(host(&home).args(["info"]).assert(), &words);
+    }
+}
+
+/// With the archive's file at its limit, the request fails with one sentence.
+#[test]
+fn a_full_archive_is_told_in_one_sentence() {
+    let home = home();
+    let program = host(&home);
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", "ulimit -f 64; exec \"$0\" \"$@\""])
+        .arg(program.get_program())
+        .args(program.get_args());
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell.arg("--model").arg(tiny("llama")).args(["--active-tokens", "0", "--compressed-tokens", "0"]);
+    shell.args(["--context", "100000", "bench", "context", "-p", "5000", "--quiet"]);
+    fails(shell.assert(), &["archive", "has no room"]);
+}
+
+#[test]
+fn a_long_context_is_measured_run_by_run() {
+    let home = home();
+    let mut command = host(&home);
+    command.arg("--model").arg(tiny("llama")).args(["--active-tokens", "128", "--compressed-tokens", "128"]);
+    command.args([
+        "--far-pages",
+        "2",
+        "bench",
+        "context",
+        "-p",
+        "700",
+        "--run",
+        "300",
+        "-n",
+        "3",
+        "--json",
+        "--quiet",
+    ]);
+    let report: Value = serde_json::from_str(&stdout(&command.assert().success())).expect("JSON");
+    let runs: Vec<u64> =
+        report["runs"].as_array().expect("runs").iter().filter_map(|run| run["tokens"].as_u64()).collect();
+    assert_eq!(runs, [300, 300, 100]);
+    let tiers = report["tiers"].as_array().expect("tiers");
+    assert!(tiers.len() == 3 && tiers.iter().all(|tier| tier["pages"].as_u64() > Some(0)), "{tiers:?}");
 }
 
 #[test]

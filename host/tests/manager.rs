@@ -14,9 +14,16 @@ use herald::{
 
 const PAGE: usize = 16;
 const ACTIVE: usize = 8 * PAGE;
+const COMPRESSED: usize = 16 * PAGE;
 
 fn engine(prefix_bytes: usize) -> Arc<NeuroEngine> {
-    let memory = MemoryOptions { active: Capacity::Tokens(ACTIVE), far_pages: None };
+    // What is far is compressed; of that, the oldest is in a file.
+    let memory = MemoryOptions {
+        active: Capacity::Tokens(ACTIVE),
+        compressed: Capacity::Tokens(COMPRESSED),
+        far_pages: None,
+        ..MemoryOptions::default()
+    };
     let options = LoadOptions {
         page_tokens: PAGE,
         memory,
@@ -54,7 +61,8 @@ fn nothing_is_left(memory: &MultiTierMemoryManager) {
     let stats = memory.get_memory_leak_stats().expect("stats");
     assert_eq!((stats.held_pages, stats.orphaned_pages, stats.orphaned_bytes), (0, 0, 0), "{stats:?}");
     let usage = memory.get_memory_usage();
-    assert_eq!((usage.pages(), usage.tokens(), usage.page_bytes(), usage.exact_bytes), (0, 0, 0, 0));
+    let total = usage.total();
+    assert_eq!((total.pages, total.tokens, total.bytes, usage.exact_bytes), (0, 0, 0, 0), "{usage:?}");
 }
 
 #[test]
@@ -68,17 +76,24 @@ fn what_is_added_is_there_whole_and_goes_down_on_demand() {
     let usage = memory.get_context_usage("a").expect("usage");
     // Of 21 pages, the first, the last and those that the latest 128 tokens are in stay.
     assert_eq!((usage.active.pages, usage.compressed.pages), (10 * layers, 11 * layers), "{usage:?}");
-    assert_eq!(usage.tokens(), tokens.len() as u64 * layers);
-    assert_eq!(MemoryUsage { active: usage.active, ..usage }.pages(), memory.get_memory_usage().pages());
+    assert_eq!(usage.total().tokens, tokens.len() as u64 * layers);
+    assert_eq!(
+        MemoryUsage { active: usage.active, ..usage }.pages(),
+        memory.get_memory_usage().total().pages
+    );
 
     let before = memory.with_sequence("a", |engine, sequence| engine.fork(sequence)).expect("a fork");
     let moved = memory.compress_memory("a", 0).expect("pages go down");
     assert_eq!(moved.pages, 8 * layers, "{moved:?}");
     let after = memory.get_context_usage("a").expect("usage");
     assert_eq!((after.active.pages, after.compressed.pages), (2 * layers, 19 * layers), "{after:?}");
-    assert_eq!((after.tokens(), after.exact_bytes), (usage.tokens(), usage.exact_bytes), "nothing is lost");
+    assert_eq!(
+        (after.total().tokens, after.exact_bytes),
+        (usage.total().tokens, usage.exact_bytes),
+        "nothing is lost"
+    );
     assert!(after.ratio() > usage.ratio() && usage.ratio() > 1.0, "{} {}", after.ratio(), usage.ratio());
-    assert_eq!(moved.bytes_freed, usage.page_bytes() - after.page_bytes());
+    assert_eq!(moved.bytes_freed, usage.total().bytes - after.total().bytes);
 
     // The fork still holds what was compressed as it was; the manager can't tell whose it is.
     let stats = memory.get_memory_leak_stats().expect("stats");
@@ -87,7 +102,7 @@ fn what_is_added_is_there_whole_and_goes_down_on_demand() {
     drop(before);
     let stats = memory.get_memory_leak_stats().expect("stats");
     assert_eq!((stats.other_sequences, stats.orphaned_pages), (0, 0), "{stats:?}");
-    assert_eq!((stats.held_pages, stats.held_bytes), (after.pages(), after.page_bytes()));
+    assert_eq!((stats.held_pages, stats.held_bytes), (after.total().pages, after.total().bytes));
 
     assert_eq!(memory.clear_active_memory("a").expect("cleared"), tokens.len());
     assert_eq!(memory.contexts(), ["a"]);
@@ -154,7 +169,7 @@ fn optimising_drops_what_nobody_needs_and_only_that() {
     memory.clear_all_active_memory().expect("cleared");
     let did = memory.optimize_memory().expect("tidy");
     assert_eq!(did.unreferenced_pages, 6 * layers, "{did:?}");
-    assert_eq!((did.bytes_freed, did.unreferenced_bytes), (kept.page_bytes(), did.bytes_freed));
+    assert_eq!((did.bytes_freed, did.unreferenced_bytes), (kept.total().bytes, did.bytes_freed));
     nothing_is_left(&memory);
 }
 
@@ -166,9 +181,13 @@ fn equal_pages_become_one_and_are_parted_when_written() {
     for name in ["a", "b", "c"] {
         memory.add_to_active_memory(name, &tokens).expect("tokens");
     }
-    assert_eq!(memory.get_memory_usage().pages(), 15 * layers);
+    assert_eq!(memory.get_memory_usage().total().pages, 15 * layers);
     let did = memory.optimize_memory().expect("tidy");
-    assert_eq!((did.merged_pages, memory.get_memory_usage().pages()), (10 * layers, 5 * layers), "{did:?}");
+    assert_eq!(
+        (did.merged_pages, memory.get_memory_usage().total().pages),
+        (10 * layers, 5 * layers),
+        "{did:?}"
+    );
     assert_eq!(did.merged_bytes, did.bytes_freed);
     // One goes back into a page that all hold, and another way on from there.
     assert!(memory.with_sequence("b", |_, sequence| Ok(sequence.truncate(3 * PAGE + 4))).expect("work"));
@@ -241,7 +260,7 @@ fn misuse_is_told_and_callbacks_do_not_wait_for_themselves() {
             refused += usize::from(sentence.contains("callback"));
         }
         // What doesn't wait is allowed.
-        memory.get_memory_usage().pages() > 0 && memory.get_context_usage("a").is_ok()
+        memory.get_memory_usage().total().pages > 0 && memory.get_context_usage("a").is_ok()
     };
     memory.generate_while("a", "hello", &options, &mut || true, each).expect("a generation");
     assert_eq!(refused, 12);
@@ -350,7 +369,7 @@ fn eight_threads_lose_no_page_and_leave_none() {
                         13 => drop(memory.optimize_memory().expect("tidy")),
                         14 => {
                             let usage = memory.get_memory_usage();
-                            assert!(usage.tokens() <= usage.pages() * PAGE as u64, "{usage:?}");
+                            assert!(usage.total().tokens <= usage.total().pages * PAGE as u64, "{usage:?}");
                             absent(memory.get_context_usage(&name).map(drop));
                         }
                         _ => {
@@ -378,9 +397,9 @@ fn eight_threads_lose_no_page_and_leave_none() {
             memory.with_sequence(&name, |_, sequence| Ok(sequence.tokens().len())).expect("the context");
         assert!(tokens.len() - run <= 1);
         let usage = memory.get_context_usage(&name).expect("usage");
-        assert_eq!(usage.tokens(), run as u64 * layers, "{name}: {usage:?}");
-        assert_eq!(usage.pages(), run.div_ceil(PAGE) as u64 * layers, "{name}: {usage:?}");
-        pages += usage.pages();
+        assert_eq!(usage.total().tokens, run as u64 * layers, "{name}: {usage:?}");
+        assert_eq!(usage.total().pages, run.div_ceil(PAGE) as u64 * layers, "{name}: {usage:?}");
+        pages += usage.total().pages;
     }
     let (added, forgotten) = (added.into_inner(), forgotten.into_inner());
     assert_eq!(added - forgotten, present, "{added} tokens were added, {forgotten} forgotten");

@@ -5,40 +5,13 @@ mod common;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use common::{cpu_plugin, repository, tiny};
+use common::{compile, cpu_plugin, folder, repository, run, search, tiny};
 use herald::plugin::{Plugins, Search};
 use herald::sampler::SamplerConfig;
 use herald::{GenerateOptions, LoadOptions, NeuroEngine};
 use herald_api::Hardware;
-use tempfile::TempDir;
-
-fn run(command: &mut Command) {
-    // Nothing of the test run's own build goes on to a build within it.
-    command.stdin(Stdio::null()).env_remove("CARGO_MAKEFLAGS").env_remove("MAKEFLAGS");
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?} can't be run: {error}"));
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// A folder for a test's plugins, which nobody else may write to.
-fn folder() -> TempDir {
-    tempfile::tempdir().expect("a temporary folder")
-}
-
-/// Compiles a C plugin with a macro defined.
-fn compile(source: &str, fault: &str, folder: &Path) -> PathBuf {
-    let library = folder.join(format!("libherald_{}.so", fault.to_lowercase()));
-    run(Command::new("cc")
-        .args(["-std=c11", "-shared", "-fPIC", "-I"])
-        .arg(repository().join("include"))
-        .arg(format!("-D{fault}"))
-        .arg("-o")
-        .arg(&library)
-        .arg(repository().join(source))
-        .arg("-lm"));
-    library
-}
 
 fn faulty(fault: &str, folder: &Path) -> PathBuf {
     compile("host/tests/plugins/faulty.c", fault, folder)
@@ -52,11 +25,6 @@ fn cargo(workspace: &str, name: &str) -> PathBuf {
         .arg(&target)
         .current_dir(repository().join(workspace)));
     target.join("debug").join(name)
-}
-
-fn search(files: &[&Path]) -> Search {
-    let files = files.iter().map(|file| (*file).to_owned()).collect();
-    Search { files, ..Search::default() }
 }
 
 fn discover(search: &Search) -> Plugins {

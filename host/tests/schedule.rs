@@ -46,7 +46,7 @@ fn alone(engine: &NeuroEngine, request: &Request) -> Generated {
 }
 
 fn pages(engine: &NeuroEngine) -> u64 {
-    engine.tier_use().iter().map(|tier| tier.stats.pages).sum()
+    engine.memory_usage().tiers().iter().map(|(_, stats)| stats.pages).sum()
 }
 
 fn start(engine: &Arc<NeuroEngine>, options: SchedulerOptions) -> Scheduler {

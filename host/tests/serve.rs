@@ -63,7 +63,7 @@ impl Served {
     }
 
     fn pages(&self) -> u64 {
-        self.scheduler.engine().tier_use().iter().map(|tier| tier.stats.pages).sum()
+        self.scheduler.engine().memory_usage().tiers().iter().map(|(_, stats)| stats.pages).sum()
     }
 
     fn wait_until_idle(&self) {

@@ -11,8 +11,9 @@ mod products;
 use std::sync::OnceLock;
 
 use herald_api::{Error, Hardware, Probe, Result, Tokenizer, TokenizerFactory, Vocabulary};
-use herald_layers::{HasKernels, Kernels, Layers, RamTiers};
+use herald_layers::{HasKernels, Kernels, Layers, Tiers};
 
+use herald_simd_kernels::Variant;
 use library::Library;
 
 /// How it ranks beside scalar code, which scores 100, and AVX2's own kernels, which score more: those multiply quantised
@@ -22,6 +23,7 @@ const SCORE: u32 = 250;
 /// What computes.
 struct Chosen {
     library: &'static Library,
+    simd: &'static Variant,
     kernels: Kernels,
     variant: String,
 }
@@ -34,7 +36,7 @@ fn chosen() -> &'static Result<Chosen> {
         let simd = herald_simd_kernels::chosen()?;
         let kernels =
             Kernels { name: "blas", products: products::products, gemm: products::gemm, ..*simd.kernels };
-        Ok(Chosen { library, kernels, variant: format!("{}, {}", library.name(), simd.name) })
+        Ok(Chosen { library, simd, kernels, variant: format!("{}, {}", library.name(), simd.name) })
     })
 }
 
@@ -76,5 +78,5 @@ herald_api::export_plugin! {
     probe: probe,
     layers: Layers<Blas>,
     tokenizers: Tokenizers,
-    tiers: RamTiers,
+    tiers: Tiers,
 }

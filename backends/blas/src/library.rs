@@ -41,6 +41,15 @@ type Sgemm = unsafe extern "C" fn(
     c_int,
 );
 
+/// How a panel of rows lies in memory.
+#[derive(Clone, Copy)]
+pub(crate) enum Form {
+    /// `[rows, columns]`.
+    Rows,
+    /// `[columns, rows]`.
+    Columns,
+}
+
 /// A loaded BLAS.
 pub(crate) struct Library {
     name: String,
@@ -105,7 +114,7 @@ impl Library {
     fn is_sound(&self) -> bool {
         let (x, panel) = ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [1.0, 0.0, -1.0, 2.0, 1.0, 0.0]);
         let mut out = [f32::NAN; 4];
-        self.multiply(&x, &panel, [2, 2, 3], &mut out);
+        self.multiply(&x, &panel, Form::Rows, [2, 2, 3], &mut out);
         out == [-2.0, 4.0, -2.0, 13.0]
     }
 
@@ -113,7 +122,7 @@ impl Library {
     ///
     /// # Panics
     /// Where a slice is not as long as the sizes say, or a size is too large for a 32-bit integer.
-    pub(crate) fn multiply(&self, x: &[f32], panel: &[f32], sizes: [usize; 3], out: &mut [f32]) {
+    pub(crate) fn multiply(&self, x: &[f32], panel: &[f32], form: Form, sizes: [usize; 3], out: &mut [f32]) {
         let [n_tokens, rows, columns] = sizes;
         assert!(
             x.len() == n_tokens * columns && panel.len() == rows * columns && out.len() == n_tokens * rows
@@ -123,13 +132,17 @@ impl Library {
             return;
         }
         let [m, n, k] = sizes.map(|size| c_int::try_from(size).expect("sizes of a batch fit in 32 bits"));
-        // SAFETY: in row-major order A is m rows of k, B transposed n rows of k, and C m rows of n, each row right behind
-        // the one before: the slices have just these lengths. With beta 0, C is only written.
+        let (transposed, stride) = match form {
+            Form::Rows => (TRANSPOSED, k),
+            Form::Columns => (AS_IS, n),
+        };
+        // SAFETY: in row-major order A is m rows of k, C m rows of n, and B k rows of n or, transposed, n rows of k, each
+        // row right behind the one before: the slices have just these lengths. With beta 0, C is only written.
         unsafe {
             (self.sgemm)(
                 ROW_MAJOR,
                 AS_IS,
-                TRANSPOSED,
+                transposed,
                 m,
                 n,
                 k,
@@ -137,7 +150,7 @@ impl Library {
                 x.as_ptr(),
                 k,
                 panel.as_ptr(),
-                k,
+                stride,
                 0.0,
                 out.as_mut_ptr(),
                 n,

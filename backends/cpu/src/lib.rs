@@ -4,7 +4,7 @@ mod kernels;
 mod recurrent;
 
 use herald_api::{Hardware, Probe, Result, Tokenizer, TokenizerFactory, Vocabulary};
-use herald_layers::{HasKernels, Kernels, Layers, RamTiers};
+use herald_layers::{HasKernels, Kernels, Layers, Tiers};
 
 pub use kernels::KERNELS;
 
@@ -40,5 +40,5 @@ herald_api::export_plugin! {
     probe: probe,
     layers: Layers<Cpu>,
     tokenizers: Tokenizers,
-    tiers: RamTiers,
+    tiers: Tiers,
 }

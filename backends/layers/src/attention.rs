@@ -35,7 +35,7 @@ const SEGMENT: usize = 128;
 /// Items (blocks and KV heads) for each worker from which on they are not cut into segments to be shared out.
 const FEW: usize = 4;
 
-/// Segments of one token for which there is room when they are shared out.
+/// Tokens of segments for which there is room when they are shared out.
 const MOST_SEGMENTS: usize = 256;
 
 /// Elements of segments' results up to which merging them takes less time than waking the workers.
@@ -234,14 +234,37 @@ impl<'w> Attention<'w> {
     /// much, its segments can be shared out over the workers without any difference to its result.
     fn attend(&self, parallel: &Parallel<'_>, sequences: &Sequences<'_>, buffers: &mut Buffers<'_>) {
         let items = Items::new(sequences, self.params.n_kv_heads);
-        let segments: usize =
-            items.blocks(sequences).map(|block| self.segments(&block).len() * block.tokens.len()).sum();
-        let units = segments * self.params.n_heads * self.partial_len();
-        if items.len < FEW * parallel.workers() && parallel.workers() > 1 && units <= buffers.partials.len() {
-            self.attend_by_segments(parallel, sequences, &items, units, buffers);
+        let mut list = [Segment::default(); MOST_SEGMENTS];
+        let listed = if items.len < FEW * parallel.workers() && parallel.workers() > 1 {
+            self.list_segments(&items, sequences, &mut list)
         } else {
-            self.attend_by_blocks(parallel, sequences, &items, buffers);
+            None
+        };
+        match listed {
+            Some(list) => self.attend_by_segments(parallel, sequences, &items, list, buffers),
+            None => self.attend_by_blocks(parallel, sequences, &items, buffers),
         }
+    }
+
+    /// The segments of all blocks, in order; `None` where their softmaxes have no room.
+    fn list_segments<'l>(
+        &self,
+        items: &Items,
+        sequences: &Sequences<'_>,
+        list: &'l mut [Segment; MOST_SEGMENTS],
+    ) -> Option<&'l [Segment]> {
+        let (mut len, mut rows) = (0, 0);
+        for (index, block) in items.blocks(sequences).enumerate() {
+            for segment in self.segments(&block) {
+                rows += block.tokens.len();
+                if rows > MOST_SEGMENTS {
+                    return None;
+                }
+                list[len] = Segment { block: index, segment };
+                len += 1;
+            }
+        }
+        Some(&list[..len])
     }
 
     /// Blocks of tokens and KV heads are shared out. The last tokens see the most, so the order goes from both ends.
@@ -277,40 +300,41 @@ impl<'w> Attention<'w> {
         });
     }
 
-    /// Segments are shared out, and merged when all are done: their results are `units` elements.
+    /// Segments are shared out, and merged when all are done.
     fn attend_by_segments(
         &self,
         parallel: &Parallel<'_>,
         sequences: &Sequences<'_>,
         items: &Items,
-        units: usize,
+        list: &[Segment],
         buffers: &mut Buffers<'_>,
     ) {
         let share = buffers.work.len() / parallel.workers();
         let attended = Shared::new(buffers.attended);
         let (work, partials) = (Shared::new(buffers.work), Shared::new(buffers.partials));
         let q = &*buffers.q;
-        // Calls `each` with every item, the number of its first segment among all, and where its first partial lies.
-        let walk = |each: &mut dyn FnMut(&Block<'_>, usize, usize, usize)| {
-            let (mut first, mut place) = (0, 0);
-            for block in items.blocks(sequences) {
-                let segments = self.segments(&block).len();
+        // Calls `each` with every item, its segments, the number of the first of them among all, and where its first
+        // partial lies.
+        let walk = |each: &mut dyn FnMut(&Block<'_>, usize, &[Segment], usize, usize)| {
+            let (mut first, mut place, mut rest) = (0, 0, list);
+            for (index, block) in items.blocks(sequences).enumerate() {
+                let (segments, after) = rest.split_at(rest.partition_point(|segment| segment.block <= index));
+                rest = after;
                 let rows = block.tokens.len() * self.group();
                 for kv_head in 0..self.params.n_kv_heads {
-                    each(&block, kv_head, first, place);
-                    first += segments;
-                    place += segments * rows * self.partial_len();
+                    each(&block, kv_head, segments, first, place);
+                    first += segments.len();
+                    place += segments.len() * rows * self.partial_len();
                 }
             }
-            first
+            (first, place)
         };
-        let total = walk(&mut |_, _, _, _| {});
+        let (total, units) = walk(&mut |_, _, _, _, _| {});
         parallel.run(total, &|range, worker| {
             // SAFETY: no two tasks that run at once have the same worker.
             let work = unsafe { work.part(worker * share..(worker + 1) * share) };
-            walk(&mut |block, kv_head, first, place| {
+            walk(&mut |block, kv_head, segments, first, place| {
                 let len = block.tokens.len() * self.group() * self.partial_len();
-                let segments = self.segments(block);
                 let begin = range.start.max(first) - first;
                 let end = range.end.min(first + segments.len()).max(first) - first;
                 if begin >= end {
@@ -321,7 +345,7 @@ impl<'w> Attention<'w> {
                     // SAFETY: each segment of each item is one worker's, and has a place of its own.
                     let part = unsafe { partials.part(place + index * len..place + (index + 1) * len) };
                     let mut part = Running::of(part, block.tokens.len() * self.group());
-                    self.attend_segment(block, kv_head, segments.start + index, queries, &mut part, work);
+                    self.attend_segment(block, kv_head, segments[index].segment, queries, &mut part, work);
                 }
             });
         });
@@ -329,7 +353,7 @@ impl<'w> Attention<'w> {
             // SAFETY: no two tasks that run at once have the same worker.
             let work = unsafe { work.part(worker * share..(worker + 1) * share) };
             let mut item = 0;
-            walk(&mut |block, kv_head, _, place| {
+            walk(&mut |block, kv_head, segments, _, place| {
                 item += 1;
                 if !range.contains(&(item - 1)) {
                     return;
@@ -338,7 +362,7 @@ impl<'w> Attention<'w> {
                 let len = rows * self.partial_len();
                 let mut total = Running::of(&mut work[..len], rows);
                 total.begin();
-                for index in 0..self.segments(block).len() {
+                for index in 0..segments.len() {
                     // SAFETY: all segments are done, and only this task reads those of this item.
                     let part = unsafe { partials.part(place + index * len..place + (index + 1) * len) };
                     total.merge(&Running::of(part, rows));
@@ -365,10 +389,18 @@ impl<'w> Attention<'w> {
         self.params.window.map_or(0, |window| (place + 1).saturating_sub(window))..place + 1
     }
 
-    /// The segments that any token of a block sees something of.
-    fn segments(&self, block: &Block<'_>) -> Range<usize> {
-        let first = self.sees(block, block.tokens.start).start / SEGMENT;
-        first..Self::place(block, block.tokens.end - 1) / SEGMENT + 1
+    /// The segments in which pages begin that any token of a block sees something of, rising.
+    fn segments<'s>(&self, block: &Block<'s>) -> impl Iterator<Item = usize> + use<'s> {
+        let sequence = block.sequence;
+        let end = Self::place(block, block.tokens.end - 1) + 1;
+        // The last page that begins no later than what is seen reaches into it.
+        let first = first_page(&sequence, self.sees(block, block.tokens.start).start + 1).saturating_sub(1);
+        let begins = (first..sequence.n_pages()).map(move |index| sequence.page(index).start());
+        let mut last = None;
+        begins.take_while(move |begin| *begin < end).filter_map(move |begin| {
+            let segment = Some(begin / SEGMENT);
+            (std::mem::replace(&mut last, segment) != segment).then_some(begin / SEGMENT)
+        })
     }
 
     /// The queries of a block's tokens for one KV head, `[tokens, group, key_dim]`, and the rest of `work`.
@@ -499,6 +531,15 @@ fn first_page(sequence: &Sequence<'_>, place: usize) -> usize {
         if sequence.page(middle).start() < place { low = middle + 1 } else { high = middle }
     }
     low
+}
+
+/// A segment that some token of a block sees something of.
+#[derive(Clone, Copy, Default)]
+struct Segment {
+    /// The number of the block.
+    block: usize,
+    /// Its pages begin at this times [`SEGMENT`] or later.
+    segment: usize,
 }
 
 /// Some tokens of one sequence, one after another, whose queries go over a page together.

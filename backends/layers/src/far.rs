@@ -13,10 +13,11 @@
 //! Keys are stored as RoPE turned them. A summary is of keys turned back by the position of the page's first token, so
 //! that a page that is seen from as far as the layer's reach (see [`moved`]) meets the same query wherever it lies.
 
+use half::f16;
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use herald_api::{Attention as Params, Page, Parallel, RopeKind, Sequence, Sequences};
 
 use crate::kernels::{Gemm, Kernels};
-use crate::quant::f16_value;
 use crate::rope::Rope;
 use crate::shared::Shared;
 
@@ -100,8 +101,8 @@ impl Far {
             }
             let (middles, halves) = summary.split_at_mut(key_dim);
             for ((middle, half), [min, max]) in middles.iter_mut().zip(halves).zip(range) {
-                *middle = half::f16::from_f32(f32::midpoint(min, max)).to_bits();
-                *half = half::f16::from_f32((max - min) / 2.0).to_bits();
+                *middle = f16::from_f32(f32::midpoint(min, max)).to_bits();
+                *half = f16::from_f32((max - min) / 2.0).to_bits();
             }
         }
     }
@@ -248,9 +249,7 @@ impl Far {
                 let length = self.summary_bytes() / size_of::<u16>();
                 for (page, row) in panel.chunks_exact_mut(width).take(same).enumerate() {
                     let from = (first + page) * length + kv_head * width;
-                    for (out, bits) in row.iter_mut().zip(&summaries[from..from + width]) {
-                        *out = f16_value(*bits);
-                    }
+                    summaries[from..from + width].reinterpret_cast::<f16>().convert_to_f32_slice(row);
                 }
                 let call = Gemm {
                     x: &queries[..rows * width],

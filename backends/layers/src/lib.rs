@@ -1,7 +1,7 @@
 //! What HERALD's backends share: layers and memory tiers, written once over a backend's table of kernels, and the
 //! quantised block formats.
 //!
-//! A backend fills a [`Kernels`] table and exports [`Layers`] over it; [`RamTiers`] it may export as they are.
+//! A backend fills a [`Kernels`] table and exports [`Layers`] over it; [`Tiers`] it may export as they are.
 
 mod arena;
 mod attention;
@@ -18,18 +18,17 @@ mod moe;
 mod norm;
 pub mod plain;
 pub mod products;
-mod q4;
-mod ram_tier;
 mod rope;
 mod shared;
 mod short_conv;
 mod state;
 #[cfg(feature = "suite")]
 pub mod suite;
+mod tiers;
 mod weight_memory;
 mod weights;
 
 pub use factory::{HasKernels, Layers};
 pub use herald_formats as quant;
 pub use kernels::Kernels;
-pub use ram_tier::RamTiers;
+pub use tiers::Tiers;

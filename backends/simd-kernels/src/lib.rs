@@ -4,6 +4,7 @@
 //! - `lanes`: what each instruction set's vectors can do, behind one trait;
 //! - `packed`, `activations`, `products`: quantised weights, and products with them;
 //! - `floats`: products with plain floats;
+//! - `panels`: packed weights as float32, for other libraries' products;
 //! - `recurrent`: layers with recurrent states;
 //! - `attend`, `vectors`, `math`: everything else;
 //! - `variants`: all of it compiled for each instruction set, chosen once at load.
@@ -16,6 +17,7 @@ mod floats;
 mod lanes;
 mod math;
 mod packed;
+mod panels;
 mod products;
 mod recurrent;
 mod variants;
@@ -25,6 +27,7 @@ use std::sync::OnceLock;
 
 use herald_api::{Error, Hardware, Result};
 
+pub use panels::Unpack;
 pub use variants::{VARIANTS, Variant};
 
 /// The variable that names a variant to use in place of the best.

@@ -10,6 +10,7 @@ use herald_layers::quant::legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 use crate::floats::{Bf16, F16, F32};
 use crate::lanes::{LANES, Lanes};
 use crate::packed::Packed;
+use crate::panels::Unpack;
 
 /// A variant: an instruction set and the kernels for it.
 pub struct Variant {
@@ -21,6 +22,8 @@ pub struct Variant {
     pub score: u32,
     /// Its kernels; only to be used on a CPU with the features.
     pub kernels: &'static Kernels,
+    /// How its packed weights of a type become float32; likewise.
+    pub unpack: fn(DType) -> Unpack,
 }
 
 impl Variant {
@@ -38,14 +41,16 @@ pub static VARIANTS: [Variant; 3] = [
         features: abi::HERALD_CPU_AVX512 | abi::HERALD_CPU_AVX512_VNNI | AVX2,
         score: 500,
         kernels: &avx512_vnni::KERNELS,
+        unpack: avx512_vnni::unpack,
     },
     Variant {
         name: "avx512",
         features: abi::HERALD_CPU_AVX512 | AVX2,
         score: 400,
         kernels: &avx512::KERNELS,
+        unpack: avx512::unpack,
     },
-    Variant { name: "avx2", features: AVX2, score: 300, kernels: &avx2::KERNELS },
+    Variant { name: "avx2", features: AVX2, score: 300, kernels: &avx2::KERNELS, unpack: avx2::unpack },
 ];
 
 const AVX2: u64 = abi::HERALD_CPU_AVX2 | abi::HERALD_CPU_FMA | abi::HERALD_CPU_F16C;
@@ -167,6 +172,26 @@ macro_rules! variant {
                 }
             }
 
+            pub(super) fn unpack(dtype: DType) -> Unpack {
+                match dtype {
+                    DType::F32 => unpack_floats::<F32>,
+                    DType::F16 => unpack_floats::<F16>,
+                    DType::Bf16 => unpack_floats::<Bf16>,
+                    DType::Q4_0 => unpack_quantised::<Packed<Q4_0>>,
+                    DType::Q4_1 => unpack_quantised::<Packed<Q4_1>>,
+                    DType::Q5_0 => unpack_quantised::<Packed<Q5_0>>,
+                    DType::Q5_1 => unpack_quantised::<Packed<Q5_1>>,
+                    DType::Q8_0 => unpack_quantised::<Packed<Q8_0>>,
+                    DType::Q2K => unpack_quantised::<Packed<Q2K>>,
+                    DType::Q3K => unpack_quantised::<Packed<Q3K>>,
+                    DType::Q4K => unpack_quantised::<Packed<Q4K>>,
+                    DType::Q5K => unpack_quantised::<Packed<Q5K>>,
+                    DType::Q6K => unpack_quantised::<Packed<Q6K>>,
+                    DType::Iq4Nl => unpack_quantised::<Packed<Iq4Nl>>,
+                    DType::Iq4Xs => unpack_quantised::<Packed<Iq4Xs>>,
+                }
+            }
+
             kernel!($features, gemm, crate::vectors::gemm::<L>, (call: &Gemm<'_>, out: &mut [f32]) -> ());
             kernel!($features, dot, crate::vectors::dot::<L>, (a: &[f32], b: &[f32]) -> f32);
             kernel!($features, add_scaled, crate::vectors::add_scaled::<L>, (y: &mut [f32], a: f32, x: &[f32]) -> ());
@@ -203,6 +228,26 @@ macro_rules! variant {
                 }
                 // SAFETY: the table is only handed out on CPUs that have the features.
                 unsafe { compiled::<T>(run, out) }
+            }
+
+            fn unpack_quantised<F: Format>(packed: &[u8], columns: usize, panel: &mut [f32]) {
+                #[target_feature(enable = $features)]
+                fn compiled<F: Format>(packed: &[u8], columns: usize, panel: &mut [f32]) {
+                    // SAFETY: this function is compiled with the features that the lanes need.
+                    unsafe { crate::panels::quantised::<L, F>(packed, columns, panel) }
+                }
+                // SAFETY: the table is only handed out on CPUs that have the features.
+                unsafe { compiled::<F>(packed, columns, panel) }
+            }
+
+            fn unpack_floats<T: Float>(packed: &[u8], columns: usize, panel: &mut [f32]) {
+                #[target_feature(enable = $features)]
+                fn compiled<T: Float>(packed: &[u8], columns: usize, panel: &mut [f32]) {
+                    // SAFETY: this function is compiled with the features that the lanes need.
+                    unsafe { crate::panels::floats::<L, T>(packed, columns, panel) }
+                }
+                // SAFETY: the table is only handed out on CPUs that have the features.
+                unsafe { compiled::<T>(packed, columns, panel) }
             }
         }
     };

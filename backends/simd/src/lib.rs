@@ -3,7 +3,7 @@
 #![cfg(target_arch = "x86_64")]
 
 use herald_api::{Hardware, Probe, Result, Tokenizer, TokenizerFactory, Vocabulary};
-use herald_layers::{HasKernels, Kernels, Layers, RamTiers};
+use herald_layers::{HasKernels, Kernels, Layers, Tiers};
 use herald_simd_kernels::chosen;
 
 pub use herald_simd_kernels::{VARIANTS, Variant};
@@ -42,5 +42,5 @@ herald_api::export_plugin! {
     probe: probe,
     layers: Layers<Simd>,
     tokenizers: Tokenizers,
-    tiers: RamTiers,
+    tiers: Tiers,
 }

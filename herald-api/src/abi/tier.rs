@@ -11,6 +11,9 @@ pub const HERALD_TIER_COMPRESSED: u32 = 2;
 /// Pages in a file.
 pub const HERALD_TIER_ARCHIVED: u32 = 3;
 
+/// HeraldTierConfig.flags: pages in a file are to be compressed further with LZ4, where that makes them smaller.
+pub const HERALD_TIER_LZ4: u64 = 1;
+
 /// What a tier keeps: pages of one shape.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -34,10 +37,13 @@ pub struct HeraldTierConfig {
     pub state_bytes: u64,
     /// The most bytes that it may keep; 0: no limit.
     pub capacity_bytes: u64,
-    /// HERALD_TIER_ARCHIVED: the file, UTF-8; valid during the call.
+    /// HERALD_TIER_ARCHIVED: the file, UTF-8; valid during the call. A file that is there is opened with the pages in it
+    /// (see list). A folder: a file without a name in it, made when the first page comes, which goes with the tier.
     pub path: *const c_char,
     /// Bytes of path.
     pub path_len: usize,
+    /// HERALD_TIER_LZ4, or 0.
+    pub flags: u64,
 }
 
 /// A search for the pages that a query would attend to most.
@@ -74,6 +80,10 @@ pub struct HeraldTierStats {
     pub hits: u64,
     /// Calls of get and view that did not.
     pub misses: u64,
+    /// Bytes of RAM that its pages take; for a tier in RAM, the same as bytes.
+    pub memory_bytes: u64,
+    /// Pages whose checksum, or whose entry in the index of the file, turned out to be wrong: they are gone.
+    pub damaged: u64,
 }
 
 /// Memory tiers of a plugin. Ids are the caller's: any number, once each. All calls but destroy may come from any
@@ -121,8 +131,8 @@ pub struct HeraldTierTable {
         ) -> u32,
     >,
     /// Fills page with pointers to where the tier itself keeps it, in the tier's own format; they stay valid until the
-    /// page is dropped or the tier destroyed. start is left alone. Statuses: OK; NOT_FOUND; UNSUPPORTED (a tier whose
-    /// pages can't be read in place).
+    /// page is dropped or the tier destroyed, or as often released as viewed. start is left alone. Statuses: OK;
+    /// NOT_FOUND; UNSUPPORTED (a tier whose pages can't be read in place); CORRUPT (a checksum); IO.
     pub view: Option<
         unsafe extern "C" fn(
             tier: *mut HeraldTier,
@@ -163,4 +173,21 @@ pub struct HeraldTierTable {
             error: *mut HeraldError,
         ) -> u32,
     >,
+    /// Says that what one call of view gave is not used any more. May be null: pages then stay where they were viewed.
+    /// Statuses: OK; NOT_FOUND.
+    pub release: Option<unsafe extern "C" fn(tier: *mut HeraldTier, id: u64, error: *mut HeraldError) -> u32>,
+    /// Writes the ids of at most room pages to ids, in any order, and how many pages there are to *n. May be null.
+    /// Statuses: OK.
+    pub list: Option<
+        unsafe extern "C" fn(
+            tier: *mut HeraldTier,
+            ids: *mut u64,
+            room: usize,
+            n: *mut usize,
+            error: *mut HeraldError,
+        ) -> u32,
+    >,
+    /// Returns when every page that was put is in the tier's file, so that it outlives the process. May be null: there is
+    /// nothing to wait for. Statuses: OK; IO.
+    pub flush: Option<unsafe extern "C" fn(tier: *mut HeraldTier, error: *mut HeraldError) -> u32>,
 }

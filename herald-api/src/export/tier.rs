@@ -33,6 +33,9 @@ impl<F: TierFactory> Tables<F> {
         destroy: Some(destroy),
         stats: Some(stats),
         search: Some(search),
+        release: Some(release),
+        list: Some(list),
+        flush: Some(flush),
     };
 }
 
@@ -194,6 +197,39 @@ unsafe extern "C" fn drop_page(tier: *mut HeraldTier, id: u64, error: *mut Heral
     unsafe { guard(error, || exported(tier)?.tier.drop_page(id)) }
 }
 
+unsafe extern "C" fn release(tier: *mut HeraldTier, id: u64, error: *mut HeraldError) -> u32 {
+    // SAFETY: the host's contract: the tier came from `create`.
+    unsafe { guard(error, || exported(tier)?.tier.release(id)) }
+}
+
+unsafe extern "C" fn list(
+    tier: *mut HeraldTier,
+    ids: *mut u64,
+    room: usize,
+    n: *mut usize,
+    error: *mut HeraldError,
+) -> u32 {
+    // SAFETY: the host's contract: the tier came from `create`, ids has room for so many.
+    unsafe {
+        guard(error, || {
+            if n.is_null() || (room > 0 && ids.is_null()) {
+                return Err(Error::invalid("a list of pages needs a place for their ids and their number"));
+            }
+            let found = exported(tier)?.tier.list()?;
+            for (index, id) in found.iter().take(room).enumerate() {
+                ids.add(index).write(*id);
+            }
+            n.write(found.len());
+            Ok(())
+        })
+    }
+}
+
+unsafe extern "C" fn flush(tier: *mut HeraldTier, error: *mut HeraldError) -> u32 {
+    // SAFETY: the host's contract: the tier came from `create`.
+    unsafe { guard(error, || exported(tier)?.tier.flush()) }
+}
+
 unsafe extern "C" fn destroy(tier: *mut HeraldTier) {
     if !tier.is_null() {
         // SAFETY: the host's contract: it came from `create`, and no call is running on it.
@@ -215,6 +251,8 @@ unsafe extern "C" fn stats(tier: *mut HeraldTier, out: *mut HeraldTierStats, err
                 bytes: stats.bytes,
                 hits: stats.hits,
                 misses: stats.misses,
+                memory_bytes: stats.memory_bytes,
+                damaged: stats.damaged,
                 ..AbiStruct::empty()
             };
             abi::write(out, &answer).map_err(Error::invalid)
@@ -288,6 +326,7 @@ unsafe fn read_config(config: *const HeraldTierConfig) -> Result<TierConfig> {
             state_bytes: raw.state_bytes as usize,
             capacity_bytes: (raw.capacity_bytes != 0).then_some(raw.capacity_bytes),
             path: (!path.is_empty()).then(|| path.to_owned()),
+            lz4: raw.flags & abi::HERALD_TIER_LZ4 != 0,
         })
     }
 }

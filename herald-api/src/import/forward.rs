@@ -124,6 +124,11 @@ unsafe impl Send for BatchBuffers {}
 unsafe impl Sync for BatchBuffers {}
 
 impl BatchBuffers {
+    /// Lets go of pages that were fetched.
+    pub fn end(&mut self) {
+        self.fetched.clear();
+    }
+
     /// Begins a batch without sequences.
     pub fn begin<'b>(&'b mut self) -> Batch<'b> {
         self.sequences.clear();
@@ -216,13 +221,26 @@ impl<'b> Batch<'b> {
         }
     }
 
+    /// How many sequences there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.buffers.sequences.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.buffers.sequences.is_empty()
+    }
+
     /// Far pages of each sequence, in order.
     #[must_use]
     pub fn n_far(&self) -> Vec<usize> {
         self.buffers.sequences.iter().map(|sequence| sequence.n_far).collect()
     }
 
-    /// Adds a whole page of earlier tokens to the sequence `index`, while the layer waits for it.
+    /// Adds a whole page of earlier tokens to the sequence `index`, which is kept for as long as the batch: beforehand, or
+    /// while the layer waits for it.
     ///
     /// # Errors
     /// [`crate::Status::InvalidArgument`] where the sequence has no such tokens.

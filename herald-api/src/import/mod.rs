@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 pub use forward::{Batch, BatchBuffers, Executor, Fetcher, Forward, Lent, PageUse};
 pub use layer::{LayerHandle, LayerOrder, SharedBytes, SharedWeight, StableBytes};
-pub use tier::{PageHandle, TierHandle};
+pub use tier::{PageHandle, StoredPage, TierHandle};
 pub use tokenizer::TokenizerHandle;
 
 use crate::abi::{

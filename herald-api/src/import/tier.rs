@@ -11,7 +11,9 @@ use crate::abi::{
     HeraldTierTable,
 };
 use crate::call::Page;
-use crate::{AlignedBytes, Error, Found, MemoryTier, RawPage, Result, Status, TierConfig, TierStats};
+use crate::{
+    AlignedBytes, Error, Found, MemoryTier, RawPage, Result, Status, TierConfig, TierKind, TierStats,
+};
 
 /// A tier that a plugin made.
 #[derive(Clone)]
@@ -53,6 +55,7 @@ impl Plugin {
             capacity_bytes: config.capacity_bytes.unwrap_or(0),
             path: path.as_ptr().cast(),
             path_len: path.len(),
+            flags: if config.lz4 { abi::HERALD_TIER_LZ4 } else { 0 },
             ..AbiStruct::empty()
         };
         let mut made = std::ptr::null_mut();
@@ -60,13 +63,19 @@ impl Plugin {
         call(|error| unsafe { create(&raw, &mut made, error) })?;
         let raw = NonNull::new(made)
             .ok_or_else(|| refused("its tier_create succeeded without a tier".to_owned()))?;
-        Ok(TierHandle(Arc::new(Made {
+        let made = TierHandle(Arc::new(Made {
             raw,
             plugin: Arc::clone(&self.0),
             config: config.clone(),
             page_bytes,
             next_id: AtomicU64::new(0),
-        })))
+        }));
+        // A file may have pages in it already.
+        if config.kind == TierKind::Archived && made.0.table().list.is_some() {
+            let next = made.list()?.into_iter().max().map_or(0, |last| last.saturating_add(1));
+            made.0.next_id.store(next, Ordering::Relaxed);
+        }
+        Ok(made)
     }
 }
 
@@ -100,6 +109,9 @@ static NO_TIERS: NoTiers = NoTiers(HeraldTierTable {
     destroy: None,
     stats: None,
     search: None,
+    release: None,
+    list: None,
+    flush: None,
 });
 
 fn missing(what: &str) -> Error {
@@ -135,13 +147,33 @@ impl TierHandle {
     /// # Errors
     /// As [`MemoryTier::put`] and [`MemoryTier::view`].
     pub fn keep(&self, page: &PageHandle) -> Result<PageHandle> {
+        let id = self.put_whole(page)?;
+        let bytes = self.0.config.q4_page_bytes().ok_or_else(|| Error::invalid("a page that overflows"))?;
+        self.seen(id, abi::HERALD_PAGE_Q4, bytes)
+    }
+
+    /// Keeps a whole page of another tier, where it is only read while it is opened. Dropping the result drops the page.
+    ///
+    /// # Errors
+    /// As [`MemoryTier::put`].
+    pub fn store(&self, page: &PageHandle) -> Result<StoredPage> {
+        Ok(StoredPage { tier: self.clone(), id: self.put_whole(page)? })
+    }
+
+    /// The page `id` of a tier that found it in its file. Dropping the result drops the page, so there may be one for each
+    /// page.
+    #[must_use]
+    pub fn stored(&self, id: u64) -> StoredPage {
+        StoredPage { tier: self.clone(), id }
+    }
+
+    fn put_whole(&self, page: &PageHandle) -> Result<u64> {
         let (keys, values) = page.bytes();
         let view = Page::new(page.format(), page.capacity(), page.capacity(), keys, values)
             .ok_or_else(|| Error::invalid("a page to keep is not aligned"))?;
         let id = self.0.next_id.fetch_add(1, Ordering::Relaxed);
         self.put(id, Some(&view))?;
-        let bytes = self.0.config.q4_page_bytes().ok_or_else(|| Error::invalid("a page that overflows"))?;
-        self.seen(id, abi::HERALD_PAGE_Q4, bytes)
+        Ok(id)
     }
 
     /// Copies a page of this tier out to a page of an active tier.
@@ -149,8 +181,15 @@ impl TierHandle {
     /// # Errors
     /// As [`MemoryTier::get`]; [`Status::InvalidArgument`] where the page isn't this tier's or the shapes differ.
     pub fn restore(&self, page: &PageHandle, into: &mut PageHandle) -> Result<()> {
-        if !page.tier.as_ref().is_some_and(|tier| tier.is(self)) || into.format() != abi::HERALD_PAGE_I16 {
+        if !matches!(&page.held, Held::InTier(tier) if tier.is(self)) {
             return Err(Error::invalid("a page was to be restored by a tier that it doesn't belong to"));
+        }
+        self.copy_out(page.id, into)
+    }
+
+    fn copy_out(&self, id: u64, into: &mut PageHandle) -> Result<()> {
+        if into.format() != abi::HERALD_PAGE_I16 {
+            return Err(Error::invalid("a page was to be restored to one of another format"));
         }
         let buffer = |pointer: *mut c_void, len: u64| -> &mut [u8] {
             if len == 0 {
@@ -161,13 +200,20 @@ impl TierHandle {
         };
         let keys = buffer(into.raw.keys, into.raw.key_bytes);
         let values = buffer(into.raw.values, into.raw.value_bytes);
-        self.get(page.id, keys, values).map(drop)
+        self.get(id, keys, values).map(drop)
     }
 
     /// The handle of a page that was put under `id`, which must be seen in this format and size, at aligned places.
     fn seen(&self, id: u64, format: u32, page_bytes: (usize, usize)) -> Result<PageHandle> {
         // From here on, dropping the handle drops the page.
-        let mut handle = PageHandle { tier: Some(self.clone()), id, raw: AbiStruct::empty(), bytes: None };
+        let held = Held::InTier(self.clone());
+        let mut handle = PageHandle { held, id, raw: AbiStruct::empty() };
+        handle.raw = self.in_place(id, format, page_bytes)?;
+        Ok(handle)
+    }
+
+    /// Where the tier keeps a page, which must be in this format and size, at aligned places.
+    fn in_place(&self, id: u64, format: u32, page_bytes: (usize, usize)) -> Result<HeraldPage> {
         let seen = self.view(id)?;
         let aligned = |pointer: *mut u8, bytes: usize| {
             bytes == 0 || (!pointer.is_null() && (pointer as usize).is_multiple_of(AlignedBytes::ALIGN))
@@ -183,7 +229,7 @@ impl TierHandle {
                 seen.format, seen.key_bytes, seen.value_bytes, seen.keys, seen.values
             )));
         }
-        handle.raw = HeraldPage {
+        Ok(HeraldPage {
             capacity: self.0.config.page_tokens as u32,
             format: seen.format,
             keys: seen.keys.cast(),
@@ -191,8 +237,54 @@ impl TierHandle {
             key_bytes: seen.key_bytes as u64,
             value_bytes: seen.value_bytes as u64,
             ..AbiStruct::empty()
-        };
-        Ok(handle)
+        })
+    }
+}
+
+/// A page in a tier that is not in place at all times: it can be opened for as long as it is read. The tier drops it when it
+/// is dropped itself.
+pub struct StoredPage {
+    tier: TierHandle,
+    id: u64,
+}
+
+impl StoredPage {
+    /// The id that the tier knows it by.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The tier.
+    #[must_use]
+    pub fn tier(&self) -> &TierHandle {
+        &self.tier
+    }
+
+    /// The page in place, as [`abi::HERALD_PAGE_Q4`], until the handle is dropped.
+    ///
+    /// # Errors
+    /// As [`MemoryTier::view`].
+    pub fn open(self: &Arc<Self>) -> Result<PageHandle> {
+        let config = self.tier.config();
+        let bytes = config.q4_page_bytes().ok_or_else(|| Error::invalid("a page that overflows"))?;
+        let raw = self.tier.in_place(self.id, abi::HERALD_PAGE_Q4, bytes)?;
+        Ok(PageHandle { held: Held::Opened(Arc::clone(self)), id: self.id, raw })
+    }
+
+    /// Copies it out to a page of an active tier.
+    ///
+    /// # Errors
+    /// As [`MemoryTier::get`].
+    pub fn restore(&self, into: &mut PageHandle) -> Result<()> {
+        self.tier.copy_out(self.id, into)
+    }
+}
+
+impl Drop for StoredPage {
+    fn drop(&mut self) {
+        // Nobody is left to tell: the page is either gone or the tier is failing as a whole.
+        let _ = self.tier.drop_page(self.id);
     }
 }
 
@@ -280,6 +372,32 @@ impl MemoryTier for TierHandle {
         call(|error| unsafe { drop(self.0.raw.as_ptr(), id, error) })
     }
 
+    fn release(&self, id: u64) -> Result<()> {
+        let Some(release) = self.0.table().release else { return Ok(()) };
+        // SAFETY: the ABI's contract.
+        call(|error| unsafe { release(self.0.raw.as_ptr(), id, error) })
+    }
+
+    fn list(&self) -> Result<Vec<u64>> {
+        let list = self.0.table().list.ok_or_else(|| missing("list"))?;
+        let (mut ids, mut n) = (Vec::new(), 0);
+        loop {
+            // SAFETY: the ABI's contract; the buffer has room for so many.
+            call(|error| unsafe { list(self.0.raw.as_ptr(), ids.as_mut_ptr(), ids.len(), &mut n, error) })?;
+            if n <= ids.len() {
+                ids.truncate(n);
+                return Ok(ids);
+            }
+            ids.resize(n, 0);
+        }
+    }
+
+    fn flush(&self) -> Result<()> {
+        let Some(flush) = self.0.table().flush else { return Ok(()) };
+        // SAFETY: the ABI's contract.
+        call(|error| unsafe { flush(self.0.raw.as_ptr(), error) })
+    }
+
     fn stats(&self) -> TierStats {
         let mut raw: HeraldTierStats = AbiStruct::empty();
         if let Some(stats) = self.0.table().stats {
@@ -292,6 +410,8 @@ impl MemoryTier for TierHandle {
             bytes: raw.bytes,
             hits: raw.hits,
             misses: raw.misses,
+            memory_bytes: raw.memory_bytes,
+            damaged: raw.damaged,
         }
     }
 
@@ -334,13 +454,22 @@ impl Drop for Made {
     }
 }
 
-/// A page in a tier, which drops it when it is dropped itself; or one of the host's own bytes.
+/// A page in place: one in a tier, which drops it when the handle is dropped; one that was opened; or one of the host's own
+/// bytes.
 pub struct PageHandle {
-    /// `None`: the bytes are the handle's own.
-    tier: Option<TierHandle>,
+    held: Held,
     id: u64,
     raw: HeraldPage,
-    bytes: Option<AlignedBytes>,
+}
+
+/// What keeps a page's bytes where they are.
+enum Held {
+    /// The tier, which drops the page with the handle.
+    InTier(TierHandle),
+    /// A page that is released with the handle.
+    Opened(Arc<StoredPage>),
+    /// The handle itself.
+    Own(AlignedBytes),
 }
 
 // SAFETY: the bytes that it points to are its own until it is dropped, like a Box's; writing them takes `&mut`.
@@ -366,7 +495,10 @@ impl PageHandle {
     /// # Errors
     /// As [`MemoryTier::commit`].
     pub fn commit(&mut self, n_tokens: usize) -> Result<()> {
-        self.tier.as_ref().map_or(Ok(()), |tier| tier.commit(self.id, n_tokens))
+        match &self.held {
+            Held::InTier(tier) => tier.commit(self.id, n_tokens),
+            Held::Opened(_) | Held::Own(_) => Ok(()),
+        }
     }
 
     /// A whole page of the host's own bytes, in the format [`abi::HERALD_PAGE_Q4`] and of the shape of a tier's pages:
@@ -393,13 +525,16 @@ impl PageHandle {
             value_bytes: values as u64,
             ..AbiStruct::empty()
         };
-        Ok(Self { tier: None, id: 0, raw, bytes: Some(bytes) })
+        Ok(Self { held: Held::Own(bytes), id: 0, raw })
     }
 
     /// Bytes of the handle's own; 0 for a page in a tier.
     #[must_use]
     pub fn own_bytes(&self) -> usize {
-        self.bytes.as_ref().map_or(0, |bytes| bytes.len())
+        match &self.held {
+            Held::Own(bytes) => bytes.len(),
+            Held::InTier(_) | Held::Opened(_) => 0,
+        }
     }
 
     /// Its format, `HERALD_PAGE_*`.
@@ -426,6 +561,7 @@ impl PageHandle {
     /// # Errors
     /// [`crate::Status::InvalidArgument`] where the other has another format or size.
     pub fn copy_from(&mut self, other: &Self) -> Result<()> {
+        self.writable()?;
         let shape = |page: &Self| (page.raw.format, page.raw.key_bytes, page.raw.value_bytes);
         if shape(self) != shape(other) {
             return Err(Error::invalid(format!(
@@ -443,6 +579,14 @@ impl PageHandle {
         Ok(())
     }
 
+    /// What was opened may lie in memory that can only be read.
+    fn writable(&self) -> Result<()> {
+        if matches!(self.held, Held::Opened(_)) {
+            return Err(Error::invalid("a page that was opened for reading was to be written"));
+        }
+        Ok(())
+    }
+
     pub(super) fn raw(&self) -> HeraldPage {
         self.raw
     }
@@ -454,6 +598,7 @@ impl PageHandle {
     /// # Errors
     /// [`crate::Status::InvalidArgument`] where there are more or fewer than it holds.
     pub fn overwrite(&mut self, keys: &[u8], values: &[u8]) -> Result<()> {
+        self.writable()?;
         let found = (keys.len() as u64, values.len() as u64);
         if found != (self.raw.key_bytes, self.raw.value_bytes) {
             return Err(Error::invalid(format!(
@@ -475,9 +620,11 @@ impl PageHandle {
 impl Drop for PageHandle {
     fn drop(&mut self) {
         // Nobody is left to tell: the page is either gone or the tier is failing as a whole.
-        if let Some(tier) = &self.tier {
-            let _ = tier.drop_page(self.id);
-        }
+        let _ = match &self.held {
+            Held::InTier(tier) => tier.drop_page(self.id),
+            Held::Opened(stored) => stored.tier.release(self.id),
+            Held::Own(_) => Ok(()),
+        };
     }
 }
 

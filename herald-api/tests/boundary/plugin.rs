@@ -289,6 +289,7 @@ impl MemoryTier for Ram {
             bytes: pages.values().map(|page| (page.keys.len() + page.values.len()) as u64).sum(),
             hits: self.hits.load(Ordering::Relaxed),
             misses: self.misses.load(Ordering::Relaxed),
+            ..TierStats::default()
         }
     }
 

@@ -177,6 +177,7 @@ pub(crate) fn tier_config() -> TierConfig {
         state_bytes: 0,
         capacity_bytes: None,
         path: None,
+        lz4: false,
     }
 }
 

@@ -135,8 +135,8 @@ fn allocation(context: &Context, bytes: usize) -> Result<Measurement> {
         }
         let seconds = start.elapsed().as_secs_f64();
         let usage = manager.get_memory_usage();
-        held = usage.page_bytes();
-        whole &= usage.tokens() == ids.len() as u64 * layers;
+        held = usage.total().bytes;
+        whole &= usage.total().tokens == ids.len() as u64 * layers;
         manager.clear_active_memory("text")?;
         left = manager.get_memory_leak_stats()?.held_pages;
         Ok(text.len() as f64 / 1e3 / seconds)
@@ -157,6 +157,7 @@ fn allocation(context: &Context, bytes: usize) -> Result<Measurement> {
     let lines = vec![
         line("active", |usage| usage.active.bytes),
         line("compressed", |usage| usage.compressed.bytes),
+        line("archived, on disk", |usage| usage.archived.bytes),
         line("without compression", |usage| usage.exact_bytes),
     ];
     Ok(found.chart("Memory by tier while a long text comes in", "seconds", "MB", lines))
@@ -194,10 +195,10 @@ fn compression(context: &Context) -> Result<Measurement> {
         losses.sum::<f64>() / (next.len() - 1).max(1) as f64
     };
     let before = usage.exact_bytes.saturating_sub(usage.active.bytes) as f64;
-    let all = usage.tokens() == seen.len() as u64 * layers(&manager)?;
+    let all = usage.total().tokens == seen.len() as u64 * layers(&manager)?;
     Ok(Measurement::of(vec![before / (usage.compressed.bytes as f64).max(1.0)])
         .check("pages went down a tier", moved.pages > 0, format!("{} went", moved.pages))
-        .check("no token is lost", all, format!("{} are there", usage.tokens()))
+        .check("no token is lost", all, format!("{} are there", usage.total().tokens))
         .check(
             "predictions diverge by at most 0.05 nats",
             (0.0..=0.05).contains(&divergence),

@@ -147,7 +147,8 @@ fn context_capacity(context: &Context) -> Result<Measurement> {
         logits = engine.decode(&mut [(&mut sequence, best as u32)])?;
     }
     let decode_s = start.elapsed().as_secs_f64();
-    let held: u64 = engine.tier_use().iter().map(|tier| tier.stats.tokens).sum();
+    let usage = engine.memory_usage();
+    let held = usage.total().tokens;
     let layers = engine.layers_with_pages().max(1) as u64;
     let finite = logits.iter().all(|logit| logit.is_finite());
     let depth = sequence.tokens().len();
@@ -166,8 +167,8 @@ fn context_capacity(context: &Context) -> Result<Measurement> {
         .detail("their speed", computed as f64 / prompt_s, "tokens/s")
         .detail("memory after them", at_bound.rss_bytes as f64 / 1e9, "GB")
         .detail("decoding at 1,000,000 tokens", decoded as f64 / decode_s, "tokens/s");
-    for tier in engine.tier_use() {
-        found = found.detail(&format!("{} tier", tier.kind.name()), tier.stats.bytes as f64 / 1e9, "GB");
+    for (kind, stats) in usage.tiers() {
+        found = found.detail(&format!("{} tier", kind.name()), stats.bytes as f64 / 1e9, "GB");
     }
     Ok(match computed < CAPACITY {
         true => found.note(format!(

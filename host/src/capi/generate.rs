@@ -363,6 +363,7 @@ unsafe fn generate_options(raw: &HeraldGenerateOptions) -> Outcome<GenerateOptio
         top_logprobs: raw.top_logprobs,
     };
     Ok(GenerateOptions {
+        random: None,
         max_tokens: (raw.max_tokens != 0).then_some(raw.max_tokens as usize),
         sampler,
         stop,

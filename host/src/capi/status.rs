@@ -68,6 +68,8 @@ fn status(error: &Error) -> u32 {
         Error::Plugins(_) => HERALD_STATUS_NOT_FOUND,
         Error::Unbuilt { .. } => HERALD_STATUS_UNSUPPORTED,
         Error::Plugin { source, .. } => source.status().code(),
+        Error::File { source, .. } if source.kind() == io::ErrorKind::NotFound => HERALD_STATUS_NOT_FOUND,
+        Error::File { .. } => HERALD_STATUS_IO,
         Error::ContextFull { .. } => HERALD_STATUS_CONTEXT_FULL,
         Error::Invalid(_) | Error::Chat(_) | Error::Constraint(_) => HERALD_STATUS_INVALID_ARGUMENT,
         Error::Sampler(error) => match error {
@@ -81,7 +83,7 @@ fn status(error: &Error) -> u32 {
         Error::Threads(ThreadPoolError::Spawn { .. }) => HERALD_STATUS_OUT_OF_MEMORY,
         Error::Cancelled => HERALD_STATUS_CANCELLED,
         // No function of this interface has a queue; out of room is the nearest.
-        Error::Busy { .. } => HERALD_STATUS_OUT_OF_MEMORY,
+        Error::Busy { .. } | Error::Budget { .. } => HERALD_STATUS_OUT_OF_MEMORY,
     }
 }
 

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use clap::Args;
 use etcetera::{BaseStrategy, choose_base_strategy};
 use herald::chat::{ChatTemplate, Message};
-use herald::{Finish, NeuroEngine, Sequence};
+use herald::sampler::SamplerState;
+use herald::{Finish, GenerateOptions, NeuroEngine, Sequence};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
@@ -16,6 +17,7 @@ use super::interrupt::Lookout;
 use super::options::EngineOptions;
 use super::output;
 use super::sampling::Sampling;
+use super::session::{self, Opened, Said, Session};
 
 const HELP: &str = "\
 Type a message and press Enter. A line that ends in \\ goes on in the next; lines between two lines of \"\"\" are one message.
@@ -32,6 +34,12 @@ pub(super) struct Chat {
     /// What the model is told beforehand
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
+    /// Go on with the conversation of this name, or begin it; it is saved after each answer
+    #[arg(long, value_name = "NAME", value_parser = session::name)]
+    session: Option<String>,
+    /// Where conversations are saved [default: herald/sessions in the user's folder for data]
+    #[arg(long, value_name = "FOLDER", requires = "session")]
+    session_dir: Option<PathBuf>,
     /// Print how fast each answer went, on stderr
     #[arg(long)]
     stats: bool,
@@ -41,14 +49,19 @@ pub(super) struct Chat {
 
 impl Chat {
     pub(super) fn run(self, options: &EngineOptions) -> Result<(), Failure> {
+        let session = self.session.as_ref().map(|name| Session::new(name, self.session_dir.as_deref()));
+        let session = session.transpose()?;
         let engine = options.load()?;
-        let mut talk = Talk {
-            template: engine.chat_template()?,
-            sequence: engine.sequence()?,
-            system: self.system.clone(),
-            messages: Vec::new(),
-            engine: &engine,
+        let opened = session.as_ref().map(|session| session.open(&engine)).transpose()?.flatten();
+        let (sequence, said, random) = match opened {
+            Some(Opened { sequence, said, random }) => (sequence, said, random),
+            None => (engine.sequence()?, Said::default(), None),
         };
+        let mut talk =
+            Talk { template: engine.chat_template()?, sequence, said, random, session, engine: &engine };
+        if self.system.is_some() {
+            talk.said.system.clone_from(&self.system);
+        }
         let mut reader = Reader::new()?;
         if reader.is_terminal() && !options.quiet {
             let backends: Vec<String> = engine.backends().into_iter().map(|(name, _)| name).collect();
@@ -57,6 +70,9 @@ impl Chat {
                 engine.path().display(),
                 backends.join(" and ")
             );
+            if !talk.said.messages.is_empty() {
+                eprintln!("(going on after {} messages)", talk.said.messages.len());
+            }
         }
         while let Some(message) = reader.message()? {
             let command = message.trim();
@@ -67,14 +83,14 @@ impl Chat {
                 ("", _) => {}
                 ("/quit" | "/exit", "") => break,
                 ("/help", "") => output::note(HELP),
-                ("/reset", "") => talk.messages.clear(),
+                ("/reset", "") => talk.said.messages.clear(),
                 ("/system", text) => {
-                    talk.system = (!text.is_empty()).then(|| text.to_owned());
-                    talk.messages.clear();
+                    talk.said.system = (!text.is_empty()).then(|| text.to_owned());
+                    talk.said.messages.clear();
                 }
                 ("/undo", "") => {
-                    let kept = talk.messages.len().saturating_sub(2);
-                    talk.messages.truncate(kept);
+                    let kept = talk.said.messages.len().saturating_sub(2);
+                    talk.said.messages.truncate(kept);
                 }
                 (word, _) if word.starts_with('/') && !message.contains('\n') && reader.is_terminal() => {
                     eprintln!("there is no command {word}; /help lists those that there are");
@@ -91,16 +107,18 @@ struct Talk<'e> {
     engine: &'e NeuroEngine,
     template: ChatTemplate,
     sequence: Sequence,
-    system: Option<String>,
-    messages: Vec<Message>,
+    said: Said,
+    /// In a session, the random numbers to go on with.
+    random: Option<SamplerState>,
+    session: Option<Session>,
 }
 
 impl Talk<'_> {
     /// Has the model answer a message. What of the conversation the sequence holds already is not run again.
     fn answer(&mut self, message: String, chat: &Chat, options: &EngineOptions) -> Result<(), Failure> {
-        self.messages.push(Message::new("user", message));
-        let system = self.system.as_deref().map(|text| Message::new("system", text));
-        let all: Vec<Message> = system.into_iter().chain(self.messages.iter().cloned()).collect();
+        self.said.messages.push(Message::new("user", message));
+        let system = self.said.system.as_deref().map(|text| Message::new("system", text));
+        let all: Vec<Message> = system.into_iter().chain(self.said.messages.iter().cloned()).collect();
         let rendered = self.template.render(&all, true).map_err(herald::Error::from)?;
         let ids = self.engine.tokenizer().encode_prompt(&rendered, true)?;
         let common = self.sequence.tokens().iter().zip(&ids).take_while(|(a, b)| a == b).count();
@@ -113,10 +131,11 @@ impl Talk<'_> {
         let lookout = Lookout::begin_patiently();
         let mut stream = output::Stream::new();
         let mut unwritten = None;
+        let generate = GenerateOptions { random: self.random, ..chat.sampling.options(0)? };
         let generated = self.engine.generate(
             &mut self.sequence,
             &ids[kept..],
-            &chat.sampling.options(0)?,
+            &generate,
             &mut || lookout.go_on(),
             &mut |piece| {
                 unwritten = stream.push(piece.text).err();
@@ -138,17 +157,21 @@ impl Talk<'_> {
                     Finish::Cancelled => eprintln!("(stopped)"),
                     _ => {}
                 }
-                self.messages.push(Message::new("assistant", generated.text));
+                self.said.messages.push(Message::new("assistant", generated.text));
+                if let Some(session) = &self.session {
+                    self.random = Some(generated.random);
+                    session.save(self.engine, &self.sequence, &self.said, self.random)?;
+                }
                 Ok(())
             }
             // Stopped during the prompt, or no room: the message is taken back, and the conversation goes on.
             Err(herald::Error::Cancelled) => {
-                self.messages.pop();
+                self.said.messages.pop();
                 eprintln!("(stopped)");
                 Ok(())
             }
             Err(error @ herald::Error::ContextFull { .. }) if io::stdin().is_terminal() => {
-                self.messages.pop();
+                self.said.messages.pop();
                 eprintln!("{error}; /reset begins anew");
                 Ok(())
             }

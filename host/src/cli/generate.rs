@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use herald::chat::Message;
-use herald::{Finish, Generated, NeuroEngine};
+use herald::{Extras, Finish, Generated, NeuroEngine};
 use serde_json::{Value, json};
 
 use super::failure::Failure;
@@ -59,7 +59,7 @@ pub(super) struct Generate {
 
 impl Generate {
     pub(super) fn run(self, options: &EngineOptions) -> Result<(), Failure> {
-        let generate = self.sampling.options(self.logprobs.unwrap_or(0))?;
+        let mut generate = self.sampling.options(self.logprobs.unwrap_or(0))?;
         let goes_on = self.load_state.is_some();
         let text = match (goes_on, &self.prompt, &self.file) {
             (true, None, None) => String::new(),
@@ -69,6 +69,9 @@ impl Generate {
         let (mut sequence, mut before) = match &self.load_state {
             Some(path) => {
                 let restored = engine.restore(path)?;
+                if !self.sampling.has_seed() {
+                    generate.random = restored.sampler;
+                }
                 (restored.sequence, restored.pending)
             }
             None => (engine.sequence()?, Vec::new()),
@@ -121,7 +124,8 @@ impl Generate {
         if let Some(path) = &self.save_state {
             // The last token has been chosen, but not run.
             let last = generated.tokens.last().map_or(&[][..], std::slice::from_ref);
-            engine.save(&sequence, last, path)?;
+            let sampler = Some(generated.random);
+            engine.save_with(&sequence, &Extras { pending: last, sampler, ..Extras::default() }, path)?;
         }
         if self.json {
             let logprobs = if self.logprobs.is_some() { logprobs(&engine, &pieces)? } else { Value::Null };

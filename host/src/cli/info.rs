@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
+use herald::choose::{Choice, Shapes, choose};
 use herald::gguf::{Gguf, Value as Held};
 use herald::model::{self, LayerPlan, ModelPlan};
+use herald::plugin::{Plugins, this_machine};
+use herald::threads::available_threads;
 use herald_api::{LayerParams, Mamba1, Mamba2, ShortConv};
 use serde_json::{Value, json};
 
@@ -59,6 +62,7 @@ impl Info {
                 "parameters": parameters,
                 "model": plan.as_ref().ok().map(summary),
                 "unsupported": plan.as_ref().err().map(ToString::to_string),
+                "choice": plan.as_ref().ok().and_then(|plan| choice(&Shapes::of(&gguf, plan), options)),
                 "metadata": metadata,
                 "tensors": if self.no_tensors { Value::Null } else { Value::Array(tensors) },
             }));
@@ -107,6 +111,14 @@ impl Info {
         output::line("")?;
         output::print_table(&table)
     }
+}
+
+/// Which plugins would compute it, where there are any.
+fn choice(shapes: &Shapes, options: &EngineOptions) -> Option<Choice> {
+    let load = options.load_options();
+    let plugins = Plugins::discover(&load.search, &this_machine());
+    let threads = load.threads.unwrap_or_else(available_threads).get();
+    Some(choose(&plugins, &load, threads, Some(shapes)).ok()?.choice)
 }
 
 /// Bytes that a token's keys and values take in all layers.

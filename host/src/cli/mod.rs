@@ -7,6 +7,7 @@ mod backends;
 mod bench;
 mod chat;
 mod completions;
+mod config;
 mod failure;
 mod generate;
 mod ids;
@@ -23,6 +24,7 @@ mod pull;
 mod quantize;
 mod sampling;
 mod serve;
+mod session;
 mod store;
 mod synth;
 mod tokenize;
@@ -105,8 +107,15 @@ impl Command {
 
 /// Runs the program.
 pub(crate) fn main() -> ExitCode {
+    // A file that would grow past the user's limit is an error like a full disk, and no reason to die.
+    // SAFETY: no handler is involved.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
     let Cli { options, command } = Cli::parse();
     log::start(&options, command.reports_plugins());
+    let options = match options.configured() {
+        Ok(options) => options,
+        Err(failure) => return failure.report(),
+    };
     match command.run(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),

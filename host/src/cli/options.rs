@@ -45,14 +45,38 @@ pub(super) struct EngineOptions {
     #[arg(long, global = true, value_name = "TOKENS")]
     pub(super) batch: Option<NonZeroUsize>,
 
-    /// The latest tokens of a sequence whose keys and values stay at 16 bits; older ones are compressed to 4 bits
-    /// [default: 8192]
-    #[arg(long, global = true, value_name = "TOKENS")]
-    pub(super) active_tokens: Option<usize>,
+    /// The latest tokens of a sequence whose keys and values stay at 16 bits, or as many as take so many bytes; older ones
+    /// are compressed to 4 bits [default: 8192]
+    #[arg(long, global = true, value_name = "TOKENS|BYTES")]
+    pub(super) active_tokens: Option<Capacity>,
+
+    /// The latest of the older tokens that stay in RAM, or as many as take so many bytes; the oldest go to a file
+    /// [default: 32768]
+    #[arg(long, global = true, value_name = "TOKENS|BYTES")]
+    pub(super) compressed_tokens: Option<Capacity>,
+
+    /// The file that the oldest tokens' keys and values go to, or a folder for one that is gone when the program ends
+    /// [default: the user's cache folder]
+    #[arg(long, global = true, value_name = "FILE|FOLDER")]
+    pub(super) archive: Option<PathBuf>,
+
+    /// Compress that file with LZ4
+    #[arg(long, global = true)]
+    pub(super) archive_lz4: bool,
 
     /// How many pages of older tokens to attend to, the most wanted ones of each layer; `all` for every one [default: 64]
     #[arg(long, global = true, value_name = "PAGES|all", value_parser = far_pages)]
     pub(super) far_pages: Option<FarPages>,
+
+    /// The most RAM for what sequences have seen, such as 2GiB; at the limit, tokens are compressed and archived earlier
+    /// [default: no limit]
+    #[arg(long, global = true, value_name = "BYTES", value_parser = bytes)]
+    pub(super) memory_budget: Option<u64>,
+
+    /// Take the options of this section that aren't given from a file in TOML [default: herald/config.toml in the user's
+    /// folder for configuration, where it exists]
+    #[arg(long, global = true, env = "HERALD_CONFIG", value_name = "FILE", hide_env_values = true)]
+    pub(super) config: Option<PathBuf>,
 
     /// Load this plugin too; may be given more than once
     #[arg(long = "plugin", global = true, value_name = "FILE")]
@@ -84,14 +108,26 @@ impl EngineOptions {
     pub(super) fn arguments(&self, model: &Path, backend: &str) -> Vec<OsString> {
         let mut arguments: Vec<OsString> =
             vec!["--model".into(), model.into(), "--backend".into(), backend.into()];
-        let numbers = [
-            ("--threads", self.threads.map(NonZeroUsize::get)),
-            ("--context", self.context.map(NonZeroUsize::get)),
-            ("--batch", self.batch.map(NonZeroUsize::get)),
-            ("--active-tokens", self.active_tokens),
+        let capacity = |capacity| match capacity {
+            Capacity::Tokens(tokens) => tokens.to_string(),
+            Capacity::Bytes(bytes) => format!("{bytes}B"),
+        };
+        let values = [
+            ("--threads", self.threads.map(|number| number.to_string())),
+            ("--context", self.context.map(|number| number.to_string())),
+            ("--batch", self.batch.map(|number| number.to_string())),
+            ("--active-tokens", self.active_tokens.map(capacity)),
+            ("--compressed-tokens", self.compressed_tokens.map(capacity)),
+            ("--memory-budget", self.memory_budget.map(|bytes| format!("{bytes}B"))),
         ];
-        for (name, number) in numbers {
-            arguments.extend(number.into_iter().flat_map(|number| [name.into(), number.to_string().into()]));
+        for (name, value) in values {
+            arguments.extend(value.into_iter().flat_map(|value| [name.into(), value.into()]));
+        }
+        for (name, path) in [("--archive", &self.archive), ("--config", &self.config)] {
+            arguments.extend(path.iter().flat_map(|path| [name.into(), path.into()]));
+        }
+        if self.archive_lz4 {
+            arguments.push("--archive-lz4".into());
         }
         if let Some(FarPages(pages)) = self.far_pages {
             let pages = pages.map_or("all".to_owned(), |pages| pages.to_string());
@@ -117,8 +153,12 @@ impl EngineOptions {
             max_batch: self.max_batch(),
             context: self.context.map(NonZeroUsize::get),
             memory: MemoryOptions {
-                active: self.active_tokens.map_or(usual.memory.active, Capacity::Tokens),
+                active: self.active_tokens.unwrap_or(usual.memory.active),
+                compressed: self.compressed_tokens.unwrap_or(usual.memory.compressed),
                 far_pages: self.far_pages.map_or(usual.memory.far_pages, |FarPages(pages)| pages),
+                archive: self.archive.clone(),
+                archive_lz4: self.archive_lz4,
+                budget: self.memory_budget,
             },
             ..usual
         }
@@ -144,7 +184,14 @@ impl EngineOptions {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FarPages(Option<usize>);
 
-fn far_pages(text: &str) -> Result<FarPages, String> {
+pub(super) fn bytes(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(Capacity::Bytes(bytes)) => Ok(bytes),
+        _ => Err("bytes with their unit were expected, such as 2GiB or 500MB".to_owned()),
+    }
+}
+
+pub(super) fn far_pages(text: &str) -> Result<FarPages, String> {
     if text == "all" {
         return Ok(FarPages(None));
     }
@@ -152,7 +199,7 @@ fn far_pages(text: &str) -> Result<FarPages, String> {
     pages.map(|pages| FarPages(Some(pages))).ok_or_else(|| "a number from 1 or `all` was expected".to_owned())
 }
 
-fn threads(text: &str) -> Result<NonZeroUsize, String> {
+pub(super) fn threads(text: &str) -> Result<NonZeroUsize, String> {
     let threads = text.parse().ok().filter(|threads: &NonZeroUsize| threads.get() <= MOST_THREADS);
     threads.ok_or_else(|| format!("a number from 1 to {MOST_THREADS} was expected"))
 }

@@ -26,6 +26,9 @@ pub(super) struct Perplexity {
     /// How far each window begins after the one before [default: half a window]
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     stride: Option<u32>,
+    /// Count only the predictions of tokens from this place of the text on
+    #[arg(long, value_name = "TOKEN", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    from: u32,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -45,9 +48,10 @@ impl Perplexity {
             )));
         }
         let ids = engine.tokenizer().encode_prompt(&text, false)?;
-        if ids.len() < 2 {
+        let fewest = self.from as usize + 1;
+        if ids.len() < fewest {
             return Err(Failure::Failed(format!(
-                "{}: it has {} tokens, where at least 2 were expected",
+                "{}: it has {} tokens, where at least {fewest} were expected",
                 self.file.display(),
                 ids.len()
             )));
@@ -56,8 +60,11 @@ impl Perplexity {
         let lookout = Lookout::begin();
         let (mut sum, mut squares, mut count) = (0.0, 0.0, 0_usize);
         // The first token whose prediction has not been counted.
-        let mut next = 1;
+        let mut next = self.from as usize;
         let mut begin = 0;
+        while begin + window <= next {
+            begin += stride;
+        }
         while next < ids.len() {
             let end = ids.len().min(begin + window);
             let mut sequence = engine.sequence()?;

@@ -71,6 +71,11 @@ pub(super) struct Sampling {
 }
 
 impl Sampling {
+    /// Whether a seed was given.
+    pub(super) fn has_seed(&self) -> bool {
+        self.seed.is_some()
+    }
+
     /// The library's options.
     ///
     /// # Errors
@@ -109,6 +114,7 @@ impl Sampling {
         Ok(GenerateOptions {
             max_tokens: self.max_tokens,
             sampler,
+            random: None,
             stop: self.stop.clone(),
             stop_tokens: self.stop_token.clone(),
             ignore_eos: self.ignore_eos,

@@ -239,6 +239,17 @@ pub(super) fn resolve(model: Option<&str>, quiet: bool) -> Result<PathBuf, Failu
     Ok(known.pull(quiet)?.0)
 }
 
+/// As [`resolve`], as far as the model is on this machine: nothing is fetched, and nobody asked.
+pub(super) fn at_hand(model: Option<&str>) -> Option<PathBuf> {
+    let known = match model {
+        Some(name) if Path::new(name).exists() => return Some(PathBuf::from(name)),
+        Some(name) => KNOWN.iter().find(|known| known.name == name)?,
+        None => &KNOWN[0],
+    };
+    let path = known.path().ok()?;
+    known.is_at(&path).then_some(path)
+}
+
 #[cfg(test)]
 mod tests {
     use zip::write::SimpleFileOptions;

@@ -9,11 +9,14 @@ use herald_api::import::{
 use herald_api::{LayerParams, Status, TierConfig, TierKind, abi};
 
 use super::LoadOptions;
+use super::archives::Archives;
+use crate::choose::Choice;
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, TensorView};
-use crate::memory::{self, LayerNeeds, Limits, PagesNeeds};
+use crate::memory::{self, LayerNeeds, Ledger, Limits, PagesNeeds};
+use crate::metrics::TierTraffic;
 use crate::model::{LayerPlan, ModelPlan};
-use crate::plugin::Loaded;
+use crate::plugin::{Loaded, Plugins};
 use crate::threads::ThreadPool;
 
 /// A model's parts, built.
@@ -21,12 +24,15 @@ pub(super) struct Built {
     pub(super) layers: Vec<LayerHandle>,
     pub(super) needs: Vec<LayerNeeds>,
     pub(super) tokenizer: TokenizerHandle,
+    pub(super) traffic: Arc<TierTraffic>,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) limits: Limits,
 }
 
 /// A plugin that failed in a way that no plugin may: it is left out, and everything is built anew without it.
-struct Faulty {
-    plugin: String,
-    reason: String,
+pub(super) struct Faulty {
+    pub(super) plugin: String,
+    pub(super) reason: String,
 }
 
 impl Faulty {
@@ -71,17 +77,16 @@ fn build_with(
         match first_of(ranked, part, faults, |plugin| plugin.create_layer(order.clone(), threads.parallel()))?
         {
             Ok(made) => {
-                // The backend has weights of its own then, and no use for the file's.
-                if made.weight_bytes() > 0 {
-                    let tensors = layer.weights.iter().filter_map(|weight| gguf.tensor(&weight.tensor));
-                    tensors.for_each(|tensor| gguf.give_back(tensor));
-                }
+                give_back(gguf, layer, &made);
                 layers.push(made);
             }
             Err(faulty) => return Ok(Err(faulty)),
         }
     }
     let mut tiers: Vec<TierHandle> = Vec::new();
+    let mut archives = Archives::new(&options.memory);
+    let traffic: Arc<TierTraffic> = Arc::default();
+    let ledger: Arc<Ledger> = Arc::default();
     let mut needs = Vec::with_capacity(layers.len());
     for layer in &layers {
         needs.push(match (&layer.desc().params, layer.state_bytes()) {
@@ -95,6 +100,7 @@ fn build_with(
                     state_bytes: 0,
                     capacity_bytes: None,
                     path: None,
+                    lz4: false,
                 };
                 let mut tier_of = |config: &TierConfig| -> Result<Result<TierHandle, Faulty>> {
                     if let Some(tier) = tiers.iter().find(|tier| tier.config() == config) {
@@ -113,19 +119,26 @@ fn build_with(
                 // window there is nothing to choose.
                 let far_pages = options.memory.far_pages;
                 let chooses = layer.summary_bytes() > 0 || far_pages.is_none();
-                let mut compressed = None;
+                let (mut compressed, mut archived) = (None, None);
                 if layer.reads(abi::HERALD_PAGE_Q4) && chooses && attention.window.is_none() {
-                    match tier_of(&TierConfig { kind: TierKind::Compressed, ..config }) {
+                    match tier_of(&TierConfig { kind: TierKind::Compressed, ..config.clone() }) {
                         Ok(Ok(tier)) => compressed = Some(tier),
                         Ok(Err(faulty)) => return Ok(Err(faulty)),
                         Err(none) => tracing::debug!("older pages stay uncompressed: {none}"),
                     }
                 }
+                if compressed.is_some() {
+                    archived = match archives.tier(&config, ranked)? {
+                        Ok(tier) => tier,
+                        Err(faulty) => return Ok(Err(faulty)),
+                    };
+                }
                 LayerNeeds::Pages(PagesNeeds {
                     tier,
                     compressed,
-                    // Known when all layers are.
-                    limits: Limits { active_tokens: usize::MAX },
+                    archive: archived,
+                    traffic: Arc::clone(&traffic),
+                    ledger: Arc::clone(&ledger),
                     far_pages,
                     trained: plan.context,
                     summary_bytes: layer.summary_bytes(),
@@ -136,12 +149,79 @@ fn build_with(
         });
     }
     let limits = memory::limits(&needs, &options.memory);
-    for needs in &mut needs {
-        if let LayerNeeds::Pages(needs) = needs {
-            needs.limits = limits;
+    Ok(tokenizer_with(gguf, ranked, faults)?.map(|tokenizer| Built {
+        layers,
+        needs,
+        tokenizer,
+        traffic,
+        ledger,
+        limits,
+    }))
+}
+
+/// Has the plugin that was chosen for prompts build the layers that it can, where that is another one: a layer or none for
+/// each of the built ones; nothing at all where there is none to build. The embedding is only looked up, and of a prompt the
+/// head sees the last token: both stay as they are. Where the plugin fails, `choice` is told.
+pub(super) fn for_prompts(
+    gguf: &Gguf,
+    plan: &ModelPlan,
+    built: &Built,
+    plugins: &Plugins,
+    choice: &mut Choice,
+    pool: &Arc<ThreadPool>,
+    options: &LoadOptions,
+) -> Result<Vec<Option<LayerHandle>>> {
+    let chosen = plugins.usable.iter().find(|loaded| loaded.plugin.name() == choice.prefill);
+    let Some(Loaded { plugin, .. }) = chosen.filter(|_| choice.is_split()) else { return Ok(Vec::new()) };
+    if built.needs.iter().any(|needs| matches!(needs, LayerNeeds::State(_))) {
+        choice.unsplit("the model keeps states that only the plugin which wrote them can read");
+        return Ok(Vec::new());
+    }
+    let threads = Lent::new(&**pool);
+    let mut layers = Vec::with_capacity(plan.layers.len());
+    for (layer, other) in plan.layers.iter().zip(&built.layers) {
+        let needless = matches!(layer.desc.params, LayerParams::Embedding(_) | LayerParams::Head(_));
+        if needless || other.plugin() == plugin.name() {
+            layers.push(None);
+            continue;
+        }
+        let order = order(gguf, layer, pool.threads().get(), options)?;
+        match plugin.create_layer(order, threads.parallel()) {
+            Ok(made) if made.state_bytes() == 0 => {
+                give_back(gguf, layer, &made);
+                layers.push(Some(made));
+            }
+            Ok(_) => layers.push(None),
+            Err(error) if is_not_offered(&error) => layers.push(None),
+            Err(error) => {
+                let part = format!("{} layer of block {}", layer.desc.kind().name(), layer.desc.index);
+                tracing::warn!("backend {} computes no prompts: the {part}: {error}", plugin.name());
+                choice.unsplit(&format!("its {part} failed: {error}"));
+                return Ok(Vec::new());
+            }
         }
     }
-    Ok(tokenizer_with(gguf, ranked, faults)?.map(|tokenizer| Built { layers, needs, tokenizer }))
+    if layers.iter().all(Option::is_none) {
+        choice.unsplit("it offers none of the model's layers");
+        return Ok(Vec::new());
+    }
+    let bytes: usize = layers.iter().flatten().map(LayerHandle::weight_bytes).sum();
+    tracing::info!("{}; the second one's weights take {} MB", choice.why, bytes / 1_000_000);
+    Ok(layers)
+}
+
+/// Gives the file's pages of a layer's weights back where the backend has weights of its own, and no use for the file's.
+fn give_back(gguf: &Gguf, layer: &LayerPlan, made: &LayerHandle) {
+    if made.weight_bytes() > 0 {
+        let tensors = layer.weights.iter().filter_map(|weight| gguf.tensor(&weight.tensor));
+        tensors.for_each(|tensor| gguf.give_back(tensor));
+    }
+}
+
+/// Whether a plugin's answer is that it can't make the part: a shape that contradicts the description may be the model's
+/// fault, so it is no failure of the plugin's.
+fn is_not_offered(error: &herald_api::Error) -> bool {
+    matches!(error.status(), Status::Unsupported | Status::InvalidArgument)
 }
 
 /// Builds the tokenizer alone.
@@ -165,8 +245,7 @@ fn tokenizer_with(
     first_of(ranked, part, faults, |plugin| plugin.create_tokenizer(&vocabulary.view()))
 }
 
-/// The first plugin's answer that isn't "not offered". A shape that contradicts the description may be the model's fault,
-/// so the next is asked; any other failure is the plugin's own.
+/// The first plugin's answer that isn't "not offered"; any other failure is the plugin's own.
 fn first_of<T>(
     ranked: &[Loaded],
     part: impl Fn() -> String,
@@ -178,7 +257,7 @@ fn first_of<T>(
         let name = loaded.plugin.name();
         match make(&loaded.plugin) {
             Ok(made) => return Ok(Ok(made)),
-            Err(error) if matches!(error.status(), Status::Unsupported | Status::InvalidArgument) => {
+            Err(error) if is_not_offered(&error) => {
                 reasons.push(format!("{name}: {error}"));
             }
             Err(error) => {

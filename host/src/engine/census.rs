@@ -7,7 +7,7 @@ use std::sync::Arc;
 use herald_api::import::PageHandle;
 
 use super::{NeuroEngine, Sequence};
-use crate::memory::Census;
+use crate::memory::{Census, Seen};
 
 /// Pages that several sequences could share: by a hash of the tokens up to their end, the layer and the place.
 #[derive(Default)]
@@ -26,10 +26,10 @@ impl NeuroEngine {
         (pages as u64, bytes as u64)
     }
 
-    /// How many different pages these sequences and the earlier prompts that are kept hold, and their bytes.
-    pub(crate) fn reachable<'s>(&self, sequences: impl Iterator<Item = &'s Sequence>) -> (u64, u64) {
+    /// How many different pages these sequences and the earlier prompts that are kept hold.
+    pub(crate) fn reachable<'s>(&self, sequences: impl Iterator<Item = &'s Sequence>) -> Seen {
         let mut census = Census::default();
-        sequences.for_each(|sequence| sequence.memory.each_page(&mut |page| census.see(page)));
+        sequences.for_each(|sequence| sequence.memory.count(&mut census));
         self.prefixes.each_page(&mut |page| census.see(page));
         census.count()
     }

@@ -28,6 +28,9 @@ enum Rows<'r> {
     Last,
     /// Those of the last token of each sequence for which this is true.
     LastOf(&'r [bool]),
+    /// No logits, but every token's activations `[n_tokens, hidden]` after so many layers: the others are not run, so that
+    /// the sequences are of no further use.
+    Hidden(usize),
 }
 
 /// Memory that a pass works in, kept from pass to pass.
@@ -162,6 +165,7 @@ impl NeuroEngine {
     /// Where there is no memory for them; the sequence is as it was.
     pub fn reserve(&self, sequence: &mut Sequence, n_tokens: usize) -> Result<()> {
         let past = sequence.tokens.len();
+        self.make_room(sequence, n_tokens)?;
         sequence
             .memory
             .reserve(past, past + n_tokens)
@@ -203,6 +207,28 @@ impl NeuroEngine {
             }
         }
         Ok(())
+    }
+
+    /// Runs `ids` through the first `blocks` blocks of layers alone, and gives each token's activations `[hidden]` there, as
+    /// the next block would read them, to `each`, in order. More blocks than there are: all of them. No sequence is needed,
+    /// and none is left.
+    ///
+    /// # Errors
+    /// As [`NeuroEngine::prefill`].
+    pub fn hidden_states(&self, ids: &[u32], blocks: usize, each: &mut dyn FnMut(&[f32])) -> Result<()> {
+        let past_end = |layer: &LayerHandle| match layer.desc().kind() {
+            LayerKind::Embedding => false,
+            LayerKind::Head => true,
+            _ => layer.desc().index as usize >= blocks,
+        };
+        let n_layers = self.layers.iter().position(past_end).unwrap_or(self.layers.len());
+        let mut sequence = self.sequence()?;
+        self.check(&sequence, ids)?;
+        let hidden = self.plan.hidden;
+        let mut rows = |rows: &[f32]| rows.chunks_exact(hidden).for_each(&mut *each);
+        ids.chunks(self.max_batch).try_for_each(|piece| {
+            self.pass(&mut [(&mut sequence, piece)], Some(Rows::Hidden(n_layers)), &mut rows)
+        })
     }
 
     /// Whether these tokens could be the first of a sequence.
@@ -283,7 +309,7 @@ impl NeuroEngine {
         let scratch = match scratch {
             Some(scratch) => scratch,
             None => {
-                let most = self.layers.iter().map(LayerHandle::scratch_bytes).max().unwrap_or(0);
+                let most = self.all_layers().map(LayerHandle::scratch_bytes).max().unwrap_or(0);
                 scratch.insert(AlignedBytes::zeroed(most).map_err(|source| failed("scratch memory", source))?)
             }
         };
@@ -293,15 +319,19 @@ impl NeuroEngine {
             let past = sequence.tokens.len();
             tokens.extend_from_slice(ids);
             positions.extend(past as u32..(past + ids.len()) as u32);
-            sequence
-                .memory
-                .reserve(past, past + ids.len())
-                .map_err(|source| failed("room for more tokens", source))?;
+            self.reserve(sequence, ids.len())?;
         }
         let n_tokens = tokens.len();
         activations.resize(n_tokens * self.plan.hidden, 0.0);
         let threads = Lent::new(&*self.pool);
-        for (index, layer) in self.layers.iter().enumerate() {
+        let watcher = self.watcher.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+        let n_layers = match logits {
+            Some(Rows::Hidden(n_layers)) => n_layers,
+            _ => self.layers.len(),
+        };
+        for index in 0..n_layers {
+            let has_far_pages = parts.iter().any(|(sequence, _)| sequence.memory.has_far_pages(index));
+            let layer = self.layer_for(index, n_tokens, has_far_pages);
             let beside = self.plan.layers[index].beside;
             let next_beside = self.plan.layers.get(index + 1).is_some_and(|next| next.beside);
             if next_beside && !beside {
@@ -321,7 +351,7 @@ impl NeuroEngine {
                 LayerKind::Head => break,
                 _ => {
                     let mut batch = batch.begin();
-                    let mut best = BestPages::default();
+                    let mut best = BestPages::new(index, watcher.clone());
                     parts
                         .iter_mut()
                         .try_for_each(|(sequence, ids)| {
@@ -339,17 +369,26 @@ impl NeuroEngine {
                         })
                 }
             };
+            if done.is_err() {
+                batch.end();
+            }
             done.map_err(|source| failed(&at(layer), source))?;
         }
+        batch.end();
         for (sequence, ids) in parts.iter_mut() {
             let past = sequence.tokens.len();
-            let committed = sequence.memory.commit(past, past + ids.len(), &self.layers, &self.pool);
+            let committed =
+                sequence.memory.commit(past, past + ids.len(), self.limits(), &self.layers, &self.pool);
             committed.map_err(|source| failed("the memory of a sequence", source))?;
             sequence.tokens.extend_from_slice(ids);
         }
         match logits {
             None => Ok(()),
             Some(Rows::All) => self.head(activations, &threads, scratch, rows_of_logits, each),
+            Some(Rows::Hidden(_)) => {
+                each(activations);
+                Ok(())
+            }
             Some(rows) => {
                 // Only the last tokens' activations go on: they are moved to the front.
                 let hidden = self.plan.hidden;

@@ -6,7 +6,7 @@ use super::generation::Generation;
 use super::{NeuroEngine, Sequence};
 use crate::constrain::Constraint;
 use crate::error::Result;
-use crate::sampler::{Sampled, SamplerConfig};
+use crate::sampler::{Sampled, SamplerConfig, SamplerState};
 
 /// How to generate.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +15,8 @@ pub struct GenerateOptions {
     pub max_tokens: Option<usize>,
     /// How tokens are chosen.
     pub sampler: SamplerConfig,
+    /// The random numbers to go on with; `None`: those of the sampler's seed, from the beginning.
+    pub random: Option<SamplerState>,
     /// Texts that end the generation; they are not part of it.
     pub stop: Vec<String>,
     /// Tokens that end the generation beside the model's own.
@@ -68,6 +70,8 @@ pub struct Generated {
     pub finish: Finish,
     /// The seed that was used.
     pub seed: u64,
+    /// The random numbers that would come next.
+    pub random: SamplerState,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
     /// How many of them were at hand from an earlier prompt.

@@ -34,8 +34,12 @@ pub(crate) struct Chosen {
 impl Generation {
     pub(crate) fn new(engine: &NeuroEngine, options: &GenerateOptions) -> Result<Self> {
         let guide = |constraint| Guide::new(engine.forms()?, constraint, options.ignore_eos);
+        let mut sampler = Sampler::new(options.sampler.clone(), engine.plan().vocabulary)?;
+        if let Some(state) = options.random {
+            sampler.go_on_from(state);
+        }
         Ok(Self {
-            sampler: Sampler::new(options.sampler.clone(), engine.plan().vocabulary)?,
+            sampler,
             guide: options.constraint.as_ref().map(guide).transpose()?,
             stops: StopMatcher::new(options.stop.iter().cloned())
                 .map_err(|error| Error::Invalid(error.to_string()))?,
@@ -143,6 +147,7 @@ impl Generation {
             logprobs: self.logprobs,
             finish,
             seed: self.sampler.seed(),
+            random: self.sampler.state(),
             prompt_tokens: 0,
             shared_tokens: 0,
             prompt_time: Duration::ZERO,

@@ -1,6 +1,9 @@
 //! `NeuroEngine`: a model, the plugins that compute it, and the threads that they run on.
 
+mod archives;
+mod budget;
 mod build;
+mod calibrate;
 mod census;
 mod forward;
 mod generate;
@@ -17,11 +20,13 @@ use std::time::{Duration, Instant};
 use herald_api::import::LayerHandle;
 
 use crate::chat::ChatTemplate;
+use crate::choose::{self, Choice, Chosen, Shapes};
 use crate::constrain::Forms;
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::memory::{
-    self, Account, Entry, LayerNeeds, MemoryOptions, MemoryUsage, PrefixCache, SequenceMemory,
+    Account, ChoiceWatcher, Entry, LayerNeeds, Ledger, Limits, MemoryOptions, MemoryUsage, PrefixCache,
+    SequenceMemory,
 };
 use crate::metrics::TierTraffic;
 use crate::model::{self, ModelPlan};
@@ -29,12 +34,12 @@ use crate::plugin::{self, Plugins, Search};
 use crate::threads::ThreadPool;
 use crate::tokenizer::AscTokenizer;
 
+pub use calibrate::calibrate;
 pub(crate) use census::Twins;
 pub use forward::Part;
 pub use generate::{Finish, GenerateOptions, Generated, Piece};
 pub(crate) use generation::Generation;
-pub use saved::Restored;
-pub use usage::TierUse;
+pub use saved::{Extras, Restored};
 
 use forward::Workspace;
 
@@ -43,6 +48,8 @@ use forward::Workspace;
 pub struct LoadOptions {
     /// The backend to ask first, or `None` (or `auto`) for the fastest.
     pub backend: Option<String>,
+    /// The folder of the calibrations by which the fastest is chosen, where there are any; `None`: by score alone.
+    pub calibrations: Option<PathBuf>,
     /// Where to look for plugins.
     pub search: Search,
     /// Threads to compute with; `None`: as many as this process may use.
@@ -63,6 +70,7 @@ impl Default for LoadOptions {
     fn default() -> Self {
         Self {
             backend: None,
+            calibrations: choose::usual_folder(),
             search: Search::usual(),
             threads: None,
             max_batch: 512,
@@ -74,6 +82,10 @@ impl Default for LoadOptions {
     }
 }
 
+/// Tokens from which on a batch goes to the plugin that was chosen for prompts: plugins' products of many tokens are at
+/// their best from about there.
+const PROMPT_FROM: usize = 32;
+
 /// The next engine's number. An address would not do: a later engine may get that of one that is gone.
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
@@ -81,6 +93,9 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 pub struct NeuroEngine {
     // Layers come before what they lean on, so that they go first.
     layers: Vec<LayerHandle>,
+    /// For prompts: those layers of another plugin's that are used in place of the ones above; all or none of them there.
+    prompt_layers: Vec<Option<LayerHandle>>,
+    choice: Choice,
     needs: Vec<LayerNeeds>,
     prefixes: PrefixCache,
     tokenizer: AscTokenizer,
@@ -92,6 +107,11 @@ pub struct NeuroEngine {
     workspaces: Mutex<Vec<Workspace>>,
     traffic: Arc<TierTraffic>,
     account: Arc<Account>,
+    ledger: Arc<Ledger>,
+    limits: Mutex<Limits>,
+    /// The most bytes of RAM for what sequences have seen.
+    budget: Option<u64>,
+    watcher: Mutex<Option<ChoiceWatcher>>,
     /// Made when an answer is first to have a form.
     forms: OnceLock<Forms>,
     max_batch: usize,
@@ -161,13 +181,32 @@ impl NeuroEngine {
             .map_err(|source| Error::Model { path: path.to_owned(), source: Box::new(source) })?;
         let pool = crate::threads::shared(options.threads)?;
         let plugins = Plugins::discover(&options.search, &plugin::this_machine());
-        let ranked = plugins.ranked(options.backend.as_deref(), &options.search)?;
+        let threads = pool.threads().get();
+        let Chosen { choice, ignored } =
+            choose::choose(&plugins, options, threads, Some(&Shapes::of(&gguf, &plan)))?;
+        ignored.iter().for_each(|sentence| tracing::warn!("{sentence}"));
+        let engine = Self::assemble((path, gguf, plan), &plugins, choice, pool, options)?;
+        Ok(Self { load_time: start.elapsed(), ..engine })
+    }
+
+    /// Has the plugins that were chosen build a model.
+    fn assemble(
+        (path, gguf, plan): (&Path, Gguf, ModelPlan),
+        plugins: &Plugins,
+        mut choice: Choice,
+        pool: Arc<ThreadPool>,
+        options: &LoadOptions,
+    ) -> Result<Self> {
+        let ranked = plugins.ranked(Some(&choice.decode), &options.search)?;
         let context = options.context.unwrap_or(plan.context);
         let built = build::build(&gguf, &plan, ranked, &pool, options)?;
+        let prompt_layers = build::for_prompts(&gguf, &plan, &built, plugins, &mut choice, &pool, options)?;
         let tokenizer = AscTokenizer::new(&gguf, built.tokenizer, plan.vocabulary)?;
         let template = gguf.metadata().get::<&str>("tokenizer.chat_template")?.map(str::to_owned);
         Ok(Self {
             layers: built.layers,
+            prompt_layers,
+            choice,
             needs: built.needs,
             prefixes: PrefixCache::new(options.prefix_bytes),
             tokenizer,
@@ -177,14 +216,18 @@ impl NeuroEngine {
             path: path.to_owned(),
             pool,
             workspaces: Mutex::default(),
-            traffic: Arc::default(),
+            traffic: built.traffic,
             account: Arc::default(),
+            ledger: built.ledger,
+            limits: Mutex::new(built.limits),
+            budget: options.memory.budget,
+            watcher: Mutex::default(),
             forms: OnceLock::new(),
             max_batch: options.max_batch,
             context,
             page_tokens: options.page_tokens,
             memory: options.memory.clone(),
-            load_time: start.elapsed(),
+            load_time: Duration::ZERO,
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
         })
     }
@@ -240,11 +283,18 @@ impl NeuroEngine {
         Ok(ChatTemplate::new(source, &bos, &eos)?)
     }
 
-    /// The plugins that compute the layers, most layers first, and how many each has.
+    /// Which plugins were asked first for the layers, and why.
+    #[must_use]
+    pub fn choice(&self) -> &Choice {
+        &self.choice
+    }
+
+    /// The plugins that compute the layers, most layers first, and how many each has. Layers that prompts alone go through
+    /// count too.
     #[must_use]
     pub fn backends(&self) -> Vec<(String, usize)> {
         let mut counts: Vec<(String, usize)> = Vec::new();
-        for layer in &self.layers {
+        for layer in self.all_layers() {
             match counts.iter_mut().find(|(name, _)| name == layer.plugin()) {
                 Some((_, count)) => *count += 1,
                 None => counts.push((layer.plugin().to_owned(), 1)),
@@ -252,6 +302,19 @@ impl NeuroEngine {
         }
         counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         counts
+    }
+
+    /// All layers, those for prompts last.
+    fn all_layers(&self) -> impl Iterator<Item = &LayerHandle> {
+        self.layers.iter().chain(self.prompt_layers.iter().flatten())
+    }
+
+    /// The layer of this place that computes so many tokens. One that has far pages to choose from stays with whom it is:
+    /// only that one can read the pages' summaries.
+    fn layer_for(&self, place: usize, n_tokens: usize, has_far_pages: bool) -> &LayerHandle {
+        let prompts = self.prompt_layers.get(place).and_then(Option::as_ref);
+        let prompts = prompts.filter(|_| n_tokens >= PROMPT_FROM && !has_far_pages);
+        prompts.unwrap_or(&self.layers[place])
     }
 
     /// Threads that it computes with.
@@ -310,12 +373,6 @@ impl NeuroEngine {
         self.load_time
     }
 
-    /// What the tiers hold, pages that sequences share counted once.
-    #[must_use]
-    pub fn memory_usage(&self) -> MemoryUsage {
-        memory::usage(&self.needs, self.prefixes.bytes(), self.account.state_bytes())
-    }
-
     /// Forgets the pages of earlier prompts; those that sequences use stay until these go.
     pub fn forget_prefixes(&self) {
         self.prefixes.clear();
@@ -326,7 +383,8 @@ impl NeuroEngine {
     /// # Errors
     /// Where there is no memory for it.
     pub fn sequence(&self) -> Result<Sequence> {
-        let memory = SequenceMemory::new(&self.needs)
+        self.make_room_for_states()?;
+        let memory = SequenceMemory::new(&self.needs, &self.ledger)
             .map_err(|source| Error::Plugin { what: "a new sequence".to_owned(), source })?;
         Ok(self.opened(memory, Vec::new()))
     }

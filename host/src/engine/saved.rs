@@ -1,8 +1,8 @@
 //! Sequences that outlive a process: what the layers keep of one, in a file.
 //!
 //! The file is in safetensors format. Its metadata has the format's version, the model's fingerprint and, for each layer
-//! with a recurrent state, the backend that wrote it, since only that knows what is in it; keys and values are in the
-//! ABI's own format, which every backend reads.
+//! with a recurrent state or with summaries of pages, the backend that wrote them, since only that knows what is in them; keys
+//! and values are in the ABI's own formats, which every backend reads.
 
 use std::collections::HashMap;
 use std::fs;
@@ -15,13 +15,25 @@ use tempfile::NamedTempFile;
 use super::{NeuroEngine, Sequence};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
-use crate::memory::{LayerBytes, LayerNeeds, SequenceMemory};
+use crate::memory::{LayerBytes, LayerNeeds, PageBytes, SequenceMemory};
+use crate::sampler::SamplerState;
 
 /// The format's version: a change of what a file means makes it another.
-const VERSION: &str = "1";
+const VERSION: &str = "2";
 
 /// Bytes of each end and of the middle of a tensor that go into a model's fingerprint.
 const SAMPLE: usize = 4096;
+
+/// What is saved beside a sequence.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Extras<'e> {
+    /// Tokens that are to be run next.
+    pub pending: &'e [u32],
+    /// The random numbers that come next.
+    pub sampler: Option<SamplerState>,
+    /// Anything of the caller's.
+    pub notes: &'e str,
+}
 
 /// A sequence from a file.
 pub struct Restored {
@@ -29,6 +41,10 @@ pub struct Restored {
     pub sequence: Sequence,
     /// Tokens that were to come next when it was saved: they have not been run.
     pub pending: Vec<u32>,
+    /// The random numbers that were to come next, where that was saved.
+    pub sampler: Option<SamplerState>,
+    /// What the caller saved with it.
+    pub notes: String,
 }
 
 impl NeuroEngine {
@@ -53,7 +69,7 @@ impl NeuroEngine {
         }
         let past = sequence.tokens.len();
         let missing = len.saturating_sub(past);
-        let grown = sequence.memory.stretch(missing);
+        let grown = sequence.memory.stretch(missing, self.limits());
         let added = grown.map_err(|source| Error::Plugin { what: "a longer sequence".to_owned(), source })?;
         let copies: Vec<u32> = sequence.tokens.iter().copied().cycle().take(added).collect();
         sequence.tokens.extend(copies);
@@ -78,20 +94,44 @@ impl NeuroEngine {
     /// Saves a sequence, with tokens that are to be run next, for [`NeuroEngine::restore`] in another process.
     ///
     /// # Errors
-    /// Where the sequence belongs to another engine, or the file can't be written: an earlier one then stays.
+    /// Where the sequence belongs to another engine, an archived page is damaged, or the file can't be written: an earlier
+    /// one then stays.
     pub fn save(&self, sequence: &Sequence, pending: &[u32], path: &Path) -> Result<()> {
+        self.save_with(sequence, &Extras { pending, ..Extras::default() }, path)
+    }
+
+    /// As [`NeuroEngine::save`], with more beside it.
+    ///
+    /// # Errors
+    /// As [`NeuroEngine::save`].
+    pub fn save_with(&self, sequence: &Sequence, extras: &Extras<'_>, path: &Path) -> Result<()> {
         self.owns(sequence)?;
-        let (tokens, pending) = (words(&sequence.tokens), words(pending));
+        let (tokens, pending) = (words(&sequence.tokens), words(extras.pending));
+        let mut facts = self.facts();
+        facts.insert("notes".to_owned(), extras.notes.to_owned());
+        if let Some(SamplerState { seed, draws }) = extras.sampler {
+            facts.insert("sampler".to_owned(), format!("{seed} {draws}"));
+        }
+        let layers: Vec<_> = sequence
+            .memory
+            .layer_bytes(sequence.tokens.len())
+            .collect::<herald_api::Result<_>>()
+            .map_err(|source| Error::Plugin { what: "the memory of a sequence".to_owned(), source })?;
         let mut parts: Vec<(String, &[u8])> =
             vec![("tokens".to_owned(), &tokens), ("pending".to_owned(), &pending)];
-        for (index, layer) in sequence.memory.layer_bytes(sequence.tokens.len()).enumerate() {
+        for (index, layer) in layers.iter().enumerate() {
             match layer {
                 LayerBytes::Nothing => {}
                 LayerBytes::State(state) => parts.push((state_name(index), state)),
-                LayerBytes::Pages(pages) => {
-                    for (page, (keys, values)) in pages.into_iter().enumerate() {
+                LayerBytes::Pages { pages, far, summaries } => {
+                    for (page, (keys, values)) in pages.iter().map(PageBytes::bytes).enumerate() {
                         parts.push((page_name(index, page, "keys"), keys));
                         parts.push((page_name(index, page, "values"), values));
+                    }
+                    if *far != [0, 0] {
+                        parts.push((summaries_name(index), summaries));
+                        facts.insert(format!("far.{index}"), format!("{} {}", far[0], far[1]));
+                        facts.insert(summaries_name(index), self.summaries_of(index));
                     }
                 }
             }
@@ -105,13 +145,18 @@ impl NeuroEngine {
         let views = views.collect::<Result<Vec<_>>>()?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let file = NamedTempFile::new_in(folder.unwrap_or(Path::new("."))).map_err(|error| wrong(&error))?;
-        safetensors::serialize_to_file(views, Some(self.facts()), file.path())
-            .map_err(|error| wrong(&error))?;
+        safetensors::serialize_to_file(views, Some(facts), file.path()).map_err(|error| wrong(&error))?;
         file.persist(path).map_err(|error| wrong(&error.error))?;
         Ok(())
     }
 
-    /// Opens a sequence that [`NeuroEngine::save`] saved.
+    /// Who made the summaries of a layer's pages: only that knows what is in them.
+    fn summaries_of(&self, layer: usize) -> String {
+        let layer = &self.layers[layer];
+        format!("{} bytes of the backend {}", layer.summary_bytes(), layer.plugin())
+    }
+
+    /// Opens a sequence that [`NeuroEngine::save`] saved: its pages are in the tiers that they were in.
     ///
     /// # Errors
     /// Where the file can't be read, is none, or is of another version, another model, other pages, or a recurrent state of
@@ -120,21 +165,30 @@ impl NeuroEngine {
         let wrong = |what: &str| Error::Invalid(format!("{}: {what}", path.display()));
         let unread =
             |error: &dyn std::fmt::Display| wrong(&format!("the saved sequence can't be read: {error}"));
-        let bytes = fs::read(path).map_err(|error| unread(&error))?;
+        let file = fs::File::open(path).map_err(|error| unread(&error))?;
+        // SAFETY: the file is only ever replaced as a whole by `save`; whoever changes it meanwhile changes what is read, as
+        // with a model's file.
+        let bytes = unsafe { memmap2::Mmap::map(&file) }.map_err(|error| unread(&error))?;
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| unread(&error))?;
         let empty = HashMap::new();
         let found = header.metadata().as_ref().unwrap_or(&empty);
+        let check = |name: &str, expected: &str| {
+            let found = found.get(name).map_or("nothing", String::as_str);
+            if found == expected {
+                return Ok(());
+            }
+            Err(wrong(&format!("the sequence was saved with {name} {found}, where {expected} was expected")))
+        };
         let mut expected: Vec<_> = self.facts().into_iter().collect();
         // The version first, then the model, then what depends on how it is run.
         expected.sort_by_key(|(name, _)| (name != "herald.version", name != "model", name.clone()));
-        for (name, expected) in expected {
-            let found = found.get(&name).map_or("nothing", String::as_str);
-            if found != expected {
-                return Err(wrong(&format!(
-                    "the sequence was saved with {name} {found}, where {expected} was expected"
-                )));
-            }
-        }
+        expected.iter().try_for_each(|(name, expected)| check(name, expected))?;
+        let pair = |name: &str| -> Result<Option<[u64; 2]>> {
+            let Some(text) = found.get(name) else { return Ok(None) };
+            let pair = text.split_once(' ').and_then(|(a, b)| Some([a.parse().ok()?, b.parse().ok()?]));
+            pair.map(Some)
+                .ok_or_else(|| wrong(&format!("the saved sequence's {name} is no pair of numbers: {text}")))
+        };
         let tensors = SafeTensors::deserialize(&bytes).map_err(|error| unread(&error))?;
         let part = |name: &str| match tensors.tensor(name) {
             Ok(tensor) => Ok(tensor.data()),
@@ -154,31 +208,59 @@ impl NeuroEngine {
         if tokens.len() > self.context {
             return Err(Error::ContextFull { wanted: tokens.len(), room: self.context });
         }
-        let mut missing = None;
-        let memory = SequenceMemory::from_bytes(&self.needs, tokens.len(), |index| {
-            let mut take = |name: &str| {
-                part(name).unwrap_or_else(|error| {
-                    missing.get_or_insert(error);
-                    &[]
-                })
-            };
-            Ok(match &self.needs[index] {
-                LayerNeeds::Nothing => LayerBytes::Nothing,
-                LayerNeeds::State(_) => LayerBytes::State(take(&state_name(index))),
-                LayerNeeds::Pages(needs) => {
-                    let pages = 0..tokens.len().div_ceil(needs.tier.config().page_tokens);
-                    let page = |page| {
-                        (take(&page_name(index, page, "keys")), take(&page_name(index, page, "values")))
-                    };
-                    LayerBytes::Pages(pages.map(page).collect())
-                }
+        let mut failed = None;
+        let memory = SequenceMemory::from_bytes(&self.needs, &self.ledger, tokens.len(), |index| {
+            self.saved_layer(index, tokens.len(), &part, &pair, &check).map_err(|error| {
+                failed.get_or_insert(error);
+                herald_api::Error::invalid("a part is missing")
             })
         });
-        if let Some(error) = missing {
+        if let Some(error) = failed {
             return Err(error);
         }
         let memory = memory.map_err(|error| unread(&error))?;
-        Ok(Restored { sequence: self.opened(memory, tokens), pending })
+        let sampler = pair("sampler")?.map(|[seed, draws]| SamplerState { seed, draws });
+        let notes = found.get("notes").cloned().unwrap_or_default();
+        let sequence = self.opened(memory, tokens);
+        Ok(Restored { sequence, pending, sampler, notes })
+    }
+
+    /// What a file has of a layer.
+    fn saved_layer<'b>(
+        &self,
+        index: usize,
+        tokens: usize,
+        part: &dyn Fn(&str) -> Result<&'b [u8]>,
+        pair: &dyn Fn(&str) -> Result<Option<[u64; 2]>>,
+        check: &dyn Fn(&str, &str) -> Result<()>,
+    ) -> Result<LayerBytes<'b>> {
+        Ok(match &self.needs[index] {
+            LayerNeeds::Nothing => LayerBytes::Nothing,
+            LayerNeeds::State(_) => LayerBytes::State(part(&state_name(index))?),
+            LayerNeeds::Pages(needs) => {
+                let n_pages = tokens.div_ceil(needs.tier.config().page_tokens);
+                let pages = (0..n_pages)
+                    .map(|page| {
+                        let keys = part(&page_name(index, page, "keys"))?;
+                        Ok(PageBytes::Lent(keys, part(&page_name(index, page, "values"))?))
+                    })
+                    .collect::<Result<_>>()?;
+                let far = pair(&format!("far.{index}"))?.unwrap_or_default();
+                let mut summaries: &[u8] = &[];
+                if far != [0, 0] {
+                    check(&summaries_name(index), &self.summaries_of(index))?;
+                    summaries = part(&summaries_name(index))?;
+                }
+                let far = far.map(|count| usize::try_from(count).unwrap_or(usize::MAX));
+                LayerBytes::Pages { pages, far, summaries }
+            }
+        })
+    }
+
+    /// A hash that tells the model apart from others: of what its metadata and tensors say, and of samples of its weights.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        fingerprint(&self.gguf)
     }
 
     /// What must be the same where a sequence is restored.
@@ -205,6 +287,10 @@ impl NeuroEngine {
 
 fn state_name(layer: usize) -> String {
     format!("layer.{layer}.state")
+}
+
+fn summaries_name(layer: usize) -> String {
+    format!("layer.{layer}.summaries")
 }
 
 fn page_name(layer: usize, page: usize, part: &str) -> String {

@@ -1,19 +1,10 @@
-//! What the memory tiers hold, and moving a sequence's pages down.
+//! What the memory tiers hold, moving a sequence's pages between them, and watching which are chosen.
 
-use herald_api::{MemoryTier, TierKind, TierStats};
+use std::sync::PoisonError;
 
 use super::{NeuroEngine, Sequence};
 use crate::error::{Error, Result};
-use crate::memory::{self, LayerNeeds, MemoryOptions};
-
-/// A tier, and what it holds for all sequences together.
-#[derive(Clone, Debug)]
-pub struct TierUse {
-    /// Which tier.
-    pub kind: TierKind,
-    /// What it holds.
-    pub stats: TierStats,
-}
+use crate::memory::{self, ChoiceWatcher, LayerNeeds, Limits, MemoryOptions, MemoryUsage};
 
 impl NeuroEngine {
     /// How many layers keep pages of a sequence.
@@ -22,8 +13,30 @@ impl NeuroEngine {
         self.needs.iter().filter(|needs| matches!(needs, LayerNeeds::Pages(_))).count()
     }
 
+    /// What the tiers hold for all sequences of this engine, pages that sequences share counted once.
+    #[must_use]
+    pub fn memory_usage(&self) -> MemoryUsage {
+        memory::usage(
+            &self.needs,
+            self.prefixes.bytes(),
+            self.account.state_bytes(),
+            &self.traffic,
+            &self.ledger,
+        )
+    }
+
+    /// How much of a sequence stays in which tier.
+    pub(crate) fn limits(&self) -> Limits {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes how much of a sequence stays in which tier, from the next pass on; of the options only the capacities count.
+    pub fn set_capacities(&self, options: &MemoryOptions) {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = memory::limits(&self.needs, options);
+    }
+
     /// Moves a sequence's pages down now, as if `options` were those that the engine was loaded with; of the options only
-    /// the capacities count. Pages don't come back up by a call with greater ones: attention reads them where they are.
+    /// the capacities count. Pages come back up by [`NeuroEngine::promote`] only: attention reads them where they are.
     ///
     /// # Errors
     /// Where the sequence belongs to another engine, or a tier fails: what moved stays moved, and nothing is lost.
@@ -31,37 +44,25 @@ impl NeuroEngine {
         self.owns(sequence)?;
         let limits = memory::limits(&self.needs, options);
         let tokens = sequence.tokens.len();
-        let demoted = sequence.memory.demote(tokens, Some(limits), &self.layers, &self.pool);
+        let demoted = sequence.memory.demote(tokens, limits, &self.layers, &self.pool);
         demoted.map_err(|source| Error::Plugin { what: "the memory of a sequence".to_owned(), source })
     }
 
-    /// What each kind of memory tier holds for all sequences of this engine.
-    #[must_use]
-    pub fn tier_use(&self) -> Vec<TierUse> {
-        let mut seen = Vec::new();
-        let mut uses: Vec<TierUse> = Vec::new();
-        for needs in &self.needs {
-            let LayerNeeds::Pages(needs) = needs else { continue };
-            for tier in std::iter::once(&needs.tier).chain(&needs.compressed) {
-                // Layers of one shape share a tier.
-                if seen.contains(&tier.config()) {
-                    continue;
-                }
-                seen.push(tier.config());
-                let (kind, stats) = (tier.config().kind, tier.stats());
-                match uses.iter_mut().find(|found| found.kind == kind) {
-                    Some(found) => {
-                        let sum = &mut found.stats;
-                        sum.pages += stats.pages;
-                        sum.tokens += stats.tokens;
-                        sum.bytes += stats.bytes;
-                        sum.hits += stats.hits;
-                        sum.misses += stats.misses;
-                    }
-                    None => uses.push(TierUse { kind, stats }),
-                }
-            }
-        }
-        uses
+    /// Moves a sequence's pages up again, as far as the capacities of `options` go. What compression took is not given back.
+    ///
+    /// # Errors
+    /// Where the sequence belongs to another engine, there is no memory, or an archived page is damaged: what moved stays
+    /// moved, and nothing is lost.
+    pub fn promote(&self, sequence: &mut Sequence, options: &MemoryOptions) -> Result<()> {
+        self.owns(sequence)?;
+        let limits = memory::limits(&self.needs, options);
+        let promoted = sequence.memory.promote(sequence.tokens.len(), limits);
+        promoted.map_err(|source| Error::Plugin { what: "the memory of a sequence".to_owned(), source })
+    }
+
+    /// Has `watcher` be told which pages each layer chooses, from the next pass on; `None`: nobody any more. It is called
+    /// while the layer waits.
+    pub fn watch_choices(&self, watcher: Option<ChoiceWatcher>) {
+        *self.watcher.lock().unwrap_or_else(PoisonError::into_inner) = watcher;
     }
 }

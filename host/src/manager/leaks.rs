@@ -52,18 +52,25 @@ impl MultiTierMemoryManager {
         let contexts: Vec<Arc<Context>> = self.map().values().cloned().collect();
         // Nobody else holds any of them, so nothing is waited for.
         let held: Vec<_> = contexts.iter().filter_map(|context| context.lock(&hold)).collect();
-        let (reachable_pages, reachable_bytes) =
-            self.engine.reachable(held.iter().map(|held| &held.sequence));
+        let seen = self.engine.reachable(held.iter().map(|held| &held.sequence));
         let usage = self.engine.memory_usage();
+        let (total, archived) = (usage.total(), usage.archived);
+        let reachable_pages = seen.pages + seen.archived;
+        // Pages of archives may take different numbers of bytes; only their sum is known.
+        let reachable_bytes = seen.bytes
+            + u128::from(archived.bytes)
+                .checked_mul(u128::from(seen.archived.min(archived.pages)))
+                .and_then(|bytes| bytes.checked_div(u128::from(archived.pages)))
+                .map_or(0, |bytes| bytes as u64);
         let mark = self.mark.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Ok(MemoryLeakStats {
-            held_pages: usage.pages(),
-            held_bytes: usage.page_bytes(),
+            held_pages: total.pages,
+            held_bytes: total.bytes,
             reachable_pages,
             reachable_bytes,
             other_sequences: self.engine.open_sequences().saturating_sub(held.len() as u64),
-            orphaned_pages: usage.pages().saturating_sub(reachable_pages),
-            orphaned_bytes: usage.page_bytes().saturating_sub(reachable_bytes),
+            orphaned_pages: total.pages.saturating_sub(reachable_pages),
+            orphaned_bytes: total.bytes.saturating_sub(reachable_bytes),
             since_mark: self.profiler.leak_since(&mark),
         })
     }

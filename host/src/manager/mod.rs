@@ -64,7 +64,7 @@ impl Default for ManagerOptions {
 /// Pages that moved down a tier, or went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Moved {
-    /// Pages that went from the active tier to a lower one.
+    /// Moves of pages from a tier to the one below.
     pub pages: u64,
     /// Bytes of RAM that the tiers take less.
     pub bytes_freed: u64,
@@ -255,8 +255,9 @@ impl MultiTierMemoryManager {
         let after = sequence.memory_usage();
         done?;
         Ok(Moved {
-            pages: before.active.pages.saturating_sub(after.active.pages),
-            bytes_freed: before.page_bytes().saturating_sub(after.page_bytes()),
+            pages: before.active.pages.saturating_sub(after.active.pages)
+                + after.archived.pages.saturating_sub(before.archived.pages),
+            bytes_freed: before.total().memory_bytes.saturating_sub(after.total().memory_bytes),
         })
     }
 

@@ -29,7 +29,7 @@ pub struct Optimized {
     pub spare_pages: u64,
     /// Their bytes.
     pub spare_bytes: u64,
-    /// Bytes that the tiers take less than before, all in all.
+    /// Bytes of RAM that the tiers take less than before, all in all.
     pub bytes_freed: u64,
     /// Bytes of RAM that freed memory's return to the system took off the process.
     pub returned_bytes: u64,
@@ -72,8 +72,8 @@ impl MultiTierMemoryManager {
             let reserved = state.sequence.memory_usage();
             state.sequence.give_back_room();
             let used = state.sequence.memory_usage();
-            did.spare_pages += reserved.pages() - used.pages();
-            did.spare_bytes += reserved.page_bytes() - used.page_bytes();
+            did.spare_pages += reserved.active.pages - used.active.pages;
+            did.spare_bytes += reserved.active.bytes - used.active.bytes;
             let is_cold = state.used + 1 < epoch;
             let moved = self.demote(&mut state.sequence, if is_cold { &cold } else { usual })?;
             did.demoted.pages += moved.pages;
@@ -85,7 +85,7 @@ impl MultiTierMemoryManager {
         drop(twins);
         (did.unreferenced_pages, did.unreferenced_bytes) = self.engine.forget_unheld_prefixes();
         let after = self.engine.memory_usage();
-        did.bytes_freed = before.page_bytes().saturating_sub(after.page_bytes());
+        did.bytes_freed = before.total().memory_bytes.saturating_sub(after.total().memory_bytes);
         did.fragmentation_after = self.fragmentation(&after);
         let resident = || process_memory().map_or(0, |memory| memory.rss_bytes);
         let full = resident();

@@ -4,8 +4,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use herald_api::import::PageHandle;
+use herald_api::import::{PageHandle, StoredPage};
 
+use super::pages::page_bytes;
 use super::{LayerMemory, MemoryUsage, SequenceMemory};
 
 /// Answers a layer's page, at its place, with one of the same content to hold instead, where there is one.
@@ -16,21 +17,41 @@ pub(crate) type Same<'s> = dyn FnMut(usize, usize, &Arc<PageHandle>) -> Option<A
 pub(crate) struct Census {
     seen: HashSet<*const PageHandle>,
     bytes: u64,
+    archived: HashSet<*const StoredPage>,
+}
+
+/// How many different pages were seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// In RAM.
+    pub(crate) pages: u64,
+    /// Bytes that these take.
+    pub(crate) bytes: u64,
+    /// In archives.
+    pub(crate) archived: u64,
 }
 
 impl Census {
     /// Counts a page, unless it was counted before.
     pub(crate) fn see(&mut self, page: &Arc<PageHandle>) {
         if self.seen.insert(Arc::as_ptr(page)) {
-            let (keys, values) = page.bytes();
-            self.bytes += (keys.len() + values.len()) as u64;
+            self.bytes += bytes_of(page);
         }
     }
 
-    /// How many different pages there were, and their bytes.
-    pub(crate) fn count(&self) -> (u64, u64) {
-        (self.seen.len() as u64, self.bytes)
+    /// Counts a page of an archive, unless it was counted before.
+    pub(crate) fn see_archived(&mut self, page: &Arc<StoredPage>) {
+        self.archived.insert(Arc::as_ptr(page));
     }
+
+    pub(crate) fn count(&self) -> Seen {
+        Seen { pages: self.seen.len() as u64, bytes: self.bytes, archived: self.archived.len() as u64 }
+    }
+}
+
+fn bytes_of(page: &PageHandle) -> u64 {
+    let (keys, values) = page.bytes();
+    page_bytes(Some((keys.len(), values.len())))
 }
 
 /// The open sequences of an engine, and what they keep beside pages.
@@ -60,7 +81,7 @@ pub(crate) struct Entry {
 
 impl Entry {
     pub(crate) fn new(account: &Arc<Account>, memory: &SequenceMemory) -> Self {
-        let state_bytes = memory.state_bytes();
+        let state_bytes = memory.state_bytes() as u64;
         account.sequences.fetch_add(1, Ordering::Relaxed);
         account.state_bytes.fetch_add(state_bytes, Ordering::Relaxed);
         Self { account: Arc::clone(account), state_bytes }
@@ -75,17 +96,10 @@ impl Drop for Entry {
 }
 
 impl SequenceMemory {
-    fn state_bytes(&self) -> u64 {
-        let bytes = |layer: &LayerMemory| match layer {
-            LayerMemory::State(state) => state.len() as u64,
-            _ => 0,
-        };
-        self.layers.iter().map(bytes).sum()
-    }
-
-    /// What it holds of `tokens` tokens, pages that it shares with other sequences counted whole.
+    /// What it holds of `tokens` tokens, pages that it shares with other sequences counted whole, and those in archives before
+    /// LZ4.
     pub(crate) fn usage(&self, tokens: usize) -> MemoryUsage {
-        let mut usage = MemoryUsage { state_bytes: self.state_bytes(), ..MemoryUsage::default() };
+        let mut usage = MemoryUsage { state_bytes: self.state_bytes() as u64, ..MemoryUsage::default() };
         for layer in &self.layers {
             if let LayerMemory::Pages(pages) = layer {
                 pages.tally(tokens, &mut usage);
@@ -94,11 +108,11 @@ impl SequenceMemory {
         usage
     }
 
-    /// Shows each page that it holds.
-    pub(crate) fn each_page(&self, each: &mut dyn FnMut(&Arc<PageHandle>)) {
+    /// Shows each page that it holds to `census`.
+    pub(crate) fn count(&self, census: &mut Census) {
         for layer in &self.layers {
             if let LayerMemory::Pages(pages) = layer {
-                pages.iter().for_each(&mut *each);
+                pages.count(census);
             }
         }
     }
@@ -108,7 +122,7 @@ impl SequenceMemory {
         self.pages().for_each(|pages| pages.truncate(tokens));
     }
 
-    /// Offers `same` each whole page of the first `tokens` tokens. Returns how many pages that freed, and their bytes.
+    /// Offers `same` each whole page in RAM of the first `tokens` tokens. Returns how many pages that freed, and their bytes.
     pub(crate) fn merge(&mut self, tokens: usize, same: &mut Same<'_>) -> (u64, u64) {
         let mut freed = (0, 0);
         for (index, layer) in self.layers.iter_mut().enumerate() {
@@ -118,8 +132,7 @@ impl SequenceMemory {
                     return;
                 };
                 if Arc::strong_count(page) == 1 {
-                    let (keys, values) = page.bytes();
-                    freed = (freed.0 + 1, freed.1 + (keys.len() + values.len()) as u64);
+                    freed = (freed.0 + 1, freed.1 + bytes_of(page));
                 }
                 *page = same;
             });

@@ -1,17 +1,44 @@
 //! Copies of what a sequence has seen: for a fork of it, and as bytes for a file.
 
+use std::sync::Arc;
+
+use herald_api::import::PageHandle;
 use herald_api::{AlignedBytes, Error, Result};
 
-use super::{LayerMemory, LayerNeeds, SequenceMemory};
+use super::ledger::{Charge, Ledger};
+use super::{LayerMemory, LayerNeeds, LayerPages, Limits, SequenceMemory};
 
 /// What a layer keeps, as bytes.
 pub(crate) enum LayerBytes<'a> {
     /// Nothing.
     Nothing,
-    /// A page's keys and values, page after page.
-    Pages(Vec<(&'a [u8], &'a [u8])>),
+    /// Pages, in order.
+    Pages {
+        pages: Vec<PageBytes<'a>>,
+        /// After the first ones, how many are archived, and how many compressed after these.
+        far: [usize; 2],
+        /// The summaries of those.
+        summaries: &'a [u8],
+    },
     /// A recurrent state.
     State(&'a [u8]),
+}
+
+/// A page's keys and values.
+pub(crate) enum PageBytes<'a> {
+    /// In a tier, or in its file.
+    Opened(Arc<PageHandle>),
+    /// Somewhere else.
+    Lent(&'a [u8], &'a [u8]),
+}
+
+impl PageBytes<'_> {
+    pub(crate) fn bytes(&self) -> (&[u8], &[u8]) {
+        match self {
+            Self::Opened(page) => page.bytes(),
+            Self::Lent(keys, values) => (keys, values),
+        }
+    }
 }
 
 impl SequenceMemory {
@@ -28,17 +55,17 @@ impl SequenceMemory {
                 })
             })
             .collect::<Result<_>>()?;
-        Ok(Self { layers })
+        Ok(Self { layers, charge: Charge::new(self.charge.ledger(), self.state_bytes()) })
     }
 
     /// Makes this longer by whole pages of at most `tokens` tokens together (see [`super::LayerPages::stretch`]); returns
     /// how many tokens these are.
-    pub(crate) fn stretch(&mut self, tokens: usize) -> Result<usize> {
+    pub(crate) fn stretch(&mut self, tokens: usize, limits: Limits) -> Result<usize> {
         let mut added = tokens;
         for layer in &mut self.layers {
             if let LayerMemory::Pages(pages) = layer {
                 let count = tokens / pages.page_tokens();
-                pages.stretch(count)?;
+                pages.stretch(count, limits)?;
                 added = count * pages.page_tokens();
             }
         }
@@ -46,31 +73,39 @@ impl SequenceMemory {
     }
 
     /// What each layer keeps of the first `tokens` tokens.
-    pub(crate) fn layer_bytes(&self, tokens: usize) -> impl Iterator<Item = LayerBytes<'_>> {
-        self.layers.iter().map(move |layer| match layer {
-            LayerMemory::Stateless => LayerBytes::Nothing,
-            LayerMemory::State(state) => LayerBytes::State(state),
-            LayerMemory::Pages(pages) => LayerBytes::Pages(pages.page_bytes(tokens)),
+    pub(crate) fn layer_bytes(&self, tokens: usize) -> impl Iterator<Item = Result<LayerBytes<'_>>> {
+        self.layers.iter().map(move |layer| {
+            Ok(match layer {
+                LayerMemory::Stateless => LayerBytes::Nothing,
+                LayerMemory::State(state) => LayerBytes::State(state),
+                LayerMemory::Pages(pages) => {
+                    let (far, summaries) = pages.far();
+                    let pages = pages.opened(tokens)?.into_iter().map(PageBytes::Opened).collect();
+                    LayerBytes::Pages { pages, far, summaries }
+                }
+            })
         })
     }
 
     /// Memory with what each layer keeps of `tokens` tokens, as `layer_bytes` gave it: `layer` is asked for each.
     pub(crate) fn from_bytes<'b>(
         needs: &[LayerNeeds],
+        ledger: &Arc<Ledger>,
         tokens: usize,
         mut layer: impl FnMut(usize) -> Result<LayerBytes<'b>>,
     ) -> Result<Self> {
-        let mut memory = Self::new(needs)?;
-        memory.reserve(0, tokens)?;
-        for (index, memory) in memory.layers.iter_mut().enumerate() {
-            match (memory, layer(index)?) {
-                (LayerMemory::Stateless, LayerBytes::Nothing) => {}
-                (LayerMemory::State(state), LayerBytes::State(bytes)) if state.len() == bytes.len() => {
+        let mut memory = Self::new(needs, ledger)?;
+        for (index, (memory, needs)) in memory.layers.iter_mut().zip(needs).enumerate() {
+            match (memory, layer(index)?, needs) {
+                (LayerMemory::Stateless, LayerBytes::Nothing, _) => {}
+                (LayerMemory::State(state), LayerBytes::State(bytes), _) if state.len() == bytes.len() => {
                     state.copy_from_slice(bytes);
                 }
-                (LayerMemory::Pages(pages), LayerBytes::Pages(bytes)) if pages.len() == bytes.len() => {
-                    pages.overwrite(&bytes)?;
-                }
+                (
+                    LayerMemory::Pages(made),
+                    LayerBytes::Pages { pages, far, summaries },
+                    LayerNeeds::Pages(needs),
+                ) => *made = LayerPages::restored(needs, tokens, &pages, far, summaries)?,
                 _ => {
                     return Err(Error::invalid(format!(
                         "layer {index} keeps something else of a sequence than the model does here"
@@ -78,7 +113,6 @@ impl SequenceMemory {
                 }
             }
         }
-        memory.pages().try_for_each(|pages| pages.commit(0, tokens))?;
         Ok(memory)
     }
 }

@@ -2,23 +2,31 @@
 
 mod census;
 mod copies;
+mod far;
+mod ledger;
 mod options;
 mod pages;
 mod prefix;
 
 use std::sync::{Arc, Mutex};
 
-use herald_api::import::{Batch, Fetcher, LayerHandle, PageHandle, TierHandle};
-use herald_api::{AlignedBytes, MemoryTier, Result, TierStats};
+use herald_api::import::{Batch, LayerHandle, TierHandle};
+use herald_api::{AlignedBytes, MemoryTier, Result, TierKind, TierStats};
 
+use crate::metrics::TierTraffic;
 use crate::threads::ThreadPool;
 
-pub(crate) use census::{Account, Census, Entry};
+pub(crate) use census::{Account, Census, Entry, Seen};
+pub(crate) use far::BestPages;
+pub use far::{Choice, ChoiceWatcher};
+use ledger::Charge;
+pub(crate) use ledger::Ledger;
+
 pub use options::{Capacity, MemoryOptions};
 pub(crate) use pages::{LayerPages, Limits, PagesNeeds};
 pub(crate) use prefix::{PageRow, PrefixCache};
 
-pub(crate) use copies::LayerBytes;
+pub(crate) use copies::{LayerBytes, PageBytes};
 
 /// What one layer keeps of one sequence.
 enum LayerMemory {
@@ -45,128 +53,113 @@ pub(crate) enum LayerNeeds {
 pub struct MemoryUsage {
     /// The active tier: pages as attention writes them.
     pub active: TierStats,
-    /// The compressed tier: whole pages of earlier tokens, 4 bits an element.
+    /// The compressed tier: whole pages of earlier tokens, 4 bits an element. Its hits are pages that a layer chose and that
+    /// were in it, its misses those that came from the archive.
     pub compressed: TierStats,
+    /// The archived tier: the oldest pages, in a file. Its hits are views of pages.
+    pub archived: TierStats,
     /// Bytes of active pages that are kept for prompts that begin alike (some of the active tier's).
     pub prefix_bytes: u64,
     /// Bytes of recurrent states, which are in no tier.
     pub state_bytes: u64,
     /// Bytes that the pages of all tiers would take in the active one.
     pub exact_bytes: u64,
+    /// Bytes of recurrent states (`state_bytes`), and of what tells pages beyond the active ones apart.
+    pub other_bytes: u64,
 }
 
 impl MemoryUsage {
-    /// Pages in all tiers.
+    /// Bytes of RAM, all together.
     #[must_use]
-    pub fn pages(&self) -> u64 {
-        self.active.pages + self.compressed.pages
+    pub fn memory_bytes(&self) -> u64 {
+        self.tiers().iter().map(|(_, stats)| stats.memory_bytes).sum::<u64>() + self.other_bytes
     }
 
-    /// Tokens in all tiers; each layer counts its own.
+    /// Each kind of tier with what it holds.
     #[must_use]
-    pub fn tokens(&self) -> u64 {
-        self.active.tokens + self.compressed.tokens
+    pub fn tiers(&self) -> [(TierKind, TierStats); 3] {
+        [
+            (TierKind::Active, self.active),
+            (TierKind::Compressed, self.compressed),
+            (TierKind::Archived, self.archived),
+        ]
     }
 
-    /// Bytes in all tiers.
+    /// Everything in all tiers.
     #[must_use]
-    pub fn page_bytes(&self) -> u64 {
-        self.active.bytes + self.compressed.bytes
+    pub fn total(&self) -> TierStats {
+        let mut total = TierStats::default();
+        self.tiers().into_iter().for_each(|(_, stats)| total += stats);
+        total
     }
 
     /// How many times smaller the pages of all tiers are than they would be in the active one; 1 where there are none.
     #[must_use]
     pub fn ratio(&self) -> f64 {
-        let bytes = self.page_bytes();
+        let bytes = self.total().bytes;
         if bytes == 0 { 1.0 } else { self.exact_bytes as f64 / bytes as f64 }
     }
 }
 
 /// Adds up what the tiers hold, each counted once.
-pub(crate) fn usage(needs: &[LayerNeeds], prefix_bytes: usize, state_bytes: u64) -> MemoryUsage {
+pub(crate) fn usage(
+    needs: &[LayerNeeds],
+    prefix_bytes: usize,
+    state_bytes: u64,
+    traffic: &TierTraffic,
+    ledger: &Ledger,
+) -> MemoryUsage {
     let mut seen: Vec<&TierHandle> = Vec::new();
     let mut usage = MemoryUsage { prefix_bytes: prefix_bytes as u64, state_bytes, ..MemoryUsage::default() };
     for needs in needs {
         let LayerNeeds::Pages(needs) = needs else { continue };
-        let tiers =
-            [(Some(&needs.tier), &mut usage.active), (needs.compressed.as_ref(), &mut usage.compressed)];
+        let tiers = [
+            (Some(&needs.tier), &mut usage.active),
+            (needs.compressed.as_ref(), &mut usage.compressed),
+            (needs.archive.as_ref(), &mut usage.archived),
+        ];
         for (tier, sum) in tiers {
             let Some(tier) = tier.filter(|tier| !seen.iter().any(|seen| seen.is(tier))) else { continue };
             seen.push(tier);
             let stats = tier.stats();
-            sum.pages += stats.pages;
-            sum.tokens += stats.tokens;
-            sum.bytes += stats.bytes;
-            sum.hits += stats.hits;
-            sum.misses += stats.misses;
+            *sum += stats;
             usage.exact_bytes += stats.pages * pages::page_bytes(tier.config().page_bytes());
         }
     }
+    usage.other_bytes = ledger.bytes();
+    usage.compressed.hits = traffic.fetched(TierKind::Compressed);
+    usage.compressed.misses = traffic.fetched(TierKind::Archived);
     usage
 }
 
 /// How much of a sequence stays in which tier, by options in tokens or bytes.
 pub(crate) fn limits(needs: &[LayerNeeds], options: &MemoryOptions) -> Limits {
-    let mut active_bytes = 0;
+    let (mut active_bytes, mut compressed_bytes) = (0, 0);
     for needs in needs {
         let LayerNeeds::Pages(PagesNeeds { tier, compressed: Some(_), .. }) = needs else { continue };
         let config = tier.config();
         let token_bytes =
             |page: Option<(usize, usize)>| page.map_or(0, |(k, v)| (k + v) / config.page_tokens);
         active_bytes += token_bytes(config.page_bytes());
+        compressed_bytes += token_bytes(config.q4_page_bytes());
     }
-    Limits { active_tokens: options.active.tokens(active_bytes) }
+    Limits {
+        active_tokens: options.active.tokens(active_bytes),
+        compressed_tokens: options.compressed.tokens(compressed_bytes),
+    }
 }
 
 /// What all layers keep of one sequence.
 pub(crate) struct SequenceMemory {
     layers: Vec<LayerMemory>,
-}
-
-/// A sequence's far pages of one layer, with how many of them a batch may fetch.
-pub(crate) type FarPages<'b> = (&'b [Arc<PageHandle>], usize, usize);
-
-/// Brings the far pages with the best scores.
-#[derive(Default)]
-pub(crate) struct BestPages<'b> {
-    /// Of each sequence of the batch: its far pages, the place of the first in pages, and tokens of a page.
-    sequences: Vec<(FarPages<'b>, usize)>,
-}
-
-impl<'b> BestPages<'b> {
-    /// Adds the next sequence of the batch.
-    pub(crate) fn push(&mut self, far: Option<FarPages<'b>>, page_tokens: usize) {
-        self.sequences.push((far.unwrap_or((&[], 0, 0)), page_tokens));
-    }
-}
-
-impl Fetcher for BestPages<'_> {
-    fn fetch(&mut self, scores: &[f32], batch: &mut Batch<'_>) -> Result<()> {
-        let mut first = 0;
-        for (index, n_far) in batch.n_far().into_iter().enumerate() {
-            let scores = &scores[first..first + n_far];
-            first += n_far;
-            let Some(((far, sink, most), page_tokens)) = self.sequences.get(index).filter(|_| n_far > 0)
-            else {
-                continue;
-            };
-            let mut order: Vec<usize> = (0..n_far.min(far.len())).collect();
-            if order.len() > *most {
-                order.select_nth_unstable_by(*most, |a, b| scores[*b].total_cmp(&scores[*a]).then(b.cmp(a)));
-                order.truncate(*most);
-            }
-            for page in order {
-                batch.add_fetched(index, (sink + page) * page_tokens, Arc::clone(&far[page]))?;
-            }
-        }
-        Ok(())
-    }
+    /// What its recurrent states take.
+    charge: Charge,
 }
 
 impl SequenceMemory {
     /// Memory of an empty sequence.
-    pub(crate) fn new(needs: &[LayerNeeds]) -> Result<Self> {
-        let layers = needs
+    pub(crate) fn new(needs: &[LayerNeeds], ledger: &Arc<Ledger>) -> Result<Self> {
+        let layers: Vec<_> = needs
             .iter()
             .map(|needs| {
                 Ok(match needs {
@@ -176,7 +169,18 @@ impl SequenceMemory {
                 })
             })
             .collect::<Result<_>>()?;
-        Ok(Self { layers })
+        let mut memory = Self { layers, charge: Charge::new(ledger, 0) };
+        memory.charge.set(memory.state_bytes());
+        Ok(memory)
+    }
+
+    /// Bytes of its recurrent states.
+    fn state_bytes(&self) -> usize {
+        let state = |layer: &LayerMemory| match layer {
+            LayerMemory::State(state) => state.len(),
+            _ => 0,
+        };
+        self.layers.iter().map(state).sum()
     }
 
     fn pages(&mut self) -> impl Iterator<Item = &mut LayerPages> {
@@ -206,11 +210,15 @@ impl SequenceMemory {
             LayerMemory::Stateless => batch.push(n_tokens, past, None, []),
             LayerMemory::State(state) => batch.push(n_tokens, past, Some(state), []),
             LayerMemory::Pages(pages) => {
-                let page_tokens = pages.page_tokens();
-                best.push(pages.add_to(batch, n_tokens, past)?, page_tokens);
+                best.push(pages.add_to(batch, n_tokens, past)?);
                 Ok(())
             }
         }
+    }
+
+    /// Whether a layer has compressed pages.
+    pub(crate) fn has_far_pages(&self, layer: usize) -> bool {
+        matches!(&self.layers[layer], LayerMemory::Pages(pages) if pages.n_far() > 0)
     }
 
     /// Tells the tiers that tokens `past..tokens` are written, and moves pages that are no longer among the latest down a
@@ -219,19 +227,37 @@ impl SequenceMemory {
         &mut self,
         past: usize,
         tokens: usize,
+        limits: Limits,
         layers: &[LayerHandle],
         pool: &ThreadPool,
     ) -> Result<()> {
         self.pages().try_for_each(|pages| pages.commit(past, tokens))?;
-        self.demote(tokens, None, layers, pool)
+        // The tokens are run all the same: a page that could not move stays, and is moved when the sequence next grows.
+        if let Err(error) = self.demote(tokens, limits, layers, pool) {
+            tracing::debug!("pages stay in their tier: {error}");
+        }
+        Ok(())
     }
 
-    /// Moves pages that have no place in their tier down, with `tokens` tokens in all; `limits`: `None` for the engine's
-    /// own.
+    /// Bytes of the pages that `reserve` would make.
+    pub(crate) fn wanted(&self, past: usize, tokens: usize) -> usize {
+        let wanted = |layer: &LayerMemory| match layer {
+            LayerMemory::Pages(pages) => pages.wanted(past, tokens),
+            _ => 0,
+        };
+        self.layers.iter().map(wanted).sum()
+    }
+
+    /// Moves pages up that have a place in a higher tier.
+    pub(crate) fn promote(&mut self, tokens: usize, limits: Limits) -> Result<()> {
+        self.pages().try_for_each(|pages| pages.promote(tokens, limits))
+    }
+
+    /// Moves pages that have no place in their tier down, with `tokens` tokens in all.
     pub(crate) fn demote(
         &mut self,
         tokens: usize,
-        limits: Option<Limits>,
+        limits: Limits,
         layers: &[LayerHandle],
         pool: &ThreadPool,
     ) -> Result<()> {
@@ -241,7 +267,6 @@ impl SequenceMemory {
             .zip(layers)
             .filter_map(|(memory, layer)| match memory {
                 LayerMemory::Pages(pages) => {
-                    let limits = limits.unwrap_or(pages.limits());
                     pages.has_to_demote(tokens, limits).then(|| Mutex::new((pages, limits, layer, Ok(()))))
                 }
                 _ => None,

@@ -1,5 +1,8 @@
 //! How much of a sequence is kept how.
 
+use std::path::PathBuf;
+use std::str::FromStr;
+
 /// How much of a sequence a tier has room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Capacity {
@@ -19,6 +22,33 @@ impl Capacity {
     }
 }
 
+impl FromStr for Capacity {
+    type Err = String;
+
+    /// Tokens (`4096`), or bytes with their unit (`2GiB`, `500MB`).
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is no capacity, where tokens (4096) or bytes (2GiB) were expected");
+        let text = text.trim();
+        if let Ok(tokens) = text.parse() {
+            return Ok(Self::Tokens(tokens));
+        }
+        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let unit: u64 = match text[digits..].trim_start().to_ascii_lowercase().as_str() {
+            "b" => 1,
+            "kb" => 1000,
+            "mb" => 1_000_000,
+            "gb" => 1_000_000_000,
+            "k" | "kib" => 1 << 10,
+            "m" | "mib" => 1 << 20,
+            "g" | "gib" => 1 << 30,
+            "t" | "tib" => 1 << 40,
+            _ => return Err(wrong()),
+        };
+        let number: u64 = text[..digits].parse().map_err(|_| wrong())?;
+        number.checked_mul(unit).map(Self::Bytes).ok_or_else(wrong)
+    }
+}
+
 impl From<usize> for Capacity {
     fn from(tokens: usize) -> Self {
         Self::Tokens(tokens)
@@ -31,13 +61,60 @@ pub struct MemoryOptions {
     /// The latest tokens, whose pages stay as attention wrote them and are always attended to. Older pages, but the first
     /// of a sequence, are compressed.
     pub active: Capacity,
-    /// The most compressed pages that a batch of tokens attends to, those that its queries would attend to most, chosen
+    /// The latest of the compressed pages that stay in RAM; older ones go to an archive, a file on disk.
+    pub compressed: Capacity,
+    /// The most pages that are not active that a batch of tokens attends to, those that its queries would attend to most, chosen
     /// anew in every layer; `None`: all of them.
     pub far_pages: Option<usize>,
+    /// Where the archive lies: a file, or a folder for a file without a name that goes with the engine; `None`: the latter,
+    /// in the user's cache folder. Nothing is written before the first page goes there.
+    pub archive: Option<PathBuf>,
+    /// Whether archived pages are compressed with LZ4.
+    pub archive_lz4: bool,
+    /// The most bytes of RAM for what sequences have seen, with what is kept of earlier prompts. At the limit the latter
+    /// goes first, then pages move down a tier earlier than the capacities say; where that doesn't suffice, the call that
+    /// needs room fails. `None`: no limit.
+    pub budget: Option<u64>,
 }
 
 impl Default for MemoryOptions {
     fn default() -> Self {
-        Self { active: Capacity::Tokens(8192), far_pages: Some(64) }
+        Self {
+            active: Capacity::Tokens(8192),
+            compressed: Capacity::Tokens(32768),
+            far_pages: Some(64),
+            archive: None,
+            archive_lz4: false,
+            budget: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Capacity::{self, Bytes, Tokens};
+
+    #[test]
+    fn capacities_are_tokens_or_bytes() {
+        let cases = [
+            ("4096", Some(Tokens(4096))),
+            ("0", Some(Tokens(0))),
+            ("2GiB", Some(Bytes(2 << 30))),
+            ("512 mib", Some(Bytes(512 << 20))),
+            ("1GB", Some(Bytes(1_000_000_000))),
+            ("7B", Some(Bytes(7))),
+            ("", None),
+            ("GiB", None),
+            ("-1", None),
+            ("1.5GiB", None),
+            ("2 tokens", None),
+            ("99999999999GiB", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(text.parse::<Capacity>().ok(), expected, "{text:?}");
+        }
+        assert_eq!(Bytes(1000).tokens(10), 100);
+        assert_eq!(Tokens(1000).tokens(10), 1000);
+        assert_eq!(Bytes(1000).tokens(0), 1000, "a model without pages");
     }
 }

@@ -91,6 +91,16 @@ impl PrefixCache {
         (gone.iter().map(|node| node.pages.len()).sum(), gone.iter().map(|node| node.bytes).sum())
     }
 
+    /// Forgets the pages that were used longest ago, at least so many bytes of them where there are as many.
+    pub(crate) fn give_up(&self, bytes: usize) {
+        let mut gone = Vec::new();
+        let mut kept = self.kept();
+        let most = kept.bytes.saturating_sub(bytes);
+        kept.shrink_to(most, 0, &mut gone);
+        drop(kept);
+        drop(gone);
+    }
+
     /// The pages that it has of the beginning of `ids`, each of `page_tokens` tokens, one row after another.
     pub(crate) fn find(&self, ids: &[u32], page_tokens: usize) -> Vec<PageRow> {
         let mut kept = self.kept();

@@ -23,22 +23,26 @@ pub struct TierBytes {
     pub hits: u64,
     /// Look-ups that did not.
     pub misses: u64,
+    /// Bytes of RAM that its pages take.
+    pub memory_bytes: u64,
 }
 
 impl TierBytes {
     /// What the tiers of an engine hold.
     #[must_use]
     pub fn of(engine: &NeuroEngine) -> Vec<Self> {
-        let uses = engine.tier_use().into_iter();
-        uses.map(|tier| Self {
-            tier: tier.kind.name(),
-            pages: tier.stats.pages,
-            tokens: tier.stats.tokens,
-            bytes: tier.stats.bytes,
-            hits: tier.stats.hits,
-            misses: tier.stats.misses,
-        })
-        .collect()
+        let tiers = engine.memory_usage().tiers().into_iter();
+        tiers
+            .map(|(kind, stats)| Self {
+                tier: kind.name(),
+                pages: stats.pages,
+                tokens: stats.tokens,
+                bytes: stats.bytes,
+                hits: stats.hits,
+                misses: stats.misses,
+                memory_bytes: stats.memory_bytes,
+            })
+            .collect()
     }
 }
 

@@ -17,7 +17,7 @@ mod traffic;
 pub use heap::trim_heap;
 pub use memory::{Leak, MemoryProfiler, MemorySnapshot, TierBytes};
 pub use monitor::{PerformanceMonitor, Sample};
-pub use process::{ProcessMemory, process_memory, reset_peak};
+pub use process::{ProcessMemory, cpu_time, process_memory, reset_peak};
 pub(crate) use request::RequestClock;
 pub use request::{Quantiles, RequestMetrics};
 pub use serving::{Outcomes, ServingMetrics, ServingReport};

@@ -1,6 +1,7 @@
 //! What the operating system says of this process's memory.
 
 use std::fs;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -25,6 +26,21 @@ pub fn process_memory() -> Option<ProcessMemory> {
 pub fn reset_peak() -> bool {
     // proc(5): 5 resets the peak resident set size.
     fs::write("/proc/self/clear_refs", "5").is_ok()
+}
+
+/// CPU time that this process has taken, on all its threads; `None` where the system doesn't say.
+#[must_use]
+pub fn cpu_time() -> Option<Duration> {
+    // SAFETY: zeros are a value of this struct of integers.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: the struct is our own to be filled.
+    if unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) } != 0 {
+        return None;
+    }
+    let time = |time: libc::timeval| {
+        Duration::from_secs(time.tv_sec.unsigned_abs()) + Duration::from_micros(time.tv_usec.unsigned_abs())
+    };
+    Some(time(usage.ru_utime) + time(usage.ru_stime))
 }
 
 fn parse(status: &str) -> Option<ProcessMemory> {

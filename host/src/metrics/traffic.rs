@@ -11,6 +11,8 @@ const KINDS: usize = TierKind::ALL.len();
 #[derive(Debug, Default)]
 pub struct TierTraffic {
     counts: [[Count; KINDS]; KINDS],
+    /// Pages that layers chose and that came from there.
+    fetched: [AtomicU64; KINDS],
 }
 
 #[derive(Debug, Default)]
@@ -48,6 +50,17 @@ impl TierTraffic {
         let count = &self.counts[place(from)][place(to)];
         count.pages.fetch_add(pages, Ordering::Relaxed);
         count.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// A layer has chosen so many pages that are in this tier. Any thread.
+    pub fn fetch(&self, from: TierKind, pages: u64) {
+        self.fetched[place(from)].fetch_add(pages, Ordering::Relaxed);
+    }
+
+    /// How many pages layers have chosen that were in this tier.
+    #[must_use]
+    pub fn fetched(&self, from: TierKind) -> u64 {
+        self.fetched[place(from)].load(Ordering::Relaxed)
     }
 
     /// What has moved so far, for each pair of tiers between which something has.

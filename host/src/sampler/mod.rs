@@ -50,6 +50,15 @@ pub struct Sampled {
     pub top: Vec<(u32, f32)>,
 }
 
+/// Which random numbers come next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SamplerState {
+    /// The seed in use.
+    pub seed: u64,
+    /// How many numbers have been drawn.
+    pub draws: u64,
+}
+
 /// Chooses the tokens of one sequence.
 #[derive(Clone, Debug)]
 pub struct Sampler {
@@ -91,6 +100,18 @@ impl Sampler {
     #[must_use]
     pub fn seed(&self) -> u64 {
         self.seed
+    }
+
+    /// Which random numbers come next.
+    #[must_use]
+    pub fn state(&self) -> SamplerState {
+        SamplerState { seed: self.seed, draws: self.uniform.draws() }
+    }
+
+    /// Goes on with the random numbers of another sampler.
+    pub fn go_on_from(&mut self, state: SamplerState) {
+        self.seed = state.seed;
+        self.uniform = Uniform::after(state.seed, state.draws);
     }
 
     /// The configuration.

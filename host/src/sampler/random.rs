@@ -8,7 +8,10 @@ const STREAM: u128 = 0x0a02_bdbf_7bb3_c0a7_ac28_fa16_a64a_bf96;
 
 /// Uniform numbers in `[0, 1)` from PCG XSL-RR 128/64 ([O'Neill 2014](https://www.pcg-random.org/paper.html)).
 #[derive(Clone, Debug)]
-pub(super) struct Uniform(Pcg64);
+pub(super) struct Uniform {
+    generator: Pcg64,
+    draws: u64,
+}
 
 impl Uniform {
     pub(super) fn new(seed: u64) -> Self {
@@ -16,12 +19,26 @@ impl Uniform {
         let mut counter = seed;
         let high = u128::from(splitmix64(&mut counter));
         let low = u128::from(splitmix64(&mut counter));
-        Self(Pcg64::new(high << 64 | low, STREAM))
+        Self { generator: Pcg64::new(high << 64 | low, STREAM), draws: 0 }
+    }
+
+    /// The numbers of a seed after so many of them.
+    pub(super) fn after(seed: u64, draws: u64) -> Self {
+        let mut uniform = Self::new(seed);
+        uniform.generator.advance(u128::from(draws));
+        uniform.draws = draws;
+        uniform
+    }
+
+    /// How many numbers have been drawn.
+    pub(super) fn draws(&self) -> u64 {
+        self.draws
     }
 
     /// The next number: the upper 53 bits of a draw, so that each multiple of 2^-53 below 1 is as likely.
     pub(super) fn next(&mut self) -> f64 {
-        (self.0.next_u64() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
+        self.draws += 1;
+        (self.generator.next_u64() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
     }
 }
 
@@ -52,6 +69,8 @@ mod tests {
         for (seed, expected) in expected {
             let mut uniform = Uniform::new(seed);
             assert_eq!(expected.map(|_| uniform.next()), expected, "seed {seed}");
+            let mut later = Uniform::after(seed, 3);
+            assert_eq!((later.next(), later.draws()), (expected[3], 4), "seed {seed} after three");
         }
     }
 }

@@ -5,10 +5,13 @@
 //! ten microseconds, so a loop must start and end in about one: workers watch for the next loop for a moment before
 //! they sleep, and a loop's items are divided beforehand, not fetched one by one.
 
+#[cfg(test)]
+mod model;
 mod pool;
 mod process;
 mod share;
 mod signal;
+mod sync;
 #[cfg(test)]
 mod tests;
 

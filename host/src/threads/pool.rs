@@ -1,4 +1,8 @@
 //! The pool: its threads, and the loops that they share.
+//!
+//! The threads are a *team*, whose members pools of several sizes share: each pool's loops run on the team's first so many
+//! members, and one loop runs at a time. So engines that want different numbers of threads never compute at once with
+//! more than the greatest of these.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -12,10 +16,10 @@ use std::thread::{self, JoinHandle};
 
 use super::available_threads;
 use super::share::share_of;
-use super::signal::{CLOSED, Signal};
+use super::signal::{CLOSED, MOST, Signal};
 
 /// The most threads that a pool may have.
-pub const MAX_THREADS: usize = 1024;
+pub const MAX_THREADS: usize = MOST;
 
 /// Why a pool could not be made. Each displays as one sentence.
 #[derive(Debug, thiserror::Error)]
@@ -55,8 +59,17 @@ type Body<'a> = dyn Fn(Range<usize>, usize) + Sync + 'a;
 /// ```
 #[derive(Debug)]
 pub struct ThreadPool {
+    team: Arc<Team>,
+    threads: NonZeroUsize,
+    /// Whether there is a processor for each thread.
+    watch: bool,
+}
+
+/// Threads that pools share; they end with the last of these.
+#[derive(Debug)]
+pub(super) struct Team {
     shared: Arc<Shared>,
-    workers: Vec<JoinHandle<()>>,
+    workers: Mutex<Vec<JoinHandle<()>>>,
     /// Held by the caller whose loop runs.
     turn: Mutex<()>,
 }
@@ -71,20 +84,26 @@ struct Shared {
 }
 
 struct Task<'a> {
+    /// The pool that it is a loop of.
+    pool: PoolId,
     items: usize,
     active: usize,
     body: &'a Body<'a>,
 }
 
+/// The team's address, and the pool's threads.
+type PoolId = (usize, NonZeroUsize);
+
 impl Task<'_> {
     fn run_share(&self, worker: usize) {
+        WORKING.set(Some((self.pool, worker)));
         (self.body)(share_of(self.items, worker, self.active), worker);
     }
 }
 
 thread_local! {
-    /// The pool (by address) whose loop this thread works on, and as which worker.
-    static WORKING: Cell<Option<(usize, usize)>> = const { Cell::new(None) };
+    /// The pool whose loop this thread works on, and as which worker.
+    static WORKING: Cell<Option<(PoolId, usize)>> = const { Cell::new(None) };
 }
 
 impl ThreadPool {
@@ -93,33 +112,28 @@ impl ThreadPool {
     /// # Errors
     /// More than [`MAX_THREADS`]; the operating system refuses a thread.
     pub fn new(threads: NonZeroUsize) -> Result<Self, ThreadPoolError> {
-        if threads.get() > MAX_THREADS {
-            return Err(ThreadPoolError::TooMany(threads.get()));
-        }
-        let shared = Arc::new(Shared {
-            signal: Signal::new(threads <= available_threads()),
-            task: AtomicPtr::new(ptr::null_mut()),
-            panic: Mutex::new(None),
-        });
-        // Dropped on an error, it ends the threads that did start.
-        let mut pool = Self { shared, workers: Vec::with_capacity(threads.get() - 1), turn: Mutex::new(()) };
-        for worker in 1..threads.get() {
-            let shared = Arc::clone(&pool.shared);
-            let thread = thread::Builder::new().name(format!("herald-{worker}"));
-            let started = thread.spawn(move || shared.work(worker));
-            pool.workers.push(started.map_err(|reason| ThreadPoolError::Spawn {
-                worker,
-                threads,
-                reason,
-            })?);
-        }
-        Ok(pool)
+        Self::of(&Arc::new(Team::new(threads.get().min(MAX_THREADS))), threads)
+    }
+
+    /// A pool of so many of a team's threads, which are started where they aren't yet.
+    ///
+    /// # Errors
+    /// As for [`ThreadPool::new`].
+    pub(super) fn of(team: &Arc<Team>, threads: NonZeroUsize) -> Result<Self, ThreadPoolError> {
+        team.grow(threads)?;
+        Ok(Self { team: Arc::clone(team), threads, watch: threads <= available_threads() })
+    }
+
+    /// Whether another pool's loops run on the same threads.
+    #[cfg(test)]
+    pub(super) fn is_of_team_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.team, &other.team)
     }
 
     /// How many threads compute, the caller's included; worker numbers are below it.
     #[must_use]
     pub fn threads(&self) -> NonZeroUsize {
-        NonZeroUsize::MIN.saturating_add(self.workers.len())
+        self.threads
     }
 
     /// Divides the items `0..items` into one contiguous share for each thread (as [`share_of`](super::share_of) does),
@@ -137,27 +151,27 @@ impl ThreadPool {
         if items == 0 {
             return;
         }
-        let address = Arc::as_ptr(&self.shared).addr();
-        if let Some((pool, worker)) = WORKING.get() {
-            body(0..items, if pool == address { worker } else { 0 });
+        let pool = (Arc::as_ptr(&self.team).addr(), self.threads);
+        if let Some((outer, worker)) = WORKING.get() {
+            body(0..items, if outer == pool { worker } else { 0 });
             return;
         }
-        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let task = Task { items, active: items.min(self.threads().get()), body };
+        let Team { shared, turn, .. } = &*self.team;
+        let turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let task = Task { pool, items, active: items.min(self.threads.get()), body };
         if task.active > 1 {
             let erased = ptr::from_ref(&task).cast::<Task<'static>>().cast_mut();
             // Relaxed: the ticket publishes it.
-            self.shared.task.store(erased, Ordering::Relaxed);
-            self.shared.signal.start(task.active);
+            shared.task.store(erased, Ordering::Relaxed);
+            shared.signal.start(task.active, self.watch);
         }
-        WORKING.set(Some((address, 0)));
         let own = catch_unwind(AssertUnwindSafe(|| task.run_share(0)));
         WORKING.set(None);
         if task.active > 1 {
             // Not even a panic may leave before: the workers use `task`, on this stack.
-            self.shared.signal.wait_until_finished();
+            shared.signal.wait_until_finished(self.watch);
         }
-        let others = self.shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let others = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(turn);
         if let Some(payload) = own.err().or(others) {
             resume_unwind(payload);
@@ -165,10 +179,37 @@ impl ThreadPool {
     }
 }
 
-impl Drop for ThreadPool {
+impl Team {
+    /// One that may have so many members, callers included; it has none yet.
+    pub(super) fn new(most: usize) -> Self {
+        let shared = Shared {
+            signal: Signal::new(most),
+            task: AtomicPtr::new(ptr::null_mut()),
+            panic: Mutex::new(None),
+        };
+        Self { shared: Arc::new(shared), workers: Mutex::default(), turn: Mutex::new(()) }
+    }
+
+    /// Starts threads until it has as many, the caller included.
+    fn grow(&self, threads: NonZeroUsize) -> Result<(), ThreadPoolError> {
+        if threads.get() > MAX_THREADS {
+            return Err(ThreadPoolError::TooMany(threads.get()));
+        }
+        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        for worker in workers.len() + 1..threads.get() {
+            let shared = Arc::clone(&self.shared);
+            let thread = thread::Builder::new().name(format!("herald-{worker}"));
+            let started = thread.spawn(move || shared.work(worker));
+            workers.push(started.map_err(|reason| ThreadPoolError::Spawn { worker, threads, reason })?);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Team {
     fn drop(&mut self) {
         self.shared.signal.close();
-        for worker in self.workers.drain(..) {
+        for worker in self.workers.get_mut().unwrap_or_else(PoisonError::into_inner).drain(..) {
             // It catches its tasks' panics and has none of its own.
             let _ = worker.join();
         }
@@ -177,18 +218,15 @@ impl Drop for ThreadPool {
 
 impl Shared {
     /// The life of a worker.
-    fn work(self: &Arc<Self>, worker: usize) {
-        WORKING.set(Some((Arc::as_ptr(self).addr(), worker)));
+    fn work(&self, worker: usize) {
         let mut ticket = 0;
         loop {
-            ticket = self.signal.next_ticket(ticket);
+            ticket = self.signal.next_ticket(ticket, worker);
             if ticket == CLOSED {
                 return;
             }
-            if Signal::takes_part(ticket, worker) {
-                self.run_share(worker);
-                self.signal.finish();
-            }
+            self.run_share(worker);
+            self.signal.finish();
         }
     }
 

@@ -4,53 +4,65 @@
 //! Awake, one just reads the number. Whoever is about to sleep reads it again under the mutex, and whoever changes it
 //! takes the mutex before waking, so that no change falls between that reading and the sleep.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::sync::{AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering};
+
 /// What the ticket becomes when the pool ends.
 pub(super) const CLOSED: u64 = u64::MAX;
-/// The bits of a ticket that say how many workers take part; those above count the loops.
+/// The bits of a ticket that say how many workers take part; those above say whether who waits watches first, and count
+/// the loops.
 const ACTIVE_BITS: u32 = 16;
+const WATCH_BIT: u64 = 1 << ACTIVE_BITS;
+const LOOPS_SHIFT: u32 = ACTIVE_BITS + 1;
 /// Set in `pending` when the caller sleeps, so that only then does the last worker make a system call.
 const CALLER_SLEEPS: usize = 1 << (usize::BITS - 1);
 /// How long to watch before sleeping: longer than the work between two loops of a step, much shorter than anyone
 /// would notice of an idle engine.
 const WATCH: Duration = Duration::from_micros(50);
+/// The most threads that can take part, the caller included.
+pub(super) const MOST: usize = 1024;
+const WORDS: usize = MOST.div_ceil(64);
+
+/// Which workers sleep, a bit each.
+type Asleep = [u64; WORDS];
 
 #[derive(Debug)]
 pub(super) struct Signal {
     ticket: AtomicU64,
     pending: AtomicUsize,
-    sleeping_workers: Mutex<usize>,
-    new_ticket: Condvar,
+    asleep: Mutex<Asleep>,
+    /// Wakes each worker by itself: those that take no part sleep on.
+    bells: Vec<Condvar>,
     none_pending: Condvar,
-    watch: Duration,
 }
 
 impl Signal {
-    /// With `watch` false, those who wait sleep at once: there are fewer processors than threads, so whoever watches
-    /// may keep whom they wait for from running.
-    pub(super) fn new(watch: bool) -> Self {
+    /// For at most so many threads, the caller included.
+    pub(super) fn new(threads: usize) -> Self {
+        assert!(threads <= MOST, "{threads} threads at one signal");
         Self {
             ticket: AtomicU64::new(0),
             pending: AtomicUsize::new(0),
-            sleeping_workers: Mutex::new(0),
-            new_ticket: Condvar::new(),
+            asleep: Mutex::new([0; WORDS]),
+            bells: (0..threads).map(|_| Condvar::new()).collect(),
             none_pending: Condvar::new(),
-            watch: if watch { WATCH } else { Duration::ZERO },
         }
     }
 
     /// Caller: starts a loop in which the workers below `active` take part, the caller being worker 0. All that the
-    /// caller wrote before is visible to a worker that sees the ticket.
-    pub(super) fn start(&self, active: usize) {
+    /// caller wrote before is visible to a worker that sees the ticket. With `watch` false, the workers sleep at once
+    /// when they have done their shares: there are fewer processors than threads, so whoever watches may keep whom
+    /// they wait for from running.
+    pub(super) fn start(&self, active: usize, watch: bool) {
         // Relaxed: published by the ticket. No worker reads it before, as all have finished the loop before this one.
         self.pending.store(active - 1, Ordering::Relaxed);
         // Relaxed: only the one caller writes tickets.
-        let loops = self.ticket.load(Ordering::Relaxed) >> ACTIVE_BITS;
-        self.publish((loops + 1) << ACTIVE_BITS | active as u64);
+        let loops = self.ticket.load(Ordering::Relaxed) >> LOOPS_SHIFT;
+        let watch = if watch { WATCH_BIT } else { 0 };
+        self.publish((loops + 1) << LOOPS_SHIFT | watch | active as u64);
     }
 
     /// Caller: tells the workers that the pool ends.
@@ -59,37 +71,44 @@ impl Signal {
     }
 
     fn publish(&self, ticket: u64) {
-        let sleeping = self.lock();
-        // Release: pairs with the workers' Acquire, and carries the task and `pending`.
-        self.ticket.store(ticket, Ordering::Release);
-        let any = *sleeping > 0;
-        drop(sleeping);
-        if any {
-            self.new_ticket.notify_all();
+        let asleep = {
+            let asleep = self.lock();
+            // Release: pairs with the workers' Acquire, and carries the task and `pending`.
+            self.ticket.store(ticket, Ordering::Release);
+            *asleep
+        };
+        for (word, mut bits) in asleep.into_iter().enumerate() {
+            while bits != 0 {
+                let worker = word * 64 + bits.trailing_zeros() as usize;
+                bits &= bits - 1;
+                if is_for(ticket, worker) {
+                    self.bells[worker].notify_one();
+                }
+            }
         }
     }
 
-    /// Worker: waits for a ticket other than `seen`.
-    pub(super) fn next_ticket(&self, seen: u64) -> u64 {
-        // Acquire: pairs with the Release in `publish`.
-        let is_new = || Some(self.ticket.load(Ordering::Acquire)).filter(|&ticket| ticket != seen);
-        if let Some(ticket) = self.watch_for(is_new) {
+    /// Worker: waits for a ticket other than `seen` that is for it, and returns it. Tickets in which it takes no part
+    /// neither wake it nor keep it awake.
+    pub(super) fn next_ticket(&self, seen: u64, worker: usize) -> u64 {
+        let next = || {
+            // Acquire: pairs with the Release in `publish`.
+            Some(self.ticket.load(Ordering::Acquire))
+                .filter(|&ticket| ticket != seen && is_for(ticket, worker))
+        };
+        if let Some(ticket) = watch_for(seen & WATCH_BIT != 0, next) {
             return ticket;
         }
-        let mut sleeping = self.lock();
+        let (word, bit) = (worker / 64, 1 << (worker % 64));
+        let mut asleep = self.lock();
         loop {
-            if let Some(ticket) = is_new() {
+            if let Some(ticket) = next() {
                 return ticket;
             }
-            *sleeping += 1;
-            sleeping = self.new_ticket.wait(sleeping).unwrap_or_else(PoisonError::into_inner);
-            *sleeping -= 1;
+            asleep[word] |= bit;
+            asleep = self.bells[worker].wait(asleep).unwrap_or_else(PoisonError::into_inner);
+            asleep[word] &= !bit;
         }
-    }
-
-    /// Whether `worker` takes part in the loop of this ticket (not [`CLOSED`]).
-    pub(super) fn takes_part(ticket: u64, worker: usize) -> bool {
-        (worker as u64) < ticket & ((1 << ACTIVE_BITS) - 1)
     }
 
     /// Worker: says that its share is done. It must not touch the task afterwards: the caller may have returned.
@@ -103,11 +122,11 @@ impl Signal {
         }
     }
 
-    /// Caller: waits until all workers of the loop have finished.
-    pub(super) fn wait_until_finished(&self) {
+    /// Caller: waits until all workers of the loop have finished; `watch` as in [`Signal::start`].
+    pub(super) fn wait_until_finished(&self, watch: bool) {
         // Acquire: pairs with the Release in `finish`.
         let none = || (self.pending.load(Ordering::Acquire) == 0).then_some(());
-        if self.watch_for(none).is_some() {
+        if watch_for(watch, none).is_some() {
             return;
         }
         let mut guard = self.lock();
@@ -117,33 +136,39 @@ impl Signal {
         }
     }
 
-    fn watch_for<T>(&self, ready: impl Fn() -> Option<T>) -> Option<T> {
-        if let Some(value) = ready() {
-            return Some(value);
+    fn lock(&self) -> MutexGuard<'_, Asleep> {
+        // Nothing panics while it is held.
+        self.asleep.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a worker takes part in the loop of this ticket, or is to end by it.
+fn is_for(ticket: u64, worker: usize) -> bool {
+    ticket == CLOSED || (worker as u64) < ticket & (WATCH_BIT - 1)
+}
+
+/// What `ready` gives, if it gives it soon: at once, or, where `watch` is true, within a moment.
+fn watch_for<T>(watch: bool, ready: impl Fn() -> Option<T>) -> Option<T> {
+    if let Some(value) = ready() {
+        return Some(value);
+    }
+    if !watch {
+        return None;
+    }
+    let start = Instant::now();
+    loop {
+        // What follows costs more than reading the number.
+        for _ in 0..64 {
+            if let Some(value) = ready() {
+                return Some(value);
+            }
+            std::hint::spin_loop();
         }
-        if self.watch.is_zero() {
+        // Whom this thread waits for may have been put on the same processor, and would only run once this
+        // thread sleeps.
+        thread::yield_now();
+        if start.elapsed() >= WATCH {
             return None;
         }
-        let start = Instant::now();
-        loop {
-            // What follows costs more than reading the number.
-            for _ in 0..64 {
-                if let Some(value) = ready() {
-                    return Some(value);
-                }
-                std::hint::spin_loop();
-            }
-            // Whom this thread waits for may have been put on the same processor, and would only run once this
-            // thread sleeps.
-            thread::yield_now();
-            if start.elapsed() >= self.watch {
-                return None;
-            }
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, usize> {
-        // Nothing panics while it is held.
-        self.sleeping_workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -4,12 +4,13 @@ use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Barrier, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::pool::Team;
 use super::*;
 
 fn pool(threads: usize) -> ThreadPool {
@@ -132,6 +133,68 @@ fn callers_take_turns() {
         }
     });
     assert_eq!(done.into_inner(), 4 * 500 * 5);
+}
+
+/// Pools of several sizes that share their threads: one loop at a time, on no more threads than its pool has.
+#[test]
+fn pools_of_one_team_take_turns() {
+    let team = Arc::new(Team::new(4));
+    let pools = [4, 2, 3].map(|threads| ThreadPool::of(&team, NonZeroUsize::new(threads).unwrap()).unwrap());
+    let (computing, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let workers = Mutex::new(HashSet::new());
+    thread::scope(|scope| {
+        for pool in &pools {
+            let (computing, done, workers) = (&computing, &done, &workers);
+            scope.spawn(move || {
+                let threads = pool.threads().get();
+                for round in 0..700 {
+                    pool.run(5, &|range, worker| {
+                        assert!(computing.fetch_add(1, Ordering::SeqCst) < threads && worker < threads);
+                        if worker > 0 {
+                            workers.lock().unwrap().insert(thread::current().id());
+                        }
+                        done.fetch_add(range.len(), Ordering::Relaxed);
+                        computing.fetch_sub(1, Ordering::SeqCst);
+                    });
+                    if round % 100 == 0 {
+                        thread::sleep(Duration::from_micros(80));
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(done.into_inner(), 3 * 700 * 5);
+    assert_eq!(workers.into_inner().unwrap().len(), 3, "threads beside the callers");
+    // A loop inside another's runs in place, as worker 0 of its own pool.
+    let [four, two, _] = &pools;
+    four.run(4, &|_, _| two.run(2, &|range, inner| assert_eq!((range, inner), (0..2, 0))));
+}
+
+#[test]
+fn engines_share_their_threads() {
+    let shared = |threads| process::shared(NonZeroUsize::new(threads)).unwrap();
+    let (two, three) = (shared(2), shared(3));
+    assert_eq!((two.threads().get(), three.threads().get()), (2, 3));
+    assert!(two.is_of_team_of(&three));
+}
+
+/// What the system lets this thread use is what counts, however many processors there are.
+#[cfg(target_os = "linux")]
+#[test]
+fn affinity_is_honoured() {
+    let allowed = thread::spawn(|| {
+        // SAFETY: all zeros is a set of processors, and the calls only read and write the one that they are given.
+        unsafe {
+            let mut all: libc::cpu_set_t = std::mem::zeroed();
+            assert_eq!(libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut all), 0);
+            let first = (0..libc::CPU_SETSIZE as usize).find(|cpu| libc::CPU_ISSET(*cpu, &all)).unwrap();
+            let mut one: libc::cpu_set_t = std::mem::zeroed();
+            libc::CPU_SET(first, &mut one);
+            assert_eq!(libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const one), 0);
+        }
+        available_threads()
+    });
+    assert_eq!(allowed.join().unwrap().get(), 1);
 }
 
 #[test]

@@ -3,11 +3,12 @@
 #![allow(dead_code, unreachable_pub)] // Each test binary uses some of it.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use herald::plugin::Search;
 use herald::{LoadOptions, NeuroEngine};
+use tempfile::TempDir;
 
 /// The repository's root.
 pub fn repository() -> PathBuf {
@@ -24,6 +25,12 @@ pub fn build_folder() -> PathBuf {
 pub fn cpu_plugin() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| built(&["--package", "herald-cpu"], "herald_cpu")).clone()
+}
+
+/// The blas plugin, built if this run has not built it yet.
+pub fn blas_plugin() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| built(&["--package", "herald-blas"], "herald_blas")).clone()
 }
 
 /// The library as a C program links it, built if this run has not built it yet.
@@ -45,6 +52,39 @@ fn built(arguments: &[&str], name: &str) -> PathBuf {
     }
     assert!(cargo.status().expect("cargo can be run").success(), "{name} does not build");
     folder.join(format!("{}{name}{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX))
+}
+
+/// Runs a compiler or the like, and gives up with what it said where it fails.
+pub fn run(command: &mut Command) {
+    // Nothing of the test run's own build goes on to a build within it.
+    command.stdin(Stdio::null()).env_remove("CARGO_MAKEFLAGS").env_remove("MAKEFLAGS");
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?} can't be run: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A folder for a test's plugins, which nobody else may write to.
+pub fn folder() -> TempDir {
+    tempfile::tempdir().expect("a temporary folder")
+}
+
+/// Compiles a C plugin with a macro defined.
+pub fn compile(source: &str, fault: &str, folder: &Path) -> PathBuf {
+    let library = folder.join(format!("libherald_{}.so", fault.to_lowercase()));
+    run(Command::new("cc")
+        .args(["-std=c11", "-shared", "-fPIC", "-I"])
+        .arg(repository().join("include"))
+        .arg(format!("-D{fault}"))
+        .arg("-o")
+        .arg(&library)
+        .arg(repository().join(source))
+        .arg("-lm"));
+    library
+}
+
+/// A search for these plugins alone.
+pub fn search(files: &[&Path]) -> Search {
+    let files = files.iter().map(|file| (*file).to_owned()).collect();
+    Search { files, ..Search::default() }
 }
 
 /// Options that load the cpu plugin alone.

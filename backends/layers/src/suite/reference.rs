@@ -181,19 +181,28 @@ impl Approx {
 
     /// Turns the first elements of each head (a row of `dim`) by the position of its token.
     pub(super) fn rotate(&self, rotation: &Rotation, dim: usize, positions: &[u32]) -> Self {
+        self.turn(rotation, dim, rotation.magnitude, |token| f64::from(positions[token]))
+    }
+
+    /// Turns each head as if its token lay so many positions earlier.
+    pub(super) fn turn_back(&self, rotation: &Rotation, dim: usize, positions: usize) -> Self {
+        self.turn(rotation, dim, 1.0, |_| -(positions as f64))
+    }
+
+    fn turn(&self, rotation: &Rotation, dim: usize, magnitude: f64, position: impl Fn(usize) -> f64) -> Self {
         let heads = self.value.len_of(Axis(1)) / dim;
         let mut turned = self.rows_of(dim);
         for (row, (mut value, mut error)) in
             turned.value.rows_mut().into_iter().zip(turned.error.rows_mut()).enumerate()
         {
-            let position = f64::from(positions[row / heads]);
+            let position = position(row / heads);
             for (pair, frequency) in rotation.frequencies.iter().enumerate() {
                 let [a, b] = match rotation.kind {
                     RopeKind::Neighbours => [2 * pair, 2 * pair + 1],
                     _ => [pair, pair + rotation.frequencies.len()],
                 };
                 let (sin, cos) = (position * frequency).sin_cos();
-                let [sin, cos] = [sin, cos].map(|part| part * rotation.magnitude);
+                let [sin, cos] = [sin, cos].map(|part| part * magnitude);
                 let [x, y, e, f] = [value[a], value[b], error[a], error[b]];
                 (value[a], value[b]) = (x * cos - y * sin, x * sin + y * cos);
                 // Cosine and sine are rounded, then a product and a sum.

@@ -23,6 +23,7 @@ fn config(capacity_bytes: Option<u64>) -> TierConfig {
         state_bytes: 0,
         capacity_bytes,
         path: None,
+        lz4: false,
     }
 }
 
@@ -85,6 +86,75 @@ pub(super) fn check(plugin: &Plugin) {
     if plugin.tier_kinds().contains(&TierKind::Compressed) {
         check_compressed(plugin);
     }
+    if plugin.tier_kinds().contains(&TierKind::Archived) {
+        check_archived(plugin);
+    }
+}
+
+/// A page in a file has the codes that a compressed one has, whether or not LZ4 made them smaller, until it is dropped.
+fn check_archived(plugin: &Plugin) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let compressed = made(plugin, &TierConfig { kind: TierKind::Compressed, ..config(None) });
+    let mut of_zeros = Bytes::of_page(20);
+    of_zeros.keys.fill(0);
+    of_zeros.values.fill(0);
+    let mut random = Bytes::of_page(21);
+    for part in [&mut random.keys, &mut random.values] {
+        let scales: &mut [f32] = bytemuck::cast_slice_mut(&mut part[..4 * HEADS * PAGE_TOKENS]);
+        scales.iter_mut().enumerate().for_each(|(slot, scale)| *scale = (slot + 1) as f32 / 1e6);
+    }
+    let (keys, values) = config(None).q4_page_bytes().expect("a small page");
+    for (name, lz4) in [("", false), ("", true), ("pages", false), ("pages.lz4", true)] {
+        let path = folder.path().join(name).to_str().map(str::to_owned);
+        let config = TierConfig { kind: TierKind::Archived, path, lz4, ..config(None) };
+        let tier = made(plugin, &config);
+        for (id, bytes) in [(1, &of_zeros), (2, &random)] {
+            let exact = bytes.page(PAGE_TOKENS);
+            tier.put(id, Some(&exact)).expect("a page");
+            let handle = compressed.reserve();
+            assert!(handle.is_err(), "codes are not written in place");
+            compressed.put(id, Some(&exact)).expect("a page");
+            for wait in [false, true] {
+                if wait {
+                    tier.flush().expect("written");
+                }
+                let [a, b] = [&tier, &compressed].map(|tier| {
+                    let seen = tier.view(id).expect("its page");
+                    assert_eq!((seen.format, seen.n_tokens), (abi::HERALD_PAGE_Q4, PAGE_TOKENS));
+                    assert_eq!((seen.key_bytes, seen.value_bytes), (keys, values));
+                    for start in [seen.keys, seen.values] {
+                        assert!((start as usize).is_multiple_of(AlignedBytes::ALIGN), "{start:p}");
+                    }
+                    // SAFETY: the tier holds so many bytes there until the page is released.
+                    unsafe {
+                        (
+                            std::slice::from_raw_parts(seen.keys, seen.key_bytes),
+                            std::slice::from_raw_parts(seen.values, seen.value_bytes),
+                        )
+                    }
+                });
+                assert!(a == b, "an archived page is another than the compressed one");
+                tier.release(id).expect("its page");
+            }
+            let whole = |tier| get(tier, id, bytes.keys.len(), bytes.values.len()).expect("its page");
+            assert!(whole(&tier) == whole(&compressed), "a page that came back");
+        }
+        let query = [1.0; HEADS * KEY_DIM];
+        assert_eq!(tier.search(&query, &[1, 2], 2), compressed.search(&query, &[1, 2], 2));
+        assert_eq!(status(tier.view(3)), Some(Status::NotFound));
+        assert_eq!(status(tier.put(1, Some(&random.page(1)))), Some(Status::InvalidArgument), "the same id");
+        assert_eq!(status(tier.put(3, None)), Some(Status::Unsupported), "an empty page");
+        let stats = tier.stats();
+        assert_eq!((stats.pages, stats.tokens, stats.damaged), (2, 2 * PAGE_TOKENS as u64, 0), "{stats:?}");
+        tier.drop_page(1).expect("its page");
+        assert_eq!(status(tier.release(1)), Some(Status::NotFound));
+        assert_eq!(tier.list(), Ok(vec![2]));
+        for id in [1, 2] {
+            compressed.drop_page(id).expect("its page");
+        }
+    }
+    let nowhere = TierConfig { kind: TierKind::Archived, path: None, ..config(None) };
+    assert!(plugin.create_tier(&nowhere).is_err(), "an archive without a file");
 }
 
 /// Pages come back from 4-bit codes to within half a step of each element's group, whichever way they come back.

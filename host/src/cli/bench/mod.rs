@@ -1,6 +1,8 @@
 //! `host bench`: the benchmarks, and other measurements.
 
 mod baselines;
+mod choices;
+mod context;
 mod model;
 mod processes;
 mod speed;
@@ -37,6 +39,8 @@ pub(super) struct Bench {
 #[derive(Debug, Subcommand)]
 enum Command {
     Speed(speed::Speed),
+    Context(context::Context),
+    Choices(choices::Choices),
     #[command(hide = true)]
     Worker(worker::Worker),
 }
@@ -45,6 +49,8 @@ impl Bench {
     pub(super) fn run(self, options: &EngineOptions) -> Result<(), Failure> {
         match self.command {
             Some(Command::Speed(command)) => command.run(options),
+            Some(Command::Context(command)) => command.run(options),
+            Some(Command::Choices(command)) => command.run(options),
             Some(Command::Worker(command)) => command.run(options),
             None => self.suites.run(options),
         }
@@ -52,6 +58,6 @@ impl Bench {
 
     /// Whether it says itself which plugins were refused: the benchmarks do, and their workers need not say it again.
     pub(super) fn reports_plugins(&self) -> bool {
-        !matches!(self.command, Some(Command::Speed(_)))
+        matches!(self.command, None | Some(Command::Worker(_)))
     }
 }

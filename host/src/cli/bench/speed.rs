@@ -56,6 +56,7 @@ impl Speed {
                 "decode_tokens": self.decode,
                 "rounds": self.repeat,
                 "backends": backends,
+                "choice": engine.choice(),
                 "threads": engine.threads(),
                 "model": engine.path(),
             }));
@@ -82,7 +83,7 @@ impl Speed {
 }
 
 /// Ids that any vocabulary of some size has, the same every time.
-fn prompt(len: usize, vocabulary: usize) -> Vec<u32> {
+pub(super) fn prompt(len: usize, vocabulary: usize) -> Vec<u32> {
     let (first, count) = if vocabulary >= 480 { (300, 180) } else { (0, vocabulary as u64) };
     let mut state = 7_u64;
     let id = |state: &mut u64| {

@@ -31,7 +31,7 @@ struct Shape {
 
 fn shapes() -> impl Strategy<Value = Shape> {
     (
-        (1_usize..70, 1_usize..5, prop_oneof![3 => 1_usize..9, 1 => 9_usize..40]),
+        (1_usize..70, 1_usize..5, prop_oneof![6 => 1_usize..9, 2 => 9_usize..40, 1 => 60_usize..80]),
         (0_usize..3, any::<bool>(), 0_usize..4),
         (Spread::any(), any::<u64>()),
     )

@@ -20,16 +20,16 @@ use super::order::{Weights, activations, desc};
 const PAGE: usize = 4;
 
 #[derive(Clone, Debug)]
-struct Shape {
-    hidden: usize,
-    params: Attention,
+pub(super) struct Shape {
+    pub(super) hidden: usize,
+    pub(super) params: Attention,
     /// Tokens of each sequence.
     lens: Vec<usize>,
     /// The first sequence's position at its first token.
     position: u32,
     /// From each token's position to the next: what RoPE's slow pairs turn by shows over long distances only.
     stride: usize,
-    seed: u64,
+    pub(super) seed: u64,
 }
 
 fn scalings() -> impl Strategy<Value = RopeScaling> {
@@ -49,7 +49,7 @@ fn scalings() -> impl Strategy<Value = RopeScaling> {
     ]
 }
 
-fn shapes() -> impl Strategy<Value = Shape> {
+pub(super) fn shapes() -> impl Strategy<Value = Shape> {
     let dims = select(&[2_usize, 6, 16, 32][..]);
     let heads = (1_usize..4, 1_usize..4, dims, select(&[1_usize, 5, 16, 32][..]));
     let ropes = (
@@ -88,9 +88,9 @@ fn shapes() -> impl Strategy<Value = Shape> {
 }
 
 /// The layer in float64.
-struct Reference {
-    desc: LayerDesc,
-    params: Attention,
+pub(super) struct Reference {
+    pub(super) desc: LayerDesc,
+    pub(super) params: Attention,
     norm: Option<Array1<f64>>,
     post_norm: Option<Array1<f64>>,
     query_norm: Option<Array1<f64>>,
@@ -99,11 +99,11 @@ struct Reference {
     key: (Matrix, Option<Array1<f64>>),
     value: (Matrix, Option<Array1<f64>>),
     output: (Matrix, Option<Array1<f64>>),
-    rotation: Rotation,
+    pub(super) rotation: Rotation,
 }
 
 impl Reference {
-    fn random(hidden: usize, params: &Attention, weights: &mut Weights) -> Self {
+    pub(super) fn random(hidden: usize, params: &Attention, weights: &mut Weights) -> Self {
         let Attention { n_heads, n_kv_heads, key_dim, value_dim, rope, rope_dims, .. } = *params;
         let desc = desc(hidden, LayerParams::Attention(params.clone()), &mut weights.values);
         let post_norm = weights.perhaps(|weights| weights.norm(WeightRole::PostNorm, hidden));
@@ -140,11 +140,10 @@ impl Reference {
         Self { desc, params, norm, post_norm, query_norm, key_norm, query, key, value, output, rotation }
     }
 
-    /// What the residual branch makes of a whole sequence.
-    fn branch(&self, x: &Approx, positions: &[u32]) -> Approx {
-        let Attention { n_heads, n_kv_heads, key_dim, value_dim, window, scale, softcap, .. } = self.params;
+    /// The rotated queries, and the keys and values as a page keeps them, of tokens.
+    pub(super) fn heads(&self, x: &Approx, positions: &[u32]) -> [Approx; 3] {
+        let Attention { key_dim, value_dim, .. } = self.params;
         let eps = f64::from(self.desc.norm_eps);
-        let n_tokens = positions.len();
         let x = self.norm.iter().fold(x.clone(), |x, norm| x.rms_norm(norm, eps));
         let product =
             |(matrix, bias): &(Matrix, Option<Array1<f64>>), x: &Approx| x.multiply(matrix, bias.as_ref());
@@ -156,9 +155,18 @@ impl Reference {
             };
             x.rotate(&self.rotation, key_dim, positions)
         };
-        let q = heads(product(&self.query, &x), &self.query_norm);
-        let k = heads(product(&self.key, &x), &self.key_norm).narrow(key_dim);
-        let v = product(&self.value, &x).narrow(value_dim);
+        [
+            heads(product(&self.query, &x), &self.query_norm),
+            heads(product(&self.key, &x), &self.key_norm).narrow(key_dim),
+            product(&self.value, &x).narrow(value_dim),
+        ]
+    }
+
+    /// What the residual branch makes of a whole sequence.
+    fn branch(&self, x: &Approx, positions: &[u32]) -> Approx {
+        let Attention { n_heads, n_kv_heads, key_dim, value_dim, window, scale, softcap, .. } = self.params;
+        let n_tokens = positions.len();
+        let [q, k, v] = self.heads(x, positions);
         let mut attended = Approx::exact(Array2::zeros((n_tokens, n_heads * value_dim)));
         for token in 0..n_tokens {
             let first = window.map_or(0, |window| (token + 1).saturating_sub(window));
@@ -185,7 +193,13 @@ impl Reference {
                 }
             }
         }
-        let branch = product(&self.output, &attended);
+        self.leave(&attended)
+    }
+
+    /// What becomes of what was attended to.
+    pub(super) fn leave(&self, attended: &Approx) -> Approx {
+        let eps = f64::from(self.desc.norm_eps);
+        let branch = attended.multiply(&self.output.0, self.output.1.as_ref());
         let branch = self.post_norm.iter().fold(branch, |branch, norm| branch.rms_norm(norm, eps));
         branch.scale(f64::from(self.desc.residual_scale))
     }

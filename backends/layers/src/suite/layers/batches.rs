@@ -72,6 +72,7 @@ pub(super) fn tier(plugin: &Plugin, params: &Attention, page_tokens: usize) -> R
         state_bytes: 0,
         capacity_bytes: None,
         path: None,
+        lz4: false,
     })
 }
 

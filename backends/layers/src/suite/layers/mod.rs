@@ -3,6 +3,7 @@
 mod attention;
 mod batches;
 mod ends;
+mod far;
 mod mlp;
 mod moe;
 mod order;
@@ -20,6 +21,7 @@ pub(super) fn check(plugin: &Subject<'_>) {
         match kind {
             LayerKind::Attention => {
                 attention::check(plugin);
+                far::check(plugin);
                 refusals::check_attention_calls(plugin);
             }
             LayerKind::Mlp => mlp::check(plugin),

@@ -16,11 +16,11 @@ const MOST: f32 = 15.0;
 
 /// Shapes of a page.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Shape {
-    pub(crate) n_kv_heads: usize,
-    pub(crate) key_dim: usize,
-    pub(crate) value_dim: usize,
-    pub(crate) capacity: usize,
+pub(super) struct Shape {
+    pub(super) n_kv_heads: usize,
+    pub(super) key_dim: usize,
+    pub(super) value_dim: usize,
+    pub(super) capacity: usize,
 }
 
 /// A group's step and offset: so wide that it covers all of `x`.
@@ -59,7 +59,7 @@ fn get(row: &[u8], dim: usize, index: usize) -> u8 {
 }
 
 /// Codes the keys of a page's first `n_tokens` slots into bytes of zeros.
-pub(crate) fn encode_keys(
+pub(super) fn encode_keys(
     shape: Shape,
     n_tokens: usize,
     rows: Rows<'_>,
@@ -89,7 +89,7 @@ pub(crate) fn encode_keys(
 }
 
 /// Codes the values of a page's first `n_tokens` slots into bytes of zeros.
-pub(crate) fn encode_values(
+pub(super) fn encode_values(
     shape: Shape,
     n_tokens: usize,
     rows: Rows<'_>,
@@ -114,7 +114,7 @@ pub(crate) fn encode_values(
 }
 
 /// The key of a head in a slot, element by element.
-pub(crate) fn key(shape: Shape, rows: Q4Rows<'_>, head: usize, slot: usize) -> impl Iterator<Item = f32> {
+pub(super) fn key(shape: Shape, rows: Q4Rows<'_>, head: usize, slot: usize) -> impl Iterator<Item = f32> {
     let Shape { key_dim, capacity, .. } = shape;
     let width = key_dim.div_ceil(2);
     let pairs = (head * capacity.div_ceil(Q4_GROUP) + slot / Q4_GROUP) * key_dim;
@@ -126,7 +126,7 @@ pub(crate) fn key(shape: Shape, rows: Q4Rows<'_>, head: usize, slot: usize) -> i
 }
 
 /// The value of a head in a slot, element by element.
-pub(crate) fn value(shape: Shape, rows: Q4Rows<'_>, head: usize, slot: usize) -> impl Iterator<Item = f32> {
+pub(super) fn value(shape: Shape, rows: Q4Rows<'_>, head: usize, slot: usize) -> impl Iterator<Item = f32> {
     let Shape { value_dim, capacity, .. } = shape;
     let (groups, width) = (value_dim.div_ceil(Q4_GROUP), value_dim.div_ceil(2));
     let row = head * capacity + slot;

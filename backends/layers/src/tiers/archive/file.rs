@@ -1,0 +1,342 @@
+//! An archive's file: it grows in large steps that the system gives for good, is written by calls and read through maps.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use herald_api::{Error, Result, Status, TierConfig};
+use memmap2::{Mmap, MmapOptions, UncheckedAdvice};
+
+use super::format::{self, ENTRY_BYTES, Entry, HEADER_BYTES, TABLE_BYTES, TABLE_ENTRIES};
+use super::space::{Space, UNIT};
+
+/// What a file grows by at least and at most, where the disk has it.
+const STEP: [u64; 2] = [4 << 20, 1 << 30];
+
+/// Maps begin and end at multiples of this, whatever the size of the machine's pages.
+const MAP_UNIT: u64 = 64 << 10;
+
+/// Where an entry or a page lies.
+pub(super) type Place = u64;
+
+pub(super) struct ArchiveFile {
+    out: Arc<Writer>,
+    /// Whether it has a name, and so a life after this one: then it has entries.
+    named: bool,
+    len: u64,
+    space: Space,
+    /// Each with the place where it begins, rising. A page lies within one.
+    maps: Vec<(u64, Mmap)>,
+    free_entries: Vec<Place>,
+    last_table: Place,
+}
+
+/// What was in a file that was opened.
+pub(super) struct Found {
+    /// Pages, each with the place of its entry.
+    pub(super) pages: Vec<(Place, Entry)>,
+    /// Sentences about what was damaged.
+    pub(super) damage: Vec<String>,
+    /// Entries that were damaged.
+    pub(super) damaged: u64,
+}
+
+impl ArchiveFile {
+    /// A file without a name in a folder.
+    pub(super) fn unnamed(folder: &Path, most: u64) -> Result<Self> {
+        let file = tempfile::tempfile_in(folder).map_err(|error| {
+            io_error(&format!("no archive can be made in the folder {}", folder.display()), &error)
+        })?;
+        let mut made = Self::of(file, folder, false);
+        made.grow(most)?;
+        Ok(made)
+    }
+
+    fn of(file: File, path: &Path, named: bool) -> Self {
+        Self {
+            out: Arc::new(Writer { file, path: path.to_owned() }),
+            named,
+            len: 0,
+            space: Space::default(),
+            maps: Vec::new(),
+            free_entries: Vec::new(),
+            last_table: 0,
+        }
+    }
+
+    /// Opens a file with what is in it, or makes one. `most`: the most bytes of a page.
+    pub(super) fn open(path: &Path, config: &TierConfig, most: u64) -> Result<(Self, Found)> {
+        let failed =
+            |error: &io::Error| io_error(&format!("the archive {} can't be opened", path.display()), error);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(|error| failed(&error))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::new(
+                    Status::Io,
+                    format!("the archive {} is in use by another engine", path.display()),
+                ));
+            }
+            Err(TryLockError::Error(error)) => return Err(failed(&error)),
+        }
+        let len = file.metadata().map_err(|error| failed(&error))?.len();
+        let mut archive = Self::of(file, path, true);
+        let mut found = Found { pages: Vec::new(), damage: Vec::new(), damaged: 0 };
+        let mut header = vec![0; HEADER_BYTES.min(len) as usize];
+        archive.read(&mut header, 0)?;
+        // The header is written last of all that a new file has, so what died before is as good as new.
+        if header.iter().all(|byte| *byte == 0) {
+            archive.begin(config, most)?;
+            return Ok((archive, found));
+        }
+        format::check_header(&header, config).map_err(|what| {
+            Error::new(Status::Corrupt, format!("the archive {} can't be used: {what}", path.display()))
+        })?;
+        let len = len - len % MAP_UNIT;
+        archive.map_to(len)?;
+        archive.space.take_at(0, HEADER_BYTES);
+        archive.read_tables(most, &mut found)?;
+        Ok((archive, found))
+    }
+
+    /// Makes the first table and the header of a new file.
+    fn begin(&mut self, config: &TierConfig, most: u64) -> Result<()> {
+        self.grow(most)?;
+        self.space.take_at(0, HEADER_BYTES);
+        self.new_table(HEADER_BYTES)?;
+        self.write(&format::header(config), 0)
+    }
+
+    fn read_tables(&mut self, most: u64, found: &mut Found) -> Result<()> {
+        let mut table = HEADER_BYTES;
+        let mut bytes = vec![0; TABLE_BYTES as usize];
+        loop {
+            if !self.space.take_at(table, TABLE_BYTES) {
+                found.damage.push(format!("the table of pages at {table} lies where there is none"));
+                found.damaged += 1;
+                break;
+            }
+            self.read(&mut bytes, table)?;
+            self.last_table = table;
+            for (index, entry) in bytes.chunks_exact(ENTRY_BYTES).enumerate().skip(1) {
+                let place = table + (index * ENTRY_BYTES) as u64;
+                match Entry::read(entry) {
+                    Ok(None) => self.free_entries.push(place),
+                    Ok(Some(entry)) => {
+                        let sound = u64::from(entry.len) <= most
+                            && entry.len > 0
+                            && entry.start % UNIT == 0
+                            && entry.n_tokens > 0
+                            && self.space.take_at(entry.start, u64::from(entry.len));
+                        if sound {
+                            found.pages.push((place, entry));
+                        } else {
+                            found.damage.push(format!(
+                                "the page {} is said to lie at {}, where no page can be",
+                                entry.id, entry.start
+                            ));
+                            found.damaged += 1;
+                            self.wipe(place)?;
+                        }
+                    }
+                    Err(()) => {
+                        found.damage.push(format!("the entry at {place} is damaged, and its page lost"));
+                        found.damaged += 1;
+                        self.wipe(place)?;
+                    }
+                }
+            }
+            match format::linked(&bytes[..ENTRY_BYTES]) {
+                Some(0) => break,
+                Some(next) => table = next,
+                None => {
+                    found
+                        .damage
+                        .push(format!("the table of pages at {table} is damaged, and those after it lost"));
+                    found.damaged += 1;
+                    self.write(&format::link(0), table)?;
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a table at a place that is free.
+    fn new_table(&mut self, place: Place) -> Result<()> {
+        self.space.take_at(place, TABLE_BYTES);
+        let mut bytes = vec![0; TABLE_BYTES as usize];
+        bytes[..ENTRY_BYTES].copy_from_slice(&format::link(0));
+        self.write(&bytes, place)?;
+        if self.last_table != 0 {
+            self.write(&format::link(place), self.last_table)?;
+        }
+        self.last_table = place;
+        self.free_entries.extend((1..TABLE_ENTRIES).rev().map(|index| place + index * ENTRY_BYTES as u64));
+        Ok(())
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.out.path
+    }
+
+    /// Makes room for a page of `len` bytes: where it goes, and the place of its entry where it is to have one.
+    pub(super) fn take(&mut self, len: u64) -> Result<(Place, Option<Place>)> {
+        if self.named && self.free_entries.is_empty() {
+            let place = self.room(TABLE_BYTES)?;
+            self.space.give(place, TABLE_BYTES);
+            self.new_table(place)?;
+        }
+        let start = self.room(len)?;
+        Ok((start, if self.named { self.free_entries.pop() } else { None }))
+    }
+
+    /// Gives back what `take` gave. The entry is wiped first.
+    pub(super) fn give(&mut self, start: Place, len: u64, entry: Option<Place>) -> Result<()> {
+        if let Some(entry) = entry {
+            self.wipe(entry)?;
+        }
+        self.space.give(start, len);
+        Ok(())
+    }
+
+    /// Has an entry be an empty one.
+    fn wipe(&mut self, entry: Place) -> Result<()> {
+        self.write(&[0; ENTRY_BYTES], entry)?;
+        self.free_entries.push(entry);
+        Ok(())
+    }
+
+    fn room(&mut self, len: u64) -> Result<Place> {
+        if let Some(place) = self.space.take(len) {
+            return Ok(place);
+        }
+        self.grow(len)?;
+        self.space.take(len).ok_or_else(|| {
+            Error::new(Status::Io, format!("the archive {} grew in vain", self.path().display()))
+        })
+    }
+
+    /// Has the file grow by a large step, or else by what `len` bytes need.
+    fn grow(&mut self, len: u64) -> Result<()> {
+        let need = (Space::rounded(len) + UNIT + if self.len == 0 { HEADER_BYTES + TABLE_BYTES } else { 0 })
+            .next_multiple_of(MAP_UNIT);
+        let large = (self.len / 4).clamp(STEP[0], STEP[1]).max(need).next_multiple_of(MAP_UNIT);
+        let mut grown = self.allocate(large).map(|()| large);
+        if grown.is_err() && large > need {
+            grown = self.allocate(need).map(|()| need);
+        }
+        let by = grown.map_err(|error| {
+            io_error(
+                &format!("the archive {} has no room for {len} more bytes", self.path().display()),
+                &error,
+            )
+        })?;
+        self.map_to(self.len + by)
+    }
+
+    /// Has the system set `by` bytes more aside.
+    fn allocate(&self, by: u64) -> io::Result<()> {
+        let (Ok(start), Ok(len)) = (i64::try_from(self.len), i64::try_from(by)) else {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        };
+        loop {
+            // SAFETY: a call on a file that is open; no memory is involved.
+            if unsafe { libc::fallocate(self.out.file.as_raw_fd(), 0, start, len) } == 0 {
+                return Ok(());
+            }
+            let error = io::Error::last_os_error();
+            match error.raw_os_error() {
+                Some(libc::EINTR) => {}
+                // Some file systems can't; there a full disk shows when a page is written.
+                Some(libc::EOPNOTSUPP) => return self.out.file.set_len(self.len + by),
+                _ => return Err(error),
+            }
+        }
+    }
+
+    /// Maps what the file has from its old length to `len`, and counts it as free.
+    fn map_to(&mut self, len: u64) -> Result<()> {
+        let size = usize::try_from(len - self.len).map_err(|_| Error::invalid("the archive is too large"))?;
+        // SAFETY: the file is this process's alone (it has no name, or is locked), which only ever makes it longer; pages
+        // that somebody reads are not written.
+        let map = unsafe { MmapOptions::new().offset(self.len).len(size).map(&self.out.file) };
+        let map = map.map_err(|error| {
+            io_error(&format!("the archive {} can't be mapped", self.path().display()), &error)
+        })?;
+        // The first bytes stay out, so that no page lies across two maps.
+        self.space.give(self.len + UNIT, size as u64 - UNIT);
+        if self.len == 0 {
+            self.space.give(0, UNIT);
+        }
+        self.maps.push((self.len, map));
+        self.len = len;
+        Ok(())
+    }
+
+    /// The bytes of a page that was written.
+    pub(super) fn bytes(&self, start: Place, len: usize) -> &[u8] {
+        let index = self.maps.partition_point(|(first, _)| *first <= start);
+        let Some((first, map)) = index.checked_sub(1).map(|index| &self.maps[index]) else { return &[] };
+        let at = (start - first) as usize;
+        map.get(at..at + len).unwrap_or(&[])
+    }
+
+    /// Has the system take back the memory that the maps fill; what is read again comes again.
+    pub(super) fn give_memory_back(&self) {
+        for (_, map) in &self.maps {
+            // SAFETY: the map is shared and only read: bytes that are read afterwards are the file's, as before.
+            let _ = unsafe { map.unchecked_advise(UncheckedAdvice::DontNeed) };
+        }
+    }
+
+    fn read(&self, bytes: &mut [u8], place: Place) -> Result<()> {
+        self.out.file.read_exact_at(bytes, place).map_err(|error| {
+            io_error(&format!("the archive {} can't be read", self.path().display()), &error)
+        })
+    }
+
+    fn write(&self, bytes: &[u8], place: Place) -> Result<()> {
+        self.out.write(bytes, place)
+    }
+
+    /// What writes to it while it is used.
+    pub(super) fn writer(&self) -> &Arc<Writer> {
+        &self.out
+    }
+}
+
+/// Writes to an archive's file.
+pub(super) struct Writer {
+    file: File,
+    /// For messages: the file, or the folder that it was made in.
+    path: PathBuf,
+}
+
+impl Writer {
+    pub(super) fn write(&self, bytes: &[u8], place: Place) -> Result<()> {
+        self.file.write_all_at(bytes, place).map_err(|error| {
+            io_error(&format!("the archive {} can't be written", self.path.display()), &error)
+        })
+    }
+
+    /// Has the disk hold what was written.
+    pub(super) fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(|error| {
+            io_error(&format!("the archive {} can't be written", self.path.display()), &error)
+        })
+    }
+}
+
+fn io_error(what: &str, error: &io::Error) -> Error {
+    Error::new(Status::Io, format!("{what}: {error}"))
+}

@@ -1,0 +1,93 @@
+//! Packed rows as float32, for products that another library does: a panel `[columns, rows]`, sixteen rows a granule side
+//! by side as they are packed.
+
+use crate::floats::Float;
+use crate::lanes::{LANES, Lanes};
+use crate::packed::{Format, GROUP};
+
+/// Unpacks rows: the packed bytes of whole granules, elements of a row, and room for `[columns, rows]` float32, where a
+/// granule counts as sixteen rows. Those that a last granule has beyond the matrix's come out as zeros.
+pub type Unpack = fn(packed: &[u8], columns: usize, panel: &mut [f32]);
+
+/// Two to the sixteenth's inverse: brings an int16 in the upper half of an int32 back to its size.
+const FROM_UPPER_HALF: f32 = 1.0 / 65536.0;
+
+/// The upper of each of a pair's int16.
+const UPPER_HALF: i32 = 0xffff_0000_u32 as i32;
+
+/// How many granules of so many bytes there are, for which there must be room.
+fn granules(packed: &[u8], bytes: usize, columns: usize, panel: &[f32]) -> usize {
+    let count = packed.len() / bytes.max(1);
+    assert!(
+        panel.len() >= count * LANES * columns,
+        "room for a panel of {count} granules of {columns} columns"
+    );
+    count
+}
+
+/// Unpacks quantised rows.
+///
+/// # Safety
+/// As for [`Lanes`].
+#[inline(always)]
+pub(crate) unsafe fn quantised<L: Lanes, F: Format>(packed: &[u8], columns: usize, panel: &mut [f32]) {
+    let blocks = columns / (F::GROUPS * GROUP);
+    let bytes = blocks * F::BLOCK_BYTES;
+    let count = granules(packed, bytes, columns, panel);
+    let stride = count * LANES;
+    // SAFETY: blocks and groups stay within their granule, and columns within the panel, whose length is checked; the
+    // caller vouches for the instruction set.
+    unsafe {
+        let offset = L::splat_i(F::OFFSET << 16 | F::OFFSET);
+        let (upper, size) = (L::splat_i(UPPER_HALF), L::splat(FROM_UPPER_HALF));
+        for granule in 0..count {
+            let rows = packed.as_ptr().add(granule * bytes);
+            let mut to = panel.as_mut_ptr().add(granule * LANES);
+            for block in 0..blocks {
+                let block_at = rows.add(block * F::BLOCK_BYTES);
+                for group in 0..F::GROUPS {
+                    let at = F::group_at(block_at, group);
+                    let scales = F::scales::<L>(block_at, at);
+                    let scale = [L::mul(scales.scale[0], size), L::mul(scales.scale[1], size)];
+                    let min = |half: usize| if F::MINS { scales.min[half] } else { L::zero() };
+                    for q in 0..4 {
+                        let quad = F::quad::<L>(at, q);
+                        for (index, codes) in quad.into_iter().enumerate() {
+                            let codes = if F::OFFSET != 0 { L::sub_i16(codes, offset) } else { codes };
+                            let half = index / 2;
+                            // The pair's columns, as `packed` orders them.
+                            let column = 16 * half + 4 * q + index % 2;
+                            let (first, second) = (L::shl(codes, 16), L::and(codes, upper));
+                            let weight = |code| L::fma(L::to_float(code), scale[half], min(half));
+                            L::store(to.add(column * stride), weight(first));
+                            L::store(to.add((column + 2) * stride), weight(second));
+                        }
+                    }
+                    to = to.add(GROUP * stride);
+                }
+            }
+        }
+    }
+}
+
+/// Unpacks rows of plain floats.
+///
+/// # Safety
+/// As for [`Lanes`].
+#[inline(always)]
+pub(crate) unsafe fn floats<L: Lanes, T: Float>(packed: &[u8], columns: usize, panel: &mut [f32]) {
+    let bytes = columns * LANES * T::BYTES;
+    let count = granules(packed, bytes, columns, panel);
+    let stride = count * LANES;
+    // SAFETY: columns stay within their granule and the panel, whose length is checked; the caller vouches for the
+    // instruction set.
+    unsafe {
+        for granule in 0..count {
+            let rows = packed.as_ptr().add(granule * bytes);
+            let to = panel.as_mut_ptr().add(granule * LANES);
+            for column in 0..columns {
+                L::store(to.add(column * stride), T::load::<L>(rows.add(column * LANES * T::BYTES)));
+            }
+        }
+    }
+}

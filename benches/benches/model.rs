@@ -1,0 +1,99 @@
+//! A whole model through each backend, on all threads: a prompt, whose limit is arithmetic, and single tokens, whose limit
+//! is reading all weights. The model is the one that HERALD_MODEL names, or SmolLM2 where `host pull` has fetched it.
+
+use std::path::PathBuf;
+
+use criterion::Throughput;
+use herald::gguf::Gguf;
+use herald::plugin::{Plugins, Search, this_machine};
+use herald::{LoadOptions, NeuroEngine, Sequence, choose};
+use herald_benches::{Share, Summary};
+
+/// Tokens of the prompt, and of what is seen before single tokens are timed.
+const PROMPT: usize = 512;
+
+/// The model's file, where there is one.
+fn model() -> Option<PathBuf> {
+    let named = std::env::var_os("HERALD_MODEL").filter(|name| !name.is_empty()).map(PathBuf::from);
+    let pulled = || Some(choose::usual_folder()?.parent()?.join("models/smollm2-135m-instruct.gguf"));
+    named.or_else(pulled).filter(|path| path.is_file())
+}
+
+/// Bytes that a token reads of the weights, and multiply-adds that it takes: of every matrix, where the embedding counts
+/// only if it is the output head too. Of a model with experts this counts them all.
+fn work(gguf: &Gguf) -> [u64; 2] {
+    let tied = gguf.tensor("output.weight").is_none();
+    let matrices = gguf.tensors().filter(|tensor| tensor.dims().len() > 1);
+    let used = matrices.filter(|tensor| tied || tensor.name() != "token_embd.weight");
+    used.fold([0, 0], |[bytes, elements], tensor| {
+        [bytes + tensor.bytes() as u64, elements + tensor.elements() as u64]
+    })
+}
+
+fn ids(engine: &NeuroEngine) -> Vec<u32> {
+    let vocabulary = engine.plan().vocabulary;
+    (0..PROMPT).map(|index| (index * 7919 % vocabulary) as u32).collect()
+}
+
+fn seen(engine: &NeuroEngine, ids: &[u32]) -> Sequence {
+    let mut sequence = engine.sequence().expect("a sequence");
+    engine.prefill(&mut sequence, ids).expect("a prompt");
+    sequence
+}
+
+fn main() {
+    let Some(path) = model() else {
+        println!(
+            "no model is here to measure: name one in HERALD_MODEL, or fetch one with `host pull smollm2-135m-instruct`"
+        );
+        return;
+    };
+    let search = Search { allow_insecure: true, ..Search::usual() };
+    let plugins = Plugins::discover(&search, &this_machine());
+    if plugins.usable.is_empty() {
+        println!("no plugins are here to measure: build them first with cargo build --release");
+        return;
+    }
+    let [bytes, elements] = work(&Gguf::open(&path).unwrap_or_else(|error| panic!("{error}")));
+    let mut summary = Summary::begin();
+    let mut criterion = summary.criterion();
+    for loaded in &plugins.usable {
+        let backend = loaded.plugin.name();
+        let load = || {
+            let options = LoadOptions {
+                backend: Some(backend.to_owned()),
+                search: search.clone(),
+                ..LoadOptions::default()
+            };
+            NeuroEngine::load(&path, &options).unwrap_or_else(|error| panic!("{error}"))
+        };
+        let group_name = format!("model, {backend}");
+        // Loaded when it is first wanted: a run may leave the bench out.
+        let mut engine = None;
+        let mut group = criterion.benchmark_group(&group_name);
+        let prompt = format!("prompt of {PROMPT}");
+        group.throughput(Throughput::ElementsAndBytes { elements: elements * PROMPT as u64, bytes });
+        group.bench_function(&prompt, |bencher| {
+            let engine = engine.get_or_insert_with(load);
+            let ids = ids(engine);
+            bencher.iter(|| seen(engine, &ids));
+        });
+        summary.goes_against(&group_name, &prompt, Share::IntOfAll);
+        group.throughput(Throughput::ElementsAndBytes { elements, bytes });
+        let mut sequence = None;
+        group.bench_function("single token", |bencher| {
+            let engine = engine.get_or_insert_with(load);
+            let ids = ids(engine);
+            let sequence = sequence.get_or_insert_with(|| seen(engine, &ids));
+            bencher.iter(|| {
+                engine.decode(&mut [(sequence, ids[0])]).expect("a token");
+                // Where states are kept instead of pages, the sequence grows, at no cost.
+                sequence.truncate(PROMPT);
+            });
+        });
+        summary.goes_against(&group_name, "single token", Share::MemoryOfAll);
+        group.finish();
+    }
+    criterion.final_summary();
+    summary.print();
+}

@@ -1,0 +1,166 @@
+//! The table after criterion's own words: what each bench came to a second, and what share of this machine's limit that is.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use criterion::Criterion;
+use serde_json::Value;
+
+use crate::Limits;
+
+/// Which limit a bench goes against.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Share {
+    /// Bytes from memory, by one thread.
+    Memory,
+    /// Bytes from memory, by all threads.
+    MemoryOfAll,
+    /// Bytes from the second-level cache, by one thread.
+    Cache,
+    /// Float32 multiply-adds of one thread.
+    Float,
+    /// Int16 multiply-adds of one thread.
+    Int,
+    /// Int16 multiply-adds of all threads.
+    IntOfAll,
+}
+
+/// The benches of a run, with the limit of each.
+pub struct Summary {
+    begun: SystemTime,
+    folder: PathBuf,
+    limits: Option<Limits>,
+    shares: Vec<(String, Share)>,
+}
+
+/// One line of the table.
+struct Line {
+    seconds: f64,
+    bytes: f64,
+    multiply_adds: f64,
+    share: f64,
+    of: Share,
+}
+
+impl Summary {
+    /// Begins a run; measures the limits where criterion is to measure (`cargo bench`) and not just to try (`cargo test`).
+    #[must_use]
+    pub fn begin() -> Self {
+        let measuring = std::env::args().any(|argument| argument == "--bench");
+        let limits = measuring.then(Limits::measure);
+        if let Some(limits) = &limits {
+            let [memory, float, int] =
+                [limits.memory, limits.float, limits.int].map(|of| of.map(|of| of / 1e9));
+            println!(
+                "limits of this machine, one thread and all {}: {:.1} and {:.1} GB/s from memory ({:.0} from the \
+                 second-level cache); float32 {:.0} and {:.0}, int16 {:.0} and {:.0} thousand million multiply-adds/s",
+                limits.threads,
+                memory[0],
+                memory[1],
+                limits.cache / 1e9,
+                float[0],
+                float[1],
+                int[0],
+                int[1]
+            );
+        }
+        Self { begun: SystemTime::now(), folder: folder(), limits, shares: Vec::new() }
+    }
+
+    /// Criterion as these benches use it: short, for there are many of them, and what counts is a share of a limit.
+    #[must_use]
+    pub fn criterion(&self) -> Criterion {
+        Criterion::default()
+            .output_directory(&self.folder)
+            .sample_size(10)
+            .warm_up_time(std::time::Duration::from_millis(50))
+            .measurement_time(std::time::Duration::from_millis(200))
+            .configure_from_args()
+    }
+
+    /// Says against which limit the bench `group/name` goes.
+    pub fn goes_against(&mut self, group: &str, name: &str, share: Share) {
+        self.shares.push((format!("{group}/{name}"), share));
+    }
+
+    /// Prints the table of what was measured.
+    pub fn print(&self) {
+        let Some(limits) = &self.limits else { return };
+        let mut measured = Vec::new();
+        collect(&self.folder, &mut measured);
+        println!("\n{:<44} {:>11} {:>8} {:>12}  share of", "bench", "time, us", "GB/s", "Gmadd/s");
+        for (name, share) in &self.shares {
+            let line = measured.iter().find_map(|folder| self.line(folder, name, *share, limits));
+            // Left out of this run.
+            let Some(line) = line else { continue };
+            let number = |value: f64| if value > 0.0 { format!("{:.1}", value / 1e9) } else { String::new() };
+            println!(
+                "{name:<44} {:>11.2} {:>8} {:>12}  {:>4.0}% {}",
+                line.seconds * 1e6,
+                number(line.bytes),
+                number(line.multiply_adds),
+                line.share * 100.0,
+                line.of.name()
+            );
+        }
+    }
+
+    /// The line of a bench, where a folder of criterion's holds what it measured of it in this run.
+    fn line(&self, folder: &Path, name: &str, of: Share, limits: &Limits) -> Option<Line> {
+        let json = |file: &str| -> Option<Value> {
+            let path = folder.join(file);
+            let fresh = path.metadata().ok()?.modified().ok()? >= self.begun;
+            serde_json::from_slice(&fs::read(path).ok().filter(|_| fresh)?).ok()
+        };
+        let bench = json("benchmark.json")?;
+        if bench["full_id"] != name {
+            return None;
+        }
+        let seconds = json("estimates.json")?["median"]["point_estimate"].as_f64()? / 1e9;
+        let throughput = &bench["throughput"];
+        let of_both = |field: &str| throughput["ElementsAndBytes"][field].as_f64();
+        let bytes = of_both("bytes").or(throughput["Bytes"].as_f64()).unwrap_or(0.0) / seconds;
+        let multiply_adds = of_both("elements").or(throughput["Elements"].as_f64()).unwrap_or(0.0) / seconds;
+        let share = match of {
+            Share::Memory => bytes / limits.memory[0],
+            Share::MemoryOfAll => bytes / limits.memory[1],
+            Share::Cache => bytes / limits.cache,
+            Share::Float => multiply_adds / limits.float[0],
+            Share::Int => multiply_adds / limits.int[0],
+            Share::IntOfAll => multiply_adds / limits.int[1],
+        };
+        Some(Line { seconds, bytes, multiply_adds, share, of })
+    }
+}
+
+impl Share {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory, one thread",
+            Self::MemoryOfAll => "memory, all threads",
+            Self::Cache => "cache",
+            Self::Float => "float32, one thread",
+            Self::Int => "int16, one thread",
+            Self::IntOfAll => "int16, all threads",
+        }
+    }
+}
+
+/// Criterion's folder: beside the profile's folder that this bench was built to.
+fn folder() -> PathBuf {
+    let exe = std::env::current_exe().unwrap_or_default();
+    exe.ancestors().nth(3).unwrap_or(Path::new("target")).join("criterion")
+}
+
+/// The folders of latest results.
+fn collect(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_name() == "new" {
+            found.push(path);
+        } else if path.is_dir() {
+            collect(&path, found);
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! From speeds to the fastest plugin, or the fastest two.
+
+use super::Speeds;
+
+/// How many times as fast two plugins must be as one alone, for the memory that the second one's weights take.
+pub(super) const WORTH: f64 = 1.1;
+
+/// Speeds that differ by less count as the same: then the higher score decides.
+const NOISE: f64 = 0.03;
+
+/// What speeds are compared by: a request of so many tokens of a prompt and so many decoded.
+const PROMPT: f64 = 512.0;
+const DECODED: f64 = 128.0;
+
+/// Places of the plugins to use.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Fastest {
+    pub(super) prefill: usize,
+    pub(super) decode: usize,
+    /// How many times as fast the two are as the best one.
+    pub(super) gain: f64,
+}
+
+/// The fastest among plugins in the order of their scores; two of them where `two` allows it and that is worth it.
+pub(super) fn fastest(speeds: &[(&str, Speeds)], two: bool) -> Option<Fastest> {
+    let seconds = |prefill: usize, decode: usize| {
+        PROMPT / speeds[prefill].1.prefill + DECODED / speeds[decode].1.decode
+    };
+    let one = least((0..speeds.len()).map(|place| seconds(place, place)))?;
+    let prefill = least(speeds.iter().map(|(_, speeds)| 1.0 / speeds.prefill))?;
+    let decode = least(speeds.iter().map(|(_, speeds)| 1.0 / speeds.decode))?;
+    let gain = seconds(one, one) / seconds(prefill, decode);
+    if two && prefill != decode && gain >= WORTH {
+        return Some(Fastest { prefill, decode, gain });
+    }
+    Some(Fastest { prefill: one, decode: one, gain: 1.0 })
+}
+
+/// The first place whose time is the least, but for noise.
+fn least(times: impl Iterator<Item = f64> + Clone) -> Option<usize> {
+    let least = times.clone().min_by(f64::total_cmp)?;
+    times.into_iter().position(|time| time <= least * (1.0 + NOISE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(speeds: &[[f64; 2]], two: bool) -> (usize, usize) {
+        let speeds: Vec<_> = speeds
+            .iter()
+            .map(|[prefill, decode]| ("", Speeds { prefill: *prefill, decode: *decode, prompt_tokens: 256 }))
+            .collect();
+        let fastest = fastest(&speeds, two).expect("there are some");
+        (fastest.prefill, fastest.decode)
+    }
+
+    #[test]
+    fn one_that_is_the_fastest_at_both_is_taken() {
+        assert_eq!(of(&[[100.0, 10.0], [200.0, 20.0], [150.0, 15.0]], true), (1, 1));
+    }
+
+    #[test]
+    fn two_are_taken_where_it_is_worth_it_and_allowed() {
+        let speeds = [[1000.0, 50.0], [300.0, 200.0]];
+        // 512 / 300 + 128 / 200 = 2.35 s against 512 / 1000 + 128 / 200 = 1.15 s.
+        assert_eq!(of(&speeds, true), (0, 1));
+        assert_eq!(of(&speeds, false), (1, 1));
+        // 512 / 1000 + 128 / 100 = 1.79 s against 512 / 1000 + 128 / 110 = 1.68 s: 1.07 times.
+        assert_eq!(of(&[[1000.0, 100.0], [300.0, 110.0]], true), (0, 0));
+    }
+
+    #[test]
+    fn of_speeds_that_are_as_good_as_equal_the_higher_score_decides() {
+        assert_eq!(of(&[[100.0, 10.0], [101.0, 10.2]], true), (0, 0));
+        assert_eq!(of(&[[100.0, 10.0], [104.0, 10.4]], true), (1, 1));
+    }
+
+    #[test]
+    fn of_none_there_is_no_fastest() {
+        assert_eq!(fastest(&[], true), None);
+    }
+}

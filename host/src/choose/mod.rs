@@ -1,0 +1,164 @@
+//! Which plugin is asked first: for single tokens, and for prompts.
+//!
+//! A plugin's own score gives the first order. Where the plugins that are there were measured on this machine
+//! ([`crate::calibrate`]) with this model, or with one much like it, the figures decide. Pages of keys and values have one
+//! format for all, so one plugin may compute a prompt and another go on after it, where that is worth keeping the weights
+//! in both plugins' orders.
+
+mod fastest;
+mod record;
+mod store;
+
+use serde::Serialize;
+
+use crate::LoadOptions;
+use crate::plugin::{ChooseError, Loaded, Plugins, this_machine};
+
+pub use record::{Figures, Machine, PluginId, Record, Shapes, Speeds};
+pub use store::{Records, keep, read, usual_folder};
+
+use fastest::{WORTH, fastest};
+
+/// What a choice follows from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum By {
+    /// The user named the plugin.
+    Name,
+    /// What the plugins say of themselves.
+    Score,
+    /// Measurements.
+    Calibration,
+}
+
+/// Which plugins are asked first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Choice {
+    /// For batches as prompts have them.
+    pub prefill: String,
+    /// For few tokens, and for everything else.
+    pub decode: String,
+    /// What it follows from.
+    pub by: By,
+    /// Why, as a sentence without its full stop.
+    pub why: String,
+}
+
+/// A choice, and what was left out of account.
+#[derive(Clone, Debug)]
+pub struct Chosen {
+    /// The choice.
+    pub choice: Choice,
+    /// Files that are no calibrations, a sentence each.
+    pub ignored: Vec<String>,
+}
+
+impl Choice {
+    /// The plugin that the user named.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        Self::one(name, By::Name, format!("{name} is asked first for each layer, since it was named"))
+    }
+
+    fn one(name: &str, by: By, why: String) -> Self {
+        Self { prefill: name.to_owned(), decode: name.to_owned(), by, why }
+    }
+
+    /// Whether prompts go to another plugin than single tokens.
+    #[must_use]
+    pub fn is_split(&self) -> bool {
+        self.prefill != self.decode
+    }
+
+    /// The same without another plugin for prompts, which could not be had for this reason.
+    pub(crate) fn unsplit(&mut self, reason: &str) {
+        self.why = format!("{}; but {} computes no prompts, since {reason}", self.why, self.prefill);
+        self.prefill.clone_from(&self.decode);
+    }
+}
+
+/// Chooses for a model (`None`: for whichever) that is computed with so many threads.
+///
+/// # Errors
+/// Where there is no plugin at all, or none of the name that was asked for.
+pub fn choose(
+    plugins: &Plugins,
+    options: &LoadOptions,
+    threads: usize,
+    model: Option<&Shapes>,
+) -> Result<Chosen, ChooseError> {
+    let ranked = plugins.ranked(options.backend.as_deref(), &options.search)?;
+    let first = ranked[0].plugin.name();
+    if options.backend.as_deref().is_some_and(|name| name != "auto") {
+        return Ok(Chosen { choice: Choice::named(first), ignored: Vec::new() });
+    }
+    let Records { records, ignored } = options.calibrations.as_deref().map(read).unwrap_or_default();
+    let machine = Machine::of(&this_machine(), threads);
+    let choice = by_figures(&ranked, &records, &machine, model).unwrap_or_else(|note| {
+        let why = "is asked first for each layer, since its score on this machine is the highest";
+        Choice::one(first, By::Score, format!("{first} {why}{note}"))
+    });
+    Ok(Chosen { choice, ignored })
+}
+
+/// Chooses by the figures of a record, or says why none counts, as the end of a sentence.
+fn by_figures(
+    ranked: &[Loaded],
+    records: &[Record],
+    machine: &Machine,
+    model: Option<&Shapes>,
+) -> Result<Choice, String> {
+    let Some(model) = model else { return Err(String::new()) };
+    let of_machine = || records.iter().filter(|record| record.machine == *machine);
+    let current = of_machine().filter_map(|record| {
+        let speeds = current_speeds(ranked, record)?;
+        record.model.distance(model).map(|distance| (distance, record, speeds))
+    });
+    let Some((_, record, speeds)) = current.min_by(|a, b| a.0.total_cmp(&b.0)) else {
+        let stale = of_machine().any(|record| record.model.same(model));
+        return Err(if stale {
+            "; its calibration is of other plugins than those that are here now, so it doesn't count"
+                .to_owned()
+        } else {
+            String::new()
+        });
+    };
+    let same = record.model.same(model);
+    let measured = match same {
+        true => format!("measured with {}", record.model.name),
+        false => format!("measured with {}, the most similar model that was", record.model.name),
+    };
+    let Some(fastest) = fastest(&speeds, !model.keeps_states) else { return Err(String::new()) };
+    let (prefill, decode) = (&speeds[fastest.prefill], &speeds[fastest.decode]);
+    if fastest.prefill == fastest.decode {
+        let why = format!(
+            "{} is asked first for each layer, since it is the fastest here: {:.0} tokens/s of a prompt and {:.0} decoded, \
+             {measured}",
+            decode.0, decode.1.prefill, decode.1.decode
+        );
+        return Ok(Choice::one(decode.0, By::Calibration, why));
+    }
+    Ok(Choice {
+        prefill: prefill.0.to_owned(),
+        decode: decode.0.to_owned(),
+        by: By::Calibration,
+        why: format!(
+            "{} is asked first for prompts ({:.0} tokens/s) and {} for single tokens ({:.0} tokens/s), {measured}: both \
+             keep weights of their own, for which the two are {:.2} times as fast as one alone (at least {WORTH} was \
+             expected)",
+            prefill.0, prefill.1.prefill, decode.0, decode.1.decode, fastest.gain
+        ),
+    })
+}
+
+/// The speeds of all plugins that offer layers, in order, where the record has them of just these files. Those that could
+/// not run the model are left out.
+fn current_speeds<'r>(ranked: &'r [Loaded], record: &Record) -> Option<Vec<(&'r str, Speeds)>> {
+    let mut speeds = Vec::new();
+    for loaded in ranked.iter().filter(|loaded| !loaded.plugin.layer_kinds().is_empty()) {
+        let id = PluginId::of(loaded)?;
+        let figures = record.backends.iter().find(|figures| figures.plugin == id)?;
+        speeds.extend(figures.speeds.map(|speeds| (loaded.plugin.name(), speeds)));
+    }
+    (!speeds.is_empty()).then_some(speeds)
+}

@@ -1,0 +1,119 @@
+//! Conversations that outlive the program: each a file with the sequence, its memory and what was said.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use etcetera::{BaseStrategy, choose_base_strategy};
+use herald::chat::Message;
+use herald::sampler::SamplerState;
+use herald::{Extras, NeuroEngine, Sequence};
+use serde::{Deserialize, Serialize};
+
+use super::failure::Failure;
+
+/// The longest name of a session.
+const LONGEST_NAME: usize = 64;
+
+/// What was said.
+#[derive(Debug, Default, Deserialize, Serialize)]
+pub(super) struct Said {
+    pub(super) system: Option<String>,
+    pub(super) messages: Vec<Message>,
+}
+
+/// A session of this name, which no other program uses meanwhile.
+#[derive(Debug)]
+pub(super) struct Session {
+    path: PathBuf,
+    /// Locked for as long as it is open.
+    _lock: File,
+}
+
+/// A session as it was saved.
+pub(super) struct Opened {
+    pub(super) sequence: Sequence,
+    pub(super) said: Said,
+    pub(super) random: Option<SamplerState>,
+}
+
+impl Session {
+    /// The session of this name in `folder`, or else in the user's folder for data.
+    pub(super) fn new(name: &str, folder: Option<&Path>) -> Result<Self, Failure> {
+        let folder = match folder {
+            Some(folder) => folder.to_owned(),
+            None => usual_folder()?,
+        };
+        fs::create_dir_all(&folder)
+            .map_err(|error| Failure::file(&folder, "the folder for sessions can't be made", &error))?;
+        let path = folder.join(format!("{name}.session"));
+        let lock_path = folder.join(format!("{name}.lock"));
+        let failed = |error: &io::Error| Failure::file(&lock_path, "the session can't be locked", error);
+        let lock = File::create(&lock_path).map_err(|error| failed(&error))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { path, _lock: lock }),
+            Err(TryLockError::WouldBlock) => {
+                Err(Failure::Failed(format!("the session {name} is in use by another program")))
+            }
+            Err(TryLockError::Error(error)) => Err(failed(&error)),
+        }
+    }
+
+    /// What was saved of it; `None` for a new one.
+    pub(super) fn open(&self, engine: &NeuroEngine) -> Result<Option<Opened>, Failure> {
+        if !self.path.exists() {
+            return Ok(None);
+        }
+        let restored = engine.restore(&self.path)?;
+        let said = serde_json::from_str(&restored.notes).map_err(|error| {
+            Failure::Failed(format!("{}: it is no conversation: {error}", self.path.display()))
+        })?;
+        Ok(Some(Opened { sequence: restored.sequence, said, random: restored.sampler }))
+    }
+
+    /// Saves it; until that is done, the last one stays.
+    pub(super) fn save(
+        &self,
+        engine: &NeuroEngine,
+        sequence: &Sequence,
+        said: &Said,
+        random: Option<SamplerState>,
+    ) -> Result<(), Failure> {
+        let notes = serde_json::to_string(said).map_err(|error| Failure::Failed(error.to_string()))?;
+        let extras = Extras { pending: &[], sampler: random, notes: &notes };
+        Ok(engine.save_with(sequence, &extras, &self.path)?)
+    }
+}
+
+fn usual_folder() -> Result<PathBuf, Failure> {
+    let base = choose_base_strategy()
+        .map_err(|error| Failure::Failed(format!("the user's folder for data can't be found: {error}")))?;
+    Ok(base.data_dir().join("herald").join("sessions"))
+}
+
+/// A session's name: it becomes a file's.
+pub(super) fn name(text: &str) -> Result<String, String> {
+    let letters = text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    if letters && !text.is_empty() && text.len() <= LONGEST_NAME && !text.starts_with(['.', '-']) {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "up to {LONGEST_NAME} letters, digits, '-', '_' and '.' were expected, beginning with a letter, a digit or '_'"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::name;
+
+    #[test]
+    fn names_are_those_of_files() {
+        for good in ["work", "2026-01-31", "a.b_c", "_x"] {
+            assert!(name(good).is_ok(), "{good}");
+        }
+        let long = "x".repeat(65);
+        for bad in ["", ".", "..", ".hidden", "-x", "a/b", "a\\b", "a b", "ä", "a\n", &long] {
+            assert!(name(bad).is_err(), "{bad}");
+        }
+    }
+}

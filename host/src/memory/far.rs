@@ -1,0 +1,115 @@
+//! Pages beyond the active ones, and bringing those that a layer's queries would attend to most.
+
+use std::sync::Arc;
+
+use herald_api::import::{Batch, Fetcher, PageHandle, StoredPage};
+use herald_api::{Result, TierKind};
+
+use crate::metrics::TierTraffic;
+
+/// A page beyond the active ones.
+#[derive(Clone)]
+pub(crate) enum FarPage {
+    /// In RAM.
+    Compressed(Arc<PageHandle>),
+    /// In a file.
+    Archived(Arc<StoredPage>),
+}
+
+impl FarPage {
+    /// The page in place, for as long as the result lives.
+    pub(crate) fn open(&self) -> Result<Arc<PageHandle>> {
+        match self {
+            Self::Compressed(page) => Ok(Arc::clone(page)),
+            Self::Archived(page) => page.open().map(Arc::new),
+        }
+    }
+
+    pub(crate) fn tier(&self) -> TierKind {
+        match self {
+            Self::Compressed(_) => TierKind::Compressed,
+            Self::Archived(_) => TierKind::Archived,
+        }
+    }
+}
+
+/// A sequence's far pages of one layer.
+#[derive(Clone, Copy)]
+pub(crate) struct FarPages<'b> {
+    pub(crate) pages: &'b [FarPage],
+    /// The place in pages of the first.
+    pub(crate) first: usize,
+    /// Tokens of a page.
+    pub(crate) page_tokens: usize,
+    /// How many of them a batch may fetch.
+    pub(crate) most: usize,
+    pub(crate) traffic: &'b TierTraffic,
+}
+
+/// Which far pages a layer attends to for a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Choice<'c> {
+    /// The layer's place among all.
+    pub layer: usize,
+    /// The sequence's place in the batch.
+    pub sequence: usize,
+    /// The place in pages of the first far page.
+    pub first: usize,
+    /// Each far page's score.
+    pub scores: &'c [f32],
+    /// The far pages that were chosen, in no order.
+    pub chosen: &'c [usize],
+}
+
+/// Who is told of every choice.
+pub type ChoiceWatcher = Arc<dyn Fn(&Choice<'_>) + Send + Sync>;
+
+/// Brings the far pages with the best scores.
+pub(crate) struct BestPages<'b> {
+    layer: usize,
+    /// Of each sequence of the batch.
+    sequences: Vec<Option<FarPages<'b>>>,
+    watcher: Option<ChoiceWatcher>,
+}
+
+impl<'b> BestPages<'b> {
+    pub(crate) fn new(layer: usize, watcher: Option<ChoiceWatcher>) -> Self {
+        Self { layer, sequences: Vec::new(), watcher }
+    }
+
+    /// Adds the next sequence of the batch.
+    pub(crate) fn push(&mut self, far: Option<FarPages<'b>>) {
+        self.sequences.push(far);
+    }
+}
+
+impl Fetcher for BestPages<'_> {
+    fn fetch(&mut self, scores: &[f32], batch: &mut Batch<'_>) -> Result<()> {
+        let mut first = 0;
+        for (index, n_far) in batch.n_far().into_iter().enumerate() {
+            let scores = &scores[first..first + n_far];
+            first += n_far;
+            let Some(Some(far)) = self.sequences.get(index).filter(|_| n_far > 0) else { continue };
+            let mut order: Vec<usize> = (0..n_far.min(far.pages.len())).collect();
+            if order.len() > far.most {
+                order.select_nth_unstable_by(far.most, |a, b| {
+                    scores[*b].total_cmp(&scores[*a]).then(b.cmp(a))
+                });
+                order.truncate(far.most);
+            }
+            if let Some(watcher) = &self.watcher {
+                let Self { layer, .. } = *self;
+                watcher(&Choice { layer, sequence: index, first: far.first, scores, chosen: &order });
+            }
+            let mut fetched = [0; 2];
+            for place in order {
+                let page = &far.pages[place];
+                batch.add_fetched(index, (far.first + place) * far.page_tokens, page.open()?)?;
+                fetched[usize::from(page.tier() == TierKind::Archived)] += 1;
+            }
+            far.traffic.fetch(TierKind::Compressed, fetched[0]);
+            far.traffic.fetch(TierKind::Archived, fetched[1]);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,93 @@
+//! The signal under loom, which tries every order in which threads may run and every value that memory may show them: no
+//! wake-up is lost (that would be a deadlock), and what one side wrote the other sees (else there would be a data race).
+//!
+//! Threads sleep at once here; watching only reads a number more often before that.
+
+/// Loom's in place of the standard library's.
+mod sync {
+    pub(super) use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+    pub(super) use loom::sync::{Condvar, Mutex, MutexGuard};
+}
+
+#[path = "signal.rs"]
+#[allow(
+    dead_code,
+    clippy::duplicate_mod,
+    reason = "compiled once more, over loom; the model needs not all of it"
+)]
+mod signal;
+
+use loom::cell::UnsafeCell;
+use loom::sync::Arc;
+use loom::thread;
+
+use signal::{CLOSED, Signal};
+
+/// A pool's memory: what the caller writes for the workers, and each of them for the caller.
+struct Memory {
+    signal: Signal,
+    task: UnsafeCell<u64>,
+    results: Vec<UnsafeCell<u64>>,
+}
+
+// SAFETY: the cells are only reached as the signal allows, which is what loom checks here.
+unsafe impl Sync for Memory {}
+// SAFETY: it holds nothing that is a thread's own.
+unsafe impl Send for Memory {}
+
+/// Loops with so many threads taking part in each, of which the first is the caller, under every order with at most
+/// `preemptions` preemptions.
+fn loops(threads: usize, active: &'static [usize], preemptions: usize) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(preemptions);
+    model.check(move || {
+        let memory = Arc::new(Memory {
+            signal: Signal::new(threads),
+            task: UnsafeCell::new(0),
+            results: (0..threads).map(|_| UnsafeCell::new(0)).collect(),
+        });
+        let workers: Vec<_> = (1..threads)
+            .map(|worker| {
+                let memory = memory.clone();
+                thread::spawn(move || {
+                    let mut ticket = 0;
+                    loop {
+                        ticket = memory.signal.next_ticket(ticket, worker);
+                        if ticket == CLOSED {
+                            return;
+                        }
+                        // SAFETY: as in the pool: the caller waits until `finish`.
+                        let task = memory.task.with(|task| unsafe { *task });
+                        // SAFETY: each worker has a cell of its own.
+                        memory.results[worker].with_mut(|result| unsafe { *result += task });
+                        memory.signal.finish();
+                    }
+                })
+            })
+            .collect();
+        let mut sums = vec![0; threads];
+        for (number, active) in (1..).zip(active) {
+            // SAFETY: no worker reads it before the ticket.
+            memory.task.with_mut(|task| unsafe { *task = number });
+            memory.signal.start(*active, false);
+            memory.signal.wait_until_finished(false);
+            for (worker, sum) in sums.iter_mut().enumerate().take(*active).skip(1) {
+                *sum += number;
+                // SAFETY: all workers of the loop have finished.
+                memory.results[worker].with(|result| assert_eq!(unsafe { *result }, *sum, "worker {worker}"));
+            }
+        }
+        memory.signal.close();
+        workers.into_iter().for_each(|worker| worker.join().expect("a worker ends"));
+    });
+}
+
+#[test]
+fn a_caller_and_a_worker() {
+    loops(2, &[2, 2], 3);
+}
+
+#[test]
+fn two_workers_of_which_one_sits_a_loop_out() {
+    loops(3, &[3, 2, 3], 2);
+}
