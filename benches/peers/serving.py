@@ -16,6 +16,7 @@ import os
 import statistics
 import subprocess
 import time
+import urllib.error
 import urllib.request
 
 
@@ -23,26 +24,24 @@ def post(base, path, body):
     request = urllib.request.Request(
         base + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=600) as answer:
-        return json.load(answer)
+    try:
+        with urllib.request.urlopen(request, timeout=600) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        raise SystemExit(f"{base}{path}: {error.code}: {error.read().decode()}") from error
 
 
 def prompts(host, model, count, tokens):
-    """Texts of about so many tokens, which differ from their first words on."""
-    words = "The old man walked along the harbour and looked at the ships that had come in during the night.".split()
-    texts = []
-    for index in range(count):
-        text = f"Chapter {index}."
-        while True:
-            longer = f"{text} {words[(len(text.split()) + index) % len(words)]}"
-            told = subprocess.run(
-                [host, "--model", model, "tokenize", "--json", "--", longer], capture_output=True, text=True, check=True
-            )
-            if len(json.loads(told.stdout)["ids"]) > tokens:
-                break
-            text = longer
-        texts.append(text)
-    return texts
+    """Prompts of so many tokens, which differ from their first ones on: pieces of one text."""
+    text = " ".join(
+        f"In the year {1800 + index} the old man walked along harbour {index} and looked at {index % 7 + 2} ships."
+        for index in range(count * tokens // 16 + 1)
+    )
+    told = subprocess.run(
+        [host, "--model", model, "tokenize", "--json", "--", text], capture_output=True, text=True, check=True
+    )
+    ids = json.loads(told.stdout)["ids"]
+    return [ids[index * tokens:(index + 1) * tokens] for index in range(count)]
 
 
 def measure(base, path, requests):
@@ -75,7 +74,7 @@ def main():
     params.port = 0
     peer = xllamacpp.Server(params)
 
-    texts = prompts(given.host, given.model, given.requests, given.prompt)
+    given_ids = prompts(given.host, given.model, given.requests, given.prompt)
     serve = subprocess.Popen(
         [given.host, "--model", given.model, "--threads", str(given.threads), "serve", "--port", "0",
          "--parallel", str(given.requests)],
@@ -86,15 +85,15 @@ def main():
         speeds = {"HERALD": [], "llama.cpp": []}
         for _ in range(given.rounds):
             ours = [
-                {"prompt": text, "max_tokens": given.generate, "temperature": 0}
-                for text in texts
+                {"prompt": ids, "max_tokens": given.generate, "temperature": 0}
+                for ids in given_ids
             ]
             answers, seconds = measure(base, "/v1/completions", ours)
             made = sum(answer["usage"]["completion_tokens"] for answer in answers)
             speeds["HERALD"].append(made / seconds)
             theirs = [
-                {"prompt": text, "n_predict": given.generate, "temperature": 0, "cache_prompt": False}
-                for text in texts
+                {"prompt": ids, "n_predict": given.generate, "temperature": 0, "cache_prompt": False}
+                for ids in given_ids
             ]
             answers, seconds = measure(peer.listening_address, "/completion", theirs)
             made = sum(answer["tokens_predicted"] for answer in answers)
