@@ -157,6 +157,7 @@ fn allocation(context: &Context, bytes: usize) -> Result<Measurement> {
     let lines = vec![
         line("active", |usage| usage.active.bytes),
         line("compressed", |usage| usage.compressed.bytes),
+        line("archived, on disk", |usage| usage.archived.bytes),
         line("without compression", |usage| usage.exact_bytes),
     ];
     Ok(found.chart("Memory by tier while a long text comes in", "seconds", "MB", lines))

@@ -108,15 +108,10 @@ impl EngineOptions {
     pub(super) fn arguments(&self, model: &Path, backend: &str) -> Vec<OsString> {
         let mut arguments: Vec<OsString> =
             vec!["--model".into(), model.into(), "--backend".into(), backend.into()];
-        let numbers = [
-            ("--threads", self.threads.map(NonZeroUsize::get)),
-            ("--context", self.context.map(NonZeroUsize::get)),
-            ("--batch", self.batch.map(NonZeroUsize::get)),
-        ];
-        for (name, number) in numbers {
-            arguments.extend(number.into_iter().flat_map(|number| [name.into(), number.to_string().into()]));
-        }
-        let texts = [
+        let values = [
+            ("--threads", self.threads.map(|number| number.to_string())),
+            ("--context", self.context.map(|number| number.to_string())),
+            ("--batch", self.batch.map(|number| number.to_string())),
             ("--active-tokens", self.active_tokens.map(|capacity| capacity.to_string())),
             ("--compressed-tokens", self.compressed_tokens.map(|capacity| capacity.to_string())),
             ("--memory-budget", self.memory_budget.map(|bytes| Capacity::Bytes(bytes).to_string())),
@@ -126,8 +121,8 @@ impl EngineOptions {
                     .map(|FarPages(pages)| pages.map_or("all".to_owned(), |pages| pages.to_string())),
             ),
         ];
-        for (name, text) in texts {
-            arguments.extend(text.into_iter().flat_map(|text| [name.into(), text.into()]));
+        for (name, value) in values {
+            arguments.extend(value.into_iter().flat_map(|value| [name.into(), value.into()]));
         }
         for (name, path) in [("--archive", &self.archive), ("--config", &self.config)] {
             arguments.extend(path.iter().flat_map(|path| [name.into(), path.into()]));

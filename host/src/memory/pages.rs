@@ -432,9 +432,8 @@ impl LayerPages {
         Ok(made)
     }
 
-    /// Makes this so many pages longer, by copies between the sinks and the latest: of its compressed pages in turn, or of
-    /// its first page after the sinks where it has none. What is in them means nothing there. Those that have no place in the
-    /// compressed tier go on into the archive.
+    /// Makes this so many pages longer, by copies between the sinks and the latest: of its far pages in turn, each in the tier
+    /// that its place has; or of its first page after the sinks where it has no far ones. What is in them means nothing there.
     pub(crate) fn stretch(&mut self, pages: usize, limits: Limits) -> Result<()> {
         let few = || Error::invalid("a sequence of few tokens has no pages to make more of");
         let there = self.far.len();
@@ -448,17 +447,24 @@ impl LayerPages {
             }
             return Ok(());
         };
+        let room = (limits.compressed_tokens / self.page_tokens).saturating_sub(there - self.n_archived);
+        let archived = if self.needs.archive.is_some() { pages.saturating_sub(room) } else { 0 };
         let words = self.needs.summary_bytes / size_of::<u64>();
+        let (mut copies, mut summaries) = (Vec::with_capacity(pages), Vec::with_capacity(pages * words));
         for index in 0..pages {
             let from = index % there;
-            self.starts.push(((SINKS + self.far.len()) * self.page_tokens) as u64);
-            let copy = compressed.keep(&*self.far[from].open()?)?;
-            self.far.push(FarPage::Compressed(Arc::new(copy)));
-            self.summaries.extend_from_within(from * words..(from + 1) * words);
-            while self.has_to_archive(limits) {
-                self.archive_next()?;
-            }
+            let page = self.far[from].open()?;
+            copies.push(match self.needs.archive.as_ref().filter(|_| index < archived) {
+                Some(archive) => FarPage::Archived(Arc::new(archive.store(&page)?)),
+                None => FarPage::Compressed(Arc::new(compressed.keep(&page)?)),
+            });
+            summaries.extend_from_slice(&self.summaries[from * words..(from + 1) * words]);
         }
+        let place = self.n_archived;
+        self.far.splice(place..place, copies);
+        self.summaries.splice(place * words..place * words, summaries);
+        self.n_archived += archived;
+        self.starts = (0..self.far.len()).map(|index| ((SINKS + index) * self.page_tokens) as u64).collect();
         self.charge();
         Ok(())
     }

@@ -58,6 +58,6 @@ impl Bench {
 
     /// Whether it says itself which plugins were refused: the benchmarks do, and their workers need not say it again.
     pub(super) fn reports_plugins(&self) -> bool {
-        !matches!(self.command, Some(Command::Speed(_) | Command::Context(_) | Command::Choices(_)))
+        matches!(self.command, None | Some(Command::Worker(_)))
     }
 }

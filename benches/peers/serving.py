@@ -1,0 +1,111 @@
+#!/usr/bin/env python3
+"""Throughput of requests served at once: `host serve` beside llama.cpp's server (the Python package xllamacpp).
+
+Both serve the same GGUF file over HTTP with the same number of threads; in each round each gets 16 requests at once, each
+with a prompt of its own of 64 tokens and at most 64 tokens to generate, greedy. Generated tokens over the time from the first
+request to the last answer, in turns, medians.
+
+    pip install xllamacpp
+    benches/peers/serving.py target/release/host "$(target/release/host pull smollm2-135m-instruct)"
+"""
+
+import argparse
+import concurrent.futures
+import json
+import os
+import statistics
+import subprocess
+import time
+import urllib.error
+import urllib.request
+
+
+def post(base, path, body):
+    request = urllib.request.Request(
+        base + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=600) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        raise SystemExit(f"{base}{path}: {error.code}: {error.read().decode()}") from error
+
+
+def prompts(host, model, count, tokens):
+    """Prompts of so many tokens, which differ from their first ones on: pieces of one text."""
+    text = " ".join(
+        f"In the year {1800 + index} the old man walked along harbour {index} and looked at {index % 7 + 2} ships."
+        for index in range(count * tokens // 16 + 1)
+    )
+    told = subprocess.run(
+        [host, "--model", model, "tokenize", "--json", "--", text], capture_output=True, text=True, check=True
+    )
+    ids = json.loads(told.stdout)["ids"]
+    return [ids[index * tokens:(index + 1) * tokens] for index in range(count)]
+
+
+def measure(base, path, requests):
+    with concurrent.futures.ThreadPoolExecutor(len(requests)) as pool:
+        start = time.perf_counter()
+        answers = list(pool.map(lambda body: post(base, path, body), requests))
+        return answers, time.perf_counter() - start
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("host")
+    parser.add_argument("model")
+    parser.add_argument("--requests", type=int, default=16)
+    parser.add_argument("--prompt", type=int, default=64)
+    parser.add_argument("--generate", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    given = parser.parse_args()
+
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = given.model
+    params.n_parallel = given.requests
+    params.n_ctx = given.requests * (given.prompt + given.generate + 16)
+    params.cont_batching = True
+    params.cpuparams.n_threads = given.threads
+    params.cpuparams_batch.n_threads = given.threads
+    params.port = 0
+    peer = xllamacpp.Server(params)
+
+    given_ids = prompts(given.host, given.model, given.requests, given.prompt)
+    serve = subprocess.Popen(
+        [given.host, "--model", given.model, "--threads", str(given.threads), "serve", "--port", "0",
+         "--parallel", str(given.requests)],
+        stdout=subprocess.PIPE, text=True,
+    )
+    try:
+        base = serve.stdout.readline().strip()
+        speeds = {"HERALD": [], "llama.cpp": []}
+        for _ in range(given.rounds):
+            ours = [
+                {"prompt": ids, "max_tokens": given.generate, "temperature": 0}
+                for ids in given_ids
+            ]
+            answers, seconds = measure(base, "/v1/completions", ours)
+            made = sum(answer["usage"]["completion_tokens"] for answer in answers)
+            speeds["HERALD"].append(made / seconds)
+            theirs = [
+                {"prompt": ids, "n_predict": given.generate, "temperature": 0, "cache_prompt": False}
+                for ids in given_ids
+            ]
+            answers, seconds = measure(peer.listening_address, "/completion", theirs)
+            made = sum(answer["tokens_predicted"] for answer in answers)
+            speeds["llama.cpp"].append(made / seconds)
+        medians = {name: statistics.median(values) for name, values in speeds.items()}
+        for name, median in medians.items():
+            print(f"{name}: {median:.1f} tokens/s ({', '.join(f'{speed:.1f}' for speed in speeds[name])})")
+        print(f"HERALD over llama.cpp: {medians['HERALD'] / medians['llama.cpp']:.2f}")
+    finally:
+        serve.terminate()
+        serve.wait()
+
+
+if __name__ == "__main__":
+    main()
