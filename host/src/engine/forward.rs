@@ -219,7 +219,7 @@ impl NeuroEngine {
         let past_end = |layer: &LayerHandle| match layer.desc().kind() {
             LayerKind::Embedding => false,
             LayerKind::Head => true,
-            _ => layer.desc().index as usize >= blocks,
+            _ => layer.desc().index >= blocks,
         };
         let n_layers = self.layers.iter().position(past_end).unwrap_or(self.layers.len());
         let mut sequence = self.sequence()?;

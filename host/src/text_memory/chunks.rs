@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn chunks_overlap_and_cover_everything() {
         assert!(ranges(0, 10, 2).is_empty());
-        assert_eq!(ranges(10, 10, 2), [0..10]);
+        assert_eq!(ranges(10, 10, 2).as_slice(), std::slice::from_ref(&(0..10)));
         assert_eq!(ranges(11, 10, 2), [0..10, 8..11]);
         assert_eq!(ranges(26, 10, 2), [0..10, 8..18, 16..26]);
         assert_eq!(ranges(3, 1, 5), [0..1, 1..2, 2..3], "an overlap that leaves no step");
