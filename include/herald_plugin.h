@@ -404,6 +404,9 @@ typedef struct HeraldTier HeraldTier;
 // Pages in a file.
 #define HERALD_TIER_ARCHIVED 3
 
+// HeraldTierConfig.flags: pages in a file are to be compressed further with LZ4, where that makes them smaller.
+#define HERALD_TIER_LZ4 1
+
 // What the host offers a plugin for as long as it is loaded.
 typedef struct HeraldHost {
   // sizeof(HeraldHost) of the host.
@@ -969,10 +972,13 @@ typedef struct HeraldTierConfig {
   uint64_t state_bytes;
   // The most bytes that it may keep; 0: no limit.
   uint64_t capacity_bytes;
-  // HERALD_TIER_ARCHIVED: the file, UTF-8; valid during the call.
+  // HERALD_TIER_ARCHIVED: the file, UTF-8; valid during the call. A file that is there is opened with the pages in it
+  // (see list). A folder: a file without a name in it, made when the first page comes, which goes with the tier.
   const char *path;
   // Bytes of path.
   size_t path_len;
+  // HERALD_TIER_LZ4, or 0.
+  uint64_t flags;
 } HeraldTierConfig;
 
 // What a tier holds and has done since it was made.
@@ -989,6 +995,10 @@ typedef struct HeraldTierStats {
   uint64_t hits;
   // Calls of get and view that did not.
   uint64_t misses;
+  // Bytes of RAM that its pages take; for a tier in RAM, the same as bytes.
+  uint64_t memory_bytes;
+  // Pages whose checksum, or whose entry in the index of the file, turned out to be wrong: they are gone.
+  uint64_t damaged;
 } HeraldTierStats;
 
 // A search for the pages that a query would attend to most.
@@ -1032,8 +1042,8 @@ typedef struct HeraldTierTable {
   // n_tokens. Statuses: OK; NOT_FOUND; BUFFER_TOO_SMALL; CORRUPT (a checksum); IO.
   uint32_t (*get)(HeraldTier *tier, uint64_t id, struct HeraldPage *into, struct HeraldError *error);
   // Fills page with pointers to where the tier itself keeps it, in the tier's own format; they stay valid until the
-  // page is dropped or the tier destroyed. start is left alone. Statuses: OK; NOT_FOUND; UNSUPPORTED (a tier whose
-  // pages can't be read in place).
+  // page is dropped or the tier destroyed, or as often released as viewed. start is left alone. Statuses: OK;
+  // NOT_FOUND; UNSUPPORTED (a tier whose pages can't be read in place); CORRUPT (a checksum); IO.
   uint32_t (*view)(HeraldTier *tier, uint64_t id, struct HeraldPage *page, struct HeraldError *error);
   // Says that the page's first n_tokens slots now hold tokens, written through view.
   // Statuses: OK; NOT_FOUND; INVALID_ARGUMENT (more than page_tokens).
@@ -1055,6 +1065,19 @@ typedef struct HeraldTierTable {
                      float *scores,
                      size_t *n,
                      struct HeraldError *error);
+  // Says that what one call of view gave is not used any more. May be null: pages then stay where they were viewed.
+  // Statuses: OK; NOT_FOUND.
+  uint32_t (*release)(HeraldTier *tier, uint64_t id, struct HeraldError *error);
+  // Writes the ids of at most room pages to ids, in any order, and how many pages there are to *n. May be null.
+  // Statuses: OK.
+  uint32_t (*list)(HeraldTier *tier,
+                   uint64_t *ids,
+                   size_t room,
+                   size_t *n,
+                   struct HeraldError *error);
+  // Returns when every page that was put is in the tier's file, so that it outlives the process. May be null: there is
+  // nothing to wait for. Statuses: OK; IO.
+  uint32_t (*flush)(HeraldTier *tier, struct HeraldError *error);
 } HeraldTierTable;
 
 // A plugin. herald_plugin_v1 returns a pointer to one that lives as long as the library is loaded.

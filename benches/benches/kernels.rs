@@ -4,7 +4,7 @@
 
 use std::hint::black_box;
 
-use criterion::{Criterion, Throughput};
+use criterion::{Criterion, SamplingMode, Throughput};
 use herald_api::{Activation, DType, Q4_GROUP, Q4Rows, RopeKind};
 use herald_benches::{Matrix, Share, Summary, tables, weights};
 use herald_layers::Kernels;
@@ -50,6 +50,8 @@ struct Benches<'b> {
 impl Benches<'_> {
     fn add(&mut self, name: &str, work: &Work, mut run: impl FnMut()) {
         let mut group = self.criterion.benchmark_group(self.backend);
+        // A sample is as many runs as all others, which may be one: the slowest backend takes its time.
+        group.sampling_mode(SamplingMode::Flat);
         group.throughput(match (work.multiply_adds as u64, work.bytes as u64) {
             (0, bytes) => Throughput::Bytes(bytes),
             (elements, 0) => Throughput::Elements(elements),

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use criterion::Throughput;
+use criterion::{SamplingMode, Throughput};
 use herald::gguf::Gguf;
 use herald::plugin::{Plugins, Search, this_machine};
 use herald::{LoadOptions, NeuroEngine, Sequence, choose};
@@ -71,8 +71,9 @@ fn main() {
         // Loaded when it is first wanted: a run may leave the bench out.
         let mut engine = None;
         let mut group = criterion.benchmark_group(&group_name);
+        group.sampling_mode(SamplingMode::Flat);
         let prompt = format!("prompt of {PROMPT}");
-        group.throughput(Throughput::ElementsAndBytes { elements: elements * PROMPT as u64, bytes });
+        group.throughput(Throughput::Elements(elements * PROMPT as u64));
         group.bench_function(&prompt, |bencher| {
             let engine = engine.get_or_insert_with(load);
             let ids = ids(engine);

@@ -18,7 +18,7 @@ pub fn tables() -> Vec<&'static Kernels> {
     #[cfg(target_arch = "x86_64")]
     {
         let hardware = herald_api::Hardware::detect(1, 0);
-        let variants = herald_simd_kernels::VARIANTS.iter().rev();
+        let variants = herald_simd::VARIANTS.iter().rev();
         tables.extend(variants.filter(|variant| variant.runs_on(&hardware)).map(|variant| variant.kernels));
         match herald_blas::kernels() {
             Ok(kernels) => tables.push(kernels),

@@ -430,6 +430,7 @@ fn a_long_context_is_measured_run_by_run() {
         "300",
         "-n",
         "3",
+        "--exact",
         "--json",
         "--quiet",
     ]);
@@ -439,6 +440,7 @@ fn a_long_context_is_measured_run_by_run() {
     assert_eq!(runs, [300, 300, 100]);
     let tiers = report["tiers"].as_array().expect("tiers");
     assert!(tiers.len() == 3 && tiers.iter().all(|tier| tier["pages"].as_u64() > Some(0)), "{tiers:?}");
+    assert!(report["exact_decode_tokens_per_s"].as_f64() > Some(0.0), "{report}");
 }
 
 #[test]

@@ -204,7 +204,14 @@ fn a_budget_holds() {
     }
     let usage = engine.memory_usage();
     assert!(usage.compressed.pages + usage.archived.pages > 0, "{usage:?}");
-    // What is kept of earlier prompts gives way.
+    // A sequence that needs room moves its own pages, so this one's are moved by hand. What is kept of earlier prompts gives
+    // way by itself.
+    let none = MemoryOptions {
+        active: Capacity::Tokens(0),
+        compressed: Capacity::Tokens(0),
+        ..MemoryOptions::default()
+    };
+    engine.demote(&mut sequence, &none).expect("pages go down");
     let others: Vec<u32> = (0..3 * PAGE as u32).map(|place| 3 + place).collect();
     let options = GenerateOptions { max_tokens: Some(1), ..GenerateOptions::default() };
     let mut more = engine.sequence().expect("a sequence");

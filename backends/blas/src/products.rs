@@ -20,9 +20,6 @@ const BATCH_FROM: usize = 64;
 /// Which preparation of activations this is.
 const PREPARATION: u32 = 2;
 
-/// The most tokens that are prepared together: a batch, as large as one may be.
-const MOST_TOKENS: usize = 1 << 24;
-
 /// Rows of a panel, whole granules of them.
 fn panel_rows(columns: usize, granule: usize) -> usize {
     (PANEL_LEN / columns.max(1)).clamp(64, 512).next_multiple_of(granule)
@@ -51,7 +48,6 @@ pub(crate) fn products(dtype: DType) -> Products {
         id: PREPARATION,
         len: prepared_len,
         tile: |left| left,
-        most: MOST_TOKENS,
         prepare,
         step: form.step,
     });

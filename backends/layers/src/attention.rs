@@ -313,9 +313,7 @@ impl<'w> Attention<'w> {
         let attended = Shared::new(buffers.attended);
         let (work, partials) = (Shared::new(buffers.work), Shared::new(buffers.partials));
         let q = &*buffers.q;
-        // Calls `each` with every item, its segments, the number of the first of them among all, and where its first
-        // partial lies.
-        let walk = |each: &mut dyn FnMut(&Block<'_>, usize, &[Segment], usize, usize)| {
+        let walk = |each: &mut EachItem<'_>| {
             let (mut first, mut place, mut rest) = (0, 0, list);
             for (index, block) in items.blocks(sequences).enumerate() {
                 let (segments, after) = rest.split_at(rest.partition_point(|segment| segment.block <= index));
@@ -341,11 +339,11 @@ impl<'w> Attention<'w> {
                     return;
                 }
                 let (queries, work) = self.queries(block, kv_head, q, work);
-                for index in begin..end {
+                for (index, segment) in segments.iter().enumerate().take(end).skip(begin) {
                     // SAFETY: each segment of each item is one worker's, and has a place of its own.
                     let part = unsafe { partials.part(place + index * len..place + (index + 1) * len) };
                     let mut part = Running::of(part, block.tokens.len() * self.group());
-                    self.attend_segment(block, kv_head, segments[index].segment, queries, &mut part, work);
+                    self.attend_segment(block, kv_head, segment.segment, queries, &mut part, work);
                 }
             });
         });
@@ -532,6 +530,10 @@ fn first_page(sequence: &Sequence<'_>, place: usize) -> usize {
     }
     low
 }
+
+/// Called with an item's block and KV head, its segments, the number of the first of them among all, and where its first
+/// partial lies.
+type EachItem<'e> = dyn FnMut(&Block<'_>, usize, &[Segment], usize, usize) + 'e;
 
 /// A segment that some token of a block sees something of.
 #[derive(Clone, Copy, Default)]

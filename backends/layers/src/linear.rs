@@ -207,12 +207,14 @@ fn multiply_alike(
         Some(form) => {
             let whole = Shared::new(&mut *prepared);
             let prepare = |tiles: std::ops::Range<usize>, _: usize| {
-                let (first, end) = (tiles.start * form.most, n_tokens.min(tiles.end * form.most));
-                // SAFETY: each tile of tokens is one worker's.
-                let prepared = unsafe { whole.part(first * prepared_len..end * prepared_len) };
-                form.prepare_all(&x[first * columns..end * columns], columns, prepared);
+                for tile in form.tiles(n_tokens).skip(tiles.start).take(tiles.len()) {
+                    let x = &x[tile.start * columns..tile.end * columns];
+                    // SAFETY: each tile of tokens is one worker's.
+                    let prepared = unsafe { whole.part(tile.start * prepared_len..tile.end * prepared_len) };
+                    (form.prepare)(x, columns, prepared);
+                }
             };
-            let tiles = n_tokens.div_ceil(form.most);
+            let tiles = form.tiles(n_tokens).count();
             if n_tokens < SHARE_FROM {
                 prepare(0..tiles, 0)
             } else {

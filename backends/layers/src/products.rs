@@ -44,11 +44,9 @@ pub struct Preparation {
     pub id: u32,
     /// Float32 elements that a prepared token takes.
     pub len: fn(columns: usize) -> usize,
-    /// Tokens that are prepared together where so many are left: at least one, at most as many, never more than
-    /// [`Preparation::most`]. A batch is cut into such tiles from its first token on.
+    /// Tokens that are prepared together where so many are left: at least one, at most as many. A batch is cut into such
+    /// tiles from its first token on.
     pub tile: fn(left: usize) -> usize,
-    /// The tokens of the largest tile, which is what all tiles are while there are as many left.
-    pub most: usize,
     /// Prepares the activations `[n, columns]` of a tile of `n` tokens.
     pub prepare: fn(x: &[f32], columns: usize, prepared: &mut [f32]),
     /// The most that an activation is rounded by, as a share of the token's largest; tests bound errors with it.
@@ -86,21 +84,24 @@ pub struct Results<'a> {
 }
 
 impl Preparation {
-    /// Prepares the activations `x` `[n_tokens, columns]` of some of a batch's tokens: all its tokens, or a run of them that
-    /// begins at a multiple of [`Preparation::most`] and ends at one or with the batch.
+    /// Prepares the activations `x` `[n_tokens, columns]` of a batch.
     pub fn prepare_all(&self, x: &[f32], columns: usize, prepared: &mut [f32]) {
         let len = (self.len)(columns);
-        let n_tokens = x.len() / columns;
-        let mut first = 0;
-        while first < n_tokens {
-            let end = first + (self.tile)(n_tokens - first);
-            (self.prepare)(
-                &x[first * columns..end * columns],
-                columns,
-                &mut prepared[first * len..end * len],
-            );
-            first = end;
+        for tile in self.tiles(x.len() / columns) {
+            let x = &x[tile.start * columns..tile.end * columns];
+            (self.prepare)(x, columns, &mut prepared[tile.start * len..tile.end * len]);
         }
+    }
+
+    /// The tiles of a batch of so many tokens.
+    pub(crate) fn tiles(&self, n_tokens: usize) -> impl Iterator<Item = Range<usize>> {
+        let tile = self.tile;
+        let mut first = 0;
+        std::iter::from_fn(move || {
+            let tile = (first < n_tokens).then(|| first..first + tile(n_tokens - first))?;
+            first = tile.end;
+            Some(tile)
+        })
     }
 }
 

@@ -161,7 +161,7 @@ fn a_flipped_bit_is_found_and_named() {
     drop(tier);
     let sound = fs::read(&path).expect("the file");
     // What the file says and holds: the header, the first table, and each page, which is found by its contents.
-    let mut used = vec![0..4096 + (64 << 10)];
+    let mut used: Vec<_> = std::iter::once(0..4096 + (64 << 10)).collect();
     for id in ids.clone() {
         let [keys, values] = contents(id);
         let start = (0..sound.len()).step_by(64).find(|start| sound[*start..].starts_with(&keys));

@@ -8,7 +8,7 @@ use herald_layers::quant::k_quants::{Q2K, Q3K, Q4K, Q5K, Q6K};
 use herald_layers::quant::legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 
 use crate::floats::{Bf16, F16, F32};
-use crate::lanes::{LANES, Lanes};
+use crate::lanes::LANES;
 use crate::packed::Packed;
 use crate::panels::Unpack;
 
@@ -69,7 +69,6 @@ macro_rules! quantised {
                 id: crate::activations::ID,
                 len: crate::activations::len,
                 tile: crate::activations::tile::<L>,
-                most: <L as Lanes>::TOKENS,
                 prepare,
                 step: crate::activations::STEP,
             }),

@@ -241,8 +241,9 @@ fn optimisation(context: &Context) -> Result<Measurement> {
     manager.close("f")?;
     let kept = &names[1..5];
     let probe = &ids[..4];
-    let state = || -> Result<Vec<(Vec<u32>, Vec<Vec<f32>>)>> {
-        kept.iter().map(|name| Ok((manager.tokens(name)?, predictions(&manager, name, probe)?))).collect()
+    let state = || {
+        let of = |name| Ok((manager.tokens(name)?, predictions(&manager, name, probe)?));
+        kept.iter().map(|name| of(name)).collect::<Result<Vec<_>>>()
     };
     let before = state()?;
     let start = Instant::now();

@@ -3,7 +3,7 @@
 use super::Speeds;
 
 /// How many times as fast two plugins must be as one alone, for the memory that the second one's weights take.
-pub(super) const WORTH: f64 = 1.1;
+const WORTH: f64 = 1.1;
 
 /// Speeds that differ by less count as the same: then the higher score decides.
 const NOISE: f64 = 0.03;

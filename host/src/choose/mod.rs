@@ -17,7 +17,7 @@ use crate::plugin::{ChooseError, Loaded, Plugins, this_machine};
 pub use record::{Figures, Machine, PluginId, Record, Shapes, Speeds};
 pub use store::{Records, keep, read, usual_folder};
 
-use fastest::{WORTH, fastest};
+use fastest::fastest;
 
 /// What a choice follows from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -144,8 +144,7 @@ fn by_figures(
         by: By::Calibration,
         why: format!(
             "{} is asked first for prompts ({:.0} tokens/s) and {} for single tokens ({:.0} tokens/s), {measured}: both \
-             keep weights of their own, for which the two are {:.2} times as fast as one alone (at least {WORTH} was \
-             expected)",
+             keep weights of their own, for which the two are {:.2} times as fast as one alone",
             prefill.0, prefill.1.prefill, decode.0, decode.1.decode, fastest.gain
         ),
     })

@@ -7,6 +7,9 @@ use std::cmp::Ordering;
 
 use super::softmax::exp_nonpositive;
 
+/// Logits that are looked over at once, as vectors, for one that counts: most runs have none.
+const RUN: usize = 64;
+
 /// A token that may yet be drawn.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate {
@@ -25,9 +28,14 @@ fn best_first(a: &Candidate, b: &Candidate) -> Ordering {
 pub(super) fn collect_at_least(logits: &[f32], threshold: f32, candidates: &mut Vec<Candidate>) {
     let threshold = threshold.max(f32::MIN);
     candidates.clear();
-    for (token, &logit) in logits.iter().enumerate() {
-        if logit >= threshold {
-            candidates.push(Candidate { token: token as u32, logit, weight: 0.0 });
+    for (index, run) in logits.chunks(RUN).enumerate() {
+        if !run.iter().fold(false, |any, &logit| any | (logit >= threshold)) {
+            continue;
+        }
+        for (token, &logit) in (index * RUN..).zip(run) {
+            if logit >= threshold {
+                candidates.push(Candidate { token: token as u32, logit, weight: 0.0 });
+            }
         }
     }
 }
@@ -38,12 +46,17 @@ pub(super) fn collect_top_k(logits: &[f32], k: usize, candidates: &mut Vec<Candi
     let room = k.saturating_mul(2).max(256);
     candidates.clear();
     let mut threshold = f32::NEG_INFINITY;
-    for (token, &logit) in logits.iter().enumerate() {
+    for (index, run) in logits.chunks(RUN).enumerate() {
         // An equal of the k-th best has a higher id than it, so it loses.
-        if logit > threshold {
-            candidates.push(Candidate { token: token as u32, logit, weight: 0.0 });
-            if candidates.len() == room {
-                threshold = keep_best(candidates, k);
+        if !run.iter().fold(false, |any, &logit| any | (logit > threshold)) {
+            continue;
+        }
+        for (token, &logit) in (index * RUN..).zip(run) {
+            if logit > threshold {
+                candidates.push(Candidate { token: token as u32, logit, weight: 0.0 });
+                if candidates.len() == room {
+                    threshold = keep_best(candidates, k);
+                }
             }
         }
     }

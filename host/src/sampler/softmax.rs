@@ -1,6 +1,7 @@
 //! The passes over a whole vocabulary. They run once a token over up to hundreds of thousands of logits, so they are
 //! written for the compiler to vectorise: loops over blocks without a call or a branch. Every operation is one
-//! that IEEE 754 fixes to the bit (no library `exp`), which keeps draws the same on every platform.
+//! that IEEE 754 fixes to the bit (no library `exp`), which keeps draws the same on every platform: the same code is
+//! compiled for wider vectors too, where the CPU has them, and gives the same bits.
 
 use super::SamplerError;
 
@@ -25,25 +26,18 @@ impl Summary {
     /// # Errors
     /// NaN or +inf among them; all -inf, blamed on `cause`.
     pub(super) fn of(logits: &[f32], cause: &'static str) -> Result<Self, SamplerError> {
-        let mut summary = Self { best: 0, max: f32::NEG_INFINITY, sum: 0.0 };
-        for (index, block) in logits.chunks(BLOCK).enumerate() {
-            let start = index * BLOCK;
-            let max = checked_max(block).ok_or_else(|| bad_logit(block, start))?;
-            if max > summary.max {
-                let at = block.iter().position(|&logit| logit == max).unwrap_or(0);
-                summary.best = (start + at) as u32;
-                // The first block has nothing to rescale: its sum is 0.
-                summary.sum *= f64::from(exp_nonpositive(summary.max - max));
-                summary.max = max;
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f") {
+                // SAFETY: the CPU has the feature.
+                return unsafe { wide::summary_avx512(logits, cause) };
             }
-            if summary.max > f32::NEG_INFINITY {
-                summary.sum += sum_of_exp(block, summary.max, 1.0);
+            if is_x86_feature_detected!("avx2") {
+                // SAFETY: the CPU has the feature.
+                return unsafe { wide::summary_avx2(logits, cause) };
             }
         }
-        if summary.max == f32::NEG_INFINITY {
-            return Err(SamplerError::NothingToDraw { vocab_size: logits.len(), cause });
-        }
-        Ok(summary)
+        summary(logits, cause)
     }
 
     /// The log-probability of a token with this logit.
@@ -52,7 +46,56 @@ impl Summary {
     }
 }
 
+/// As [`Summary::of`].
+#[inline(always)]
+fn summary(logits: &[f32], cause: &'static str) -> Result<Summary, SamplerError> {
+    let mut summary = Summary { best: 0, max: f32::NEG_INFINITY, sum: 0.0 };
+    for (index, block) in logits.chunks(BLOCK).enumerate() {
+        let start = index * BLOCK;
+        let max = checked_max(block).ok_or_else(|| bad_logit(block, start))?;
+        if max > summary.max {
+            let at = block.iter().position(|&logit| logit == max).unwrap_or(0);
+            summary.best = (start + at) as u32;
+            // The first block has nothing to rescale: its sum is 0.
+            summary.sum *= f64::from(exp_nonpositive(summary.max - max));
+            summary.max = max;
+        }
+        if summary.max > f32::NEG_INFINITY {
+            summary.sum += sum_of_exp(block, summary.max, 1.0);
+        }
+    }
+    if summary.max == f32::NEG_INFINITY {
+        return Err(SamplerError::NothingToDraw { vocab_size: logits.len(), cause });
+    }
+    Ok(summary)
+}
+
+/// The same for vectors of more lanes than every CPU of the architecture has.
+#[cfg(target_arch = "x86_64")]
+mod wide {
+    use super::{Summary, summary};
+    use crate::sampler::SamplerError;
+
+    /// # Safety
+    /// The CPU has AVX2.
+    #[target_feature(enable = "avx2")]
+    pub(super) unsafe fn summary_avx2(logits: &[f32], cause: &'static str) -> Result<Summary, SamplerError> {
+        summary(logits, cause)
+    }
+
+    /// # Safety
+    /// The CPU has AVX-512F.
+    #[target_feature(enable = "avx512f")]
+    pub(super) unsafe fn summary_avx512(
+        logits: &[f32],
+        cause: &'static str,
+    ) -> Result<Summary, SamplerError> {
+        summary(logits, cause)
+    }
+}
+
 /// The largest logit, or `None` where one is NaN or +inf.
+#[inline(always)]
 fn checked_max(block: &[f32]) -> Option<f32> {
     let mut max = [f32::NEG_INFINITY; LANES];
     let mut nan = [0u32; LANES];
@@ -79,11 +122,19 @@ fn bad_logit(block: &[f32], start: usize) -> SamplerError {
 }
 
 /// The sum of `exp((logit - max) / temperature)` over at most [`BLOCK`] logits, none above `max`.
+#[inline(always)]
 pub(super) fn sum_of_exp(block: &[f32], max: f32, temperature: f32) -> f64 {
     // Written out first, since a loop that also adds would not be vectorised.
     let mut exp = [0.0f32; BLOCK];
-    for (exp, &logit) in exp.iter_mut().zip(block) {
-        *exp = exp_nonpositive((logit - max) / temperature);
+    if temperature == 1.0 {
+        // The same without the division, which costs as much as the rest.
+        for (exp, &logit) in exp.iter_mut().zip(block) {
+            *exp = exp_nonpositive(logit - max);
+        }
+    } else {
+        for (exp, &logit) in exp.iter_mut().zip(block) {
+            *exp = exp_nonpositive((logit - max) / temperature);
+        }
     }
     let mut sum = [0.0f32; LANES];
     for row in exp.as_chunks::<LANES>().0 {
@@ -97,7 +148,7 @@ pub(super) fn sum_of_exp(block: &[f32], max: f32, temperature: f32) -> f64 {
 /// `exp(x)` for `x <= 0`, within about 1e-7 of it relatively; 0 below -87, where single precision ends.
 ///
 /// `x = n ln 2 + r` with `|r| <= ln 2 / 2`: the exponent's bits are `n`, and a Taylor polynomial gives `exp(r)`.
-#[inline]
+#[inline(always)]
 pub(super) fn exp_nonpositive(x: f32) -> f32 {
     const LOWEST: f32 = -87.0;
     // Adding it leaves no bits for a fraction: rounds to an integer that stands in the sum's lowest bits.
@@ -116,4 +167,31 @@ pub(super) fn exp_nonpositive(x: f32) -> f32 {
     }
     let power = f32::from_bits((rounded.to_bits() << 23).wrapping_add(1.0f32.to_bits()));
     if x < LOWEST { 0.0 } else { polynomial * power }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wider_vectors_give_the_same_bits() {
+        let mut random = 7_u32;
+        let mut next = || {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (random >> 8) as f32 / (1 << 24) as f32
+        };
+        for len in [1, 7, 511, 512, 513, 5000] {
+            for scale in [0.1, 10.0, 200.0] {
+                let logits: Vec<f32> = (0..len).map(|_| (next() - 0.5) * scale).collect();
+                let (plain, chosen) = (summary(&logits, "").unwrap(), Summary::of(&logits, "").unwrap());
+                let bits = |summary: Summary| (summary.best, summary.max.to_bits(), summary.sum.to_bits());
+                assert_eq!(bits(plain), bits(chosen), "{len} logits");
+                #[cfg(target_arch = "x86_64")]
+                if is_x86_feature_detected!("avx2") {
+                    // SAFETY: the CPU has the feature.
+                    assert_eq!(bits(plain), bits(unsafe { wide::summary_avx2(&logits, "") }.unwrap()));
+                }
+            }
+        }
+    }
 }

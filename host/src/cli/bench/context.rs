@@ -55,7 +55,7 @@ impl Context {
         let (tokens, decode) = (self.tokens as usize, self.decode as usize);
         let load = options.load_options();
         let asked = load.memory.clone();
-        let room = load.context.unwrap_or(0).max(tokens + decode);
+        let room = load.context.unwrap_or(0).max(tokens + 2 * decode);
         let engine = NeuroEngine::load(&options.model_path()?, &LoadOptions { context: Some(room), ..load })?;
         if let Some(active) = self.prompt_active {
             engine.set_capacities(&MemoryOptions { active: Capacity::Tokens(active), ..asked.clone() });

@@ -34,7 +34,7 @@ use super::output;
 pub(super) enum Memory {
     Add(add::Add),
     Search(search::Search),
-    Ask(ask::Ask),
+    Ask(Box<ask::Ask>),
     List(list::List),
     Remove(remove::Remove),
     Clear(remove::Clear),
