@@ -8,12 +8,16 @@
 //! x      += residual_scale * n'(Wo a)          n': a norm of its own, where the model has one
 //! ```
 
+mod blocks;
+
 use std::ops::Range;
 
 use herald_api::{
     Attention as Params, Call, EngineLayer, Error, LayerDesc, LayerRequest, Page, Parallel, Q4_GROUP, Q4Rows,
-    Result, RopeKind, Sequence, Sequences, WeightRole, abi,
+    Result, RopeKind, Sequences, WeightRole, abi,
 };
+
+use blocks::{Block, Items, Slot, TOKEN_BLOCK, first_page};
 
 use crate::arena::{Arena, padded};
 use crate::factory::Layer;
@@ -24,9 +28,6 @@ use crate::norm::{add_branch, enter};
 use crate::rope::Rope;
 use crate::shared::Shared;
 use crate::weights::Weights;
-
-/// Tokens of a sequence whose queries go over a page together.
-const TOKEN_BLOCK: usize = 16;
 
 /// Slots of a segment: pages that begin within the same so many places. Few, so that a token's attention over few KV heads
 /// comes in shares of about the same size.
@@ -521,16 +522,6 @@ impl<'w> Attention<'w> {
     }
 }
 
-/// The first page that begins at `place` or later.
-fn first_page(sequence: &Sequence<'_>, place: usize) -> usize {
-    let (mut low, mut high) = (0, sequence.n_pages());
-    while low < high {
-        let middle = low.midpoint(high);
-        if sequence.page(middle).start() < place { low = middle + 1 } else { high = middle }
-    }
-    low
-}
-
 /// Called with an item's block and KV head, its segments, the number of the first of them among all, and where its first
 /// partial lies.
 type EachItem<'e> = dyn FnMut(&Block<'_>, usize, &[Segment], usize, usize) + 'e;
@@ -544,84 +535,11 @@ struct Segment {
     segment: usize,
 }
 
-/// Some tokens of one sequence, one after another, whose queries go over a page together.
-struct Block<'a> {
-    sequence: Sequence<'a>,
-    /// Places in the batch.
-    tokens: Range<usize>,
-}
-
-/// What attention over a batch is made of: each block of tokens with each KV head.
-struct Items {
-    n_kv_heads: usize,
-    /// How many.
-    len: usize,
-}
-
-impl Items {
-    fn new(sequences: &Sequences<'_>, n_kv_heads: usize) -> Self {
-        let len = sequences.iter().map(|sequence| Self::n_blocks(&sequence) * n_kv_heads).sum();
-        Self { n_kv_heads, len }
-    }
-
-    fn n_blocks(sequence: &Sequence<'_>) -> usize {
-        sequence.batch().len().div_ceil(TOKEN_BLOCK)
-    }
-
-    fn block<'a>(sequence: Sequence<'a>, index: usize) -> Block<'a> {
-        let start = sequence.batch().start + index * TOKEN_BLOCK;
-        let tokens = start..sequence.batch().end.min(start + TOKEN_BLOCK);
-        Block { sequence, tokens }
-    }
-
-    /// All blocks, in order.
-    fn blocks<'a>(&self, sequences: &Sequences<'a>) -> impl Iterator<Item = Block<'a>> + use<'a> {
-        let sequences = *sequences;
-        sequences.iter().flat_map(|sequence| {
-            (0..Self::n_blocks(&sequence)).map(move |index| Self::block(sequence, index))
-        })
-    }
-
-    /// One item: a block and a KV head.
-    fn item<'a>(&self, sequences: &Sequences<'a>, item: usize) -> Option<(Block<'a>, usize)> {
-        let (mut block, kv_head) = (item / self.n_kv_heads, item % self.n_kv_heads);
-        for sequence in sequences.iter() {
-            let n_blocks = Self::n_blocks(&sequence);
-            if block < n_blocks {
-                return Some((Self::block(sequence, block), kv_head));
-            }
-            block -= n_blocks;
-        }
-        None
-    }
-}
-
 /// One head's part of a page's rows, of which each head has so many pairs and so many bytes of codes.
 fn head_rows(rows: Q4Rows<'_>, head: usize, pairs: usize, codes: usize) -> Q4Rows<'_> {
     Q4Rows {
         pairs: &rows.pairs[head * pairs..(head + 1) * pairs],
         codes: &rows.codes[head * codes..(head + 1) * codes],
-    }
-}
-
-/// Where a token's keys and values go.
-struct Slot<'a> {
-    page: herald_api::Page<'a>,
-    index: usize,
-}
-
-impl<'a> Slot<'a> {
-    fn of(sequences: &Sequences<'a>, token: usize) -> Option<Self> {
-        let sequence = sequences.iter().find(|sequence| sequence.batch().contains(&token))?;
-        let place = sequence.past() + token - sequence.batch().start;
-        // Pages rise, so the token's is the last one that begins no later.
-        let (mut low, mut high) = (0, sequence.n_pages());
-        while low < high {
-            let middle = low.midpoint(high);
-            if sequence.page(middle).start() <= place { low = middle + 1 } else { high = middle }
-        }
-        let page = sequence.page(low.checked_sub(1)?);
-        Some(Self { page, index: place - page.start() })
     }
 }
 
