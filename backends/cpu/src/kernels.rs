@@ -24,8 +24,10 @@ pub static KERNELS: Kernels = Kernels {
     rope,
     gate,
     activate,
+    arrange: |queries, _, out| out[..queries.len()].copy_from_slice(queries),
     attend,
     attend_q4,
+    merge: |into, other| into.merge(other),
     narrow,
     times,
     softplus,
@@ -182,7 +184,7 @@ fn attend(tile: &Tile<'_>, running: &mut Running<'_>, scratch: &mut [f32]) {
 }
 
 fn attend_q4(tile: &Q4Tile<'_>, running: &mut Running<'_>, scratch: &mut [f32]) {
-    tile.attend_with(running, scratch, attend_wide);
+    tile.attend_with(running, scratch, |pairs, keys, values| tile.widen(pairs, keys, values), attend_wide);
 }
 
 /// Attention over keys and values that their scales are part of already.

@@ -134,8 +134,10 @@ impl<'w> Attention<'w> {
         let norms = self.query_norm.iter().chain(&self.key_norm).map(Vec::len);
         let prepare = 2 * self.rope.pairs() + norms.max().unwrap_or(0);
         let rows = TOKEN_BLOCK * self.group();
-        // Of each row: its query, the softmax of a segment and of all so far, and what it sees (two numbers).
+        // Of each row: its query (as it is and seen from nearer, and both arranged), the softmax of a segment and of all so
+        // far, and what it sees (two numbers).
         let attend = rows * (2 * key_dim + 2 * self.partial_len() + 2)
+            + 2 * Tile::<i16>::arranged_len(rows, key_dim)
             + 2 * self.rope.pairs()
             + Q4Tile::scratch_len(rows, self.page_tokens, key_dim, value_dim);
         products.max(prepare).max(attend).max(self.far.worker_len(&self.rope))
@@ -294,7 +296,7 @@ impl<'w> Attention<'w> {
                 for segment in self.segments(&block) {
                     let mut part = Running::of(&mut *part, rows);
                     self.attend_segment(&block, kv_head, segment, queries, &mut part, work);
-                    total.merge(&part);
+                    (self.kernels.merge)(&mut total, &part);
                 }
                 self.finish(&block, kv_head, total, &attended);
             }
@@ -364,7 +366,7 @@ impl<'w> Attention<'w> {
                 for index in 0..segments.len() {
                     // SAFETY: all segments are done, and only this task reads those of this item.
                     let part = unsafe { partials.part(place + index * len..place + (index + 1) * len) };
-                    total.merge(&Running::of(part, rows));
+                    (self.kernels.merge)(&mut total, &Running::of(part, rows));
                 }
                 self.finish(block, kv_head, total, &attended);
             });
@@ -402,20 +404,22 @@ impl<'w> Attention<'w> {
         })
     }
 
-    /// The queries of a block's tokens for one KV head, `[tokens, group, key_dim]`, and the rest of `work`.
+    /// The queries of a block's tokens for one KV head, and the rest of `work`.
     fn queries<'b>(
         &self,
         block: &Block<'_>,
         kv_head: usize,
         q: &[f32],
         work: &'b mut [f32],
-    ) -> (&'b [f32], &'b mut [f32]) {
-        let width = self.group() * self.params.key_dim;
-        let (queries, work) = work.split_at_mut(block.tokens.len() * width);
-        for (queries, token) in queries.chunks_exact_mut(width).zip(block.tokens.clone()) {
+    ) -> (Queries<'b>, &'b mut [f32]) {
+        let (rows, width) = (block.tokens.len() * self.group(), self.group() * self.params.key_dim);
+        let (plain, work) = work.split_at_mut(block.tokens.len() * width);
+        let (arranged, work) = work.split_at_mut(Tile::<i16>::arranged_len(rows, self.params.key_dim));
+        for (queries, token) in plain.chunks_exact_mut(width).zip(block.tokens.clone()) {
             queries.copy_from_slice(&q[token * self.query.rows + kv_head * width..][..width]);
         }
-        (queries, work)
+        (self.kernels.arrange)(plain, self.params.key_dim, arranged);
+        (Queries { plain, arranged }, work)
     }
 
     /// Attends from a block to the slots of a segment.
@@ -424,7 +428,7 @@ impl<'w> Attention<'w> {
         block: &Block<'_>,
         kv_head: usize,
         segment: usize,
-        queries: &[f32],
+        queries: Queries<'_>,
         running: &mut Running<'_>,
         work: &mut [f32],
     ) {
@@ -432,6 +436,7 @@ impl<'w> Attention<'w> {
         let group = self.group();
         let rows = block.tokens.len() * group;
         let (near, work) = work.split_at_mut(rows * key_dim);
+        let (near_arranged, work) = work.split_at_mut(Tile::<i16>::arranged_len(rows, key_dim));
         let (rotation, work) = work.split_at_mut(2 * self.rope.pairs());
         let rotation: &mut [[f32; 2]] = bytemuck::cast_slice_mut(rotation);
         let (visible, scratch) = work.split_at_mut(2 * rows);
@@ -456,13 +461,14 @@ impl<'w> Attention<'w> {
             }
             // A page beyond the reach is seen from nearer: the queries are turned back.
             let queries: &[f32] = match far::moved(&block.sequence, begin) {
-                0 => queries,
+                0 => queries.arranged,
                 back => {
-                    near.copy_from_slice(queries);
+                    near.copy_from_slice(queries.plain);
                     self.rope.turned_back(back, rotation);
                     near.chunks_exact_mut(key_dim)
                         .for_each(|query| (self.kernels.rope)(self.params.rope, query, rotation));
-                    near
+                    (self.kernels.arrange)(near, key_dim, near_arranged);
+                    near_arranged
                 }
             };
             if page.format() == abi::HERALD_PAGE_Q4 {
@@ -520,6 +526,15 @@ impl<'w> Attention<'w> {
             unsafe { attended.part(first..first + width) }.copy_from_slice(row);
         }
     }
+}
+
+/// The queries of a block's tokens for one KV head.
+#[derive(Clone, Copy)]
+struct Queries<'q> {
+    /// `[tokens, group, key_dim]`.
+    plain: &'q [f32],
+    /// The same as the kernels want them.
+    arranged: &'q [f32],
 }
 
 /// Called with an item's block and KV head, its segments, the number of the first of them among all, and where its first

@@ -32,10 +32,15 @@ pub struct Kernels {
     pub gate: fn(Activation, &mut [f32], &[f32]),
     /// `x[i] = activation(x[i])`.
     pub activate: fn(Activation, &mut [f32]),
+    /// Lays queries `[n, key_dim]` out as this table's `attend` reads them, in [`Tile::arranged_len`] elements. The arguments
+    /// are queries, `key_dim` and the result.
+    pub arrange: fn(&[f32], usize, &mut [f32]),
     /// One tile of attention with online softmax.
     pub attend: fn(&Tile<'_>, &mut Running<'_>, &mut [f32]),
     /// The same over 4-bit codes.
     pub attend_q4: fn(&Q4Tile<'_>, &mut Running<'_>, &mut [f32]),
+    /// Adds to what the first has seen what the second has seen of other slots of the same queries' rows.
+    pub merge: fn(&mut Running<'_>, &Running<'_>),
     /// `x[i]` as `scale * codes[i]`, with the least scale that has room for all: fills the codes, returns the scale.
     pub narrow: fn(&[f32], &mut [i16]) -> f32,
     /// `x[i] *= y[i]`.
@@ -130,7 +135,7 @@ pub struct Gemm<'a> {
 /// Queries of one KV head against a run of slots of one page, whose elements are codes to be scaled.
 #[derive(Clone, Copy, Debug)]
 pub struct Tile<'a, E = i16> {
-    /// Queries `[n, key_dim]`, already rotated.
+    /// Queries, already rotated, as [`Kernels::arrange`] left them.
     pub queries: &'a [f32],
     /// Codes of keys `[slots, key_dim]`.
     pub keys: &'a [E],
@@ -152,21 +157,25 @@ pub struct Tile<'a, E = i16> {
     pub softcap: Option<f32>,
 }
 
-impl Tile<'_> {
+impl<E> Tile<'_, E> {
+    /// Float32 elements of so many queries as [`Kernels::arrange`] leaves them, at most: in whole vectors.
+    #[must_use]
+    pub fn arranged_len(queries: usize, key_dim: usize) -> usize {
+        queries.next_multiple_of(16) * key_dim.next_multiple_of(16)
+    }
+
     /// Float32 elements of scratch memory that [`Kernels::attend`] may use for a tile of so many queries and slots: room
-    /// for the queries and their scores in whole vectors, and for keys and values as float32.
+    /// for the queries' scores in whole vectors, for a number of each query, and for keys and values as float32.
     #[must_use]
     pub fn scratch_len(queries: usize, slots: usize, key_dim: usize, value_dim: usize) -> usize {
-        let queries = queries.next_multiple_of(4);
-        queries * (key_dim.next_multiple_of(16) + slots.next_multiple_of(16))
-            + slots * (key_dim + value_dim + 1)
+        queries.next_multiple_of(16) * (slots.next_multiple_of(16) + 1) + slots * (key_dim + value_dim)
     }
 }
 
 /// Queries of one KV head against a whole page of 4-bit codes ([`herald_api::abi::HERALD_PAGE_Q4`]).
 #[derive(Clone, Copy, Debug)]
 pub struct Q4Tile<'a> {
-    /// Queries `[n, key_dim]`, already rotated.
+    /// Queries, already rotated, as [`Kernels::arrange`] left them.
     pub queries: &'a [f32],
     /// The head's keys: pairs `[ceil(slots / 64), key_dim]`, codes `[slots, ceil(key_dim / 2)]`.
     pub keys: Q4Rows<'a>,
@@ -191,16 +200,18 @@ impl Q4Tile<'_> {
     /// elements takes, and room for a group's steps and offsets.
     #[must_use]
     pub fn scratch_len(queries: usize, slots: usize, key_dim: usize, value_dim: usize) -> usize {
-        Tile::scratch_len(queries, slots, key_dim, value_dim) + 2 * key_dim
+        Tile::<i16>::scratch_len(queries, slots, key_dim, value_dim) + 2 * key_dim + slots
     }
 
     /// Attends by reading the tile's elements as float32 into scratch memory (a tile of one head, which stays in the
-    /// nearest caches) and `attend` over them. `#[inline(always)]`: the loops become the caller's vectors.
+    /// nearest caches) with `widen`, as [`Q4Tile::widen`] does, and `attend` over them. `#[inline(always)]`: the loops become
+    /// the caller's vectors.
     #[inline(always)]
     pub fn attend_with(
         &self,
         running: &mut Running<'_>,
         scratch: &mut [f32],
+        widen: impl FnOnce(&mut [f32], &mut [f32], &mut [f32]),
         attend: impl FnOnce(&Tile<'_, f32>, &mut Running<'_>, &mut [f32]),
     ) {
         let Self { slots, key_dim, value_dim, .. } = *self;
@@ -209,6 +220,26 @@ impl Q4Tile<'_> {
         let (values, scratch) = scratch.split_at_mut(slots * value_dim);
         let (ones, scratch) = scratch.split_at_mut(slots);
         ones.fill(1.0);
+        widen(pairs, keys, values);
+        let tile = Tile {
+            queries: self.queries,
+            keys,
+            key_scales: ones,
+            values,
+            value_scales: ones,
+            visible: self.visible,
+            key_dim,
+            value_dim,
+            scale: self.scale,
+            softcap: self.softcap,
+        };
+        attend(&tile, running, scratch);
+    }
+
+    /// Keys as `[slots, key_dim]` and values as `[slots, value_dim]`, with room for a group's pairs `[2, key_dim]`.
+    #[inline(always)]
+    pub fn widen(&self, pairs: &mut [f32], keys: &mut [f32], values: &mut [f32]) {
+        let Self { key_dim, value_dim, .. } = *self;
         let width = key_dim.div_ceil(2);
         let (steps, offsets) = pairs.split_at_mut(key_dim);
         let groups = keys.chunks_mut(Q4_GROUP * key_dim).zip(self.keys.codes.chunks(Q4_GROUP * width));
@@ -245,19 +276,6 @@ impl Q4Tile<'_> {
                 }
             }
         }
-        let tile = Tile {
-            queries: self.queries,
-            keys,
-            key_scales: ones,
-            values,
-            value_scales: ones,
-            visible: self.visible,
-            key_dim,
-            value_dim,
-            scale: self.scale,
-            softcap: self.softcap,
-        };
-        attend(&tile, running, scratch);
     }
 }
 
@@ -289,7 +307,7 @@ impl<'a> Running<'a> {
         self.out.fill(0.0);
     }
 
-    /// Adds what another state has seen of other slots of the same queries' rows.
+    /// Adds what another state has seen of other slots of the same queries' rows; see [`Kernels::merge`].
     pub fn merge(&mut self, other: &Running<'_>) {
         let width = self.out.len() / self.sum.len().max(1);
         let rows = self.out.chunks_exact_mut(width.max(1)).zip(other.out.chunks_exact(width.max(1)));

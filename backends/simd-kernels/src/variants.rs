@@ -140,8 +140,10 @@ macro_rules! variant {
                 rope,
                 gate,
                 activate,
+                arrange,
                 attend,
                 attend_q4,
+                merge,
                 narrow,
                 times,
                 softplus,
@@ -199,8 +201,10 @@ macro_rules! variant {
             kernel!($features, gate, crate::vectors::gate::<L>, (kind: Activation, gate: &mut [f32], up: &[f32]) -> ());
             kernel!($features, activate, crate::vectors::activate::<L>, (kind: Activation, x: &mut [f32]) -> ());
             kernel!($features, narrow, crate::vectors::narrow::<L>, (x: &[f32], codes: &mut [i16]) -> f32);
+            kernel!($features, arrange, crate::attend::arrange::<L>, (queries: &[f32], key_dim: usize, out: &mut [f32]) -> ());
             kernel!($features, attend, crate::attend::attend::<L, i16>, (tile: &Tile<'_>, running: &mut Running<'_>, scratch: &mut [f32]) -> ());
             kernel!($features, attend_q4, crate::attend::attend_q4::<L>, (tile: &Q4Tile<'_>, running: &mut Running<'_>, scratch: &mut [f32]) -> ());
+            kernel!($features, merge, crate::attend::merge::<L>, (into: &mut Running<'_>, other: &Running<'_>) -> ());
             kernel!($features, times, crate::recurrent::times::<L>, (x: &mut [f32], y: &[f32]) -> ());
             kernel!($features, softplus, crate::recurrent::softplus::<L>, (x: &mut [f32]) -> ());
             kernel!($features, conv, crate::recurrent::conv::<L>, (taps: &[Tap<'_>], bias: &[f32], out: &mut [f32]) -> ());

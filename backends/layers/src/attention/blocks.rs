@@ -5,7 +5,7 @@ use std::ops::Range;
 use herald_api::{Page, Sequence, Sequences};
 
 /// Tokens of a sequence whose queries go over a page together.
-pub(super) const TOKEN_BLOCK: usize = 16;
+pub(super) const TOKEN_BLOCK: usize = 32;
 
 /// The first page that begins at `place` or later.
 pub(super) fn first_page(sequence: &Sequence<'_>, place: usize) -> usize {

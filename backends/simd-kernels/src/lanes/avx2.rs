@@ -50,6 +50,20 @@ unsafe fn sum_quarters([a, b, c, d]: [__m256; 4]) -> __m256 {
     _mm256_add_ps(_mm256_castpd_ps(low), _mm256_castpd_ps(high))
 }
 
+/// As [`Lanes::transpose_quarters`], of two quarters.
+#[inline(always)]
+unsafe fn transpose_quarters([a, b, c, d]: [__m256; 4]) -> [__m256; 4] {
+    let pair =
+        |a, b| [_mm256_castps_pd(_mm256_unpacklo_ps(a, b)), _mm256_castps_pd(_mm256_unpackhi_ps(a, b))];
+    let ([ab0, ab2], [cd0, cd2]) = (pair(a, b), pair(c, d));
+    [
+        _mm256_castpd_ps(_mm256_unpacklo_pd(ab0, cd0)),
+        _mm256_castpd_ps(_mm256_unpackhi_pd(ab0, cd0)),
+        _mm256_castpd_ps(_mm256_unpacklo_pd(ab2, cd2)),
+        _mm256_castpd_ps(_mm256_unpackhi_pd(ab2, cd2)),
+    ]
+}
+
 #[inline(always)]
 unsafe fn power(n: __m256i) -> __m256 {
     _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(n, _mm256_set1_epi32(127))))
@@ -62,6 +76,9 @@ const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 macro_rules! both {
     ($function:ident < $constant:tt >; $x:expr) => {
         [$function::<$constant>($x[0]), $function::<$constant>($x[1])]
+    };
+    ($function:ident < $constant:tt >; $a:expr, $b:expr) => {
+        [$function::<$constant>($a[0], $b[0]), $function::<$constant>($a[1], $b[1])]
     };
     ($function:ident; $x:expr) => {
         [$function($x[0]), $function($x[1])]
@@ -237,6 +254,34 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn load_nibbles(from: *const u8) -> [Self::F; 2] {
+        let bytes = _mm_loadu_si128(from.cast());
+        let mask = _mm_set1_epi8(15);
+        let floats = |bytes: __m128i| {
+            let halves = [bytes, _mm_srli_si128::<8>(bytes)];
+            both!(_mm256_cvtepi32_ps; both!(_mm256_cvtepu8_epi32; halves))
+        };
+        [floats(_mm_and_si128(bytes, mask)), floats(_mm_and_si128(_mm_srli_epi16::<4>(bytes), mask))]
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16_pairs(from: *const [u16; 2]) -> [Self::F; 2] {
+        // Of each half of eight bytes: the first of four pairs, then the second.
+        let apart = _mm256_setr_epi8(
+            0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15, //
+            0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15,
+        );
+        let eight = |at: usize| {
+            let pairs = _mm256_loadu_si256(from.add(at).cast());
+            _mm256_permute4x64_epi64::<0b1101_1000>(_mm256_shuffle_epi8(pairs, apart))
+        };
+        let (low, high) = (eight(0), eight(8));
+        let firsts = [_mm256_castsi256_si128(low), _mm256_castsi256_si128(high)];
+        let seconds = [_mm256_extracti128_si256::<1>(low), _mm256_extracti128_si256::<1>(high)];
+        [both!(_mm256_cvtph_ps; firsts), both!(_mm256_cvtph_ps; seconds)]
+    }
+
+    #[inline(always)]
     unsafe fn add(a: Self::F, b: Self::F) -> Self::F {
         both!(_mm256_add_ps; a, b)
     }
@@ -321,6 +366,13 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn transpose_quarters([a, b, c, d]: [Self::F; 4]) -> [Self::F; 4] {
+        let low = transpose_quarters([a[0], b[0], c[0], d[0]]);
+        let high = transpose_quarters([a[1], b[1], c[1], d[1]]);
+        std::array::from_fn(|n| [low[n], high[n]])
+    }
+
+    #[inline(always)]
     unsafe fn sum_quarters([a, b, c, d]: [Self::F; 4]) -> Self::F {
         [sum_quarters([a[0], b[0], c[0], d[0]]), sum_quarters([a[1], b[1], c[1], d[1]])]
     }
@@ -342,6 +394,13 @@ impl Lanes for Avx2 {
             _mm256_blendv_ps(_mm256_set1_ps(other), x, kept)
         };
         [half(x[0], at), half(x[1], at + 8)]
+    }
+
+    #[inline(always)]
+    unsafe fn within(x: Self::F, other: f32, at: Self::F, [begin, end]: [Self::F; 2]) -> Self::F {
+        let from = both!(_mm256_cmp_ps<_CMP_GE_OQ>; at, begin);
+        let until = both!(_mm256_cmp_ps<_CMP_LT_OQ>; at, end);
+        both!(_mm256_blendv_ps; [_mm256_set1_ps(other); 2], x, both!(_mm256_and_ps; from, until))
     }
 
     #[inline(always)]

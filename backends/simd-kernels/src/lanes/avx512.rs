@@ -221,6 +221,20 @@ impl<P: Pairs> Lanes for Avx512<P> {
     }
 
     #[inline(always)]
+    unsafe fn load_nibbles(from: *const u8) -> [__m512; 2] {
+        let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast()));
+        let low = _mm512_and_si512(bytes, _mm512_set1_epi32(15));
+        [_mm512_cvtepi32_ps(low), _mm512_cvtepi32_ps(_mm512_srli_epi32::<4>(bytes))]
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16_pairs(from: *const [u16; 2]) -> [__m512; 2] {
+        let pairs = _mm512_loadu_si512(from.cast());
+        let half = |pairs| _mm512_cvtph_ps(_mm512_cvtepi32_epi16(pairs));
+        [half(pairs), half(_mm512_srli_epi32::<16>(pairs))]
+    }
+
+    #[inline(always)]
     unsafe fn add(a: __m512, b: __m512) -> __m512 {
         _mm512_add_ps(a, b)
     }
@@ -298,6 +312,19 @@ impl<P: Pairs> Lanes for Avx512<P> {
     }
 
     #[inline(always)]
+    unsafe fn transpose_quarters([a, b, c, d]: [__m512; 4]) -> [__m512; 4] {
+        let pair =
+            |a, b| [_mm512_castps_pd(_mm512_unpacklo_ps(a, b)), _mm512_castps_pd(_mm512_unpackhi_ps(a, b))];
+        let ([ab0, ab2], [cd0, cd2]) = (pair(a, b), pair(c, d));
+        [
+            _mm512_castpd_ps(_mm512_unpacklo_pd(ab0, cd0)),
+            _mm512_castpd_ps(_mm512_unpackhi_pd(ab0, cd0)),
+            _mm512_castpd_ps(_mm512_unpacklo_pd(ab2, cd2)),
+            _mm512_castpd_ps(_mm512_unpackhi_pd(ab2, cd2)),
+        ]
+    }
+
+    #[inline(always)]
     unsafe fn sum_quarters([a, b, c, d]: [__m512; 4]) -> __m512 {
         let ab = _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)));
         let cd = _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d)));
@@ -318,6 +345,13 @@ impl<P: Pairs> Lanes for Avx512<P> {
         let before = first(begin.saturating_sub(at).min(16));
         let until = first(end.saturating_sub(at).min(16));
         _mm512_mask_blend_ps(until & !before, _mm512_set1_ps(other), x)
+    }
+
+    #[inline(always)]
+    unsafe fn within(x: __m512, other: f32, at: __m512, [begin, end]: [__m512; 2]) -> __m512 {
+        let from = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(at, begin);
+        let within = _mm512_mask_cmp_ps_mask::<_CMP_LT_OQ>(from, at, end);
+        _mm512_mask_blend_ps(within, _mm512_set1_ps(other), x)
     }
 
     #[inline(always)]

@@ -65,6 +65,10 @@ pub(crate) trait Lanes: 'static {
     unsafe fn load_i8(from: *const u8) -> Self::F;
     /// Sixteen int16.
     unsafe fn load_i16(from: *const i16) -> Self::F;
+    /// The low halves of sixteen bytes, and the high halves.
+    unsafe fn load_nibbles(from: *const u8) -> [Self::F; 2];
+    /// The first float16 of each of sixteen pairs, and the second.
+    unsafe fn load_f16_pairs(from: *const [u16; 2]) -> [Self::F; 2];
     unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn sub(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
@@ -87,12 +91,16 @@ pub(crate) trait Lanes: 'static {
     unsafe fn max_lane(x: Self::F) -> f32;
     /// Each quarter (four lanes), repeated over all.
     unsafe fn quarters(x: Self::F) -> [Self::F; 4];
+    /// In lane `4r + v` of vector `n` the lane `4r + n` of vector `v`: each quarter transposed.
+    unsafe fn transpose_quarters(x: [Self::F; 4]) -> [Self::F; 4];
     /// In lane `4r + v` the sum of the four lanes of quarter `r` of vector `v`, always in the same order.
     unsafe fn sum_quarters(x: [Self::F; 4]) -> Self::F;
     /// Stores quarter `r` at `to + r * stride`.
     unsafe fn store_quarters(to: *mut f32, stride: usize, x: Self::F);
     /// `x` in the lanes whose place, counted from `at`, is within `range`; `other` in the rest.
     unsafe fn keep(x: Self::F, other: f32, range: [usize; 2], at: usize) -> Self::F;
+    /// `x` in the lanes in which `at` is no less than the first bound and less than the second; `other` in the rest.
+    unsafe fn within(x: Self::F, other: f32, at: Self::F, bounds: [Self::F; 2]) -> Self::F;
     /// The nearest int16 of each lane (within int16's range), stored.
     unsafe fn store_i16(to: *mut i16, x: Self::F);
     /// As [`Lanes::store_i16`], the middle two of every four lanes swapped.

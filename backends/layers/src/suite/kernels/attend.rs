@@ -28,9 +28,14 @@ struct Shape {
     seed: u64,
 }
 
+/// As many queries as a decoding token brings, or a run of a prompt's.
+fn queries() -> impl Strategy<Value = usize> {
+    prop_oneof![1_usize..7, 7_usize..70]
+}
+
 fn shapes() -> impl Strategy<Value = Shape> {
     (
-        (1_usize..7, 1_usize..70, 1_usize..70),
+        (queries(), 1_usize..70, 1_usize..70),
         prop::collection::vec(1_usize..40, 1..4),
         select(&[None, Some(30.0_f32), Some(0.5)][..]),
         select(&[0.01_f32, 1.0, 30.0, 1e6, 1e18, 1e30][..]),
@@ -84,7 +89,8 @@ pub(in super::super) fn check(kernels: &'static Kernels) {
 
 /// One page more often than not has several groups of tokens, or of channels.
 fn q4_shapes() -> impl Strategy<Value = (Shape, usize)> {
-    let dims = (1_usize..7, 1_usize..140, 1_usize..140);
+    let dim = || prop_oneof![1_usize..140, select(&[32_usize, 64, 96, 128, 160][..])];
+    let dims = (queries(), dim(), dim());
     (shapes(), 1_usize..150, dims).prop_map(|(shape, slots, (queries, key_dim, value_dim))| {
         (Shape { queries, key_dim, value_dim, ..shape }, slots)
     })
@@ -132,6 +138,13 @@ impl Q4 {
     }
 }
 
+/// Queries as a table's `attend` wants them.
+fn arrange(kernels: &Kernels, queries: &[f32], key_dim: usize) -> Vec<f32> {
+    let mut arranged = vec![f32::NAN; Tile::<i16>::arranged_len(queries.len() / key_dim, key_dim)];
+    (kernels.arrange)(queries, key_dim, &mut arranged);
+    arranged
+}
+
 fn attend_q4(kernels: &Kernels, (shape, slots): &(Shape, usize)) -> Case {
     let Shape { queries: n, key_dim, value_dim, softcap, size, .. } = *shape;
     let slots = *slots;
@@ -148,8 +161,9 @@ fn attend_q4(kernels: &Kernels, (shape, slots): &(Shape, usize)) -> Case {
             [a.min(b) as u32, a.max(b) as u32]
         })
         .collect();
+    let arranged = arrange(kernels, &queries, key_dim);
     let tile = Q4Tile {
-        queries: &queries,
+        queries: &arranged,
         keys: keys.rows(),
         values: page_values.rows(),
         slots,
@@ -190,11 +204,18 @@ fn attend(kernels: &Kernels, shape: &Shape) -> Case {
     let mut values = Values::new(shape.seed);
     let queries = values.many(before[0] + n * key_dim, -size, size);
     let queries = &queries[before[0]..];
+    let arranged = arrange(kernels, queries, key_dim);
     let scale = 1.0 / (key_dim as f32).sqrt();
 
     let (mut max, mut sum, mut out) = (vec![f32::NAN; n], vec![f32::NAN; n], vec![f32::NAN; n * value_dim]);
     let mut running = Running { max: &mut max, sum: &mut sum, out: &mut out };
     running.begin();
+    // One of them by itself comes to the same.
+    let alone = values.below(n);
+    let arranged_alone = arrange(kernels, &queries[alone * key_dim..][..key_dim], key_dim);
+    let mut memory_alone = vec![f32::NAN; value_dim + 2];
+    let mut running_alone = Running::of(&mut memory_alone, 1);
+    running_alone.begin();
     let (mut all_keys, mut all_values) = (Vec::new(), Vec::new());
     // Of each query the slots that it sees, over all tiles.
     let mut seen: Vec<Vec<usize>> = vec![Vec::new(); n];
@@ -209,7 +230,7 @@ fn attend(kernels: &Kernels, shape: &Shape) -> Case {
             })
             .collect();
         let tile = Tile {
-            queries,
+            queries: &arranged,
             keys: keys.codes(),
             key_scales: keys.scales(),
             values: tile_values.codes(),
@@ -220,6 +241,9 @@ fn attend(kernels: &Kernels, shape: &Shape) -> Case {
             scale,
             softcap,
         };
+        let tile_alone = Tile { queries: &arranged_alone, visible: &visible[alone..=alone], ..tile };
+        let mut scratch = vec![f32::NAN; Tile::<i16>::scratch_len(1, slots, key_dim, value_dim)];
+        (kernels.attend)(&tile_alone, &mut running_alone, &mut scratch);
         let unseen: Vec<_> = (0..n).filter(|query| visible[*query][0] == visible[*query][1]).collect();
         let state = |running: &Running<'_>, query: usize| {
             let out = running.out[query * value_dim..(query + 1) * value_dim].to_vec();
@@ -227,7 +251,7 @@ fn attend(kernels: &Kernels, shape: &Shape) -> Case {
         };
         let old: Vec<_> = unseen.iter().map(|query| state(&running, *query)).collect();
         // Scratch memory holds anything at first, and is no longer than said.
-        let mut scratch = vec![f32::NAN; Tile::scratch_len(n, slots, key_dim, value_dim)];
+        let mut scratch = vec![f32::NAN; Tile::<i16>::scratch_len(n, slots, key_dim, value_dim)];
         (kernels.attend)(&tile, &mut running, &mut scratch);
         for (query, old) in unseen.iter().zip(old) {
             ensure(state(&running, *query) == old, || {
@@ -241,6 +265,12 @@ fn attend(kernels: &Kernels, shape: &Shape) -> Case {
         all_keys.push(keys.value);
         all_values.push(tile_values.value);
     }
+    ensure(
+        running_alone.max[0].to_bits() == running.max[alone].to_bits()
+            && running_alone.sum[0].to_bits() == running.sum[alone].to_bits()
+            && running_alone.out == &running.out[alone * value_dim..(alone + 1) * value_dim],
+        || format!("query {alone} of {n} by itself has another result than among the others"),
+    )?;
     running.finish();
 
     let stack = |tiles: &[Array2<f64>]| {

@@ -1,114 +1,36 @@
-//! A tile of attention: queries that share a KV head, against a run of slots of a page of int16 codes.
-//!
-//! Four rows of queries go side by side in a vector, four elements of each: so one query's few rows (decode) and sixteen
-//! queries' many (prefill) run through the same float operations in the same order, and a token's results do not depend
-//! on the tokens beside it. Codes become floats as they are read; their scales meet the products.
+//! Few rows: four of them side by side in a vector, four elements of each. Codes become floats as they are read; their
+//! scales meet the products.
 
-use herald_layers::kernels::{Q4Tile, Running, Tile};
+use herald_layers::kernels::{Running, Tile};
 
+use super::{Element, FOUR, scaled, span, worth};
 use crate::lanes::{LANES, Lanes};
-use crate::math::{exp, tanh};
-
-/// Rows, and elements of each, that share a vector.
-const FOUR: usize = 4;
+use crate::math::exp;
 
 /// Quads of rows whose scores are summed at once.
 const QUADS: usize = 4;
 
-/// Bytes of a cache line.
-const LINE: usize = 64;
-
-/// Cache lines of values that are asked for ahead: until then the CPU has seen that it reads on and on.
-const AHEAD: usize = 32;
-
-/// Asks for a cache line.
-#[inline(always)]
-fn prefetch<E>(line: &[E]) {
-    // SAFETY: asking for memory has no effect that a program could see.
-    unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.as_ptr().cast()) }
-}
-
-/// What keys and values are made of.
-pub(crate) trait Element: Copy + Default {
-    /// Sixteen elements as floats.
-    ///
-    /// # Safety
-    /// As for [`Lanes`]; sixteen can be read.
-    unsafe fn load<L: Lanes>(from: *const Self) -> L::F;
-}
-
-impl Element for i16 {
-    #[inline(always)]
-    unsafe fn load<L: Lanes>(from: *const Self) -> L::F {
-        // SAFETY: the caller vouches.
-        unsafe { L::load_i16(from) }
-    }
-}
-
-impl Element for f32 {
-    #[inline(always)]
-    unsafe fn load<L: Lanes>(from: *const Self) -> L::F {
-        // SAFETY: the caller vouches.
-        unsafe { L::load(from) }
-    }
-}
-
-/// Attends over 4-bit codes; see [`herald_layers::Kernels::attend_q4`].
+/// Attends; lengths are checked.
 ///
 /// # Safety
 /// As for [`Lanes`].
 #[inline(always)]
-pub(crate) unsafe fn attend_q4<L: Lanes>(tile: &Q4Tile<'_>, running: &mut Running<'_>, scratch: &mut [f32]) {
-    tile.attend_with(
-        running,
-        scratch,
-        #[inline(always)]
-        |tile, running, scratch| {
-            // SAFETY: the caller vouches.
-            unsafe { attend::<L, f32>(tile, running, scratch) }
-        },
-    );
-}
-
-/// Attends; see [`herald_layers::Kernels::attend`].
-///
-/// # Safety
-/// As for [`Lanes`].
-#[inline(always)]
-pub(crate) unsafe fn attend<L: Lanes, E: Element>(
+pub(super) unsafe fn attend<L: Lanes, E: Element>(
     tile: &Tile<'_, E>,
     running: &mut Running<'_>,
     scratch: &mut [f32],
 ) {
-    let Tile { key_dim, value_dim, .. } = *tile;
     let rows = tile.visible.len();
     let slots = tile.key_scales.len();
-    assert!(
-        tile.queries.len() >= rows * key_dim
-            && tile.keys.len() >= slots * key_dim
-            && tile.values.len() >= slots * value_dim
-            && tile.value_scales.len() >= slots
-            && tile.visible.iter().all(|[begin, end]| begin <= end && *end as usize <= slots)
-            && running.max.len() >= rows
-            && running.sum.len() >= rows
-            && running.out.len() >= rows * value_dim,
-        "a tile of {rows} queries of {key_dim} and {slots} slots has slices too short"
-    );
     let quads = rows.div_ceil(FOUR);
-    let chunks = key_dim.div_ceil(LANES);
+    let chunks = tile.key_dim.div_ceil(LANES);
     let width = slots.next_multiple_of(LANES);
-    let (queries, scores) = scratch.split_at_mut(quads * chunks * FOUR * LANES);
-    let scores = &mut scores[..quads * FOUR * width];
-    arrange(tile, chunks, queries);
-    // Values are read after all keys: they may be on their way meanwhile.
-    for line in tile.values.chunks(LINE / size_of::<E>()).take(AHEAD) {
-        prefetch(line);
-    }
-    // SAFETY: the caller vouches for the instruction set; lengths are checked above.
+    let scores = &mut scratch[..quads * FOUR * width];
+    // SAFETY: the caller vouches for the instruction set; slices have these lengths.
     unsafe {
         for first in (0..quads).step_by(QUADS) {
             let count = QUADS.min(quads - first);
-            let queries = &queries[first * chunks * FOUR * LANES..];
+            let queries = &tile.queries[first * chunks * FOUR * LANES..];
             let scores = &mut scores[first * FOUR * width..(first + count) * FOUR * width];
             let [begin, end] = span(&tile.visible[first * FOUR..rows.min((first + count) * FOUR)]);
             match count {
@@ -140,27 +62,22 @@ pub(crate) unsafe fn attend<L: Lanes, E: Element>(
     }
 }
 
-/// The slots that any of some rows sees.
-#[inline(always)]
-fn span(visible: &[[u32; 2]]) -> [usize; 2] {
-    let seen = visible.iter().filter(|[begin, end]| begin < end);
-    let begin = seen.clone().map(|[begin, _]| *begin).min().unwrap_or(0);
-    let end = seen.map(|[_, end]| *end).max().unwrap_or(0);
-    [begin as usize, end as usize]
-}
-
 /// Queries as `[quads, key_dim / 4, 4 rows, 4 elements]`, with zeros where there are no more.
 #[inline(always)]
-fn arrange<E>(tile: &Tile<'_, E>, chunks: usize, out: &mut [f32]) {
-    let key_dim = tile.key_dim;
-    let whole = key_dim.is_multiple_of(LANES) && tile.visible.len().is_multiple_of(FOUR);
-    if !whole {
+pub(super) fn arrange(queries: &[f32], key_dim: usize, out: &mut [f32]) {
+    let rows = queries.len() / key_dim;
+    let chunks = key_dim.div_ceil(LANES);
+    if !key_dim.is_multiple_of(LANES) || !rows.is_multiple_of(FOUR) {
         out.fill(0.0);
     }
-    for (row, query) in tile.queries.chunks_exact(key_dim).take(tile.visible.len()).enumerate() {
+    for (row, query) in queries.chunks_exact(key_dim).enumerate() {
         let quad = &mut out[row / FOUR * chunks * FOUR * LANES..];
-        for (query, out) in query.chunks(FOUR).zip(quad.chunks_exact_mut(LANES)) {
-            out[row % FOUR * FOUR..][..query.len()].copy_from_slice(query);
+        let (fours, rest) = query.as_chunks::<FOUR>();
+        for (query, out) in fours.iter().zip(quad.chunks_exact_mut(LANES)) {
+            out[row % FOUR * FOUR..][..FOUR].copy_from_slice(query);
+        }
+        if !rest.is_empty() {
+            quad[fours.len() * LANES + row % FOUR * FOUR..][..rest.len()].copy_from_slice(rest);
         }
     }
 }
@@ -264,10 +181,7 @@ unsafe fn weigh_row<L: Lanes, E>(
         for at in (first..last).step_by(LANES) {
             let to = scores.as_mut_ptr().add(at);
             let key_scales = L::load_first(tile.key_scales.as_ptr().add(at), LANES.min(slots - at));
-            let mut score = L::mul(L::load(to), L::mul(key_scales, scale));
-            if let Some(cap) = tile.softcap {
-                score = L::mul(L::splat(cap), tanh::<L>(L::div(score, L::splat(cap))));
-            }
+            let score = scaled::<L, E>(tile, L::load(to), L::mul(key_scales, scale));
             let score = L::keep(score, f32::NEG_INFINITY, [begin as usize, end as usize], at);
             max = L::max(score, max);
             L::store(to, score);
@@ -284,8 +198,7 @@ unsafe fn weigh_row<L: Lanes, E>(
             let weight = L::keep(L::mul(weight, value_scales), 0.0, [begin as usize, end as usize], at);
             L::store(to, weight);
         }
-        // What was summed under the old maximum is worth this much under the new one.
-        let kept = (old - max).exp();
+        let kept = L::max_lane(worth::<L>(L::splat(old), L::splat(max)));
         running.max[row] = max;
         running.sum[row] = running.sum[row] * kept + L::sum(sum);
         if kept != 1.0 {
