@@ -8,7 +8,7 @@ use criterion::{Criterion, SamplingMode, Throughput};
 use herald_api::{Activation, DType, Q4_GROUP, Q4Rows, RopeKind};
 use herald_benches::{Matrix, Share, Summary, tables, weights};
 use herald_layers::Kernels;
-use herald_layers::kernels::{Gemm, Q4Tile, Running, Scan, Step, Tap, Tile};
+use herald_layers::kernels::{Gemm, Next, Q4Tile, Running, Scan, Step, Tap, Tile};
 
 /// A row of a small model's MLP.
 const COLUMNS: usize = 1536;
@@ -176,6 +176,7 @@ fn attention(benches: &mut Benches<'_>, kernels: &Kernels) {
                 value_dim: dim,
                 scale: 0.125,
                 softcap: None,
+                next: Next::default(),
             };
             (kernels.attend)(&tile, &mut running, &mut scratch);
         });
@@ -192,6 +193,7 @@ fn attention(benches: &mut Benches<'_>, kernels: &Kernels) {
                 value_dim: dim,
                 scale: 0.125,
                 softcap: None,
+                next: Next::default(),
             };
             (kernels.attend_q4)(&tile, &mut running, &mut scratch);
         });

@@ -405,6 +405,7 @@ impl<'a> Sequence<'a> {
     /// # Panics
     /// Where `index` is not less than `n_pages`.
     #[must_use]
+    #[inline]
     pub fn page(&self, index: usize) -> Page<'a> {
         assert!(index < self.raw.n_pages, "page {index} of {}", self.raw.n_pages);
         // SAFETY: `Sequences::from_raw` has read every page of every sequence.

@@ -8,7 +8,7 @@ use herald_layers::Kernels;
 use herald_layers::kernels::{Gemm, Q4Tile, Running, Tile};
 use herald_layers::plain;
 use herald_layers::products::Products;
-use herald_layers::quant::row_kernels;
+use herald_layers::quant::{f16_value, row_kernels};
 
 use crate::recurrent;
 
@@ -22,6 +22,9 @@ pub static KERNELS: Kernels = Kernels {
     add_scaled,
     rms_norm,
     rope,
+    turns: plain::turns,
+    softmax,
+    widen,
     gate,
     activate,
     arrange: |queries, _, out| out[..queries.len()].copy_from_slice(queries),
@@ -171,15 +174,43 @@ fn softplus(x: &mut [f32]) {
     x.iter_mut().for_each(|x| *x = x.max(0.0) + (-x.abs()).exp().ln_1p());
 }
 
+fn softmax(x: &mut [f32]) {
+    let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut sum = 0.0;
+    for part in x.iter_mut() {
+        *part = (*part - max).exp();
+        sum += *part;
+    }
+    x.iter_mut().for_each(|part| *part /= sum);
+}
+
+fn widen(bits: &[u16], out: &mut [f32]) {
+    for (bits, out) in bits.iter().zip(out) {
+        *out = f16_value(*bits);
+    }
+}
+
 fn attend(tile: &Tile<'_>, running: &mut Running<'_>, scratch: &mut [f32]) {
-    let Tile { queries, visible, key_dim, value_dim, scale, softcap, key_scales, value_scales, .. } = *tile;
+    let Tile { queries, visible, key_dim, value_dim, scale, softcap, key_scales, value_scales, next, .. } =
+        *tile;
     let slots = tile.keys.len() / key_dim;
     let (keys, rest) = scratch.split_at_mut(slots * key_dim);
     let (values, rest) = rest.split_at_mut(slots * value_dim);
-    widen(tile.keys, key_scales, key_dim, keys);
-    widen(tile.values, value_scales, value_dim, values);
-    let wide =
-        Tile { queries, keys, key_scales, values, value_scales, visible, key_dim, value_dim, scale, softcap };
+    scaled(tile.keys, key_scales, key_dim, keys);
+    scaled(tile.values, value_scales, value_dim, values);
+    let wide = Tile {
+        queries,
+        keys,
+        key_scales,
+        values,
+        value_scales,
+        visible,
+        key_dim,
+        value_dim,
+        scale,
+        softcap,
+        next,
+    };
     attend_wide(&wide, running, rest);
 }
 
@@ -221,7 +252,7 @@ fn attend_wide(tile: &Tile<'_, f32>, running: &mut Running<'_>, scratch: &mut [f
 }
 
 /// Rows of codes as float32.
-fn widen(codes: &[i16], scales: &[f32], dim: usize, out: &mut [f32]) {
+fn scaled(codes: &[i16], scales: &[f32], dim: usize, out: &mut [f32]) {
     for ((codes, scale), out) in codes.chunks_exact(dim).zip(scales).zip(out.chunks_exact_mut(dim)) {
         for (code, out) in codes.iter().zip(out) {
             *out = f32::from(*code) * scale;

@@ -22,7 +22,7 @@ use blocks::{Block, Items, Slot, TOKEN_BLOCK, first_page};
 use crate::arena::{Arena, padded};
 use crate::factory::Layer;
 use crate::far::{self, Far};
-use crate::kernels::{Kernels, Q4Tile, Running, Tile};
+use crate::kernels::{Kernels, Next, Q4Tile, Running, Tile};
 use crate::linear::{Linear, Product, multiply};
 use crate::norm::{add_branch, enter};
 use crate::rope::Rope;
@@ -191,7 +191,7 @@ impl<'w> Attention<'w> {
             let (rotation, work) = work.split_at_mut(2 * self.rope.pairs());
             let rotation: &mut [[f32; 2]] = bytemuck::cast_slice_mut(rotation);
             for token in tokens {
-                self.rope.rotation(positions[token], rotation);
+                self.rope.rotation(self.kernels, positions[token], rotation);
                 // SAFETY: each token is one worker's.
                 let (q, k) = unsafe {
                     (
@@ -444,7 +444,10 @@ impl<'w> Attention<'w> {
         running.begin();
         let seen = self.sees(block, block.tokens.start).start..self.sees(block, block.tokens.end - 1).end;
         let first = first_page(&block.sequence, segment * SEGMENT);
-        for page in (first..block.sequence.n_pages()).map(|index| block.sequence.page(index)) {
+        let mut pages = (first..block.sequence.n_pages()).map(|index| block.sequence.page(index));
+        let mut upcoming = pages.next();
+        while let Some(page) = upcoming {
+            upcoming = pages.next();
             if page.start() >= (segment + 1) * SEGMENT {
                 break;
             }
@@ -464,13 +467,14 @@ impl<'w> Attention<'w> {
                 0 => queries.arranged,
                 back => {
                     near.copy_from_slice(queries.plain);
-                    self.rope.turned_back(back, rotation);
+                    self.rope.turned_back(self.kernels, back, rotation);
                     near.chunks_exact_mut(key_dim)
                         .for_each(|query| (self.kernels.rope)(self.params.rope, query, rotation));
                     (self.kernels.arrange)(near, key_dim, near_arranged);
                     near_arranged
                 }
             };
+            let next = upcoming.as_ref().map_or(Next::default(), |page| self.of_head(page, kv_head));
             if page.format() == abi::HERALD_PAGE_Q4 {
                 let capacity = page.capacity();
                 let [keys, values] = page.quantised(n_kv_heads, key_dim, value_dim);
@@ -494,6 +498,7 @@ impl<'w> Attention<'w> {
                     value_dim,
                     scale,
                     softcap,
+                    next,
                 };
                 (self.kernels.attend_q4)(&tile, running, scratch);
                 continue;
@@ -511,8 +516,30 @@ impl<'w> Attention<'w> {
                 value_dim,
                 scale,
                 softcap,
+                next,
             };
             (self.kernels.attend)(&tile, running, scratch);
+        }
+    }
+
+    /// The bytes of a page that a head reads.
+    fn of_head<'p>(&self, page: &Page<'p>, kv_head: usize) -> Next<'p> {
+        let n_kv_heads = self.params.n_kv_heads;
+        let [[key_scales, keys], [value_scales, values]] = if page.format() == abi::HERALD_PAGE_Q4 {
+            let rows = page.quantised(n_kv_heads, self.params.key_dim, self.params.value_dim);
+            rows.map(|rows| [bytemuck::cast_slice(rows.pairs), rows.codes])
+        } else {
+            let rows = [page.keys(n_kv_heads), page.values(n_kv_heads)];
+            rows.map(|rows| [bytemuck::cast_slice(rows.scales), bytemuck::cast_slice(rows.codes)])
+        };
+        let of_head = |bytes: &'p [u8]| {
+            let len = bytes.len() / n_kv_heads;
+            &bytes[kv_head * len..(kv_head + 1) * len]
+        };
+        Next {
+            keys: of_head(keys),
+            values: of_head(values),
+            scales: [of_head(key_scales), of_head(value_scales)],
         }
     }
 

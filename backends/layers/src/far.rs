@@ -14,7 +14,6 @@
 //! that a page that is seen from as far as the layer's reach (see [`moved`]) meets the same query wherever it lies.
 
 use half::f16;
-use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use herald_api::{Attention as Params, Page, Parallel, RopeKind, Sequence, Sequences};
 
 use crate::kernels::{Gemm, Kernels};
@@ -85,7 +84,7 @@ impl Far {
         let keys = page.keys(self.n_kv_heads);
         let summary: &mut [u16] = bytemuck::cast_slice_mut(summary);
         let mut rotation = vec![[0.0; 2]; rope.pairs()];
-        rope.turned_back(page.start(), &mut rotation);
+        rope.turned_back(self.kernels, page.start(), &mut rotation);
         let mut key = vec![0.0_f32; key_dim];
         for (head, summary) in summary.chunks_exact_mut(2 * key_dim).take(self.n_kv_heads).enumerate() {
             let mut range = vec![[f32::INFINITY, f32::NEG_INFINITY]; key_dim];
@@ -187,13 +186,7 @@ impl Far {
             for row in rows {
                 // SAFETY: each row is one worker's.
                 let row = unsafe { bounds.part(row * n_far..(row + 1) * n_far) };
-                let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                let mut sum = 0.0;
-                for bound in row.iter_mut() {
-                    *bound = (*bound - max).exp();
-                    sum += *bound;
-                }
-                row.iter_mut().for_each(|part| *part /= sum);
+                (self.kernels.softmax)(row);
             }
         });
         let (total, rest) = scores[..n_rows * n_far].split_at_mut(n_far);
@@ -234,7 +227,7 @@ impl Far {
             let same =
                 (first + 1..pages.end).take_while(|page| distance(*page) == distance(first)).count() + 1;
             // From the batch's last token so far back that the page's first token is where RoPE begins to count.
-            rope.turned_back(end - distance(first), rotation);
+            rope.turned_back(self.kernels, end - distance(first), rotation);
             for kv_head in 0..self.n_kv_heads {
                 for (row, query) in queries.chunks_exact_mut(width).take(rows).enumerate() {
                     let head = row / group * n_heads + kv_head * group + row % group;
@@ -249,7 +242,7 @@ impl Far {
                 let length = self.summary_bytes() / size_of::<u16>();
                 for (page, row) in panel.chunks_exact_mut(width).take(same).enumerate() {
                     let from = (first + page) * length + kv_head * width;
-                    summaries[from..from + width].reinterpret_cast::<f16>().convert_to_f32_slice(row);
+                    (self.kernels.widen)(&summaries[from..from + width], row);
                 }
                 let call = Gemm {
                     x: &queries[..rows * width],

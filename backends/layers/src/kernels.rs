@@ -28,6 +28,13 @@ pub struct Kernels {
     /// Turns pairs of a head's first `2 * rotation.len()` elements by the angles whose cosine and sine are given
     /// (RoPE, arXiv 2104.09864).
     pub rope: fn(RopeKind, &mut [f32], &[[f32; 2]]),
+    /// The turns of RoPE's pairs: `[cos, sin]` of `position * frequencies[i]`, times a magnitude. The arguments are
+    /// frequencies, position, magnitude and the result.
+    pub turns: fn(&[f64], f64, f64, &mut [[f32; 2]]),
+    /// `exp(x[i]) / sum(exp(x))`.
+    pub softmax: fn(&mut [f32]),
+    /// The bits of float16 as float32.
+    pub widen: fn(&[u16], &mut [f32]),
     /// `gate[i] = activation(gate[i]) * up[i]`.
     pub gate: fn(Activation, &mut [f32], &[f32]),
     /// `x[i] = activation(x[i])`.
@@ -132,6 +139,17 @@ pub struct Gemm<'a> {
     pub columns: usize,
 }
 
+/// The memory of a tile: of keys and of values, and of either one's scales or pairs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Next<'a> {
+    /// Codes of keys.
+    pub keys: &'a [u8],
+    /// Codes of values.
+    pub values: &'a [u8],
+    /// Scales or pairs of keys, and of values.
+    pub scales: [&'a [u8]; 2],
+}
+
 /// Queries of one KV head against a run of slots of one page, whose elements are codes to be scaled.
 #[derive(Clone, Copy, Debug)]
 pub struct Tile<'a, E = i16> {
@@ -155,6 +173,8 @@ pub struct Tile<'a, E = i16> {
     pub scale: f32,
     /// Scores are `softcap * tanh(score / softcap)`.
     pub softcap: Option<f32>,
+    /// What will be read next, so that it may be asked for in time.
+    pub next: Next<'a>,
 }
 
 impl<E> Tile<'_, E> {
@@ -193,6 +213,8 @@ pub struct Q4Tile<'a> {
     pub scale: f32,
     /// Scores are `softcap * tanh(score / softcap)`.
     pub softcap: Option<f32>,
+    /// What will be read next, so that it may be asked for in time.
+    pub next: Next<'a>,
 }
 
 impl Q4Tile<'_> {
@@ -232,6 +254,7 @@ impl Q4Tile<'_> {
             value_dim,
             scale: self.scale,
             softcap: self.softcap,
+            next: self.next,
         };
         attend(&tile, running, scratch);
     }

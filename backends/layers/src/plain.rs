@@ -1,5 +1,5 @@
-//! Products over rows as they lie in the file, for backends that keep no order of their own: each row is read as it is
-//! for few tokens, and as a panel of float32 for many.
+//! Plain code that backends share which have nothing of their own: the turns of RoPE, and products over rows as they lie in
+//! the file, each row read as it is for few tokens, and as a panel of float32 for many.
 
 use crate::kernels::Gemm;
 use crate::products::{Results, RowRun};
@@ -10,6 +10,14 @@ const BATCH_FROM: usize = 4;
 
 /// Rows that one step of a batched product takes: their float32 copy stays in the second-level cache.
 const PANEL_ROWS: usize = 32;
+
+/// `[cos, sin]` of angles times a magnitude; see [`crate::Kernels::turns`].
+pub fn turns(frequencies: &[f64], position: f64, magnitude: f64, out: &mut [[f32; 2]]) {
+    for (out, frequency) in out.iter_mut().zip(frequencies) {
+        let (sin, cos) = (position * frequency).sin_cos();
+        *out = [(cos * magnitude) as f32, (sin * magnitude) as f32];
+    }
+}
 
 /// Float32 elements of scratch memory that [`multiply`] uses.
 #[must_use]

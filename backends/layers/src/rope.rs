@@ -2,6 +2,8 @@
 
 use herald_api::RopeScaling;
 
+use crate::kernels::Kernels;
+
 /// The angles by which pairs of a head's elements turn, position by position.
 pub(crate) struct Rope {
     /// Radians a position, for each pair. In float64: at a position of a million, float32 would be off by a tenth.
@@ -53,21 +55,15 @@ impl Rope {
     }
 
     /// The cosine and sine of each pair's angle at a position, times the magnitude.
-    pub(crate) fn rotation(&self, position: u32, out: &mut [[f32; 2]]) {
-        for (out, frequency) in out.iter_mut().zip(&self.frequencies) {
-            let (sin, cos) = (f64::from(position) * frequency).sin_cos();
-            *out = [(cos * self.magnitude) as f32, (sin * self.magnitude) as f32];
-        }
+    pub(crate) fn rotation(&self, kernels: &Kernels, position: u32, out: &mut [[f32; 2]]) {
+        (kernels.turns)(&self.frequencies, f64::from(position), self.magnitude, out);
     }
 }
 
 impl Rope {
     /// The rotation by which a head that was rotated at some position becomes one rotated so many positions earlier.
-    pub(crate) fn turned_back(&self, positions: usize, out: &mut [[f32; 2]]) {
-        for (out, frequency) in out.iter_mut().zip(&self.frequencies) {
-            let (sin, cos) = (positions as f64 * frequency).sin_cos();
-            *out = [cos as f32, -sin as f32];
-        }
+    pub(crate) fn turned_back(&self, kernels: &Kernels, positions: usize, out: &mut [[f32; 2]]) {
+        (kernels.turns)(&self.frequencies, -(positions as f64), 1.0, out);
     }
 }
 
@@ -77,7 +73,7 @@ mod tests {
 
     fn rotation(rope: &Rope, position: u32) -> Vec<[f32; 2]> {
         let mut out = vec![[0.0; 2]; rope.pairs()];
-        rope.rotation(position, &mut out);
+        crate::plain::turns(&rope.frequencies, f64::from(position), rope.magnitude, &mut out);
         out
     }
 

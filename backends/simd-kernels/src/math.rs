@@ -74,3 +74,34 @@ pub(crate) unsafe fn softplus<L: Lanes>(x: L::F) -> L::F {
         L::add(positive, L::fma(L::mul(p, square), twice, twice))
     }
 }
+
+/// `[cos, sin]` of angles times a magnitude; see [`herald_layers::Kernels::turns`]. The angle less the nearest multiple `n` of a
+/// quarter turn, in parts so that nothing is lost (Cody and Waite), goes through Taylor's polynomials, whose remainders
+/// are below 1e-11 there; `n` says which is which, and the signs. Plain loops, which the compiler makes vectors of.
+#[inline(always)]
+pub(crate) fn turns(frequencies: &[f64], position: f64, magnitude: f64, out: &mut [[f32; 2]]) {
+    /// Where float64's last place is a whole number: adding it rounds, and leaves that number in the low bits.
+    const WHOLE: f64 = 6_755_399_441_055_744.0;
+    const QUARTER_HIGH: f64 = 1.570_796_326_734_125_6;
+    const QUARTER_LOW: f64 = 6.077_100_506_506_192e-11;
+    for (out, frequency) in out.iter_mut().zip(frequencies) {
+        let angle = position * frequency;
+        let rounded = angle * std::f64::consts::FRAC_2_PI + WHOLE;
+        let (quarter, n) = (rounded.to_bits(), rounded - WHOLE);
+        let r = n.mul_add(-QUARTER_LOW, n.mul_add(-QUARTER_HIGH, angle));
+        let square = r * r;
+        let mut sin = -1.0 / 39_916_800.0;
+        for factorial in [362_880.0, -5_040.0, 120.0, -6.0] {
+            sin = square.mul_add(sin, 1.0 / factorial);
+        }
+        let sin = (square * r).mul_add(sin, r);
+        let mut cos = 1.0 / 479_001_600.0;
+        for factorial in [-3_628_800.0, 40_320.0, -720.0, 24.0, -2.0, 1.0] {
+            cos = square.mul_add(cos, 1.0 / factorial);
+        }
+        let (c, s) = if quarter & 1 == 0 { (cos, sin) } else { (sin, cos) };
+        let c = if (quarter + 1) & 2 == 0 { c } else { -c };
+        let s = if quarter & 2 == 0 { s } else { -s };
+        *out = [(c * magnitude) as f32, (s * magnitude) as f32];
+    }
+}

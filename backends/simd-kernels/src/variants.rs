@@ -138,6 +138,9 @@ macro_rules! variant {
                 add_scaled,
                 rms_norm,
                 rope,
+                turns,
+                softmax,
+                widen,
                 gate,
                 activate,
                 arrange,
@@ -198,6 +201,9 @@ macro_rules! variant {
             kernel!($features, add_scaled, crate::vectors::add_scaled::<L>, (y: &mut [f32], a: f32, x: &[f32]) -> ());
             kernel!($features, rms_norm, crate::vectors::rms_norm::<L>, (x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) -> ());
             kernel!($features, rope, crate::vectors::rope, (kind: RopeKind, head: &mut [f32], rotation: &[[f32; 2]]) -> ());
+            kernel!($features, turns, crate::math::turns, (frequencies: &[f64], position: f64, magnitude: f64, out: &mut [[f32; 2]]) -> ());
+            kernel!($features, softmax, crate::vectors::softmax::<L>, (x: &mut [f32]) -> ());
+            kernel!($features, widen, crate::vectors::widen::<L>, (bits: &[u16], out: &mut [f32]) -> ());
             kernel!($features, gate, crate::vectors::gate::<L>, (kind: Activation, gate: &mut [f32], up: &[f32]) -> ());
             kernel!($features, activate, crate::vectors::activate::<L>, (kind: Activation, x: &mut [f32]) -> ());
             kernel!($features, narrow, crate::vectors::narrow::<L>, (x: &[f32], codes: &mut [i16]) -> f32);

@@ -4,7 +4,7 @@ use herald_api::{Activation, RopeKind};
 use herald_layers::kernels::Gemm;
 
 use crate::lanes::{LANES, Lanes};
-use crate::math::times_sigmoid;
+use crate::math::{exp, times_sigmoid};
 
 /// The first elements of a run of sixteen, or all.
 #[inline(always)]
@@ -173,6 +173,53 @@ pub(crate) unsafe fn activate<L: Lanes>(kind: Activation, x: &mut [f32]) {
             store::<L>(x, at, active);
         }
     }
+}
+
+/// `exp(x) / sum(exp(x))`; see [`herald_layers::Kernels::softmax`].
+///
+/// # Safety
+/// As for [`Lanes`].
+#[inline(always)]
+pub(crate) unsafe fn softmax<L: Lanes>(x: &mut [f32]) {
+    let (whole, last) = (x.len() / LANES * LANES, x.len() % LANES);
+    // SAFETY: the caller vouches; places are within.
+    unsafe {
+        let mut max = L::splat(f32::NEG_INFINITY);
+        for at in (0..whole).step_by(LANES) {
+            max = L::max(L::load(x.as_ptr().add(at)), max);
+        }
+        let max = x[whole..].iter().copied().fold(L::max_lane(max), f32::max);
+        let mut sum = L::zero();
+        for at in (0..x.len()).step_by(LANES) {
+            let n = if at < whole { LANES } else { last };
+            let to = x.as_mut_ptr().add(at);
+            let part = exp::<L>(L::sub(L::load_first(to, n), L::splat(max)));
+            L::store_first(to, part, n);
+            sum = L::add(sum, L::load_first(to, n));
+        }
+        let sum = L::sum(sum);
+        x.iter_mut().for_each(|part| *part /= sum);
+    }
+}
+
+/// Float16 as float32; see [`herald_layers::Kernels::widen`].
+///
+/// # Safety
+/// As for [`Lanes`].
+#[inline(always)]
+pub(crate) unsafe fn widen<L: Lanes>(bits: &[u16], out: &mut [f32]) {
+    let (bits, bits_left) = bits.as_chunks::<LANES>();
+    let (out, out_left) = out.as_chunks_mut::<LANES>();
+    for (bits, out) in bits.iter().zip(out) {
+        // SAFETY: the caller vouches; there are sixteen of each.
+        unsafe { L::store(out.as_mut_ptr(), L::load_f16(bits.as_ptr().cast())) };
+    }
+    let mut last = [0; LANES];
+    last[..bits_left.len()].copy_from_slice(bits_left);
+    let mut floats = [0.0; LANES];
+    // SAFETY: the caller vouches; there are sixteen of each.
+    unsafe { L::store(floats.as_mut_ptr(), L::load_f16(last.as_ptr().cast())) };
+    out_left[..bits_left.len()].copy_from_slice(&floats[..bits_left.len()]);
 }
 
 /// `x` as `scale * codes`; see [`herald_layers::Kernels::narrow`].

@@ -101,6 +101,7 @@ abi_structs! {
 ///
 /// # Safety
 /// A pointer that is not null and is aligned must point to a `struct_size` and to as many readable bytes as it says.
+#[inline]
 pub unsafe fn read<T: AbiStruct>(pointer: *const T) -> Result<T, String> {
     if pointer.is_null() {
         return Err(format!("{} is null", T::NAME));

@@ -21,11 +21,33 @@ const FOUR: usize = 4;
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
-/// Cache lines of values that are asked for ahead for few rows: until then the CPU has seen that it reads on and on.
-const AHEAD: usize = 32;
-
 /// Rows from which on each has a lane.
 const MANY: usize = LANES;
+
+/// Memory that is asked for little by little, as other work goes on: pages lie apart, and the CPU doesn't see by itself
+/// where it will read on.
+struct Ahead<'a> {
+    lines: std::slice::Chunks<'a, u8>,
+    each: usize,
+}
+
+impl<'a> Ahead<'a> {
+    /// All of it in so many steps.
+    #[inline(always)]
+    fn new(memory: &'a [u8], steps: usize) -> Self {
+        Self { lines: memory.chunks(LINE), each: memory.len().div_ceil(LINE).div_ceil(steps.max(1)) }
+    }
+
+    #[inline(always)]
+    fn step(&mut self) {
+        for line in self.lines.by_ref().take(self.each) {
+            // SAFETY: asking for memory has no effect that a program could see.
+            unsafe {
+                std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.as_ptr().cast())
+            }
+        }
+    }
+}
 
 /// What keys and values are made of.
 pub(crate) trait Element: Copy + Default {
@@ -118,11 +140,8 @@ pub(crate) unsafe fn attend<L: Lanes, E: Element>(
             && scratch.len() >= scratch_len::<E>(rows, slots, key_dim.max(value_dim)),
         "a tile of {rows} queries of {key_dim} and {slots} slots has slices too short"
     );
-    // Values are read after all keys: they may be on their way meanwhile.
-    let ahead = if rows < MANY { AHEAD } else { usize::MAX };
-    for line in tile.values.chunks(LINE / size_of::<E>()).take(ahead) {
-        // SAFETY: asking for memory has no effect that a program could see.
-        unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.as_ptr().cast()) }
+    for scales in tile.next.scales {
+        Ahead::new(scales, 1).step();
     }
     // SAFETY: the caller vouches for the instruction set; lengths are checked above.
     unsafe {

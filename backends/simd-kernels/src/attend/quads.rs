@@ -3,7 +3,7 @@
 
 use herald_layers::kernels::{Running, Tile};
 
-use super::{Element, FOUR, scaled, span, worth};
+use super::{Ahead, Element, FOUR, scaled, span, worth};
 use crate::lanes::{LANES, Lanes};
 use crate::math::exp;
 
@@ -28,16 +28,17 @@ pub(super) unsafe fn attend<L: Lanes, E: Element>(
     let scores = &mut scratch[..quads * FOUR * width];
     // SAFETY: the caller vouches for the instruction set; slices have these lengths.
     unsafe {
+        let mut ahead = Ahead::new(tile.next.keys, slots.div_ceil(FOUR));
         for first in (0..quads).step_by(QUADS) {
             let count = QUADS.min(quads - first);
             let queries = &tile.queries[first * chunks * FOUR * LANES..];
             let scores = &mut scores[first * FOUR * width..(first + count) * FOUR * width];
             let [begin, end] = span(&tile.visible[first * FOUR..rows.min((first + count) * FOUR)]);
             match count {
-                4 => score_quads::<L, E, 4>(tile, queries, chunks, [begin, end], width, scores),
-                3 => score_quads::<L, E, 3>(tile, queries, chunks, [begin, end], width, scores),
-                2 => score_quads::<L, E, 2>(tile, queries, chunks, [begin, end], width, scores),
-                _ => score_quads::<L, E, 1>(tile, queries, chunks, [begin, end], width, scores),
+                4 => score_quads::<L, E, 4>(tile, queries, chunks, [begin, end], width, scores, &mut ahead),
+                3 => score_quads::<L, E, 3>(tile, queries, chunks, [begin, end], width, scores, &mut ahead),
+                2 => score_quads::<L, E, 2>(tile, queries, chunks, [begin, end], width, scores, &mut ahead),
+                _ => score_quads::<L, E, 1>(tile, queries, chunks, [begin, end], width, scores, &mut ahead),
             }
         }
         for row in 0..rows {
@@ -49,14 +50,15 @@ pub(super) unsafe fn attend<L: Lanes, E: Element>(
             }
         }
         let wide = L::TOKENS >= 12;
+        let mut ahead = Ahead::new(tile.next.values, slots);
         let mut row = 0;
         while row < rows {
             row += match rows - row {
-                12.. if wide => add_values::<L, E, 12, 2>(tile, row, width, scores, running),
-                6.. if wide => add_values::<L, E, 6, 4>(tile, row, width, scores, running),
-                3.. if wide => add_values::<L, E, 3, 4>(tile, row, width, scores, running),
-                3.. => add_values::<L, E, 3, 2>(tile, row, width, scores, running),
-                _ => add_values::<L, E, 1, 4>(tile, row, width, scores, running),
+                12.. if wide => add_values::<L, E, 12, 2>(tile, row, width, scores, running, &mut ahead),
+                6.. if wide => add_values::<L, E, 6, 4>(tile, row, width, scores, running, &mut ahead),
+                3.. if wide => add_values::<L, E, 3, 4>(tile, row, width, scores, running, &mut ahead),
+                3.. => add_values::<L, E, 3, 2>(tile, row, width, scores, running, &mut ahead),
+                _ => add_values::<L, E, 1, 4>(tile, row, width, scores, running, &mut ahead),
             };
         }
     }
@@ -112,6 +114,7 @@ unsafe fn score_quads<L: Lanes, E: Element, const N: usize>(
     [begin, end]: [usize; 2],
     width: usize,
     scores: &mut [f32],
+    ahead: &mut Ahead<'_>,
 ) {
     let key_dim = tile.key_dim;
     let slots = tile.key_scales.len();
@@ -124,6 +127,7 @@ unsafe fn score_quads<L: Lanes, E: Element, const N: usize>(
             && chunks == key_dim.div_ceil(LANES)
     );
     for four in (begin / FOUR * FOUR..end).step_by(FOUR) {
+        ahead.step();
         // SAFETY: slots and places are within the tile; the scores have room for whole sixteens of slots.
         unsafe {
             let mut sums = [[L::zero(); FOUR]; N];
@@ -220,6 +224,7 @@ unsafe fn add_values<L: Lanes, E: Element, const N: usize, const ACROSS: usize>(
     width: usize,
     weights: &[f32],
     running: &mut Running<'_>,
+    ahead: &mut Ahead<'_>,
 ) -> usize {
     let value_dim = tile.value_dim;
     let slots = span(&tile.visible[row..row + N]);
@@ -229,11 +234,11 @@ unsafe fn add_values<L: Lanes, E: Element, const N: usize, const ACROSS: usize>(
     // SAFETY: the caller vouches for the instruction set; columns are within the rows.
     unsafe {
         while column + ACROSS * LANES <= value_dim {
-            add_columns::<L, E, N, ACROSS, true>(tile, slots, column, weights, width, out);
+            add_columns::<L, E, N, ACROSS, true>(tile, slots, column, weights, width, out, ahead);
             column += ACROSS * LANES;
         }
         while column < value_dim {
-            add_columns::<L, E, N, 1, false>(tile, slots, column, weights, width, out);
+            add_columns::<L, E, N, 1, false>(tile, slots, column, weights, width, out, ahead);
             column += LANES;
         }
     }
@@ -253,6 +258,7 @@ unsafe fn add_columns<L: Lanes, E: Element, const N: usize, const ACROSS: usize,
     weights: &[f32],
     width: usize,
     out: &mut [f32],
+    ahead: &mut Ahead<'_>,
 ) {
     let value_dim = tile.value_dim;
     assert!(
@@ -273,6 +279,7 @@ unsafe fn add_columns<L: Lanes, E: Element, const N: usize, const ACROSS: usize,
             }
         }
         for slot in begin..end {
+            ahead.step();
             let mut value = [L::zero(); ACROSS];
             for (part, value) in value.iter_mut().enumerate() {
                 let at = slot * value_dim + column + part * LANES;

@@ -11,7 +11,7 @@ use super::super::values::Values;
 use super::super::{Case, ensure, property};
 use super::CASES;
 use crate::Kernels;
-use crate::kernels::{Q4Tile, Running, Tile};
+use crate::kernels::{Next, Q4Tile, Running, Tile};
 
 #[derive(Clone, Debug)]
 struct Shape {
@@ -172,6 +172,7 @@ fn attend_q4(kernels: &Kernels, (shape, slots): &(Shape, usize)) -> Case {
         value_dim,
         scale,
         softcap,
+        next: Next::default(),
     };
     let (mut max, mut sum, mut out) = (vec![f32::NAN; n], vec![f32::NAN; n], vec![f32::NAN; n * value_dim]);
     let mut running = Running { max: &mut max, sum: &mut sum, out: &mut out };
@@ -240,6 +241,7 @@ fn attend(kernels: &Kernels, shape: &Shape) -> Case {
             value_dim,
             scale,
             softcap,
+            next: Next::default(),
         };
         let tile_alone = Tile { queries: &arranged_alone, visible: &visible[alone..=alone], ..tile };
         let mut scratch = vec![f32::NAN; Tile::<i16>::scratch_len(1, slots, key_dim, value_dim)];

@@ -4,9 +4,9 @@ use herald_api::RopeKind;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::super::bounds::{Expected, TINY, check_all, gamma};
+use super::super::bounds::{Expected, TINY, U, check_all, gamma};
 use super::super::values::{Spread, Values};
-use super::super::{Case, property};
+use super::super::{Case, ensure, property};
 use super::products::exactly;
 use super::{CASES, lens};
 use crate::Kernels;
@@ -25,6 +25,59 @@ pub(in super::super) fn check(kernels: &'static Kernels) {
         (kinds, lens(), 0_usize..20, 0_usize..8, any::<u64>()),
         |(kind, pairs, unrotated, before, seed)| rope(kernels, kind, pairs, unrotated, before, seed),
     );
+    property(
+        &format!("{}: turns", kernels.name),
+        CASES,
+        (lens(), select(&[1.0, 100.0, 8192.0, 1e6, -1e6, -4e9][..]), 0.5_f64..2.0, any::<u64>()),
+        |(len, position, magnitude, seed)| turns(kernels, len, position, magnitude, seed),
+    );
+    property(
+        &format!("{}: softmax", kernels.name),
+        CASES,
+        (lens(), select(&[0.01_f32, 10.0, 1000.0][..]), any::<u64>()),
+        |(len, size, seed)| softmax(kernels, len, size, seed),
+    );
+    property(&format!("{}: widen", kernels.name), CASES, (lens(), any::<u64>()), |(len, seed)| {
+        let mut values = Values::new(seed);
+        let bits: Vec<u16> = (0..len).map(|_| values.bits() as u16).collect();
+        let mut out = vec![7.0_f32; len];
+        (kernels.widen)(&bits, &mut out);
+        let expected = bits.iter().map(|bits| half::f16::from_bits(*bits).to_f32());
+        let wrong = out.iter().zip(expected).find(|(out, expected)| {
+            out.to_bits() != expected.to_bits() && !(out.is_nan() && expected.is_nan())
+        });
+        ensure(wrong.is_none(), || format!("a float16 and what became of it: {wrong:?}"))
+    });
+}
+
+fn turns(kernels: &Kernels, len: usize, position: f64, magnitude: f64, seed: u64) -> Case {
+    let mut values = Values::new(seed);
+    let frequencies: Vec<f64> = (0..len).map(|_| f64::from(values.between(0.0, 1.0)).powi(3)).collect();
+    let position = (position * f64::from(values.between(0.0, 1.0))).round();
+    let mut out = vec![[f32::NAN; 2]; len];
+    (kernels.turns)(&frequencies, position, magnitude, &mut out);
+    let expected = frequencies.iter().flat_map(|frequency| {
+        let angle = position * frequency;
+        // The angle is rounded to float64, the result to float32.
+        let bound = magnitude * (angle.abs() * f64::EPSILON + 1e-11) + U * 2.0;
+        [angle.cos(), angle.sin()].map(|turn| Expected { value: turn * magnitude, bound })
+    });
+    check_all("cosines and sines", out.as_flattened(), expected.collect::<Vec<_>>())
+}
+
+fn softmax(kernels: &Kernels, len: usize, size: f32, seed: u64) -> Case {
+    let mut values = Values::new(seed);
+    let mut x = values.many(len, -size, size);
+    let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let parts: Vec<f64> = x.iter().map(|x| f64::from(*x - max).exp()).collect();
+    let sum: f64 = parts.iter().sum();
+    (kernels.softmax)(&mut x);
+    let expected = parts.iter().map(|part| {
+        let value = part / sum;
+        // Each exp is off by a few roundings, their sum by one for each of them.
+        Expected { value, bound: gamma(len + 16) * value + 1e-37 }
+    });
+    check_all("parts", &x, expected.collect::<Vec<_>>())
 }
 
 fn rms_norm(kernels: &Kernels, len: usize, before: usize, eps: f32, spread: Spread, seed: u64) -> Case {
