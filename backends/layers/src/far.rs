@@ -27,7 +27,7 @@ const MOST_QUERIES: usize = 4;
 const FEWEST_TOKENS: usize = 32;
 
 /// Pages whose summaries are read at once.
-const PANEL: usize = 16;
+const PANEL: usize = 64;
 
 /// How many positions a sequence's queries are moved back for a page that begins at `start`: so many that between its
 /// first token and the batch's last there are no more than the reach.

@@ -14,6 +14,12 @@ use crate::packed::{Format, GROUP, PAIRS, Scales};
 /// Tokens up to which codes are unpacked for each product.
 const DIRECT: usize = 8;
 
+/// Whether codes are unpacked for each product of so many tokens. Two full tiles are worth it too, where registers hold
+/// all that a tile of eight needs.
+fn direct<L: Lanes>(n_tokens: usize) -> bool {
+    n_tokens <= DIRECT || n_tokens == 2 * DIRECT && L::TOKENS >= 12
+}
+
 /// Granules whose panels are in the cache together.
 const PANELS: usize = 4;
 
@@ -58,7 +64,7 @@ pub(crate) unsafe fn multiply<L: Lanes, F: Format>(
         run.columns
     );
     let job = Job { run, blocks, columns: run.columns / GROUP };
-    if run.n_tokens <= DIRECT {
+    if direct::<L>(run.n_tokens) {
         for granule in 0..granules {
             let rows = run.rows[granule * granule_bytes..].as_ptr();
             let mut first = 0;

@@ -35,7 +35,7 @@ impl Variant {
 }
 
 /// All variants, the best first.
-pub static VARIANTS: [Variant; 3] = [
+pub static VARIANTS: [Variant; 4] = [
     Variant {
         name: "avx512-vnni",
         features: abi::HERALD_CPU_AVX512 | abi::HERALD_CPU_AVX512_VNNI | AVX2,
@@ -49,6 +49,13 @@ pub static VARIANTS: [Variant; 3] = [
         score: 400,
         kernels: &avx512::KERNELS,
         unpack: avx512::unpack,
+    },
+    Variant {
+        name: "avx-vnni",
+        features: abi::HERALD_CPU_AVX_VNNI | AVX2,
+        score: 350,
+        kernels: &avx_vnni::KERNELS,
+        unpack: avx_vnni::unpack,
     },
     Variant { name: "avx2", features: AVX2, score: 300, kernels: &avx2::KERNELS, unpack: avx2::unpack },
 ];
@@ -262,7 +269,8 @@ macro_rules! variant {
     };
 }
 
-variant!(avx2, "simd (avx2)", crate::lanes::avx2::Avx2, "avx2,fma,f16c");
+variant!(avx2, "simd (avx2)", crate::lanes::avx2::Avx2<crate::lanes::avx2::MultiplyAdd>, "avx2,fma,f16c");
+variant!(avx_vnni, "simd (avx-vnni)", crate::lanes::avx2::Avx2<crate::lanes::avx2::Vnni>, "avx2,fma,f16c");
 variant!(
     avx512,
     "simd (avx512)",

@@ -351,7 +351,7 @@ impl NeuroEngine {
                 LayerKind::Head => break,
                 _ => {
                     let mut batch = batch.begin();
-                    let mut best = BestPages::new(index, watcher.clone());
+                    let mut best = BestPages::new(index, watcher.clone(), &self.pool);
                     parts
                         .iter_mut()
                         .try_for_each(|(sequence, ids)| {

@@ -1,11 +1,13 @@
 //! Pages beyond the active ones, and bringing those that a layer's queries would attend to most.
 
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
 
 use herald_api::import::{Batch, Fetcher, PageHandle, StoredPage};
 use herald_api::{Result, TierKind};
 
 use crate::metrics::TierTraffic;
+use crate::threads::ThreadPool;
 
 /// A page beyond the active ones.
 #[derive(Clone)]
@@ -70,11 +72,13 @@ pub(crate) struct BestPages<'b> {
     /// Of each sequence of the batch.
     sequences: Vec<Option<FarPages<'b>>>,
     watcher: Option<ChoiceWatcher>,
+    /// Opens pages: those in a file are read and checked then.
+    pool: &'b ThreadPool,
 }
 
 impl<'b> BestPages<'b> {
-    pub(crate) fn new(layer: usize, watcher: Option<ChoiceWatcher>) -> Self {
-        Self { layer, sequences: Vec::new(), watcher }
+    pub(crate) fn new(layer: usize, watcher: Option<ChoiceWatcher>, pool: &'b ThreadPool) -> Self {
+        Self { layer, sequences: Vec::new(), watcher, pool }
     }
 
     /// Adds the next sequence of the batch.
@@ -101,11 +105,23 @@ impl Fetcher for BestPages<'_> {
                 let Self { layer, .. } = *self;
                 watcher(&Choice { layer, sequence: index, first: far.first, scores, chosen: &order });
             }
+            let opened: Vec<OnceLock<Result<Arc<PageHandle>>>> =
+                order.iter().map(|_| OnceLock::new()).collect();
+            let open = |share: Range<usize>, _| {
+                for (place, opened) in order[share.clone()].iter().zip(&opened[share]) {
+                    opened.get_or_init(|| far.pages[*place].open());
+                }
+            };
+            if order.iter().any(|place| far.pages[*place].tier() == TierKind::Archived) {
+                self.pool.run(order.len(), &open);
+            } else {
+                open(0..order.len(), 0);
+            }
             let mut fetched = [0; 2];
-            for place in order {
-                let page = &far.pages[place];
-                batch.add_fetched(index, (far.first + place) * far.page_tokens, page.open()?)?;
-                fetched[usize::from(page.tier() == TierKind::Archived)] += 1;
+            for (place, page) in order.into_iter().zip(opened) {
+                let Some(page) = page.into_inner() else { continue };
+                batch.add_fetched(index, (far.first + place) * far.page_tokens, page?)?;
+                fetched[usize::from(far.pages[place].tier() == TierKind::Archived)] += 1;
             }
             far.traffic.fetch(TierKind::Compressed, fetched[0]);
             far.traffic.fetch(TierKind::Archived, fetched[1]);

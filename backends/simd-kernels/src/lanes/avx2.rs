@@ -1,16 +1,85 @@
-//! AVX2 with FMA and F16C: sixteen lanes are two registers.
+//! AVX2 with FMA and F16C: sixteen lanes are two registers. With AVX-VNNI, a pair's products and their sum are one
+//! instruction.
 
 #![allow(
     unsafe_op_in_unsafe_fn,
     reason = "each function is one instruction or a few, under the trait's own contract"
 )]
 
+use std::arch::asm;
 use std::arch::x86_64::*;
+use std::marker::PhantomData;
 
 use super::Lanes;
 
+/// An intrinsic on both registers.
+macro_rules! both {
+    ($function:ident < $constant:tt >; $x:expr) => {
+        [$function::<$constant>($x[0]), $function::<$constant>($x[1])]
+    };
+    ($function:ident < $constant:tt >; $a:expr, $b:expr) => {
+        [$function::<$constant>($a[0], $b[0]), $function::<$constant>($a[1], $b[1])]
+    };
+    ($function:ident; $x:expr) => {
+        [$function($x[0]), $function($x[1])]
+    };
+    ($function:ident; $a:expr, $b:expr) => {
+        [$function($a[0], $b[0]), $function($a[1], $b[1])]
+    };
+    ($function:ident; $a:expr, $b:expr, $c:expr) => {
+        [$function($a[0], $b[0], $c[0]), $function($a[1], $b[1], $c[1])]
+    };
+}
+
+/// How products of pairs of int16 are added up.
+pub(crate) trait Pairs: 'static {
+    /// As [`Lanes::dot_add`].
+    ///
+    /// # Safety
+    /// As for [`Lanes`].
+    unsafe fn dot_add<const N: usize>(sums: &mut [[__m256i; 2]; N], a: [__m256i; 2], x: *const i32);
+}
+
+/// With AVX2 alone.
+pub(crate) struct MultiplyAdd;
+
+impl Pairs for MultiplyAdd {
+    #[inline(always)]
+    unsafe fn dot_add<const N: usize>(sums: &mut [[__m256i; 2]; N], a: [__m256i; 2], x: *const i32) {
+        for (index, sum) in sums.iter_mut().enumerate() {
+            let x = [_mm256_set1_epi32(x.add(index).read_unaligned()); 2];
+            let products = both!(_mm256_madd_epi16; a, x);
+            *sum = both!(_mm256_add_epi32; *sum, products);
+        }
+    }
+}
+
+/// With AVX-VNNI.
+pub(crate) struct Vnni;
+
+impl Pairs for Vnni {
+    // Not by the intrinsic, which compilers take apart again.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn dot_add<const N: usize>(sums: &mut [[__m256i; 2]; N], a: [__m256i; 2], x: *const i32) {
+        for (index, [low, high]) in sums.iter_mut().enumerate() {
+            let x = _mm256_set1_epi32(x.add(index).read_unaligned());
+            asm!(
+                "{{vex}} vpdpwssd {low}, {a}, {x}",
+                "{{vex}} vpdpwssd {high}, {b}, {x}",
+                low = inout(ymm_reg) *low,
+                high = inout(ymm_reg) *high,
+                a = in(ymm_reg) a[0],
+                b = in(ymm_reg) a[1],
+                x = in(ymm_reg) x,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+        }
+    }
+}
+
 /// Vectors of AVX2, FMA and F16C.
-pub(crate) struct Avx2;
+pub(crate) struct Avx2<P>(PhantomData<P>);
 
 /// Loads the first `n` (0 to 8) of eight lanes when used with AVX's masked loads and stores.
 #[inline(always)]
@@ -72,26 +141,7 @@ unsafe fn power(n: __m256i) -> __m256 {
 /// Nearest, ties to even, no exception.
 const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 
-/// An intrinsic on both registers.
-macro_rules! both {
-    ($function:ident < $constant:tt >; $x:expr) => {
-        [$function::<$constant>($x[0]), $function::<$constant>($x[1])]
-    };
-    ($function:ident < $constant:tt >; $a:expr, $b:expr) => {
-        [$function::<$constant>($a[0], $b[0]), $function::<$constant>($a[1], $b[1])]
-    };
-    ($function:ident; $x:expr) => {
-        [$function($x[0]), $function($x[1])]
-    };
-    ($function:ident; $a:expr, $b:expr) => {
-        [$function($a[0], $b[0]), $function($a[1], $b[1])]
-    };
-    ($function:ident; $a:expr, $b:expr, $c:expr) => {
-        [$function($a[0], $b[0], $c[0]), $function($a[1], $b[1], $c[1])]
-    };
-}
-
-impl Lanes for Avx2 {
+impl<P: Pairs> Lanes for Avx2<P> {
     type I = [__m256i; 2];
     type F = [__m256; 2];
 
@@ -164,11 +214,7 @@ impl Lanes for Avx2 {
 
     #[inline(always)]
     unsafe fn dot_add<const N: usize>(sums: &mut [Self::I; N], a: Self::I, x: *const i32) {
-        for (index, sum) in sums.iter_mut().enumerate() {
-            let x = [_mm256_set1_epi32(x.add(index).read_unaligned()); 2];
-            let products = both!(_mm256_madd_epi16; a, x);
-            *sum = both!(_mm256_add_epi32; *sum, products);
-        }
+        P::dot_add(sums, a, x);
     }
 
     #[inline(always)]
