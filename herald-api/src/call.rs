@@ -413,6 +413,18 @@ impl<'a> Sequence<'a> {
         Page { raw: raw.unwrap_or_else(|_| AbiStruct::empty()), lent: PhantomData }
     }
 
+    /// The place in the sequence of a page's first token: [`Page::start`] without the rest of the page.
+    ///
+    /// # Panics
+    /// As [`Sequence::page`].
+    #[must_use]
+    #[inline]
+    pub fn page_start(&self, index: usize) -> usize {
+        assert!(index < self.raw.n_pages, "page {index} of {}", self.raw.n_pages);
+        // SAFETY: `Sequences::from_raw` has read every page of every sequence, and the start is among what each has.
+        unsafe { (&raw const (*self.raw.pages.add(index).read()).start).read() as usize }
+    }
+
     /// Its pages, in rising order of start.
     pub fn pages(&self) -> impl Iterator<Item = Page<'a>> + use<'a> {
         let this = *self;

@@ -396,7 +396,7 @@ impl<'w> Attention<'w> {
         let end = Self::place(block, block.tokens.end - 1) + 1;
         // The last page that begins no later than what is seen reaches into it.
         let first = first_page(&sequence, self.sees(block, block.tokens.start).start + 1).saturating_sub(1);
-        let begins = (first..sequence.n_pages()).map(move |index| sequence.page(index).start());
+        let begins = (first..sequence.n_pages()).map(move |index| sequence.page_start(index));
         let mut last = None;
         begins.take_while(move |begin| *begin < end).filter_map(move |begin| {
             let segment = Some(begin / SEGMENT);

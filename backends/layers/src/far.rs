@@ -27,7 +27,7 @@ const MOST_QUERIES: usize = 4;
 const FEWEST_TOKENS: usize = 32;
 
 /// Pages whose summaries are read at once.
-const PANEL: usize = 64;
+const PANEL: usize = 32;
 
 /// How many positions a sequence's queries are moved back for a page that begins at `start`: so many that between its
 /// first token and the batch's last there are no more than the reach.
@@ -71,7 +71,7 @@ impl Far {
     /// Float32 elements that a worker needs: queries as they meet a page, a panel of summaries, their bounds, a rotation.
     pub(crate) fn worker_len(&self, rope: &Rope) -> usize {
         let rows = MOST_QUERIES * self.group;
-        2 * self.key_dim * (rows + PANEL) + rows * PANEL + 2 * rope.pairs() + self.key_dim
+        2 * self.key_dim * (rows + self.n_kv_heads * PANEL) + rows * PANEL + 2 * rope.pairs() + self.key_dim
     }
 
     /// Elements that all workers share: the means of queries, `[queries, n_heads, key_dim]`.
@@ -210,7 +210,7 @@ impl Far {
     ) {
         let (key_dim, group, width) = (self.key_dim, self.group, 2 * self.key_dim);
         let (queries, work) = work.split_at_mut(MOST_QUERIES * group * width);
-        let (panel, work) = work.split_at_mut(PANEL * width);
+        let (panel, work) = work.split_at_mut(self.n_kv_heads * PANEL * width);
         let (out, work) = work.split_at_mut(MOST_QUERIES * group * PANEL);
         let rotation: &mut [[f32; 2]] = bytemuck::cast_slice_mut(&mut work[..2 * rope.pairs()]);
         let end = sequence.past() + sequence.batch().len();
@@ -228,6 +228,15 @@ impl Far {
                 (first + 1..pages.end).take_while(|page| distance(*page) == distance(first)).count() + 1;
             // From the batch's last token so far back that the page's first token is where RoPE begins to count.
             rope.turned_back(self.kernels, end - distance(first), rotation);
+            // Summaries are read in the order in which they lie; in the panel pages lie together, head by head.
+            let length = self.summary_bytes() / size_of::<u16>();
+            let pages = summaries[first * length..(first + same) * length].chunks_exact(length);
+            for (page, summary) in pages.enumerate() {
+                for (kv_head, summary) in summary.chunks_exact(width).take(self.n_kv_heads).enumerate() {
+                    let to = (kv_head * same + page) * width;
+                    (self.kernels.widen)(summary, &mut panel[to..to + width]);
+                }
+            }
             for kv_head in 0..self.n_kv_heads {
                 for (row, query) in queries.chunks_exact_mut(width).take(rows).enumerate() {
                     let head = row / group * n_heads + kv_head * group + row % group;
@@ -239,14 +248,9 @@ impl Far {
                         *size = query.abs();
                     }
                 }
-                let length = self.summary_bytes() / size_of::<u16>();
-                for (page, row) in panel.chunks_exact_mut(width).take(same).enumerate() {
-                    let from = (first + page) * length + kv_head * width;
-                    (self.kernels.widen)(&summaries[from..from + width], row);
-                }
                 let call = Gemm {
                     x: &queries[..rows * width],
-                    panel: &panel[..same * width],
+                    panel: &panel[kv_head * same * width..][..same * width],
                     n_tokens: rows,
                     rows: same,
                     columns: width,

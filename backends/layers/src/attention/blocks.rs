@@ -12,7 +12,7 @@ pub(super) fn first_page(sequence: &Sequence<'_>, place: usize) -> usize {
     let (mut low, mut high) = (0, sequence.n_pages());
     while low < high {
         let middle = low.midpoint(high);
-        if sequence.page(middle).start() < place { low = middle + 1 } else { high = middle }
+        if sequence.page_start(middle) < place { low = middle + 1 } else { high = middle }
     }
     low
 }
