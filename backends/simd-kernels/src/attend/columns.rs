@@ -229,9 +229,9 @@ unsafe fn weigh<L: Lanes, E>(
         let bounds = bounds.map(|bounds| L::load(bounds.as_ptr()));
         let mask = masked.then_some(bounds);
         let mut max = L::splat(f32::NEG_INFINITY);
-        for slot in begin..end {
+        for (slot, scale) in key_scales.iter().enumerate().take(end).skip(begin) {
             let to = scores.as_mut_ptr().add(slot * LANES);
-            let score = scaled::<L, E>(tile, L::load(to), L::splat(key_scales[slot] * tile.scale));
+            let score = scaled::<L, E>(tile, L::load(to), L::splat(scale * tile.scale));
             let score = keep::<L>(score, f32::NEG_INFINITY, slot, mask);
             max = L::max(score, max);
             L::store(to, score);
