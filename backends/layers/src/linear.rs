@@ -215,7 +215,7 @@ fn multiply_alike(
                 }
             };
             let tiles = form.tiles(n_tokens).count();
-            if n_tokens < SHARE_FROM {
+            if n_tokens < SHARE_FROM || tiles == 1 {
                 prepare(0..tiles, 0)
             } else {
                 parallel.run(tiles, &prepare)

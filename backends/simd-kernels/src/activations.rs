@@ -42,8 +42,8 @@ pub(crate) fn len(columns: usize) -> usize {
 /// Tokens of the next tile.
 pub(crate) fn tile<L: Lanes>(left: usize) -> usize {
     match left {
-        // Two of eight, since one of four has too few products under way.
-        16 if L::TOKENS >= 12 => 8,
+        // One, since what is left of twelve, four, would have too few products under way.
+        16 if L::TOKENS >= 12 => 16,
         12.. if L::TOKENS >= 12 => 12,
         8.. if L::TOKENS >= 8 => 8,
         4.. => 4,

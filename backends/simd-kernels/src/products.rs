@@ -14,10 +14,10 @@ use crate::packed::{Format, GROUP, PAIRS, Scales};
 /// Tokens up to which codes are unpacked for each product.
 const DIRECT: usize = 8;
 
-/// Whether codes are unpacked for each product of so many tokens. Two full tiles are worth it too, where registers hold
-/// all that a tile of eight needs.
-fn direct<L: Lanes>(n_tokens: usize) -> bool {
-    n_tokens <= DIRECT || n_tokens == 2 * DIRECT && L::TOKENS >= 12
+/// Whether codes are unpacked for each product of so many tokens: where one tile has all of them, too, and each of them one
+/// sum.
+fn direct<L: Lanes, F: Format>(n_tokens: usize) -> bool {
+    n_tokens <= DIRECT || n_tokens == activations::tile::<L>(n_tokens) && !F::HALVES
 }
 
 /// Granules whose panels are in the cache together.
@@ -64,7 +64,7 @@ pub(crate) unsafe fn multiply<L: Lanes, F: Format>(
         run.columns
     );
     let job = Job { run, blocks, columns: run.columns / GROUP };
-    if direct::<L>(run.n_tokens) {
+    if direct::<L, F>(run.n_tokens) {
         for granule in 0..granules {
             let rows = run.rows[granule * granule_bytes..].as_ptr();
             let mut first = 0;
@@ -73,6 +73,8 @@ pub(crate) unsafe fn multiply<L: Lanes, F: Format>(
                 // SAFETY: the granule's bytes are there, and the tile; the caller vouches for the instruction set.
                 first += unsafe {
                     match activations::tile::<L>(run.n_tokens - first) {
+                        16 => job.direct::<L, F, 16>(rows, x, out, granule, first),
+                        12 => job.direct::<L, F, 12>(rows, x, out, granule, first),
                         8 => job.direct::<L, F, 8>(rows, x, out, granule, first),
                         4 => job.direct::<L, F, 4>(rows, x, out, granule, first),
                         2 => job.direct::<L, F, 2>(rows, x, out, granule, first),
@@ -100,6 +102,7 @@ pub(crate) unsafe fn multiply<L: Lanes, F: Format>(
                 // SAFETY: the panels are unpacked, and the tile is there; the caller vouches for the instruction set.
                 unsafe {
                     match tile {
+                        16 => job.panel::<L, F, 16>(panel, x, out, granule, first),
                         12 => job.panel::<L, F, 12>(panel, x, out, granule, first),
                         8 => job.panel::<L, F, 8>(panel, x, out, granule, first),
                         4 => job.panel::<L, F, 4>(panel, x, out, granule, first),
@@ -152,14 +155,17 @@ impl Job<'_, '_> {
                     add_quad::<L, F, N, 2>(&mut sums, at, x_at);
                     add_quad::<L, F, N, 3>(&mut sums, at, x_at);
                     if F::OFFSET != 0 {
-                        for (half, sums) in sums.iter_mut().enumerate() {
+                        let used = if second_sums::<F, N>() { 2 } else { 1 };
+                        for (half, sums) in sums.iter_mut().enumerate().take(used) {
+                            // The sum of all codes, or of each half's.
+                            let at = if used == 2 { 1 + half } else { 0 };
                             for (token, sum) in sums.iter_mut().enumerate() {
-                                let x_sum = *x_at.add((PAIRS + 1 + half) * N + token) as i32;
+                                let x_sum = *x_at.add((PAIRS + at) * N + token) as i32;
                                 *sum = L::add_i(*sum, L::splat_i(-F::OFFSET * x_sum));
                             }
                         }
                     }
-                    if !F::HALVES {
+                    if !F::HALVES && second_sums::<F, N>() {
                         let [whole, second] = &mut sums;
                         for (sum, second) in whole.iter_mut().zip(second) {
                             *sum = L::add_i(*sum, *second);
@@ -252,6 +258,12 @@ unsafe fn add_pair<L: Lanes, const N: usize>(sums: &mut [L::I; N], codes: L::I, 
     unsafe { L::dot_add(sums, codes, x.cast()) }
 }
 
+/// Whether each half of a group has sums of its own: where the format wants them, and where fewer tokens than fill the
+/// registers would leave additions waiting for each other.
+const fn second_sums<F: Format, const N: usize>() -> bool {
+    F::HALVES || N <= DIRECT
+}
+
 /// The pairs of quad `q`.
 const fn pairs_of(q: usize) -> [usize; 4] {
     [2 * q, 2 * q + 1, 8 + 2 * q, 9 + 2 * q]
@@ -271,7 +283,8 @@ unsafe fn add_quad<L: Lanes, F: Format, const N: usize, const Q: usize>(
     unsafe {
         let quad = F::quad::<L, Q>(group);
         for (index, pair) in pairs_of(Q).into_iter().enumerate() {
-            add_pair::<L, N>(&mut sums[index / 2], quad[index], x.add(pair * N));
+            let half = if second_sums::<F, N>() { index / 2 } else { 0 };
+            add_pair::<L, N>(&mut sums[half], quad[index], x.add(pair * N));
         }
     }
 }

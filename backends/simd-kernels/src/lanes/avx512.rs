@@ -57,10 +57,15 @@ impl Pairs for Vnni {
     #[inline]
     #[target_feature(enable = "avx512f,avx512vnni")]
     unsafe fn dot_add<const N: usize>(sums: &mut [__m512i; N], a: __m512i, x: *const i32) {
-        const { assert!(matches!(N, 1 | 2 | 4 | 8 | 12), "tiles have these sizes") }
+        const { assert!(matches!(N, 1 | 2 | 4 | 8 | 12 | 16), "tiles have these sizes") }
         let sums = sums.as_mut_ptr();
         // Arrays of a known length, so that sums stay in registers.
         match N {
+            16 => multiply_add!(
+                &mut *sums.cast::<[__m512i; 16]>(), a, x,
+                s0 at 0, s1 at 4, s2 at 8, s3 at 12, s4 at 16, s5 at 20, s6 at 24, s7 at 28, s8 at 32, s9 at 36,
+                s10 at 40, s11 at 44, s12 at 48, s13 at 52, s14 at 56, s15 at 60
+            ),
             12 => multiply_add!(
                 &mut *sums.cast::<[__m512i; 12]>(), a, x,
                 s0 at 0, s1 at 4, s2 at 8, s3 at 12, s4 at 16, s5 at 20, s6 at 24, s7 at 28, s8 at 32, s9 at 36,
