@@ -4,6 +4,7 @@
 
 use herald_layers::products::{Results, RowRun};
 
+use crate::ahead::Stream;
 use crate::lanes::{LANES, Lanes};
 
 /// A float type of weights.
@@ -86,6 +87,9 @@ pub(crate) unsafe fn multiply<L: Lanes, T: Float>(run: &RowRun<'_>, out: &mut Re
         run.n_rows,
         run.columns
     );
+    // Tokens that aren't one tile read a granule again.
+    let once = matches!(run.n_tokens, 1 | 2 | 4) || run.n_tokens == 12 && L::TOKENS >= 12;
+    let stream = Stream::new(&run.rows[..granules * granule_bytes], once);
     for granule in 0..granules {
         let rows = run.rows[granule * granule_bytes..].as_ptr();
         let mut first = 0;
@@ -93,10 +97,10 @@ pub(crate) unsafe fn multiply<L: Lanes, T: Float>(run: &RowRun<'_>, out: &mut Re
             // SAFETY: the granule's bytes are there, and the tokens; the caller vouches for the instruction set.
             first += unsafe {
                 match run.n_tokens - first {
-                    12.. if L::TOKENS >= 12 => tile::<L, T, 12>(run, rows, granule, first, out),
-                    4.. => tile::<L, T, 4>(run, rows, granule, first, out),
-                    2.. => tile::<L, T, 2>(run, rows, granule, first, out),
-                    _ => tile::<L, T, 1>(run, rows, granule, first, out),
+                    12.. if L::TOKENS >= 12 => tile::<L, T, 12>(run, stream, rows, granule, first, out),
+                    4.. => tile::<L, T, 4>(run, stream, rows, granule, first, out),
+                    2.. => tile::<L, T, 2>(run, stream, rows, granule, first, out),
+                    _ => tile::<L, T, 1>(run, stream, rows, granule, first, out),
                 }
             };
         }
@@ -110,6 +114,7 @@ pub(crate) unsafe fn multiply<L: Lanes, T: Float>(run: &RowRun<'_>, out: &mut Re
 #[inline(always)]
 unsafe fn tile<L: Lanes, T: Float, const N: usize>(
     run: &RowRun<'_>,
+    stream: Stream,
     rows: *const u8,
     granule: usize,
     first: usize,
@@ -122,7 +127,9 @@ unsafe fn tile<L: Lanes, T: Float, const N: usize>(
     unsafe {
         let mut acc = [L::zero(); N];
         for column in 0..columns {
-            let weights = T::load::<L>(rows.add(column * LANES * T::BYTES));
+            let at = rows.add(column * LANES * T::BYTES);
+            stream.read(at, LANES * T::BYTES);
+            let weights = T::load::<L>(at);
             for (token, acc) in acc.iter_mut().enumerate() {
                 *acc = L::fma(weights, L::splat(*x.add(token * columns + column)), *acc);
             }

@@ -4,6 +4,7 @@
 //! - `lanes`: what each instruction set's vectors can do, behind one trait;
 //! - `packed`, `activations`, `products`: quantised weights, and products with them;
 //! - `floats`: products with plain floats;
+//! - `ahead`: memory that is asked for before it is read;
 //! - `panels`: packed weights as float32, for other libraries' products;
 //! - `recurrent`: layers with recurrent states;
 //! - `attend`, `vectors`, `math`: everything else;
@@ -12,6 +13,7 @@
 #![cfg(target_arch = "x86_64")]
 
 mod activations;
+mod ahead;
 mod attend;
 mod floats;
 mod lanes;

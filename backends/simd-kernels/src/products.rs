@@ -8,6 +8,7 @@
 use herald_layers::products::{Results, RowRun};
 
 use crate::activations;
+use crate::ahead::Stream;
 use crate::lanes::{LANES, Lanes};
 use crate::packed::{Format, GROUP, PAIRS, Scales};
 
@@ -63,7 +64,10 @@ pub(crate) unsafe fn multiply<L: Lanes, F: Format>(
         run.n_rows,
         run.columns
     );
-    let job = Job { run, blocks, columns: run.columns / GROUP };
+    // Tokens that aren't one tile read a granule again.
+    let once = !direct::<L, F>(run.n_tokens) || run.n_tokens == activations::tile::<L>(run.n_tokens);
+    let stream = Stream::new(&run.rows[..granules * granule_bytes], once);
+    let job = Job { run, blocks, columns: run.columns / GROUP, stream };
     if direct::<L, F>(run.n_tokens) {
         for granule in 0..granules {
             let rows = run.rows[granule * granule_bytes..].as_ptr();
@@ -92,7 +96,7 @@ pub(crate) unsafe fn multiply<L: Lanes, F: Format>(
         for (granule, panel) in (begin..end).zip(panels.chunks_exact_mut(panel_len)) {
             let rows = run.rows[granule * granule_bytes..].as_ptr();
             // SAFETY: the granule's bytes are there, and the panel has room; the caller vouches for the instruction set.
-            unsafe { unpack::<L, F>(rows, blocks, panel) };
+            unsafe { unpack::<L, F>(rows, blocks, stream, panel) };
         }
         let mut first = 0;
         while first < run.n_tokens {
@@ -123,6 +127,7 @@ struct Job<'j, 'a> {
     blocks: usize,
     /// Groups of a row.
     columns: usize,
+    stream: Stream,
 }
 
 impl Job<'_, '_> {
@@ -148,6 +153,7 @@ impl Job<'_, '_> {
                 let block_at = rows.add(block * F::BLOCK_BYTES);
                 for group in 0..F::GROUPS {
                     let at = F::group_at(block_at, group);
+                    self.stream.read(at, F::BLOCK_BYTES.div_ceil(F::GROUPS));
                     let scales = F::scales::<L>(block_at, at);
                     let mut sums = [[L::splat_i(0); N]; 2];
                     add_quad::<L, F, N, 0>(&mut sums, at, x_at);
@@ -334,7 +340,7 @@ unsafe fn add_group<L: Lanes, F: Format, const N: usize>(
 /// # Safety
 /// As for [`Lanes`]; `rows` points to the granule, of so many blocks.
 #[inline(always)]
-unsafe fn unpack<L: Lanes, F: Format>(rows: *const u8, blocks: usize, panel: &mut [f32]) {
+unsafe fn unpack<L: Lanes, F: Format>(rows: *const u8, blocks: usize, stream: Stream, panel: &mut [f32]) {
     assert!(panel.len() >= blocks * F::GROUPS * panel_group::<F>(), "room for a panel");
     // SAFETY: blocks and groups stay within the granule, and the panel has room for them; the caller vouches.
     unsafe {
@@ -344,6 +350,7 @@ unsafe fn unpack<L: Lanes, F: Format>(rows: *const u8, blocks: usize, panel: &mu
             let block_at = rows.add(block * F::BLOCK_BYTES);
             for group in 0..F::GROUPS {
                 let at = F::group_at(block_at, group);
+                stream.read(at, F::BLOCK_BYTES.div_ceil(F::GROUPS));
                 unpack_quad::<L, F, 0>(at, offset, to);
                 unpack_quad::<L, F, 1>(at, offset, to);
                 unpack_quad::<L, F, 2>(at, offset, to);

@@ -3,7 +3,8 @@
 
 use herald_layers::kernels::{Running, Tile};
 
-use super::{Ahead, Element, FOUR, scaled, span, worth};
+use super::{Element, FOUR, scaled, span, worth};
+use crate::ahead::Ahead;
 use crate::lanes::{LANES, Lanes};
 use crate::math::exp;
 

@@ -12,42 +12,15 @@ use herald_layers::kernels::{Running, Tile};
 
 pub(crate) use q4::attend_q4;
 
+use crate::ahead::Ahead;
 use crate::lanes::{LANES, Lanes};
 use crate::math::exp;
 
 /// Elements of a row that are summed by themselves before all are summed; and rows that share a vector in `quads`.
 const FOUR: usize = 4;
 
-/// Bytes of a cache line.
-const LINE: usize = 64;
-
 /// Rows from which on each has a lane.
 const MANY: usize = LANES;
-
-/// Memory that is asked for little by little, as other work goes on: pages lie apart, and the CPU doesn't see by itself
-/// where it will read on.
-struct Ahead<'a> {
-    lines: std::slice::Chunks<'a, u8>,
-    each: usize,
-}
-
-impl<'a> Ahead<'a> {
-    /// All of it in so many steps.
-    #[inline(always)]
-    fn new(memory: &'a [u8], steps: usize) -> Self {
-        Self { lines: memory.chunks(LINE), each: memory.len().div_ceil(LINE).div_ceil(steps.max(1)) }
-    }
-
-    #[inline(always)]
-    fn step(&mut self) {
-        for line in self.lines.by_ref().take(self.each) {
-            // SAFETY: asking for memory has no effect that a program could see.
-            unsafe {
-                std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.as_ptr().cast())
-            }
-        }
-    }
-}
 
 /// What keys and values are made of.
 pub(crate) trait Element: Copy + Default {
