@@ -25,7 +25,6 @@ mod state;
 #[cfg(feature = "suite")]
 pub mod suite;
 mod tiers;
-mod weight_memory;
 mod weights;
 
 pub use factory::{HasKernels, Layers};

@@ -1,12 +1,11 @@
 //! Products of activations with weight matrices.
 
-use herald_api::{Parallel, Result, Weight};
+use herald_api::{AlignedBytes, Parallel, Result, Weight};
 
 use crate::kernels::Kernels;
 use crate::products::{Products, RowRun};
 use crate::quant::RowKernels;
 use crate::shared::Shared;
-use crate::weight_memory::WeightMemory;
 
 /// Elements that workers' shares of scratch memory are aligned to: a cache line.
 const ALIGN: usize = 16;
@@ -22,7 +21,7 @@ pub(crate) struct Linear<'w> {
     /// As they lie in the model's file.
     bytes: &'w [u8],
     /// As the backend wants them, where that is another order.
-    packed: Option<WeightMemory>,
+    packed: Option<AlignedBytes>,
     bias: Option<Vec<f32>>,
 }
 
@@ -58,7 +57,7 @@ impl<'w> Linear<'w> {
         let Some(packing) = self.products.packing else { return Ok(()) };
         let granule = self.products.granule;
         let granule_bytes = (packing.bytes)(granule, self.columns);
-        let mut packed = WeightMemory::zeroed((packing.bytes)(self.rows, self.columns))?;
+        let mut packed = AlignedBytes::zeroed((packing.bytes)(self.rows, self.columns))?;
         parallel.for_chunks(&mut packed, granule_bytes, &|index, packed, _| {
             let first = index * granule;
             let run = first..self.rows.min(first + granule);

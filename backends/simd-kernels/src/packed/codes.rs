@@ -31,6 +31,13 @@ fn put(packed: &mut [u8], word: usize, lane: usize, bits: u32) {
     packed[at..at + 4].copy_from_slice(&bits.to_le_bytes());
 }
 
+/// Puts the words of one row's group in its lane, as they are.
+pub(super) fn put_all(words: &[u8], lane: usize, packed: &mut [u8]) {
+    for (bits, word) in words.chunks_exact(4).zip(packed.chunks_exact_mut(WORD)) {
+        word[4 * lane..4 * lane + 4].copy_from_slice(bits);
+    }
+}
+
 /// Four neighbouring codes as one word.
 fn four(codes: &[u8; GROUP], first: usize) -> u32 {
     u32::from_le_bytes([codes[first], codes[first + 1], codes[first + 2], codes[first + 3]])

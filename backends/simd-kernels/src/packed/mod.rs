@@ -60,8 +60,12 @@ pub(crate) trait Format: 'static {
 
     /// Packs one row's block into its lane.
     fn pack(block: &Self::Source, lane: usize, packed: &mut [u8]) {
+        Self::Scaling::pack_header(block.numbers(), lane, packed);
+        if let Some(words) = block.words() {
+            let (_, packed) = packed.split_at_mut(Self::Scaling::HEADER_BYTES);
+            return codes::put_all(words, lane, packed);
+        }
         let source = block.parts();
-        Self::Scaling::pack_header(source.numbers, lane, packed);
         let groups = packed[Self::Scaling::HEADER_BYTES..].chunks_exact_mut(Self::GROUP_BYTES);
         for (group, packed) in groups.enumerate().take(Self::GROUPS) {
             let mut codes = [0; GROUP];
@@ -108,8 +112,6 @@ pub(crate) trait Format: 'static {
 
 /// A block's numbers, apart.
 pub(crate) struct Parts {
-    /// The block's float16 numbers, as bits.
-    numbers: [[u8; 2]; 2],
     /// The codes, as the format's formula has them.
     codes: [i8; MOST_GROUPS * GROUP],
     /// The scales in units of the block's first number, by runs of [`Parts::run`] codes.
@@ -130,8 +132,16 @@ impl Parts {
 
 /// A file's block whose numbers can be had apart.
 pub(crate) trait Source: Block {
-    /// Its numbers.
+    /// Its float16 numbers, as bits.
+    fn numbers(&self) -> [[u8; 2]; 2];
+
+    /// The others.
     fn parts(&self) -> Parts;
+
+    /// Its only group's codes, where they are in the order that they are packed in.
+    fn words(&self) -> Option<&[u8]> {
+        None
+    }
 }
 
 /// What blocks unpack to, without regard to the kind.
@@ -160,37 +170,43 @@ impl<const SIZE: usize, const GROUPS: usize> Flat for Affine<SIZE, GROUPS> {
 const ONE: F16 = F16([0x00, 0x3c]);
 
 macro_rules! sources {
-    ($($block:ident { $first:ident $(, $second:ident)? })*) => {$(
+    ($($block:ident { $first:ident $(, $second:ident)? } $([$words:ident])?)*) => {$(
         impl Source for $block {
+            fn numbers(&self) -> [[u8; 2]; 2] {
+                let numbers = [self.$first.0, F16::zeroed().0];
+                $(let numbers = [numbers[0], self.$second.0];)?
+                numbers
+            }
+
             fn parts(&self) -> Parts {
                 let mut unit = *self;
                 unit.$first = ONE;
-                let numbers = [self.$first.0, F16::zeroed().0];
-                $(
-                    unit.$second = ONE;
-                    let numbers = [numbers[0], self.$second.0];
-                )?
+                $(unit.$second = ONE;)?
                 let (codes, floats) = ([0; MOST_GROUPS * GROUP], [0.0; 16]);
-                let mut parts = Parts { numbers, codes, scales: floats, offsets: floats, run: GROUP };
+                let mut parts = Parts { codes, scales: floats, offsets: floats, run: GROUP };
                 unit.unpack().flat(&mut parts);
                 parts
             }
+
+            $(fn $words(&self) -> Option<&[u8]> {
+                Some(bytemuck::bytes_of(&self.codes))
+            })?
         }
     )*};
 }
 
 sources! {
-    Q4_0 { d }
-    Q4_1 { d, m }
+    Q4_0 { d } [words]
+    Q4_1 { d, m } [words]
     Q5_0 { d }
     Q5_1 { d, m }
-    Q8_0 { d }
+    Q8_0 { d } [words]
     Q2K { d, dmin }
     Q3K { d }
     Q4K { d, dmin }
     Q5K { d, dmin }
     Q6K { d }
-    Iq4Nl { d }
+    Iq4Nl { d } [words]
     Iq4Xs { d }
 }
 
