@@ -1,40 +1,60 @@
 //! Memory that is asked for before it is read.
+//!
+//! Weights that a token reads once go to the first cache and no further: they shouldn't drive from the others what the next
+//! token needs again, such as recurrent states. Keys and values go to the second: a core waits for more lines of that one
+//! at a time than of the first.
 
-use std::arch::x86_64::{_MM_HINT_NTA, _MM_HINT_T0, _mm_prefetch};
+use std::arch::x86_64::{_MM_HINT_NTA, _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
+use std::iter::Chain;
+use std::slice::Chunks;
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
-/// How far before its use memory is asked for: what comes from there while a core computes, and well within its first
+/// How far before their use weights are asked for: what comes from there while a core computes, and well within its first
 /// cache.
 const DISTANCE: usize = 8192;
 
-/// Memory that is asked for little by little, as other work goes on: pages lie apart, and the CPU doesn't see by itself
-/// where it will read on.
+/// Asks for a line of memory, to be brought as near as `HINT` says.
+#[inline(always)]
+fn ask<const HINT: i32>(line: *const u8) {
+    // SAFETY: asking for memory has no effect that a program could see, wherever it lies.
+    unsafe { _mm_prefetch::<HINT>(line.cast()) }
+}
+
+/// Asks for all of some memory, which is read again and again.
+#[inline(always)]
+pub(crate) fn ask_for(memory: &[u8]) {
+    memory.chunks(LINE).for_each(|line| ask::<_MM_HINT_T0>(line.as_ptr()));
+}
+
+/// Two pieces of memory to be read once, that are asked for little by little as other work goes on: pages lie apart, and
+/// the CPU doesn't see by itself where it will read on; but of many lines at once it makes the work wait.
 pub(crate) struct Ahead<'a> {
-    lines: std::slice::Chunks<'a, u8>,
+    lines: Chain<Chunks<'a, u8>, Chunks<'a, u8>>,
+    /// Lines of a step.
     each: usize,
 }
 
 impl<'a> Ahead<'a> {
-    /// All of it in so many steps.
     #[inline(always)]
-    pub(crate) fn new(memory: &'a [u8], steps: usize) -> Self {
-        Self { lines: memory.chunks(LINE), each: memory.len().div_ceil(LINE).div_ceil(steps.max(1)) }
+    pub(crate) fn new(first: &'a [u8], second: &'a [u8]) -> Self {
+        Self { lines: first.chunks(LINE).chain(second.chunks(LINE)), each: 0 }
+    }
+
+    /// Asks for so many eighths of what is left in the next so many steps.
+    #[inline(always)]
+    pub(crate) fn spread(&mut self, eighths: usize, steps: usize) {
+        self.each = (self.lines.size_hint().0 * eighths).div_ceil(8 * steps.max(1));
     }
 
     #[inline(always)]
     pub(crate) fn step(&mut self) {
-        for line in self.lines.by_ref().take(self.each) {
-            // SAFETY: asking for memory has no effect that a program could see.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
-        }
+        self.lines.by_ref().take(self.each).for_each(|line| ask::<_MM_HINT_T1>(line.as_ptr()));
     }
 }
 
-/// Weights that are read from one end to the other. A CPU's own prefetcher stops at each page and begins slowly; and what is
-/// read once a token shouldn't drive from the shared caches what the next token needs again: recurrent states, keys and
-/// values.
+/// Weights that are read from one end to the other: a CPU's own prefetcher stops at each page and begins slowly.
 #[derive(Clone, Copy)]
 pub(crate) struct Stream {
     end: *const u8,
@@ -42,14 +62,11 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// These weights, whose beginning is asked for at once. `once` where they are read through a single time, so that
-    /// they needn't be in more than the first cache.
+    /// These weights, whose beginning is asked for at once. `once` where they are read through a single time.
     #[inline(always)]
     pub(crate) fn new(weights: &[u8], once: bool) -> Self {
         let stream = Self { end: weights.as_ptr_range().end, once };
-        for line in weights[..weights.len().min(DISTANCE)].chunks(LINE) {
-            stream.ask(line.as_ptr());
-        }
+        weights[..weights.len().min(DISTANCE)].chunks(LINE).for_each(|line| stream.ask(line.as_ptr()));
         stream
     }
 
@@ -58,21 +75,12 @@ impl Stream {
     pub(crate) fn read(self, at: *const u8, bytes: usize) {
         let from = at.wrapping_add(DISTANCE);
         if from < self.end {
-            for line in (0..bytes).step_by(LINE) {
-                self.ask(from.wrapping_add(line));
-            }
+            (0..bytes).step_by(LINE).for_each(|line| self.ask(from.wrapping_add(line)));
         }
     }
 
     #[inline(always)]
     fn ask(self, line: *const u8) {
-        // SAFETY: asking for memory has no effect that a program could see, wherever it lies.
-        unsafe {
-            if self.once {
-                _mm_prefetch::<_MM_HINT_NTA>(line.cast());
-            } else {
-                _mm_prefetch::<_MM_HINT_T0>(line.cast());
-            }
-        }
+        if self.once { ask::<_MM_HINT_NTA>(line) } else { ask::<_MM_HINT_T0>(line) }
     }
 }

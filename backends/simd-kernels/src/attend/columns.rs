@@ -4,7 +4,7 @@
 use herald_layers::kernels::{Running, Tile};
 
 use super::{Element, FOUR, scaled, span, worth};
-use crate::ahead::Ahead;
+use crate::ahead::ask_for;
 use crate::lanes::{LANES, Lanes};
 use crate::math::exp;
 
@@ -72,13 +72,13 @@ pub(super) unsafe fn attend<L: Lanes, E: Element>(
                 _ => score::<L, 1, 4>(queries, keys, key_dim, slots, seen, scores),
             };
         }
-        Ahead::new(tile.next.keys, 1).step();
+        ask_for(tile.next.keys);
         for (group, (scores, kept)) in
             scores.chunks_exact_mut(slots * LANES).zip(kept.chunks_exact_mut(LANES)).enumerate()
         {
             weigh::<L, E>(tile, group * LANES, seen, scores, running, kept);
         }
-        Ahead::new(tile.next.values, 1).step();
+        ask_for(tile.next.values);
         let values = E::widen::<L>(&tile.values[..slots * value_dim], wide);
         let mut row = 0;
         while row < rows {

@@ -12,7 +12,7 @@ use herald_layers::kernels::{Running, Tile};
 
 pub(crate) use q4::attend_q4;
 
-use crate::ahead::Ahead;
+use crate::ahead::ask_for;
 use crate::lanes::{LANES, Lanes};
 use crate::math::exp;
 
@@ -114,7 +114,7 @@ pub(crate) unsafe fn attend<L: Lanes, E: Element>(
         "a tile of {rows} queries of {key_dim} and {slots} slots has slices too short"
     );
     for scales in tile.next.scales {
-        Ahead::new(scales, 1).step();
+        ask_for(scales);
     }
     // SAFETY: the caller vouches for the instruction set; lengths are checked above.
     unsafe {

@@ -1,5 +1,6 @@
-//! Few rows: four of them side by side in a vector, four elements of each. Codes become floats as they are read; their
-//! scales meet the products.
+//! Few rows: four of them side by side in a vector, four elements of each. Keys become floats in memory, from where a load
+//! repeats four of their elements for the four rows; values become floats as they are read. Their scales meet the
+//! products.
 
 use herald_layers::kernels::{Running, Tile};
 
@@ -26,20 +27,24 @@ pub(super) unsafe fn attend<L: Lanes, E: Element>(
     let quads = rows.div_ceil(FOUR);
     let chunks = tile.key_dim.div_ceil(LANES);
     let width = slots.next_multiple_of(LANES);
-    let scores = &mut scratch[..quads * FOUR * width];
+    let (scores, floats) = scratch.split_at_mut(quads * FOUR * width);
     // SAFETY: the caller vouches for the instruction set; slices have these lengths.
     unsafe {
-        let mut ahead = Ahead::new(tile.next.keys, slots.div_ceil(FOUR));
+        let keys = E::widen::<L>(&tile.keys[..slots * tile.key_dim], floats);
+        // Scores take five eighths of the time, values about the rest.
+        let mut ahead = Ahead::new(tile.next.keys, tile.next.values);
+        ahead.spread(4, slots.div_ceil(FOUR));
         for first in (0..quads).step_by(QUADS) {
             let count = QUADS.min(quads - first);
             let queries = &tile.queries[first * chunks * FOUR * LANES..];
             let scores = &mut scores[first * FOUR * width..(first + count) * FOUR * width];
             let [begin, end] = span(&tile.visible[first * FOUR..rows.min((first + count) * FOUR)]);
+            let seen = [begin, end];
             match count {
-                4 => score_quads::<L, E, 4>(tile, queries, chunks, [begin, end], width, scores, &mut ahead),
-                3 => score_quads::<L, E, 3>(tile, queries, chunks, [begin, end], width, scores, &mut ahead),
-                2 => score_quads::<L, E, 2>(tile, queries, chunks, [begin, end], width, scores, &mut ahead),
-                _ => score_quads::<L, E, 1>(tile, queries, chunks, [begin, end], width, scores, &mut ahead),
+                4 => score_quads::<L, 4>(keys, tile.key_dim, queries, seen, width, scores, &mut ahead),
+                3 => score_quads::<L, 3>(keys, tile.key_dim, queries, seen, width, scores, &mut ahead),
+                2 => score_quads::<L, 2>(keys, tile.key_dim, queries, seen, width, scores, &mut ahead),
+                _ => score_quads::<L, 1>(keys, tile.key_dim, queries, seen, width, scores, &mut ahead),
             }
         }
         for row in 0..rows {
@@ -51,7 +56,7 @@ pub(super) unsafe fn attend<L: Lanes, E: Element>(
             }
         }
         let wide = L::TOKENS >= 12;
-        let mut ahead = Ahead::new(tile.next.values, slots);
+        ahead.spread(8, slots);
         let mut row = 0;
         while row < rows {
             row += match rows - row {
@@ -108,55 +113,66 @@ unsafe fn codes<L: Lanes, E: Element>(row: &[E], at: usize) -> L::F {
 /// # Safety
 /// As for [`Lanes`].
 #[inline(always)]
-unsafe fn score_quads<L: Lanes, E: Element, const N: usize>(
-    tile: &Tile<'_, E>,
+unsafe fn score_quads<L: Lanes, const N: usize>(
+    keys: &[f32],
+    key_dim: usize,
     queries: &[f32],
-    chunks: usize,
     [begin, end]: [usize; 2],
     width: usize,
     scores: &mut [f32],
     ahead: &mut Ahead<'_>,
 ) {
-    let key_dim = tile.key_dim;
-    let slots = tile.key_scales.len();
-    let whole = key_dim.is_multiple_of(LANES);
-    assert!(
-        queries.len() >= N * chunks * FOUR * LANES
-            && scores.len() >= N * FOUR * width
-            && tile.keys.len() >= slots * key_dim
-            && end <= slots
-            && chunks == key_dim.div_ceil(LANES)
-    );
-    for four in (begin / FOUR * FOUR..end).step_by(FOUR) {
+    let slots = keys.len() / key_dim;
+    let fours = key_dim.div_ceil(FOUR);
+    let chunks = key_dim.div_ceil(LANES);
+    assert!(queries.len() >= N * chunks * FOUR * LANES && scores.len() >= N * FOUR * width && end <= slots);
+    let whole = key_dim / FOUR;
+    for slot in (begin / FOUR * FOUR..end).step_by(FOUR) {
         ahead.step();
-        // SAFETY: slots and places are within the tile; the scores have room for whole sixteens of slots.
+        let key = |lane: usize| &keys[(slot + lane).min(slots - 1) * key_dim..][..key_dim];
+        let keys = [key(0), key(1), key(2), key(3)];
+        // SAFETY: fours and quads are within the keys and queries; the scores have room for whole sixteens of slots.
         unsafe {
+            // The four slots' sums side by side: one alone would wait for each of its additions.
             let mut sums = [[L::zero(); FOUR]; N];
-            for lane in 0..FOUR {
-                let slot = (four + lane).min(slots - 1);
-                let mut acc = [L::zero(); N];
-                for chunk in 0..chunks {
-                    let at = slot * key_dim + chunk * LANES;
-                    let key = if whole {
-                        E::load::<L>(tile.keys.as_ptr().add(at))
-                    } else {
-                        codes::<L, E>(&tile.keys[..(slot + 1) * key_dim], at)
-                    };
-                    let key = L::quarters(key);
-                    for (quarter, key) in key.into_iter().enumerate() {
-                        for (quad, acc) in acc.iter_mut().enumerate() {
-                            let at = ((quad * chunks + chunk) * FOUR + quarter) * LANES;
-                            *acc = L::fma(key, L::load(queries.as_ptr().add(at)), *acc);
-                        }
-                    }
-                }
-                for (sums, acc) in sums.iter_mut().zip(acc) {
-                    sums[lane] = acc;
-                }
+            for four in 0..whole {
+                let keys = keys.map(|key| L::load_quarter(key.as_ptr().add(four * FOUR)));
+                add_four::<L, N>(&mut sums, keys, queries, chunks, four);
+            }
+            if whole < fours {
+                let keys = keys.map(|key| {
+                    let mut last = [0.0; FOUR];
+                    last[..key_dim % FOUR].copy_from_slice(&key[whole * FOUR..]);
+                    L::load_quarter(last.as_ptr())
+                });
+                add_four::<L, N>(&mut sums, keys, queries, chunks, whole);
             }
             for (quad, sums) in sums.into_iter().enumerate() {
-                let to = scores.as_mut_ptr().add(quad * FOUR * width + four);
+                let to = scores.as_mut_ptr().add(quad * FOUR * width + slot);
                 L::store_quarters(to, width, L::sum_quarters(sums));
+            }
+        }
+    }
+}
+
+/// Adds the products of `N` quads of rows with four elements of four keys.
+///
+/// # Safety
+/// As for [`Lanes`]; the four are within the queries.
+#[inline(always)]
+unsafe fn add_four<L: Lanes, const N: usize>(
+    sums: &mut [[L::F; FOUR]; N],
+    keys: [L::F; FOUR],
+    queries: &[f32],
+    chunks: usize,
+    four: usize,
+) {
+    for (quad, sums) in sums.iter_mut().enumerate() {
+        // SAFETY: the caller vouches.
+        unsafe {
+            let query = L::load(queries.as_ptr().add((quad * chunks * FOUR + four) * LANES));
+            for (sum, key) in sums.iter_mut().zip(keys) {
+                *sum = L::fma(key, query, *sum);
             }
         }
     }

@@ -402,13 +402,8 @@ impl<P: Pairs> Lanes for Avx2<P> {
     }
 
     #[inline(always)]
-    unsafe fn quarters(x: Self::F) -> [Self::F; 4] {
-        [
-            [_mm256_permute2f128_ps::<0x00>(x[0], x[0]); 2],
-            [_mm256_permute2f128_ps::<0x11>(x[0], x[0]); 2],
-            [_mm256_permute2f128_ps::<0x00>(x[1], x[1]); 2],
-            [_mm256_permute2f128_ps::<0x11>(x[1], x[1]); 2],
-        ]
+    unsafe fn load_quarter(from: *const f32) -> Self::F {
+        [_mm256_broadcast_ps(&_mm_loadu_ps(from)); 2]
     }
 
     #[inline(always)]

@@ -307,13 +307,8 @@ impl<P: Pairs> Lanes for Avx512<P> {
     }
 
     #[inline(always)]
-    unsafe fn quarters(x: __m512) -> [__m512; 4] {
-        [
-            _mm512_shuffle_f32x4::<0x00>(x, x),
-            _mm512_shuffle_f32x4::<0x55>(x, x),
-            _mm512_shuffle_f32x4::<0xaa>(x, x),
-            _mm512_shuffle_f32x4::<0xff>(x, x),
-        ]
+    unsafe fn load_quarter(from: *const f32) -> Self::F {
+        _mm512_broadcast_f32x4(_mm_loadu_ps(from))
     }
 
     #[inline(always)]

@@ -89,8 +89,8 @@ pub(crate) trait Lanes: 'static {
     unsafe fn sum(x: Self::F) -> f32;
     /// The greatest lane.
     unsafe fn max_lane(x: Self::F) -> f32;
-    /// Each quarter (four lanes), repeated over all.
-    unsafe fn quarters(x: Self::F) -> [Self::F; 4];
+    /// Four elements, repeated in each quarter.
+    unsafe fn load_quarter(from: *const f32) -> Self::F;
     /// In lane `4r + v` of vector `n` the lane `4r + n` of vector `v`: each quarter transposed.
     unsafe fn transpose_quarters(x: [Self::F; 4]) -> [Self::F; 4];
     /// In lane `4r + v` the sum of the four lanes of quarter `r` of vector `v`, always in the same order.
