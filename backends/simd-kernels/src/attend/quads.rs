@@ -31,7 +31,7 @@ pub(super) unsafe fn attend<L: Lanes, E: Element>(
     // SAFETY: the caller vouches for the instruction set; slices have these lengths.
     unsafe {
         let keys = E::widen::<L>(&tile.keys[..slots * tile.key_dim], floats);
-        // Scores take five eighths of the time, values about the rest.
+        // Half of it while scores are made, the rest with the values.
         let mut ahead = Ahead::new(tile.next.keys, tile.next.values);
         ahead.spread(4, slots.div_ceil(FOUR));
         for first in (0..quads).step_by(QUADS) {
