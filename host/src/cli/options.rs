@@ -64,7 +64,7 @@ pub(super) struct EngineOptions {
     #[arg(long, global = true)]
     pub(super) archive_lz4: bool,
 
-    /// How many pages of older tokens to attend to, the most wanted ones of each layer; `all` for every one [default: 48]
+    /// How many pages of older tokens to attend to, the most wanted ones of each layer; `all` for every one [default: 40]
     #[arg(long, global = true, value_name = "PAGES|all", value_parser = far_pages)]
     pub(super) far_pages: Option<FarPages>,
 

@@ -93,7 +93,7 @@ impl Default for MemoryOptions {
         Self {
             active: Capacity::Tokens(8192),
             compressed: Capacity::Tokens(32768),
-            far_pages: Some(48),
+            far_pages: Some(40),
             archive: None,
             archive_lz4: false,
             budget: None,
