@@ -1,8 +1,6 @@
 //! Having the plugins build a model's layers, each by the best one that can.
 
-use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::thread;
 
 use herald_api::import::{
     LayerHandle, LayerOrder, Lent, Plugin, SharedBytes, SharedWeight, StableBytes, TierHandle,
@@ -23,14 +21,9 @@ use crate::threads::ThreadPool;
 
 /// A model's parts, built.
 pub(super) struct Built {
-    pub(super) layers: BuiltLayers,
-    pub(super) tokenizer: TokenizerHandle,
-}
-
-/// A model's layers, and the memory that they need.
-pub(super) struct BuiltLayers {
     pub(super) layers: Vec<LayerHandle>,
     pub(super) needs: Vec<LayerNeeds>,
+    pub(super) tokenizer: TokenizerHandle,
     pub(super) traffic: Arc<TierTraffic>,
     pub(super) ledger: Arc<Ledger>,
     pub(super) limits: Limits,
@@ -68,7 +61,6 @@ pub(super) fn build(
     }
 }
 
-/// The tokenizer is built while weights are packed: it is work for one thread, a fifth of the time of a small model's.
 fn build_with(
     gguf: &Gguf,
     plan: &ModelPlan,
@@ -77,25 +69,6 @@ fn build_with(
     options: &LoadOptions,
     faults: &[String],
 ) -> Result<Result<Built, Faulty>> {
-    thread::scope(|scope| {
-        let tokenizer = scope.spawn(|| tokenizer_with(gguf, ranked, faults));
-        let layers = layers_with(gguf, plan, ranked, pool, options, faults);
-        let tokenizer = tokenizer.join().unwrap_or_else(|panic| resume_unwind(panic));
-        Ok(match (layers?, tokenizer?) {
-            (Ok(layers), Ok(tokenizer)) => Ok(Built { layers, tokenizer }),
-            (Err(faulty), _) | (_, Err(faulty)) => Err(faulty),
-        })
-    })
-}
-
-fn layers_with(
-    gguf: &Gguf,
-    plan: &ModelPlan,
-    ranked: &[Loaded],
-    pool: &Arc<ThreadPool>,
-    options: &LoadOptions,
-    faults: &[String],
-) -> Result<Result<BuiltLayers, Faulty>> {
     let threads = Lent::new(&**pool);
     let mut layers = Vec::with_capacity(plan.layers.len());
     for layer in &plan.layers {
@@ -176,7 +149,14 @@ fn layers_with(
         });
     }
     let limits = memory::limits(&needs, &options.memory);
-    Ok(Ok(BuiltLayers { layers, needs, traffic, ledger, limits }))
+    Ok(tokenizer_with(gguf, ranked, faults)?.map(|tokenizer| Built {
+        layers,
+        needs,
+        tokenizer,
+        traffic,
+        ledger,
+        limits,
+    }))
 }
 
 /// Has the plugin that was chosen for prompts build the layers that it can, where that is another one: a layer or none for
@@ -185,7 +165,7 @@ fn layers_with(
 pub(super) fn for_prompts(
     gguf: &Gguf,
     plan: &ModelPlan,
-    built: &BuiltLayers,
+    built: &Built,
     plugins: &Plugins,
     choice: &mut Choice,
     pool: &Arc<ThreadPool>,

@@ -199,9 +199,9 @@ impl NeuroEngine {
     ) -> Result<Self> {
         let ranked = plugins.ranked(Some(&choice.decode), &options.search)?;
         let context = options.context.unwrap_or(plan.context);
-        let build::Built { layers: built, tokenizer } = build::build(&gguf, &plan, ranked, &pool, options)?;
+        let built = build::build(&gguf, &plan, ranked, &pool, options)?;
         let prompt_layers = build::for_prompts(&gguf, &plan, &built, plugins, &mut choice, &pool, options)?;
-        let tokenizer = AscTokenizer::new(&gguf, tokenizer, plan.vocabulary)?;
+        let tokenizer = AscTokenizer::new(&gguf, built.tokenizer, plan.vocabulary)?;
         let template = gguf.metadata().get::<&str>("tokenizer.chat_template")?.map(str::to_owned);
         Ok(Self {
             layers: built.layers,
