@@ -69,6 +69,16 @@ pub(crate) fn pack<T: Float>(rows: &[u8], columns: usize, run: std::ops::Range<u
     }
 }
 
+/// Tokens of the next tile.
+fn tile_len<L: Lanes>(left: usize) -> usize {
+    match left {
+        12.. if L::TOKENS >= 12 => 12,
+        4.. => 4,
+        2.. => 2,
+        _ => 1,
+    }
+}
+
 /// Multiplies a run of packed rows with tokens.
 ///
 /// # Safety
@@ -88,7 +98,7 @@ pub(crate) unsafe fn multiply<L: Lanes, T: Float>(run: &RowRun<'_>, out: &mut Re
         run.columns
     );
     // Tokens that aren't one tile read a granule again.
-    let once = matches!(run.n_tokens, 1 | 2 | 4) || run.n_tokens == 12 && L::TOKENS >= 12;
+    let once = run.n_tokens == tile_len::<L>(run.n_tokens);
     let stream = Stream::new(&run.rows[..granules * granule_bytes], once);
     for granule in 0..granules {
         let rows = run.rows[granule * granule_bytes..].as_ptr();
@@ -96,10 +106,10 @@ pub(crate) unsafe fn multiply<L: Lanes, T: Float>(run: &RowRun<'_>, out: &mut Re
         while first < run.n_tokens {
             // SAFETY: the granule's bytes are there, and the tokens; the caller vouches for the instruction set.
             first += unsafe {
-                match run.n_tokens - first {
-                    12.. if L::TOKENS >= 12 => tile::<L, T, 12>(run, stream, rows, granule, first, out),
-                    4.. => tile::<L, T, 4>(run, stream, rows, granule, first, out),
-                    2.. => tile::<L, T, 2>(run, stream, rows, granule, first, out),
+                match tile_len::<L>(run.n_tokens - first) {
+                    12 => tile::<L, T, 12>(run, stream, rows, granule, first, out),
+                    4 => tile::<L, T, 4>(run, stream, rows, granule, first, out),
+                    2 => tile::<L, T, 2>(run, stream, rows, granule, first, out),
                     _ => tile::<L, T, 1>(run, stream, rows, granule, first, out),
                 }
             };
