@@ -116,6 +116,8 @@ pub struct TextMemoryUsage {
 struct Held {
     documents: BTreeMap<u64, Document>,
     words: Words,
+    /// The highest number that a document has had.
+    last: u64,
 }
 
 impl Held {
@@ -124,6 +126,7 @@ impl Held {
             self.words.add((id, index), &document.text[chunk.bytes.clone()]);
         }
         self.documents.insert(id, document);
+        self.last = self.last.max(id);
     }
 }
 
@@ -350,7 +353,7 @@ impl TextMemory {
         };
         let on_disk = self.store.as_ref().map(|store| store.add(&mut document)).transpose()?;
         let mut held = self.write();
-        let id = on_disk.unwrap_or_else(|| held.documents.last_key_value().map_or(1, |(last, _)| last + 1));
+        let id = on_disk.unwrap_or(held.last + 1);
         let info = info(id, &document);
         held.insert(id, document);
         Ok(info)

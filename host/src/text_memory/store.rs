@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -68,13 +69,15 @@ pub struct Damaged {
 /// A folder of documents.
 pub(super) struct Store {
     folder: PathBuf,
+    /// The last number that was given: none is given twice, so that who removes one never removes what was added since.
+    last: AtomicU64,
 }
 
 impl Store {
     /// Opens a folder, and makes it where it isn't there.
     pub(super) fn open(folder: &Path) -> Result<Self> {
         fs::create_dir_all(folder).map_err(|source| failed(folder, "the folder can't be made", source))?;
-        Ok(Self { folder: folder.to_owned() })
+        Ok(Self { folder: folder.to_owned(), last: AtomicU64::new(0) })
     }
 
     fn path(&self, id: u64) -> PathBuf {
@@ -128,7 +131,8 @@ impl Store {
         document.file_bytes = bytes.len() as u64;
         let mut file = file;
         loop {
-            let id = self.ids()?.last().map_or(1, |last| last + 1);
+            self.last.fetch_max(self.ids()?.last().copied().unwrap_or(0), Ordering::Relaxed);
+            let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
             match file.persist_noclobber(self.path(id)) {
                 Ok(_) => {
                     // So that the name outlives a power cut. Not every system can do this with a folder.
@@ -338,6 +342,18 @@ mod tests {
         let bytes = serialise(&document()).expect("bytes");
         let expected = Document { file_bytes: bytes.len() as u64, ..document() };
         assert_eq!(parse(&bytes), Ok(expected));
+    }
+
+    #[test]
+    fn a_removed_documents_number_is_not_given_again() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let store = Store::open(folder.path()).expect("the folder");
+        let numbers = [(); 3].map(|()| {
+            let id = store.add(&mut document()).expect("written");
+            assert!(store.remove(id).expect("removed"));
+            id
+        });
+        assert_eq!(numbers, [1, 2, 3]);
     }
 
     proptest! {
