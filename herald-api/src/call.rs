@@ -425,6 +425,18 @@ impl<'a> Sequence<'a> {
         unsafe { (&raw const (*self.raw.pages.add(index).read()).start).read() as usize }
     }
 
+    /// The format of a page: [`Page::format`] without the rest of the page.
+    ///
+    /// # Panics
+    /// As [`Sequence::page`].
+    #[must_use]
+    #[inline]
+    pub fn page_format(&self, index: usize) -> u32 {
+        assert!(index < self.raw.n_pages, "page {index} of {}", self.raw.n_pages);
+        // SAFETY: as for the start.
+        unsafe { (&raw const (*self.raw.pages.add(index).read()).format).read() }
+    }
+
     /// Its pages, in rising order of start.
     pub fn pages(&self) -> impl Iterator<Item = Page<'a>> + use<'a> {
         let this = *self;

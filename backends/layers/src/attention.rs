@@ -31,7 +31,10 @@ use crate::weights::Weights;
 
 /// Slots of a segment: pages that begin within the same so many places. Few, so that a token's attention over few KV heads
 /// comes in shares of about the same size.
-const SEGMENT: usize = 128;
+const SEGMENT: usize = 256;
+
+/// Pages of a segment of 4-bit codes. They come whole and before the batch, but mostly far apart.
+const Q4_SEGMENT: usize = 4;
 
 /// Items (blocks and KV heads) for each worker from which on they are not cut into segments to be shared out.
 const FEW: usize = 4;
@@ -263,7 +266,7 @@ impl<'w> Attention<'w> {
                 if rows > MOST_SEGMENTS {
                     return None;
                 }
-                list[len] = Segment { block: index, segment };
+                list[len] = Segment { block: index, first: segment.start, end: segment.end };
                 len += 1;
             }
         }
@@ -303,7 +306,7 @@ impl<'w> Attention<'w> {
         });
     }
 
-    /// Segments are shared out, and merged when all are done.
+    /// Segments are shared out by their pages, and merged when all are done.
     fn attend_by_segments(
         &self,
         parallel: &Parallel<'_>,
@@ -322,9 +325,10 @@ impl<'w> Attention<'w> {
                 let (segments, after) = rest.split_at(rest.partition_point(|segment| segment.block <= index));
                 rest = after;
                 let rows = block.tokens.len() * self.group();
+                let pages: usize = segments.iter().map(|segment| segment.pages().len()).sum();
                 for kv_head in 0..self.params.n_kv_heads {
                     each(&block, kv_head, segments, first, place);
-                    first += segments.len();
+                    first += pages;
                     place += segments.len() * rows * self.partial_len();
                 }
             }
@@ -336,9 +340,12 @@ impl<'w> Attention<'w> {
             let work = unsafe { work.part(worker * share..(worker + 1) * share) };
             walk(&mut |block, kv_head, segments, first, place| {
                 let len = block.tokens.len() * self.group() * self.partial_len();
-                let begin = range.start.max(first) - first;
-                let end = range.end.min(first + segments.len()).max(first) - first;
-                if begin >= end {
+                // A segment is whose share its first page falls in.
+                let from = segments.first().map_or(0, |segment| segment.first);
+                let before =
+                    |end: usize| segments.partition_point(|segment| first + segment.first - from < end);
+                let (begin, end) = (before(range.start), before(range.end));
+                if begin == end {
                     return;
                 }
                 let (queries, work) = self.queries(block, kv_head, q, work);
@@ -346,7 +353,7 @@ impl<'w> Attention<'w> {
                     // SAFETY: each segment of each item is one worker's, and has a place of its own.
                     let part = unsafe { partials.part(place + index * len..place + (index + 1) * len) };
                     let mut part = Running::of(part, block.tokens.len() * self.group());
-                    self.attend_segment(block, kv_head, segment.segment, queries, &mut part, work);
+                    self.attend_segment(block, kv_head, segment.pages(), queries, &mut part, work);
                 }
             });
         });
@@ -390,17 +397,25 @@ impl<'w> Attention<'w> {
         self.params.window.map_or(0, |window| (place + 1).saturating_sub(window))..place + 1
     }
 
-    /// The segments in which pages begin that any token of a block sees something of, rising.
-    fn segments<'s>(&self, block: &Block<'s>) -> impl Iterator<Item = usize> + use<'s> {
+    /// The segments of pages that any token of a block sees something of, rising. Which pages are one segment does not
+    /// depend on the block.
+    fn segments<'s>(&self, block: &Block<'s>) -> impl Iterator<Item = Range<usize>> + use<'s> {
         let sequence = block.sequence;
-        let end = Self::place(block, block.tokens.end - 1) + 1;
+        let segment_of = move |index: usize| match sequence.page_format(index) {
+            abi::HERALD_PAGE_Q4 => (true, index / Q4_SEGMENT),
+            _ => (false, sequence.page_start(index) / SEGMENT),
+        };
         // The last page that begins no later than what is seen reaches into it.
-        let first = first_page(&sequence, self.sees(block, block.tokens.start).start + 1).saturating_sub(1);
-        let begins = (first..sequence.n_pages()).map(move |index| sequence.page_start(index));
-        let mut last = None;
-        begins.take_while(move |begin| *begin < end).filter_map(move |begin| {
-            let segment = Some(begin / SEGMENT);
-            (std::mem::replace(&mut last, segment) != segment).then_some(begin / SEGMENT)
+        let mut next =
+            first_page(&sequence, self.sees(block, block.tokens.start).start + 1).saturating_sub(1);
+        let end = first_page(&sequence, Self::place(block, block.tokens.end - 1) + 1);
+        std::iter::from_fn(move || {
+            let first = next;
+            let segment = (first < end).then(|| segment_of(first))?;
+            while next < end && segment_of(next) == segment {
+                next += 1;
+            }
+            Some(first..next)
         })
     }
 
@@ -422,12 +437,12 @@ impl<'w> Attention<'w> {
         (Queries { plain, arranged }, work)
     }
 
-    /// Attends from a block to the slots of a segment.
+    /// Attends from a block to the slots of a segment's pages.
     fn attend_segment(
         &self,
         block: &Block<'_>,
         kv_head: usize,
-        segment: usize,
+        segment: Range<usize>,
         queries: Queries<'_>,
         running: &mut Running<'_>,
         work: &mut [f32],
@@ -443,14 +458,10 @@ impl<'w> Attention<'w> {
         let visible: &mut [[u32; 2]] = bytemuck::cast_slice_mut(visible);
         running.begin();
         let seen = self.sees(block, block.tokens.start).start..self.sees(block, block.tokens.end - 1).end;
-        let first = first_page(&block.sequence, segment * SEGMENT);
-        let mut pages = (first..block.sequence.n_pages()).map(|index| block.sequence.page(index));
+        let mut pages = (segment.start..block.sequence.n_pages()).map(|index| block.sequence.page(index));
         let mut upcoming = pages.next();
-        while let Some(page) = upcoming {
-            upcoming = pages.next();
-            if page.start() >= (segment + 1) * SEGMENT {
-                break;
-            }
+        for _ in segment {
+            let Some(page) = std::mem::replace(&mut upcoming, pages.next()) else { break };
             // Tiles are the same whatever the block sees of a page, so that a token's result does not depend on the others.
             let (begin, end) = (page.start(), page.start() + page.n_tokens());
             if begin >= seen.end || end <= seen.start {
@@ -564,7 +575,7 @@ struct Queries<'q> {
     arranged: &'q [f32],
 }
 
-/// Called with an item's block and KV head, its segments, the number of the first of them among all, and where its first
+/// Called with an item's block and KV head, its segments, how many pages all items before it have, and where its first
 /// partial lies.
 type EachItem<'e> = dyn FnMut(&Block<'_>, usize, &[Segment], usize, usize) + 'e;
 
@@ -573,8 +584,16 @@ type EachItem<'e> = dyn FnMut(&Block<'_>, usize, &[Segment], usize, usize) + 'e;
 struct Segment {
     /// The number of the block.
     block: usize,
-    /// Its pages begin at this times [`SEGMENT`] or later.
-    segment: usize,
+    /// Its first page.
+    first: usize,
+    /// The first page after it.
+    end: usize,
+}
+
+impl Segment {
+    fn pages(self) -> Range<usize> {
+        self.first..self.end
+    }
 }
 
 /// One head's part of a page's rows, of which each head has so many pairs and so many bytes of codes.
