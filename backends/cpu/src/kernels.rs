@@ -5,7 +5,7 @@
 
 use herald_api::{Activation, DType, RopeKind};
 use herald_layers::Kernels;
-use herald_layers::kernels::{Gemm, Q4Tile, Running, Tile};
+use herald_layers::kernels::{Gemm, HeadProducts, Q4Tile, Running, Tile};
 use herald_layers::plain;
 use herald_layers::products::Products;
 use herald_layers::quant::{f16_value, row_kernels};
@@ -18,13 +18,13 @@ pub static KERNELS: Kernels = Kernels {
     rows: row_kernels,
     products,
     gemm,
+    head_products,
     dot,
     add_scaled,
     rms_norm,
     rope,
     turns: plain::turns,
     softmax,
-    widen,
     gate,
     activate,
     arrange: |queries, _, out| out[..queries.len()].copy_from_slice(queries),
@@ -97,6 +97,28 @@ fn gemm(call: &Gemm<'_>, out: &mut [f32]) {
             rows as isize,
             1,
         );
+    }
+}
+
+fn head_products(call: &HeadProducts<'_>, out: &mut [f32]) {
+    const RUN: usize = 8 * LANES;
+    let HeadProducts { queries, rows, n_heads, n_queries, width, stride } = *call;
+    let n_rows = call.n_rows(out.len());
+    out[..n_heads * n_queries * n_rows].fill(0.0);
+    let mut floats = [0.0; RUN];
+    for (index, row) in rows.chunks_exact(stride).enumerate() {
+        for (head, part) in row.chunks_exact(width).take(n_heads).enumerate() {
+            for (run, bits) in part.chunks(RUN).enumerate() {
+                let floats = &mut floats[..bits.len()];
+                for (float, bits) in floats.iter_mut().zip(bits) {
+                    *float = f16_value(*bits);
+                }
+                for query in head * n_queries..(head + 1) * n_queries {
+                    let query_run = &queries[query * width + run * RUN..][..bits.len()];
+                    out[query * n_rows + index] += dot(query_run, floats);
+                }
+            }
+        }
     }
 }
 
@@ -182,12 +204,6 @@ fn softmax(x: &mut [f32]) {
         sum += *part;
     }
     x.iter_mut().for_each(|part| *part /= sum);
-}
-
-fn widen(bits: &[u16], out: &mut [f32]) {
-    for (bits, out) in bits.iter().zip(out) {
-        *out = f16_value(*bits);
-    }
 }
 
 fn attend(tile: &Tile<'_>, running: &mut Running<'_>, scratch: &mut [f32]) {

@@ -13,10 +13,12 @@
 //! Keys are stored as RoPE turned them. A summary is of keys turned back by the position of the page's first token, so
 //! that a page that is seen from as far as the layer's reach (see [`moved`]) meets the same query wherever it lies.
 
+use std::ops::Range;
+
 use half::f16;
 use herald_api::{Attention as Params, Page, Parallel, RopeKind, Sequence, Sequences};
 
-use crate::kernels::{Gemm, Kernels};
+use crate::kernels::{HeadProducts, Kernels};
 use crate::rope::Rope;
 use crate::shared::Shared;
 
@@ -26,8 +28,8 @@ const MOST_QUERIES: usize = 4;
 /// Fewest tokens that share a mean.
 const FEWEST_TOKENS: usize = 32;
 
-/// Pages whose summaries are read at once.
-const PANEL: usize = 32;
+/// Pages whose bounds are made at once.
+const PANEL: usize = 128;
 
 /// How many positions a sequence's queries are moved back for a page that begins at `start`: so many that between its
 /// first token and the batch's last there are no more than the reach.
@@ -68,10 +70,9 @@ impl Far {
         MOST_QUERIES * self.n_kv_heads * self.group
     }
 
-    /// Float32 elements that a worker needs: queries as they meet a page, a panel of summaries, their bounds, a rotation.
+    /// Float32 elements that a worker needs: queries as they meet a page, bounds of a panel of pages, a rotation.
     pub(crate) fn worker_len(&self, rope: &Rope) -> usize {
-        let rows = MOST_QUERIES * self.group;
-        2 * self.key_dim * (rows + self.n_kv_heads * PANEL) + rows * PANEL + 2 * rope.pairs() + self.key_dim
+        self.score_width() * (2 * self.key_dim + PANEL) + 2 * rope.pairs()
     }
 
     /// Elements that all workers share: the means of queries, `[queries, n_heads, key_dim]`.
@@ -173,13 +174,10 @@ impl Far {
         // Bounds `[n_rows, n_far]`, beginning where the result goes: a row's bounds are used before the result is written.
         let bounds = Shared::new(&mut scores[..n_rows * n_far]);
         let work = Shared::new(work);
-        parallel.run(n_far.div_ceil(PANEL), &|panels, worker| {
+        parallel.run(n_far, &|pages, worker| {
             // SAFETY: no two tasks that run at once have the same worker.
             let work = unsafe { work.part(worker * share..(worker + 1) * share) };
-            for panel in panels {
-                let pages = panel * PANEL..((panel + 1) * PANEL).min(n_far);
-                self.bounds(sequence, rope, means, summaries, pages, n_far, work, &bounds);
-            }
+            self.bounds(sequence, rope, means, summaries, pages, work, &bounds);
         });
         // Each row's softmax, in place.
         parallel.run(n_rows, &|rows, _| {
@@ -203,65 +201,61 @@ impl Far {
         rope: &Rope,
         means: &[f32],
         summaries: &[u16],
-        pages: std::ops::Range<usize>,
-        n_far: usize,
+        pages: Range<usize>,
         work: &mut [f32],
         bounds: &Shared<'_, f32>,
     ) {
-        let (key_dim, group, width) = (self.key_dim, self.group, 2 * self.key_dim);
-        let (queries, work) = work.split_at_mut(MOST_QUERIES * group * width);
-        let (panel, work) = work.split_at_mut(self.n_kv_heads * PANEL * width);
-        let (out, work) = work.split_at_mut(MOST_QUERIES * group * PANEL);
+        let (key_dim, group, n_kv_heads, width) =
+            (self.key_dim, self.group, self.n_kv_heads, 2 * self.key_dim);
+        let (queries, work) = work.split_at_mut(self.score_width() * width);
+        let (out, work) = work.split_at_mut(self.score_width() * PANEL);
         let rotation: &mut [[f32; 2]] = bytemuck::cast_slice_mut(&mut work[..2 * rope.pairs()]);
         let end = sequence.past() + sequence.batch().len();
         let starts = sequence.far_starts();
-        let n_heads = self.n_kv_heads * group;
-        let rows = means.len() / (n_heads * key_dim) * group;
+        let n_heads = n_kv_heads * group;
+        let n_queries = means.len() / (n_heads * key_dim) * group;
+        // Of a KV head's queries, which mean's they are and of which of its query heads.
+        let row_of = |kv_head: usize, query: usize| query / group * n_heads + kv_head * group + query % group;
+        let stride = self.summary_bytes() / size_of::<u16>();
+        // Pages that are seen from as far as the reach meet the same queries; a nearer one has its own.
+        let distance = |page: usize| {
+            let start = starts[page] as usize;
+            (end - start) - moved(sequence, start)
+        };
+        let mut met = None;
         let mut first = pages.start;
         while first < pages.end {
-            // Pages that are seen from as far as the reach meet the same queries; a nearer one has its own.
-            let distance = |page: usize| {
-                let start = starts[page] as usize;
-                (end - start) - moved(sequence, start)
-            };
-            let same =
-                (first + 1..pages.end).take_while(|page| distance(*page) == distance(first)).count() + 1;
-            // From the batch's last token so far back that the page's first token is where RoPE begins to count.
-            rope.turned_back(self.kernels, end - distance(first), rotation);
-            // Summaries are read in the order in which they lie; in the panel pages lie together, head by head.
-            let length = self.summary_bytes() / size_of::<u16>();
-            let pages = summaries[first * length..(first + same) * length].chunks_exact(length);
-            for (page, summary) in pages.enumerate() {
-                for (kv_head, summary) in summary.chunks_exact(width).take(self.n_kv_heads).enumerate() {
-                    let to = (kv_head * same + page) * width;
-                    (self.kernels.widen)(summary, &mut panel[to..to + width]);
-                }
-            }
-            for kv_head in 0..self.n_kv_heads {
-                for (row, query) in queries.chunks_exact_mut(width).take(rows).enumerate() {
-                    let head = row / group * n_heads + kv_head * group + row % group;
+            let farthest = distance(first);
+            let rest = first + 1..pages.end.min(first + PANEL);
+            let same = 1 + rest.take_while(|page| distance(*page) == farthest).count();
+            if met.replace(farthest) != Some(farthest) {
+                // From the batch's last token so far back that the page's first token is where RoPE begins to count.
+                rope.turned_back(self.kernels, end - farthest, rotation);
+                for (index, query) in queries.chunks_exact_mut(width).take(n_kv_heads * n_queries).enumerate()
+                {
+                    let row = row_of(index / n_queries, index % n_queries);
                     let (query, sizes) = query.split_at_mut(key_dim);
-                    query.copy_from_slice(&means[head * key_dim..(head + 1) * key_dim]);
+                    query.copy_from_slice(&means[row * key_dim..(row + 1) * key_dim]);
                     (self.kernels.rope)(self.rope, query, rotation);
                     for (size, query) in sizes.iter_mut().zip(query) {
                         *query *= self.scale;
                         *size = query.abs();
                     }
                 }
-                let call = Gemm {
-                    x: &queries[..rows * width],
-                    panel: &panel[kv_head * same * width..][..same * width],
-                    n_tokens: rows,
-                    rows: same,
-                    columns: width,
-                };
-                (self.kernels.gemm)(&call, &mut out[..rows * same]);
-                for (row, out) in out.chunks_exact(same).take(rows).enumerate() {
-                    let head = row / group * n_heads + kv_head * group + row % group;
-                    let at = head * n_far + first;
-                    // SAFETY: each page's place in each row is one worker's.
-                    unsafe { bounds.part(at..at + same) }.copy_from_slice(out);
-                }
+            }
+            let call = HeadProducts {
+                queries,
+                rows: &summaries[first * stride..(first + same) * stride],
+                n_heads: n_kv_heads,
+                n_queries,
+                width,
+                stride,
+            };
+            (self.kernels.head_products)(&call, out);
+            for (index, out) in out.chunks_exact(same).take(n_kv_heads * n_queries).enumerate() {
+                let at = row_of(index / n_queries, index % n_queries) * starts.len() + first;
+                // SAFETY: each page's place in each row is one worker's.
+                unsafe { bounds.part(at..at + same) }.copy_from_slice(out);
             }
             first += same;
         }

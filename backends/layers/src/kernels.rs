@@ -18,6 +18,8 @@ pub struct Kernels {
     pub products: fn(DType) -> Products,
     /// `out[t * rows + r] = x[t] . panel[r]` for all tokens and rows; what `out` held is not read.
     pub gemm: fn(&Gemm<'_>, &mut [f32]),
+    /// Products of each head's queries with its part of each of some rows of float16.
+    pub head_products: fn(&HeadProducts<'_>, &mut [f32]),
     /// `sum(a[i] * b[i])`.
     pub dot: fn(&[f32], &[f32]) -> f32,
     /// `y[i] += a * x[i]`.
@@ -33,8 +35,6 @@ pub struct Kernels {
     pub turns: fn(&[f64], f64, f64, &mut [[f32; 2]]),
     /// `exp(x[i]) / sum(exp(x))`.
     pub softmax: fn(&mut [f32]),
-    /// The bits of float16 as float32.
-    pub widen: fn(&[u16], &mut [f32]),
     /// `gate[i] = activation(gate[i]) * up[i]`.
     pub gate: fn(Activation, &mut [f32], &[f32]),
     /// `x[i] = activation(x[i])`.
@@ -137,6 +137,43 @@ pub struct Gemm<'a> {
     pub rows: usize,
     /// Elements of a row.
     pub columns: usize,
+}
+
+/// `out[h, q, r] = queries[h, q] . rows[r, h]` for all heads, queries and rows; what `out` held is not read.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadProducts<'a> {
+    /// `[n_heads, n_queries, width]`.
+    pub queries: &'a [f32],
+    /// Bits of float16: rows of `stride` elements, which begin with `[n_heads, width]`.
+    pub rows: &'a [u16],
+    /// Heads.
+    pub n_heads: usize,
+    /// Queries of a head.
+    pub n_queries: usize,
+    /// Elements of a head.
+    pub width: usize,
+    /// Elements from one row to the next.
+    pub stride: usize,
+}
+
+impl HeadProducts<'_> {
+    /// How many rows there are.
+    ///
+    /// # Panics
+    /// Where slices are too short, the result's of so many elements included.
+    #[must_use]
+    #[inline]
+    pub fn n_rows(&self, out_len: usize) -> usize {
+        let Self { queries, rows, n_heads, n_queries, width, stride } = *self;
+        let n_rows = rows.len() / stride.max(1);
+        assert!(
+            stride >= n_heads * width
+                && queries.len() >= n_heads * n_queries * width
+                && out_len >= n_heads * n_queries * n_rows,
+            "products of {n_queries} queries of {n_heads} heads of {width} with {n_rows} rows of {stride} have slices too short"
+        );
+        n_rows
+    }
 }
 
 /// The memory of a tile: of keys and of values, and of either one's scales or pairs.

@@ -125,7 +125,7 @@ macro_rules! variant {
     ($module:ident, $name:literal, $lanes:ty, $features:literal) => {
         mod $module {
             use herald_api::{Activation, RopeKind};
-            use herald_layers::kernels::{Gemm, Q4Tile, Running, Scan, Step, Tap, Tile};
+            use herald_layers::kernels::{Gemm, HeadProducts, Q4Tile, Running, Scan, Step, Tap, Tile};
             use herald_layers::products::{Results, RowRun};
             use herald_layers::quant::row_kernels;
 
@@ -141,13 +141,13 @@ macro_rules! variant {
                 rows: row_kernels,
                 products,
                 gemm,
+                head_products,
                 dot,
                 add_scaled,
                 rms_norm,
                 rope,
                 turns,
                 softmax,
-                widen,
                 gate,
                 activate,
                 arrange,
@@ -204,13 +204,13 @@ macro_rules! variant {
             }
 
             kernel!($features, gemm, crate::vectors::gemm::<L>, (call: &Gemm<'_>, out: &mut [f32]) -> ());
+            kernel!($features, head_products, crate::vectors::head_products::<L>, (call: &HeadProducts<'_>, out: &mut [f32]) -> ());
             kernel!($features, dot, crate::vectors::dot::<L>, (a: &[f32], b: &[f32]) -> f32);
             kernel!($features, add_scaled, crate::vectors::add_scaled::<L>, (y: &mut [f32], a: f32, x: &[f32]) -> ());
             kernel!($features, rms_norm, crate::vectors::rms_norm::<L>, (x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) -> ());
             kernel!($features, rope, crate::vectors::rope, (kind: RopeKind, head: &mut [f32], rotation: &[[f32; 2]]) -> ());
             kernel!($features, turns, crate::math::turns, (frequencies: &[f64], position: f64, magnitude: f64, out: &mut [[f32; 2]]) -> ());
             kernel!($features, softmax, crate::vectors::softmax::<L>, (x: &mut [f32]) -> ());
-            kernel!($features, widen, crate::vectors::widen::<L>, (bits: &[u16], out: &mut [f32]) -> ());
             kernel!($features, gate, crate::vectors::gate::<L>, (kind: Activation, gate: &mut [f32], up: &[f32]) -> ());
             kernel!($features, activate, crate::vectors::activate::<L>, (kind: Activation, x: &mut [f32]) -> ());
             kernel!($features, narrow, crate::vectors::narrow::<L>, (x: &[f32], codes: &mut [i16]) -> f32);

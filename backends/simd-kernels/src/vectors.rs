@@ -1,8 +1,9 @@
 //! Kernels over float32 vectors.
 
 use herald_api::{Activation, RopeKind};
-use herald_layers::kernels::Gemm;
+use herald_layers::kernels::{Gemm, HeadProducts};
 
+use crate::ahead::Stream;
 use crate::lanes::{LANES, Lanes};
 use crate::math::{exp, times_sigmoid};
 
@@ -23,6 +24,25 @@ pub(crate) unsafe fn load<L: Lanes>(x: &[f32], at: usize) -> L::F {
         let from = x.as_ptr().add(at);
         if x.len() - at >= LANES { L::load(from) } else { L::load_first(from, x.len() - at) }
     }
+}
+
+/// Loads sixteen elements, or those that are left and zeros.
+///
+/// # Safety
+/// As for [`Lanes`]; `at` is within `x`.
+#[inline(always)]
+unsafe fn load_f16<L: Lanes>(x: &[u16], at: usize) -> L::F {
+    let left = &x[at..];
+    let mut last = [0; LANES];
+    let from = match left.first_chunk() {
+        Some(sixteen) => sixteen,
+        None => {
+            last[..left.len()].copy_from_slice(left);
+            &last
+        }
+    };
+    // SAFETY: the caller vouches; there are sixteen.
+    unsafe { L::load_f16(from.as_ptr().cast()) }
 }
 
 /// Stores sixteen elements, or as many as there is room for.
@@ -202,26 +222,6 @@ pub(crate) unsafe fn softmax<L: Lanes>(x: &mut [f32]) {
     }
 }
 
-/// Float16 as float32; see [`herald_layers::Kernels::widen`].
-///
-/// # Safety
-/// As for [`Lanes`].
-#[inline(always)]
-pub(crate) unsafe fn widen<L: Lanes>(bits: &[u16], out: &mut [f32]) {
-    let (bits, bits_left) = bits.as_chunks::<LANES>();
-    let (out, out_left) = out.as_chunks_mut::<LANES>();
-    for (bits, out) in bits.iter().zip(out) {
-        // SAFETY: the caller vouches; there are sixteen of each.
-        unsafe { L::store(out.as_mut_ptr(), L::load_f16(bits.as_ptr().cast())) };
-    }
-    let mut last = [0; LANES];
-    last[..bits_left.len()].copy_from_slice(bits_left);
-    let mut floats = [0.0; LANES];
-    // SAFETY: the caller vouches; there are sixteen of each.
-    unsafe { L::store(floats.as_mut_ptr(), L::load_f16(last.as_ptr().cast())) };
-    out_left[..bits_left.len()].copy_from_slice(&floats[..bits_left.len()]);
-}
-
 /// `x` as `scale * codes`; see [`herald_layers::Kernels::narrow`].
 ///
 /// # Safety
@@ -295,6 +295,65 @@ pub(crate) unsafe fn gemm<L: Lanes>(call: &Gemm<'_>, out: &mut [f32]) {
             }
         }
     }
+}
+
+/// Products of each head's queries with its part of rows of float16, which are read in the order in which they lie.
+///
+/// # Safety
+/// As for [`Lanes`].
+#[inline(always)]
+pub(crate) unsafe fn head_products<L: Lanes>(call: &HeadProducts<'_>, out: &mut [f32]) {
+    let HeadProducts { queries, rows, n_heads, n_queries, width, stride } = *call;
+    let n_rows = call.n_rows(out.len());
+    let stream = Stream::new(bytemuck::cast_slice(rows), true);
+    for index in 0..n_rows {
+        for head in 0..n_heads {
+            let row = &rows[index * stride + head * width..][..width];
+            stream.read(row.as_ptr().cast(), size_of_val(row));
+            let mut query = head * n_queries;
+            let end = query + n_queries;
+            while query < end {
+                let (queries, out) = (&queries[query * width..], &mut out[query * n_rows + index..]);
+                // SAFETY: the caller vouches.
+                query += unsafe {
+                    match end - query {
+                        4.. => row_products::<L, 4>(queries, row, out, n_rows),
+                        3 => row_products::<L, 3>(queries, row, out, n_rows),
+                        2 => row_products::<L, 2>(queries, row, out, n_rows),
+                        _ => row_products::<L, 1>(queries, row, out, n_rows),
+                    }
+                };
+            }
+        }
+    }
+}
+
+/// `N` queries with a row, whose products go `n_rows` elements apart. Returns `N`.
+///
+/// # Safety
+/// As for [`Lanes`].
+#[inline(always)]
+unsafe fn row_products<L: Lanes, const N: usize>(
+    queries: &[f32],
+    row: &[u16],
+    out: &mut [f32],
+    n_rows: usize,
+) -> usize {
+    let queries: [&[f32]; N] = std::array::from_fn(|index| &queries[index * row.len()..][..row.len()]);
+    // SAFETY: the caller vouches; no more are read than there are.
+    unsafe {
+        let mut sums = [L::zero(); N];
+        for at in (0..row.len()).step_by(LANES) {
+            let row = load_f16::<L>(row, at);
+            for (sum, query) in sums.iter_mut().zip(queries) {
+                *sum = L::fma(load::<L>(query, at), row, *sum);
+            }
+        }
+        for (index, sum) in sums.into_iter().enumerate() {
+            out[index * n_rows] = L::sum(sum);
+        }
+    }
+    N
 }
 
 /// `N` tokens with `N` rows.

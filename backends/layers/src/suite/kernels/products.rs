@@ -1,5 +1,6 @@
 //! Products and sums of float32 vectors.
 
+use half::f16;
 use ndarray::ArrayView2;
 use proptest::prelude::*;
 
@@ -8,7 +9,7 @@ use super::super::values::{Spread, Values};
 use super::super::{Case, property};
 use super::{CASES, lens};
 use crate::Kernels;
-use crate::kernels::Gemm;
+use crate::kernels::{Gemm, HeadProducts};
 
 pub(in super::super) fn check(kernels: &'static Kernels) {
     let vectors = (lens(), 0_usize..8, 0_usize..8, Spread::any(), any::<u64>());
@@ -24,6 +25,14 @@ pub(in super::super) fn check(kernels: &'static Kernels) {
         CASES,
         (shapes, 0_usize..8, Spread::any(), any::<u64>()),
         |(shape, before, spread, seed)| gemm(kernels, shape, before, spread, seed),
+    );
+    let shapes = (1_usize..5, 1_usize..10, 0_usize..40, 1_usize..300)
+        .prop_map(|(n_heads, n_queries, n_rows, width)| [n_heads, n_queries, n_rows, width]);
+    property(
+        &format!("{}: head_products", kernels.name),
+        CASES,
+        (shapes, 0_usize..20, any::<u64>()),
+        |(shape, beyond, seed)| head_products(kernels, shape, beyond, seed),
     );
 }
 
@@ -84,6 +93,37 @@ fn gemm(
         bound: gamma(columns + 1) * size + (columns + 1) as f64 * TINY,
     });
     check_all("the product", &out, expected)
+}
+
+fn head_products(
+    kernels: &Kernels,
+    [n_heads, n_queries, n_rows, width]: [usize; 4],
+    beyond: usize,
+    seed: u64,
+) -> Case {
+    let mut values = Values::new(seed);
+    let stride = n_heads * width + beyond;
+    let queries = values.floats(n_heads * n_queries * width, Spread::Even);
+    let rows: Vec<f16> =
+        values.floats(n_rows * stride, Spread::Even).into_iter().map(f16::from_f32).collect();
+    let bits: Vec<u16> = rows.iter().map(|element| element.to_bits()).collect();
+    let mut out = vec![f32::NAN; n_heads * n_queries * n_rows];
+    (kernels.head_products)(
+        &HeadProducts { queries: &queries, rows: &bits, n_heads, n_queries, width, stride },
+        &mut out,
+    );
+    let expected = (0..out.len()).map(|place| {
+        let (query, row) = (place / n_rows, place % n_rows);
+        let query_elements = &queries[query * width..][..width];
+        let elements = &rows[row * stride + query / n_queries * width..][..width];
+        let (mut value, mut size) = (0.0, 0.0);
+        for (a, b) in query_elements.iter().zip(elements) {
+            let product = f64::from(*a) * b.to_f64();
+            (value, size) = (value + product, size + product.abs());
+        }
+        Expected { value, bound: gamma(width + 1) * size + (width + 1) as f64 * TINY }
+    });
+    check_all("the products", &out, expected)
 }
 
 /// Values that nothing may have changed.

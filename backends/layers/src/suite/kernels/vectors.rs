@@ -37,17 +37,6 @@ pub(in super::super) fn check(kernels: &'static Kernels) {
         (lens(), select(&[0.01_f32, 10.0, 1000.0][..]), any::<u64>()),
         |(len, size, seed)| softmax(kernels, len, size, seed),
     );
-    property(&format!("{}: widen", kernels.name), CASES, (lens(), any::<u64>()), |(len, seed)| {
-        let mut values = Values::new(seed);
-        let bits: Vec<u16> = (0..len).map(|_| values.bits() as u16).collect();
-        let mut out = vec![7.0_f32; len];
-        (kernels.widen)(&bits, &mut out);
-        let expected = bits.iter().map(|bits| half::f16::from_bits(*bits).to_f32());
-        let wrong = out.iter().zip(expected).find(|(out, expected)| {
-            out.to_bits() != expected.to_bits() && !(out.is_nan() && expected.is_nan())
-        });
-        ensure(wrong.is_none(), || format!("a float16 and what became of it: {wrong:?}"))
-    });
 }
 
 fn turns(kernels: &Kernels, len: usize, position: f64, magnitude: f64, seed: u64) -> Case {
