@@ -40,7 +40,7 @@ const Q4_SEGMENT: usize = 4;
 const FEW: usize = 4;
 
 /// Tokens of segments for which there is room when they are shared out.
-const MOST_SEGMENTS: usize = 256;
+const MOST_SEGMENTS: usize = 512;
 
 /// Elements of segments' results up to which merging them takes less time than waking the workers.
 const MERGE_ALONE: usize = 1 << 13;
