@@ -238,6 +238,30 @@ fn a_long_prompt_holds_nobody_up() {
 }
 
 #[test]
+fn a_prompt_that_begins_as_an_earlier_one_takes_over_its_pages() {
+    let options = LoadOptions { page_tokens: 16, ..cpu_options() };
+    let load = |options| Arc::new(NeuroEngine::load(&tiny("llama"), &options).expect("the model"));
+    let (engine, plain) = (load(options.clone()), load(LoadOptions { prefix_bytes: 0, ..options }));
+    let scheduler = start(&engine, SchedulerOptions::default());
+    for (last, shared) in [(3, 0), (4, 48), (3, 48)] {
+        let mut request = long(&engine, 8);
+        request.prompt = (1..50).chain([last]).collect();
+        let expected = alone(&plain, &request);
+        let found = scheduler.submit(request).expect("a place").wait().expect("an answer").generated;
+        assert_eq!((found.prompt_tokens, found.shared_tokens, found.tokens), (50, shared, expected.tokens));
+    }
+    assert_eq!(scheduler.metrics().report().shared_tokens, 96);
+    let text = scheduler.metrics().prometheus(&engine);
+    assert!(text.contains("\nherald_shared_tokens_total 96\n"), "{text}");
+    assert_eq!(pages(&plain), 0);
+    assert_eq!(
+        engine.memory_usage().prefix_bytes,
+        engine.memory_usage().active.bytes,
+        "only prompts' pages stay"
+    );
+}
+
+#[test]
 fn ends_are_as_alone() {
     let options = LoadOptions { context: Some(16), ..cpu_options() };
     let engine = Arc::new(NeuroEngine::load(&tiny("llama"), &options).expect("the model"));

@@ -99,18 +99,32 @@ impl NeuroEngine {
         progress: &mut dyn FnMut(usize) -> bool,
     ) -> Result<(Vec<f32>, usize)> {
         self.check(sequence, ids)?;
+        let whole = sequence.tokens.is_empty();
+        let at_hand = self.begin_shared(sequence, ids);
+        let logits = self.prefill_while(sequence, &ids[at_hand..], &mut |done| progress(at_hand + done))?;
+        if whole {
+            self.keep_prompt(sequence, ids);
+        }
+        Ok((logits, at_hand))
+    }
+
+    /// Gives an empty sequence what is at hand of the beginning of a prompt; returns how many tokens that is. The last is
+    /// never among them, for its logits are wanted.
+    pub(crate) fn begin_shared(&self, sequence: &mut Sequence, ids: &[u32]) -> usize {
         let page_tokens = sequence.memory.shared_page_tokens().filter(|_| sequence.tokens.is_empty());
-        let Some(page_tokens) = page_tokens else {
-            return Ok((self.prefill_while(sequence, ids, progress)?, 0));
-        };
-        // The last token is always computed, for its logits.
-        let rows = self.prefixes.find(&ids[..ids.len() - 1], page_tokens);
+        let (Some(page_tokens), [before_last @ .., _]) = (page_tokens, ids) else { return 0 };
+        let rows = self.prefixes.find(before_last, page_tokens);
         let at_hand = rows.len() * page_tokens;
         sequence.memory.begin_with(rows);
         sequence.tokens.extend_from_slice(&ids[..at_hand]);
-        let logits = self.prefill_while(sequence, &ids[at_hand..], &mut |done| progress(at_hand + done))?;
-        self.prefixes.keep(ids, page_tokens, |index| sequence.memory.page_row(index));
-        Ok((logits, at_hand))
+        at_hand
+    }
+
+    /// Keeps whole pages of a prompt that a sequence has just run, from its beginning, for later ones.
+    pub(crate) fn keep_prompt(&self, sequence: &Sequence, ids: &[u32]) {
+        if let Some(page_tokens) = sequence.memory.shared_page_tokens() {
+            self.prefixes.keep(ids, page_tokens, |index| sequence.memory.page_row(index));
+        }
     }
 
     /// Runs one token after each sequence's others, all in one pass, and returns the logits `[n_sequences, vocabulary]`.

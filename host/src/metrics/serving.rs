@@ -54,6 +54,8 @@ pub struct ServingReport {
     pub requests: Outcomes,
     /// Tokens by phase. The time of a step that did both is divided by their tokens.
     pub phases: [PhaseReport; 2],
+    /// Tokens of prompts that were at hand from earlier ones, and not run.
+    pub shared_tokens: u64,
     /// From a request's arrival until it had a place.
     pub queue_s: Quantiles,
     /// From a request's arrival to its first token.
@@ -85,6 +87,7 @@ pub struct ServingMetrics {
     pub(super) failed: Count,
     pub(super) refused: Count,
     pub(super) prompt_tokens: Count,
+    pub(super) shared_tokens: Count,
     pub(super) generated_tokens: Count,
     pub(super) queue: Distribution,
     pub(super) first_token: Distribution,
@@ -109,6 +112,7 @@ impl ServingMetrics {
             failed: Count::default(),
             refused: Count::default(),
             prompt_tokens: Count::default(),
+            shared_tokens: Count::default(),
             generated_tokens: Count::default(),
             queue: Distribution::of_seconds(),
             first_token: Distribution::of_seconds(),
@@ -128,6 +132,11 @@ impl ServingMetrics {
 
     pub(crate) fn refused(&self) {
         self.refused.inc();
+    }
+
+    /// A prompt began, of which so many tokens were at hand from an earlier one.
+    pub(crate) fn shared(&self, tokens: usize) {
+        self.shared_tokens.inc_by(tokens as u64);
     }
 
     /// A token came so long after the one before it, where there was one.
@@ -188,6 +197,7 @@ impl ServingMetrics {
                 refused: self.refused.get(),
             },
             phases: self.throughput.report(),
+            shared_tokens: self.shared_tokens.get(),
             queue_s: self.queue.quantiles(),
             first_token_s: self.first_token.quantiles(),
             between_tokens_s: self.between.quantiles(),

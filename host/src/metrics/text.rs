@@ -40,6 +40,8 @@ impl ServingMetrics {
             registry.register(name, format!("Requests that were {outcome}"), count.clone());
         }
         registry.register("prompt_tokens", "Tokens of prompts that were run", self.prompt_tokens.clone());
+        let at_hand = "Tokens of prompts that were at hand from earlier ones";
+        registry.register("shared_tokens", at_hand, self.shared_tokens.clone());
         registry.register("generated_tokens", "Tokens that were generated", self.generated_tokens.clone());
         registry.register("steps", "Forward passes of the scheduler", self.steps.clone());
         for (name, help, times) in [

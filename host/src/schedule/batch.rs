@@ -25,8 +25,14 @@ pub(super) struct Waiting {
 type Ending = Result<Finish>;
 
 impl Waiting {
-    /// Ends a request, whose memory is freed already, and tells its sink.
-    pub(super) fn end(mut self, ending: Ending, prompt_tokens: usize, counts: &ServingMetrics) {
+    /// Ends a request, whose memory is freed already, and tells its sink. So many tokens of its prompt were done, of which so
+    /// many were at hand.
+    pub(super) fn end(
+        mut self,
+        ending: Ending,
+        [prompt_tokens, shared_tokens]: [usize; 2],
+        counts: &ServingMetrics,
+    ) {
         let event = match ending {
             Err(error) => {
                 counts.failed(&error);
@@ -38,6 +44,7 @@ impl Waiting {
                 let metrics = self.clock.end(prompt_tokens, n_tokens);
                 counts.ended(&generated.finish, &metrics);
                 generated.prompt_tokens = prompt_tokens;
+                generated.shared_tokens = shared_tokens;
                 generated.prompt_time = std::time::Duration::from_secs_f64(metrics.prompt_s);
                 generated.decode_time = std::time::Duration::from_secs_f64(metrics.decode_s);
                 if let Some((sampled, text)) = tail {
@@ -54,7 +61,9 @@ impl Waiting {
 struct Running {
     request: Waiting,
     sequence: Sequence,
-    /// Tokens of the prompt that have been run.
+    /// Tokens of the prompt that were at hand from an earlier one.
+    shared: usize,
+    /// Tokens of the prompt that have been run, or were at hand.
     done: usize,
     /// The token to run next, once the prompt is done.
     next: Option<u32>,
@@ -69,7 +78,7 @@ impl Running {
         let client = self.request.client.clone();
         // Its pages are free before anyone hears of its end.
         drop(self.sequence);
-        self.request.end(ending, self.done, counts);
+        self.request.end(ending, [self.done, self.shared], counts);
         client
     }
 }
@@ -109,14 +118,16 @@ impl Batch {
     /// Gives a request a place. The client's name comes back where that fails.
     pub(super) fn admit(&mut self, mut request: Waiting) -> Result<(), String> {
         match self.engine.sequence() {
-            Ok(sequence) => {
+            Ok(mut sequence) => {
                 request.clock.placed(Instant::now());
-                self.running.push(Running { request, sequence, done: 0, next: None });
+                let shared = self.engine.begin_shared(&mut sequence, &request.prompt);
+                self.counts.shared(shared);
+                self.running.push(Running { request, sequence, shared, done: shared, next: None });
                 Ok(())
             }
             Err(error) => {
                 let client = request.client.clone();
-                request.end(Err(error), 0, &self.counts);
+                request.end(Err(error), [0; 2], &self.counts);
                 Err(client)
             }
         }
@@ -196,7 +207,7 @@ impl Batch {
         let mut wanted = pieces.iter().peekable();
         for (index, running) in self.running.iter_mut().enumerate() {
             let Some((_, n)) = wanted.next_if(|(wanted, _)| *wanted == index) else { continue };
-            let Running { request, sequence, done, next } = running;
+            let Running { request, sequence, done, next, .. } = running;
             let prompt = request.prompt.get(*done..).filter(|rest| !rest.is_empty());
             let (ids, ends) = match (prompt, next) {
                 (Some(rest), _) => (&rest[..*n], *n == rest.len()),
@@ -234,13 +245,14 @@ impl Batch {
         let decoded = pieces.iter().filter(|(index, _)| self.running[*index].left() == 0).count();
         self.counts.step(&Step { took: now - start, prompt, decoded, sequences });
         for (index, n) in pieces {
-            let Running { request, done: run, next, .. } = &mut self.running[*index];
+            let Running { request, sequence, done: run, next, .. } = &mut self.running[*index];
             done.served.push((request.client.clone(), *n as u64));
             if *run < request.prompt.len() {
                 *run += n;
                 if *run < request.prompt.len() {
                     continue;
                 }
+                engine.keep_prompt(sequence, &request.prompt);
                 if request.generation.is_long_enough() && request.generation.len() == 0 {
                     endings[*index] = Some(Ok(Finish::Length));
                     continue;

@@ -8,6 +8,7 @@
 //! - Places go to the client that was served the fewest tokens, and a step's prompt tokens are divided alike, so neither a
 //!   greedy client nor a long prompt starves anyone.
 //! - A request may be cancelled at any time, and its memory is then free before the next step.
+//! - A prompt that begins as an earlier one did takes over its pages.
 //! - Who shares the batch doesn't matter to an answer, as far as the backend's products don't depend on a batch's size.
 
 mod batch;
@@ -76,7 +77,7 @@ impl Shared {
         // The sink may call in here again, so the lock is given back before.
         let waiting = self.state().queue.remove(client, id);
         if let Some(waiting) = waiting {
-            waiting.end(Ok(Finish::Cancelled), 0, &self.counts);
+            waiting.end(Ok(Finish::Cancelled), [0; 2], &self.counts);
         }
     }
 }
@@ -193,7 +194,7 @@ impl Drop for Closing<'_> {
         let waiting = state.queue.clear();
         drop(state);
         for waiting in waiting {
-            waiting.end(Ok(Finish::Cancelled), 0, &self.0.counts);
+            waiting.end(Ok(Finish::Cancelled), [0; 2], &self.0.counts);
         }
     }
 }

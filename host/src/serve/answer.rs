@@ -111,7 +111,12 @@ impl Head {
 
 fn usage(generated: &Generated) -> Value {
     let (prompt, completion) = (generated.prompt_tokens, generated.tokens.len());
-    json!({"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion})
+    json!({
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": generated.shared_tokens},
+    })
 }
 
 fn reason(finish: &Finish) -> &'static str {
