@@ -20,8 +20,6 @@ pub use monitor::{PerformanceMonitor, Sample};
 pub use process::{ProcessMemory, cpu_time, process_memory, reset_peak};
 pub(crate) use request::RequestClock;
 pub use request::{Quantiles, RequestMetrics};
-pub use serving::{Outcomes, ServingMetrics, ServingReport};
+pub use serving::{Outcomes, ServingMetrics, ServingReport, Step};
 pub use throughput::{Phase, PhaseReport, ThroughputMeasurer};
 pub use traffic::{TierTraffic, Traffic};
-
-pub(crate) use serving::Step;

@@ -15,15 +15,17 @@ use crate::error::Error;
 
 type Count = Counter<u64, AtomicU64>;
 
-/// What one step of the scheduler did.
-pub(crate) struct Step {
-    pub(crate) took: Duration,
+/// What one step of a scheduler did.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// How long it took.
+    pub took: Duration,
     /// Tokens of prompts that it ran.
-    pub(crate) prompt: usize,
+    pub prompt: usize,
     /// Sequences that it decoded a token of.
-    pub(crate) decoded: usize,
+    pub decoded: usize,
     /// All sequences of the step.
-    pub(crate) sequences: usize,
+    pub sequences: usize,
 }
 
 /// How requests came to their ends.
@@ -100,7 +102,9 @@ pub struct ServingMetrics {
 }
 
 impl ServingMetrics {
-    pub(crate) fn start() -> Self {
+    /// Nothing yet, from now on.
+    #[must_use]
+    pub fn start() -> Self {
         Self {
             start: Instant::now(),
             throughput: ThroughputMeasurer::start(),
@@ -139,15 +143,16 @@ impl ServingMetrics {
         self.shared_tokens.inc_by(tokens as u64);
     }
 
-    /// A token came so long after the one before it, where there was one.
-    pub(crate) fn token(&self, between: Option<f64>) {
+    /// A token came so many seconds after the one before it, where there was one.
+    pub fn token(&self, between: Option<f64>) {
         self.generated_tokens.inc();
         if let Some(between) = between {
             self.between.add(between);
         }
     }
 
-    pub(crate) fn step(&self, step: &Step) {
+    /// A step was done.
+    pub fn step(&self, step: &Step) {
         let tokens = step.prompt + step.decoded;
         if tokens == 0 {
             return;

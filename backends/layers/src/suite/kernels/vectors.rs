@@ -6,7 +6,7 @@ use proptest::sample::select;
 
 use super::super::bounds::{Expected, TINY, U, check_all, gamma};
 use super::super::values::{Spread, Values};
-use super::super::{Case, ensure, property};
+use super::super::{Case, property};
 use super::products::exactly;
 use super::{CASES, lens};
 use crate::Kernels;
