@@ -45,6 +45,9 @@ const MOST_SEGMENTS: usize = 512;
 /// Elements of segments' results up to which merging them takes less time than waking the workers.
 const MERGE_ALONE: usize = 1 << 13;
 
+/// Bytes of one layer's keys and values up to which the last cache may still have them when the next token comes.
+const CACHED: usize = 2 << 20;
+
 pub(crate) struct Attention<'w> {
     kernels: &'static Kernels,
     desc: LayerDesc,
@@ -458,6 +461,7 @@ impl<'w> Attention<'w> {
         let visible: &mut [[u32; 2]] = bytemuck::cast_slice_mut(visible);
         running.begin();
         let seen = self.sees(block, block.tokens.start).start..self.sees(block, block.tokens.end - 1).end;
+        let once = seen.len() * n_kv_heads * (key_dim + value_dim) * size_of::<i16>() > CACHED;
         let mut pages = (segment.start..block.sequence.n_pages()).map(|index| block.sequence.page(index));
         let mut upcoming = pages.next();
         for _ in segment {
@@ -485,7 +489,10 @@ impl<'w> Attention<'w> {
                     near_arranged
                 }
             };
-            let next = upcoming.as_ref().map_or(Next::default(), |page| self.of_head(page, kv_head));
+            let next = match &upcoming {
+                Some(page) => Next { once, ..self.of_head(page, kv_head) },
+                None => Next { once, ..Next::default() },
+            };
             if page.format() == abi::HERALD_PAGE_Q4 {
                 let capacity = page.capacity();
                 let [keys, values] = page.quantised(n_kv_heads, key_dim, value_dim);
@@ -551,6 +558,7 @@ impl<'w> Attention<'w> {
             keys: of_head(keys),
             values: of_head(values),
             scales: [of_head(key_scales), of_head(value_scales)],
+            once: false,
         }
     }
 

@@ -185,6 +185,8 @@ pub struct Next<'a> {
     pub values: &'a [u8],
     /// Scales or pairs of keys, and of values.
     pub scales: [&'a [u8]; 2],
+    /// Whether there is so much of all that shared caches won't have it any more when it is read again.
+    pub once: bool,
 }
 
 /// Queries of one KV head against a run of slots of one page, whose elements are codes to be scaled.

@@ -1,11 +1,10 @@
 //! Memory that is asked for before it is read.
 //!
 //! Weights that a token reads once go to the first cache and no further: they shouldn't drive from the others what the next
-//! token needs again, such as recurrent states. Keys and values go to the second: a core waits for more lines of that one
-//! at a time than of the first.
+//! token needs again, such as recurrent states; nor should keys and values of so many tokens that none would still be there.
+//! Those of fewer go to the second: a core waits for more lines of that one at a time than of the first.
 
 use std::arch::x86_64::{_MM_HINT_NTA, _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
-use std::iter::Chain;
 use std::slice::Chunks;
 
 /// Bytes of a cache line.
@@ -28,29 +27,28 @@ pub(crate) fn ask_for(memory: &[u8]) {
     memory.chunks(LINE).for_each(|line| ask::<_MM_HINT_T0>(line.as_ptr()));
 }
 
-/// Two pieces of memory to be read once, that are asked for little by little as other work goes on: pages lie apart, and
-/// the CPU doesn't see by itself where it will read on; but of many lines at once it makes the work wait.
+/// Memory that is asked for little by little as other work goes on: pages lie apart, and the CPU doesn't see by itself where
+/// it will read on; but of many lines at once it makes the work wait.
 pub(crate) struct Ahead<'a> {
-    lines: Chain<Chunks<'a, u8>, Chunks<'a, u8>>,
+    lines: Chunks<'a, u8>,
     /// Lines of a step.
     each: usize,
+    once: bool,
 }
 
 impl<'a> Ahead<'a> {
+    /// All of it in so many steps. `once` where no shared cache needs to have it.
     #[inline(always)]
-    pub(crate) fn new(first: &'a [u8], second: &'a [u8]) -> Self {
-        Self { lines: first.chunks(LINE).chain(second.chunks(LINE)), each: 0 }
-    }
-
-    /// Asks for so many eighths of what is left in the next so many steps.
-    #[inline(always)]
-    pub(crate) fn spread(&mut self, eighths: usize, steps: usize) {
-        self.each = (self.lines.size_hint().0 * eighths).div_ceil(8 * steps.max(1));
+    pub(crate) fn new(memory: &'a [u8], steps: usize, once: bool) -> Self {
+        let lines = memory.chunks(LINE);
+        Self { each: lines.len().div_ceil(steps.max(1)), lines, once }
     }
 
     #[inline(always)]
     pub(crate) fn step(&mut self) {
-        self.lines.by_ref().take(self.each).for_each(|line| ask::<_MM_HINT_T1>(line.as_ptr()));
+        for line in self.lines.by_ref().take(self.each) {
+            if self.once { ask::<_MM_HINT_NTA>(line.as_ptr()) } else { ask::<_MM_HINT_T1>(line.as_ptr()) }
+        }
     }
 }
 

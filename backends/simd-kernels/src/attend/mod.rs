@@ -35,6 +35,9 @@ pub(crate) trait Element: Copy + Default {
     /// # Safety
     /// As for [`Lanes`].
     unsafe fn widen<'a, L: Lanes>(from: &'a [Self], to: &'a mut [f32]) -> &'a [f32];
+
+    /// The memory to ask for while a tile's scores are made, and while its values are added.
+    fn upcoming<'a>(tile: &Tile<'a, Self>) -> [&'a [u8]; 2];
 }
 
 impl Element for i16 {
@@ -57,6 +60,12 @@ impl Element for i16 {
         }
         to
     }
+
+    #[inline(always)]
+    fn upcoming<'a>(tile: &Tile<'a, Self>) -> [&'a [u8]; 2] {
+        // What is asked for should still be in the first cache when it is read.
+        [bytemuck::cast_slice(tile.values), tile.next.keys]
+    }
 }
 
 impl Element for f32 {
@@ -69,6 +78,12 @@ impl Element for f32 {
     #[inline(always)]
     unsafe fn widen<'a, L: Lanes>(from: &'a [Self], _: &'a mut [f32]) -> &'a [f32] {
         from
+    }
+
+    #[inline(always)]
+    fn upcoming<'a>(tile: &Tile<'a, Self>) -> [&'a [u8]; 2] {
+        // Its own elements were made just now.
+        [tile.next.keys, tile.next.values]
     }
 }
 

@@ -31,9 +31,8 @@ pub(super) unsafe fn attend<L: Lanes, E: Element>(
     // SAFETY: the caller vouches for the instruction set; slices have these lengths.
     unsafe {
         let keys = E::widen::<L>(&tile.keys[..slots * tile.key_dim], floats);
-        // Half of it while scores are made, the rest with the values.
-        let mut ahead = Ahead::new(tile.next.keys, tile.next.values);
-        ahead.spread(4, slots.div_ceil(FOUR));
+        let [with_scores, with_values] = E::upcoming(tile);
+        let mut ahead = Ahead::new(with_scores, slots.div_ceil(FOUR), tile.next.once);
         for first in (0..quads).step_by(QUADS) {
             let count = QUADS.min(quads - first);
             let queries = &tile.queries[first * chunks * FOUR * LANES..];
@@ -56,7 +55,7 @@ pub(super) unsafe fn attend<L: Lanes, E: Element>(
             }
         }
         let wide = L::TOKENS >= 12;
-        ahead.spread(8, slots);
+        let mut ahead = Ahead::new(with_values, slots, tile.next.once);
         let mut row = 0;
         while row < rows {
             row += match rows - row {
