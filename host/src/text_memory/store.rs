@@ -92,7 +92,8 @@ impl Store {
             let path = entry.map_err(read)?.path();
             let stem = path.file_stem().and_then(|stem| stem.to_str());
             if path.extension().is_some_and(|ending| ending == ENDING) {
-                ids.extend(stem.and_then(|stem| stem.parse::<u64>().ok()));
+                // A greater number was none of ours, and left no room for the next.
+                ids.extend(stem.and_then(|stem| stem.parse::<u32>().ok()).map(u64::from));
             }
         }
         ids.sort_unstable();
@@ -354,6 +355,8 @@ mod tests {
             id
         });
         assert_eq!(numbers, [1, 2, 3]);
+        fs::write(store.path(u64::MAX), "of someone else").expect("written");
+        assert_eq!(store.add(&mut document()).expect("written"), 4);
     }
 
     proptest! {
