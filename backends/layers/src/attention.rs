@@ -9,6 +9,7 @@
 //! ```
 
 mod blocks;
+mod segments;
 
 use std::ops::Range;
 
@@ -17,7 +18,8 @@ use herald_api::{
     Result, RopeKind, Sequences, WeightRole, abi,
 };
 
-use blocks::{Block, Items, Slot, TOKEN_BLOCK, first_page};
+use blocks::{Block, Items, Slot, TOKEN_BLOCK};
+use segments::{Segment, segments};
 
 use crate::arena::{Arena, padded};
 use crate::factory::Layer;
@@ -28,13 +30,6 @@ use crate::norm::{add_branch, enter};
 use crate::rope::Rope;
 use crate::shared::Shared;
 use crate::weights::Weights;
-
-/// Slots of a segment: pages that begin within the same so many places. Few, so that a token's attention over few KV heads
-/// comes in shares of about the same size.
-const SEGMENT: usize = 256;
-
-/// Pages of a segment of 4-bit codes. They come whole and before the batch, but mostly far apart.
-const Q4_SEGMENT: usize = 4;
 
 /// Items (blocks and KV heads) for each worker from which on they are not cut into segments to be shared out.
 const FEW: usize = 4;
@@ -264,7 +259,7 @@ impl<'w> Attention<'w> {
     ) -> Option<&'l [Segment]> {
         let (mut len, mut rows) = (0, 0);
         for (index, block) in items.blocks(sequences).enumerate() {
-            for segment in self.segments(&block) {
+            for segment in segments(&block.sequence, self.seen(&block)) {
                 rows += block.tokens.len();
                 if rows > MOST_SEGMENTS {
                     return None;
@@ -299,7 +294,7 @@ impl<'w> Attention<'w> {
                 let (part, work) = work.split_at_mut(rows * self.partial_len());
                 let mut total = Running::of(total, rows);
                 total.begin();
-                for segment in self.segments(&block) {
+                for segment in segments(&block.sequence, self.seen(&block)) {
                     let mut part = Running::of(&mut *part, rows);
                     self.attend_segment(&block, kv_head, segment, queries, &mut part, work);
                     (self.kernels.merge)(&mut total, &part);
@@ -400,26 +395,9 @@ impl<'w> Attention<'w> {
         self.params.window.map_or(0, |window| (place + 1).saturating_sub(window))..place + 1
     }
 
-    /// The segments of pages that any token of a block sees something of, rising. Which pages are one segment does not
-    /// depend on the block.
-    fn segments<'s>(&self, block: &Block<'s>) -> impl Iterator<Item = Range<usize>> + use<'s> {
-        let sequence = block.sequence;
-        let segment_of = move |index: usize| match sequence.page_format(index) {
-            abi::HERALD_PAGE_Q4 => (true, index / Q4_SEGMENT),
-            _ => (false, sequence.page_start(index) / SEGMENT),
-        };
-        // The last page that begins no later than what is seen reaches into it.
-        let mut next =
-            first_page(&sequence, self.sees(block, block.tokens.start).start + 1).saturating_sub(1);
-        let end = first_page(&sequence, Self::place(block, block.tokens.end - 1) + 1);
-        std::iter::from_fn(move || {
-            let first = next;
-            let segment = (first < end).then(|| segment_of(first))?;
-            while next < end && segment_of(next) == segment {
-                next += 1;
-            }
-            Some(first..next)
-        })
+    /// The places of the slots that any token of a block sees.
+    fn seen(&self, block: &Block<'_>) -> Range<usize> {
+        self.sees(block, block.tokens.start).start..self.sees(block, block.tokens.end - 1).end
     }
 
     /// The queries of a block's tokens for one KV head, and the rest of `work`.
@@ -460,7 +438,7 @@ impl<'w> Attention<'w> {
         let (visible, scratch) = work.split_at_mut(2 * rows);
         let visible: &mut [[u32; 2]] = bytemuck::cast_slice_mut(visible);
         running.begin();
-        let seen = self.sees(block, block.tokens.start).start..self.sees(block, block.tokens.end - 1).end;
+        let seen = self.seen(block);
         let once = seen.len() * n_kv_heads * (key_dim + value_dim) * size_of::<i16>() > CACHED;
         let mut pages = (segment.start..block.sequence.n_pages()).map(|index| block.sequence.page(index));
         let mut upcoming = pages.next();
@@ -489,10 +467,8 @@ impl<'w> Attention<'w> {
                     near_arranged
                 }
             };
-            let next = match &upcoming {
-                Some(page) => Next { once, ..self.of_head(page, kv_head) },
-                None => Next { once, ..Next::default() },
-            };
+            let next = upcoming.as_ref().map_or(Next::default(), |page| self.of_head(page, kv_head));
+            let next = Next { once, ..next };
             if page.format() == abi::HERALD_PAGE_Q4 {
                 let capacity = page.capacity();
                 let [keys, values] = page.quantised(n_kv_heads, key_dim, value_dim);
@@ -586,23 +562,6 @@ struct Queries<'q> {
 /// Called with an item's block and KV head, its segments, how many pages all items before it have, and where its first
 /// partial lies.
 type EachItem<'e> = dyn FnMut(&Block<'_>, usize, &[Segment], usize, usize) + 'e;
-
-/// A segment that some token of a block sees something of.
-#[derive(Clone, Copy, Default)]
-struct Segment {
-    /// The number of the block.
-    block: usize,
-    /// Its first page.
-    first: usize,
-    /// The first page after it.
-    end: usize,
-}
-
-impl Segment {
-    fn pages(self) -> Range<usize> {
-        self.first..self.end
-    }
-}
 
 /// One head's part of a page's rows, of which each head has so many pairs and so many bytes of codes.
 fn head_rows(rows: Q4Rows<'_>, head: usize, pairs: usize, codes: usize) -> Q4Rows<'_> {
