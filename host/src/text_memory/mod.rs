@@ -16,6 +16,7 @@ mod words;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -116,8 +117,6 @@ pub struct TextMemoryUsage {
 struct Held {
     documents: BTreeMap<u64, Document>,
     words: Words,
-    /// The highest number that a document has had.
-    last: u64,
 }
 
 impl Held {
@@ -126,7 +125,6 @@ impl Held {
             self.words.add((id, index), &document.text[chunk.bytes.clone()]);
         }
         self.documents.insert(id, document);
-        self.last = self.last.max(id);
     }
 }
 
@@ -230,6 +228,8 @@ pub struct TextMemory {
     store: Option<Store>,
     fingerprint: String,
     damaged: Vec<Damaged>,
+    /// The last number that was given: none is given twice, so that who removes one never removes what was added since.
+    last: AtomicU64,
     held: RwLock<Held>,
 }
 
@@ -239,7 +239,15 @@ impl TextMemory {
     pub fn in_memory(engine: Arc<NeuroEngine>) -> Self {
         let fingerprint = engine.fingerprint();
         let options = TextMemoryOptions::default();
-        Self { engine, options, store: None, fingerprint, damaged: Vec::new(), held: RwLock::default() }
+        Self {
+            engine,
+            options,
+            store: None,
+            fingerprint,
+            damaged: Vec::new(),
+            last: AtomicU64::new(0),
+            held: RwLock::default(),
+        }
     }
 
     /// Opens that of a folder, which is made where it isn't there. Damaged files are left out:
@@ -351,9 +359,11 @@ impl TextMemory {
             model_name: model_name(&self.engine),
             file_bytes: 0,
         };
-        let on_disk = self.store.as_ref().map(|store| store.add(&mut document)).transpose()?;
+        let id = match &self.store {
+            Some(store) => store.add(&mut document, &self.last)?,
+            None => self.last.fetch_add(1, Ordering::Relaxed) + 1,
+        };
         let mut held = self.write();
-        let id = on_disk.unwrap_or(held.last + 1);
         let info = info(id, &document);
         held.insert(id, document);
         Ok(info)

@@ -69,15 +69,13 @@ pub struct Damaged {
 /// A folder of documents.
 pub(super) struct Store {
     folder: PathBuf,
-    /// The last number that was given: none is given twice, so that who removes one never removes what was added since.
-    last: AtomicU64,
 }
 
 impl Store {
     /// Opens a folder, and makes it where it isn't there.
     pub(super) fn open(folder: &Path) -> Result<Self> {
         fs::create_dir_all(folder).map_err(|source| failed(folder, "the folder can't be made", source))?;
-        Ok(Self { folder: folder.to_owned(), last: AtomicU64::new(0) })
+        Ok(Self { folder: folder.to_owned() })
     }
 
     fn path(&self, id: u64) -> PathBuf {
@@ -123,8 +121,9 @@ impl Store {
         Ok((documents, damaged))
     }
 
-    /// Writes a document, after all others, and returns its number: it is there whole, or not at all.
-    pub(super) fn add(&self, document: &mut Document) -> Result<u64> {
+    /// Writes a document, after all others, and returns its number, which is above `last` and becomes it: it is there whole, or
+    /// not at all.
+    pub(super) fn add(&self, document: &mut Document, last: &AtomicU64) -> Result<u64> {
         let wrong = |source: io::Error| failed(&self.folder, "the document can't be written", source);
         let file = tempfile::Builder::new().prefix(BEGUN).tempfile_in(&self.folder).map_err(wrong)?;
         let bytes = serialise(document).map_err(|error| wrong(io::Error::other(error)))?;
@@ -132,8 +131,8 @@ impl Store {
         document.file_bytes = bytes.len() as u64;
         let mut file = file;
         loop {
-            self.last.fetch_max(self.ids()?.last().copied().unwrap_or(0), Ordering::Relaxed);
-            let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+            last.fetch_max(self.ids()?.last().copied().unwrap_or(0), Ordering::Relaxed);
+            let id = last.fetch_add(1, Ordering::Relaxed) + 1;
             match file.persist_noclobber(self.path(id)) {
                 Ok(_) => {
                     // So that the name outlives a power cut. Not every system can do this with a folder.
@@ -349,14 +348,15 @@ mod tests {
     fn a_removed_documents_number_is_not_given_again() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let store = Store::open(folder.path()).expect("the folder");
+        let last = AtomicU64::new(0);
         let numbers = [(); 3].map(|()| {
-            let id = store.add(&mut document()).expect("written");
+            let id = store.add(&mut document(), &last).expect("written");
             assert!(store.remove(id).expect("removed"));
             id
         });
         assert_eq!(numbers, [1, 2, 3]);
         fs::write(store.path(u64::MAX), "of someone else").expect("written");
-        assert_eq!(store.add(&mut document()).expect("written"), 4);
+        assert_eq!(store.add(&mut document(), &last).expect("written"), 4);
     }
 
     proptest! {
