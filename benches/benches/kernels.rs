@@ -156,8 +156,9 @@ fn attention(benches: &mut Benches<'_>, kernels: &Kernels) {
     let pairs = vec![[0x2e66, 0xb800]; slots.max(dim)];
     let nibbles: Vec<u8> = (0..slots * dim / 2).map(|index| (index * 37) as u8).collect();
     for n in [3, 96] {
+        let plain = floats(n * dim);
         let mut queries = vec![0.0; Tile::<i16>::arranged_len(n, dim)];
-        (kernels.arrange)(&floats(n * dim), dim, &mut queries);
+        (kernels.arrange)(&plain, dim, &mut queries);
         let visible = vec![[0, slots as u32]; n];
         let mut memory = vec![0.0; n * (dim + 2)];
         let mut scratch = vec![0.0; Q4Tile::scratch_len(n, slots, dim, dim)];
@@ -184,7 +185,7 @@ fn attention(benches: &mut Benches<'_>, kernels: &Kernels) {
             let mut running = Running::of(&mut memory, n);
             running.begin();
             let tile = Q4Tile {
-                queries: black_box(&queries),
+                queries: black_box(&plain),
                 keys: Q4Rows { pairs: &pairs[..slots.div_ceil(Q4_GROUP) * dim], codes: &nibbles },
                 values: Q4Rows { pairs: &pairs[..slots * dim.div_ceil(Q4_GROUP)], codes: &nibbles },
                 slots,

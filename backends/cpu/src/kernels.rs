@@ -30,6 +30,7 @@ pub static KERNELS: Kernels = Kernels {
     arrange: |queries, _, out| out[..queries.len()].copy_from_slice(queries),
     attend,
     attend_q4,
+    q4_step: 0.0,
     merge: |into, other| into.merge(other),
     narrow,
     times,
@@ -231,7 +232,8 @@ fn attend(tile: &Tile<'_>, running: &mut Running<'_>, scratch: &mut [f32]) {
 }
 
 fn attend_q4(tile: &Q4Tile<'_>, running: &mut Running<'_>, scratch: &mut [f32]) {
-    tile.attend_with(running, scratch, |pairs, keys, values| tile.widen(pairs, keys, values), attend_wide);
+    let widen = |pairs: &mut [f32], keys: &mut [f32], values: &mut [f32]| tile.widen(pairs, keys, values);
+    tile.attend_with(tile.queries, running, scratch, widen, attend_wide);
 }
 
 /// Attention over keys and values that their scales are part of already.

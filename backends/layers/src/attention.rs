@@ -456,16 +456,15 @@ impl<'w> Attention<'w> {
                 visible.fill([from as u32, to.max(from) as u32]);
             }
             // A page beyond the reach is seen from nearer: the queries are turned back.
-            let queries: &[f32] = match far::moved(&block.sequence, begin) {
-                0 => queries.arranged,
-                back => {
-                    near.copy_from_slice(queries.plain);
-                    self.rope.turned_back(self.kernels, back, rotation);
-                    near.chunks_exact_mut(key_dim)
-                        .for_each(|query| (self.kernels.rope)(self.params.rope, query, rotation));
-                    (self.kernels.arrange)(near, key_dim, near_arranged);
-                    near_arranged
-                }
+            let back = far::moved(&block.sequence, begin);
+            let plain: &[f32] = if back == 0 {
+                queries.plain
+            } else {
+                near.copy_from_slice(queries.plain);
+                self.rope.turned_back(self.kernels, back, rotation);
+                near.chunks_exact_mut(key_dim)
+                    .for_each(|query| (self.kernels.rope)(self.params.rope, query, rotation));
+                near
             };
             let next = upcoming.as_ref().map_or(Next::default(), |page| self.of_head(page, kv_head));
             let next = Next { once, ..next };
@@ -473,7 +472,7 @@ impl<'w> Attention<'w> {
                 let capacity = page.capacity();
                 let [keys, values] = page.quantised(n_kv_heads, key_dim, value_dim);
                 let tile = Q4Tile {
-                    queries,
+                    queries: plain,
                     keys: head_rows(
                         keys,
                         kv_head,
@@ -497,6 +496,12 @@ impl<'w> Attention<'w> {
                 (self.kernels.attend_q4)(&tile, running, scratch);
                 continue;
             }
+            let queries: &[f32] = if back == 0 {
+                queries.arranged
+            } else {
+                (self.kernels.arrange)(plain, key_dim, near_arranged);
+                near_arranged
+            };
             let slots = kv_head * page.capacity()..kv_head * page.capacity() + page.n_tokens();
             let (keys, values) = (page.keys(n_kv_heads), page.values(n_kv_heads));
             let tile = Tile {

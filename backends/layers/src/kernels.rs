@@ -44,8 +44,11 @@ pub struct Kernels {
     pub arrange: fn(&[f32], usize, &mut [f32]),
     /// One tile of attention with online softmax.
     pub attend: fn(&Tile<'_>, &mut Running<'_>, &mut [f32]),
-    /// The same over 4-bit codes.
+    /// The same over 4-bit codes, with queries as they are.
     pub attend_q4: fn(&Q4Tile<'_>, &mut Running<'_>, &mut [f32]),
+    /// The most that `attend_q4` rounds a number of a query times its step, and of a weight times its step, as a share of
+    /// the largest of its row; tests bound errors with it.
+    pub q4_step: f32,
     /// Adds to what the first has seen what the second has seen of other slots of the same queries' rows.
     pub merge: fn(&mut Running<'_>, &Running<'_>),
     /// `x[i]` as `scale * codes[i]`, with the least scale that has room for all: fills the codes, returns the scale.
@@ -234,7 +237,7 @@ impl<E> Tile<'_, E> {
 /// Queries of one KV head against a whole page of 4-bit codes ([`herald_api::abi::HERALD_PAGE_Q4`]).
 #[derive(Clone, Copy, Debug)]
 pub struct Q4Tile<'a> {
-    /// Queries, already rotated, as [`Kernels::arrange`] left them.
+    /// Queries, already rotated, `[n, key_dim]`.
     pub queries: &'a [f32],
     /// The head's keys: pairs `[ceil(slots / 64), key_dim]`, codes `[slots, ceil(key_dim / 2)]`.
     pub keys: Q4Rows<'a>,
@@ -258,18 +261,20 @@ pub struct Q4Tile<'a> {
 
 impl Q4Tile<'_> {
     /// Float32 elements of scratch memory that [`Kernels::attend_q4`] may use: what attention over as many float32
-    /// elements takes, and room for a group's steps and offsets.
+    /// elements takes, and room for queries as it takes them and for a group's steps and offsets.
     #[must_use]
     pub fn scratch_len(queries: usize, slots: usize, key_dim: usize, value_dim: usize) -> usize {
-        Tile::<i16>::scratch_len(queries, slots, key_dim, value_dim) + 2 * key_dim + slots
+        let tile = Tile::<i16>::scratch_len(queries, slots, key_dim, value_dim);
+        Tile::<i16>::arranged_len(queries, key_dim) + tile + 2 * key_dim + slots
     }
 
     /// Attends by reading the tile's elements as float32 into scratch memory (a tile of one head, which stays in the
-    /// nearest caches) with `widen`, as [`Q4Tile::widen`] does, and `attend` over them. `#[inline(always)]`: the loops become
-    /// the caller's vectors.
+    /// nearest caches) with `widen`, as [`Q4Tile::widen`] does, and `attend` over them with the queries as it wants them.
+    /// `#[inline(always)]`: the loops become the caller's vectors.
     #[inline(always)]
     pub fn attend_with(
         &self,
+        queries: &[f32],
         running: &mut Running<'_>,
         scratch: &mut [f32],
         widen: impl FnOnce(&mut [f32], &mut [f32], &mut [f32]),
@@ -283,7 +288,7 @@ impl Q4Tile<'_> {
         ones.fill(1.0);
         widen(pairs, keys, values);
         let tile = Tile {
-            queries: self.queries,
+            queries,
             keys,
             key_scales: ones,
             values,

@@ -153,6 +153,7 @@ macro_rules! variant {
                 arrange,
                 attend,
                 attend_q4,
+                q4_step: crate::attend::STEP,
                 merge,
                 narrow,
                 times,

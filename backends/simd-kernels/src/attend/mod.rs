@@ -7,10 +7,12 @@
 mod columns;
 mod q4;
 mod quads;
+mod whole;
 
 use herald_layers::kernels::{Running, Tile};
 
 pub(crate) use q4::attend_q4;
+pub(crate) use whole::STEP;
 
 use crate::ahead::ask_for;
 use crate::lanes::{LANES, Lanes};
@@ -219,11 +221,18 @@ unsafe fn worth<L: Lanes>(old: L::F, new: L::F) -> L::F {
 #[inline(always)]
 unsafe fn scaled<L: Lanes, E>(tile: &Tile<'_, E>, products: L::F, scales: L::F) -> L::F {
     // SAFETY: the caller vouches.
-    unsafe {
-        let score = L::mul(products, scales);
-        match tile.softcap {
-            Some(cap) => L::mul(L::splat(cap), crate::math::tanh::<L>(L::div(score, L::splat(cap)))),
-            None => score,
-        }
+    unsafe { capped::<L>(L::mul(products, scales), tile.softcap) }
+}
+
+/// `cap * tanh(score / cap)`, where there is a cap.
+///
+/// # Safety
+/// As for [`Lanes`].
+#[inline(always)]
+unsafe fn capped<L: Lanes>(score: L::F, softcap: Option<f32>) -> L::F {
+    match softcap {
+        // SAFETY: the caller vouches.
+        Some(cap) => unsafe { L::mul(L::splat(cap), crate::math::tanh::<L>(L::div(score, L::splat(cap)))) },
+        None => score,
     }
 }

@@ -1,9 +1,11 @@
-//! Pages of 4-bit codes: a tile of one head is read as floats into memory that stays in the nearest caches.
+//! Pages of 4-bit codes: of the usual shapes as the whole numbers that they are (`whole`); of others, a tile of one head is
+//! read as floats into memory that stays in the nearest caches.
 
 use herald_api::{Q4_GROUP, Q4Rows};
-use herald_layers::kernels::{Q4Tile, Running};
+use herald_layers::kernels::{Q4Tile, Running, Tile};
 
-use super::attend;
+use super::{arrange, attend, whole};
+use crate::ahead::ask_for;
 use crate::lanes::{LANES, Lanes};
 
 /// Attends over 4-bit codes; see [`herald_layers::Kernels::attend_q4`].
@@ -12,7 +14,19 @@ use crate::lanes::{LANES, Lanes};
 /// As for [`Lanes`].
 #[inline(always)]
 pub(crate) unsafe fn attend_q4<L: Lanes>(tile: &Q4Tile<'_>, running: &mut Running<'_>, scratch: &mut [f32]) {
+    if whole::fits(tile) {
+        for scales in tile.next.scales {
+            ask_for(scales);
+        }
+        // SAFETY: the caller vouches.
+        return unsafe { whole::attend::<L>(tile, running, scratch) };
+    }
+    let rows = tile.visible.len();
+    let (queries, scratch) = scratch.split_at_mut(Tile::<f32>::arranged_len(rows, tile.key_dim));
+    // SAFETY: the caller vouches.
+    unsafe { arrange::<L>(&tile.queries[..rows * tile.key_dim], tile.key_dim, queries) };
     tile.attend_with(
+        queries,
         running,
         scratch,
         #[inline(always)]
@@ -41,7 +55,7 @@ pub(crate) unsafe fn attend_q4<L: Lanes>(tile: &Q4Tile<'_>, running: &mut Runnin
 /// # Safety
 /// As for [`Lanes`].
 #[inline(always)]
-unsafe fn halves<L: Lanes>(pairs: &[[u16; 2]]) -> [L::F; 2] {
+pub(super) unsafe fn halves<L: Lanes>(pairs: &[[u16; 2]]) -> [L::F; 2] {
     let mut sixteen = [[0; 2]; LANES];
     let from = match pairs.first_chunk() {
         Some(whole) => whole,

@@ -223,6 +223,24 @@ impl<P: Pairs> Lanes for Avx2<P> {
     }
 
     #[inline(always)]
+    unsafe fn byte_pairs(a: *const u8, b: *const u8) -> [Self::I; 2] {
+        let sixteen = |at: usize| {
+            let wide = |from: *const u8| _mm256_cvtepu8_epi16(_mm_loadu_si128(from.cast()));
+            let (a, b) = (wide(a.add(at)), wide(b.add(at)));
+            [_mm256_unpacklo_epi16(a, b), _mm256_unpackhi_epi16(a, b)]
+        };
+        [sixteen(0), sixteen(16)]
+    }
+
+    #[inline(always)]
+    unsafe fn in_order(x: [Self::F; 2]) -> [Self::F; 2] {
+        let sixteen = |[low, high]: Self::F| {
+            [_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high)]
+        };
+        [sixteen(x[0]), sixteen(x[1])]
+    }
+
+    #[inline(always)]
     unsafe fn zero() -> Self::F {
         [_mm256_setzero_ps(); 2]
     }
@@ -308,6 +326,11 @@ impl<P: Pairs> Lanes for Avx2<P> {
             both!(_mm256_cvtepi32_ps; both!(_mm256_cvtepu8_epi32; halves))
         };
         [floats(_mm_and_si128(bytes, mask)), floats(_mm_and_si128(_mm_srli_epi16::<4>(bytes), mask))]
+    }
+
+    #[inline(always)]
+    unsafe fn load_two(a: *const f32, b: *const f32) -> Self::F {
+        [_mm256_loadu_ps(a), _mm256_loadu_ps(b)]
     }
 
     #[inline(always)]
@@ -411,6 +434,14 @@ impl<P: Pairs> Lanes for Avx2<P> {
         let low = transpose_quarters([a[0], b[0], c[0], d[0]]);
         let high = transpose_quarters([a[1], b[1], c[1], d[1]]);
         std::array::from_fn(|n| [low[n], high[n]])
+    }
+
+    #[inline(always)]
+    unsafe fn split_quarters(a: Self::F, b: Self::F) -> [Self::F; 2] {
+        [
+            [_mm256_permute2f128_ps::<0x20>(a[0], a[1]), _mm256_permute2f128_ps::<0x20>(b[0], b[1])],
+            [_mm256_permute2f128_ps::<0x31>(a[0], a[1]), _mm256_permute2f128_ps::<0x31>(b[0], b[1])],
+        ]
     }
 
     #[inline(always)]

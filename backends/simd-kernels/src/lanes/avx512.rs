@@ -57,7 +57,7 @@ impl Pairs for Vnni {
     #[inline]
     #[target_feature(enable = "avx512f,avx512vnni")]
     unsafe fn dot_add<const N: usize>(sums: &mut [__m512i; N], a: __m512i, x: *const i32) {
-        const { assert!(matches!(N, 1 | 2 | 4 | 8 | 12 | 16), "tiles have these sizes") }
+        const { assert!(matches!(N, 1 | 2 | 3 | 4 | 8 | 12 | 16), "tiles have these sizes") }
         let sums = sums.as_mut_ptr();
         // Arrays of a known length, so that sums stay in registers.
         match N {
@@ -79,6 +79,7 @@ impl Pairs for Vnni {
                 &mut *sums.cast::<[__m512i; 4]>(), a, x,
                 s0 at 0, s1 at 4, s2 at 8, s3 at 12
             ),
+            3 => multiply_add!(&mut *sums.cast::<[__m512i; 3]>(), a, x, s0 at 0, s1 at 4, s2 at 8),
             2 => multiply_add!(&mut *sums.cast::<[__m512i; 2]>(), a, x, s0 at 0, s1 at 4),
             _ => multiply_add!(&mut *sums.cast::<[__m512i; 1]>(), a, x, s0 at 0),
         }
@@ -170,6 +171,20 @@ impl<P: Pairs> Lanes for Avx512<P> {
     }
 
     #[inline(always)]
+    unsafe fn byte_pairs(a: *const u8, b: *const u8) -> [__m512i; 2] {
+        let wide = |from: *const u8| _mm512_cvtepu8_epi16(_mm256_loadu_si256(from.cast()));
+        let (a, b) = (wide(a), wide(b));
+        [_mm512_unpacklo_epi16(a, b), _mm512_unpackhi_epi16(a, b)]
+    }
+
+    #[inline(always)]
+    unsafe fn in_order([low, high]: [__m512; 2]) -> [__m512; 2] {
+        let first = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
+        let second = _mm512_add_epi32(first, _mm512_set1_epi32(8));
+        [_mm512_permutex2var_ps(low, first, high), _mm512_permutex2var_ps(low, second, high)]
+    }
+
+    #[inline(always)]
     unsafe fn zero() -> __m512 {
         _mm512_setzero_ps()
     }
@@ -230,6 +245,11 @@ impl<P: Pairs> Lanes for Avx512<P> {
         let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast()));
         let low = _mm512_and_si512(bytes, _mm512_set1_epi32(15));
         [_mm512_cvtepi32_ps(low), _mm512_cvtepi32_ps(_mm512_srli_epi32::<4>(bytes))]
+    }
+
+    #[inline(always)]
+    unsafe fn load_two(a: *const f32, b: *const f32) -> __m512 {
+        _mm512_insertf32x8::<1>(_mm512_castps256_ps512(_mm256_loadu_ps(a)), _mm256_loadu_ps(b))
     }
 
     #[inline(always)]
@@ -322,6 +342,11 @@ impl<P: Pairs> Lanes for Avx512<P> {
             _mm512_castpd_ps(_mm512_unpacklo_pd(ab2, cd2)),
             _mm512_castpd_ps(_mm512_unpackhi_pd(ab2, cd2)),
         ]
+    }
+
+    #[inline(always)]
+    unsafe fn split_quarters(a: __m512, b: __m512) -> [__m512; 2] {
+        [_mm512_shuffle_f32x4::<0b10_00_10_00>(a, b), _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b)]
     }
 
     #[inline(always)]

@@ -46,6 +46,11 @@ pub(crate) trait Lanes: 'static {
     /// `sums[n] += a.0 * x[n].0 + a.1 * x[n].1` over each lane's pair of int16, and the pairs `x` in memory.
     unsafe fn dot_add<const N: usize>(sums: &mut [Self::I; N], a: Self::I, x: *const i32);
     unsafe fn to_float(x: Self::I) -> Self::F;
+    /// Thirty-two bytes of each of two rows: in each lane a pair of int16, a byte of the first and the same one of the
+    /// second. The lanes' order is [`Lanes::in_order`]'s.
+    unsafe fn byte_pairs(a: *const u8, b: *const u8) -> [Self::I; 2];
+    /// Numbers of [`Lanes::byte_pairs`]' lanes, in the bytes' order.
+    unsafe fn in_order(x: [Self::F; 2]) -> [Self::F; 2];
 
     unsafe fn zero() -> Self::F;
     unsafe fn splat(x: f32) -> Self::F;
@@ -67,6 +72,8 @@ pub(crate) trait Lanes: 'static {
     unsafe fn load_i16(from: *const i16) -> Self::F;
     /// The low halves of sixteen bytes, and the high halves.
     unsafe fn load_nibbles(from: *const u8) -> [Self::F; 2];
+    /// Eight elements, and after them eight from elsewhere.
+    unsafe fn load_two(a: *const f32, b: *const f32) -> Self::F;
     /// The first float16 of each of sixteen pairs, and the second.
     unsafe fn load_f16_pairs(from: *const [u16; 2]) -> [Self::F; 2];
     unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
@@ -93,6 +100,8 @@ pub(crate) trait Lanes: 'static {
     unsafe fn load_quarter(from: *const f32) -> Self::F;
     /// In lane `4r + v` of vector `n` the lane `4r + n` of vector `v`: each quarter transposed.
     unsafe fn transpose_quarters(x: [Self::F; 4]) -> [Self::F; 4];
+    /// Quarters 0 and 2 of two vectors, and quarters 1 and 3.
+    unsafe fn split_quarters(a: Self::F, b: Self::F) -> [Self::F; 2];
     /// In lane `4r + v` the sum of the four lanes of quarter `r` of vector `v`, always in the same order.
     unsafe fn sum_quarters(x: [Self::F; 4]) -> Self::F;
     /// Stores quarter `r` at `to + r * stride`.

@@ -1,17 +1,22 @@
 //! Attention by tiles: any number in a row make the softmax over all that they hold.
 
+use std::ops::Range;
+
 use herald_api::{Q4_GROUP, Q4Rows};
 use ndarray::{Array2, ArrayView1, ArrayView2, Axis, concatenate};
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::super::bounds::{U, check_all};
+use super::super::bounds::{U, check_all, gamma};
 use super::super::softmax::{attention, score};
 use super::super::values::Values;
 use super::super::{Case, ensure, property};
 use super::CASES;
 use crate::Kernels;
 use crate::kernels::{Next, Q4Tile, Running, Tile};
+
+/// The greatest 4-bit code.
+const MOST_CODE: f64 = 15.0;
 
 #[derive(Clone, Debug)]
 struct Shape {
@@ -89,11 +94,13 @@ pub(in super::super) fn check(kernels: &'static Kernels) {
 
 /// One page more often than not has several groups of tokens, or of channels.
 fn q4_shapes() -> impl Strategy<Value = (Shape, usize)> {
-    let dim = || prop_oneof![1_usize..140, select(&[32_usize, 64, 96, 128, 160][..])];
+    let dim = || prop_oneof![1_usize..140, select(&[32_usize, 64, 96, 128, 160, 256][..])];
     let dims = (queries(), dim(), dim());
-    (shapes(), 1_usize..150, dims).prop_map(|(shape, slots, (queries, key_dim, value_dim))| {
-        (Shape { queries, key_dim, value_dim, ..shape }, slots)
-    })
+    (shapes(), prop_oneof![1_usize..150, Just(Q4_GROUP)], dims).prop_map(
+        |(shape, slots, (queries, key_dim, value_dim))| {
+            (Shape { queries, key_dim, value_dim, ..shape }, slots)
+        },
+    )
 }
 
 /// Keys or values of a page of 4-bit codes: as they lie in it, and as float64. `group` is how many slots and how many
@@ -102,7 +109,9 @@ struct Q4 {
     pairs: Vec<[u16; 2]>,
     codes: Vec<u8>,
     value: Array2<f64>,
-    error: Array2<f64>,
+    /// What the offset and the step's part are without regard to signs: how large sums of either by itself are.
+    size: Array2<f64>,
+    step: Array2<f64>,
 }
 
 impl Q4 {
@@ -124,13 +133,21 @@ impl Q4 {
             let [step, offset] = pair.map(|bits| f64::from(half::f16::from_bits(bits).to_f32()));
             let byte = codes[slot * width + column % width];
             let code = if column < width { byte & 15 } else { byte >> 4 };
-            (offset, step * f64::from(code))
+            (offset, step, f64::from(code))
         };
-        let value = Array2::from_shape_fn((slots, dim), |at| parts(at).0 + parts(at).1);
-        // The product is rounded, and the sum.
-        let error =
-            Array2::from_shape_fn((slots, dim), |at| U * (2.0 * parts(at).1 + parts(at).0.abs()) * (1.0 + U));
-        Self { pairs, codes, value, error }
+        let of = |part: fn((f64, f64, f64)) -> f64| Array2::from_shape_fn((slots, dim), |at| part(parts(at)));
+        Self {
+            value: of(|(offset, step, code)| offset + step * code),
+            size: of(|(offset, step, code)| offset.abs() + step * code),
+            step: of(|(_, step, _)| step),
+            pairs,
+            codes,
+        }
+    }
+
+    /// What an element may be off by in a sum of so many: offsets and steps' parts may be summed apart.
+    fn errors(&self, terms: usize) -> Array2<f64> {
+        self.size.mapv(|size| gamma(terms + 4) * size)
     }
 
     fn rows(&self) -> Q4Rows<'_> {
@@ -161,26 +178,38 @@ fn attend_q4(kernels: &Kernels, (shape, slots): &(Shape, usize)) -> Case {
             [a.min(b) as u32, a.max(b) as u32]
         })
         .collect();
-    let arranged = arrange(kernels, &queries, key_dim);
-    let tile = Q4Tile {
-        queries: &arranged,
-        keys: keys.rows(),
-        values: page_values.rows(),
-        slots,
-        visible: &visible,
-        key_dim,
-        value_dim,
-        scale,
-        softcap,
-        next: Next::default(),
+    let attend = |range: Range<usize>| {
+        let n = range.len();
+        let tile = Q4Tile {
+            queries: &queries[range.start * key_dim..range.end * key_dim],
+            keys: keys.rows(),
+            values: page_values.rows(),
+            slots,
+            visible: &visible[range],
+            key_dim,
+            value_dim,
+            scale,
+            softcap,
+            next: Next::default(),
+        };
+        let mut memory = vec![f32::NAN; n * (value_dim + 2)];
+        let mut running = Running::of(&mut memory, n);
+        running.begin();
+        // Scratch memory holds anything at first, and is no longer than said.
+        let mut scratch = vec![f32::NAN; Q4Tile::scratch_len(n, slots, key_dim, value_dim)];
+        (kernels.attend_q4)(&tile, &mut running, &mut scratch);
+        running.finish();
+        running.out.to_vec()
     };
-    let (mut max, mut sum, mut out) = (vec![f32::NAN; n], vec![f32::NAN; n], vec![f32::NAN; n * value_dim]);
-    let mut running = Running { max: &mut max, sum: &mut sum, out: &mut out };
-    running.begin();
-    let mut scratch = vec![f32::NAN; Q4Tile::scratch_len(n, slots, key_dim, value_dim)];
-    (kernels.attend_q4)(&tile, &mut running, &mut scratch);
-    running.finish();
+    let out = attend(0..n);
+    let alone = values.below(n);
+    let out_alone = attend(alone..alone + 1);
+    ensure(out_alone == out[alone * value_dim..(alone + 1) * value_dim], || {
+        format!("query {alone} of {n} by itself has another result than among the others")
+    })?;
     let exact = Array2::zeros((1, key_dim));
+    let rounding = f64::from(kernels.q4_step);
+    let (key_errors, value_errors) = (keys.errors(key_dim), page_values.errors(slots));
     for (query, [begin, end]) in visible.iter().enumerate() {
         let seen: Vec<usize> = (*begin as usize..*end as usize).collect();
         let row: Vec<f64> = queries[query * key_dim..][..key_dim].iter().copied().map(f64::from).collect();
@@ -188,13 +217,21 @@ fn attend_q4(kernels: &Kernels, (shape, slots): &(Shape, usize)) -> Case {
         let scores: Vec<_> = seen
             .iter()
             .map(|slot| {
-                let key = [keys.value.row(*slot), keys.error.row(*slot)];
-                score([row, exact.row(0)], key, f64::from(scale), softcap.map(f64::from))
+                // Each number of the query times its step, of which a code has up to 15, may be rounded.
+                let largest = row
+                    .iter()
+                    .zip(keys.step.row(*slot))
+                    .fold(0.0_f64, |max, (q, step)| max.max((q * step).abs()));
+                let rounded = rounding * largest * (MOST_CODE * key_dim as f64);
+                let key = [keys.value.row(*slot), key_errors.row(*slot)];
+                score([row, exact.row(0)], key, rounded, f64::from(scale), softcap.map(f64::from))
             })
             .collect();
-        let (value, error) =
-            (page_values.value.select(Axis(0), &seen), page_values.error.select(Axis(0), &seen));
-        let expected = attention(&scores, value.view(), error.view(), 1);
+        let of_seen = |array: &Array2<f64>| array.select(Axis(0), &seen);
+        let (value, error, step) =
+            (of_seen(&page_values.value), of_seen(&value_errors), of_seen(&page_values.step));
+        let steps = step * (rounding * MOST_CODE);
+        let expected = attention(&scores, value.view(), error.view(), Some(steps.view()), 1);
         check_all(&format!("query {query}"), &out[query * value_dim..(query + 1) * value_dim], expected)?;
     }
     Ok(())
@@ -290,12 +327,12 @@ fn attend(kernels: &Kernels, shape: &Shape) -> Case {
             .iter()
             .map(|slot| {
                 let key = [keys.row(*slot), key_errors.row(*slot)];
-                score([row, exact], key, f64::from(scale), softcap.map(f64::from))
+                score([row, exact], key, 0.0, f64::from(scale), softcap.map(f64::from))
             })
             .collect();
         let tile_values = tile_values.select(Axis(0), seen);
         let errors = tile_values.mapv(|value| U * value.abs());
-        let expected = attention(&scores, tile_values.view(), errors.view(), shape.tiles.len());
+        let expected = attention(&scores, tile_values.view(), errors.view(), None, shape.tiles.len());
         check_all(&format!("query {query}"), &out[query * value_dim..(query + 1) * value_dim], expected)?;
     }
     Ok(())

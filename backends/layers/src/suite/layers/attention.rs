@@ -181,12 +181,12 @@ impl Reference {
                     .map(|slot| {
                         let key = of(&k, slot, kv_head);
                         let [query, key] = [&query, &key].map(|[value, error]| [value.view(), error.view()]);
-                        score(query, key, f64::from(scale), softcap.map(f64::from))
+                        score(query, key, 0.0, f64::from(scale), softcap.map(f64::from))
                     })
                     .collect();
                 let seen = s![first..=token, kv_head * value_dim..(kv_head + 1) * value_dim];
                 // At most a tile for each slot.
-                let sums = attention(&scores, v.value.slice(seen), v.error.slice(seen), scores.len());
+                let sums = attention(&scores, v.value.slice(seen), v.error.slice(seen), None, scores.len());
                 for (column, sum) in sums.into_iter().enumerate() {
                     attended.value[[token, head * value_dim + column]] = sum.value;
                     attended.error[[token, head * value_dim + column]] = sum.bound;

@@ -352,7 +352,7 @@ impl Seen<'_> {
                         };
                         let [key, error] = of(&earlier.keys, k, key_columns.clone());
                         let softcap = softcap.map(f64::from);
-                        scores.push(score(query, [key.view(), error.view()], f64::from(scale), softcap));
+                        scores.push(score(query, [key.view(), error.view()], 0.0, f64::from(scale), softcap));
                         for (rows, row) in rows.iter_mut().zip(of(&earlier.values, v, value_columns.clone()))
                         {
                             rows.extend(row);
@@ -361,7 +361,7 @@ impl Seen<'_> {
                 }
                 let [values, errors] = rows
                     .map(|rows| Array2::from_shape_vec((scores.len(), value_dim), rows).expect("whole rows"));
-                let sums = attention(&scores, values.view(), errors.view(), scores.len());
+                let sums = attention(&scores, values.view(), errors.view(), None, scores.len());
                 for (column, sum) in sums.into_iter().enumerate() {
                     attended.value[[token, head * value_dim + column]] = sum.value;
                     attended.error[[token, head * value_dim + column]] = sum.bound;
