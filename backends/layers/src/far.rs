@@ -142,7 +142,7 @@ impl Far {
         self.n_kv_heads * self.group * self.key_dim
     }
 
-    /// Means of the queries of runs of a sequence's tokens; returns how many.
+    /// Means of the queries of runs of a sequence's tokens, scaled; returns how many.
     fn means(&self, sequence: &Sequence<'_>, q: &[f32], means: &mut [f32]) -> usize {
         let (batch, len) = (sequence.batch(), self.row_len());
         let count = batch.len().div_ceil(FEWEST_TOKENS).min(MOST_QUERIES);
@@ -150,7 +150,7 @@ impl Far {
             let tokens =
                 batch.start + index * batch.len() / count..batch.start + (index + 1) * batch.len() / count;
             mean.fill(0.0);
-            let part = 1.0 / tokens.len() as f32;
+            let part = self.scale / tokens.len() as f32;
             for token in tokens {
                 (self.kernels.add_scaled)(mean, part, &q[token * len..(token + 1) * len]);
             }
@@ -217,10 +217,11 @@ impl Far {
         // Of a KV head's queries, which mean's they are and of which of its query heads.
         let row_of = |kv_head: usize, query: usize| query / group * n_heads + kv_head * group + query % group;
         let stride = self.summary_bytes() / size_of::<u16>();
-        // Pages that are seen from as far as the reach meet the same queries; a nearer one has its own.
+        // Pages that are seen from as far as the reach meet the same queries; a nearer one has its own, where positions turn
+        // them at all.
         let distance = |page: usize| {
             let start = starts[page] as usize;
-            (end - start) - moved(sequence, start)
+            if rope.pairs() == 0 { 0 } else { (end - start) - moved(sequence, start) }
         };
         let mut met = None;
         let mut first = pages.start;
@@ -236,9 +237,10 @@ impl Far {
                     let row = row_of(index / n_queries, index % n_queries);
                     let (query, sizes) = query.split_at_mut(key_dim);
                     query.copy_from_slice(&means[row * key_dim..(row + 1) * key_dim]);
-                    (self.kernels.rope)(self.rope, query, rotation);
+                    if rope.pairs() > 0 {
+                        (self.kernels.rope)(self.rope, query, rotation);
+                    }
                     for (size, query) in sizes.iter_mut().zip(query) {
-                        *query *= self.scale;
                         *size = query.abs();
                     }
                 }

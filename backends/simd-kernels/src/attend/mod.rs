@@ -7,6 +7,7 @@
 mod columns;
 mod q4;
 mod quads;
+mod weigh;
 mod whole;
 
 use herald_layers::kernels::{Running, Tile};

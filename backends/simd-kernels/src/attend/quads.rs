@@ -4,10 +4,10 @@
 
 use herald_layers::kernels::{Running, Tile};
 
-use super::{Element, FOUR, scaled, span, worth};
+use super::weigh::{Scores, weigh};
+use super::{Element, FOUR, span};
 use crate::ahead::Ahead;
 use crate::lanes::{LANES, Lanes};
-use crate::math::exp;
 
 /// Quads of rows whose scores are summed at once.
 const QUADS: usize = 4;
@@ -30,40 +30,51 @@ pub(super) unsafe fn attend<L: Lanes, E: Element>(
     let (scores, floats) = scratch.split_at_mut(quads * FOUR * width);
     // SAFETY: the caller vouches for the instruction set; slices have these lengths.
     unsafe {
-        let keys = E::widen::<L>(&tile.keys[..slots * tile.key_dim], floats);
+        let wide = L::TOKENS >= 12;
+        let codes = &tile.keys[..slots * tile.key_dim];
+        let floats = if wide { &[][..] } else { E::widen::<L>(codes, floats) };
+        let keys = Keys { codes, floats };
         let [with_scores, with_values] = E::upcoming(tile);
-        let mut ahead = Ahead::new(with_scores, slots.div_ceil(FOUR), tile.next.once);
+        // Of one quad alone two fours of slots go at once.
+        let steps = if wide && quads == 1 { slots.div_ceil(2 * FOUR) } else { slots.div_ceil(FOUR) };
+        let mut ahead = Ahead::new(with_scores, steps, tile.next.once);
+        let dim = tile.key_dim;
         for first in (0..quads).step_by(QUADS) {
             let count = QUADS.min(quads - first);
             let queries = &tile.queries[first * chunks * FOUR * LANES..];
             let scores = &mut scores[first * FOUR * width..(first + count) * FOUR * width];
-            let [begin, end] = span(&tile.visible[first * FOUR..rows.min((first + count) * FOUR)]);
-            let seen = [begin, end];
+            let seen = span(&tile.visible[first * FOUR..rows.min((first + count) * FOUR)]);
             match count {
-                4 => score_quads::<L, 4>(keys, tile.key_dim, queries, seen, width, scores, &mut ahead),
-                3 => score_quads::<L, 3>(keys, tile.key_dim, queries, seen, width, scores, &mut ahead),
-                2 => score_quads::<L, 2>(keys, tile.key_dim, queries, seen, width, scores, &mut ahead),
-                _ => score_quads::<L, 1>(keys, tile.key_dim, queries, seen, width, scores, &mut ahead),
+                4 => score_quads::<L, E, 4, 1>(keys, dim, queries, seen, width, scores, &mut ahead),
+                3 => score_quads::<L, E, 3, 1>(keys, dim, queries, seen, width, scores, &mut ahead),
+                2 => score_quads::<L, E, 2, 1>(keys, dim, queries, seen, width, scores, &mut ahead),
+                _ if wide => score_quads::<L, E, 1, 2>(keys, dim, queries, seen, width, scores, &mut ahead),
+                _ => score_quads::<L, E, 1, 1>(keys, dim, queries, seen, width, scores, &mut ahead),
             }
         }
-        for row in 0..rows {
-            let scores = &mut scores[row * width..(row + 1) * width];
-            if tile.visible[row][0] < tile.visible[row][1] {
-                weigh_row::<L, E>(tile, row, scores, running);
-            } else {
-                scores.fill(0.0);
-            }
-        }
-        let wide = L::TOKENS >= 12;
+        let seen = Scores {
+            visible: tile.visible,
+            width,
+            scale: tile.scale,
+            softcap: tile.softcap,
+            scales: Some([&tile.key_scales[..slots], &tile.value_scales[..slots]]),
+        };
+        let kept = weigh::<L>(&seen, scores, running.max, running.sum);
         let mut ahead = Ahead::new(with_values, slots, tile.next.once);
         let mut row = 0;
         while row < rows {
             row += match rows - row {
-                12.. if wide => add_values::<L, E, 12, 2>(tile, row, width, scores, running, &mut ahead),
-                6.. if wide => add_values::<L, E, 6, 4>(tile, row, width, scores, running, &mut ahead),
-                3.. if wide => add_values::<L, E, 3, 4>(tile, row, width, scores, running, &mut ahead),
-                3.. => add_values::<L, E, 3, 2>(tile, row, width, scores, running, &mut ahead),
-                _ => add_values::<L, E, 1, 4>(tile, row, width, scores, running, &mut ahead),
+                12.. if wide => {
+                    add_values::<L, E, 12, 2>(tile, row, width, scores, &kept, running.out, &mut ahead)
+                }
+                6.. if wide => {
+                    add_values::<L, E, 6, 4>(tile, row, width, scores, &kept, running.out, &mut ahead)
+                }
+                3.. if wide => {
+                    add_values::<L, E, 3, 4>(tile, row, width, scores, &kept, running.out, &mut ahead)
+                }
+                3.. => add_values::<L, E, 3, 2>(tile, row, width, scores, &kept, running.out, &mut ahead),
+                _ => add_values::<L, E, 1, 4>(tile, row, width, scores, &kept, running.out, &mut ahead),
             };
         }
     }
@@ -106,14 +117,56 @@ unsafe fn codes<L: Lanes, E: Element>(row: &[E], at: usize) -> L::F {
     }
 }
 
+/// A tile's keys as they lie there, and as floats.
+#[derive(Clone, Copy)]
+struct Keys<'a, E> {
+    codes: &'a [E],
+    floats: &'a [f32],
+}
+
+impl<E: Element> Keys<'_, E> {
+    /// Sixteen elements from a place on (or `count`, and zeros), each four of them repeated in all quarters of a vector: where
+    /// vectors are wide by turning them, since loads that repeat take longer there.
+    ///
+    /// # Safety
+    /// As for [`Lanes`]; so many are there.
+    #[inline(always)]
+    unsafe fn quarters<L: Lanes>(&self, place: usize, count: usize) -> [L::F; FOUR] {
+        // SAFETY: the caller vouches.
+        unsafe {
+            if L::TOKENS >= 12 {
+                let mut codes = self.codes.as_ptr().add(place);
+                let mut last = [E::default(); LANES];
+                if count < LANES {
+                    std::ptr::copy_nonoverlapping(codes, last.as_mut_ptr(), count);
+                    codes = last.as_ptr();
+                }
+                return L::each_quarter(E::load::<L>(codes));
+            }
+            let mut floats = self.floats.as_ptr().add(place);
+            let mut last = [0.0; LANES];
+            if count < LANES {
+                std::ptr::copy_nonoverlapping(floats, last.as_mut_ptr(), count);
+                floats = last.as_ptr();
+            }
+            [
+                L::load_quarter(floats),
+                L::load_quarter(floats.add(FOUR)),
+                L::load_quarter(floats.add(2 * FOUR)),
+                L::load_quarter(floats.add(3 * FOUR)),
+            ]
+        }
+    }
+}
+
 /// Products of `N` quads of rows with the keys of slots `begin..end` (and a few more, to whole fours), into
-/// `[4 * N, width]`.
+/// `[4 * N, width]`, `FOURS` fours of slots at a time.
 ///
 /// # Safety
 /// As for [`Lanes`].
 #[inline(always)]
-unsafe fn score_quads<L: Lanes, const N: usize>(
-    keys: &[f32],
+unsafe fn score_quads<L: Lanes, E: Element, const N: usize, const FOURS: usize>(
+    keys: Keys<'_, E>,
     key_dim: usize,
     queries: &[f32],
     [begin, end]: [usize; 2],
@@ -121,109 +174,69 @@ unsafe fn score_quads<L: Lanes, const N: usize>(
     scores: &mut [f32],
     ahead: &mut Ahead<'_>,
 ) {
-    let slots = keys.len() / key_dim;
-    let fours = key_dim.div_ceil(FOUR);
+    let slots = keys.codes.len() / key_dim;
     let chunks = key_dim.div_ceil(LANES);
     assert!(queries.len() >= N * chunks * FOUR * LANES && scores.len() >= N * FOUR * width && end <= slots);
-    let whole = key_dim / FOUR;
-    for slot in (begin / FOUR * FOUR..end).step_by(FOUR) {
+    let (whole, rest) = (key_dim / LANES, key_dim % LANES);
+    let step = FOURS * FOUR;
+    for slot in (begin / step * step..end).step_by(step) {
         ahead.step();
-        let key = |lane: usize| &keys[(slot + lane).min(slots - 1) * key_dim..][..key_dim];
-        let keys = [key(0), key(1), key(2), key(3)];
         // SAFETY: fours and quads are within the keys and queries; the scores have room for whole sixteens of slots.
         unsafe {
-            // The four slots' sums side by side: one alone would wait for each of its additions.
-            let mut sums = [[L::zero(); FOUR]; N];
-            for four in 0..whole {
-                let keys = keys.map(|key| L::load_quarter(key.as_ptr().add(four * FOUR)));
-                add_four::<L, N>(&mut sums, keys, queries, chunks, four);
+            // The slots' sums side by side: one alone would wait for each of its additions.
+            let mut sums = [[[L::zero(); FOUR]; N]; FOURS];
+            let mut places = [[0; FOUR]; FOURS];
+            for (lane, place) in places.as_flattened_mut().iter_mut().enumerate() {
+                *place = (slot + lane).min(slots - 1) * key_dim;
             }
-            if whole < fours {
-                let keys = keys.map(|key| {
-                    let mut last = [0.0; FOUR];
-                    last[..key_dim % FOUR].copy_from_slice(&key[whole * FOUR..]);
-                    L::load_quarter(last.as_ptr())
-                });
-                add_four::<L, N>(&mut sums, keys, queries, chunks, whole);
+            for chunk in 0..whole {
+                add_chunk::<L, E, N, FOURS>(&mut sums, keys, places, queries, [chunk, chunks], LANES);
             }
-            for (quad, sums) in sums.into_iter().enumerate() {
-                let to = scores.as_mut_ptr().add(quad * FOUR * width + slot);
-                L::store_quarters(to, width, L::sum_quarters(sums));
+            if rest > 0 {
+                add_chunk::<L, E, N, FOURS>(&mut sums, keys, places, queries, [whole, chunks], rest);
+            }
+            for (four, sums) in sums.into_iter().enumerate() {
+                for (quad, sums) in sums.into_iter().enumerate() {
+                    let to = scores.as_mut_ptr().add(quad * FOUR * width + slot + four * FOUR);
+                    L::store_quarters(to, width, L::sum_quarters(sums));
+                }
             }
         }
     }
 }
 
-/// Adds the products of `N` quads of rows with four elements of four keys.
+/// Adds the products of `N` quads of rows with `count` elements of the keys at some places: of the chunk with this number of
+/// so many.
 ///
 /// # Safety
-/// As for [`Lanes`]; the four are within the queries.
+/// As for [`Lanes`]; the chunk is within the queries, and its elements within the keys.
 #[inline(always)]
-unsafe fn add_four<L: Lanes, const N: usize>(
-    sums: &mut [[L::F; FOUR]; N],
-    keys: [L::F; FOUR],
+unsafe fn add_chunk<L: Lanes, E: Element, const N: usize, const FOURS: usize>(
+    sums: &mut [[[L::F; FOUR]; N]; FOURS],
+    keys: Keys<'_, E>,
+    places: [[usize; FOUR]; FOURS],
     queries: &[f32],
-    chunks: usize,
-    four: usize,
+    [chunk, chunks]: [usize; 2],
+    count: usize,
 ) {
-    for (quad, sums) in sums.iter_mut().enumerate() {
-        // SAFETY: the caller vouches.
-        unsafe {
-            let query = L::load(queries.as_ptr().add((quad * chunks * FOUR + four) * LANES));
-            for (sum, key) in sums.iter_mut().zip(keys) {
-                *sum = L::fma(key, query, *sum);
+    // SAFETY: the caller vouches.
+    unsafe {
+        let mut query = [[L::zero(); FOUR]; N];
+        for (quad, query) in query.iter_mut().enumerate() {
+            for (four, query) in query.iter_mut().enumerate() {
+                let at = (quad * chunks + chunk) * FOUR + four;
+                *query = L::load(queries.as_ptr().add(at * LANES));
             }
         }
-    }
-}
-
-/// Makes a row's products its weights: `exp(score - max)` times the value's scale, and nothing where it doesn't see;
-/// moves what was seen before to the new maximum.
-///
-/// # Safety
-/// As for [`Lanes`].
-#[inline(always)]
-unsafe fn weigh_row<L: Lanes, E>(
-    tile: &Tile<'_, E>,
-    row: usize,
-    scores: &mut [f32],
-    running: &mut Running<'_>,
-) {
-    let [begin, end] = tile.visible[row];
-    let slots = tile.key_scales.len();
-    let (first, last) = (begin as usize / LANES * LANES, (end as usize).next_multiple_of(LANES));
-    scores[..first].fill(0.0);
-    scores[last..].fill(0.0);
-    // SAFETY: places are within the row and the scales.
-    unsafe {
-        let scale = L::splat(tile.scale);
-        let mut max = L::splat(f32::NEG_INFINITY);
-        for at in (first..last).step_by(LANES) {
-            let to = scores.as_mut_ptr().add(at);
-            let key_scales = L::load_first(tile.key_scales.as_ptr().add(at), LANES.min(slots - at));
-            let score = scaled::<L, E>(tile, L::load(to), L::mul(key_scales, scale));
-            let score = L::keep(score, f32::NEG_INFINITY, [begin as usize, end as usize], at);
-            max = L::max(score, max);
-            L::store(to, score);
-        }
-        let old = running.max[row];
-        let max = old.max(L::max_lane(max));
-        let mut sum = L::zero();
-        for at in (first..last).step_by(LANES) {
-            let to = scores.as_mut_ptr().add(at);
-            let weight = exp::<L>(L::sub(L::load(to), L::splat(max)));
-            let weight = L::keep(weight, 0.0, [begin as usize, end as usize], at);
-            sum = L::add(sum, weight);
-            let value_scales = L::load_first(tile.value_scales.as_ptr().add(at), LANES.min(slots - at));
-            let weight = L::keep(L::mul(weight, value_scales), 0.0, [begin as usize, end as usize], at);
-            L::store(to, weight);
-        }
-        let kept = L::max_lane(worth::<L>(L::splat(old), L::splat(max)));
-        running.max[row] = max;
-        running.sum[row] = running.sum[row] * kept + L::sum(sum);
-        if kept != 1.0 {
-            let out = &mut running.out[row * tile.value_dim..(row + 1) * tile.value_dim];
-            out.iter_mut().for_each(|value| *value *= kept);
+        for (sums, places) in sums.iter_mut().zip(places) {
+            for (lane, place) in places.into_iter().enumerate() {
+                let key = keys.quarters::<L>(place + chunk * LANES, count);
+                for (sums, query) in sums.iter_mut().zip(query) {
+                    for (key, query) in key.into_iter().zip(query) {
+                        sums[lane] = L::fma(key, query, sums[lane]);
+                    }
+                }
+            }
         }
     }
 }
@@ -239,22 +252,24 @@ unsafe fn add_values<L: Lanes, E: Element, const N: usize, const ACROSS: usize>(
     row: usize,
     width: usize,
     weights: &[f32],
-    running: &mut Running<'_>,
+    kept: &[f32; LANES],
+    out: &mut [f32],
     ahead: &mut Ahead<'_>,
 ) -> usize {
     let value_dim = tile.value_dim;
     let slots = span(&tile.visible[row..row + N]);
     let weights = &weights[row * width..(row + N) * width];
-    let out = &mut running.out[row * value_dim..(row + N) * value_dim];
+    let out = &mut out[row * value_dim..(row + N) * value_dim];
+    let kept = std::array::from_fn(|index| kept[row + index]);
     let mut column = 0;
     // SAFETY: the caller vouches for the instruction set; columns are within the rows.
     unsafe {
         while column + ACROSS * LANES <= value_dim {
-            add_columns::<L, E, N, ACROSS, true>(tile, slots, column, weights, width, out, ahead);
+            add_columns::<L, E, N, ACROSS, true>(tile, slots, column, weights, width, &kept, out, ahead);
             column += ACROSS * LANES;
         }
         while column < value_dim {
-            add_columns::<L, E, N, 1, false>(tile, slots, column, weights, width, out, ahead);
+            add_columns::<L, E, N, 1, false>(tile, slots, column, weights, width, &kept, out, ahead);
             column += LANES;
         }
     }
@@ -273,6 +288,7 @@ unsafe fn add_columns<L: Lanes, E: Element, const N: usize, const ACROSS: usize,
     column: usize,
     weights: &[f32],
     width: usize,
+    kept: &[f32; N],
     out: &mut [f32],
     ahead: &mut Ahead<'_>,
 ) {
@@ -291,7 +307,8 @@ unsafe fn add_columns<L: Lanes, E: Element, const N: usize, const ACROSS: usize,
         for (row, acc) in acc.iter_mut().enumerate() {
             for (part, acc) in acc.iter_mut().enumerate() {
                 let from = out.as_ptr().add(row * value_dim + column + part * LANES);
-                *acc = if WHOLE { L::load(from) } else { L::load_first(from, count) };
+                let out = if WHOLE { L::load(from) } else { L::load_first(from, count) };
+                *acc = L::mul(out, L::splat(kept[row]));
             }
         }
         for slot in begin..end {

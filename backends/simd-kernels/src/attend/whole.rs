@@ -15,10 +15,10 @@
 use herald_api::{Q4_GROUP, Q4Rows};
 use herald_layers::kernels::{Q4Tile, Running};
 
-use super::{FOUR, capped, q4::halves, worth};
+use super::weigh::{Scores, weigh};
+use super::{FOUR, q4::halves};
 use crate::ahead::Ahead;
 use crate::lanes::{LANES, Lanes};
-use crate::math::exp;
 
 /// Slots of a page.
 const SLOTS: usize = Q4_GROUP;
@@ -272,7 +272,15 @@ unsafe fn attend_rows<L: Lanes, const N: usize, const ACROSS: usize>(
         let rounded = round::<L, N, true>(queries, [key_steps, key_offsets], exact, codes);
         by_pairs::<L, N>(codes, key_dim / 2, pairs);
         score::<L, N, ACROSS>(memory.words, pairs, key_dim, &rounded, scores, with_scores);
-        let kept = weigh::<L, N>(tile, row, scores, running);
+        let rows = row..row + N;
+        let seen = Scores {
+            visible: &tile.visible[rows.clone()],
+            width: SLOTS,
+            scale: tile.scale,
+            softcap: tile.softcap,
+            scales: None,
+        };
+        let kept = weigh::<L>(&seen, scores, &mut running.max[rows.clone()], &mut running.sum[rows]);
         let out = &mut running.out[row * value_dim..(row + N) * value_dim];
         for group in 0..value_dim / Q4_GROUP {
             let slots = group * SLOTS..(group + 1) * SLOTS;
@@ -421,59 +429,6 @@ unsafe fn score<L: Lanes, const N: usize, const ACROSS: usize>(
             }
         }
     }
-}
-
-/// Makes rows' products their weights: `exp(score - max)`, and nothing where a row doesn't see. Returns what each row has
-/// seen before is to be multiplied by.
-///
-/// # Safety
-/// As for [`Lanes`].
-#[inline(always)]
-unsafe fn weigh<L: Lanes, const N: usize>(
-    tile: &Q4Tile<'_>,
-    row: usize,
-    scores: &mut [f32],
-    running: &mut Running<'_>,
-) -> [f32; LANES] {
-    assert!(scores.len() >= N * SLOTS);
-    let visible = &tile.visible[row..row + N];
-    let (maxima, totals) = (&mut running.max[row..row + N], &mut running.sum[row..row + N]);
-    let (mut largest, mut sums, mut kept) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
-    // SAFETY: the caller vouches for the instruction set; places are within the rows.
-    unsafe {
-        for (n, seen) in visible.iter().enumerate() {
-            let mut max = L::splat(f32::NEG_INFINITY);
-            for at in (0..SLOTS).step_by(LANES) {
-                let to = scores.as_mut_ptr().add(n * SLOTS + at);
-                let score = capped::<L>(L::mul(L::load(to), L::splat(tile.scale)), tile.softcap);
-                let score = L::keep(score, f32::NEG_INFINITY, seen.map(|place| place as usize), at);
-                max = L::max(score, max);
-                L::store(to, score);
-            }
-            largest[n] = L::max_lane(max);
-        }
-        let old = L::load_first(maxima.as_ptr(), N);
-        let max = L::max(L::load(largest.as_ptr()), old);
-        let worth = worth::<L>(old, max);
-        L::store(largest.as_mut_ptr(), max);
-        L::store(kept.as_mut_ptr(), worth);
-        for (n, seen) in visible.iter().enumerate() {
-            let max = L::splat(largest[n]);
-            let mut sum = L::zero();
-            for at in (0..SLOTS).step_by(LANES) {
-                let to = scores.as_mut_ptr().add(n * SLOTS + at);
-                let weight = exp::<L>(L::sub(L::load(to), max));
-                let weight = L::keep(weight, 0.0, seen.map(|place| place as usize), at);
-                sum = L::add(sum, weight);
-                L::store(to, weight);
-            }
-            sums[n] = L::sum(sum);
-        }
-        let total = L::load_first(totals.as_ptr(), N);
-        L::store_first(totals.as_mut_ptr(), L::fma(total, worth, L::load(sums.as_ptr())), N);
-        L::store_first(maxima.as_mut_ptr(), max, N);
-    }
-    kept
 }
 
 /// What [`add_values`] adds.

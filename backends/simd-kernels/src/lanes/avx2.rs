@@ -437,6 +437,16 @@ impl<P: Pairs> Lanes for Avx2<P> {
     }
 
     #[inline(always)]
+    unsafe fn each_quarter(x: Self::F) -> [Self::F; 4] {
+        [
+            [_mm256_permute2f128_ps::<0x00>(x[0], x[0]); 2],
+            [_mm256_permute2f128_ps::<0x11>(x[0], x[0]); 2],
+            [_mm256_permute2f128_ps::<0x00>(x[1], x[1]); 2],
+            [_mm256_permute2f128_ps::<0x11>(x[1], x[1]); 2],
+        ]
+    }
+
+    #[inline(always)]
     unsafe fn split_quarters(a: Self::F, b: Self::F) -> [Self::F; 2] {
         [
             [_mm256_permute2f128_ps::<0x20>(a[0], a[1]), _mm256_permute2f128_ps::<0x20>(b[0], b[1])],

@@ -345,6 +345,16 @@ impl<P: Pairs> Lanes for Avx512<P> {
     }
 
     #[inline(always)]
+    unsafe fn each_quarter(x: __m512) -> [__m512; 4] {
+        [
+            _mm512_shuffle_f32x4::<0b00_00_00_00>(x, x),
+            _mm512_shuffle_f32x4::<0b01_01_01_01>(x, x),
+            _mm512_shuffle_f32x4::<0b10_10_10_10>(x, x),
+            _mm512_shuffle_f32x4::<0b11_11_11_11>(x, x),
+        ]
+    }
+
+    #[inline(always)]
     unsafe fn split_quarters(a: __m512, b: __m512) -> [__m512; 2] {
         [_mm512_shuffle_f32x4::<0b10_00_10_00>(a, b), _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b)]
     }

@@ -100,6 +100,8 @@ pub(crate) trait Lanes: 'static {
     unsafe fn load_quarter(from: *const f32) -> Self::F;
     /// In lane `4r + v` of vector `n` the lane `4r + n` of vector `v`: each quarter transposed.
     unsafe fn transpose_quarters(x: [Self::F; 4]) -> [Self::F; 4];
+    /// Each quarter of a vector, repeated in all.
+    unsafe fn each_quarter(x: Self::F) -> [Self::F; 4];
     /// Quarters 0 and 2 of two vectors, and quarters 1 and 3.
     unsafe fn split_quarters(a: Self::F, b: Self::F) -> [Self::F; 2];
     /// In lane `4r + v` the sum of the four lanes of quarter `r` of vector `v`, always in the same order.
