@@ -43,6 +43,8 @@ pub(super) unsafe fn weigh<L: Lanes>(
             && totals.len() >= n
             && visible.iter().all(|[_, end]| *end as usize <= width)
     );
+    // Mostly all see everything.
+    let masked = visible.iter().any(|seen| *seen != [0, width as u32]);
     let (mut largest, mut sums, mut kept) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
     // SAFETY: the caller vouches for the instruction set; places are within the rows.
     unsafe {
@@ -57,7 +59,7 @@ pub(super) unsafe fn weigh<L: Lanes>(
                     None => scale,
                 };
                 let score = capped::<L>(L::mul(L::load(to), scale), rows.softcap);
-                let score = L::keep(score, f32::NEG_INFINITY, seen, at);
+                let score = if masked { L::keep(score, f32::NEG_INFINITY, seen, at) } else { score };
                 max = L::max(score, max);
                 L::store(to, score);
             }
@@ -74,13 +76,15 @@ pub(super) unsafe fn weigh<L: Lanes>(
             let mut sum = L::zero();
             for at in (0..width).step_by(LANES) {
                 let to = scores.as_mut_ptr().add(row * width + at);
-                let weight = L::keep(exp::<L>(L::sub(L::load(to), max)), 0.0, seen, at);
+                let weight = exp::<L>(L::sub(L::load(to), max));
+                let weight = if masked { L::keep(weight, 0.0, seen, at) } else { weight };
                 sum = L::add(sum, weight);
                 let weight = match rows.scales {
-                    // A scale that isn't seen may be no number.
-                    Some([_, values]) => L::keep(L::mul(weight, sixteen::<L>(values, at)), 0.0, seen, at),
+                    Some([_, values]) => L::mul(weight, sixteen::<L>(values, at)),
                     None => weight,
                 };
+                // A scale that isn't seen may be no number.
+                let weight = if masked { L::keep(weight, 0.0, seen, at) } else { weight };
                 L::store(to, weight);
             }
             sums[row] = L::sum(sum);

@@ -129,28 +129,35 @@ pub(super) unsafe fn attend<L: Lanes>(tile: &Q4Tile<'_>, running: &mut Running<'
         }
         let mut ahead = [
             Ahead::new(tile.next.keys, key_dim / 8, tile.next.once),
-            Ahead::new(tile.next.values, PAIRS, tile.next.once),
+            Ahead::new(tile.next.values, PAIRS / FOUR, tile.next.once),
         ];
+        // As many rows, and as many slots at once for few of them, as sums fit the registers.
         let mut row = 0;
-        while row < rows {
-            let left = rows - row;
-            // As many rows, and as many slots at once for few of them, as sums fit the registers.
-            row += if L::TOKENS >= 12 {
-                match left {
-                    12.. => attend_rows::<L, 12, 1>(tile, row, &mut memory, running, &mut ahead),
-                    8.. => attend_rows::<L, 8, 2>(tile, row, &mut memory, running, &mut ahead),
-                    4.. => attend_rows::<L, 4, 4>(tile, row, &mut memory, running, &mut ahead),
-                    3 => attend_rows::<L, 3, 4>(tile, row, &mut memory, running, &mut ahead),
-                    2 => attend_rows::<L, 2, 4>(tile, row, &mut memory, running, &mut ahead),
-                    _ => attend_rows::<L, 1, 4>(tile, row, &mut memory, running, &mut ahead),
-                }
-            } else {
-                match left {
-                    4.. => attend_rows::<L, 4, 1>(tile, row, &mut memory, running, &mut ahead),
-                    3 => attend_rows::<L, 3, 1>(tile, row, &mut memory, running, &mut ahead),
-                    2 => attend_rows::<L, 2, 2>(tile, row, &mut memory, running, &mut ahead),
-                    _ => attend_rows::<L, 1, 4>(tile, row, &mut memory, running, &mut ahead),
-                }
+        if L::TOKENS >= 12 {
+            while rows - row >= 12 {
+                row += attend_rows::<L, 12, 1>(tile, row, &mut memory, running, &mut ahead);
+            }
+            if rows - row >= 8 {
+                row += attend_rows::<L, 8, 2>(tile, row, &mut memory, running, &mut ahead);
+            }
+            if rows - row >= 4 {
+                row += attend_rows::<L, 4, 4>(tile, row, &mut memory, running, &mut ahead);
+            }
+            match rows - row {
+                3 => attend_rows::<L, 3, 4>(tile, row, &mut memory, running, &mut ahead),
+                2 => attend_rows::<L, 2, 4>(tile, row, &mut memory, running, &mut ahead),
+                1 => attend_rows::<L, 1, 4>(tile, row, &mut memory, running, &mut ahead),
+                _ => 0,
+            };
+        } else {
+            while rows - row >= 4 {
+                row += attend_rows::<L, 4, 1>(tile, row, &mut memory, running, &mut ahead);
+            }
+            match rows - row {
+                3 => attend_rows::<L, 3, 1>(tile, row, &mut memory, running, &mut ahead),
+                2 => attend_rows::<L, 2, 2>(tile, row, &mut memory, running, &mut ahead),
+                1 => attend_rows::<L, 1, 4>(tile, row, &mut memory, running, &mut ahead),
+                _ => 0,
             };
         }
     }
@@ -509,7 +516,9 @@ unsafe fn weighted<L: Lanes, const N: usize, const FIRST: bool, const SECOND: bo
     unsafe {
         let (mut first, mut second) = ([L::splat_i(0); N], [L::splat_i(0); N]);
         for pair in 0..PAIRS {
-            ahead.step();
+            if pair % FOUR == 0 {
+                ahead.step();
+            }
             let from = from.add(2 * pair * width);
             let mut codes = L::byte_pairs(from, from.add(width));
             if high {
