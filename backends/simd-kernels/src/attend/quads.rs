@@ -36,7 +36,7 @@ pub(super) unsafe fn attend<L: Lanes, E: Element>(
         let keys = Keys { codes, floats };
         let [with_scores, with_values] = E::upcoming(tile);
         // Of one quad alone two fours of slots go at once.
-        let steps = if wide && quads == 1 { slots.div_ceil(2 * FOUR) } else { slots.div_ceil(FOUR) };
+        let steps = chunks * slots.div_ceil(if wide && quads == 1 { 2 * FOUR } else { FOUR });
         let mut ahead = Ahead::new(with_scores, steps, tile.next.once);
         let dim = tile.key_dim;
         for first in (0..quads).step_by(QUADS) {
@@ -180,7 +180,6 @@ unsafe fn score_quads<L: Lanes, E: Element, const N: usize, const FOURS: usize>(
     let (whole, rest) = (key_dim / LANES, key_dim % LANES);
     let step = FOURS * FOUR;
     for slot in (begin / step * step..end).step_by(step) {
-        ahead.step();
         // SAFETY: fours and quads are within the keys and queries; the scores have room for whole sixteens of slots.
         unsafe {
             // The slots' sums side by side: one alone would wait for each of its additions.
@@ -190,6 +189,7 @@ unsafe fn score_quads<L: Lanes, E: Element, const N: usize, const FOURS: usize>(
                 *place = (slot + lane).min(slots - 1) * key_dim;
             }
             for chunk in 0..whole {
+                ahead.step();
                 add_chunk::<L, E, N, FOURS>(&mut sums, keys, places, queries, [chunk, chunks], LANES);
             }
             if rest > 0 {
