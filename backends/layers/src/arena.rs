@@ -1,10 +1,24 @@
-//! Scratch memory, cut into float32 buffers.
+//! Scratch memory, cut into float32 buffers that begin at cache lines: of vectors that lie across two, each takes two reads.
 
 use herald_api::{Error, Result};
 
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
 /// Bytes that a buffer takes in an [`Arena`]: a whole number of cache lines.
 pub(crate) fn padded(len: usize) -> usize {
-    (len * size_of::<f32>()).next_multiple_of(64)
+    (len * size_of::<f32>()).next_multiple_of(LINE)
+}
+
+/// Elements that a buffer of `len` takes of a buffer that is cut up.
+pub(crate) fn lines(len: usize) -> usize {
+    padded(len) / size_of::<f32>()
+}
+
+/// The first `len` elements, and what is left from the next cache line on.
+pub(crate) fn cut(memory: &mut [f32], len: usize) -> (&mut [f32], &mut [f32]) {
+    let (taken, rest) = memory.split_at_mut(lines(len));
+    (&mut taken[..len], rest)
 }
 
 /// What is left of a call's scratch memory.

@@ -21,7 +21,7 @@ use herald_api::{
 use blocks::{Block, Items, Slot, TOKEN_BLOCK};
 use segments::{Segment, segments};
 
-use crate::arena::{Arena, padded};
+use crate::arena::{Arena, cut, lines, padded};
 use crate::factory::Layer;
 use crate::far::{self, Far};
 use crate::kernels::{Kernels, Next, Q4Tile, Running, Tile};
@@ -74,7 +74,7 @@ struct Buffers<'s> {
     v: &'s mut [f32],
     /// `[n_tokens, n_heads, value_dim]`.
     attended: &'s mut [f32],
-    /// Softmaxes of segments, `[segments, n_heads, value_dim + 2]`.
+    /// Softmaxes of segments, `[segments, n_kv_heads, group * (value_dim + 2)]` in whole cache lines.
     partials: &'s mut [f32],
     /// Means of queries, for scoring far pages.
     far: &'s mut [f32],
@@ -137,11 +137,13 @@ impl<'w> Attention<'w> {
         let rows = TOKEN_BLOCK * self.group();
         // Of each row: its query (as it is and seen from nearer, and both arranged), the softmax of a segment and of all so
         // far, and what it sees (two numbers).
-        let attend = rows * (2 * key_dim + 2 * self.partial_len() + 2)
-            + 2 * Tile::<i16>::arranged_len(rows, key_dim)
-            + 2 * self.rope.pairs()
+        let attend = 2 * lines(rows * key_dim)
+            + 2 * lines(Tile::<i16>::arranged_len(rows, key_dim))
+            + 2 * lines(rows * self.partial_len())
+            + lines(2 * self.rope.pairs())
+            + lines(2 * rows)
             + Q4Tile::scratch_len(rows, self.page_tokens, key_dim, value_dim);
-        products.max(prepare).max(attend).max(self.far.worker_len(&self.rope))
+        lines(products.max(prepare).max(attend).max(self.far.worker_len(&self.rope)))
     }
 
     fn lens(&self, n_tokens: usize, workers: usize) -> [usize; 8] {
@@ -151,7 +153,7 @@ impl<'w> Attention<'w> {
             n_tokens * self.key.rows,
             n_tokens * self.value.rows,
             n_tokens * self.output.columns,
-            MOST_SEGMENTS * self.params.n_heads * self.partial_len(),
+            MOST_SEGMENTS * self.params.n_kv_heads * lines(self.group() * self.partial_len()),
             self.far.shared_len(),
             // At the end it holds a row for the norm of the branch.
             (workers * self.worker_len()).max(self.desc.hidden),
@@ -183,7 +185,7 @@ impl<'w> Attention<'w> {
     ) {
         let Params { n_kv_heads, key_dim, value_dim, .. } = self.params;
         let (q_width, k_width, v_width) = (self.query.rows, self.key.rows, self.value.rows);
-        let share = buffers.work.len() / parallel.workers();
+        let share = self.worker_len();
         let (q, k, work) = (Shared::new(buffers.q), Shared::new(buffers.k), Shared::new(buffers.work));
         let v = &*buffers.v;
         parallel.run(positions.len(), &|tokens, worker| {
@@ -279,7 +281,7 @@ impl<'w> Attention<'w> {
         items: &Items,
         buffers: &mut Buffers<'_>,
     ) {
-        let share = buffers.work.len() / parallel.workers();
+        let share = self.worker_len();
         let (attended, work) = (Shared::new(buffers.attended), Shared::new(buffers.work));
         let q = &*buffers.q;
         parallel.run(items.len, &|range, worker| {
@@ -290,8 +292,8 @@ impl<'w> Attention<'w> {
                 let Some((block, kv_head)) = items.item(sequences, item) else { continue };
                 let rows = block.tokens.len() * self.group();
                 let (queries, work) = self.queries(&block, kv_head, q, work);
-                let (total, work) = work.split_at_mut(rows * self.partial_len());
-                let (part, work) = work.split_at_mut(rows * self.partial_len());
+                let (total, work) = cut(work, rows * self.partial_len());
+                let (part, work) = cut(work, rows * self.partial_len());
                 let mut total = Running::of(total, rows);
                 total.begin();
                 for segment in segments(&block.sequence, self.seen(&block)) {
@@ -313,7 +315,7 @@ impl<'w> Attention<'w> {
         list: &[Segment],
         buffers: &mut Buffers<'_>,
     ) {
-        let share = buffers.work.len() / parallel.workers();
+        let share = self.worker_len();
         let attended = Shared::new(buffers.attended);
         let (work, partials) = (Shared::new(buffers.work), Shared::new(buffers.partials));
         let q = &*buffers.q;
@@ -327,7 +329,7 @@ impl<'w> Attention<'w> {
                 for kv_head in 0..self.params.n_kv_heads {
                     each(&block, kv_head, segments, first, place);
                     first += pages;
-                    place += segments.len() * rows * self.partial_len();
+                    place += segments.len() * lines(rows * self.partial_len());
                 }
             }
             (first, place)
@@ -337,7 +339,8 @@ impl<'w> Attention<'w> {
             // SAFETY: no two tasks that run at once have the same worker.
             let work = unsafe { work.part(worker * share..(worker + 1) * share) };
             walk(&mut |block, kv_head, segments, first, place| {
-                let len = block.tokens.len() * self.group() * self.partial_len();
+                let rows = block.tokens.len() * self.group();
+                let (len, step) = (rows * self.partial_len(), lines(rows * self.partial_len()));
                 // A segment is whose share its first page falls in.
                 let from = segments.first().map_or(0, |segment| segment.first);
                 let before =
@@ -349,8 +352,8 @@ impl<'w> Attention<'w> {
                 let (queries, work) = self.queries(block, kv_head, q, work);
                 for (index, segment) in segments.iter().enumerate().take(end).skip(begin) {
                     // SAFETY: each segment of each item is one worker's, and has a place of its own.
-                    let part = unsafe { partials.part(place + index * len..place + (index + 1) * len) };
-                    let mut part = Running::of(part, block.tokens.len() * self.group());
+                    let part = unsafe { partials.part(place + index * step..place + index * step + len) };
+                    let mut part = Running::of(part, rows);
                     self.attend_segment(block, kv_head, segment.pages(), queries, &mut part, work);
                 }
             });
@@ -365,12 +368,12 @@ impl<'w> Attention<'w> {
                     return;
                 }
                 let rows = block.tokens.len() * self.group();
-                let len = rows * self.partial_len();
+                let (len, step) = (rows * self.partial_len(), lines(rows * self.partial_len()));
                 let mut total = Running::of(&mut work[..len], rows);
                 total.begin();
                 for index in 0..segments.len() {
                     // SAFETY: all segments are done, and only this task reads those of this item.
-                    let part = unsafe { partials.part(place + index * len..place + (index + 1) * len) };
+                    let part = unsafe { partials.part(place + index * step..place + index * step + len) };
                     (self.kernels.merge)(&mut total, &Running::of(part, rows));
                 }
                 self.finish(block, kv_head, total, &attended);
@@ -409,8 +412,8 @@ impl<'w> Attention<'w> {
         work: &'b mut [f32],
     ) -> (Queries<'b>, &'b mut [f32]) {
         let (rows, width) = (block.tokens.len() * self.group(), self.group() * self.params.key_dim);
-        let (plain, work) = work.split_at_mut(block.tokens.len() * width);
-        let (arranged, work) = work.split_at_mut(Tile::<i16>::arranged_len(rows, self.params.key_dim));
+        let (plain, work) = cut(work, block.tokens.len() * width);
+        let (arranged, work) = cut(work, Tile::<i16>::arranged_len(rows, self.params.key_dim));
         for (queries, token) in plain.chunks_exact_mut(width).zip(block.tokens.clone()) {
             queries.copy_from_slice(&q[token * self.query.rows + kv_head * width..][..width]);
         }
@@ -431,11 +434,11 @@ impl<'w> Attention<'w> {
         let Params { n_kv_heads, key_dim, value_dim, scale, softcap, .. } = self.params;
         let group = self.group();
         let rows = block.tokens.len() * group;
-        let (near, work) = work.split_at_mut(rows * key_dim);
-        let (near_arranged, work) = work.split_at_mut(Tile::<i16>::arranged_len(rows, key_dim));
-        let (rotation, work) = work.split_at_mut(2 * self.rope.pairs());
+        let (near, work) = cut(work, rows * key_dim);
+        let (near_arranged, work) = cut(work, Tile::<i16>::arranged_len(rows, key_dim));
+        let (rotation, work) = cut(work, 2 * self.rope.pairs());
         let rotation: &mut [[f32; 2]] = bytemuck::cast_slice_mut(rotation);
-        let (visible, scratch) = work.split_at_mut(2 * rows);
+        let (visible, scratch) = cut(work, 2 * rows);
         let visible: &mut [[u32; 2]] = bytemuck::cast_slice_mut(visible);
         running.begin();
         let seen = self.seen(block);

@@ -28,6 +28,9 @@ const MOST_QUERIES: usize = 4;
 /// Fewest tokens that share a mean.
 const FEWEST_TOKENS: usize = 32;
 
+/// Bounds up to which their softmax takes less time than waking the workers.
+const ALONE: usize = 1 << 13;
+
 /// Pages whose bounds are made at once.
 const PANEL: usize = 128;
 
@@ -180,13 +183,18 @@ impl Far {
             self.bounds(sequence, rope, means, summaries, pages, work, &bounds);
         });
         // Each row's softmax, in place.
-        parallel.run(n_rows, &|rows, _| {
+        let softmax = |rows: Range<usize>, _| {
             for row in rows {
                 // SAFETY: each row is one worker's.
                 let row = unsafe { bounds.part(row * n_far..(row + 1) * n_far) };
                 (self.kernels.softmax)(row);
             }
-        });
+        };
+        if n_rows * n_far <= ALONE {
+            softmax(0..n_rows, 0)
+        } else {
+            parallel.run(n_rows, &softmax)
+        }
         let (total, rest) = scores[..n_rows * n_far].split_at_mut(n_far);
         for row in rest.chunks_exact(n_far) {
             (self.kernels.add_scaled)(total, 1.0, row);

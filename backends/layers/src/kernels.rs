@@ -362,8 +362,8 @@ impl<'a> Running<'a> {
     /// The state of `n` queries in memory of `n * (value_dim + 2)` elements.
     #[must_use]
     pub fn of(memory: &'a mut [f32], n: usize) -> Self {
-        let (max, rest) = memory.split_at_mut(n);
-        let (sum, out) = rest.split_at_mut(n);
+        let (out, rest) = memory.split_at_mut(memory.len() - 2 * n);
+        let (max, sum) = rest.split_at_mut(n);
         Self { max, sum, out }
     }
 

@@ -46,7 +46,7 @@ pub(super) struct EngineOptions {
     pub(super) batch: Option<NonZeroUsize>,
 
     /// The latest tokens of a sequence whose keys and values stay at 16 bits, or as many as take so many bytes; older ones
-    /// are compressed to 4 bits [default: 8192]
+    /// are compressed to 4 bits [default: 4096]
     #[arg(long, global = true, value_name = "TOKENS|BYTES")]
     pub(super) active_tokens: Option<Capacity>,
 
@@ -64,7 +64,7 @@ pub(super) struct EngineOptions {
     #[arg(long, global = true)]
     pub(super) archive_lz4: bool,
 
-    /// How many pages of older tokens to attend to, the most wanted ones of each layer; `all` for every one [default: 40]
+    /// How many pages of older tokens to attend to, the most wanted ones of each layer; `all` for every one [default: 64]
     #[arg(long, global = true, value_name = "PAGES|all", value_parser = far_pages)]
     pub(super) far_pages: Option<FarPages>,
 

@@ -105,23 +105,27 @@ impl Fetcher for BestPages<'_> {
                 let Self { layer, .. } = *self;
                 watcher(&Choice { layer, sequence: index, first: far.first, scores, chosen: &order });
             }
-            let opened: Vec<OnceLock<Result<Arc<PageHandle>>>> =
-                order.iter().map(|_| OnceLock::new()).collect();
-            let open = |share: Range<usize>, _| {
-                for (place, opened) in order[share.clone()].iter().zip(&opened[share]) {
-                    opened.get_or_init(|| far.pages[*place].open());
-                }
-            };
-            if order.iter().any(|place| far.pages[*place].tier() == TierKind::Archived) {
-                self.pool.run(order.len(), &open);
-            } else {
-                open(0..order.len(), 0);
-            }
             let mut fetched = [0; 2];
-            for (place, page) in order.into_iter().zip(opened) {
-                let Some(page) = page.into_inner() else { continue };
-                batch.add_fetched(index, (far.first + place) * far.page_tokens, page?)?;
+            let mut add = |place: usize, page: Arc<PageHandle>| {
                 fetched[usize::from(far.pages[place].tier() == TierKind::Archived)] += 1;
+                batch.add_fetched(index, (far.first + place) * far.page_tokens, page)
+            };
+            if order.iter().all(|place| far.pages[*place].tier() == TierKind::Compressed) {
+                for place in order {
+                    add(place, far.pages[place].open()?)?;
+                }
+            } else {
+                let opened: Vec<OnceLock<Result<Arc<PageHandle>>>> =
+                    order.iter().map(|_| OnceLock::new()).collect();
+                self.pool.run(order.len(), &|share: Range<usize>, _| {
+                    for (place, opened) in order[share.clone()].iter().zip(&opened[share]) {
+                        opened.get_or_init(|| far.pages[*place].open());
+                    }
+                });
+                for (place, page) in order.into_iter().zip(opened) {
+                    let Some(page) = page.into_inner() else { continue };
+                    add(place, page?)?;
+                }
             }
             far.traffic.fetch(TierKind::Compressed, fetched[0]);
             far.traffic.fetch(TierKind::Archived, fetched[1]);

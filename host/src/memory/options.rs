@@ -91,9 +91,9 @@ pub struct MemoryOptions {
 impl Default for MemoryOptions {
     fn default() -> Self {
         Self {
-            active: Capacity::Tokens(8192),
+            active: Capacity::Tokens(4096),
             compressed: Capacity::Tokens(32768),
-            far_pages: Some(40),
+            far_pages: Some(64),
             archive: None,
             archive_lz4: false,
             budget: None,

@@ -60,21 +60,16 @@ pub(super) unsafe fn attend<L: Lanes, E: Element>(
             scales: Some([&tile.key_scales[..slots], &tile.value_scales[..slots]]),
         };
         let kept = weigh::<L>(&seen, scores, running.max, running.sum);
+        let weights = Weights { scores, width, kept: &kept };
         let mut ahead = Ahead::new(with_values, slots, tile.next.once);
         let mut row = 0;
         while row < rows {
             row += match rows - row {
-                12.. if wide => {
-                    add_values::<L, E, 12, 2>(tile, row, width, scores, &kept, running.out, &mut ahead)
-                }
-                6.. if wide => {
-                    add_values::<L, E, 6, 4>(tile, row, width, scores, &kept, running.out, &mut ahead)
-                }
-                3.. if wide => {
-                    add_values::<L, E, 3, 4>(tile, row, width, scores, &kept, running.out, &mut ahead)
-                }
-                3.. => add_values::<L, E, 3, 2>(tile, row, width, scores, &kept, running.out, &mut ahead),
-                _ => add_values::<L, E, 1, 4>(tile, row, width, scores, &kept, running.out, &mut ahead),
+                12.. if wide => add_values::<L, E, 12, 2>(tile, row, weights, running.out, &mut ahead),
+                6.. if wide => add_values::<L, E, 6, 4>(tile, row, weights, running.out, &mut ahead),
+                3.. if wide => add_values::<L, E, 3, 4>(tile, row, weights, running.out, &mut ahead),
+                3.. => add_values::<L, E, 3, 2>(tile, row, weights, running.out, &mut ahead),
+                _ => add_values::<L, E, 1, 4>(tile, row, weights, running.out, &mut ahead),
             };
         }
     }
@@ -241,6 +236,24 @@ unsafe fn add_chunk<L: Lanes, E: Element, const N: usize, const FOURS: usize>(
     }
 }
 
+/// The weights of a tile's rows.
+#[derive(Clone, Copy)]
+struct Weights<'a> {
+    /// `[rows, width]`.
+    scores: &'a [f32],
+    width: usize,
+    /// What each row's sums so far are to be multiplied by.
+    kept: &'a [f32],
+}
+
+impl Weights<'_> {
+    /// Those of the rows from one on.
+    #[inline(always)]
+    fn from(self, row: usize) -> Self {
+        Self { scores: &self.scores[row * self.width..], kept: &self.kept[row..], ..self }
+    }
+}
+
 /// Adds the values, weighted (by nothing where a row doesn't see them), to `N` rows from `row` on, `ACROSS` vectors of a
 /// row at a time. Returns `N`.
 ///
@@ -250,26 +263,23 @@ unsafe fn add_chunk<L: Lanes, E: Element, const N: usize, const FOURS: usize>(
 unsafe fn add_values<L: Lanes, E: Element, const N: usize, const ACROSS: usize>(
     tile: &Tile<'_, E>,
     row: usize,
-    width: usize,
-    weights: &[f32],
-    kept: &[f32; LANES],
+    weights: Weights<'_>,
     out: &mut [f32],
     ahead: &mut Ahead<'_>,
 ) -> usize {
     let value_dim = tile.value_dim;
     let slots = span(&tile.visible[row..row + N]);
-    let weights = &weights[row * width..(row + N) * width];
+    let weights = weights.from(row);
     let out = &mut out[row * value_dim..(row + N) * value_dim];
-    let kept = std::array::from_fn(|index| kept[row + index]);
     let mut column = 0;
     // SAFETY: the caller vouches for the instruction set; columns are within the rows.
     unsafe {
         while column + ACROSS * LANES <= value_dim {
-            add_columns::<L, E, N, ACROSS, true>(tile, slots, column, weights, width, &kept, out, ahead);
+            add_columns::<L, E, N, ACROSS, true>(tile, slots, column, weights, out, ahead);
             column += ACROSS * LANES;
         }
         while column < value_dim {
-            add_columns::<L, E, N, 1, false>(tile, slots, column, weights, width, &kept, out, ahead);
+            add_columns::<L, E, N, 1, false>(tile, slots, column, weights, out, ahead);
             column += LANES;
         }
     }
@@ -286,16 +296,15 @@ unsafe fn add_columns<L: Lanes, E: Element, const N: usize, const ACROSS: usize,
     tile: &Tile<'_, E>,
     [begin, end]: [usize; 2],
     column: usize,
-    weights: &[f32],
-    width: usize,
-    kept: &[f32; N],
+    Weights { scores, width, kept }: Weights<'_>,
     out: &mut [f32],
     ahead: &mut Ahead<'_>,
 ) {
     let value_dim = tile.value_dim;
     assert!(
         tile.values.len() >= end * value_dim
-            && weights.len() >= N * width
+            && scores.len() >= N * width
+            && kept.len() >= N
             && end <= width
             && out.len() >= N * value_dim
             && column + if WHOLE { ACROSS * LANES } else { 1 } <= value_dim
@@ -323,7 +332,7 @@ unsafe fn add_columns<L: Lanes, E: Element, const N: usize, const ACROSS: usize,
                 };
             }
             for (row, acc) in acc.iter_mut().enumerate() {
-                let weight = L::splat(*weights.as_ptr().add(row * width + slot));
+                let weight = L::splat(*scores.as_ptr().add(row * width + slot));
                 for (acc, value) in acc.iter_mut().zip(value) {
                     *acc = L::fma(weight, value, *acc);
                 }
