@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use herald_api::import::{Batch, Fetcher, PageHandle, StoredPage};
-use herald_api::{Result, TierKind};
+use herald_api::{Error, Result, Status, TierKind};
 
 use crate::metrics::TierTraffic;
 use crate::threads::ThreadPool;
@@ -35,8 +35,11 @@ impl FarPage {
     }
 }
 
+/// Archived pages that the latest batch attended to, by their places, rising. They stay open, since the next token mostly wants
+/// them again, and opening one reads all of it.
+pub(crate) type OpenPages = Vec<(usize, Arc<PageHandle>)>;
+
 /// A sequence's far pages of one layer.
-#[derive(Clone, Copy)]
 pub(crate) struct FarPages<'b> {
     pub(crate) pages: &'b [FarPage],
     /// The place in pages of the first.
@@ -45,6 +48,7 @@ pub(crate) struct FarPages<'b> {
     pub(crate) page_tokens: usize,
     /// How many of them a batch may fetch.
     pub(crate) most: usize,
+    pub(crate) open: &'b mut OpenPages,
     pub(crate) traffic: &'b TierTraffic,
 }
 
@@ -62,6 +66,9 @@ pub struct Choice<'c> {
     /// The far pages that were chosen, in no order.
     pub chosen: &'c [usize],
 }
+
+/// Pages in a file that one thread opens in the time that it takes to wake the others.
+const FEW: usize = 4;
 
 /// Who is told of every choice.
 pub type ChoiceWatcher = Arc<dyn Fn(&Choice<'_>) + Send + Sync>;
@@ -93,7 +100,7 @@ impl Fetcher for BestPages<'_> {
         for (index, n_far) in batch.n_far().into_iter().enumerate() {
             let scores = &scores[first..first + n_far];
             first += n_far;
-            let Some(Some(far)) = self.sequences.get(index).filter(|_| n_far > 0) else { continue };
+            let Some(Some(far)) = self.sequences.get_mut(index).filter(|_| n_far > 0) else { continue };
             let mut order: Vec<usize> = (0..n_far.min(far.pages.len())).collect();
             if order.len() > far.most {
                 order.select_nth_unstable_by(far.most, |a, b| {
@@ -105,31 +112,52 @@ impl Fetcher for BestPages<'_> {
                 let Self { layer, .. } = *self;
                 watcher(&Choice { layer, sequence: index, first: far.first, scores, chosen: &order });
             }
+            let before = std::mem::take(far.open);
+            let opened = open_all(self.pool, far.pages, &order, &before);
             let mut fetched = [0; 2];
-            let mut add = |place: usize, page: Arc<PageHandle>| {
-                fetched[usize::from(far.pages[place].tier() == TierKind::Archived)] += 1;
-                batch.add_fetched(index, (far.first + place) * far.page_tokens, page)
-            };
-            if order.iter().all(|place| far.pages[*place].tier() == TierKind::Compressed) {
-                for place in order {
-                    add(place, far.pages[place].open()?)?;
+            for (place, page) in order.into_iter().zip(opened) {
+                let page = page?;
+                let tier = far.pages[place].tier();
+                fetched[usize::from(tier == TierKind::Archived)] += 1;
+                if tier == TierKind::Archived {
+                    far.open.push((place, Arc::clone(&page)));
                 }
-            } else {
-                let opened: Vec<OnceLock<Result<Arc<PageHandle>>>> =
-                    order.iter().map(|_| OnceLock::new()).collect();
-                self.pool.run(order.len(), &|share: Range<usize>, _| {
-                    for (place, opened) in order[share.clone()].iter().zip(&opened[share]) {
-                        opened.get_or_init(|| far.pages[*place].open());
-                    }
-                });
-                for (place, page) in order.into_iter().zip(opened) {
-                    let Some(page) = page.into_inner() else { continue };
-                    add(place, page?)?;
-                }
+                batch.add_fetched(index, (far.first + place) * far.page_tokens, page)?;
             }
+            far.open.sort_unstable_by_key(|(place, _)| *place);
             far.traffic.fetch(TierKind::Compressed, fetched[0]);
             far.traffic.fetch(TierKind::Archived, fetched[1]);
         }
         Ok(())
     }
+}
+
+/// Opens the pages at these places, those that are open already aside: pages in a file by all threads, since they are read
+/// and checked then.
+fn open_all(
+    pool: &ThreadPool,
+    pages: &[FarPage],
+    order: &[usize],
+    before: &OpenPages,
+) -> Vec<Result<Arc<PageHandle>>> {
+    let open_already = |place: usize| {
+        let FarPage::Archived(stored) = &pages[place] else { return None };
+        let found = before.binary_search_by_key(&place, |(place, _)| *place).ok()?;
+        Some(&before[found].1).filter(|page| page.id() == stored.id()).map(Arc::clone)
+    };
+    let open = |place: usize| open_already(place).map_or_else(|| pages[place].open(), Ok);
+    let new = order
+        .iter()
+        .filter(|place| pages[**place].tier() == TierKind::Archived && open_already(**place).is_none());
+    if new.count() < FEW {
+        return order.iter().map(|place| open(*place)).collect();
+    }
+    let opened: Vec<OnceLock<Result<Arc<PageHandle>>>> = order.iter().map(|_| OnceLock::new()).collect();
+    pool.run(order.len(), &|share: Range<usize>, _| {
+        for (place, opened) in order[share.clone()].iter().zip(&opened[share]) {
+            opened.get_or_init(|| open(*place));
+        }
+    });
+    let left_out = || Err(Error::new(Status::Internal, "a far page was not opened"));
+    opened.into_iter().map(|page| page.into_inner().unwrap_or_else(left_out)).collect()
 }

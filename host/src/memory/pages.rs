@@ -9,7 +9,7 @@ use herald_api::import::{Batch, LayerHandle, PageHandle, PageUse, StoredPage, Ti
 use herald_api::{AlignedBytes, Error, Result, TierKind};
 
 use super::copies::PageBytes;
-use super::far::{FarPage, FarPages};
+use super::far::{FarPage, FarPages, OpenPages};
 use super::ledger::{Charge, Ledger};
 use super::{Census, MemoryUsage};
 use crate::metrics::TierTraffic;
@@ -60,6 +60,7 @@ pub(crate) struct LayerPages {
     far: Vec<FarPage>,
     /// How many of these are archived: the first.
     n_archived: usize,
+    open: OpenPages,
     /// Where each far page begins.
     starts: Vec<u64>,
     /// Each far page's summary, in elements of 8 bytes.
@@ -77,6 +78,7 @@ impl LayerPages {
             near: Vec::new(),
             far: Vec::new(),
             n_archived: 0,
+            open: OpenPages::new(),
             starts: Vec::new(),
             summaries: Vec::new(),
             charge: Charge::new(&needs.ledger, 0),
@@ -141,6 +143,7 @@ impl LayerPages {
 
     fn keep_far(&mut self, count: usize) {
         self.far.truncate(count);
+        self.open.clear();
         self.n_archived = self.n_archived.min(count);
         self.starts.truncate(count);
         self.summaries.truncate(count * self.needs.summary_bytes / size_of::<u64>());
@@ -164,7 +167,7 @@ impl LayerPages {
         n_tokens: usize,
         past: usize,
     ) -> Result<Option<FarPages<'b>>> {
-        let Self { needs, page_tokens, near, far, n_archived, starts, summaries, .. } = self;
+        let Self { needs, page_tokens, near, far, n_archived, open, starts, summaries, .. } = self;
         let page_tokens = *page_tokens;
         let chosen = needs.far_pages.filter(|most| far.len() > *most && needs.summary_bytes > 0);
         let listed = if chosen.is_some() { &[] } else { &far[..] };
@@ -197,7 +200,7 @@ impl LayerPages {
         }
         let Some(most) = chosen else { return Ok(None) };
         batch.far(starts, bytemuck::cast_slice(summaries));
-        Ok(Some(FarPages { pages: far, first: SINKS, page_tokens, most, traffic: &needs.traffic }))
+        Ok(Some(FarPages { pages: far, first: SINKS, page_tokens, most, open, traffic: &needs.traffic }))
     }
 
     /// Tells the tier that tokens `past..tokens` are written.
@@ -347,6 +350,7 @@ impl LayerPages {
             near: self.near.clone(),
             far: self.far.clone(),
             n_archived: self.n_archived,
+            open: OpenPages::new(),
             starts: self.starts.clone(),
             summaries: self.summaries.clone(),
             charge: Charge::new(&self.needs.ledger, self.own_bytes()),
@@ -461,6 +465,7 @@ impl LayerPages {
             summaries.extend_from_slice(&self.summaries[from * words..(from + 1) * words]);
         }
         let place = self.n_archived;
+        self.open.clear();
         self.far.splice(place..place, copies);
         self.summaries.splice(place * words..place * words, summaries);
         self.n_archived += archived;
