@@ -46,7 +46,7 @@ pub(super) struct EngineOptions {
     pub(super) batch: Option<NonZeroUsize>,
 
     /// The latest tokens of a sequence whose keys and values stay at 16 bits, or as many as take so many bytes; older ones
-    /// are compressed to 4 bits [default: 4096]
+    /// are compressed to 4 bits [default: 3072]
     #[arg(long, global = true, value_name = "TOKENS|BYTES")]
     pub(super) active_tokens: Option<Capacity>,
 

@@ -91,7 +91,7 @@ pub struct MemoryOptions {
 impl Default for MemoryOptions {
     fn default() -> Self {
         Self {
-            active: Capacity::Tokens(4096),
+            active: Capacity::Tokens(3072),
             compressed: Capacity::Tokens(32768),
             far_pages: Some(64),
             archive: None,
