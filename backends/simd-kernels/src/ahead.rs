@@ -3,7 +3,7 @@
 //! Weights that a token reads once go to the first cache and no further: they shouldn't drive from the others what the next
 //! token needs again, such as recurrent states; nor should keys and values of so many tokens that none would still be there.
 //! Those of fewer go to the second: a core waits for more lines of that one at a time than of the first. Intel's cores wait
-//! for so few of the first that there everything goes to the second: on a Xeon (Sapphire Rapids) that decodes twice as fast.
+//! for so few of the first that there everything goes to the second: on a Xeon (Sapphire Rapids) that decodes up to twice as fast.
 
 use std::arch::x86_64::{__cpuid, _MM_HINT_NTA, _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
 use std::slice::Chunks;
@@ -17,7 +17,7 @@ const LINE: usize = 64;
 const DISTANCE: usize = 8192;
 
 /// The caches that memory is brought to.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy)]
 enum To {
     /// All of them.
     All,

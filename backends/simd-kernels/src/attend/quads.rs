@@ -1,6 +1,6 @@
-//! Few rows: four of them side by side in a vector, four elements of each. Keys become floats in memory, from where a load
-//! repeats four of their elements for the four rows; values become floats as they are read. Their scales meet the
-//! products.
+//! Few rows: four of them side by side in a vector, four elements of each. Four elements of a key are repeated for the
+//! four rows: by a load, from where keys became floats in memory, or in registers where vectors are wide. Values become floats as
+//! they are read. Their scales meet the products.
 
 use herald_layers::kernels::{Running, Tile};
 
@@ -130,19 +130,12 @@ impl<E: Element> Keys<'_, E> {
         // SAFETY: the caller vouches.
         unsafe {
             if L::TOKENS >= 12 {
-                let mut codes = self.codes.as_ptr().add(place);
-                let mut last = [E::default(); LANES];
-                if count < LANES {
-                    std::ptr::copy_nonoverlapping(codes, last.as_mut_ptr(), count);
-                    codes = last.as_ptr();
-                }
-                return L::each_quarter(E::load::<L>(codes));
+                let row = std::slice::from_raw_parts(self.codes.as_ptr().add(place), count);
+                return L::each_quarter(codes::<L, E>(row, 0));
             }
-            let mut floats = self.floats.as_ptr().add(place);
-            let mut last = [0.0; LANES];
+            let floats = self.floats.as_ptr().add(place);
             if count < LANES {
-                std::ptr::copy_nonoverlapping(floats, last.as_mut_ptr(), count);
-                floats = last.as_ptr();
+                return L::each_quarter(codes::<L, f32>(std::slice::from_raw_parts(floats, count), 0));
             }
             [
                 L::load_quarter(floats),
@@ -188,6 +181,7 @@ unsafe fn score_quads<L: Lanes, E: Element, const N: usize, const FOURS: usize>(
                 add_chunk::<L, E, N, FOURS>(&mut sums, keys, places, queries, [chunk, chunks], LANES);
             }
             if rest > 0 {
+                ahead.step();
                 add_chunk::<L, E, N, FOURS>(&mut sums, keys, places, queries, [whole, chunks], rest);
             }
             for (four, sums) in sums.into_iter().enumerate() {

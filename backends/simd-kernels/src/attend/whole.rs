@@ -41,7 +41,7 @@ const MOST: f32 = i16::MAX as f32;
 /// Half a step of those codes, as a share of a row's largest, and what the quotient may be off before it is rounded.
 pub(crate) const STEP: f32 = 0.51 / MOST;
 
-/// Rows whose largest number is smaller count as zeros: the inverse of a smaller one may be infinite.
+/// Codes have no finer steps than those of a row with this largest number: the inverse of a smaller one may be infinite.
 const SMALL: f32 = f32::from_bits((127 - 100) << 23);
 
 /// Two half bytes as a pair of int16.
@@ -119,8 +119,9 @@ pub(super) unsafe fn attend<L: Lanes>(tile: &Q4Tile<'_>, running: &mut Running<'
         Memory { words, key_steps, key_offsets, value_steps, value_offsets, exact, codes, pairs, scores };
     // SAFETY: the caller vouches for the instruction set; lengths are checked above.
     unsafe {
-        key_pairs::<L>(tile, &mut memory);
-        value_pairs::<L>(tile, &mut memory);
+        read_pairs::<L>(&tile.keys.pairs[..key_dim], 1, [memory.key_steps, memory.key_offsets]);
+        let values = &tile.values.pairs[..SLOTS * groups];
+        read_pairs::<L>(values, groups, [memory.value_steps, memory.value_offsets]);
         // Widths that the compiler knows make for simple addresses.
         match key_dim / 2 {
             32 => turn_over::<L>(tile.keys, 32, memory.words),
@@ -163,38 +164,18 @@ pub(super) unsafe fn attend<L: Lanes>(tile: &Q4Tile<'_>, running: &mut Running<'
     }
 }
 
-/// Reads the keys' steps and offsets.
+/// Steps and offsets as floats: of `groups` that take turns in `pairs`, one group after the other.
 ///
 /// # Safety
 /// As for [`Lanes`].
 #[inline(always)]
-unsafe fn key_pairs<L: Lanes>(tile: &Q4Tile<'_>, memory: &mut Memory<'_>) {
-    let pairs = tile.keys.pairs[..tile.key_dim].chunks_exact(LANES);
-    let outs = memory.key_steps.chunks_exact_mut(LANES).zip(memory.key_offsets.chunks_exact_mut(LANES));
-    for (pairs, (steps, offsets)) in pairs.zip(outs) {
+unsafe fn read_pairs<L: Lanes>(pairs: &[[u16; 2]], groups: usize, outs: [&mut [f32]; 2]) {
+    let each = pairs.len() / groups;
+    let [steps, offsets] = outs;
+    for (at, pairs) in pairs.chunks_exact(LANES).enumerate() {
         // SAFETY: the caller vouches; sixteen of each.
         unsafe {
-            let [step, offset] = halves::<L>(pairs);
-            L::store(steps.as_mut_ptr(), step);
-            L::store(offsets.as_mut_ptr(), offset);
-        }
-    }
-}
-
-/// Reads the values' steps and offsets, group by group.
-///
-/// # Safety
-/// As for [`Lanes`].
-#[inline(always)]
-unsafe fn value_pairs<L: Lanes>(tile: &Q4Tile<'_>, memory: &mut Memory<'_>) {
-    let groups = tile.value_dim / Q4_GROUP;
-    for (at, pairs) in tile.values.pairs[..SLOTS * groups].chunks_exact(LANES).enumerate() {
-        // SAFETY: the caller vouches; sixteen of each.
-        unsafe {
-            let numbers = halves::<L>(pairs);
-            for (numbers, out) in
-                numbers.into_iter().zip([&mut *memory.value_steps, &mut *memory.value_offsets])
-            {
+            for (numbers, out) in halves::<L>(pairs).into_iter().zip([&mut *steps, &mut *offsets]) {
                 if groups == 1 {
                     L::store(out[at * LANES..(at + 1) * LANES].as_mut_ptr(), numbers);
                     continue;
@@ -203,7 +184,7 @@ unsafe fn value_pairs<L: Lanes>(tile: &Q4Tile<'_>, memory: &mut Memory<'_>) {
                 L::store(sixteen.as_mut_ptr(), numbers);
                 for (index, number) in sixteen.into_iter().enumerate() {
                     let index = at * LANES + index;
-                    out[index % groups * SLOTS + index / groups] = number;
+                    out[index % groups * each + index / groups] = number;
                 }
             }
         }
@@ -352,11 +333,9 @@ unsafe fn round<L: Lanes, const N: usize, const SWAPPED: bool>(
             }
             (largest[row], sums[row]) = (L::max_lane(max), L::sum(sum));
         }
-        let largest = L::load(largest.as_ptr());
         // What is no finite number makes the other sum none either.
-        let small = L::within(L::zero(), 1.0, largest, [L::zero(), L::splat(SMALL)]);
-        let inverse = L::div(L::splat(MOST), L::max(largest, L::splat(SMALL)));
-        L::store(inverses.as_mut_ptr(), L::mul(inverse, small));
+        let largest = L::max(L::load(largest.as_ptr()), L::splat(SMALL));
+        L::store(inverses.as_mut_ptr(), L::div(L::splat(MOST), largest));
         L::store(scales.as_mut_ptr(), L::mul(largest, L::splat(1.0 / MOST)));
         for (row, inverse) in inverses.into_iter().enumerate().take(N) {
             for at in (0..len).step_by(LANES) {
@@ -381,9 +360,11 @@ unsafe fn by_pairs<L: Lanes, const N: usize>(rows: &[f32], n: usize, pairs: &mut
         for at in (0..n).step_by(LANES) {
             // SAFETY: four rows are there (past the last, what others have left), and their places in `pairs`.
             unsafe {
-                let row = |row: usize| L::load(rows.as_ptr().add((first + row) * n + at));
-                let turned = L::transpose_quarters([row(0), row(1), row(2), row(3)]);
-                for (index, turned) in turned.into_iter().enumerate() {
+                let mut fours = [L::zero(); FOUR];
+                for (row, four) in fours.iter_mut().enumerate() {
+                    *four = L::load(rows.as_ptr().add((first + row) * n + at));
+                }
+                for (index, turned) in L::transpose_quarters(fours).into_iter().enumerate() {
                     let to = pairs.as_mut_ptr().add((at + index) * stride + first);
                     L::store_quarters(to, FOUR * stride, turned);
                 }
