@@ -258,6 +258,8 @@ impl LayerPages {
         {
             self.restore_last()?;
         }
+        // What stays open would keep the file's copies of pages that leave it.
+        self.open.clear();
         let Some(compressed) = &self.needs.compressed else { return Ok(()) };
         while self.n_archived > 0
             && (self.far.len() - self.n_archived + 1) * self.page_tokens <= limits.compressed_tokens
