@@ -8,7 +8,7 @@ use criterion::{Criterion, SamplingMode, Throughput};
 use herald_api::{Activation, DType, Q4_GROUP, Q4Rows, RopeKind};
 use herald_benches::{Matrix, Share, Summary, tables, weights};
 use herald_layers::Kernels;
-use herald_layers::kernels::{Gemm, Next, Q4Tile, Running, Scan, Step, Tap, Tile};
+use herald_layers::kernels::{Gemm, OnlineSoftmax, Q4Tile, SelectiveScan, SsdStep, Tap, Tile, Upcoming};
 
 /// A row of a small model's MLP.
 const COLUMNS: usize = 1536;
@@ -108,20 +108,20 @@ fn vectors(benches: &mut Benches<'_>, kernels: &Kernels) {
     });
     benches.add("add_scaled", &Work::vectors(3 * LEN), || (kernels.add_scaled)(&mut y, black_box(1e-9), &x));
     benches.add("times", &Work::vectors(3 * LEN), || {
-        (kernels.times)(&mut y, black_box(&x));
+        (kernels.mul)(&mut y, black_box(&x));
     });
     let mut out = vec![0.0; LEN];
     benches
         .add("rms_norm", &Work::vectors(3 * LEN), || (kernels.rms_norm)(black_box(&x), &x, 1e-5, &mut out));
     let mut scaled = vec![0; LEN];
     benches.add("narrow", &Work::vectors(LEN), || {
-        black_box((kernels.narrow)(black_box(&x), &mut scaled));
+        black_box((kernels.quantize_i16)(black_box(&x), &mut scaled));
     });
     // Activations and the like are made anew each time, so that they don't settle at a fixed point.
     for (name, kind) in [("silu", Activation::Silu), ("gelu", Activation::GeluTanh)] {
         benches.add(&format!("gate ({name})"), &Work::vectors(4 * LEN), || {
             out.copy_from_slice(black_box(&x));
-            (kernels.gate)(kind, &mut out, &x);
+            (kernels.glu)(kind, &mut out, &x);
         });
         benches.add(&format!("activate ({name})"), &Work::vectors(3 * LEN), || {
             out.copy_from_slice(black_box(&x));
@@ -133,7 +133,7 @@ fn vectors(benches: &mut Benches<'_>, kernels: &Kernels) {
         (kernels.softplus)(&mut out);
     });
     benches.add("decay", &Work::vectors(4 * LEN), || {
-        (kernels.decay)(black_box(0.5), &x, &x, &mut out);
+        (kernels.decay_weights)(black_box(0.5), &x, &x, &mut out);
     });
     let rotation = vec![[0.8, 0.6]; LEN / 2];
     for (name, kind) in [("halves", RopeKind::Halves), ("neighbours", RopeKind::Neighbours)] {
@@ -157,14 +157,14 @@ fn attention(benches: &mut Benches<'_>, kernels: &Kernels) {
     let nibbles: Vec<u8> = (0..slots * dim / 2).map(|index| (index * 37) as u8).collect();
     for n in [3, 96] {
         let plain = floats(n * dim);
-        let mut queries = vec![0.0; Tile::<i16>::arranged_len(n, dim)];
-        (kernels.arrange)(&plain, dim, &mut queries);
+        let mut queries = vec![0.0; Tile::<i16>::packed_queries_len(n, dim)];
+        (kernels.pack_queries)(&plain, dim, &mut queries);
         let visible = vec![[0, slots as u32]; n];
         let mut memory = vec![0.0; n * (dim + 2)];
         let mut scratch = vec![0.0; Q4Tile::scratch_len(n, slots, dim, dim)];
         let work = Work::arithmetic(2 * n * slots * dim, Share::Float);
         benches.add(&format!("attend, {n} queries"), &work, || {
-            let mut running = Running::of(&mut memory, n);
+            let mut running = OnlineSoftmax::of(&mut memory, n);
             running.begin();
             let tile = Tile {
                 queries: black_box(&queries),
@@ -177,12 +177,12 @@ fn attention(benches: &mut Benches<'_>, kernels: &Kernels) {
                 value_dim: dim,
                 scale: 0.125,
                 softcap: None,
-                next: Next::default(),
+                next: Upcoming::default(),
             };
             (kernels.attend)(&tile, &mut running, &mut scratch);
         });
         benches.add(&format!("attend_q4, {n} queries"), &work, || {
-            let mut running = Running::of(&mut memory, n);
+            let mut running = OnlineSoftmax::of(&mut memory, n);
             running.begin();
             let tile = Q4Tile {
                 queries: black_box(&plain),
@@ -194,7 +194,7 @@ fn attention(benches: &mut Benches<'_>, kernels: &Kernels) {
                 value_dim: dim,
                 scale: 0.125,
                 softcap: None,
-                next: Next::default(),
+                next: Upcoming::default(),
             };
             (kernels.attend_q4)(&tile, &mut running, &mut scratch);
         });
@@ -208,7 +208,7 @@ fn recurrent(benches: &mut Benches<'_>, kernels: &Kernels) {
     let (mut h, mut out) = (vec![0.0; state * channels], vec![0.0; tokens * channels]);
     // The state's decay, input and output: three multiply-adds for each element and token.
     benches.add("scan", &Work::arithmetic(3 * tokens * channels * state, Share::Float), || {
-        let call = Scan {
+        let call = SelectiveScan {
             x: black_box(&x),
             x_stride: channels,
             dt: &dt,
@@ -221,14 +221,14 @@ fn recurrent(benches: &mut Benches<'_>, kernels: &Kernels) {
             channels,
             state,
         };
-        (kernels.scan)(&call, &mut h, &mut out);
+        (kernels.selective_scan)(&call, &mut h, &mut out);
     });
     let (channels, state) = (64, 128);
     let (x, bc) = (floats(channels), floats(state));
     let (mut h, mut out) = (vec![0.0; channels * state], vec![0.0; channels]);
     benches.add("step", &Work::arithmetic(3 * channels * state, Share::Float), || {
-        let call = Step { x: black_box(&x), b: &bc, c: &bc, decay: 0.9, dt: 0.01 };
-        (kernels.step)(&call, &mut h, &mut out);
+        let call = SsdStep { x: black_box(&x), b: &bc, c: &bc, decay: 0.9, dt: 0.01 };
+        (kernels.ssd_step)(&call, &mut h, &mut out);
     });
     let (taps, input, mut out) = (floats(4 * LEN / 4), floats(LEN), vec![0.0; LEN / 4]);
     benches.add("conv", &Work::vectors(9 * LEN / 4), || {

@@ -2,7 +2,7 @@
 
 use herald_api::{AlignedBytes, DType};
 use herald_layers::Kernels;
-use herald_layers::products::{Products, Results, RowRun};
+use herald_layers::matmul::{MatmulCall, MatmulKernel, OutputTile};
 
 /// Bytes that are finite weights in every type: scales of float16 1.5 and codes of all values.
 #[must_use]
@@ -13,7 +13,7 @@ pub fn weights(dtype: DType, rows: usize, columns: usize) -> Vec<u8> {
 
 /// A matrix `[rows, columns]`.
 pub struct Matrix {
-    products: Products,
+    products: MatmulKernel,
     kept: AlignedBytes,
     rows: usize,
     columns: usize,
@@ -26,17 +26,17 @@ impl Matrix {
     /// Where there is no memory for it.
     #[must_use]
     pub fn new(kernels: &Kernels, dtype: DType, rows: usize, columns: usize) -> Self {
-        let products = (kernels.products)(dtype);
+        let products = (kernels.matmul)(dtype);
         let file = weights(dtype, rows, columns);
         let len = products.packing.map_or(file.len(), |packing| (packing.bytes)(rows, columns));
         let mut kept = AlignedBytes::zeroed(len).expect("memory for a bench");
         match products.packing {
             None => kept.copy_from_slice(&file),
             Some(packing) => {
-                let granule = products.granule;
-                let granules = kept.chunks_exact_mut((packing.bytes)(granule, columns));
+                let row_tile = products.row_tile;
+                let granules = kept.chunks_exact_mut((packing.bytes)(row_tile, columns));
                 for (index, packed) in granules.enumerate() {
-                    let run = index * granule..rows.min((index + 1) * granule);
+                    let run = index * row_tile..rows.min((index + 1) * row_tile);
                     (packing.pack)(&file, columns, run, packed);
                 }
             }
@@ -55,15 +55,15 @@ impl Matrix {
     pub fn multiply(&self, x: &[f32], prepared: &mut Vec<f32>, scratch: &mut Vec<f32>, out: &mut [f32]) {
         let n_tokens = x.len() / self.columns;
         scratch.resize((self.products.scratch_len)(self.columns, n_tokens), 0.0);
-        let x = match self.products.preparation {
+        let x = match self.products.activations {
             None => x,
             Some(form) => {
                 prepared.resize((form.len)(self.columns) * n_tokens, 0.0);
-                form.prepare_all(x, self.columns, prepared);
+                form.quantize_all(x, self.columns, prepared);
                 &prepared[..]
             }
         };
-        let run = RowRun {
+        let run = MatmulCall {
             rows: &self.kept,
             n_rows: self.rows,
             dtype: self.products.dtype,
@@ -72,6 +72,6 @@ impl Matrix {
             x,
             bias: None,
         };
-        (self.products.multiply)(&run, scratch, &mut Results::whole(out, self.rows));
+        (self.products.matmul)(&run, scratch, &mut OutputTile::whole(out, self.rows));
     }
 }

@@ -6,7 +6,7 @@
 #![cfg(target_arch = "x86_64")]
 
 mod library;
-mod products;
+mod matmul;
 
 use std::sync::OnceLock;
 
@@ -34,8 +34,7 @@ fn chosen() -> &'static Result<Chosen> {
     CHOSEN.get_or_init(|| {
         let library = library::found().as_ref().map_err(|sentence| Error::unsupported(sentence.clone()))?;
         let simd = herald_simd_kernels::chosen()?;
-        let kernels =
-            Kernels { name: "blas", products: products::products, gemm: products::gemm, ..*simd.kernels };
+        let kernels = Kernels { name: "blas", matmul: matmul::matmul, gemm: matmul::gemm, ..*simd.kernels };
         Ok(Chosen { library, simd, kernels, variant: format!("{}, {}", library.name(), simd.name) })
     })
 }

@@ -5,9 +5,9 @@
 
 use herald_api::{Activation, DType, RopeKind};
 use herald_layers::Kernels;
-use herald_layers::kernels::{Gemm, HeadProducts, Q4Tile, Running, Tile};
-use herald_layers::plain;
-use herald_layers::products::Products;
+use herald_layers::fallback;
+use herald_layers::kernels::{Gemm, HeadMatmul, OnlineSoftmax, Q4Tile, Tile};
+use herald_layers::matmul::MatmulKernel;
 use herald_layers::quant::{f16_value, row_kernels};
 
 use crate::recurrent;
@@ -16,40 +16,40 @@ use crate::recurrent;
 pub static KERNELS: Kernels = Kernels {
     name: "cpu",
     rows: row_kernels,
-    products,
+    matmul,
     gemm,
-    head_products,
+    head_matmul,
     dot,
     add_scaled,
     rms_norm,
     rope,
-    turns: plain::turns,
+    rope_angles: fallback::rope_angles,
     softmax,
-    gate,
+    glu,
     activate,
-    arrange: |queries, _, out| out[..queries.len()].copy_from_slice(queries),
+    pack_queries: |queries, _, out| out[..queries.len()].copy_from_slice(queries),
     attend,
     attend_q4,
-    q4_step: 0.0,
+    attend_q4_rounding: 0.0,
     merge: |into, other| into.merge(other),
-    narrow,
-    times,
+    quantize_i16,
+    mul,
     softplus,
     conv: recurrent::conv,
-    scan: recurrent::scan,
-    step: recurrent::step,
-    decay: recurrent::decay,
+    selective_scan: recurrent::selective_scan,
+    ssd_step: recurrent::ssd_step,
+    decay_weights: recurrent::decay_weights,
 };
 
 /// Rows are read as they lie in the file, with activations as they are.
-fn products(dtype: DType) -> Products {
-    Products {
+fn matmul(dtype: DType) -> MatmulKernel {
+    MatmulKernel {
         dtype,
-        granule: 1,
+        row_tile: 1,
         packing: None,
-        preparation: None,
-        scratch_len: plain::scratch_len,
-        multiply: |run, scratch, out| plain::multiply(row_kernels(run.dtype), gemm, run, scratch, out),
+        activations: None,
+        scratch_len: fallback::scratch_len,
+        matmul: |run, scratch, out| fallback::matmul(row_kernels(run.dtype), gemm, run, scratch, out),
     }
 }
 
@@ -101,9 +101,9 @@ fn gemm(call: &Gemm<'_>, out: &mut [f32]) {
     }
 }
 
-fn head_products(call: &HeadProducts<'_>, out: &mut [f32]) {
+fn head_matmul(call: &HeadMatmul<'_>, out: &mut [f32]) {
     const RUN: usize = 8 * LANES;
-    let HeadProducts { queries, rows, n_heads, n_queries, width, stride } = *call;
+    let HeadMatmul { queries, rows, n_heads, n_queries, width, stride } = *call;
     let n_rows = call.n_rows(out.len());
     out[..n_heads * n_queries * n_rows].fill(0.0);
     let mut floats = [0.0; RUN];
@@ -176,7 +176,7 @@ fn function(activation: Activation) -> fn(f32) -> f32 {
     }
 }
 
-fn gate(activation: Activation, gate: &mut [f32], up: &[f32]) {
+fn glu(activation: Activation, gate: &mut [f32], up: &[f32]) {
     let function = function(activation);
     for (gate, up) in gate.iter_mut().zip(up) {
         *gate = function(*gate) * up;
@@ -188,7 +188,7 @@ fn activate(activation: Activation, x: &mut [f32]) {
     x.iter_mut().for_each(|x| *x = function(*x));
 }
 
-fn times(x: &mut [f32], y: &[f32]) {
+fn mul(x: &mut [f32], y: &[f32]) {
     x.iter_mut().zip(y).for_each(|(x, y)| *x *= y);
 }
 
@@ -207,7 +207,7 @@ fn softmax(x: &mut [f32]) {
     x.iter_mut().for_each(|part| *part /= sum);
 }
 
-fn attend(tile: &Tile<'_>, running: &mut Running<'_>, scratch: &mut [f32]) {
+fn attend(tile: &Tile<'_>, running: &mut OnlineSoftmax<'_>, scratch: &mut [f32]) {
     let Tile { queries, visible, key_dim, value_dim, scale, softcap, key_scales, value_scales, next, .. } =
         *tile;
     let slots = tile.keys.len() / key_dim;
@@ -231,13 +231,13 @@ fn attend(tile: &Tile<'_>, running: &mut Running<'_>, scratch: &mut [f32]) {
     attend_wide(&wide, running, rest);
 }
 
-fn attend_q4(tile: &Q4Tile<'_>, running: &mut Running<'_>, scratch: &mut [f32]) {
+fn attend_q4(tile: &Q4Tile<'_>, running: &mut OnlineSoftmax<'_>, scratch: &mut [f32]) {
     let widen = |pairs: &mut [f32], keys: &mut [f32], values: &mut [f32]| tile.widen(pairs, keys, values);
     tile.attend_with(tile.queries, running, scratch, widen, attend_wide);
 }
 
 /// Attention over keys and values that their scales are part of already.
-fn attend_wide(tile: &Tile<'_, f32>, running: &mut Running<'_>, scratch: &mut [f32]) {
+fn attend_wide(tile: &Tile<'_, f32>, running: &mut OnlineSoftmax<'_>, scratch: &mut [f32]) {
     let Tile { keys, values, key_dim, value_dim, scale, softcap, .. } = *tile;
     let scores = &mut scratch[..keys.len() / key_dim];
     let rows =
@@ -278,7 +278,7 @@ fn scaled(codes: &[i16], scales: &[f32], dim: usize, out: &mut [f32]) {
     }
 }
 
-fn narrow(x: &[f32], codes: &mut [i16]) -> f32 {
+fn quantize_i16(x: &[f32], codes: &mut [i16]) -> f32 {
     const MOST: f32 = i16::MAX as f32;
     let max = x.iter().fold(0.0_f32, |max, x| max.max(x.abs()));
     if x.iter().any(|x| x.is_nan()) {

@@ -1,6 +1,6 @@
 //! Scalar kernels of layers with recurrent states.
 
-use herald_layers::kernels::{Scan, Step, Tap};
+use herald_layers::kernels::{SelectiveScan, SsdStep, Tap};
 
 pub(crate) fn conv(taps: &[Tap<'_>], bias: &[f32], out: &mut [f32]) {
     out.copy_from_slice(bias);
@@ -11,7 +11,7 @@ pub(crate) fn conv(taps: &[Tap<'_>], bias: &[f32], out: &mut [f32]) {
     }
 }
 
-pub(crate) fn scan(scan: &Scan<'_>, h: &mut [f32], out: &mut [f32]) {
+pub(crate) fn selective_scan(scan: &SelectiveScan<'_>, h: &mut [f32], out: &mut [f32]) {
     let width = scan.channels;
     for (token, (dt, y)) in scan.dt.chunks_exact(width).zip(out.chunks_exact_mut(width)).enumerate() {
         let x = &scan.x[token * scan.x_stride..][..width];
@@ -30,7 +30,7 @@ pub(crate) fn scan(scan: &Scan<'_>, h: &mut [f32], out: &mut [f32]) {
     }
 }
 
-pub(crate) fn step(step: &Step<'_>, h: &mut [f32], out: &mut [f32]) {
+pub(crate) fn ssd_step(step: &SsdStep<'_>, h: &mut [f32], out: &mut [f32]) {
     for ((y, x), h) in out.iter_mut().zip(step.x).zip(h.chunks_exact_mut(step.b.len())) {
         let scaled = step.dt * x;
         for (h, b) in h.iter_mut().zip(step.b) {
@@ -40,7 +40,7 @@ pub(crate) fn step(step: &Step<'_>, h: &mut [f32], out: &mut [f32]) {
     }
 }
 
-pub(crate) fn decay(to: f32, from: &[f32], weight: &[f32], x: &mut [f32]) {
+pub(crate) fn decay_weights(to: f32, from: &[f32], weight: &[f32], x: &mut [f32]) {
     for ((x, from), weight) in x.iter_mut().zip(from).zip(weight) {
         *x *= (to - from).exp() * weight;
     }

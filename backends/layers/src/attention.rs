@@ -24,8 +24,8 @@ use segments::{Segment, segments};
 use crate::arena::{Arena, cut, lines, padded};
 use crate::factory::Layer;
 use crate::far::{self, Far};
-use crate::kernels::{Kernels, Next, Q4Tile, Running, Tile};
-use crate::linear::{Linear, Product, multiply};
+use crate::kernels::{Kernels, OnlineSoftmax, Q4Tile, Tile, Upcoming};
+use crate::linear::{Linear, Product, matmul};
 use crate::norm::{add_branch, enter};
 use crate::rope::Rope;
 use crate::shared::Shared;
@@ -138,7 +138,7 @@ impl<'w> Attention<'w> {
         // Of each row: its query (as it is and seen from nearer, and both arranged), the softmax of a segment and of all so
         // far, and what it sees (two numbers).
         let attend = 2 * lines(rows * key_dim)
-            + 2 * lines(Tile::<i16>::arranged_len(rows, key_dim))
+            + 2 * lines(Tile::<i16>::packed_queries_len(rows, key_dim))
             + 2 * lines(rows * self.partial_len())
             + lines(2 * self.rope.pairs())
             + lines(2 * rows)
@@ -227,8 +227,8 @@ impl<'w> Attention<'w> {
                             slot.page.value_slot(n_kv_heads, head, slot.index),
                         )
                     };
-                    *key_scale = (self.kernels.narrow)(key, key_codes);
-                    *value_scale = (self.kernels.narrow)(value, value_codes);
+                    *key_scale = (self.kernels.quantize_i16)(key, key_codes);
+                    *value_scale = (self.kernels.quantize_i16)(value, value_codes);
                 }
             }
         });
@@ -294,10 +294,10 @@ impl<'w> Attention<'w> {
                 let (queries, work) = self.queries(&block, kv_head, q, work);
                 let (total, work) = cut(work, rows * self.partial_len());
                 let (part, work) = cut(work, rows * self.partial_len());
-                let mut total = Running::of(total, rows);
+                let mut total = OnlineSoftmax::of(total, rows);
                 total.begin();
                 for segment in segments(&block.sequence, self.seen(&block)) {
-                    let mut part = Running::of(&mut *part, rows);
+                    let mut part = OnlineSoftmax::of(&mut *part, rows);
                     self.attend_segment(&block, kv_head, segment, queries, &mut part, work);
                     (self.kernels.merge)(&mut total, &part);
                 }
@@ -353,7 +353,7 @@ impl<'w> Attention<'w> {
                 for (index, segment) in segments.iter().enumerate().take(end).skip(begin) {
                     // SAFETY: each segment of each item is one worker's, and has a place of its own.
                     let part = unsafe { partials.part(place + index * step..place + index * step + len) };
-                    let mut part = Running::of(part, rows);
+                    let mut part = OnlineSoftmax::of(part, rows);
                     self.attend_segment(block, kv_head, segment.pages(), queries, &mut part, work);
                 }
             });
@@ -369,12 +369,12 @@ impl<'w> Attention<'w> {
                 }
                 let rows = block.tokens.len() * self.group();
                 let (len, step) = (rows * self.partial_len(), lines(rows * self.partial_len()));
-                let mut total = Running::of(&mut work[..len], rows);
+                let mut total = OnlineSoftmax::of(&mut work[..len], rows);
                 total.begin();
                 for index in 0..segments.len() {
                     // SAFETY: all segments are done, and only this task reads those of this item.
                     let part = unsafe { partials.part(place + index * step..place + index * step + len) };
-                    (self.kernels.merge)(&mut total, &Running::of(part, rows));
+                    (self.kernels.merge)(&mut total, &OnlineSoftmax::of(part, rows));
                 }
                 self.finish(block, kv_head, total, &attended);
             });
@@ -413,11 +413,11 @@ impl<'w> Attention<'w> {
     ) -> (Queries<'b>, &'b mut [f32]) {
         let (rows, width) = (block.tokens.len() * self.group(), self.group() * self.params.key_dim);
         let (plain, work) = cut(work, block.tokens.len() * width);
-        let (arranged, work) = cut(work, Tile::<i16>::arranged_len(rows, self.params.key_dim));
+        let (arranged, work) = cut(work, Tile::<i16>::packed_queries_len(rows, self.params.key_dim));
         for (queries, token) in plain.chunks_exact_mut(width).zip(block.tokens.clone()) {
             queries.copy_from_slice(&q[token * self.query.rows + kv_head * width..][..width]);
         }
-        (self.kernels.arrange)(plain, self.params.key_dim, arranged);
+        (self.kernels.pack_queries)(plain, self.params.key_dim, arranged);
         (Queries { plain, arranged }, work)
     }
 
@@ -428,14 +428,14 @@ impl<'w> Attention<'w> {
         kv_head: usize,
         segment: Range<usize>,
         queries: Queries<'_>,
-        running: &mut Running<'_>,
+        running: &mut OnlineSoftmax<'_>,
         work: &mut [f32],
     ) {
         let Params { n_kv_heads, key_dim, value_dim, scale, softcap, .. } = self.params;
         let group = self.group();
         let rows = block.tokens.len() * group;
         let (near, work) = cut(work, rows * key_dim);
-        let (near_arranged, work) = cut(work, Tile::<i16>::arranged_len(rows, key_dim));
+        let (near_arranged, work) = cut(work, Tile::<i16>::packed_queries_len(rows, key_dim));
         let (rotation, work) = cut(work, 2 * self.rope.pairs());
         let rotation: &mut [[f32; 2]] = bytemuck::cast_slice_mut(rotation);
         let (visible, scratch) = cut(work, 2 * rows);
@@ -469,8 +469,8 @@ impl<'w> Attention<'w> {
                     .for_each(|query| (self.kernels.rope)(self.params.rope, query, rotation));
                 near
             };
-            let next = upcoming.as_ref().map_or(Next::default(), |page| self.of_head(page, kv_head));
-            let next = Next { once, ..next };
+            let next = upcoming.as_ref().map_or(Upcoming::default(), |page| self.of_head(page, kv_head));
+            let next = Upcoming { streaming: once, ..next };
             if page.format() == abi::HERALD_PAGE_Q4 {
                 let capacity = page.capacity();
                 let [keys, values] = page.quantised(n_kv_heads, key_dim, value_dim);
@@ -502,7 +502,7 @@ impl<'w> Attention<'w> {
             let queries: &[f32] = if back == 0 {
                 queries.arranged
             } else {
-                (self.kernels.arrange)(plain, key_dim, near_arranged);
+                (self.kernels.pack_queries)(plain, key_dim, near_arranged);
                 near_arranged
             };
             let slots = kv_head * page.capacity()..kv_head * page.capacity() + page.n_tokens();
@@ -525,7 +525,7 @@ impl<'w> Attention<'w> {
     }
 
     /// The bytes of a page that a head reads.
-    fn of_head<'p>(&self, page: &Page<'p>, kv_head: usize) -> Next<'p> {
+    fn of_head<'p>(&self, page: &Page<'p>, kv_head: usize) -> Upcoming<'p> {
         let n_kv_heads = self.params.n_kv_heads;
         let [[key_scales, keys], [value_scales, values]] = if page.format() == abi::HERALD_PAGE_Q4 {
             let rows = page.quantised(n_kv_heads, self.params.key_dim, self.params.value_dim);
@@ -538,16 +538,22 @@ impl<'w> Attention<'w> {
             let len = bytes.len() / n_kv_heads;
             &bytes[kv_head * len..(kv_head + 1) * len]
         };
-        Next {
+        Upcoming {
             keys: of_head(keys),
             values: of_head(values),
             scales: [of_head(key_scales), of_head(value_scales)],
-            once: false,
+            streaming: false,
         }
     }
 
     /// Ends the softmax of a block's rows and puts them where they belong.
-    fn finish(&self, block: &Block<'_>, kv_head: usize, mut total: Running<'_>, attended: &Shared<'_, f32>) {
+    fn finish(
+        &self,
+        block: &Block<'_>,
+        kv_head: usize,
+        mut total: OnlineSoftmax<'_>,
+        attended: &Shared<'_, f32>,
+    ) {
         total.finish();
         let width = self.group() * self.params.value_dim;
         for (row, token) in total.out.chunks_exact(width).zip(block.tokens.clone()) {
@@ -648,7 +654,7 @@ impl EngineLayer for Attention<'_> {
         let (kernels, parallel) = (self.kernels, &call.parallel);
         let input = call.input.unwrap_or(call.output);
         enter(kernels, parallel, &self.desc, input, self.norm.as_deref(), buffers.hidden);
-        multiply(
+        matmul(
             parallel,
             buffers.hidden,
             n_tokens,
@@ -668,7 +674,7 @@ impl EngineLayer for Attention<'_> {
         self.attend(parallel, &call.sequences, &mut buffers);
         let Buffers { hidden, attended, work, .. } = buffers;
         let branch = hidden;
-        multiply(parallel, attended, n_tokens, work, &mut [Product { linear: &self.output, out: branch }]);
+        matmul(parallel, attended, n_tokens, work, &mut [Product { linear: &self.output, out: branch }]);
         add_branch(kernels, parallel, &self.desc, branch, self.post_norm.as_deref(), work, call.output);
         Ok(())
     }

@@ -8,7 +8,7 @@ use herald_api::{
 use crate::arena::{Arena, padded};
 use crate::factory::Layer;
 use crate::kernels::Kernels;
-use crate::linear::{Linear, Product, Rows, multiply};
+use crate::linear::{Linear, Product, Rows, matmul};
 use crate::norm::norm_rows;
 use crate::weights::Weights;
 
@@ -124,7 +124,7 @@ impl EngineLayer for Head<'_> {
         let parallel = &call.parallel;
         norm_rows(self.kernels, parallel, input, &self.norm, self.desc.norm_eps, hidden);
         let products = &mut [Product { linear: &self.matrix, out: &mut *call.output }];
-        multiply(parallel, hidden, call.n_tokens, work, products);
+        matmul(parallel, hidden, call.n_tokens, work, products);
         let HeadParams { scale, softcap, .. } = self.params;
         if scale != 1.0 {
             call.output.iter_mut().for_each(|logit| *logit *= scale);

@@ -18,7 +18,7 @@ use std::ops::Range;
 use half::f16;
 use herald_api::{Attention as Params, Page, Parallel, RopeKind, Sequence, Sequences};
 
-use crate::kernels::{HeadProducts, Kernels};
+use crate::kernels::{HeadMatmul, Kernels};
 use crate::rope::Rope;
 use crate::shared::Shared;
 
@@ -253,7 +253,7 @@ impl Far {
                     }
                 }
             }
-            let call = HeadProducts {
+            let call = HeadMatmul {
                 queries,
                 rows: &summaries[first * stride..(first + same) * stride],
                 n_heads: n_kv_heads,
@@ -261,7 +261,7 @@ impl Far {
                 width,
                 stride,
             };
-            (self.kernels.head_products)(&call, out);
+            (self.kernels.head_matmul)(&call, out);
             for (index, out) in out.chunks_exact(same).take(n_kv_heads * n_queries).enumerate() {
                 let at = row_of(index / n_queries, index % n_queries) * starts.len() + first;
                 // SAFETY: each page's place in each row is one worker's.

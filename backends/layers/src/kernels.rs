@@ -5,7 +5,7 @@
 
 use herald_api::{Activation, DType, Q4_GROUP, Q4Rows, RopeKind};
 
-use crate::products::Products;
+use crate::matmul::MatmulKernel;
 use crate::quant::{RowKernels, f16_value};
 
 /// A backend's kernels.
@@ -15,11 +15,11 @@ pub struct Kernels {
     /// Kernels over one row of a weight matrix of a type. The weights are those of [`crate::quant`] to the bit.
     pub rows: fn(DType) -> RowKernels,
     /// Products of activations with weights of a type.
-    pub products: fn(DType) -> Products,
+    pub matmul: fn(DType) -> MatmulKernel,
     /// `out[t * rows + r] = x[t] . panel[r]` for all tokens and rows; what `out` held is not read.
     pub gemm: fn(&Gemm<'_>, &mut [f32]),
     /// Products of each head's queries with its part of each of some rows of float16.
-    pub head_products: fn(&HeadProducts<'_>, &mut [f32]),
+    pub head_matmul: fn(&HeadMatmul<'_>, &mut [f32]),
     /// `sum(a[i] * b[i])`.
     pub dot: fn(&[f32], &[f32]) -> f32,
     /// `y[i] += a * x[i]`.
@@ -32,41 +32,41 @@ pub struct Kernels {
     pub rope: fn(RopeKind, &mut [f32], &[[f32; 2]]),
     /// The turns of RoPE's pairs: `[cos, sin]` of `position * frequencies[i]`, times a magnitude. The arguments are
     /// frequencies, position, magnitude and the result.
-    pub turns: fn(&[f64], f64, f64, &mut [[f32; 2]]),
+    pub rope_angles: fn(&[f64], f64, f64, &mut [[f32; 2]]),
     /// `exp(x[i]) / sum(exp(x))`.
     pub softmax: fn(&mut [f32]),
     /// `gate[i] = activation(gate[i]) * up[i]`.
-    pub gate: fn(Activation, &mut [f32], &[f32]),
+    pub glu: fn(Activation, &mut [f32], &[f32]),
     /// `x[i] = activation(x[i])`.
     pub activate: fn(Activation, &mut [f32]),
-    /// Lays queries `[n, key_dim]` out as this table's `attend` reads them, in [`Tile::arranged_len`] elements. The arguments
+    /// Lays queries `[n, key_dim]` out as this table's `attend` reads them, in [`Tile::packed_queries_len`] elements. The arguments
     /// are queries, `key_dim` and the result.
-    pub arrange: fn(&[f32], usize, &mut [f32]),
+    pub pack_queries: fn(&[f32], usize, &mut [f32]),
     /// One tile of attention with online softmax.
-    pub attend: fn(&Tile<'_>, &mut Running<'_>, &mut [f32]),
+    pub attend: fn(&Tile<'_>, &mut OnlineSoftmax<'_>, &mut [f32]),
     /// The same over 4-bit codes, with queries as they are.
-    pub attend_q4: fn(&Q4Tile<'_>, &mut Running<'_>, &mut [f32]),
+    pub attend_q4: fn(&Q4Tile<'_>, &mut OnlineSoftmax<'_>, &mut [f32]),
     /// The most that `attend_q4` rounds a number of a query times its step, and of a weight times its step, as a share of
     /// the largest of its row; tests bound errors with it.
-    pub q4_step: f32,
+    pub attend_q4_rounding: f32,
     /// Adds to what the first has seen what the second has seen of other slots of the same queries' rows.
-    pub merge: fn(&mut Running<'_>, &Running<'_>),
+    pub merge: fn(&mut OnlineSoftmax<'_>, &OnlineSoftmax<'_>),
     /// `x[i]` as `scale * codes[i]`, with the least scale that has room for all: fills the codes, returns the scale.
-    pub narrow: fn(&[f32], &mut [i16]) -> f32,
+    pub quantize_i16: fn(&[f32], &mut [i16]) -> f32,
     /// `x[i] *= y[i]`.
-    pub times: fn(&mut [f32], &[f32]),
+    pub mul: fn(&mut [f32], &[f32]),
     /// `x[i] = ln(1 + exp(x[i]))`.
     pub softplus: fn(&mut [f32]),
     /// One token of a causal convolution of channels by themselves: `out[c] = bias[c] + sum(tap.weight[c] * tap.input[c])`.
     pub conv: fn(&[Tap<'_>], &[f32], &mut [f32]),
     /// A run of tokens of a block of channels through Mamba's selective scan: updates the state `[state, channels]` and
     /// fills `[n_tokens, channels]`.
-    pub scan: fn(&Scan<'_>, &mut [f32], &mut [f32]),
+    pub selective_scan: fn(&SelectiveScan<'_>, &mut [f32], &mut [f32]),
     /// One token of a head through Mamba-2's recurrence: updates the state `[channels, state]` and fills `[channels]`.
-    pub step: fn(&Step<'_>, &mut [f32], &mut [f32]),
+    pub ssd_step: fn(&SsdStep<'_>, &mut [f32], &mut [f32]),
     /// `x[i] *= exp(to - from[i]) * weight[i]`, the arguments being `to`, `from`, `weight` and `x`: what is left of each
     /// token after the decay between it and another.
-    pub decay: fn(f32, &[f32], &[f32], &mut [f32]),
+    pub decay_weights: fn(f32, &[f32], &[f32], &mut [f32]),
 }
 
 /// One tap of a causal convolution.
@@ -86,7 +86,7 @@ pub struct Tap<'a> {
 /// y[t, c] = sum over n of c[t, n] h[n, c]  +  d[c] x[t, c]
 /// ```
 #[derive(Clone, Copy, Debug)]
-pub struct Scan<'a> {
+pub struct SelectiveScan<'a> {
     /// The first token's channels; each next token's lie `x_stride` further.
     pub x: &'a [f32],
     /// Elements from one token's `x` to the next.
@@ -114,7 +114,7 @@ pub struct Scan<'a> {
 /// One token of a head through Mamba-2's recurrence (arXiv 2405.21060, section 3):
 /// `h[p, n] = decay h[p, n] + dt x[p] b[n]`, and then `y[p] = sum over n of c[n] h[p, n]`.
 #[derive(Clone, Copy, Debug)]
-pub struct Step<'a> {
+pub struct SsdStep<'a> {
     /// `[channels]`.
     pub x: &'a [f32],
     /// `[state]`.
@@ -144,7 +144,7 @@ pub struct Gemm<'a> {
 
 /// `out[h, q, r] = queries[h, q] . rows[r, h]` for all heads, queries and rows; what `out` held is not read.
 #[derive(Clone, Copy, Debug)]
-pub struct HeadProducts<'a> {
+pub struct HeadMatmul<'a> {
     /// `[n_heads, n_queries, width]`.
     pub queries: &'a [f32],
     /// Bits of float16: rows of `stride` elements, which begin with `[n_heads, width]`.
@@ -159,7 +159,7 @@ pub struct HeadProducts<'a> {
     pub stride: usize,
 }
 
-impl HeadProducts<'_> {
+impl HeadMatmul<'_> {
     /// How many rows there are.
     ///
     /// # Panics
@@ -181,7 +181,7 @@ impl HeadProducts<'_> {
 
 /// The memory of a tile: of keys and of values, and of either one's scales or pairs.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Next<'a> {
+pub struct Upcoming<'a> {
     /// Codes of keys.
     pub keys: &'a [u8],
     /// Codes of values.
@@ -189,13 +189,13 @@ pub struct Next<'a> {
     /// Scales or pairs of keys, and of values.
     pub scales: [&'a [u8]; 2],
     /// Whether there is so much of all that shared caches won't have it any more when it is read again.
-    pub once: bool,
+    pub streaming: bool,
 }
 
 /// Queries of one KV head against a run of slots of one page, whose elements are codes to be scaled.
 #[derive(Clone, Copy, Debug)]
 pub struct Tile<'a, E = i16> {
-    /// Queries, already rotated, as [`Kernels::arrange`] left them.
+    /// Queries, already rotated, as [`Kernels::pack_queries`] left them.
     pub queries: &'a [f32],
     /// Codes of keys `[slots, key_dim]`.
     pub keys: &'a [E],
@@ -216,13 +216,13 @@ pub struct Tile<'a, E = i16> {
     /// Scores are `softcap * tanh(score / softcap)`.
     pub softcap: Option<f32>,
     /// What will be read next, so that it may be asked for in time.
-    pub next: Next<'a>,
+    pub next: Upcoming<'a>,
 }
 
 impl<E> Tile<'_, E> {
-    /// Float32 elements of so many queries as [`Kernels::arrange`] leaves them, at most: in whole vectors.
+    /// Float32 elements of so many queries as [`Kernels::pack_queries`] leaves them, at most: in whole vectors.
     #[must_use]
-    pub fn arranged_len(queries: usize, key_dim: usize) -> usize {
+    pub fn packed_queries_len(queries: usize, key_dim: usize) -> usize {
         queries.next_multiple_of(16) * key_dim.next_multiple_of(16)
     }
 
@@ -256,7 +256,7 @@ pub struct Q4Tile<'a> {
     /// Scores are `softcap * tanh(score / softcap)`.
     pub softcap: Option<f32>,
     /// What will be read next, so that it may be asked for in time.
-    pub next: Next<'a>,
+    pub next: Upcoming<'a>,
 }
 
 impl Q4Tile<'_> {
@@ -265,7 +265,7 @@ impl Q4Tile<'_> {
     #[must_use]
     pub fn scratch_len(queries: usize, slots: usize, key_dim: usize, value_dim: usize) -> usize {
         let tile = Tile::<i16>::scratch_len(queries, slots, key_dim, value_dim);
-        Tile::<i16>::arranged_len(queries, key_dim) + tile + 2 * key_dim + slots
+        Tile::<i16>::packed_queries_len(queries, key_dim) + tile + 2 * key_dim + slots
     }
 
     /// Attends by reading the tile's elements as float32 into scratch memory (a tile of one head, which stays in the
@@ -275,10 +275,10 @@ impl Q4Tile<'_> {
     pub fn attend_with(
         &self,
         queries: &[f32],
-        running: &mut Running<'_>,
+        running: &mut OnlineSoftmax<'_>,
         scratch: &mut [f32],
         widen: impl FnOnce(&mut [f32], &mut [f32], &mut [f32]),
-        attend: impl FnOnce(&Tile<'_, f32>, &mut Running<'_>, &mut [f32]),
+        attend: impl FnOnce(&Tile<'_, f32>, &mut OnlineSoftmax<'_>, &mut [f32]),
     ) {
         let Self { slots, key_dim, value_dim, .. } = *self;
         let (pairs, scratch) = scratch.split_at_mut(2 * key_dim);
@@ -349,7 +349,7 @@ impl Q4Tile<'_> {
 /// The state of an online softmax over `n` queries (Milakov and Gimelshein, arXiv 1805.02867): what has been seen of
 /// each query's row so far.
 #[derive(Debug)]
-pub struct Running<'a> {
+pub struct OnlineSoftmax<'a> {
     /// The greatest score of each query; negative infinity before the first.
     pub max: &'a mut [f32],
     /// Sum of `exp(score - max)` of each query.
@@ -358,7 +358,7 @@ pub struct Running<'a> {
     pub out: &'a mut [f32],
 }
 
-impl<'a> Running<'a> {
+impl<'a> OnlineSoftmax<'a> {
     /// The state of `n` queries in memory of `n * (value_dim + 2)` elements.
     #[must_use]
     pub fn of(memory: &'a mut [f32], n: usize) -> Self {
@@ -375,7 +375,7 @@ impl<'a> Running<'a> {
     }
 
     /// Adds what another state has seen of other slots of the same queries' rows; see [`Kernels::merge`].
-    pub fn merge(&mut self, other: &Running<'_>) {
+    pub fn merge(&mut self, other: &OnlineSoftmax<'_>) {
         let width = self.out.len() / self.sum.len().max(1);
         let rows = self.out.chunks_exact_mut(width.max(1)).zip(other.out.chunks_exact(width.max(1)));
         for (row, (out, other_out)) in rows.enumerate() {

@@ -3,7 +3,7 @@
 use herald_api::{AlignedBytes, Parallel, Result, Weight};
 
 use crate::kernels::Kernels;
-use crate::products::{Products, RowRun};
+use crate::matmul::{MatmulCall, MatmulKernel};
 use crate::quant::RowKernels;
 use crate::shared::Shared;
 
@@ -17,7 +17,7 @@ const SHARE_FROM: usize = 8;
 pub(crate) struct Linear<'w> {
     pub(crate) rows: usize,
     pub(crate) columns: usize,
-    products: Products,
+    products: MatmulKernel,
     /// As they lie in the model's file.
     bytes: &'w [u8],
     /// As the backend wants them, where that is another order.
@@ -38,7 +38,7 @@ impl<'w> Linear<'w> {
         Self {
             rows: weight.rows,
             columns: weight.columns,
-            products: (kernels.products)(weight.dtype),
+            products: (kernels.matmul)(weight.dtype),
             bytes: weight.bytes,
             packed: None,
             bias: None,
@@ -55,12 +55,12 @@ impl<'w> Linear<'w> {
     /// Where there is no memory for them.
     pub(crate) fn pack(&mut self, parallel: &Parallel<'_>) -> Result<()> {
         let Some(packing) = self.products.packing else { return Ok(()) };
-        let granule = self.products.granule;
-        let granule_bytes = (packing.bytes)(granule, self.columns);
+        let row_tile = self.products.row_tile;
+        let row_tile_bytes = (packing.bytes)(row_tile, self.columns);
         let mut packed = AlignedBytes::zeroed((packing.bytes)(self.rows, self.columns))?;
-        parallel.for_chunks(&mut packed, granule_bytes, &|index, packed, _| {
-            let first = index * granule;
-            let run = first..self.rows.min(first + granule);
+        parallel.for_chunks(&mut packed, row_tile_bytes, &|index, packed, _| {
+            let first = index * row_tile;
+            let run = first..self.rows.min(first + row_tile);
             (packing.pack)(self.bytes, self.columns, run, packed);
         });
         self.packed = Some(packed);
@@ -81,7 +81,7 @@ impl<'w> Linear<'w> {
 
     /// Float32 elements of a token's prepared activations; 0 where they are taken as they are.
     fn prepared_len(&self) -> usize {
-        self.products.preparation.map_or(0, |preparation| (preparation.len)(self.columns))
+        self.products.activations.map_or(0, |preparation| (preparation.len)(self.columns))
     }
 
     /// The granules `begin..end` of rows with all tokens.
@@ -93,19 +93,19 @@ impl<'w> Linear<'w> {
         scratch: &mut [f32],
         out: &Shared<'_, f32>,
     ) {
-        let granule = self.products.granule;
-        let rows = begin * granule..self.rows.min(end * granule);
+        let row_tile = self.products.row_tile;
+        let rows = begin * row_tile..self.rows.min(end * row_tile);
         let data = match (&self.packed, self.products.packing) {
             (Some(packed), Some(packing)) => {
-                let granule_bytes = (packing.bytes)(granule, self.columns);
-                &packed[begin * granule_bytes..packed.len().min(end * granule_bytes)]
+                let row_tile_bytes = (packing.bytes)(row_tile, self.columns);
+                &packed[begin * row_tile_bytes..packed.len().min(end * row_tile_bytes)]
             }
             _ => {
                 let row_bytes = self.bytes.len() / self.rows;
                 &self.bytes[rows.start * row_bytes..rows.end * row_bytes]
             }
         };
-        let run = RowRun {
+        let run = MatmulCall {
             rows: data,
             n_rows: rows.len(),
             dtype: self.products.dtype,
@@ -116,11 +116,11 @@ impl<'w> Linear<'w> {
         };
         // SAFETY: `multiply` gives each row to one worker, and `out` is `[n_tokens, rows]`.
         let mut results = unsafe { out.results(rows.start, self.rows, n_tokens, rows.len()) };
-        (self.products.multiply)(&run, scratch, &mut results);
+        (self.products.matmul)(&run, scratch, &mut results);
     }
 
     fn n_granules(&self) -> usize {
-        self.rows.div_ceil(self.products.granule)
+        self.rows.div_ceil(self.products.row_tile)
     }
 }
 
@@ -149,7 +149,7 @@ impl<'w> Rows<'w> {
 
 /// Multiplies the activations `x` `[n_tokens, columns]` with several matrices at once: rows of all of them are shared out
 /// over the workers. `scratch` holds for each worker the greatest [`Linear::scratch_len`] of them.
-pub(crate) fn multiply(
+pub(crate) fn matmul(
     parallel: &Parallel<'_>,
     x: &[f32],
     n_tokens: usize,
@@ -164,7 +164,7 @@ pub(crate) fn multiply(
         if done[first] {
             continue;
         }
-        let form = |product: &Product<'_, '_>| product.linear.products.preparation.map(|form| form.id);
+        let form = |product: &Product<'_, '_>| product.linear.products.activations.map(|form| form.id);
         let wanted = form(&products[first]);
         // No allocation in a forward call: the few outputs sit in an array.
         let mut jobs: [Option<(&Linear<'_>, Shared<'_, f32>)>; MOST] = [const { None }; MOST];
@@ -174,7 +174,7 @@ pub(crate) fn multiply(
                 *job = Some((product.linear, Shared::new(product.out)));
             }
         }
-        multiply_alike(parallel, x, n_tokens, scratch, &jobs);
+        matmul_same_format(parallel, x, n_tokens, scratch, &jobs);
     }
 }
 
@@ -187,11 +187,11 @@ pub(crate) fn multiply_one(
     scratch: &mut [f32],
     out: &mut [f32],
 ) {
-    multiply(parallel, x, n_tokens, scratch, &mut [Product { linear, out }]);
+    matmul(parallel, x, n_tokens, scratch, &mut [Product { linear, out }]);
 }
 
 /// Multiplies with matrices that take activations in the same form.
-fn multiply_alike(
+fn matmul_same_format(
     parallel: &Parallel<'_>,
     x: &[f32],
     n_tokens: usize,
@@ -201,7 +201,7 @@ fn multiply_alike(
     let Some((model, _)) = jobs.iter().flatten().next() else { return };
     let (columns, prepared_len) = (model.columns, model.prepared_len());
     let (prepared, work) = scratch.split_at_mut((prepared_len * n_tokens).next_multiple_of(ALIGN));
-    let x: &[f32] = match model.products.preparation {
+    let x: &[f32] = match model.products.activations {
         None => x,
         Some(form) => {
             let whole = Shared::new(&mut *prepared);
@@ -210,7 +210,7 @@ fn multiply_alike(
                     let x = &x[tile.start * columns..tile.end * columns];
                     // SAFETY: each tile of tokens is one worker's.
                     let prepared = unsafe { whole.part(tile.start * prepared_len..tile.end * prepared_len) };
-                    (form.prepare)(x, columns, prepared);
+                    (form.quantize)(x, columns, prepared);
                 }
             };
             let tiles = form.tiles(n_tokens).count();

@@ -22,7 +22,7 @@ use herald_api::{
 use crate::arena::{Arena, padded};
 use crate::conv::{CONV_BLOCK, Conv, Inputs};
 use crate::factory::Layer;
-use crate::kernels::{Kernels, Scan};
+use crate::kernels::{Kernels, SelectiveScan};
 use crate::linear::{Linear, multiply_one};
 use crate::norm::{add_branch, norm_rows};
 use crate::shared::Shared;
@@ -268,7 +268,7 @@ impl<'w> Mamba1<'w> {
             }
             (self.kernels.softplus)(local_dt);
             let bc = &dbc[start * self.x.rows + dt_rank..];
-            let scan = Scan {
+            let scan = SelectiveScan {
                 x: &u[start * inner + channels.start..],
                 x_stride: inner,
                 dt: local_dt,
@@ -281,12 +281,12 @@ impl<'w> Mamba1<'w> {
                 channels: width,
                 state: n,
             };
-            (self.kernels.scan)(&scan, h, local_y);
+            (self.kernels.selective_scan)(&scan, h, local_y);
             for (local, token) in local_y.chunks_exact(width).zip(tokens) {
                 // SAFETY: the caller vouches for the channels.
                 let y = unsafe { y.part(token * inner + channels.start..token * inner + channels.end) };
                 y.copy_from_slice(&uz[token * 2 * inner + inner..][channels.clone()]);
-                (self.kernels.gate)(Activation::Silu, y, local);
+                (self.kernels.glu)(Activation::Silu, y, local);
             }
         }
     }

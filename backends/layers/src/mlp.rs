@@ -9,7 +9,7 @@ use herald_api::{Call, EngineLayer, LayerDesc, LayerRequest, Mlp as Params, Resu
 use crate::arena::{Arena, padded};
 use crate::factory::Layer;
 use crate::kernels::Kernels;
-use crate::linear::{Linear, Product, multiply};
+use crate::linear::{Linear, Product, matmul};
 use crate::norm::{add_branch, enter, share_elements};
 use crate::shared::Shared;
 use crate::weights::Weights;
@@ -96,17 +96,17 @@ impl EngineLayer for Mlp<'_> {
                 Product { linear, out: &mut *gate },
                 Product { linear: &self.up, out: &mut up[..active] },
             ];
-            multiply(parallel, hidden, n_tokens, work, products);
+            matmul(parallel, hidden, n_tokens, work, products);
             let shared = Shared::new(&mut *gate);
             let up = &up[..active];
             share_elements(parallel, active, &|range| {
                 // SAFETY: ranges of items don't overlap.
-                (kernels.gate)(activation, unsafe { shared.part(range.clone()) }, &up[range]);
+                (kernels.glu)(activation, unsafe { shared.part(range.clone()) }, &up[range]);
             });
             gate
         } else {
             let products = &mut [Product { linear: &self.up, out: &mut up[..active] }];
-            multiply(parallel, hidden, n_tokens, work, products);
+            matmul(parallel, hidden, n_tokens, work, products);
             let shared = Shared::new(&mut up[..active]);
             share_elements(parallel, active, &|range| {
                 // SAFETY: ranges of items don't overlap.
@@ -114,7 +114,7 @@ impl EngineLayer for Mlp<'_> {
             });
             &up[..active]
         };
-        multiply(parallel, inner, n_tokens, work, &mut [Product { linear: &self.down, out: &mut *hidden }]);
+        matmul(parallel, inner, n_tokens, work, &mut [Product { linear: &self.down, out: &mut *hidden }]);
         add_branch(kernels, parallel, &self.desc, hidden, self.post_norm.as_deref(), up, call.output);
         Ok(())
     }

@@ -17,7 +17,7 @@ use herald_api::{
 use crate::arena::{Arena, padded};
 use crate::factory::Layer;
 use crate::kernels::Kernels;
-use crate::linear::{Linear, Product, multiply, multiply_one};
+use crate::linear::{Linear, Product, matmul, multiply_one};
 use crate::norm::{add_branch, norm_rows};
 use crate::shared::Shared;
 use crate::weights::Weights;
@@ -208,11 +208,11 @@ impl<'w> Moe<'w> {
             let gate = &mut gate[..active];
             let products =
                 &mut [Product { linear, out: &mut *gate }, Product { linear: &expert.up, out: &mut *up }];
-            multiply(parallel, x, n_tokens, work, products);
+            matmul(parallel, x, n_tokens, work, products);
             let shared = Shared::new(&mut *gate);
             parallel.run(active, &|range, _| {
                 // SAFETY: ranges of items don't overlap.
-                (kernels.gate)(activation, unsafe { shared.part(range.clone()) }, &up[range]);
+                (kernels.glu)(activation, unsafe { shared.part(range.clone()) }, &up[range]);
             });
             gate
         } else {

@@ -56,14 +56,14 @@ impl Rope {
 
     /// The cosine and sine of each pair's angle at a position, times the magnitude.
     pub(crate) fn rotation(&self, kernels: &Kernels, position: u32, out: &mut [[f32; 2]]) {
-        (kernels.turns)(&self.frequencies, f64::from(position), self.magnitude, out);
+        (kernels.rope_angles)(&self.frequencies, f64::from(position), self.magnitude, out);
     }
 }
 
 impl Rope {
     /// The rotation by which a head that was rotated at some position becomes one rotated so many positions earlier.
     pub(crate) fn turned_back(&self, kernels: &Kernels, positions: usize, out: &mut [[f32; 2]]) {
-        (kernels.turns)(&self.frequencies, -(positions as f64), 1.0, out);
+        (kernels.rope_angles)(&self.frequencies, -(positions as f64), 1.0, out);
     }
 }
 
@@ -73,7 +73,7 @@ mod tests {
 
     fn rotation(rope: &Rope, position: u32) -> Vec<[f32; 2]> {
         let mut out = vec![[0.0; 2]; rope.pairs()];
-        crate::plain::turns(&rope.frequencies, f64::from(position), rope.magnitude, &mut out);
+        crate::fallback::rope_angles(&rope.frequencies, f64::from(position), rope.magnitude, &mut out);
         out
     }
 

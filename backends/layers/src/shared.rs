@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use crate::products::Results;
+use crate::matmul::OutputTile;
 
 /// A mutable slice that workers share, each writing parts of its own.
 pub(crate) struct Shared<'a, T> {
@@ -73,10 +73,10 @@ impl<'a> Shared<'a, f32> {
         stride: usize,
         n_tokens: usize,
         n_rows: usize,
-    ) -> Results<'a> {
+    ) -> OutputTile<'a> {
         let end = first + n_tokens.saturating_sub(1) * stride + n_rows;
         assert!(n_rows <= stride && end <= self.len, "{end} of {}", self.len);
         // SAFETY: within the slice, and the caller vouches that they are alone.
-        unsafe { Results::strided(self.pointer.add(first), stride, n_tokens, n_rows) }
+        unsafe { OutputTile::strided(self.pointer.add(first), stride, n_tokens, n_rows) }
     }
 }

@@ -62,7 +62,7 @@ impl<'w> ShortConv<'w> {
         let hidden = self.desc.hidden;
         for row in bcu.chunks_exact_mut(3 * hidden) {
             let (bc, u) = row.split_at_mut(2 * hidden);
-            (self.kernels.times)(u, &bc[..hidden]);
+            (self.kernels.mul)(u, &bc[..hidden]);
         }
         let blocks = hidden.div_ceil(CONV_BLOCK);
         let y = Shared::new(y);
@@ -85,7 +85,7 @@ impl<'w> ShortConv<'w> {
                     self.conv.run(self.kernels, inputs, channels.clone(), &state, out);
                     for token in batch {
                         let y = y.part(token * hidden + channels.start..token * hidden + channels.end);
-                        (self.kernels.times)(y, &bcu[token * 3 * hidden + hidden..][channels.clone()]);
+                        (self.kernels.mul)(y, &bcu[token * 3 * hidden + hidden..][channels.clone()]);
                     }
                 }
             }

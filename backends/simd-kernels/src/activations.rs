@@ -57,7 +57,7 @@ pub(crate) fn tile<L: Lanes>(left: usize) -> usize {
 /// # Safety
 /// As for [`Lanes`].
 #[inline(always)]
-pub(crate) unsafe fn prepare<L: Lanes>(x: &[f32], columns: usize, prepared: &mut [f32]) {
+pub(crate) unsafe fn quantize<L: Lanes>(x: &[f32], columns: usize, prepared: &mut [f32]) {
     let n = x.len() / columns;
     assert!(
         columns.is_multiple_of(GROUP) && x.len() == n * columns && prepared.len() >= n * len(columns),

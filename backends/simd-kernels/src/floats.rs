@@ -2,7 +2,7 @@
 //! multiplied with activations as they are, one fused multiply-add a column and row, column after column, whatever the
 //! number of tokens.
 
-use herald_layers::products::{Results, RowRun};
+use herald_layers::matmul::{MatmulCall, OutputTile};
 
 use crate::ahead::Stream;
 use crate::lanes::{LANES, Lanes};
@@ -58,7 +58,7 @@ pub(crate) fn packed_bytes<T: Float>(rows: usize, columns: usize) -> usize {
     rows.div_ceil(LANES) * columns * LANES * T::BYTES
 }
 
-/// Packs rows `run` (a granule, or its first rows) of a matrix as it lies in the file.
+/// Packs rows `run` (a row tile, or its first rows) of a matrix as it lies in the file.
 pub(crate) fn pack<T: Float>(rows: &[u8], columns: usize, run: std::ops::Range<usize>, packed: &mut [u8]) {
     let row_bytes = columns * T::BYTES;
     for (lane, row) in run.enumerate() {
@@ -84,11 +84,11 @@ fn tile_len<L: Lanes>(left: usize) -> usize {
 /// # Safety
 /// As for [`Lanes`].
 #[inline(always)]
-pub(crate) unsafe fn multiply<L: Lanes, T: Float>(run: &RowRun<'_>, out: &mut Results<'_>) {
-    let granule_bytes = run.columns * LANES * T::BYTES;
+pub(crate) unsafe fn matmul<L: Lanes, T: Float>(run: &MatmulCall<'_>, out: &mut OutputTile<'_>) {
+    let row_tile_bytes = run.columns * LANES * T::BYTES;
     let granules = run.n_rows.div_ceil(LANES);
     assert!(
-        run.rows.len() >= granules * granule_bytes
+        run.rows.len() >= granules * row_tile_bytes
             && run.x.len() >= run.n_tokens * run.columns
             && run.bias.is_none_or(|bias| bias.len() >= run.n_rows)
             && out.n_rows() >= run.n_rows,
@@ -97,43 +97,43 @@ pub(crate) unsafe fn multiply<L: Lanes, T: Float>(run: &RowRun<'_>, out: &mut Re
         run.n_rows,
         run.columns
     );
-    // Tokens that aren't one tile read a granule again.
+    // Tokens that aren't one tile read a row tile again.
     let once = run.n_tokens == tile_len::<L>(run.n_tokens);
-    let stream = Stream::new(&run.rows[..granules * granule_bytes], once);
-    for granule in 0..granules {
-        let rows = run.rows[granule * granule_bytes..].as_ptr();
+    let stream = Stream::new(&run.rows[..granules * row_tile_bytes], once);
+    for row_tile in 0..granules {
+        let rows = run.rows[row_tile * row_tile_bytes..].as_ptr();
         let mut first = 0;
         while first < run.n_tokens {
-            // SAFETY: the granule's bytes are there, and the tokens; the caller vouches for the instruction set.
+            // SAFETY: the row tile's bytes are there, and the tokens; the caller vouches for the instruction set.
             first += unsafe {
                 match tile_len::<L>(run.n_tokens - first) {
-                    12 => tile::<L, T, 12>(run, stream, rows, granule, first, out),
-                    4 => tile::<L, T, 4>(run, stream, rows, granule, first, out),
-                    2 => tile::<L, T, 2>(run, stream, rows, granule, first, out),
-                    _ => tile::<L, T, 1>(run, stream, rows, granule, first, out),
+                    12 => tile::<L, T, 12>(run, stream, rows, row_tile, first, out),
+                    4 => tile::<L, T, 4>(run, stream, rows, row_tile, first, out),
+                    2 => tile::<L, T, 2>(run, stream, rows, row_tile, first, out),
+                    _ => tile::<L, T, 1>(run, stream, rows, row_tile, first, out),
                 }
             };
         }
     }
 }
 
-/// A granule with `N` tokens from `first` on. Returns `N`.
+/// A row tile with `N` tokens from `first` on. Returns `N`.
 ///
 /// # Safety
-/// As for [`Lanes`]; `rows` points to the granule, and the tokens are there.
+/// As for [`Lanes`]; `rows` points to the row tile, and the tokens are there.
 #[inline(always)]
 unsafe fn tile<L: Lanes, T: Float, const N: usize>(
-    run: &RowRun<'_>,
+    run: &MatmulCall<'_>,
     stream: Stream,
     rows: *const u8,
-    granule: usize,
+    row_tile: usize,
     first: usize,
-    out: &mut Results<'_>,
+    out: &mut OutputTile<'_>,
 ) -> usize {
     let columns = run.columns;
     let x = run.x[first * columns..(first + N) * columns].as_ptr();
-    let lanes = granule * LANES..run.n_rows.min((granule + 1) * LANES);
-    // SAFETY: columns stay within the granule and the tokens, and only as many lanes as there are rows are stored.
+    let lanes = row_tile * LANES..run.n_rows.min((row_tile + 1) * LANES);
+    // SAFETY: columns stay within the row tile and the tokens, and only as many lanes as there are rows are stored.
     unsafe {
         let mut acc = [L::zero(); N];
         for column in 0..columns {

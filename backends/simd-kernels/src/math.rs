@@ -75,11 +75,11 @@ pub(crate) unsafe fn softplus<L: Lanes>(x: L::F) -> L::F {
     }
 }
 
-/// `[cos, sin]` of angles times a magnitude; see [`herald_layers::Kernels::turns`]. The angle less the nearest multiple `n` of a
+/// `[cos, sin]` of angles times a magnitude; see [`herald_layers::Kernels::rope_angles`]. The angle less the nearest multiple `n` of a
 /// quarter turn, in parts so that nothing is lost (Cody and Waite), goes through Taylor's polynomials, whose remainders
 /// are below 1e-11 there; `n` says which is which, and the signs. Plain loops, which the compiler makes vectors of.
 #[inline(always)]
-pub(crate) fn turns(frequencies: &[f64], position: f64, magnitude: f64, out: &mut [[f32; 2]]) {
+pub(crate) fn rope_angles(frequencies: &[f64], position: f64, magnitude: f64, out: &mut [[f32; 2]]) {
     /// Where float64's last place is a whole number: adding it rounds, and leaves that number in the low bits.
     const WHOLE: f64 = 6_755_399_441_055_744.0;
     const QUARTER_HIGH: f64 = 1.570_796_326_734_125_6;

@@ -1,4 +1,4 @@
-//! Packed rows as float32, for products that another library does: a panel `[columns, rows]`, sixteen rows a granule side
+//! Packed rows as float32, for products that another library does: a panel `[columns, rows]`, sixteen rows a row tile side
 //! by side as they are packed.
 
 use crate::floats::Float;
@@ -6,7 +6,7 @@ use crate::lanes::{LANES, Lanes};
 use crate::packed::{Format, GROUP, Scales};
 
 /// Unpacks rows: the packed bytes of whole granules, elements of a row, and room for `[columns, rows]` float32, where a
-/// granule counts as sixteen rows. Those that a last granule has beyond the matrix's come out as zeros.
+/// row tile counts as sixteen rows. Those that a last row tile has beyond the matrix's come out as zeros.
 pub type Unpack = fn(packed: &[u8], columns: usize, panel: &mut [f32]);
 
 /// Two to the sixteenth's inverse: brings an int16 in the upper half of an int32 back to its size.
@@ -35,12 +35,12 @@ pub(crate) unsafe fn quantised<L: Lanes, F: Format>(packed: &[u8], columns: usiz
     let bytes = blocks * F::BLOCK_BYTES;
     let count = granules(packed, bytes, columns, panel);
     let stride = count * LANES;
-    // SAFETY: blocks and groups stay within their granule, and columns within the panel, whose length is checked; the
+    // SAFETY: blocks and groups stay within their row tile, and columns within the panel, whose length is checked; the
     // caller vouches for the instruction set.
     unsafe {
-        for granule in 0..count {
-            let rows = packed.as_ptr().add(granule * bytes);
-            let mut to = panel.as_mut_ptr().add(granule * LANES);
+        for row_tile in 0..count {
+            let rows = packed.as_ptr().add(row_tile * bytes);
+            let mut to = panel.as_mut_ptr().add(row_tile * LANES);
             for block in 0..blocks {
                 let block_at = rows.add(block * F::BLOCK_BYTES);
                 for group in 0..F::GROUPS {
@@ -95,12 +95,12 @@ pub(crate) unsafe fn floats<L: Lanes, T: Float>(packed: &[u8], columns: usize, p
     let bytes = columns * LANES * T::BYTES;
     let count = granules(packed, bytes, columns, panel);
     let stride = count * LANES;
-    // SAFETY: columns stay within their granule and the panel, whose length is checked; the caller vouches for the
+    // SAFETY: columns stay within their row tile and the panel, whose length is checked; the caller vouches for the
     // instruction set.
     unsafe {
-        for granule in 0..count {
-            let rows = packed.as_ptr().add(granule * bytes);
-            let to = panel.as_mut_ptr().add(granule * LANES);
+        for row_tile in 0..count {
+            let rows = packed.as_ptr().add(row_tile * bytes);
+            let to = panel.as_mut_ptr().add(row_tile * LANES);
             for column in 0..columns {
                 L::store(to.add(column * stride), T::load::<L>(rows.add(column * LANES * T::BYTES)));
             }

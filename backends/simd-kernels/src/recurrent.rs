@@ -1,6 +1,6 @@
 //! Kernels of layers with recurrent states.
 
-use herald_layers::kernels::{Scan, Step, Tap};
+use herald_layers::kernels::{SelectiveScan, SsdStep, Tap};
 
 use crate::lanes::{LANES, Lanes};
 use crate::math::{exp, softplus as softplus_of};
@@ -11,7 +11,7 @@ use crate::vectors::{load, store};
 /// # Safety
 /// As for [`Lanes`].
 #[inline(always)]
-pub(crate) unsafe fn times<L: Lanes>(x: &mut [f32], y: &[f32]) {
+pub(crate) unsafe fn mul<L: Lanes>(x: &mut [f32], y: &[f32]) {
     let len = x.len().min(y.len());
     let (x, y) = (&mut x[..len], &y[..len]);
     // SAFETY: the caller vouches; places are within both.
@@ -43,7 +43,7 @@ pub(crate) unsafe fn softplus<L: Lanes>(x: &mut [f32]) {
 /// # Safety
 /// As for [`Lanes`].
 #[inline(always)]
-pub(crate) unsafe fn decay<L: Lanes>(to: f32, from: &[f32], weight: &[f32], x: &mut [f32]) {
+pub(crate) unsafe fn decay_weights<L: Lanes>(to: f32, from: &[f32], weight: &[f32], x: &mut [f32]) {
     let len = x.len().min(from.len()).min(weight.len());
     let (from, weight, x) = (&from[..len], &weight[..len], &mut x[..len]);
     // SAFETY: the caller vouches; places are within all three.
@@ -86,7 +86,7 @@ pub(crate) unsafe fn conv<L: Lanes>(taps: &[Tap<'_>], bias: &[f32], out: &mut [f
 /// # Safety
 /// As for [`Lanes`].
 #[inline(always)]
-pub(crate) unsafe fn step<L: Lanes>(step: &Step<'_>, h: &mut [f32], out: &mut [f32]) {
+pub(crate) unsafe fn ssd_step<L: Lanes>(step: &SsdStep<'_>, h: &mut [f32], out: &mut [f32]) {
     let n = step.b.len();
     assert!(
         step.c.len() == n && step.x.len() == out.len() && h.len() == n * out.len(),
@@ -116,8 +116,8 @@ pub(crate) unsafe fn step<L: Lanes>(step: &Step<'_>, h: &mut [f32], out: &mut [f
 /// # Safety
 /// As for [`Lanes`].
 #[inline(always)]
-pub(crate) unsafe fn scan<L: Lanes>(scan: &Scan<'_>, h: &mut [f32], out: &mut [f32]) {
-    let Scan { x_stride, bc_stride, n_tokens, channels, state, .. } = *scan;
+pub(crate) unsafe fn selective_scan<L: Lanes>(scan: &SelectiveScan<'_>, h: &mut [f32], out: &mut [f32]) {
+    let SelectiveScan { x_stride, bc_stride, n_tokens, channels, state, .. } = *scan;
     if n_tokens == 0 || channels == 0 || state == 0 {
         out.fill(0.0);
         return;
@@ -150,8 +150,13 @@ pub(crate) unsafe fn scan<L: Lanes>(scan: &Scan<'_>, h: &mut [f32], out: &mut [f
 /// # Safety
 /// As for [`Lanes`]; all slices are as long as [`scan`] asks.
 #[inline(always)]
-unsafe fn scan_lanes<L: Lanes, const FULL: bool>(scan: &Scan<'_>, at: usize, h: &mut [f32], out: &mut [f32]) {
-    let Scan { x_stride, bc_stride, n_tokens, channels, state, .. } = *scan;
+unsafe fn scan_lanes<L: Lanes, const FULL: bool>(
+    scan: &SelectiveScan<'_>,
+    at: usize,
+    h: &mut [f32],
+    out: &mut [f32],
+) {
+    let SelectiveScan { x_stride, bc_stride, n_tokens, channels, state, .. } = *scan;
     let left = channels - at;
     // SAFETY: the caller vouches: each pointer is to `left` channels or more, of which no more are touched.
     unsafe {

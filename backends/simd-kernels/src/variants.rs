@@ -2,7 +2,7 @@
 
 use herald_api::{DType, Hardware, abi};
 use herald_layers::Kernels;
-use herald_layers::products::{Packing, Preparation, Products};
+use herald_layers::matmul::{ActivationFormat, MatmulKernel, Packing};
 use herald_layers::quant::iq4::{Iq4Nl, Iq4Xs};
 use herald_layers::quant::k_quants::{Q2K, Q3K, Q4K, Q5K, Q6K};
 use herald_layers::quant::legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
@@ -65,22 +65,22 @@ const AVX2: u64 = abi::HERALD_CPU_AVX2 | abi::HERALD_CPU_FMA | abi::HERALD_CPU_F
 /// How products with quantised weights are done.
 macro_rules! quantised {
     ($block:ident, $dtype:ident) => {
-        Products {
+        MatmulKernel {
             dtype: $dtype,
-            granule: LANES,
+            row_tile: LANES,
             packing: Some(Packing {
                 bytes: crate::packed::packed_bytes::<Packed<$block>>,
                 pack: crate::packed::pack::<Packed<$block>>,
             }),
-            preparation: Some(Preparation {
+            activations: Some(ActivationFormat {
                 id: crate::activations::ID,
                 len: crate::activations::len,
                 tile: crate::activations::tile::<L>,
-                prepare,
-                step: crate::activations::STEP,
+                quantize,
+                rounding: crate::activations::STEP,
             }),
-            scratch_len: crate::products::scratch_len::<Packed<$block>>,
-            multiply: multiply::<Packed<$block>>,
+            scratch_len: crate::matmul::scratch_len::<Packed<$block>>,
+            matmul: matmul_quantised::<Packed<$block>>,
         }
     };
 }
@@ -88,16 +88,16 @@ macro_rules! quantised {
 /// How products with plain floats are done.
 macro_rules! plain {
     ($float:ident, $dtype:ident) => {
-        Products {
+        MatmulKernel {
             dtype: $dtype,
-            granule: LANES,
+            row_tile: LANES,
             packing: Some(Packing {
                 bytes: crate::floats::packed_bytes::<$float>,
                 pack: crate::floats::pack::<$float>,
             }),
-            preparation: None,
+            activations: None,
             scratch_len: |_, _| 0,
-            multiply: multiply_floats::<$float>,
+            matmul: matmul_floats::<$float>,
         }
     };
 }
@@ -125,8 +125,8 @@ macro_rules! variant {
     ($module:ident, $name:literal, $lanes:ty, $features:literal) => {
         mod $module {
             use herald_api::{Activation, RopeKind};
-            use herald_layers::kernels::{Gemm, HeadProducts, Q4Tile, Running, Scan, Step, Tap, Tile};
-            use herald_layers::products::{Results, RowRun};
+            use herald_layers::kernels::{Gemm, HeadMatmul, Q4Tile, OnlineSoftmax, SelectiveScan, SsdStep, Tap, Tile};
+            use herald_layers::matmul::{OutputTile, MatmulCall};
             use herald_layers::quant::row_kernels;
 
             use super::*;
@@ -139,32 +139,32 @@ macro_rules! variant {
             pub(super) static KERNELS: Kernels = Kernels {
                 name: $name,
                 rows: row_kernels,
-                products,
+                matmul,
                 gemm,
-                head_products,
+                head_matmul,
                 dot,
                 add_scaled,
                 rms_norm,
                 rope,
-                turns,
+                rope_angles,
                 softmax,
-                gate,
+                glu,
                 activate,
-                arrange,
+                pack_queries,
                 attend,
                 attend_q4,
-                q4_step: crate::attend::STEP,
+                attend_q4_rounding: crate::attend::STEP,
                 merge,
-                narrow,
-                times,
+                quantize_i16,
+                mul,
                 softplus,
                 conv,
-                scan,
-                step,
-                decay,
+                selective_scan,
+                ssd_step,
+                decay_weights,
             };
 
-            fn products(dtype: DType) -> Products {
+            fn matmul(dtype: DType) -> MatmulKernel {
                 match dtype {
                     DType::F32 => plain!(F32, dtype),
                     DType::F16 => plain!(F16, dtype),
@@ -205,43 +205,43 @@ macro_rules! variant {
             }
 
             kernel!($features, gemm, crate::vectors::gemm::<L>, (call: &Gemm<'_>, out: &mut [f32]) -> ());
-            kernel!($features, head_products, crate::vectors::head_products::<L>, (call: &HeadProducts<'_>, out: &mut [f32]) -> ());
+            kernel!($features, head_matmul, crate::vectors::head_matmul::<L>, (call: &HeadMatmul<'_>, out: &mut [f32]) -> ());
             kernel!($features, dot, crate::vectors::dot::<L>, (a: &[f32], b: &[f32]) -> f32);
             kernel!($features, add_scaled, crate::vectors::add_scaled::<L>, (y: &mut [f32], a: f32, x: &[f32]) -> ());
             kernel!($features, rms_norm, crate::vectors::rms_norm::<L>, (x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) -> ());
             kernel!($features, rope, crate::vectors::rope, (kind: RopeKind, head: &mut [f32], rotation: &[[f32; 2]]) -> ());
-            kernel!($features, turns, crate::math::turns, (frequencies: &[f64], position: f64, magnitude: f64, out: &mut [[f32; 2]]) -> ());
+            kernel!($features, rope_angles, crate::math::rope_angles, (frequencies: &[f64], position: f64, magnitude: f64, out: &mut [[f32; 2]]) -> ());
             kernel!($features, softmax, crate::vectors::softmax::<L>, (x: &mut [f32]) -> ());
-            kernel!($features, gate, crate::vectors::gate::<L>, (kind: Activation, gate: &mut [f32], up: &[f32]) -> ());
+            kernel!($features, glu, crate::vectors::glu::<L>, (kind: Activation, gate: &mut [f32], up: &[f32]) -> ());
             kernel!($features, activate, crate::vectors::activate::<L>, (kind: Activation, x: &mut [f32]) -> ());
-            kernel!($features, narrow, crate::vectors::narrow::<L>, (x: &[f32], codes: &mut [i16]) -> f32);
-            kernel!($features, arrange, crate::attend::arrange::<L>, (queries: &[f32], key_dim: usize, out: &mut [f32]) -> ());
-            kernel!($features, attend, crate::attend::attend::<L, i16>, (tile: &Tile<'_>, running: &mut Running<'_>, scratch: &mut [f32]) -> ());
-            kernel!($features, attend_q4, crate::attend::attend_q4::<L>, (tile: &Q4Tile<'_>, running: &mut Running<'_>, scratch: &mut [f32]) -> ());
-            kernel!($features, merge, crate::attend::merge::<L>, (into: &mut Running<'_>, other: &Running<'_>) -> ());
-            kernel!($features, times, crate::recurrent::times::<L>, (x: &mut [f32], y: &[f32]) -> ());
+            kernel!($features, quantize_i16, crate::vectors::quantize_i16::<L>, (x: &[f32], codes: &mut [i16]) -> f32);
+            kernel!($features, pack_queries, crate::attend::pack_queries::<L>, (queries: &[f32], key_dim: usize, out: &mut [f32]) -> ());
+            kernel!($features, attend, crate::attend::attend::<L, i16>, (tile: &Tile<'_>, running: &mut OnlineSoftmax<'_>, scratch: &mut [f32]) -> ());
+            kernel!($features, attend_q4, crate::attend::attend_q4::<L>, (tile: &Q4Tile<'_>, running: &mut OnlineSoftmax<'_>, scratch: &mut [f32]) -> ());
+            kernel!($features, merge, crate::attend::merge::<L>, (into: &mut OnlineSoftmax<'_>, other: &OnlineSoftmax<'_>) -> ());
+            kernel!($features, mul, crate::recurrent::mul::<L>, (x: &mut [f32], y: &[f32]) -> ());
             kernel!($features, softplus, crate::recurrent::softplus::<L>, (x: &mut [f32]) -> ());
             kernel!($features, conv, crate::recurrent::conv::<L>, (taps: &[Tap<'_>], bias: &[f32], out: &mut [f32]) -> ());
-            kernel!($features, scan, crate::recurrent::scan::<L>, (call: &Scan<'_>, h: &mut [f32], out: &mut [f32]) -> ());
-            kernel!($features, step, crate::recurrent::step::<L>, (call: &Step<'_>, h: &mut [f32], out: &mut [f32]) -> ());
-            kernel!($features, decay, crate::recurrent::decay::<L>, (to: f32, from: &[f32], weight: &[f32], x: &mut [f32]) -> ());
-            kernel!($features, prepare, crate::activations::prepare::<L>, (x: &[f32], columns: usize, prepared: &mut [f32]) -> ());
+            kernel!($features, selective_scan, crate::recurrent::selective_scan::<L>, (call: &SelectiveScan<'_>, h: &mut [f32], out: &mut [f32]) -> ());
+            kernel!($features, ssd_step, crate::recurrent::ssd_step::<L>, (call: &SsdStep<'_>, h: &mut [f32], out: &mut [f32]) -> ());
+            kernel!($features, decay_weights, crate::recurrent::decay_weights::<L>, (to: f32, from: &[f32], weight: &[f32], x: &mut [f32]) -> ());
+            kernel!($features, quantize, crate::activations::quantize::<L>, (x: &[f32], columns: usize, prepared: &mut [f32]) -> ());
 
-            fn multiply<F: Format>(run: &RowRun<'_>, scratch: &mut [f32], out: &mut Results<'_>) {
+            fn matmul_quantised<F: Format>(run: &MatmulCall<'_>, scratch: &mut [f32], out: &mut OutputTile<'_>) {
                 #[target_feature(enable = $features)]
-                fn compiled<F: Format>(run: &RowRun<'_>, scratch: &mut [f32], out: &mut Results<'_>) {
+                fn compiled<F: Format>(run: &MatmulCall<'_>, scratch: &mut [f32], out: &mut OutputTile<'_>) {
                     // SAFETY: this function is compiled with the features that the lanes need.
-                    unsafe { crate::products::multiply::<L, F>(run, scratch, out) }
+                    unsafe { crate::matmul::matmul::<L, F>(run, scratch, out) }
                 }
                 // SAFETY: the table is only handed out on CPUs that have the features.
                 unsafe { compiled::<F>(run, scratch, out) }
             }
 
-            fn multiply_floats<T: Float>(run: &RowRun<'_>, _: &mut [f32], out: &mut Results<'_>) {
+            fn matmul_floats<T: Float>(run: &MatmulCall<'_>, _: &mut [f32], out: &mut OutputTile<'_>) {
                 #[target_feature(enable = $features)]
-                fn compiled<T: Float>(run: &RowRun<'_>, out: &mut Results<'_>) {
+                fn compiled<T: Float>(run: &MatmulCall<'_>, out: &mut OutputTile<'_>) {
                     // SAFETY: this function is compiled with the features that the lanes need.
-                    unsafe { crate::floats::multiply::<L, T>(run, out) }
+                    unsafe { crate::floats::matmul::<L, T>(run, out) }
                 }
                 // SAFETY: the table is only handed out on CPUs that have the features.
                 unsafe { compiled::<T>(run, out) }

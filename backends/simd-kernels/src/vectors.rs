@@ -1,7 +1,7 @@
 //! Kernels over float32 vectors.
 
 use herald_api::{Activation, RopeKind};
-use herald_layers::kernels::{Gemm, HeadProducts};
+use herald_layers::kernels::{Gemm, HeadMatmul};
 
 use crate::ahead::Stream;
 use crate::lanes::{LANES, Lanes};
@@ -168,7 +168,7 @@ unsafe fn activation<L: Lanes>(kind: Activation, x: L::F) -> L::F {
 /// # Safety
 /// As for [`Lanes`].
 #[inline(always)]
-pub(crate) unsafe fn gate<L: Lanes>(kind: Activation, gate: &mut [f32], up: &[f32]) {
+pub(crate) unsafe fn glu<L: Lanes>(kind: Activation, gate: &mut [f32], up: &[f32]) {
     let len = gate.len().min(up.len());
     let (gate, up) = (&mut gate[..len], &up[..len]);
     // SAFETY: the caller vouches; places are within both.
@@ -222,12 +222,12 @@ pub(crate) unsafe fn softmax<L: Lanes>(x: &mut [f32]) {
     }
 }
 
-/// `x` as `scale * codes`; see [`herald_layers::Kernels::narrow`].
+/// `x` as `scale * codes`; see [`herald_layers::Kernels::quantize_i16`].
 ///
 /// # Safety
 /// As for [`Lanes`].
 #[inline(always)]
-pub(crate) unsafe fn narrow<L: Lanes>(x: &[f32], codes: &mut [i16]) -> f32 {
+pub(crate) unsafe fn quantize_i16<L: Lanes>(x: &[f32], codes: &mut [i16]) -> f32 {
     const MOST: f32 = i16::MAX as f32;
     let len = x.len().min(codes.len());
     let (x, codes) = (&x[..len], &mut codes[..len]);
@@ -302,8 +302,8 @@ pub(crate) unsafe fn gemm<L: Lanes>(call: &Gemm<'_>, out: &mut [f32]) {
 /// # Safety
 /// As for [`Lanes`].
 #[inline(always)]
-pub(crate) unsafe fn head_products<L: Lanes>(call: &HeadProducts<'_>, out: &mut [f32]) {
-    let HeadProducts { queries, rows, n_heads, n_queries, width, stride } = *call;
+pub(crate) unsafe fn head_matmul<L: Lanes>(call: &HeadMatmul<'_>, out: &mut [f32]) {
+    let HeadMatmul { queries, rows, n_heads, n_queries, width, stride } = *call;
     let n_rows = call.n_rows(out.len());
     let stream = Stream::new(bytemuck::cast_slice(rows), true);
     for index in 0..n_rows {

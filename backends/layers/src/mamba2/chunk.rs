@@ -125,7 +125,7 @@ impl Mamba2<'_> {
                 let (mixed, of_state) = row.split_at_mut(len);
                 let (seen, unseen) = mixed.split_at_mut(t + 1);
                 seen.copy_from_slice(&products[..=t]);
-                (kernels.decay)(sums[t], &sums[..=t], &dt[..=t], seen);
+                (kernels.decay_weights)(sums[t], &sums[..=t], &dt[..=t], seen);
                 unseen.fill(0.0);
                 // SAFETY: the caller vouches: C is only read.
                 let [_, _, c] = unsafe { self.ubc(ubc, first + t, head) };
@@ -153,12 +153,12 @@ impl Mamba2<'_> {
                 }
             }
             left.fill(1.0);
-            (kernels.decay)(sums[len - 1], sums, dt, left);
+            (kernels.decay_weights)(sums[len - 1], sums, dt, left);
             // What of each token is left at the end of the chunk, by channel; the rows are free again.
             let weighted = &mut free[..dim * len];
             for (to, row) in weighted.chunks_exact_mut(len).zip(panel.chunks_exact(width)) {
                 to.copy_from_slice(&row[..len]);
-                (kernels.times)(to, left);
+                (kernels.mul)(to, left);
             }
             let added = &mut work[..dim * n];
             let columns = &b_columns[(group * n_tokens + first) * n..][..len * n];

@@ -24,7 +24,7 @@ use herald_api::{
 use crate::arena::{Arena, padded};
 use crate::conv::{CONV_BLOCK, Conv, Inputs};
 use crate::factory::Layer;
-use crate::kernels::{Kernels, Step};
+use crate::kernels::{Kernels, SsdStep};
 use crate::linear::{Linear, multiply_one};
 use crate::norm::{add_branch, norm_rows};
 use crate::shared::Shared;
@@ -272,9 +272,9 @@ impl<'w> Mamba2<'w> {
             (self.kernels.softplus)(dt);
             // SAFETY: the caller vouches: u is the head's own, B and C are only read.
             let [u, b, c] = unsafe { self.ubc(ubc, token, head) };
-            let step = Step { x: u, b, c, decay: (dt[0] * self.a[head]).exp(), dt: dt[0] };
+            let step = SsdStep { x: u, b, c, decay: (dt[0] * self.a[head]).exp(), dt: dt[0] };
             debug_assert_eq!(h.len(), dim * n);
-            (self.kernels.step)(&step, h, out);
+            (self.kernels.ssd_step)(&step, h, out);
             // SAFETY: the caller vouches.
             unsafe { self.gate(token, head, projected, u, out, y) };
         }
@@ -320,7 +320,7 @@ impl<'w> Mamba2<'w> {
         // SAFETY: the caller vouches.
         let y = unsafe { y.part(token * inner + channels.start..token * inner + channels.end) };
         y.copy_from_slice(&projected[token * self.input.rows..][channels]);
-        (self.kernels.gate)(Activation::Silu, y, out);
+        (self.kernels.glu)(Activation::Silu, y, out);
     }
 
     /// Norms the gated output by groups: the first `[n_tokens, inner]` elements of `normed`.

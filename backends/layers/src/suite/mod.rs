@@ -37,7 +37,7 @@ type Case = Result<(), TestCaseError>;
 /// Where an entry is wrong.
 pub fn kernels(kernels: &'static Kernels) {
     kernels::rows::check(kernels);
-    kernels::products::check(kernels);
+    kernels::matmul::check(kernels);
     kernels::matrices::check(kernels);
     kernels::vectors::check(kernels);
     kernels::activations::check(kernels);

@@ -139,7 +139,7 @@ pub(super) struct Matrix {
 
 /// What a backend's products with weights of a type round activations by, as a share of a token's largest.
 pub(super) fn activation_step(kernels: &Kernels, dtype: DType) -> f64 {
-    (kernels.products)(dtype).preparation.map_or(0.0, |preparation| f64::from(preparation.step))
+    (kernels.matmul)(dtype).activations.map_or(0.0, |preparation| f64::from(preparation.rounding))
 }
 
 /// A random weight `[rows, columns]`, as the host gives it and as the reference sees it.

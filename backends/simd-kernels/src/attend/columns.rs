@@ -1,7 +1,7 @@
 //! Many rows: sixteen of them side by side, a lane each. Keys and values are read as floats once for all rows, and each
 //! of their elements meets whole vectors of rows.
 
-use herald_layers::kernels::{Running, Tile};
+use herald_layers::kernels::{OnlineSoftmax, Tile};
 
 use super::{Element, FOUR, scaled, span, worth};
 use crate::ahead::ask_for;
@@ -13,7 +13,7 @@ use crate::math::exp;
 /// # Safety
 /// As for [`Lanes`].
 #[inline(always)]
-pub(super) unsafe fn arrange<L: Lanes>(queries: &[f32], key_dim: usize, out: &mut [f32]) {
+pub(super) unsafe fn pack_queries<L: Lanes>(queries: &[f32], key_dim: usize, out: &mut [f32]) {
     for (queries, out) in queries.chunks(LANES * key_dim).zip(out.chunks_exact_mut(LANES * key_dim)) {
         let rows = queries.len() / key_dim;
         if rows < LANES {
@@ -48,7 +48,7 @@ pub(super) unsafe fn arrange<L: Lanes>(queries: &[f32], key_dim: usize, out: &mu
 #[inline(always)]
 pub(super) unsafe fn attend<L: Lanes, E: Element>(
     tile: &Tile<'_, E>,
-    running: &mut Running<'_>,
+    running: &mut OnlineSoftmax<'_>,
     scratch: &mut [f32],
 ) {
     let Tile { key_dim, value_dim, .. } = *tile;
@@ -211,7 +211,7 @@ unsafe fn weigh<L: Lanes, E>(
     row: usize,
     [begin, end]: [usize; 2],
     scores: &mut [f32],
-    running: &mut Running<'_>,
+    running: &mut OnlineSoftmax<'_>,
     kept: &mut [f32],
 ) {
     let visible = &tile.visible[row..tile.visible.len().min(row + LANES)];
@@ -303,7 +303,7 @@ unsafe fn add<L: Lanes, const N: usize, const ACROSS: usize>(
     values: &[f32],
     value_dim: usize,
     seen: [usize; 2],
-    running: &mut Running<'_>,
+    running: &mut OnlineSoftmax<'_>,
 ) -> usize {
     let out = &mut running.out[weights.row * value_dim..(weights.row + N) * value_dim];
     let mut column = 0;

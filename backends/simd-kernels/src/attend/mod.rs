@@ -10,7 +10,7 @@ mod quads;
 mod weigh;
 mod whole;
 
-use herald_layers::kernels::{Running, Tile};
+use herald_layers::kernels::{OnlineSoftmax, Tile};
 
 pub(crate) use q4::attend_q4;
 pub(crate) use whole::STEP;
@@ -90,18 +90,18 @@ impl Element for f32 {
     }
 }
 
-/// Lays queries out; see [`herald_layers::Kernels::arrange`].
+/// Lays queries out; see [`herald_layers::Kernels::pack_queries`].
 ///
 /// # Safety
 /// As for [`Lanes`].
 #[inline(always)]
-pub(crate) unsafe fn arrange<L: Lanes>(queries: &[f32], key_dim: usize, out: &mut [f32]) {
+pub(crate) unsafe fn pack_queries<L: Lanes>(queries: &[f32], key_dim: usize, out: &mut [f32]) {
     // SAFETY: the caller vouches.
     unsafe {
         if queries.len() / key_dim < MANY {
-            quads::arrange(queries, key_dim, out);
+            quads::pack_queries(queries, key_dim, out);
         } else {
-            columns::arrange::<L>(queries, key_dim, out);
+            columns::pack_queries::<L>(queries, key_dim, out);
         }
     }
 }
@@ -113,14 +113,14 @@ pub(crate) unsafe fn arrange<L: Lanes>(queries: &[f32], key_dim: usize, out: &mu
 #[inline(always)]
 pub(crate) unsafe fn attend<L: Lanes, E: Element>(
     tile: &Tile<'_, E>,
-    running: &mut Running<'_>,
+    running: &mut OnlineSoftmax<'_>,
     scratch: &mut [f32],
 ) {
     let Tile { key_dim, value_dim, .. } = *tile;
     let rows = tile.visible.len();
     let slots = tile.key_scales.len();
     assert!(
-        tile.queries.len() >= Tile::<E>::arranged_len(rows, key_dim)
+        tile.queries.len() >= Tile::<E>::packed_queries_len(rows, key_dim)
             && tile.keys.len() >= slots * key_dim
             && tile.values.len() >= slots * value_dim
             && tile.value_scales.len() >= slots
@@ -156,7 +156,7 @@ fn scratch_len<E: Element>(rows: usize, slots: usize, dim: usize) -> usize {
 /// # Safety
 /// As for [`Lanes`].
 #[inline(always)]
-pub(crate) unsafe fn merge<L: Lanes>(into: &mut Running<'_>, other: &Running<'_>) {
+pub(crate) unsafe fn merge<L: Lanes>(into: &mut OnlineSoftmax<'_>, other: &OnlineSoftmax<'_>) {
     let rows = into.sum.len();
     let value_dim = into.out.len() / rows.max(1);
     assert!(

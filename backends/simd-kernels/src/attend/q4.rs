@@ -2,9 +2,9 @@
 //! read as floats into memory that stays in the nearest caches.
 
 use herald_api::{Q4_GROUP, Q4Rows};
-use herald_layers::kernels::{Q4Tile, Running, Tile};
+use herald_layers::kernels::{OnlineSoftmax, Q4Tile, Tile};
 
-use super::{arrange, attend, whole};
+use super::{attend, pack_queries, whole};
 use crate::ahead::ask_for;
 use crate::lanes::{LANES, Lanes};
 
@@ -13,7 +13,11 @@ use crate::lanes::{LANES, Lanes};
 /// # Safety
 /// As for [`Lanes`].
 #[inline(always)]
-pub(crate) unsafe fn attend_q4<L: Lanes>(tile: &Q4Tile<'_>, running: &mut Running<'_>, scratch: &mut [f32]) {
+pub(crate) unsafe fn attend_q4<L: Lanes>(
+    tile: &Q4Tile<'_>,
+    running: &mut OnlineSoftmax<'_>,
+    scratch: &mut [f32],
+) {
     if whole::fits(tile) {
         for scales in tile.next.scales {
             ask_for(scales);
@@ -22,9 +26,9 @@ pub(crate) unsafe fn attend_q4<L: Lanes>(tile: &Q4Tile<'_>, running: &mut Runnin
         return unsafe { whole::attend::<L>(tile, running, scratch) };
     }
     let rows = tile.visible.len();
-    let (queries, scratch) = scratch.split_at_mut(Tile::<f32>::arranged_len(rows, tile.key_dim));
+    let (queries, scratch) = scratch.split_at_mut(Tile::<f32>::packed_queries_len(rows, tile.key_dim));
     // SAFETY: the caller vouches.
-    unsafe { arrange::<L>(&tile.queries[..rows * tile.key_dim], tile.key_dim, queries) };
+    unsafe { pack_queries::<L>(&tile.queries[..rows * tile.key_dim], tile.key_dim, queries) };
     tile.attend_with(
         queries,
         running,

@@ -2,7 +2,7 @@
 //! four rows: by a load, from where keys became floats in memory, or in registers where vectors are wide. Values become floats as
 //! they are read. Their scales meet the products.
 
-use herald_layers::kernels::{Running, Tile};
+use herald_layers::kernels::{OnlineSoftmax, Tile};
 
 use super::weigh::{Scores, weigh};
 use super::{Element, FOUR, span};
@@ -19,7 +19,7 @@ const QUADS: usize = 4;
 #[inline(always)]
 pub(super) unsafe fn attend<L: Lanes, E: Element>(
     tile: &Tile<'_, E>,
-    running: &mut Running<'_>,
+    running: &mut OnlineSoftmax<'_>,
     scratch: &mut [f32],
 ) {
     let rows = tile.visible.len();
@@ -37,7 +37,7 @@ pub(super) unsafe fn attend<L: Lanes, E: Element>(
         let [with_scores, with_values] = E::upcoming(tile);
         // Of one quad alone two fours of slots go at once.
         let steps = chunks * slots.div_ceil(if wide && quads == 1 { 2 * FOUR } else { FOUR });
-        let mut ahead = Ahead::new(with_scores, steps, tile.next.once);
+        let mut ahead = Ahead::new(with_scores, steps, tile.next.streaming);
         let dim = tile.key_dim;
         for first in (0..quads).step_by(QUADS) {
             let count = QUADS.min(quads - first);
@@ -61,7 +61,7 @@ pub(super) unsafe fn attend<L: Lanes, E: Element>(
         };
         let kept = weigh::<L>(&seen, scores, running.max, running.sum);
         let weights = Weights { scores, width, kept: &kept };
-        let mut ahead = Ahead::new(with_values, slots, tile.next.once);
+        let mut ahead = Ahead::new(with_values, slots, tile.next.streaming);
         let mut row = 0;
         while row < rows {
             row += match rows - row {
@@ -77,7 +77,7 @@ pub(super) unsafe fn attend<L: Lanes, E: Element>(
 
 /// Queries as `[quads, key_dim / 4, 4 rows, 4 elements]`, with zeros where there are no more.
 #[inline(always)]
-pub(super) fn arrange(queries: &[f32], key_dim: usize, out: &mut [f32]) {
+pub(super) fn pack_queries(queries: &[f32], key_dim: usize, out: &mut [f32]) {
     let rows = queries.len() / key_dim;
     let chunks = key_dim.div_ceil(LANES);
     if !key_dim.is_multiple_of(LANES) || !rows.is_multiple_of(FOUR) {

@@ -13,7 +13,7 @@
 //! side by side; a row meets sixteen slots at a time, and then sixteen channels of two slots' values.
 
 use herald_api::{Q4_GROUP, Q4Rows};
-use herald_layers::kernels::{Q4Tile, Running};
+use herald_layers::kernels::{OnlineSoftmax, Q4Tile};
 
 use super::weigh::{Scores, weigh};
 use super::{FOUR, q4::halves};
@@ -90,7 +90,11 @@ struct Memory<'a> {
 /// # Safety
 /// As for [`Lanes`].
 #[inline(always)]
-pub(super) unsafe fn attend<L: Lanes>(tile: &Q4Tile<'_>, running: &mut Running<'_>, scratch: &mut [f32]) {
+pub(super) unsafe fn attend<L: Lanes>(
+    tile: &Q4Tile<'_>,
+    running: &mut OnlineSoftmax<'_>,
+    scratch: &mut [f32],
+) {
     let Q4Tile { key_dim, value_dim, .. } = *tile;
     let (rows, groups) = (tile.visible.len(), value_dim / Q4_GROUP);
     assert!(
@@ -129,8 +133,8 @@ pub(super) unsafe fn attend<L: Lanes>(tile: &Q4Tile<'_>, running: &mut Running<'
             width => turn_over::<L>(tile.keys, width, memory.words),
         }
         let mut ahead = [
-            Ahead::new(tile.next.keys, key_dim / 8, tile.next.once),
-            Ahead::new(tile.next.values, PAIRS / FOUR, tile.next.once),
+            Ahead::new(tile.next.keys, key_dim / 8, tile.next.streaming),
+            Ahead::new(tile.next.values, PAIRS / FOUR, tile.next.streaming),
         ];
         // As many rows, and as many slots at once for few of them, as sums fit the registers.
         let mut row = 0;
@@ -248,7 +252,7 @@ unsafe fn attend_rows<L: Lanes, const N: usize, const ACROSS: usize>(
     tile: &Q4Tile<'_>,
     row: usize,
     memory: &mut Memory<'_>,
-    running: &mut Running<'_>,
+    running: &mut OnlineSoftmax<'_>,
     [with_scores, with_values]: &mut [Ahead<'_>; 2],
 ) -> usize {
     let Q4Tile { key_dim, value_dim, .. } = *tile;

@@ -1,6 +1,6 @@
 //! Quantised weights in the order that the kernels read: sixteen rows side by side, one in each lane.
 //!
-//! A granule is sixteen rows. Its columns go in groups of 32, and a file's block of 32 or 256 columns is packed as
+//! A row tile is sixteen rows. Its columns go in groups of 32, and a file's block of 32 or 256 columns is packed as
 //!
 //! ```text
 //! float16 scales [16] (and a second number each [16], where the format has one)     the block's own, one for each row
@@ -246,7 +246,7 @@ pub(crate) fn packed_bytes<F: Format>(rows: usize, columns: usize) -> usize {
     rows.div_ceil(LANES) * (columns / (F::GROUPS * GROUP)) * F::BLOCK_BYTES
 }
 
-/// Packs rows `run` (a granule, or its first rows) of a matrix as it lies in the file.
+/// Packs rows `run` (a row tile, or its first rows) of a matrix as it lies in the file.
 pub(crate) fn pack<F: Format>(rows: &[u8], columns: usize, run: std::ops::Range<usize>, packed: &mut [u8]) {
     let n_blocks = columns / (F::GROUPS * GROUP);
     let row_bytes = n_blocks * size_of::<F::Source>();

@@ -51,12 +51,12 @@ pub(in super::super) fn check(kernels: &'static Kernels) {
             any::<u64>(),
         ),
         |(activation, len, before, spread, seed)| {
-            gate_and_activate(kernels, activation, len, before, spread, seed)
+            glu_and_activate(kernels, activation, len, before, spread, seed)
         },
     );
 }
 
-fn gate_and_activate(
+fn glu_and_activate(
     kernels: &Kernels,
     kind: Activation,
     len: usize,
@@ -86,7 +86,7 @@ fn gate_and_activate(
     let up = &up[before / 2..];
     let mut out = x.to_vec();
     out.splice(0..0, vec![f32::NAN; before]);
-    (kernels.gate)(kind, &mut out[before..], up);
+    (kernels.glu)(kind, &mut out[before..], up);
     let expected = x.iter().zip(up).map(|(x, up)| {
         let (x, up) = (f64::from(*x), f64::from(*up));
         let (value, bound) = (activation(kind, x), activation_bound(kind, x));

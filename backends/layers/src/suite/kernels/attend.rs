@@ -13,7 +13,7 @@ use super::super::values::Values;
 use super::super::{Case, ensure, property};
 use super::CASES;
 use crate::Kernels;
-use crate::kernels::{Next, Q4Tile, Running, Tile};
+use crate::kernels::{OnlineSoftmax, Q4Tile, Tile, Upcoming};
 
 /// The greatest 4-bit code.
 const MOST_CODE: f64 = 15.0;
@@ -157,8 +157,8 @@ impl Q4 {
 
 /// Queries as a table's `attend` wants them.
 fn arrange(kernels: &Kernels, queries: &[f32], key_dim: usize) -> Vec<f32> {
-    let mut arranged = vec![f32::NAN; Tile::<i16>::arranged_len(queries.len() / key_dim, key_dim)];
-    (kernels.arrange)(queries, key_dim, &mut arranged);
+    let mut arranged = vec![f32::NAN; Tile::<i16>::packed_queries_len(queries.len() / key_dim, key_dim)];
+    (kernels.pack_queries)(queries, key_dim, &mut arranged);
     arranged
 }
 
@@ -190,10 +190,10 @@ fn attend_q4(kernels: &Kernels, (shape, slots): &(Shape, usize)) -> Case {
             value_dim,
             scale,
             softcap,
-            next: Next::default(),
+            next: Upcoming::default(),
         };
         let mut memory = vec![f32::NAN; n * (value_dim + 2)];
-        let mut running = Running::of(&mut memory, n);
+        let mut running = OnlineSoftmax::of(&mut memory, n);
         running.begin();
         // Scratch memory holds anything at first, and is no longer than said.
         let mut scratch = vec![f32::NAN; Q4Tile::scratch_len(n, slots, key_dim, value_dim)];
@@ -208,7 +208,7 @@ fn attend_q4(kernels: &Kernels, (shape, slots): &(Shape, usize)) -> Case {
         format!("query {alone} of {n} by itself has another result than among the others")
     })?;
     let exact = Array2::zeros((1, key_dim));
-    let rounding = f64::from(kernels.q4_step);
+    let rounding = f64::from(kernels.attend_q4_rounding);
     let (key_errors, value_errors) = (keys.errors(key_dim), page_values.errors(slots));
     for (query, [begin, end]) in visible.iter().enumerate() {
         let seen: Vec<usize> = (*begin as usize..*end as usize).collect();
@@ -246,13 +246,13 @@ fn attend(kernels: &Kernels, shape: &Shape) -> Case {
     let scale = 1.0 / (key_dim as f32).sqrt();
 
     let (mut max, mut sum, mut out) = (vec![f32::NAN; n], vec![f32::NAN; n], vec![f32::NAN; n * value_dim]);
-    let mut running = Running { max: &mut max, sum: &mut sum, out: &mut out };
+    let mut running = OnlineSoftmax { max: &mut max, sum: &mut sum, out: &mut out };
     running.begin();
     // One of them by itself comes to the same.
     let alone = values.below(n);
     let arranged_alone = arrange(kernels, &queries[alone * key_dim..][..key_dim], key_dim);
     let mut memory_alone = vec![f32::NAN; value_dim + 2];
-    let mut running_alone = Running::of(&mut memory_alone, 1);
+    let mut running_alone = OnlineSoftmax::of(&mut memory_alone, 1);
     running_alone.begin();
     let (mut all_keys, mut all_values) = (Vec::new(), Vec::new());
     // Of each query the slots that it sees, over all tiles.
@@ -278,13 +278,13 @@ fn attend(kernels: &Kernels, shape: &Shape) -> Case {
             value_dim,
             scale,
             softcap,
-            next: Next::default(),
+            next: Upcoming::default(),
         };
         let tile_alone = Tile { queries: &arranged_alone, visible: &visible[alone..=alone], ..tile };
         let mut scratch = vec![f32::NAN; Tile::<i16>::scratch_len(1, slots, key_dim, value_dim)];
         (kernels.attend)(&tile_alone, &mut running_alone, &mut scratch);
         let unseen: Vec<_> = (0..n).filter(|query| visible[*query][0] == visible[*query][1]).collect();
-        let state = |running: &Running<'_>, query: usize| {
+        let state = |running: &OnlineSoftmax<'_>, query: usize| {
             let out = running.out[query * value_dim..(query + 1) * value_dim].to_vec();
             (running.max[query], running.sum[query], out)
         };

@@ -11,7 +11,7 @@ use super::super::weights::{activation_step, finite_row, sizes};
 use super::super::{Case, property};
 use super::CASES;
 use crate::Kernels;
-use crate::products::{Results, RowRun};
+use crate::matmul::{MatmulCall, OutputTile};
 use crate::quant::dequantize_row;
 
 #[derive(Clone, Debug)]
@@ -73,7 +73,7 @@ impl Floats {
 fn product(kernels: &Kernels, dtype: DType, shape: &Shape) -> Case {
     let Shape { rows, n_tokens, spread, .. } = *shape;
     let columns = if dtype.block_len() == 1 { shape.blocks * 13 } else { shape.blocks * dtype.block_len() };
-    let products = (kernels.products)(dtype);
+    let products = (kernels.matmul)(dtype);
     let mut values = Values::new(shape.seed);
     let mut bytes = values.bytes(shape.before);
     for _ in 0..rows {
@@ -84,38 +84,38 @@ fn product(kernels: &Kernels, dtype: DType, shape: &Shape) -> Case {
     let x = values.floats(n_tokens * columns, spread);
     let bias = shape.bias.then(|| values.many(rows, -1.0, 1.0));
 
-    // The run: all rows from some granule on.
-    let first = (shape.skip * products.granule).min((rows - 1) / products.granule * products.granule);
+    // The run: all rows from some row tile on.
+    let first = (shape.skip * products.row_tile).min((rows - 1) / products.row_tile * products.row_tile);
     let n_rows = rows - first;
     let mut packed = Vec::new();
     let run_bytes = match products.packing {
         Some(packing) => {
-            // Packed granule by granule, as workers do.
-            for begin in (0..rows).step_by(products.granule) {
-                let run = begin..rows.min(begin + products.granule);
-                let mut granule = AlignedBytes::zeroed((packing.bytes)(products.granule, columns))
+            // Packed row tile by row tile, as workers do.
+            for begin in (0..rows).step_by(products.row_tile) {
+                let run = begin..rows.min(begin + products.row_tile);
+                let mut row_tile = AlignedBytes::zeroed((packing.bytes)(products.row_tile, columns))
                     .expect("there is memory for a test");
-                (packing.pack)(bytes, columns, run, &mut granule);
-                packed.extend_from_slice(&granule);
+                (packing.pack)(bytes, columns, run, &mut row_tile);
+                packed.extend_from_slice(&row_tile);
             }
-            assert_eq!(packed.len(), (packing.bytes)(rows, columns), "packed granule by granule");
+            assert_eq!(packed.len(), (packing.bytes)(rows, columns), "packed row tile by row tile");
             &packed[(packing.bytes)(first, columns)..]
         }
         None => &bytes[first * row_bytes..],
     };
     let mut aligned = AlignedBytes::zeroed(run_bytes.len()).expect("there is memory for a test");
     aligned.copy_from_slice(run_bytes);
-    let mut prepared = Floats::nan(products.preparation.map_or(0, |form| (form.len)(columns)) * n_tokens);
+    let mut prepared = Floats::nan(products.activations.map_or(0, |form| (form.len)(columns)) * n_tokens);
     let mut x_aligned = Floats::nan(x.len());
     x_aligned.as_mut().copy_from_slice(&x);
-    let run_x: &[f32] = match products.preparation {
+    let run_x: &[f32] = match products.activations {
         Some(form) => {
-            form.prepare_all(&x, columns, prepared.as_mut());
+            form.quantize_all(&x, columns, prepared.as_mut());
             prepared.as_mut()
         }
         None => x_aligned.as_mut(),
     };
-    let run = RowRun {
+    let run = MatmulCall {
         rows: if products.packing.is_some() { &aligned } else { run_bytes },
         n_rows,
         dtype,
@@ -126,7 +126,7 @@ fn product(kernels: &Kernels, dtype: DType, shape: &Shape) -> Case {
     };
     let mut scratch = Floats::nan((products.scratch_len)(columns, n_tokens));
     let mut out = vec![f32::NAN; n_tokens * n_rows];
-    (products.multiply)(&run, scratch.as_mut(), &mut Results::whole(&mut out, n_rows));
+    (products.matmul)(&run, scratch.as_mut(), &mut OutputTile::whole(&mut out, n_rows));
 
     let step = activation_step(kernels, dtype);
     let mut weights = Array2::zeros((n_rows, columns));

@@ -2,9 +2,9 @@
 
 pub(super) mod activations;
 pub(super) mod attend;
+pub(super) mod matmul;
 pub(super) mod matrices;
 pub(super) mod narrow;
-pub(super) mod products;
 pub(super) mod recurrent;
 pub(super) mod rows;
 pub(super) mod vectors;

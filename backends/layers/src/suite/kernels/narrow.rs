@@ -14,7 +14,7 @@ pub(in super::super) fn check(kernels: &'static Kernels) {
             panic!("{}: narrow: {what}: {failure}", kernels.name);
         }
     }
-    let scale = (kernels.narrow)(&[1.0, f32::NAN, 2.0], &mut [0; 3]);
+    let scale = (kernels.quantize_i16)(&[1.0, f32::NAN, 2.0], &mut [0; 3]);
     assert!(scale.is_nan(), "{}: narrow: a NaN is lost: the scale is {scale}", kernels.name);
     property(
         &format!("{}: narrow", kernels.name),
@@ -45,7 +45,7 @@ fn edges() -> Vec<(&'static str, Vec<f32>)> {
 
 fn compare(kernels: &Kernels, x: &[f32], before: usize) -> Case {
     let mut codes = vec![0x5555; before + x.len()];
-    let scale = f64::from((kernels.narrow)(x, &mut codes[before..]));
+    let scale = f64::from((kernels.quantize_i16)(x, &mut codes[before..]));
     ensure(codes[..before].iter().all(|code| *code == 0x5555), || "it wrote before its output".to_owned())?;
     let max = x.iter().fold(0.0, |max, x| f64::from(x.abs()).max(max));
     let step = max / f64::from(i16::MAX);

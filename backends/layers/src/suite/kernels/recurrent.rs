@@ -8,10 +8,10 @@ use super::super::reference::{softplus, softplus_bound};
 use super::super::response::Channel;
 use super::super::values::{Spread, Values};
 use super::super::{Case, property};
-use super::products::exactly;
+use super::matmul::exactly;
 use super::{CASES, lens};
 use crate::Kernels;
-use crate::kernels::{Scan, Step, Tap};
+use crate::kernels::{SelectiveScan, SsdStep, Tap};
 
 pub(in super::super) fn check(kernels: &'static Kernels) {
     let vectors = (lens(), 0_usize..8, Spread::any(), any::<u64>());
@@ -48,7 +48,7 @@ fn times(kernels: &Kernels, len: usize, before: usize, spread: Spread, seed: u64
     let old = values.floats(before + len, spread);
     let y = values.floats(len, spread);
     let mut x = old.clone();
-    (kernels.times)(&mut x[before..], &y);
+    (kernels.mul)(&mut x[before..], &y);
     let product = old[before..].iter().zip(&y).map(|(x, y)| f64::from(*x) * f64::from(*y));
     let expected = product.map(|value| Expected { value, bound: U * value.abs() + TINY });
     check_all("the products", &x[before..], expected)?;
@@ -79,7 +79,7 @@ fn decay(kernels: &Kernels, len: usize, before: usize, seed: u64) -> Case {
     let weight = values.many(before / 2 + len, 0.0, 2.0);
     let old = values.many(before + len, -8.0, 8.0);
     let mut x = old.clone();
-    (kernels.decay)(to, &from[before..], &weight[before / 2..], &mut x[before..]);
+    (kernels.decay_weights)(to, &from[before..], &weight[before / 2..], &mut x[before..]);
     let expected =
         old[before..].iter().zip(&from[before..]).zip(&weight[before / 2..]).map(|((x, from), weight)| {
             let by = f64::from(to) - f64::from(*from);
@@ -123,7 +123,7 @@ fn step(kernels: &Kernels, channels: usize, state: usize, before: usize, seed: u
     let old = values.many(channels * state, -4.0, 4.0);
     let (mut h, mut out) = (old.clone(), vec![f32::NAN; channels]);
     let (x, b, c) = (&x[before..], &b[before..], &c[before..]);
-    (kernels.step)(&Step { x, b, c, decay, dt }, &mut h, &mut out);
+    (kernels.ssd_step)(&SsdStep { x, b, c, decay, dt }, &mut h, &mut out);
     let mut sums = Vec::new();
     let mut states = Vec::new();
     for (x, old) in x.iter().zip(old.chunks_exact(state)) {
@@ -157,7 +157,7 @@ fn scan(
     let bc = values.many(n_tokens * bc_stride, -2.0, 2.0);
     let a = values.many(state * channels, -8.0, 0.0);
     let d = values.many(channels, -2.0, 2.0);
-    let call = Scan {
+    let call = SelectiveScan {
         x: &x,
         x_stride,
         dt: &dt,
@@ -172,10 +172,10 @@ fn scan(
     };
     let (mut h, mut out) = (vec![0.0; state * channels], vec![f32::NAN; n_tokens * channels]);
     // From a state of nothing: one call over all tokens, or one for each, must be the same.
-    (kernels.scan)(&call, &mut h, &mut out);
+    (kernels.selective_scan)(&call, &mut h, &mut out);
     let (mut by_one, mut last) = (vec![0.0; state * channels], vec![f32::NAN; n_tokens * channels]);
     for token in 0..n_tokens {
-        let call = Scan {
+        let call = SelectiveScan {
             x: &x[token * x_stride..],
             dt: &dt[token * channels..(token + 1) * channels],
             b: &bc[token * bc_stride..],
@@ -183,7 +183,7 @@ fn scan(
             n_tokens: 1,
             ..call
         };
-        (kernels.scan)(&call, &mut by_one, &mut last[token * channels..(token + 1) * channels]);
+        (kernels.selective_scan)(&call, &mut by_one, &mut last[token * channels..(token + 1) * channels]);
     }
     check_all("the state token by token", &by_one, exactly(&h))?;
     check_all("the output token by token", &last, exactly(&out))?;

@@ -7,7 +7,7 @@ use proptest::sample::select;
 use super::super::bounds::{Expected, TINY, U, check_all, gamma};
 use super::super::values::{Spread, Values};
 use super::super::{Case, property};
-use super::products::exactly;
+use super::matmul::exactly;
 use super::{CASES, lens};
 use crate::Kernels;
 
@@ -44,7 +44,7 @@ fn turns(kernels: &Kernels, len: usize, position: f64, magnitude: f64, seed: u64
     let frequencies: Vec<f64> = (0..len).map(|_| f64::from(values.between(0.0, 1.0)).powi(3)).collect();
     let position = (position * f64::from(values.between(0.0, 1.0))).round();
     let mut out = vec![[f32::NAN; 2]; len];
-    (kernels.turns)(&frequencies, position, magnitude, &mut out);
+    (kernels.rope_angles)(&frequencies, position, magnitude, &mut out);
     let expected = frequencies.iter().flat_map(|frequency| {
         let angle = position * frequency;
         // The angle is rounded to float64, the result to float32.

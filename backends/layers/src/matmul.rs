@@ -11,20 +11,20 @@ use herald_api::DType;
 
 /// How one backend multiplies with weights of one element type.
 #[derive(Clone, Copy, Debug)]
-pub struct Products {
+pub struct MatmulKernel {
     /// The element type.
     pub dtype: DType,
     /// Rows that stay together: a run of rows begins at a multiple of it.
-    pub granule: usize,
+    pub row_tile: usize,
     /// An order of the weights other than the file's, where the backend keeps one.
     pub packing: Option<Packing>,
     /// How a token's activations are prepared; `None`: products take them as they are.
-    pub preparation: Option<Preparation>,
-    /// Float32 elements of scratch memory that [`Products::multiply`] may use for a run of rows of so many columns and
+    pub activations: Option<ActivationFormat>,
+    /// Float32 elements of scratch memory that [`MatmulKernel::matmul`] may use for a run of rows of so many columns and
     /// at most so many tokens.
     pub scratch_len: fn(columns: usize, max_tokens: usize) -> usize,
     /// Multiplies a run of rows with all tokens.
-    pub multiply: fn(&RowRun<'_>, scratch: &mut [f32], out: &mut Results<'_>),
+    pub matmul: fn(&MatmulCall<'_>, scratch: &mut [f32], out: &mut OutputTile<'_>),
 }
 
 /// The backend's own order of weights.
@@ -39,7 +39,7 @@ pub struct Packing {
 
 /// The backend's own form of activations.
 #[derive(Clone, Copy, Debug)]
-pub struct Preparation {
+pub struct ActivationFormat {
     /// Which preparation it is: types with the same number share their prepared activations.
     pub id: u32,
     /// Float32 elements that a prepared token takes.
@@ -48,14 +48,14 @@ pub struct Preparation {
     /// tiles from its first token on.
     pub tile: fn(left: usize) -> usize,
     /// Prepares the activations `[n, columns]` of a tile of `n` tokens.
-    pub prepare: fn(x: &[f32], columns: usize, prepared: &mut [f32]),
+    pub quantize: fn(x: &[f32], columns: usize, prepared: &mut [f32]),
     /// The most that an activation is rounded by, as a share of the token's largest; tests bound errors with it.
-    pub step: f32,
+    pub rounding: f32,
 }
 
 /// A run of rows and the tokens that it is multiplied with.
 #[derive(Clone, Copy, Debug)]
-pub struct RowRun<'a> {
+pub struct MatmulCall<'a> {
     /// The rows, packed where the backend packs.
     pub rows: &'a [u8],
     /// How many.
@@ -75,7 +75,7 @@ pub struct RowRun<'a> {
 
 /// Where the products of a run of rows go: a part of each token's row of results.
 #[derive(Debug)]
-pub struct Results<'a> {
+pub struct OutputTile<'a> {
     base: *mut f32,
     stride: usize,
     n_tokens: usize,
@@ -83,13 +83,13 @@ pub struct Results<'a> {
     borrowed: PhantomData<&'a mut [f32]>,
 }
 
-impl Preparation {
+impl ActivationFormat {
     /// Prepares the activations `x` `[n_tokens, columns]` of a batch.
-    pub fn prepare_all(&self, x: &[f32], columns: usize, prepared: &mut [f32]) {
+    pub fn quantize_all(&self, x: &[f32], columns: usize, prepared: &mut [f32]) {
         let len = (self.len)(columns);
         for tile in self.tiles(x.len() / columns) {
             let x = &x[tile.start * columns..tile.end * columns];
-            (self.prepare)(x, columns, &mut prepared[tile.start * len..tile.end * len]);
+            (self.quantize)(x, columns, &mut prepared[tile.start * len..tile.end * len]);
         }
     }
 
@@ -105,7 +105,7 @@ impl Preparation {
     }
 }
 
-impl<'a> Results<'a> {
+impl<'a> OutputTile<'a> {
     /// The results of all rows of a matrix: `out` is `[n_tokens, n_rows]`.
     #[must_use]
     pub fn whole(out: &'a mut [f32], n_rows: usize) -> Self {

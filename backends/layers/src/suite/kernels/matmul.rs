@@ -9,7 +9,7 @@ use super::super::values::{Spread, Values};
 use super::super::{Case, property};
 use super::{CASES, lens};
 use crate::Kernels;
-use crate::kernels::{Gemm, HeadProducts};
+use crate::kernels::{Gemm, HeadMatmul};
 
 pub(in super::super) fn check(kernels: &'static Kernels) {
     let vectors = (lens(), 0_usize..8, 0_usize..8, Spread::any(), any::<u64>());
@@ -29,10 +29,10 @@ pub(in super::super) fn check(kernels: &'static Kernels) {
     let shapes = (1_usize..5, 1_usize..10, 0_usize..40, 1_usize..300)
         .prop_map(|(n_heads, n_queries, n_rows, width)| [n_heads, n_queries, n_rows, width]);
     property(
-        &format!("{}: head_products", kernels.name),
+        &format!("{}: head_matmul", kernels.name),
         CASES,
         (shapes, 0_usize..20, any::<u64>()),
-        |(shape, beyond, seed)| head_products(kernels, shape, beyond, seed),
+        |(shape, beyond, seed)| head_matmul(kernels, shape, beyond, seed),
     );
 }
 
@@ -95,7 +95,7 @@ fn gemm(
     check_all("the product", &out, expected)
 }
 
-fn head_products(
+fn head_matmul(
     kernels: &Kernels,
     [n_heads, n_queries, n_rows, width]: [usize; 4],
     beyond: usize,
@@ -108,8 +108,8 @@ fn head_products(
         values.floats(n_rows * stride, Spread::Even).into_iter().map(f16::from_f32).collect();
     let bits: Vec<u16> = rows.iter().map(|element| element.to_bits()).collect();
     let mut out = vec![f32::NAN; n_heads * n_queries * n_rows];
-    (kernels.head_products)(
-        &HeadProducts { queries: &queries, rows: &bits, n_heads, n_queries, width, stride },
+    (kernels.head_matmul)(
+        &HeadMatmul { queries: &queries, rows: &bits, n_heads, n_queries, width, stride },
         &mut out,
     );
     let expected = (0..out.len()).map(|place| {

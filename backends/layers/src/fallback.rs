@@ -2,7 +2,7 @@
 //! the file, each row read as it is for few tokens, and as a panel of float32 for many.
 
 use crate::kernels::Gemm;
-use crate::products::{Results, RowRun};
+use crate::matmul::{MatmulCall, OutputTile};
 use crate::quant::RowKernels;
 
 /// Tokens from which on rows are dequantised once for all of them; for fewer, each product reads the row as it is.
@@ -11,27 +11,27 @@ const BATCH_FROM: usize = 4;
 /// Rows that one step of a batched product takes: their float32 copy stays in the second-level cache.
 const PANEL_ROWS: usize = 32;
 
-/// `[cos, sin]` of angles times a magnitude; see [`crate::Kernels::turns`].
-pub fn turns(frequencies: &[f64], position: f64, magnitude: f64, out: &mut [[f32; 2]]) {
+/// `[cos, sin]` of angles times a magnitude; see [`crate::Kernels::rope_angles`].
+pub fn rope_angles(frequencies: &[f64], position: f64, magnitude: f64, out: &mut [[f32; 2]]) {
     for (out, frequency) in out.iter_mut().zip(frequencies) {
         let (sin, cos) = (position * frequency).sin_cos();
         *out = [(cos * magnitude) as f32, (sin * magnitude) as f32];
     }
 }
 
-/// Float32 elements of scratch memory that [`multiply`] uses.
+/// Float32 elements of scratch memory that [`matmul`] uses.
 #[must_use]
 pub fn scratch_len(columns: usize, max_tokens: usize) -> usize {
     if max_tokens < BATCH_FROM { 0 } else { PANEL_ROWS * (columns + max_tokens) }
 }
 
 /// Multiplies a run of rows with activations that were not prepared.
-pub fn multiply(
+pub fn matmul(
     row_kernels: RowKernels,
     gemm: fn(&Gemm<'_>, &mut [f32]),
-    run: &RowRun<'_>,
+    run: &MatmulCall<'_>,
     scratch: &mut [f32],
-    out: &mut Results<'_>,
+    out: &mut OutputTile<'_>,
 ) {
     if run.n_tokens < BATCH_FROM {
         by_dot(row_kernels, run, out);
@@ -41,7 +41,7 @@ pub fn multiply(
 }
 
 /// Each row is read once for each token.
-fn by_dot(row_kernels: RowKernels, run: &RowRun<'_>, out: &mut Results<'_>) {
+fn by_dot(row_kernels: RowKernels, run: &MatmulCall<'_>, out: &mut OutputTile<'_>) {
     let row_bytes = run.rows.len() / run.n_rows;
     for (token, x) in run.x.chunks_exact(run.columns).enumerate() {
         for (index, (row, out)) in run.rows.chunks_exact(row_bytes).zip(out.token(token)).enumerate() {
@@ -54,11 +54,11 @@ fn by_dot(row_kernels: RowKernels, run: &RowRun<'_>, out: &mut Results<'_>) {
 fn by_panel(
     row_kernels: RowKernels,
     gemm: fn(&Gemm<'_>, &mut [f32]),
-    run: &RowRun<'_>,
+    run: &MatmulCall<'_>,
     scratch: &mut [f32],
-    out: &mut Results<'_>,
+    out: &mut OutputTile<'_>,
 ) {
-    let RowRun { n_rows, columns, n_tokens, .. } = *run;
+    let MatmulCall { n_rows, columns, n_tokens, .. } = *run;
     let row_bytes = run.rows.len() / n_rows;
     let (panel, results) = scratch.split_at_mut(PANEL_ROWS * columns);
     for first in (0..n_rows).step_by(PANEL_ROWS) {

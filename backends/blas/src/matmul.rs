@@ -5,7 +5,7 @@
 
 use herald_api::DType;
 use herald_layers::kernels::Gemm;
-use herald_layers::products::{Preparation, Products, Results, RowRun};
+use herald_layers::matmul::{ActivationFormat, MatmulCall, MatmulKernel, OutputTile};
 
 use crate::library::Form;
 use crate::{Chosen, chosen};
@@ -21,8 +21,8 @@ const BATCH_FROM: usize = 64;
 const PREPARATION: u32 = 2;
 
 /// Rows of a panel, whole granules of them.
-fn panel_rows(columns: usize, granule: usize) -> usize {
-    (PANEL_LEN / columns.max(1)).clamp(64, 512).next_multiple_of(granule)
+fn panel_rows(columns: usize, row_tile: usize) -> usize {
+    (PANEL_LEN / columns.max(1)).clamp(64, 512).next_multiple_of(row_tile)
 }
 
 /// What computes, where this backend was found to run.
@@ -33,25 +33,25 @@ fn in_use() -> &'static Chosen {
 }
 
 /// How the simd kernels multiply with weights of a type.
-fn of_simd(dtype: DType) -> Products {
-    (in_use().simd.kernels.products)(dtype)
+fn of_simd(dtype: DType) -> MatmulKernel {
+    (in_use().simd.kernels.matmul)(dtype)
 }
 
 /// How the simd kernels prepare activations, the same for all quantised types.
-fn simd_preparation() -> Option<Preparation> {
-    of_simd(DType::Q8_0).preparation
+fn simd_preparation() -> Option<ActivationFormat> {
+    of_simd(DType::Q8_0).activations
 }
 
-pub(crate) fn products(dtype: DType) -> Products {
+pub(crate) fn matmul(dtype: DType) -> MatmulKernel {
     let simd = of_simd(dtype);
-    let preparation = simd.preparation.map(|form| Preparation {
+    let preparation = simd.activations.map(|form| ActivationFormat {
         id: PREPARATION,
         len: prepared_len,
         tile: |left| left,
-        prepare,
-        step: form.step,
+        quantize,
+        rounding: form.rounding,
     });
-    Products { preparation, scratch_len, multiply, ..simd }
+    MatmulKernel { activations: preparation, scratch_len, matmul: multiply_rows, ..simd }
 }
 
 /// A token's activations take as much room prepared as not, or more where rows are very short.
@@ -60,11 +60,11 @@ fn prepared_len(columns: usize) -> usize {
 }
 
 /// Prepares a whole batch, which is one tile to the layers: only so can its size be seen.
-fn prepare(x: &[f32], columns: usize, prepared: &mut [f32]) {
+fn quantize(x: &[f32], columns: usize, prepared: &mut [f32]) {
     let n_tokens = x.len() / columns;
     match simd_preparation() {
         Some(form) if n_tokens < BATCH_FROM => {
-            form.prepare_all(x, columns, &mut prepared[..n_tokens * (form.len)(columns)]);
+            form.quantize_all(x, columns, &mut prepared[..n_tokens * (form.len)(columns)]);
         }
         _ => prepared[..x.len()].copy_from_slice(x),
     }
@@ -74,31 +74,31 @@ fn scratch_len(columns: usize, max_tokens: usize) -> usize {
     let few = max_tokens.min(BATCH_FROM - 1);
     let few =
         DType::ALL.into_iter().map(|dtype| (of_simd(dtype).scratch_len)(columns, few)).max().unwrap_or(0);
-    let most_rows = panel_rows(columns, of_simd(DType::F32).granule);
+    let most_rows = panel_rows(columns, of_simd(DType::F32).row_tile);
     if max_tokens < BATCH_FROM { few } else { few.max(most_rows * (columns + max_tokens)) }
 }
 
-fn multiply(run: &RowRun<'_>, scratch: &mut [f32], out: &mut Results<'_>) {
-    let RowRun { n_rows, columns, n_tokens, .. } = *run;
+fn multiply_rows(run: &MatmulCall<'_>, scratch: &mut [f32], out: &mut OutputTile<'_>) {
+    let MatmulCall { n_rows, columns, n_tokens, .. } = *run;
     let Chosen { library, simd, .. } = in_use();
     let products = of_simd(run.dtype);
     if n_tokens < BATCH_FROM {
-        return (products.multiply)(run, scratch, out);
+        return (products.matmul)(run, scratch, out);
     }
     let (unpack, Some(packing)) = ((simd.unpack)(run.dtype), products.packing) else {
         panic!("the simd kernels keep no order of {} weights of their own", run.dtype)
     };
-    let at_once = panel_rows(columns, products.granule);
-    let granule_bytes = (packing.bytes)(products.granule, columns);
+    let at_once = panel_rows(columns, products.row_tile);
+    let row_tile_bytes = (packing.bytes)(products.row_tile, columns);
     let x = &run.x[..n_tokens * columns];
     let (panel, results) = scratch.split_at_mut(at_once * columns);
     for first in (0..n_rows).step_by(at_once) {
         let count = at_once.min(n_rows - first);
-        let granules = first / products.granule..(first + count).div_ceil(products.granule);
-        // A last granule's rows beyond the matrix's are zeros.
-        let rows = granules.len() * products.granule;
+        let granules = first / products.row_tile..(first + count).div_ceil(products.row_tile);
+        // a last row tile's rows beyond the matrix's are zeros.
+        let rows = granules.len() * products.row_tile;
         let panel = &mut panel[..rows * columns];
-        unpack(&run.rows[granules.start * granule_bytes..granules.end * granule_bytes], columns, panel);
+        unpack(&run.rows[granules.start * row_tile_bytes..granules.end * row_tile_bytes], columns, panel);
         let results = &mut results[..n_tokens * rows];
         library.multiply(x, panel, Form::Columns, [n_tokens, rows, columns], results);
         for (token, results) in results.chunks_exact(rows).enumerate() {

@@ -5,7 +5,7 @@
 //! many, rows are unpacked once into a panel of int16 pairs that stays in the cache. Both do the same float operations
 //! in the same order, so a token's results do not depend on the tokens beside it.
 
-use herald_layers::products::{Results, RowRun};
+use herald_layers::matmul::{MatmulCall, OutputTile};
 
 use crate::activations;
 use crate::ahead::Stream;
@@ -45,17 +45,17 @@ pub(crate) fn scratch_len<F: Format>(columns: usize, max_tokens: usize) -> usize
 /// # Safety
 /// As for [`Lanes`].
 #[inline(always)]
-pub(crate) unsafe fn multiply<L: Lanes, F: Format>(
-    run: &RowRun<'_>,
+pub(crate) unsafe fn matmul<L: Lanes, F: Format>(
+    run: &MatmulCall<'_>,
     scratch: &mut [f32],
-    out: &mut Results<'_>,
+    out: &mut OutputTile<'_>,
 ) {
     let blocks = run.columns / (GROUP * F::GROUPS);
-    let granule_bytes = blocks * F::BLOCK_BYTES;
+    let row_tile_bytes = blocks * F::BLOCK_BYTES;
     let granules = run.n_rows.div_ceil(LANES);
     let token_len = activations::len(run.columns);
     assert!(
-        run.rows.len() >= granules * granule_bytes
+        run.rows.len() >= granules * row_tile_bytes
             && run.x.len() >= run.n_tokens * token_len
             && run.bias.is_none_or(|bias| bias.len() >= run.n_rows)
             && out.n_rows() >= run.n_rows,
@@ -64,25 +64,25 @@ pub(crate) unsafe fn multiply<L: Lanes, F: Format>(
         run.n_rows,
         run.columns
     );
-    // Tokens that aren't one tile read a granule again.
+    // Tokens that aren't one tile read a row tile again.
     let once = !direct::<L, F>(run.n_tokens) || run.n_tokens == activations::tile::<L>(run.n_tokens);
-    let stream = Stream::new(&run.rows[..granules * granule_bytes], once);
+    let stream = Stream::new(&run.rows[..granules * row_tile_bytes], once);
     let job = Job { run, blocks, columns: run.columns / GROUP, stream };
     if direct::<L, F>(run.n_tokens) {
-        for granule in 0..granules {
-            let rows = run.rows[granule * granule_bytes..].as_ptr();
+        for row_tile in 0..granules {
+            let rows = run.rows[row_tile * row_tile_bytes..].as_ptr();
             let mut first = 0;
             while first < run.n_tokens {
                 let x = &run.x[first * token_len..];
-                // SAFETY: the granule's bytes are there, and the tile; the caller vouches for the instruction set.
+                // SAFETY: the row tile's bytes are there, and the tile; the caller vouches for the instruction set.
                 first += unsafe {
                     match activations::tile::<L>(run.n_tokens - first) {
-                        16 => job.direct::<L, F, 16>(rows, x, out, granule, first),
-                        12 => job.direct::<L, F, 12>(rows, x, out, granule, first),
-                        8 => job.direct::<L, F, 8>(rows, x, out, granule, first),
-                        4 => job.direct::<L, F, 4>(rows, x, out, granule, first),
-                        2 => job.direct::<L, F, 2>(rows, x, out, granule, first),
-                        _ => job.direct::<L, F, 1>(rows, x, out, granule, first),
+                        16 => job.direct::<L, F, 16>(rows, x, out, row_tile, first),
+                        12 => job.direct::<L, F, 12>(rows, x, out, row_tile, first),
+                        8 => job.direct::<L, F, 8>(rows, x, out, row_tile, first),
+                        4 => job.direct::<L, F, 4>(rows, x, out, row_tile, first),
+                        2 => job.direct::<L, F, 2>(rows, x, out, row_tile, first),
+                        _ => job.direct::<L, F, 1>(rows, x, out, row_tile, first),
                     }
                 };
             }
@@ -93,25 +93,25 @@ pub(crate) unsafe fn multiply<L: Lanes, F: Format>(
     let panels = &mut scratch[..PANELS * panel_len];
     for begin in (0..granules).step_by(PANELS) {
         let end = granules.min(begin + PANELS);
-        for (granule, panel) in (begin..end).zip(panels.chunks_exact_mut(panel_len)) {
-            let rows = run.rows[granule * granule_bytes..].as_ptr();
-            // SAFETY: the granule's bytes are there, and the panel has room; the caller vouches for the instruction set.
+        for (row_tile, panel) in (begin..end).zip(panels.chunks_exact_mut(panel_len)) {
+            let rows = run.rows[row_tile * row_tile_bytes..].as_ptr();
+            // SAFETY: the row tile's bytes are there, and the panel has room; the caller vouches for the instruction set.
             unsafe { unpack::<L, F>(rows, blocks, stream, panel) };
         }
         let mut first = 0;
         while first < run.n_tokens {
             let tile = activations::tile::<L>(run.n_tokens - first);
             let x = &run.x[first * token_len..];
-            for (granule, panel) in (begin..end).zip(panels.chunks_exact(panel_len)) {
+            for (row_tile, panel) in (begin..end).zip(panels.chunks_exact(panel_len)) {
                 // SAFETY: the panels are unpacked, and the tile is there; the caller vouches for the instruction set.
                 unsafe {
                     match tile {
-                        16 => job.panel::<L, F, 16>(panel, x, out, granule, first),
-                        12 => job.panel::<L, F, 12>(panel, x, out, granule, first),
-                        8 => job.panel::<L, F, 8>(panel, x, out, granule, first),
-                        4 => job.panel::<L, F, 4>(panel, x, out, granule, first),
-                        2 => job.panel::<L, F, 2>(panel, x, out, granule, first),
-                        _ => job.panel::<L, F, 1>(panel, x, out, granule, first),
+                        16 => job.panel::<L, F, 16>(panel, x, out, row_tile, first),
+                        12 => job.panel::<L, F, 12>(panel, x, out, row_tile, first),
+                        8 => job.panel::<L, F, 8>(panel, x, out, row_tile, first),
+                        4 => job.panel::<L, F, 4>(panel, x, out, row_tile, first),
+                        2 => job.panel::<L, F, 2>(panel, x, out, row_tile, first),
+                        _ => job.panel::<L, F, 1>(panel, x, out, row_tile, first),
                     }
                 };
             }
@@ -122,7 +122,7 @@ pub(crate) unsafe fn multiply<L: Lanes, F: Format>(
 
 /// A product under way.
 struct Job<'j, 'a> {
-    run: &'j RowRun<'a>,
+    run: &'j MatmulCall<'a>,
     /// Blocks of a row.
     blocks: usize,
     /// Groups of a row.
@@ -131,21 +131,21 @@ struct Job<'j, 'a> {
 }
 
 impl Job<'_, '_> {
-    /// A granule, as it is packed, with a tile of `N` tokens. Returns `N`.
+    /// A row tile, as it is packed, with a tile of `N` tokens. Returns `N`.
     ///
     /// # Safety
-    /// As for [`Lanes`]; `rows` points to the granule.
+    /// As for [`Lanes`]; `rows` points to the row tile.
     #[inline(always)]
     unsafe fn direct<L: Lanes, F: Format, const N: usize>(
         &self,
         rows: *const u8,
         x: &[f32],
-        out: &mut Results<'_>,
-        granule: usize,
+        out: &mut OutputTile<'_>,
+        row_tile: usize,
         first: usize,
     ) -> usize {
         assert!(x.len() >= N * activations::len(self.run.columns));
-        // SAFETY: blocks and groups stay within the granule and the tile, whose length is checked; the caller vouches.
+        // SAFETY: blocks and groups stay within the row tile and the tile, whose length is checked; the caller vouches.
         unsafe {
             let mut acc = [L::zero(); N];
             let mut x_at = x.as_ptr();
@@ -181,12 +181,12 @@ impl Job<'_, '_> {
                     x_at = x_at.add(activations::GROUP_LEN * N);
                 }
             }
-            self.store::<L, N>(&acc, x_at, out, granule, first);
+            self.store::<L, N>(&acc, x_at, out, row_tile, first);
         }
         N
     }
 
-    /// A granule's panel with a tile of `N` tokens.
+    /// A row tile's panel with a tile of `N` tokens.
     ///
     /// # Safety
     /// As for [`Lanes`].
@@ -195,8 +195,8 @@ impl Job<'_, '_> {
         &self,
         panel: &[f32],
         x: &[f32],
-        out: &mut Results<'_>,
-        granule: usize,
+        out: &mut OutputTile<'_>,
+        row_tile: usize,
         first: usize,
     ) {
         assert!(x.len() >= N * activations::len(self.run.columns));
@@ -221,7 +221,7 @@ impl Job<'_, '_> {
                 at = at.add(panel_group::<F>());
                 x_at = x_at.add(activations::GROUP_LEN * N);
             }
-            self.store::<L, N>(&acc, x_at, out, granule, first);
+            self.store::<L, N>(&acc, x_at, out, row_tile, first);
         }
     }
 
@@ -234,11 +234,11 @@ impl Job<'_, '_> {
         &self,
         acc: &[L::F; N],
         scales: *const f32,
-        out: &mut Results<'_>,
-        granule: usize,
+        out: &mut OutputTile<'_>,
+        row_tile: usize,
         first: usize,
     ) {
-        let rows = granule * LANES..self.run.n_rows.min((granule + 1) * LANES);
+        let rows = row_tile * LANES..self.run.n_rows.min((row_tile + 1) * LANES);
         for (token, acc) in acc.iter().enumerate() {
             let out = &mut out.token(first + token)[rows.clone()];
             // SAFETY: only as many lanes as there are rows are read and stored; the caller vouches for the rest.
@@ -335,14 +335,14 @@ unsafe fn add_group<L: Lanes, F: Format, const N: usize>(
     }
 }
 
-/// Unpacks a granule into a panel.
+/// Unpacks a row tile into a panel.
 ///
 /// # Safety
-/// As for [`Lanes`]; `rows` points to the granule, of so many blocks.
+/// As for [`Lanes`]; `rows` points to the row tile, of so many blocks.
 #[inline(always)]
 unsafe fn unpack<L: Lanes, F: Format>(rows: *const u8, blocks: usize, stream: Stream, panel: &mut [f32]) {
     assert!(panel.len() >= blocks * F::GROUPS * panel_group::<F>(), "room for a panel");
-    // SAFETY: blocks and groups stay within the granule, and the panel has room for them; the caller vouches.
+    // SAFETY: blocks and groups stay within the row tile, and the panel has room for them; the caller vouches.
     unsafe {
         let mut to = panel.as_mut_ptr();
         let offset = L::splat_i(F::OFFSET << 16 | F::OFFSET);
