@@ -2,90 +2,104 @@
 
 use std::fmt;
 
-/// How a tensor's elements are stored: plain floats, or quantised in blocks along a row.
-///
-/// The numbers are those of the GGUF specification (`ggml_type`), which the ABI shares (`HERALD_DTYPE_*`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u32)]
-#[allow(missing_docs)] // The names are the field's own; `block_len` and `block_bytes` say what each is.
-pub enum DType {
-    F32 = 0,
-    F16 = 1,
-    Q4_0 = 2,
-    Q4_1 = 3,
-    Q5_0 = 6,
-    Q5_1 = 7,
-    Q8_0 = 8,
-    Q2K = 10,
-    Q3K = 11,
-    Q4K = 12,
-    Q5K = 13,
-    Q6K = 14,
-    Iq4Nl = 20,
-    Iq4Xs = 23,
-    Bf16 = 30,
+use crate::abi;
+
+/// Makes the enum and its functions from one row for each type, so that a type is described in one place.
+macro_rules! dtypes {
+    ($($variant:ident = $code:ident, $name:literal: $len:literal in $bytes:literal bytes, $description:literal;)*) => {
+        /// How a tensor's elements are stored: plain floats, or quantised in blocks along a row.
+        ///
+        /// The numbers are those of the GGUF specification (`ggml_type`), which the ABI shares (`HERALD_DTYPE_*`).
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u32)]
+        pub enum DType {
+            $(
+                #[doc = $description]
+                $variant = abi::$code,
+            )*
+        }
+
+        impl DType {
+            /// Every type that HERALD reads, in the order of their numbers.
+            pub const ALL: [Self; [$($name),*].len()] = [$(Self::$variant),*];
+
+            /// Elements in a block: 1 for plain floats.
+            #[must_use]
+            pub const fn block_len(self) -> usize {
+                match self {
+                    $(Self::$variant => $len,)*
+                }
+            }
+
+            /// Bytes of a block.
+            #[must_use]
+            pub const fn block_bytes(self) -> usize {
+                match self {
+                    $(Self::$variant => $bytes,)*
+                }
+            }
+
+            /// The name that GGUF tools print.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+
+            /// What an element is, or how a block's codes `q` stand for weights, in a few words: `d`, `dmin` and a block's `m`
+            /// are float16, a group's `s` and `m` small integers.
+            #[must_use]
+            pub const fn description(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $description,)*
+                }
+            }
+        }
+    };
+}
+
+dtypes! {
+    F32 = HERALD_DTYPE_F32, "F32": 1 in 4 bytes, "IEEE 754 binary32";
+    F16 = HERALD_DTYPE_F16, "F16": 1 in 2 bytes, "IEEE 754 binary16";
+    Q4_0 = HERALD_DTYPE_Q4_0, "Q4_0": 32 in 18 bytes, "blocks of 32 weights d (q - 8), q of 4 bits";
+    Q4_1 = HERALD_DTYPE_Q4_1, "Q4_1": 32 in 20 bytes, "blocks of 32 weights d q + m, q of 4 bits";
+    Q5_0 = HERALD_DTYPE_Q5_0, "Q5_0": 32 in 22 bytes, "blocks of 32 weights d (q - 16), q of 5 bits";
+    Q5_1 = HERALD_DTYPE_Q5_1, "Q5_1": 32 in 24 bytes, "blocks of 32 weights d q + m, q of 5 bits";
+    Q8_0 = HERALD_DTYPE_Q8_0, "Q8_0": 32 in 34 bytes, "blocks of 32 weights d q, q of 8 bits";
+    Q2K = HERALD_DTYPE_Q2_K, "Q2_K": 256 in 84 bytes, "blocks of 16 groups of 16 weights d s q - dmin m, q of 2 bits";
+    Q3K = HERALD_DTYPE_Q3_K, "Q3_K": 256 in 110 bytes, "blocks of 16 groups of 16 weights d s (q - 4), q of 3 bits";
+    Q4K = HERALD_DTYPE_Q4_K, "Q4_K": 256 in 144 bytes, "blocks of 8 groups of 32 weights d s q - dmin m, q of 4 bits";
+    Q5K = HERALD_DTYPE_Q5_K, "Q5_K": 256 in 176 bytes, "blocks of 8 groups of 32 weights d s q - dmin m, q of 5 bits";
+    Q6K = HERALD_DTYPE_Q6_K, "Q6_K": 256 in 210 bytes, "blocks of 16 groups of 16 weights d s (q - 32), q of 6 bits";
+    Iq4Nl = HERALD_DTYPE_IQ4_NL, "IQ4_NL": 32 in 18 bytes, "blocks of 32 weights d level[q], q of 4 bits";
+    Iq4Xs = HERALD_DTYPE_IQ4_XS, "IQ4_XS": 256 in 136 bytes, "blocks of 8 groups of 32 weights d s level[q], q of 4 bits";
+    Bf16 = HERALD_DTYPE_BF16, "BF16": 1 in 2 bytes, "bfloat16, the upper half of a binary32";
 }
 
 impl DType {
-    /// Every type that HERALD reads, in the order of their numbers.
-    pub const ALL: [Self; 15] = [
-        Self::F32,
-        Self::F16,
-        Self::Q4_0,
-        Self::Q4_1,
-        Self::Q5_0,
-        Self::Q5_1,
-        Self::Q8_0,
-        Self::Q2K,
-        Self::Q3K,
-        Self::Q4K,
-        Self::Q5K,
-        Self::Q6K,
-        Self::Iq4Nl,
-        Self::Iq4Xs,
-        Self::Bf16,
-    ];
-
     /// The type with this GGUF number, or `None` where HERALD doesn't read it.
     #[must_use]
     pub fn from_code(code: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|dtype| dtype.code() == code)
     }
 
+    /// The type with this name, in upper or lower case.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|dtype| dtype.name().eq_ignore_ascii_case(name))
+    }
+
     /// The GGUF number.
     #[must_use]
-    pub fn code(self) -> u32 {
+    pub const fn code(self) -> u32 {
         self as u32
     }
 
-    /// Elements in a block: 1 for plain floats.
+    /// Bits of a weight, its share of the block's scales included.
     #[must_use]
-    pub fn block_len(self) -> usize {
-        match self {
-            Self::F32 | Self::F16 | Self::Bf16 => 1,
-            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 | Self::Iq4Nl => 32,
-            Self::Q2K | Self::Q3K | Self::Q4K | Self::Q5K | Self::Q6K | Self::Iq4Xs => 256,
-        }
-    }
-
-    /// Bytes of a block.
-    #[must_use]
-    pub fn block_bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F16 | Self::Bf16 => 2,
-            Self::Q4_0 | Self::Iq4Nl => 18,
-            Self::Q4_1 => 20,
-            Self::Q5_0 => 22,
-            Self::Q5_1 => 24,
-            Self::Q8_0 => 34,
-            Self::Q2K => 84,
-            Self::Q3K => 110,
-            Self::Q4K => 144,
-            Self::Q5K => 176,
-            Self::Q6K => 210,
-            Self::Iq4Xs => 136,
-        }
+    pub fn bits_per_weight(self) -> f32 {
+        (8 * self.block_bytes()) as f32 / self.block_len() as f32
     }
 
     /// Bytes of a row of `len` elements, or `None` where `len` is no whole number of blocks or the size overflows.
@@ -95,28 +109,6 @@ impl DType {
             return None;
         }
         (len / self.block_len()).checked_mul(self.block_bytes())
-    }
-
-    /// The name that GGUF tools print.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "F32",
-            Self::F16 => "F16",
-            Self::Bf16 => "BF16",
-            Self::Q4_0 => "Q4_0",
-            Self::Q4_1 => "Q4_1",
-            Self::Q5_0 => "Q5_0",
-            Self::Q5_1 => "Q5_1",
-            Self::Q8_0 => "Q8_0",
-            Self::Q2K => "Q2_K",
-            Self::Q3K => "Q3_K",
-            Self::Q4K => "Q4_K",
-            Self::Q5K => "Q5_K",
-            Self::Q6K => "Q6_K",
-            Self::Iq4Nl => "IQ4_NL",
-            Self::Iq4Xs => "IQ4_XS",
-        }
     }
 }
 
