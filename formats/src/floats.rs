@@ -13,6 +13,12 @@ pub trait Float: Pod {
     /// The element type.
     const DTYPE: DType;
 
+    /// GGUF's number for files whose weights are of this type (`general.file_type`).
+    const FILE_TYPE: u32;
+
+    /// The largest number.
+    const MAX: f32;
+
     /// The value, which float32 always holds exactly.
     fn to_f32(self) -> f32;
 
@@ -37,6 +43,8 @@ pub struct Bf16(pub [u8; 2]);
 
 impl Float for F32 {
     const DTYPE: DType = DType::F32;
+    const FILE_TYPE: u32 = 0;
+    const MAX: f32 = f32::MAX;
 
     #[inline(always)]
     fn to_f32(self) -> f32 {
@@ -50,6 +58,8 @@ impl Float for F32 {
 
 impl Float for F16 {
     const DTYPE: DType = DType::F16;
+    const FILE_TYPE: u32 = 1;
+    const MAX: f32 = 65_504.0;
 
     /// Moves the fields to their places in a binary32, then mends the two exponents that mean something else.
     /// No operand is a float32 subnormal, so the result doesn't hang on the thread's flush-to-zero mode.
@@ -88,6 +98,8 @@ impl From<half::f16> for F16 {
 
 impl Float for Bf16 {
     const DTYPE: DType = DType::Bf16;
+    const FILE_TYPE: u32 = 32;
+    const MAX: f32 = f32::from_bits(0x7f7f_0000);
 
     #[inline(always)]
     fn to_f32(self) -> f32 {

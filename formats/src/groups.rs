@@ -19,6 +19,9 @@ pub trait Unpacked {
     /// Weights in the block.
     const LEN: usize;
 
+    /// Whether groups have offsets.
+    const OFFSETS: bool;
+
     /// Writes the block's weights to `out`, whose length the caller makes [`Unpacked::LEN`].
     fn dequantize(&self, out: &mut [f32]);
 
@@ -49,6 +52,7 @@ pub struct Affine<const SIZE: usize, const GROUPS: usize> {
 
 impl<const SIZE: usize, const GROUPS: usize> Unpacked for Symmetric<SIZE, GROUPS> {
     const LEN: usize = SIZE * GROUPS;
+    const OFFSETS: bool = false;
 
     #[inline(always)]
     fn dequantize(&self, out: &mut [f32]) {
@@ -74,6 +78,7 @@ impl<const SIZE: usize, const GROUPS: usize> Unpacked for Symmetric<SIZE, GROUPS
 
 impl<const SIZE: usize, const GROUPS: usize> Unpacked for Affine<SIZE, GROUPS> {
     const LEN: usize = SIZE * GROUPS;
+    const OFFSETS: bool = true;
 
     #[inline(always)]
     fn dequantize(&self, out: &mut [f32]) {

@@ -7,6 +7,9 @@ use herald_api::DType;
 use super::Block;
 use super::floats::{F16, Float};
 use super::groups::Symmetric;
+use super::legacy::pack_nibbles;
+use super::quantize::grid::Grid;
+use super::quantize::{single, supers};
 
 /// The levels, one for each four-bit code.
 pub const LEVELS: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
@@ -37,7 +40,12 @@ pub struct Iq4Xs {
 
 impl Block for Iq4Nl {
     const DTYPE: DType = DType::Iq4Nl;
+    const FILE_TYPE: u32 = 25;
+    const FALLBACK: DType = DType::F16;
+    const QUANTIZE: Option<fn(&[f32]) -> Self> = Some(Self::quantize);
     type Unpacked = Symmetric<32, 1>;
+
+    block_scales!(d);
 
     #[inline(always)]
     fn unpack(&self) -> Self::Unpacked {
@@ -45,9 +53,21 @@ impl Block for Iq4Nl {
     }
 }
 
+impl Iq4Nl {
+    fn quantize(weights: &[f32]) -> Self {
+        let (d, levels) = single::symmetric::<Levels>(weights);
+        Self { d, codes: pack_nibbles(&levels.map(index)) }
+    }
+}
+
 impl Block for Iq4Xs {
     const DTYPE: DType = DType::Iq4Xs;
+    const FILE_TYPE: u32 = 30;
+    const FALLBACK: DType = DType::Iq4Nl;
+    const QUANTIZE: Option<fn(&[f32]) -> Self> = Some(Self::quantize);
     type Unpacked = Symmetric<32, 8>;
+
+    block_scales!(d);
 
     #[inline(always)]
     fn unpack(&self) -> Self::Unpacked {
@@ -64,6 +84,24 @@ impl Block for Iq4Xs {
                 let high = ((scales_high >> (2 * i)) & 3) as u8;
                 d * f32::from((low | (high << 4)) as i8 - 32)
             }),
+        }
+    }
+}
+
+impl Iq4Xs {
+    fn quantize(weights: &[f32]) -> Self {
+        let block = supers::symmetric::<Levels, 32, 8>(weights, 32);
+        let (mut scales_high, mut scales_low) = (0_u16, [0; 4]);
+        for (i, scale) in block.scales.into_iter().enumerate() {
+            let scale = (scale + 32.0) as u8;
+            scales_low[i / 2] |= (scale & 0x0f) << (4 * (i % 2));
+            scales_high |= u16::from(scale >> 4) << (2 * i);
+        }
+        Self {
+            d: F16::from(block.d),
+            scales_high: scales_high.to_le_bytes(),
+            scales_low,
+            codes: block.codes.map(|levels| pack_nibbles(&levels.map(index))),
         }
     }
 }
@@ -92,3 +130,28 @@ static LEVEL_PAIRS: [u16; 256] = {
     }
     pairs
 };
+
+/// The levels as a quantiser's grid.
+struct Levels;
+
+impl Grid for Levels {
+    const LOW: f32 = LEVELS[0] as f32;
+    const HIGH: f32 = LEVELS[15] as f32;
+    const REACH: f32 = 12.0;
+
+    #[inline(always)]
+    fn nearest(v: f32) -> f32 {
+        // A sum over the steps that lie below, and no search, so that it can be done for many weights at once.
+        let mut level = Self::LOW;
+        for (below, above) in LEVELS.iter().zip(&LEVELS[1..]) {
+            let (below, above) = (f32::from(*below), f32::from(*above));
+            level += if v > (below + above) / 2.0 { above - below } else { 0.0 };
+        }
+        level
+    }
+}
+
+/// The code of a level.
+fn index(level: f32) -> u8 {
+    LEVELS.partition_point(|&other| f32::from(other) < level) as u8
+}

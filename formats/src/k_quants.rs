@@ -10,6 +10,8 @@ use herald_api::DType;
 use super::Block;
 use super::floats::{F16, Float};
 use super::groups::{Affine, Symmetric};
+use super::quantize::grid::Even;
+use super::quantize::supers;
 
 /// `w = (d s) q - (dmin m)`: 16 groups of 16 weights, `q` of 2 bits, `s` and `m` of 4.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -111,7 +113,7 @@ impl ScalesAndMinima {
     }
 
     /// The bytes of these scales and minima, below 64.
-    pub(crate) fn pack(scales: [u8; 8], minima: [u8; 8]) -> Self {
+    fn pack(scales: [u8; 8], minima: [u8; 8]) -> Self {
         let mut bytes = [0; 12];
         for i in 0..4 {
             bytes[i] = scales[i] | (scales[4 + i] >> 4) << 6;
@@ -132,7 +134,12 @@ impl ScalesAndMinima {
 
 impl Block for Q2K {
     const DTYPE: DType = DType::Q2K;
+    const FILE_TYPE: u32 = 10;
+    const FALLBACK: DType = DType::Iq4Nl;
+    const QUANTIZE: Option<fn(&[f32]) -> Self> = Some(Self::quantize);
     type Unpacked = Affine<16, 16>;
+
+    block_scales!(d, dmin);
 
     #[inline(always)]
     fn unpack(&self) -> Self::Unpacked {
@@ -145,9 +152,28 @@ impl Block for Q2K {
     }
 }
 
+impl Q2K {
+    fn quantize(weights: &[f32]) -> Self {
+        let block = supers::affine::<16, 16>(weights, 3.0, 15.0);
+        let mut codes = [[0; 32]; 2];
+        each_code(block.codes.as_flattened(), |run, l, q| codes[run / 4][l] |= (q as u8) << (2 * (run % 4)));
+        Self {
+            scales: std::array::from_fn(|i| block.scales[i] as u8 | (block.minima[i] as u8) << 4),
+            codes,
+            d: F16::from(block.d),
+            dmin: F16::from(block.dmin),
+        }
+    }
+}
+
 impl Block for Q3K {
     const DTYPE: DType = DType::Q3K;
+    const FILE_TYPE: u32 = 11;
+    const FALLBACK: DType = DType::Iq4Nl;
+    const QUANTIZE: Option<fn(&[f32]) -> Self> = Some(Self::quantize);
     type Unpacked = Symmetric<16, 16>;
+
+    block_scales!(d);
 
     #[inline(always)]
     fn unpack(&self) -> Self::Unpacked {
@@ -167,9 +193,32 @@ impl Block for Q3K {
     }
 }
 
+impl Q3K {
+    fn quantize(weights: &[f32]) -> Self {
+        let block = supers::symmetric::<Even<-4, 3>, 16, 16>(weights, 32);
+        let (mut high, mut low, mut scales) = ([0; 32], [[0; 32]; 2], [0; 12]);
+        each_code(block.codes.as_flattened(), |run, l, q| {
+            let q = (q + 4.0) as u8;
+            low[run / 4][l] |= (q & 3) << (2 * (run % 4));
+            high[l] |= (q >> 2) << run;
+        });
+        for (i, scale) in block.scales.into_iter().enumerate() {
+            let scale = (scale + 32.0) as u8;
+            scales[i % 8] |= (scale & 0x0f) << (4 * (i / 8));
+            scales[8 + i % 4] |= (scale >> 4) << (2 * (i / 4));
+        }
+        Self { high, low, scales, d: F16::from(block.d) }
+    }
+}
+
 impl Block for Q4K {
     const DTYPE: DType = DType::Q4K;
+    const FILE_TYPE: u32 = 14;
+    const FALLBACK: DType = DType::Q5_0;
+    const QUANTIZE: Option<fn(&[f32]) -> Self> = Some(Self::quantize);
     type Unpacked = Affine<32, 8>;
+
+    block_scales!(d, dmin);
 
     #[inline(always)]
     fn unpack(&self) -> Self::Unpacked {
@@ -179,9 +228,24 @@ impl Block for Q4K {
     }
 }
 
+impl Q4K {
+    fn quantize(weights: &[f32]) -> Self {
+        let block = supers::affine::<32, 8>(weights, 15.0, 63.0);
+        let mut codes = [[0; 32]; 4];
+        each_code(block.codes.as_flattened(), |run, l, q| codes[run / 2][l] |= (q as u8) << (4 * (run % 2)));
+        let scales = ScalesAndMinima::pack(block.scales.map(|s| s as u8), block.minima.map(|m| m as u8));
+        Self { d: F16::from(block.d), dmin: F16::from(block.dmin), scales, codes }
+    }
+}
+
 impl Block for Q5K {
     const DTYPE: DType = DType::Q5K;
+    const FILE_TYPE: u32 = 16;
+    const FALLBACK: DType = DType::Q5_1;
+    const QUANTIZE: Option<fn(&[f32]) -> Self> = Some(Self::quantize);
     type Unpacked = Affine<32, 8>;
+
+    block_scales!(d, dmin);
 
     #[inline(always)]
     fn unpack(&self) -> Self::Unpacked {
@@ -195,9 +259,28 @@ impl Block for Q5K {
     }
 }
 
+impl Q5K {
+    fn quantize(weights: &[f32]) -> Self {
+        let block = supers::affine::<32, 8>(weights, 31.0, 63.0);
+        let (mut high, mut low) = ([0; 32], [[0; 32]; 4]);
+        each_code(block.codes.as_flattened(), |run, l, q| {
+            let q = q as u8;
+            low[run / 2][l] |= (q & 0x0f) << (4 * (run % 2));
+            high[l] |= (q >> 4) << run;
+        });
+        let scales = ScalesAndMinima::pack(block.scales.map(|s| s as u8), block.minima.map(|m| m as u8));
+        Self { d: F16::from(block.d), dmin: F16::from(block.dmin), scales, high, low }
+    }
+}
+
 impl Block for Q6K {
     const DTYPE: DType = DType::Q6K;
+    const FILE_TYPE: u32 = 18;
+    const FALLBACK: DType = DType::Q8_0;
+    const QUANTIZE: Option<fn(&[f32]) -> Self> = Some(Self::quantize);
     type Unpacked = Symmetric<16, 16>;
+
+    block_scales!(d);
 
     #[inline(always)]
     fn unpack(&self) -> Self::Unpacked {
@@ -214,6 +297,19 @@ impl Block for Q6K {
     }
 }
 
+impl Q6K {
+    fn quantize(weights: &[f32]) -> Self {
+        let block = supers::symmetric::<Even<-32, 31>, 16, 16>(weights, 128);
+        let (mut low, mut high) = ([[[0; 32]; 2]; 2], [[0; 32]; 2]);
+        each_code(block.codes.as_flattened(), |run, l, q| {
+            let (q, half, run) = ((q + 32.0) as u8, run / 4, run % 4);
+            low[half][run % 2][l] |= (q & 0x0f) << (4 * (run / 2));
+            high[half][l] |= (q >> 4) << (2 * run);
+        });
+        Self { low, high, scales: block.scales.map(|s| s as i8), d: F16::from(block.d) }
+    }
+}
+
 /// The 256 codes of a block, in groups of `SIZE`, from the code of weight `l` of each run of 32 weights.
 #[inline(always)]
 fn planes<const SIZE: usize, const GROUPS: usize>(code: impl Fn(usize, usize) -> i8) -> [[i8; SIZE]; GROUPS] {
@@ -224,4 +320,11 @@ fn planes<const SIZE: usize, const GROUPS: usize>(code: impl Fn(usize, usize) ->
         }
     }
     codes
+}
+
+/// Calls with each code, the number of its run of 32 and its place in it.
+fn each_code(codes: &[f32], mut put: impl FnMut(usize, usize, f32)) {
+    for (i, &q) in codes.iter().enumerate() {
+        put(i / 32, i % 32, q);
+    }
 }

@@ -9,6 +9,8 @@ use herald_api::DType;
 use super::Block;
 use super::floats::{F16, Float};
 use super::groups::{Affine, Symmetric};
+use super::quantize::grid::Even;
+use super::quantize::{group, single};
 
 /// `w = d (q - 8)`, with `q` of 4 bits.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -70,31 +72,60 @@ pub struct Q8_0 {
 
 impl Block for Q4_0 {
     const DTYPE: DType = DType::Q4_0;
+    const FILE_TYPE: u32 = 2;
+    const FALLBACK: DType = DType::F16;
+    const QUANTIZE: Option<fn(&[f32]) -> Self> = Some(Self::quantize);
     type Unpacked = Symmetric<32, 1>;
+
+    block_scales!(d);
 
     #[inline(always)]
     fn unpack(&self) -> Self::Unpacked {
-        Symmetric { codes: [nibbles(&self.codes).map(|q| q as i8 - 8)], scales: [self.d.to_f32()] }
+        Symmetric { codes: [unpack_nibbles(&self.codes).map(|q| q as i8 - 8)], scales: [self.d.to_f32()] }
+    }
+}
+
+impl Q4_0 {
+    fn quantize(weights: &[f32]) -> Self {
+        let (d, q) = single::symmetric::<Even<-8, 7>>(weights);
+        Self { d, codes: pack_nibbles(&q.map(|q| (q + 8.0) as u8)) }
     }
 }
 
 impl Block for Q4_1 {
     const DTYPE: DType = DType::Q4_1;
+    const FILE_TYPE: u32 = 3;
+    const FALLBACK: DType = DType::F16;
+    const QUANTIZE: Option<fn(&[f32]) -> Self> = Some(Self::quantize);
     type Unpacked = Affine<32, 1>;
+
+    block_scales!(d, m);
 
     #[inline(always)]
     fn unpack(&self) -> Self::Unpacked {
         Affine {
-            codes: [nibbles(&self.codes).map(|q| q as i8)],
+            codes: [unpack_nibbles(&self.codes).map(|q| q as i8)],
             scales: [self.d.to_f32()],
             offsets: [self.m.to_f32()],
         }
     }
 }
 
+impl Q4_1 {
+    fn quantize(weights: &[f32]) -> Self {
+        let (d, m, q) = single::affine(weights, 15.0);
+        Self { d, m, codes: pack_nibbles(&q) }
+    }
+}
+
 impl Block for Q5_0 {
     const DTYPE: DType = DType::Q5_0;
+    const FILE_TYPE: u32 = 8;
+    const FALLBACK: DType = DType::F16;
+    const QUANTIZE: Option<fn(&[f32]) -> Self> = Some(Self::quantize);
     type Unpacked = Symmetric<32, 1>;
+
+    block_scales!(d);
 
     #[inline(always)]
     fn unpack(&self) -> Self::Unpacked {
@@ -104,9 +135,22 @@ impl Block for Q5_0 {
     }
 }
 
+impl Q5_0 {
+    fn quantize(weights: &[f32]) -> Self {
+        let (d, q) = single::symmetric::<Even<-16, 15>>(weights);
+        let q = q.map(|q| (q + 16.0) as u8);
+        Self { d, high: pack_fifth_bits(&q), low: pack_nibbles(&q) }
+    }
+}
+
 impl Block for Q5_1 {
     const DTYPE: DType = DType::Q5_1;
+    const FILE_TYPE: u32 = 9;
+    const FALLBACK: DType = DType::F16;
+    const QUANTIZE: Option<fn(&[f32]) -> Self> = Some(Self::quantize);
     type Unpacked = Affine<32, 1>;
+
+    block_scales!(d, m);
 
     #[inline(always)]
     fn unpack(&self) -> Self::Unpacked {
@@ -118,9 +162,21 @@ impl Block for Q5_1 {
     }
 }
 
+impl Q5_1 {
+    fn quantize(weights: &[f32]) -> Self {
+        let (d, m, q) = single::affine(weights, 31.0);
+        Self { d, m, high: pack_fifth_bits(&q), low: pack_nibbles(&q) }
+    }
+}
+
 impl Block for Q8_0 {
     const DTYPE: DType = DType::Q8_0;
+    const FILE_TYPE: u32 = 7;
+    const FALLBACK: DType = DType::F16;
+    const QUANTIZE: Option<fn(&[f32]) -> Self> = Some(Self::quantize);
     type Unpacked = Symmetric<32, 1>;
+
+    block_scales!(d);
 
     #[inline(always)]
     fn unpack(&self) -> Self::Unpacked {
@@ -128,9 +184,19 @@ impl Block for Q8_0 {
     }
 }
 
+impl Q8_0 {
+    /// With 255 levels there is nothing to gain from another scale than the one that reaches the largest weight.
+    fn quantize(weights: &[f32]) -> Self {
+        let largest = weights.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+        let d = F16::from_f32(largest / 127.0);
+        let codes = single::codes::<Even<-127, 127>>(&group(weights), d.to_f32());
+        Self { d, codes: codes.map(|q| q as i8) }
+    }
+}
+
 /// The low halves of 16 bytes, then their high halves.
 #[inline(always)]
-fn nibbles(bytes: &[u8; 16]) -> [u8; 32] {
+fn unpack_nibbles(bytes: &[u8; 16]) -> [u8; 32] {
     let mut codes = [0; 32];
     let (low, high) = codes.split_at_mut(16);
     for ((low, high), byte) in low.iter_mut().zip(high).zip(bytes) {
@@ -138,6 +204,11 @@ fn nibbles(bytes: &[u8; 16]) -> [u8; 32] {
         *high = byte >> 4;
     }
     codes
+}
+
+/// The low four bits of codes `i` and `i + 16` in byte `i`.
+pub(super) fn pack_nibbles(q: &[u8; 32]) -> [u8; 16] {
+    std::array::from_fn(|i| (q[i] & 0x0f) | (q[i + 16] << 4))
 }
 
 /// The lowest bit of each byte of a word.
@@ -165,4 +236,9 @@ fn spread_bits(byte: u8) -> u64 {
     let one_each = (u64::from(byte) * LOWEST_BITS) & 0x8040_2010_0804_0201;
     // Adding 127 carries into a byte's top bit where the byte isn't zero, and never out of it.
     ((one_each + 0x7f * LOWEST_BITS) >> 7) & LOWEST_BITS
+}
+
+/// The fifth bits of codes, code `i`'s in bit `i % 8` of byte `i / 8`.
+fn pack_fifth_bits(q: &[u8; 32]) -> [u8; 4] {
+    std::array::from_fn(|byte| (0..8).fold(0, |bits, i| bits | ((q[8 * byte + i] >> 4) << i)))
 }

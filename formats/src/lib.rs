@@ -9,6 +9,9 @@
 //! - [`k_quants`]: `Q2_K` to `Q6_K`, of 256 weights whose groups of 16 or 32 have scales of their own;
 //! - [`iq4`]: `IQ4_NL`, `IQ4_XS`, whose codes index a table of unevenly spaced levels.
 //!
+//! [`dispatch`] leads from a [`DType`] to the type that holds its floats or blocks: it has one row for each, and all code
+//! that differs by element type goes through it.
+//!
 //! A block only says how its bits unpack ([`Block::unpack`]) into one of two shapes, [`Symmetric`] or [`Affine`];
 //! the arithmetic is written once, over those ([`groups`]). It is portable, and the reference that faster kernels are
 //! tested against. It is also written so that a compiler vectorises it for whatever the target has.
@@ -16,6 +19,30 @@
 //! Rows come straight from a mapped file, so every block type is made of bytes and has alignment 1; numbers of more
 //! than a byte are little-endian on every machine.
 
+/// [`Block::scales`] and [`Block::set_scales`] of blocks that have one float16 scale, or two.
+macro_rules! block_scales {
+    ($scale:ident) => {
+        fn scales(&self) -> [f32; 2] {
+            [self.$scale.to_f32(), 0.0]
+        }
+
+        fn set_scales(&mut self, [scale, _]: [f32; 2]) {
+            self.$scale = F16::from_f32(scale);
+        }
+    };
+    ($scale:ident, $offset:ident) => {
+        fn scales(&self) -> [f32; 2] {
+            [self.$scale.to_f32(), self.$offset.to_f32()]
+        }
+
+        fn set_scales(&mut self, [scale, offset]: [f32; 2]) {
+            self.$scale = F16::from_f32(scale);
+            self.$offset = F16::from_f32(offset);
+        }
+    };
+}
+
+mod dtypes;
 pub mod floats;
 pub mod groups;
 pub mod iq4;
@@ -24,22 +51,43 @@ pub mod legacy;
 mod quantize;
 
 use bytemuck::Pod;
-use herald_api::DType;
+pub use herald_api::DType;
 
+pub use dtypes::{dtype_for_rows, file_type};
 use floats::Float;
 pub use groups::{Affine, Symmetric, Unpacked};
-pub use quantize::{Unstorable, largest, quantize_row};
+pub use quantize::{Unstorable, is_writable, largest, quantize_row};
 
 /// A block of quantised weights, as it lies in a file: plain bytes at any alignment.
 pub trait Block: Pod {
     /// The element type whose blocks these are.
     const DTYPE: DType;
 
+    /// GGUF's number for files most of whose weights are of this type (`general.file_type`); of the K formats, the number
+    /// of the mixture that is nearest to uniform.
+    const FILE_TYPE: u32;
+
+    /// The type for rows that aren't a whole number of blocks: one of about the same size, or a little larger, whose blocks
+    /// are smaller.
+    const FALLBACK: DType;
+
+    /// Makes the block that stands for [`Unpacked::LEN`] weights best, whose magnitudes float16 holds. `None` where HERALD
+    /// reads the format but doesn't write it.
+    const QUANTIZE: Option<fn(&[f32]) -> Self>;
+
     /// The block's codes and scales, one way for every format.
     type Unpacked: Unpacked;
 
     /// Unpacks the codes and scales from their bits.
     fn unpack(&self) -> Self::Unpacked;
+
+    /// The block's own scale: what its codes, times their groups' small integer scales, are multiplied with. Then what its
+    /// offsets are in units of, or 0 in formats without.
+    fn scales(&self) -> [f32; 2];
+
+    /// Replaces the block's own scales by the nearest that the format has. Random blocks get a size this way, and scales
+    /// of 1 lay bare the integers that they multiply.
+    fn set_scales(&mut self, scales: [f32; 2]);
 }
 
 /// What can be done with a row of one element type, resolved once so that no row pays for a dispatch.
@@ -59,23 +107,7 @@ pub struct RowKernels {
 /// The kernels for rows of `dtype`.
 #[must_use]
 pub fn row_kernels(dtype: DType) -> RowKernels {
-    match dtype {
-        DType::F32 => of_floats::<floats::F32>(),
-        DType::F16 => of_floats::<floats::F16>(),
-        DType::Bf16 => of_floats::<floats::Bf16>(),
-        DType::Q4_0 => of_blocks::<legacy::Q4_0>(),
-        DType::Q4_1 => of_blocks::<legacy::Q4_1>(),
-        DType::Q5_0 => of_blocks::<legacy::Q5_0>(),
-        DType::Q5_1 => of_blocks::<legacy::Q5_1>(),
-        DType::Q8_0 => of_blocks::<legacy::Q8_0>(),
-        DType::Q2K => of_blocks::<k_quants::Q2K>(),
-        DType::Q3K => of_blocks::<k_quants::Q3K>(),
-        DType::Q4K => of_blocks::<k_quants::Q4K>(),
-        DType::Q5K => of_blocks::<k_quants::Q5K>(),
-        DType::Q6K => of_blocks::<k_quants::Q6K>(),
-        DType::Iq4Nl => of_blocks::<iq4::Iq4Nl>(),
-        DType::Iq4Xs => of_blocks::<iq4::Iq4Xs>(),
-    }
+    dispatch!(dtype, float F => of_floats::<F>(), block B => of_blocks::<B>())
 }
 
 /// Writes the weights of a row of `dtype` as float32; see [`RowKernels::dequantize`].

@@ -1,14 +1,12 @@
 //! The block formats, against other implementations of them: numpy's in the `gguf` package (`data/make_vectors.py`
 //! writes its answers), the `half` crate's floats, and dot products in float64.
 
+use std::collections::HashSet;
+
 use herald_api::DType;
 use herald_formats::{
-    Block, Unpacked, dequantize_row, dot_row,
-    floats::{Bf16, F16, F32, Float},
-    iq4::{Iq4Nl, Iq4Xs},
-    k_quants::{Q2K, Q3K, Q4K, Q5K, Q6K},
-    legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0},
-    row_kernels,
+    Block, Unpacked, dequantize_row, dispatch, dot_row, dtype_for_rows, file_type, floats::Float,
+    is_writable, row_kernels,
 };
 use ndarray::Array1;
 use proptest::collection::vec;
@@ -17,55 +15,77 @@ use safetensors::SafeTensors;
 
 static VECTORS: &[u8] = include_bytes!("data/quant_vectors.safetensors");
 
-/// Where a block of each type keeps the upper bytes of its floats, whose second-highest bit is the exponent's top one.
-fn upper_bytes_of_floats(dtype: DType) -> &'static [usize] {
-    match dtype {
-        DType::F32 => &[3],
-        DType::F16 | DType::Bf16 | DType::Q4_0 | DType::Q5_0 | DType::Q8_0 | DType::Iq4Nl | DType::Iq4Xs => {
-            &[1]
+/// Makes every float in a row finite, and smaller than 2.
+fn make_finite(dtype: DType, row: &mut [u8]) {
+    /// A number of the same sign and fraction, some 16 powers of two smaller.
+    fn smaller(mut value: f32) -> f32 {
+        if !value.is_finite() {
+            return 1.0;
         }
-        DType::Q4_1 | DType::Q5_1 | DType::Q4K | DType::Q5K => &[1, 3],
-        DType::Q2K => &[81, 83],
-        DType::Q3K => &[109],
-        DType::Q6K => &[209],
+        while value.abs() >= 2.0 {
+            value /= 65_536.0;
+        }
+        value
+    }
+    dispatch!(dtype,
+        float F => for float in bytemuck::cast_slice_mut::<u8, F>(row) {
+            *float = F::from_f32(smaller(float.to_f32()));
+        },
+        block B => for block in bytemuck::cast_slice_mut::<u8, B>(row) {
+            block.set_scales(block.scales().map(smaller));
+        },
+    );
+}
+
+#[test]
+fn blocks_are_as_large_as_their_dtypes_say() {
+    fn check<T>(of: DType, dtype: DType, len: usize) {
+        assert_eq!(of, dtype);
+        assert_eq!(size_of::<T>(), dtype.block_bytes(), "bytes of {dtype}");
+        assert_eq!(align_of::<T>(), 1, "alignment of {dtype}");
+        assert_eq!(len, dtype.block_len(), "weights of {dtype}");
+    }
+    for dtype in DType::ALL {
+        dispatch!(dtype,
+            float F => check::<F>(F::DTYPE, dtype, 1),
+            block B => check::<B>(B::DTYPE, dtype, <B as Block>::Unpacked::LEN),
+        );
     }
 }
 
-/// Makes every float in a row finite, and smaller than 2, by clearing the exponent's top bit.
-fn make_finite(dtype: DType, row: &mut [u8]) {
-    for block in row.chunks_exact_mut(dtype.block_bytes()) {
-        for &byte in upper_bytes_of_floats(dtype) {
-            block[byte] &= 0xbf;
+#[test]
+fn rows_that_blocks_do_not_divide_have_a_type_that_can_be_written() {
+    for dtype in DType::ALL {
+        for columns in [1, 31, 32, 96, 128, 256, 4096] {
+            let fitting = dtype_for_rows(dtype, columns);
+            assert!(fitting.row_bytes(columns).is_some(), "{dtype}: {fitting} for {columns}");
+            assert_eq!(
+                fitting == dtype,
+                dtype.row_bytes(columns).is_some(),
+                "{dtype}: {fitting} for {columns}"
+            );
+            if fitting != dtype {
+                assert!(is_writable(fitting), "{dtype}: {fitting} for {columns}");
+                assert!(fitting.bits_per_weight() >= dtype.bits_per_weight(), "{dtype}: {fitting}");
+            }
         }
     }
 }
 
 #[test]
-fn blocks_are_as_large_as_their_dtypes_say() {
-    fn check<B: Block>() {
-        assert_eq!(size_of::<B>(), B::DTYPE.block_bytes(), "bytes of {}", B::DTYPE);
-        assert_eq!(align_of::<B>(), 1, "alignment of {}", B::DTYPE);
-        assert_eq!(B::Unpacked::LEN, B::DTYPE.block_len(), "weights of {}", B::DTYPE);
-    }
-    fn check_float<F: Float>() {
-        assert_eq!(size_of::<F>(), F::DTYPE.block_bytes(), "bytes of {}", F::DTYPE);
-        assert_eq!(align_of::<F>(), 1, "alignment of {}", F::DTYPE);
-    }
-    check::<Q4_0>();
-    check::<Q4_1>();
-    check::<Q5_0>();
-    check::<Q5_1>();
-    check::<Q8_0>();
-    check::<Q2K>();
-    check::<Q3K>();
-    check::<Q4K>();
-    check::<Q5K>();
-    check::<Q6K>();
-    check::<Iq4Nl>();
-    check::<Iq4Xs>();
-    check_float::<F32>();
-    check_float::<F16>();
-    check_float::<Bf16>();
+fn file_types_differ() {
+    let numbers: HashSet<u32> = DType::ALL.into_iter().map(file_type).collect();
+    assert_eq!(numbers.len(), DType::ALL.len());
+}
+
+#[test]
+fn the_readme_lists_the_types() {
+    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+    let readme = std::fs::read_to_string(readme).unwrap();
+    let (_, list) = readme.split_once("Tensor types: ").expect("the list of types");
+    let (list, _) = list.split_once('.').expect("the list's end");
+    let listed: HashSet<&str> = list.split(',').map(str::trim).collect();
+    assert_eq!(listed, DType::ALL.map(DType::name).into());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use half::f16;
 
 /// The values that a code can stand for, before its scale.
-pub(super) trait Grid {
+pub(crate) trait Grid {
     /// The least; the largest in magnitude.
     const LOW: f32;
     /// The greatest.
@@ -16,7 +16,7 @@ pub(super) trait Grid {
 }
 
 /// All integers from `LOW` to `HIGH`.
-pub(super) struct Even<const LOW: i32, const HIGH: i32>;
+pub(crate) struct Even<const LOW: i32, const HIGH: i32>;
 
 impl<const LOW: i32, const HIGH: i32> Grid for Even<LOW, HIGH> {
     const LOW: f32 = LOW as f32;

@@ -7,25 +7,14 @@
 //! then brought down again with what the scales can really be ([`supers`]).
 
 mod fit;
-mod grid;
-mod iq4;
-mod k_quants;
-mod legacy;
-mod supers;
+pub(crate) mod grid;
+pub(crate) mod single;
+pub(crate) mod supers;
 
 use herald_api::DType;
 
-use crate::floats::{Bf16, F16, F32, Float};
-use crate::iq4::{Iq4Nl, Iq4Xs};
-use crate::k_quants::{Q2K, Q3K, Q4K, Q5K, Q6K};
-use crate::legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
-use crate::{Block, Unpacked};
-
-/// A block that can be made of weights.
-trait Quantize: Block {
-    /// The block that stands for `weights` best: [`Unpacked::LEN`] of them, of magnitudes that float16 holds.
-    fn quantize(weights: &[f32]) -> Self;
-}
+use crate::floats::{F16, Float};
+use crate::{Block, Unpacked, dispatch};
 
 /// A weight that a type has no room for. Displays as one sentence.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
@@ -39,15 +28,17 @@ pub struct Unstorable {
     pub dtype: DType,
 }
 
+/// Whether [`quantize_row`] writes rows of `dtype`: some types are only read.
+#[must_use]
+pub fn is_writable(dtype: DType) -> bool {
+    dispatch!(dtype, float F => true, block B => B::QUANTIZE.is_some())
+}
+
 /// The largest magnitude of a weight that [`quantize_row`] puts into rows of `dtype`: what its floats, or its blocks'
 /// scales, have room for.
 #[must_use]
 pub fn largest(dtype: DType) -> f32 {
-    match dtype {
-        DType::F32 => f32::MAX,
-        DType::Bf16 => half::bf16::MAX.to_f32(),
-        _ => half::f16::MAX.to_f32(),
-    }
+    dispatch!(dtype, float F => F::MAX, block B => F16::MAX)
 }
 
 /// Writes `weights` as a row of `dtype`: floats to the nearest, ties to even; blocks with the least error found.
@@ -58,7 +49,7 @@ pub fn largest(dtype: DType) -> f32 {
 ///
 /// # Panics
 ///
-/// Where `row` isn't as long as `weights.len()` weights of `dtype` are.
+/// Where `row` isn't as long as `weights.len()` weights of `dtype` are, or `dtype` isn't one that [`is_writable`].
 pub fn quantize_row(dtype: DType, weights: &[f32], row: &mut [u8]) -> Result<(), Unstorable> {
     assert!(
         dtype.row_bytes(weights.len()) == Some(row.len()),
@@ -71,23 +62,7 @@ pub fn quantize_row(dtype: DType, weights: &[f32], row: &mut [u8]) -> Result<(),
     if let Some(index) = weights.iter().position(|&weight| !fits(weight)) {
         return Err(Unstorable { index, weight: weights[index], dtype });
     }
-    match dtype {
-        DType::F32 => floats::<F32>(weights, row),
-        DType::F16 => floats::<F16>(weights, row),
-        DType::Bf16 => floats::<Bf16>(weights, row),
-        DType::Q4_0 => blocks::<Q4_0>(weights, row),
-        DType::Q4_1 => blocks::<Q4_1>(weights, row),
-        DType::Q5_0 => blocks::<Q5_0>(weights, row),
-        DType::Q5_1 => blocks::<Q5_1>(weights, row),
-        DType::Q8_0 => blocks::<Q8_0>(weights, row),
-        DType::Q2K => blocks::<Q2K>(weights, row),
-        DType::Q3K => blocks::<Q3K>(weights, row),
-        DType::Q4K => blocks::<Q4K>(weights, row),
-        DType::Q5K => blocks::<Q5K>(weights, row),
-        DType::Q6K => blocks::<Q6K>(weights, row),
-        DType::Iq4Nl => blocks::<Iq4Nl>(weights, row),
-        DType::Iq4Xs => blocks::<Iq4Xs>(weights, row),
-    }
+    dispatch!(dtype, float F => floats::<F>(weights, row), block B => blocks::<B>(weights, row));
     Ok(())
 }
 
@@ -97,9 +72,19 @@ fn floats<F: Float>(weights: &[f32], row: &mut [u8]) {
     }
 }
 
-fn blocks<B: Quantize>(weights: &[f32], row: &mut [u8]) {
+fn blocks<B: Block>(weights: &[f32], row: &mut [u8]) {
+    let Some(quantize) = B::QUANTIZE else {
+        panic!("{} is only read, and was to be written", B::DTYPE);
+    };
     let blocks = bytemuck::cast_slice_mut::<u8, B>(row);
     for (place, weights) in blocks.iter_mut().zip(weights.chunks_exact(B::Unpacked::LEN)) {
-        *place = B::quantize(weights);
+        *place = quantize(weights);
     }
+}
+
+/// A group's weights as an array.
+pub(crate) fn group<const N: usize>(weights: &[f32]) -> [f32; N] {
+    let mut group = [0.0; N];
+    group.copy_from_slice(weights);
+    group
 }

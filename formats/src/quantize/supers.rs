@@ -8,29 +8,29 @@ use half::f16;
 
 use super::fit::{self, Line, Offsets};
 use super::grid::{Grid, round, rounded, sums};
-use super::legacy::group;
+use super::group;
 
 /// Times that the block's numbers are fitted to its codes.
 const REFINEMENTS: usize = 2;
 
 /// Weights `d scale code`.
-pub(super) struct Symmetric<const SIZE: usize, const GROUPS: usize> {
-    pub(super) d: f16,
-    pub(super) scales: [f32; GROUPS],
-    pub(super) codes: [[f32; SIZE]; GROUPS],
+pub(crate) struct Symmetric<const SIZE: usize, const GROUPS: usize> {
+    pub(crate) d: f16,
+    pub(crate) scales: [f32; GROUPS],
+    pub(crate) codes: [[f32; SIZE]; GROUPS],
 }
 
 /// Weights `d scale code - dmin minimum`.
-pub(super) struct Affine<const SIZE: usize, const GROUPS: usize> {
-    pub(super) d: f16,
-    pub(super) dmin: f16,
-    pub(super) scales: [f32; GROUPS],
-    pub(super) minima: [f32; GROUPS],
-    pub(super) codes: [[f32; SIZE]; GROUPS],
+pub(crate) struct Affine<const SIZE: usize, const GROUPS: usize> {
+    pub(crate) d: f16,
+    pub(crate) dmin: f16,
+    pub(crate) scales: [f32; GROUPS],
+    pub(crate) minima: [f32; GROUPS],
+    pub(crate) codes: [[f32; SIZE]; GROUPS],
 }
 
 /// The block with codes of `G` and scales from `-reach` to `reach - 1`.
-pub(super) fn symmetric<G: Grid, const SIZE: usize, const GROUPS: usize>(
+pub(crate) fn symmetric<G: Grid, const SIZE: usize, const GROUPS: usize>(
     weights: &[f32],
     reach: i32,
 ) -> Symmetric<SIZE, GROUPS> {
@@ -89,7 +89,7 @@ pub(super) fn symmetric<G: Grid, const SIZE: usize, const GROUPS: usize>(
 }
 
 /// The block with codes from 0 to `most`, and scales and minima from 0 to `reach`.
-pub(super) fn affine<const SIZE: usize, const GROUPS: usize>(
+pub(crate) fn affine<const SIZE: usize, const GROUPS: usize>(
     weights: &[f32],
     most: f32,
     reach: f32,
