@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use criterion::{SamplingMode, Throughput};
 use herald::gguf::Gguf;
 use herald::plugin::{Plugins, Search, this_machine};
-use herald::{LoadOptions, NeuroEngine, Sequence, choose};
+use herald::{LoadOptions, NeuroEngine, Sequence, backend_choice};
 use herald_benches::{Share, Summary};
 
 /// Tokens of the prompt, and of what is seen before single tokens are timed.
@@ -15,7 +15,7 @@ const PROMPT: usize = 512;
 /// The model's file, where there is one.
 fn model() -> Option<PathBuf> {
     let named = std::env::var_os("HERALD_MODEL").filter(|name| !name.is_empty()).map(PathBuf::from);
-    let pulled = || Some(choose::usual_folder()?.parent()?.join("models/smollm2-135m-instruct.gguf"));
+    let pulled = || Some(backend_choice::usual_folder()?.parent()?.join("models/smollm2-135m-instruct.gguf"));
     named.or_else(pulled).filter(|path| path.is_file())
 }
 

@@ -1,0 +1,166 @@
+//! How a call ends: its status, the sentence about a failure, and no panic.
+
+use std::any::Any;
+use std::ffi::c_char;
+use std::fmt::Display;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use herald_api::abi::{
+    self, AbiStruct, HERALD_STATUS_BUFFER_TOO_SMALL, HERALD_STATUS_CANCELLED, HERALD_STATUS_CORRUPT,
+    HERALD_STATUS_INTERNAL, HERALD_STATUS_INVALID_ARGUMENT, HERALD_STATUS_IO, HERALD_STATUS_NOT_FOUND,
+    HERALD_STATUS_OK, HERALD_STATUS_OUT_OF_MEMORY, HERALD_STATUS_UNSUPPORTED, HeraldError,
+};
+
+use herald_engine::Error;
+use herald_engine::gguf::GgufError;
+use herald_engine::model::ModelError;
+use herald_engine::sampler::SamplerError;
+use herald_engine::threads::ThreadPoolError;
+
+/// The sequence has no room for the tokens in its context. (Statuses from 100 on are the engine's, not of plugins.)
+pub const HERALD_STATUS_CONTEXT_FULL: u32 = 100;
+
+/// Why a call failed, as it goes to the caller.
+pub(super) struct Failure {
+    status: u32,
+    message: String,
+}
+
+impl Failure {
+    pub(super) fn invalid(message: impl Into<String>) -> Self {
+        Self { status: HERALD_STATUS_INVALID_ARGUMENT, message: message.into() }
+    }
+
+    pub(super) fn unsupported(message: impl Display) -> Self {
+        Self { status: HERALD_STATUS_UNSUPPORTED, message: message.to_string() }
+    }
+
+    pub(super) fn internal(message: impl Into<String>) -> Self {
+        Self { status: HERALD_STATUS_INTERNAL, message: message.into() }
+    }
+
+    pub(super) fn too_small(what: &str, capacity: usize, needed: impl Display) -> Self {
+        let message = format!("{what} has room for {capacity}, where {needed} is needed");
+        Self { status: HERALD_STATUS_BUFFER_TOO_SMALL, message }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { status: status(&error), message: error.to_string() }
+    }
+}
+
+/// What a function of the interface comes to.
+pub(super) type Outcome<T = ()> = Result<T, Failure>;
+
+fn status(error: &Error) -> u32 {
+    match error {
+        Error::Gguf(error) => status_of_file(error),
+        Error::Model { source, .. } => match &**source {
+            ModelError::Gguf(error) => status_of_file(error),
+            ModelError::UnknownArchitecture { .. } | ModelError::UnknownTensor { .. } => {
+                HERALD_STATUS_UNSUPPORTED
+            }
+            _ => HERALD_STATUS_CORRUPT,
+        },
+        Error::Plugins(_) => HERALD_STATUS_NOT_FOUND,
+        Error::Unbuilt { .. } => HERALD_STATUS_UNSUPPORTED,
+        Error::Plugin { source, .. } => source.status().code(),
+        Error::File { source, .. } if source.kind() == io::ErrorKind::NotFound => HERALD_STATUS_NOT_FOUND,
+        Error::File { .. } => HERALD_STATUS_IO,
+        Error::ContextFull { .. } => HERALD_STATUS_CONTEXT_FULL,
+        Error::Invalid(_) | Error::Chat(_) | Error::Constraint(_) => HERALD_STATUS_INVALID_ARGUMENT,
+        Error::Sampler(error) => match error {
+            SamplerError::InvalidParameter { .. } | SamplerError::UnknownToken { .. } => {
+                HERALD_STATUS_INVALID_ARGUMENT
+            }
+            SamplerError::NoEntropy(_) => HERALD_STATUS_IO,
+            _ => HERALD_STATUS_CORRUPT,
+        },
+        Error::Threads(ThreadPoolError::TooMany(_)) => HERALD_STATUS_INVALID_ARGUMENT,
+        Error::Threads(ThreadPoolError::Spawn { .. }) => HERALD_STATUS_OUT_OF_MEMORY,
+        Error::Cancelled => HERALD_STATUS_CANCELLED,
+        // No function of this interface has a queue; out of room is the nearest.
+        Error::Busy { .. } | Error::Budget { .. } => HERALD_STATUS_OUT_OF_MEMORY,
+        // An error of a later engine, which this interface has no status for yet.
+        _ => HERALD_STATUS_INTERNAL,
+    }
+}
+
+fn status_of_file(error: &GgufError) -> u32 {
+    match error {
+        GgufError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => HERALD_STATUS_NOT_FOUND,
+        GgufError::Io { .. } => HERALD_STATUS_IO,
+        _ => HERALD_STATUS_CORRUPT,
+    }
+}
+
+/// Runs a call's body: its status, and on failure the sentence in the caller's buffer. No panic gets out.
+///
+/// # Safety
+/// `error` is null or points to a caller's `HeraldError`.
+pub(super) unsafe fn guard(error: *mut HeraldError, body: impl FnOnce() -> Outcome) -> u32 {
+    let failure = match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(Ok(())) => return HERALD_STATUS_OK,
+        Ok(Err(failure)) => failure,
+        Err(panic) => Failure::internal(format!("the engine panicked: {}", panic_message(&*panic))),
+    };
+    if !error.is_null() {
+        let mut answer: HeraldError = AbiStruct::empty();
+        fill(&mut answer.message, &failure.message);
+        // SAFETY: the caller vouches for a pointer that is not null. A buffer that says a wrong size gets no sentence.
+        let _ = unsafe { abi::write(error, &answer) };
+    }
+    failure.status
+}
+
+/// Frees a handle, whose destruction must not let a panic out either; there is nobody to tell.
+///
+/// # Safety
+/// `handle` is null, or came from `Box::into_raw` and is not used again.
+pub(super) unsafe fn free<T>(handle: *mut T) {
+    if !handle.is_null() {
+        // SAFETY: the caller vouches.
+        let owned = unsafe { Box::from_raw(handle) };
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(owned)));
+    }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+/// Copies a sentence into a C array, cut at a character where it is too long, NUL-terminated, without NULs inside.
+fn fill(array: &mut [c_char], text: &str) {
+    let len = text.floor_char_boundary(array.len() - 1);
+    for (to, from) in array.iter_mut().zip(&text.as_bytes()[..len]) {
+        *to = if *from == 0 { b' ' } else { *from }.cast_signed() as c_char;
+    }
+    array[len] = 0;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_becomes_a_status_and_a_sentence() {
+        let mut error: HeraldError = AbiStruct::empty();
+        // SAFETY: the error is our own.
+        let status = unsafe { guard(&raw mut error, || panic!("a broken invariant")) };
+        assert_eq!(status, HERALD_STATUS_INTERNAL);
+        let bytes: Vec<u8> =
+            error.message.iter().map(|c| (*c).cast_unsigned()).take_while(|b| *b != 0).collect();
+        assert_eq!(bytes, b"the engine panicked: a broken invariant");
+    }
+
+    #[test]
+    fn a_long_sentence_is_cut_at_a_character() {
+        let mut array = [1; 6];
+        fill(&mut array, "abcdé");
+        assert_eq!(array.map(|c| c as u8), *b"abcd\0\x01");
+    }
+}

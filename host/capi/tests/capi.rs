@@ -1,0 +1,255 @@
+//! The C face of the engine, as C and C++ programs meet it: they are compiled, linked with the library, and run.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use herald_engine::gguf::{Gguf, Writer};
+use herald_engine::{GenerateOptions, NeuroEngine};
+use herald_testing::{c_library, cpu_plugin, load_tiny, repository, tiny};
+
+/// A folder with the library and one plugin beside it, where programs are built.
+struct Workshop(tempfile::TempDir);
+
+impl Workshop {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        for library in [c_library(), cpu_plugin()] {
+            let copy = folder.path().join(library.file_name().expect("a library's path"));
+            fs::copy(&library, &copy).expect("a library can be copied");
+            // As installed: a plugin that others may write to is refused, whatever mode cargo gave it.
+            fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).expect("one's own file");
+        }
+        Self(folder)
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Builds an example by its Makefile.
+    fn example(&self, folder: &str, program: &str) -> PathBuf {
+        let output = run(Command::new("make")
+            .current_dir(repository().join("examples").join(folder))
+            .arg(format!("BUILD={}", self.path().display()))
+            .arg(format!("HERALD_LIB={}", self.path().display()))
+            .args(["HERALD_INCLUDE=../../include", "CPPFLAGS=-Werror"]));
+        assert!(output.status.success(), "{}", shown(&output));
+        self.path().join(program)
+    }
+
+    /// Builds a test program.
+    fn program(&self, name: &str) -> PathBuf {
+        let program = self.path().join(name);
+        let output = run(Command::new("cc")
+            .current_dir(repository().join("host/capi/tests/c"))
+            .args([
+                "-std=c11",
+                "-Wall",
+                "-Wextra",
+                "-Wpedantic",
+                "-Werror",
+                "-g",
+                "-pthread",
+                "-I../../../include",
+            ])
+            .arg(format!("{name}.c"))
+            .arg("-o")
+            .arg(&program)
+            .arg(format!("-L{0}", self.path().display()))
+            .arg(format!("-Wl,-rpath,{}", self.path().display()))
+            .args(["-lherald", "-lm"]));
+        assert!(output.status.success(), "{}", shown(&output));
+        program
+    }
+}
+
+fn run(command: &mut Command) -> Output {
+    // Cargo's tests run with a library path of their own, which would come before the program's.
+    command.env_remove("LD_LIBRARY_PATH").env_remove("HERALD_PLUGIN_PATH");
+    command.output().unwrap_or_else(|error| panic!("{command:?} can't be run: {error}"))
+}
+
+fn shown(output: &Output) -> String {
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    format!("{}: {}{}", output.status, text(&output.stdout), text(&output.stderr))
+}
+
+fn succeeds(command: &mut Command) -> (String, String) {
+    let output = run(command);
+    assert!(output.status.success(), "{command:?}: {}", shown(&output));
+    (
+        String::from_utf8(output.stdout).expect("text on stdout"),
+        String::from_utf8(output.stderr).expect("text on stderr"),
+    )
+}
+
+/// The program under valgrind, or `None`, and a line that says so, where that isn't installed.
+fn valgrind(program: &Path, options: &[&str]) -> Option<Command> {
+    if Command::new("valgrind").arg("--version").output().is_err() {
+        println!("valgrind is not installed: leaks and errors of memory are not looked for");
+        return None;
+    }
+    let mut command = Command::new("valgrind");
+    // A plugin stays loaded until the process ends: reachable, and not lost.
+    command.args(["--quiet", "--leak-check=full", "--error-exitcode=99"]).args(options).arg(program);
+    Some(command)
+}
+
+/// What the engine itself generates greedily: ids and text.
+fn greedy(engine: &NeuroEngine, prompt: &str, max_tokens: usize) -> (Vec<u32>, String) {
+    let ids = engine.tokenizer().encode_prompt(prompt, false).expect("a prompt");
+    let options = GenerateOptions { max_tokens: Some(max_tokens), ..GenerateOptions::default() };
+    let mut sequence = engine.sequence().expect("a sequence");
+    let generated = engine.generate(&mut sequence, &ids, &options, &mut || true, &mut |_| true);
+    let generated = generated.expect("a generation");
+    (generated.tokens, generated.text)
+}
+
+fn ids(line: &str) -> Vec<u32> {
+    line.split_whitespace().map(|id| id.parse().expect("an id")).collect()
+}
+
+const PROMPT: &str = "The capital";
+
+#[test]
+fn the_c_example_generates_what_the_engine_does() {
+    let workshop = Workshop::new();
+    let program = workshop.example("c", "generate");
+    let engine = load_tiny("llama");
+    let (_, text) = greedy(&engine, PROMPT, 24);
+
+    let (out, log) = succeeds(Command::new(&program).arg(tiny("llama")).args([PROMPT, "24"]));
+    assert_eq!(out, format!("{text}\n"));
+    let line = log.lines().find_map(|line| line.strip_prefix("prompt ids:")).expect("the prompt's ids");
+    assert_eq!(ids(line), engine.tokenizer().encode_prompt(PROMPT, false).expect("a prompt"));
+
+    let output = run(Command::new(&program).args(["/nowhere/model.gguf", PROMPT]));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(shown(&output).contains("/nowhere/model.gguf"), "{}", shown(&output));
+    assert_eq!(run(&mut Command::new(&program)).status.code(), Some(2));
+
+    if let Some(mut command) = valgrind(&program, &[]) {
+        let (out, log) = succeeds(command.arg(tiny("llama")).args([PROMPT, "24"]));
+        assert_eq!(out, format!("{text}\n"));
+        assert!(!log.contains("=="), "{log}");
+    }
+}
+
+#[test]
+fn the_c_example_manages_memory() {
+    let workshop = Workshop::new();
+    let program = workshop.example("c", "memory");
+    let check = |(out, log): (String, String)| {
+        let lines: Vec<&str> = out.lines().collect();
+        assert!(
+            lines[0].starts_with("added: ")
+                && lines[0].ends_with(" 0 compressed, 0 archived, 1.00 times smaller")
+        );
+        assert!(lines[1].starts_with("compressed: ") && !lines[1].contains(" 0 compressed"), "{out}");
+        assert!(lines[2].ends_with(" 8 tokens generated; 0 pages are left, 0 without an owner"), "{out}");
+        assert_eq!(lines[3], "note 2: The bank raised its interest rates again in autumn.");
+        assert!(out.contains("Question: What do bees do?"), "{out}");
+        log
+    };
+    check(succeeds(Command::new(&program).arg(tiny("llama"))));
+    assert_eq!(run(&mut Command::new(&program)).status.code(), Some(2));
+    // The template engine keeps things until the process ends that count as "possibly lost": see below.
+    let lost = ["--errors-for-leak-kinds=definite,indirect", "--show-leak-kinds=definite,indirect"];
+    if let Some(mut command) = valgrind(&program, &lost) {
+        let log = check(succeeds(command.arg(tiny("llama"))));
+        assert!(!log.contains("=="), "{log}");
+    }
+}
+
+#[test]
+fn the_cpp_example_generates_what_the_engine_does() {
+    let workshop = Workshop::new();
+    let program = workshop.example("cpp", "two_sequences");
+    let engine = load_tiny("llama");
+    let prompts = [PROMPT, "Water is in the kettle"];
+    let expected = prompts.map(|prompt| greedy(&engine, prompt, 12));
+
+    let check = |(out, log): (String, String)| {
+        for (index, (tokens, text)) in expected.iter().enumerate() {
+            let line = log.lines().find_map(|line| line.strip_prefix(&format!("ids {index}:")));
+            assert_eq!(&ids(line.expect("the ids")), tokens);
+            assert!(out.contains(&format!("{}{text}\n", prompts[index])), "{text:?} in {out:?}");
+        }
+        log
+    };
+    check(succeeds(Command::new(&program).arg(tiny("llama")).args(prompts).arg("12")));
+    let output = run(Command::new(&program).arg("/nowhere/model.gguf").args(prompts));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(shown(&output).contains("/nowhere/model.gguf"), "{}", shown(&output));
+
+    if let Some(mut command) = valgrind(&program, &[]) {
+        let log = check(succeeds(command.arg(tiny("llama")).args(prompts).arg("12")));
+        assert!(!log.contains("=="), "{log}");
+    }
+}
+
+#[test]
+fn misuse_gets_a_status_and_a_sentence() {
+    let workshop = Workshop::new();
+    let program = workshop.program("misuse");
+    let (sentences, _) = succeeds(Command::new(&program).arg(tiny("llama")));
+    assert!(sentences.lines().count() > 50 && sentences.lines().all(|line| line.len() > 20), "{sentences}");
+    if let Some(mut command) = valgrind(&program, &[]) {
+        succeeds(command.arg(tiny("llama")));
+    }
+}
+
+/// A copy of the test model with a chat template, which it has none of.
+fn chat_model(folder: &Path) -> PathBuf {
+    const TEMPLATE: &str = "{% if not messages %}{{ raise_exception('one message at least') }}{% endif %}\
+         {% for message in messages %}<{{ message.role }}>{{ message.content }}{% endfor %}\
+         {% if add_generation_prompt %}<assistant>{% endif %}";
+    let model = Gguf::open(&tiny("llama")).expect("the test model");
+    let mut writer = Writer::new();
+    for (key, value) in model.metadata().iter() {
+        writer.metadata(key, value).expect("metadata of a file");
+    }
+    writer.metadata("tokenizer.chat_template", TEMPLATE).expect("a new key");
+    for tensor in model.tensors() {
+        writer.tensor(tensor.name(), tensor.dtype(), tensor.dims()).expect("a tensor of a file");
+    }
+    let path = folder.join("chat.gguf");
+    let mut data = writer.begin(fs::File::create(&path).expect("a new file")).expect("a file in the making");
+    for tensor in model.tensors() {
+        data.tensor(model.bytes(tensor)).expect("a tensor's data");
+    }
+    data.finish().expect("the end of the file");
+    path
+}
+
+#[test]
+fn all_functions_work() {
+    let workshop = Workshop::new();
+    let program = workshop.program("works");
+    let chat = chat_model(workshop.path());
+    succeeds(Command::new(&program).arg(tiny("llama")).arg(&chat));
+    // The template engine and the standard library keep a few things until the process ends, by pointers into their
+    // middle, which is "possibly lost". What is lost for sure is an error here too.
+    if let Some(mut command) = valgrind(&program, &["--errors-for-leak-kinds=definite,indirect"]) {
+        succeeds(command.arg(tiny("llama")).arg(&chat));
+    }
+}
+
+/// The library exports what the header declares, and nothing else: nor does any crate in it that has a C interface of its own.
+#[test]
+fn the_library_exports_the_header() {
+    let header = fs::read_to_string(repository().join("include/herald.h")).expect("the header");
+    let (_, functions) = header.split_once("extern \"C\" {").expect("the header's functions");
+    let declared: BTreeSet<&str> = functions
+        .lines()
+        .filter(|line| !line.starts_with(['/', ' ', '#']))
+        .filter_map(|line| line.split_once('(')?.0.rsplit([' ', '*']).next())
+        .collect();
+    let (symbols, _) = succeeds(Command::new("nm").args(["-D", "--defined-only"]).arg(c_library()));
+    let exported: BTreeSet<&str> =
+        symbols.lines().filter_map(|line| line.split_whitespace().last()).collect();
+    assert_eq!(declared, exported);
+}

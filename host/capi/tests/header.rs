@@ -1,0 +1,154 @@
+//! `include/herald.h` is generated from the library's C face, and compiles as C11 and C++17, alone and together with
+//! `include/herald_plugin.h`.
+//!
+//! `HERALD_BLESS=1 cargo test -p herald-capi --test header` writes it anew.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const PREAMBLE: &str = "\
+/*
+ * Embed HERALD: load a language model, run it on the CPU, generate text. Link with -lherald (pkg-config herald).
+ *
+ *     static int32_t show(void *user_data, const HeraldPiece *piece) {
+ *         (void)user_data;
+ *         fwrite(piece->text, 1, piece->text_len, stdout);
+ *         return HERALD_GO_ON;
+ *     }
+ *
+ *     HeraldError error = {.struct_size = sizeof error};
+ *     HeraldEngineOptions options = {.struct_size = sizeof options, .model_path = \"model.gguf\"};
+ *     HeraldEngine *engine = NULL;
+ *     HeraldEngineSequence *sequence = NULL;
+ *     HeraldGenerateOptions how = {.struct_size = sizeof how, .on_piece = show, .max_tokens = 100};
+ *
+ *     if (herald_engine_load(&options, &engine, &error) != HERALD_STATUS_OK ||
+ *         herald_sequence_new(engine, &sequence, &error) != HERALD_STATUS_OK ||
+ *         herald_generate(engine, sequence, \"Hello\", 5, HERALD_TEXT_PROMPT, &how, NULL, &error) != HERALD_STATUS_OK)
+ *         fprintf(stderr, \"%s\\n\", error.message);
+ *     herald_sequence_free(sequence);
+ *     herald_engine_free(engine);
+ *
+ * The rules of this interface:
+ *  - An engine is a loaded model; a sequence is one context of it. herald_generate does all from prompt to text;
+ *    herald_tokenize, herald_prefill, herald_decode and herald_detokenize are its steps, for a sampler of your own.
+ *  - Every struct begins with struct_size: set it to sizeof. Make all else zero, which is each field's default, and set
+ *    what you need. Fields are only ever appended, so what you build today runs with every later 1.x library.
+ *  - A call that can fail returns a HERALD_STATUS_* and fills your HeraldError with one sentence that says what failed,
+ *    where, and what was expected. error may be null. A status that you don't know is a failure.
+ *  - What is made by herald_X_new or _load, herald_X_free frees. Buffers are yours; the library keeps none of your
+ *    pointers after a call. Texts are UTF-8; a call that is given a length needs no NUL.
+ *  - A buffer that is too small gets HERALD_STATUS_BUFFER_TOO_SMALL and its needed length: ask with capacity 0 first.
+ *  - Each function says which threads may call it. In short: an engine is for any number of threads at once, a
+ *    sequence for one call at a time.
+ *  - Pointers must be valid for as long as the call runs, and handles must not have been freed: nothing can check that.
+ *    No exception, panic or longjmp crosses, in either direction.
+ *
+ * examples/c and examples/cpp are programs to start from. Generated from host/capi/src; not to be edited.
+ */";
+
+/// What of the plugin ABI's constants is part of this header too.
+const SHARED: [&str; 4] = ["HERALD_STATUS_", "HERALD_LOG_", "HERALD_TEXT_", "HERALD_NO_TOKEN"];
+
+/// The files of `host/capi/src` that declare something, in the header's order.
+const TOPICS: [&str; 10] =
+    ["status", "engine", "sequence", "text", "chat", "generate", "run", "contexts", "documents", "log"];
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .expect("host/capi is in the repository")
+        .to_owned()
+}
+
+fn generated() -> String {
+    let abi = ["plugin.rs", "tokenizer.rs"].map(|name| repository().join("herald-api/src/abi").join(name));
+    let mut config = cbindgen::Config {
+        language: cbindgen::Language::C,
+        header: Some(PREAMBLE.to_owned()),
+        include_guard: Some("HERALD_H".to_owned()),
+        cpp_compat: true,
+        documentation_style: cbindgen::DocumentationStyle::C99,
+        style: cbindgen::Style::Both,
+        usize_is_size_t: true,
+        no_includes: true,
+        sys_includes: vec!["stddef.h".to_owned(), "stdint.h".to_owned()],
+        ..cbindgen::Config::default()
+    };
+    for source in &abi {
+        let text = fs::read_to_string(source).expect("the ABI's sources are there");
+        let constants = text.lines().filter_map(|line| line.strip_prefix("pub const ")?.split(':').next());
+        let others = constants.filter(|name| !SHARED.iter().any(|shared| name.starts_with(shared)));
+        config.export.exclude.extend(others.map(str::to_owned));
+    }
+    let sources = TOPICS.map(|topic| repository().join(format!("host/capi/src/{topic}.rs")));
+    let builder = cbindgen::Builder::new().with_config(config);
+    let bindings =
+        abi.iter().chain(&sources).fold(builder, |builder, source| builder.with_src(source)).generate();
+    let mut text = Vec::new();
+    bindings.expect("cbindgen reads the sources").write(&mut text);
+    guard_error(&String::from_utf8(text).expect("cbindgen writes UTF-8"))
+}
+
+/// Both headers define `HeraldError`, so each lets the other go first.
+fn guard_error(header: &str) -> String {
+    let begin = header.find("// The caller's own buffer").expect("HeraldError's comment");
+    let end = "} HeraldError;\n";
+    let end = header.find(end).expect("HeraldError's end") + end.len();
+    let (before, definition, after) = (&header[..begin], &header[begin..end], &header[end..]);
+    format!("{before}#ifndef HERALD_ERROR_DEFINED\n#define HERALD_ERROR_DEFINED\n{definition}#endif\n{after}")
+}
+
+#[test]
+fn the_header_is_up_to_date() {
+    let path = repository().join("include/herald.h");
+    let fresh = generated();
+    if std::env::var_os("HERALD_BLESS").is_some() {
+        fs::write(&path, &fresh).expect("the header can be written");
+    }
+    let stored = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        stored == fresh,
+        "{} is stale: run HERALD_BLESS=1 cargo test -p herald-capi --test header",
+        path.display()
+    );
+}
+
+fn compiles(compiler: &str, standard: &str, extension: &str, source: &str) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join(format!("check.{extension}"));
+    fs::write(&file, source).expect("the source can be written");
+    let output = Command::new(compiler)
+        .args([standard, "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only", "-I"])
+        .arg(repository().join("include"))
+        .arg(&file)
+        .output()
+        .unwrap_or_else(|error| panic!("{compiler} can't be run: {error}"));
+    assert!(output.status.success(), "{standard}:\n{source}{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn the_header_compiles_as_c11_and_cpp17_alone_and_beside_the_plugin_header() {
+    let main = "int main(void) { return sizeof(HeraldError) == 0 || herald_version() == 0; }\n";
+    for headers in [&["herald.h"][..], &["herald.h", "herald_plugin.h"], &["herald_plugin.h", "herald.h"]] {
+        let includes: String = headers.iter().map(|header| format!("#include <{header}>\n")).collect();
+        compiles("cc", "-std=c11", "c", &(includes.clone() + main));
+        compiles("c++", "-std=c++17", "cpp", &(includes + main));
+    }
+}
+
+/// The program in the header's first comment compiles.
+#[test]
+fn the_preamble_is_a_program() {
+    let code: Vec<&str> = PREAMBLE.lines().filter_map(|line| line.strip_prefix(" *     ")).collect();
+    let (callback, body) =
+        code.split_at(code.iter().position(|line| *line == "}").expect("the callback's end") + 1);
+    let source = format!(
+        "#include <stdio.h>\n#include <herald.h>\n{}\nint main(void) {{\n{}\nreturn 0;\n}}\n",
+        callback.join("\n"),
+        body.join("\n")
+    );
+    compiles("cc", "-std=c11", "c", &source);
+}

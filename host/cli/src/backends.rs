@@ -1,0 +1,199 @@
+//! `host backends`: which plugins there are, and which is chosen.
+
+use std::path::Path;
+
+use clap::Args;
+use herald::backend_choice::{self, Choice, Record, Records, Shapes};
+use herald::gguf::Gguf;
+use herald::plugin::{ChooseError, Plugins, this_machine};
+use herald::{LoadOptions, calibrate, model, threads};
+use serde_json::json;
+
+use super::failure::Failure;
+use super::interrupt::Lookout;
+use super::options::EngineOptions;
+use super::{output, progress, store};
+
+/// List the plugins that were found, what they offer, which is chosen and why, and why any was refused
+#[derive(Debug, Args)]
+pub(super) struct Backends {
+    /// Measure each plugin with the model first, and keep the result: `auto` then chooses by it
+    #[arg(long)]
+    calibrate: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was found, and chosen.
+struct Found {
+    plugins: Plugins,
+    choice: Result<Choice, ChooseError>,
+    /// Calibrations that are none.
+    ignored: Vec<String>,
+    /// A calibration that was made now, and its file.
+    measured: Option<(Record, std::path::PathBuf)>,
+}
+
+impl Backends {
+    pub(super) fn run(self, options: &EngineOptions) -> Result<(), Failure> {
+        let load = options.load_options();
+        let measured = self.calibrate.then(|| measure(options, &load)).transpose()?;
+        let plugins = Plugins::discover(&load.search, &this_machine());
+        let shapes = match &measured {
+            Some((record, _)) => Some(record.model.clone()),
+            None => store::at_hand(options.model.as_deref().filter(|name| !name.is_empty()))
+                .and_then(|path| shapes(&path)),
+        };
+        let threads = load.threads.unwrap_or_else(threads::available_threads).get();
+        let choice =
+            backend_choice::choose(&plugins, &load, threads, shapes.as_ref()).map(|chosen| chosen.choice);
+        let Records { ignored, .. } =
+            load.calibrations.as_deref().map(backend_choice::read).unwrap_or_default();
+        let found = Found { plugins, choice, ignored, measured };
+        if self.json {
+            found.as_json(&load)?;
+        } else {
+            found.print()?;
+        }
+        found.choice.map(drop).map_err(|error| Failure::Failed(error.to_string()))
+    }
+}
+
+/// Measures all plugins, and keeps the result.
+fn measure(options: &EngineOptions, load: &LoadOptions) -> Result<(Record, std::path::PathBuf), Failure> {
+    let path = options.model_path()?;
+    let folder = load.calibrations.as_deref().ok_or_else(|| {
+        Failure::Failed("the user's cache folder, where calibrations are kept, can't be found".to_owned())
+    })?;
+    let lookout = Lookout::begin();
+    let spinner = progress::spinner("calibrating", options.quiet);
+    let record = calibrate(&path, load, &mut |what| {
+        spinner.set_message(what.to_owned());
+        lookout.go_on()
+    });
+    spinner.finish_and_clear();
+    let record = record?;
+    let kept = backend_choice::keep(&record, folder)
+        .map_err(|error| Failure::file(folder, "the calibration can't be kept in it", &error))?;
+    Ok((record, kept))
+}
+
+/// The shapes of the model that the choice is for, where it is one that can be computed.
+fn shapes(path: &Path) -> Option<Shapes> {
+    let gguf = Gguf::open(path).ok()?;
+    Some(Shapes::of(&gguf, &model::plan(&gguf).ok()?))
+}
+
+impl Found {
+    fn as_json(&self, load: &LoadOptions) -> Result<(), Failure> {
+        let choice = self.choice.as_ref().ok();
+        let plugins: Vec<_> = self
+            .plugins
+            .usable
+            .iter()
+            .map(|loaded| {
+                let plugin = &loaded.plugin;
+                json!({
+                    "name": plugin.name(),
+                    "version": plugin.version(),
+                    "description": plugin.description(),
+                    "variant": loaded.probe.variant,
+                    "score": loaded.probe.score,
+                    "layers": plugin.layer_kinds().iter().map(|kind| kind.name()).collect::<Vec<_>>(),
+                    "tokenizers": plugin.offers_tokenizers(),
+                    "tiers": plugin.tier_kinds().iter().map(|kind| kind.name()).collect::<Vec<_>>(),
+                    "path": loaded.path,
+                    "chosen": choice.is_some_and(|choice| choice.decode == plugin.name()),
+                    "chosen_for_prompts": choice.is_some_and(|choice| choice.prefill == plugin.name()),
+                })
+            })
+            .collect();
+        let refused = self.plugins.refused.iter();
+        let refused: Vec<_> =
+            refused.map(|refused| json!({"path": refused.path, "reason": refused.reason})).collect();
+        output::json(&json!({
+            "backends": plugins,
+            "refused": refused,
+            "chosen": choice.map(|choice| &choice.decode),
+            "reason": choice.map(|choice| &choice.why),
+            "choice": choice,
+            "calibration": self.measured.as_ref().map(|(record, kept)| json!({"kept": kept, "record": record})),
+            "ignored": self.ignored,
+            "searched": load.search.folders(),
+            "cpus": this_machine().cpus,
+        }))
+    }
+
+    fn print(&self) -> Result<(), Failure> {
+        let mut table = output::table(&["NAME", "VERSION", "VARIANT", "SCORE", "OFFERS", "FILE"]);
+        for loaded in &self.plugins.usable {
+            let plugin = &loaded.plugin;
+            let mut offers: Vec<String> = Vec::new();
+            let layers: Vec<&str> = plugin.layer_kinds().iter().map(|kind| kind.name()).collect();
+            if !layers.is_empty() {
+                offers.push(format!("layers ({})", layers.join(", ")));
+            }
+            if plugin.offers_tokenizers() {
+                offers.push("tokenizers".to_owned());
+            }
+            let tiers: Vec<&str> = plugin.tier_kinds().iter().map(|kind| kind.name()).collect();
+            if !tiers.is_empty() {
+                offers.push(format!("memory tiers ({})", tiers.join(", ")));
+            }
+            table.add_row(vec![
+                output::printable(plugin.name()).into(),
+                output::printable(plugin.version()).into(),
+                output::printable(&loaded.probe.variant).into(),
+                output::number(loaded.probe.score),
+                offers.join("; ").into(),
+                loaded.path.display().to_string().into(),
+            ]);
+        }
+        if !self.plugins.usable.is_empty() {
+            output::print_table(&table)?;
+        }
+        if let Some((record, kept)) = &self.measured {
+            output::line("")?;
+            print_figures(record)?;
+            output::line(format!(
+                "\nMeasured with {} on {} threads of {}, and kept in {}.",
+                output::printable(&record.model.name),
+                record.machine.threads,
+                record.machine.cpu,
+                kept.display()
+            ))?;
+        }
+        if let Ok(choice) = &self.choice {
+            output::line(format!("\n{}.", output::printable(&choice.why)))?;
+        }
+        if !self.plugins.refused.is_empty() {
+            output::line("\nRefused:")?;
+            for refused in &self.plugins.refused {
+                let reason = output::printable(&refused.reason);
+                output::line(format_args!("  {}: {reason}", refused.path.display()))?;
+            }
+        }
+        for ignored in &self.ignored {
+            output::note(format_args!("warning: {}", output::printable(ignored)));
+        }
+        Ok(())
+    }
+}
+
+fn print_figures(record: &Record) -> Result<(), Failure> {
+    let mut table = output::table(&["MEASURED", "PROMPT", "TOKENS/S", "DECODED/S"]);
+    for figures in &record.backends {
+        let name = output::printable(&figures.plugin.name).into();
+        table.add_row(match figures.speeds {
+            Some(speeds) => vec![
+                name,
+                output::number(speeds.prompt_tokens),
+                output::number(format!("{:.1}", speeds.prefill)),
+                output::number(format!("{:.1}", speeds.decode)),
+            ],
+            None => vec![name, "computed none of its layers".into()],
+        });
+    }
+    output::print_table(&table)
+}

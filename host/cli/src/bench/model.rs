@@ -1,0 +1,64 @@
+//! The model that benchmarks run on: the user's, the usual one, or one of random weights where there is none to be had.
+
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+
+use herald_convert::synth::{self, Storage};
+use tempfile::TempDir;
+
+use crate::failure::Failure;
+use crate::options::EngineOptions;
+use crate::output;
+
+/// The architecture and the size of the stand-in.
+const STAND_IN: (&str, &str) = ("granite_hybrid", "350m");
+
+/// A model's file.
+pub(super) struct Model {
+    pub(super) path: PathBuf,
+    /// Whether its weights are random.
+    pub(super) synthetic: bool,
+    /// Where a stand-in is, until this is dropped.
+    _folder: Option<TempDir>,
+}
+
+impl Model {
+    /// The one that the options name; where they name none and the usual one can't be had, a stand-in.
+    pub(super) fn find(options: &EngineOptions) -> Result<Self, Failure> {
+        let named = options.model.as_deref().is_some_and(|name| !name.is_empty());
+        match options.model_path() {
+            Ok(path) => Ok(Self { path, synthetic: false, _folder: None }),
+            Err(Failure::Failed(reason)) if !named => {
+                let (architecture, size) = STAND_IN;
+                output::note(format_args!(
+                    "there is no model ({reason}), so the benchmarks run on random weights in the shape of {architecture} \
+                     {size} (host synth): speeds mean what they say, text does not"
+                ));
+                Self::stand_in()
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    fn stand_in() -> Result<Self, Failure> {
+        let (architecture, size) = STAND_IN;
+        let failed = |error: std::io::Error| {
+            Failure::file(&std::env::temp_dir(), "no model can be written to it", &error)
+        };
+        let folder = tempfile::tempdir().map_err(failed)?;
+        let path = folder.path().join(format!("{architecture}-{size}.gguf"));
+        write(&path, architecture, size)?;
+        Ok(Self { path, synthetic: true, _folder: Some(folder) })
+    }
+}
+
+fn write(path: &Path, architecture: &str, size: &str) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::file(path, "it can't be written", &error);
+    let out = BufWriter::new(File::create(path).map_err(failed)?);
+    let written = synth::write(architecture, size, Storage::Q4KM, out)
+        .ok_or_else(|| Failure::Failed(format!("there is no shape for {architecture} {size}")))?;
+    let out = written.map_err(|error| Failure::Failed(error.to_string()))?;
+    out.into_inner().map_err(|error| failed(error.into_error()))?;
+    Ok(())
+}

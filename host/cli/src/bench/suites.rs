@@ -1,0 +1,201 @@
+//! `host bench`: the suites over the backends, and what is made of their results.
+
+use std::path::{Path, PathBuf};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+use herald::NeuroEngine;
+use herald::plugin::{Plugins, this_machine};
+use herald_suites::{
+    self, BackendRow, Effort, Fingerprint, Limits, Machine, ModelFacts, Outcome, Report, Suite,
+};
+
+use super::model::Model;
+use super::processes::Processes;
+use super::{baselines, table};
+use crate::failure::Failure;
+use crate::interrupt::Lookout;
+use crate::options::EngineOptions;
+use crate::{output, progress};
+
+/// Which benchmarks, how long, and where results go.
+#[derive(Debug, Args)]
+pub(super) struct Suites {
+    /// The suites to run [default: all]
+    #[arg(value_name = "SUITE", value_parser = clap::builder::PossibleValuesParser::new(Suite::ALL.map(Suite::name)))]
+    suites: Vec<String>,
+    /// One round of each, and less of what takes long
+    #[arg(long)]
+    quick: bool,
+    /// More rounds, and everything that is otherwise bounded: may take an hour
+    #[arg(long, conflicts_with = "quick")]
+    full: bool,
+    /// Write everything that was found to a JSON file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write a page with verdicts, bars and curves to an HTML file
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Keep this run, to compare later ones with
+    #[arg(long, value_name = "NAME", value_parser = baselines::name)]
+    save_baseline: Option<String>,
+    /// Compare with a run that was kept
+    #[arg(long, value_name = "NAME", value_parser = baselines::name)]
+    compare: Option<String>,
+}
+
+impl Suites {
+    pub(super) fn run(self, options: &EngineOptions) -> Result<(), Failure> {
+        let effort = match (self.quick, self.full) {
+            (true, _) => Effort::Quick,
+            (_, true) => Effort::Full,
+            _ => Effort::Usual,
+        };
+        let named: Vec<Suite> = self.suites.iter().filter_map(|name| name.parse().ok()).collect();
+        let suites: Vec<Suite> =
+            Suite::ALL.into_iter().filter(|suite| named.is_empty() || named.contains(suite)).collect();
+        // Told before some minutes of work are lost.
+        let baseline = self.compare.as_deref().map(baselines::load).transpose()?;
+        for file in [&self.json, &self.html].into_iter().flatten() {
+            writable(file)?;
+        }
+        let (start, began) = (Instant::now(), SystemTime::now());
+        let model = Model::find(options)?;
+        let lookout = Lookout::begin();
+        let (machine, facts) = {
+            let engine = NeuroEngine::load(&model.path, &options.load_options())?;
+            (Machine::measure(engine.pool()), ModelFacts::of(&engine, model.synthetic))
+        };
+        let backends = backends(options)?;
+        let mut report = Report {
+            began: began.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            seconds: 0.0,
+            fingerprint: Fingerprint::of(machine.threads, &facts, effort),
+            machine,
+            model: facts,
+            backends,
+            results: Vec::new(),
+        };
+        measure(&mut report, &suites, options, &model, effort, &lookout)?;
+        report.seconds = start.elapsed().as_secs_f64();
+
+        table::print(&report, &suites)?;
+        if let Some((name, baseline)) = self.compare.as_deref().zip(baseline.as_ref()) {
+            for difference in report.fingerprint.differences(&baseline.fingerprint) {
+                output::note(format_args!("warning: {name} is not quite comparable: {difference}"));
+            }
+            table::print_changes(name, &herald_suites::compare(baseline, &report))?;
+        }
+        if let Some(path) = &self.json {
+            report.write(path)?;
+        }
+        if let Some(path) = &self.html {
+            std::fs::write(path, herald_suites::page(&report)?)
+                .map_err(|error| Failure::file(path, "it can't be written", &error))?;
+        }
+        if let Some(name) = &self.save_baseline {
+            let path = baselines::save(name, &report)?;
+            if !options.quiet {
+                output::note(format_args!("kept as {name} ({})", path.display()));
+            }
+        }
+        let total = report.chosen().count();
+        let passed = report.chosen().filter(|result| result.verdict.passed).count();
+        let fixed = report.chosen().filter(|result| result.verdict.passed_fixed).count();
+        let name = report.backends.iter().find(|backend| backend.chosen).map_or("", |backend| &backend.name);
+        let name = output::printable(name);
+        output::line(format!("\n{passed} of {total} pass on {name}; {fixed} reach the fixed targets."))?;
+        match total - passed {
+            0 => Ok(()),
+            failed => Err(Failure::Failed(format!("{failed} of {total} benchmarks fail on {name}"))),
+        }
+    }
+}
+
+/// Whether results can be written there, without a trace.
+fn writable(path: &Path) -> Result<(), Failure> {
+    let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
+    opened.map(drop).map_err(|error| Failure::file(path, "it can't be written", &error))
+}
+
+/// The backends to run, the chosen one first, and those that can't run here.
+fn backends(options: &EngineOptions) -> Result<Vec<BackendRow>, Failure> {
+    let search = options.search();
+    let found = Plugins::discover(&search, &this_machine());
+    let named = options.load_options().backend.filter(|name| name != "auto");
+    let ranked = found.ranked(named.as_deref(), &search).map_err(herald::Error::from)?;
+    let mut rows: Vec<BackendRow> = ranked
+        .iter()
+        .filter(|loaded| !loaded.plugin.layer_kinds().is_empty())
+        .take(if named.is_some() { 1 } else { usize::MAX })
+        .enumerate()
+        .map(|(place, loaded)| BackendRow {
+            name: loaded.plugin.name().to_owned(),
+            variant: loaded.probe.variant.clone(),
+            chosen: place == 0,
+            skipped: None,
+        })
+        .collect();
+    if named.is_none() {
+        for refused in &found.refused {
+            let stem = refused.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+            let name = stem.unwrap_or_default().replace("libherald_", "");
+            // A second copy of one that runs is no backend that doesn't.
+            if rows.iter().all(|row| row.name != name) {
+                let (variant, chosen) = (String::new(), false);
+                rows.push(BackendRow { name, variant, chosen, skipped: Some(refused.reason.clone()) });
+            }
+        }
+    }
+    Ok(rows)
+}
+
+/// Runs the suites on each backend, and judges.
+fn measure(
+    report: &mut Report,
+    suites: &[Suite],
+    options: &EngineOptions,
+    model: &Model,
+    effort: Effort,
+    lookout: &Lookout,
+) -> Result<(), Failure> {
+    let Report { backends, results, machine, model: facts, .. } = report;
+    let limits = Limits { machine, model: facts };
+    let ran: Vec<&BackendRow> = backends.iter().filter(|backend| backend.skipped.is_none()).collect();
+    let weights =
+        suites.iter().flat_map(|suite| suite.benchmarks()).map(|benchmark| u64::from(benchmark.weight));
+    let bar = progress::weighted(weights.sum::<u64>() * ran.len() as u64, options.quiet);
+    for backend in ran {
+        let processes = Processes {
+            arguments: options.arguments(&model.path, &backend.name),
+            effort,
+            synthetic: model.synthetic,
+            lookout,
+        };
+        for suite in suites {
+            let first = results.len();
+            processes.run(
+                *suite,
+                &mut |benchmark| {
+                    let name = output::printable(&backend.name);
+                    bar.set_message(format!("{name}: {suite} {}", benchmark.name));
+                },
+                &mut |benchmark, (found, seconds)| {
+                    let outcome = Outcome::of(benchmark, &backend.name, found, seconds, &limits);
+                    if !options.quiet {
+                        bar.suspend(|| output::note(table::line(&outcome)));
+                    }
+                    results.push(outcome);
+                    bar.inc(u64::from(benchmark.weight));
+                },
+            )?;
+            // In the suite's own order, whatever ran first.
+            let place = |result: &Outcome| {
+                suite.benchmarks().iter().position(|benchmark| benchmark.name == result.name)
+            };
+            results[first..].sort_by_key(place);
+        }
+    }
+    bar.finish_and_clear();
+    Ok(())
+}

@@ -1,0 +1,127 @@
+//! The program `host`: HERALD's engine from a terminal. Its commands, one file each, and what they share.
+//!
+//! Results go to stdout and everything else to stderr, so that a script can take the one and a person can read the
+//! other. The exit code is 0, 1 (it failed, or was interrupted) or 2 (it was called wrongly).
+
+mod backends;
+mod bench;
+mod chat;
+mod completions;
+mod config;
+mod failure;
+mod generate;
+mod ids;
+mod info;
+mod input;
+mod interrupt;
+mod log;
+mod logits;
+mod memory;
+mod options;
+mod output;
+mod perplexity;
+mod progress;
+mod pull;
+mod quantize;
+mod sampling;
+mod serve;
+mod session;
+mod store;
+mod synth;
+mod tokenize;
+mod tokens;
+mod whole;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use failure::Failure;
+use options::EngineOptions;
+
+/// Language models on ordinary CPUs, computed by plugins.
+#[derive(Debug, Parser)]
+#[command(
+    name = "host",
+    version,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "Examples:
+  host pull smollm2-135m-instruct                  get a small model to begin with
+  host chat                                        talk to it
+  host generate --chat 'What is a mutex?'          one answer
+  host generate --model m.gguf 'Once upon a time'  continue a text with another model
+  host backends                                    which plugins compute here, and why
+  host bench                                       how well it all does on this machine
+
+`host COMMAND --help` says more of each."
+)]
+struct Cli {
+    #[command(flatten)]
+    options: EngineOptions,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Generate(generate::Generate),
+    Chat(chat::Chat),
+    Info(info::Info),
+    Tokenize(tokenize::Tokenize),
+    Logits(logits::Logits),
+    Perplexity(perplexity::Perplexity),
+    Serve(serve::Serve),
+    Backends(backends::Backends),
+    Pull(pull::Pull),
+    Quantize(quantize::Quantize),
+    Synth(synth::Synth),
+    #[command(subcommand)]
+    Memory(memory::Memory),
+    Bench(bench::Bench),
+    Completions(completions::Completions),
+}
+
+impl Command {
+    fn run(self, options: &EngineOptions) -> Result<(), Failure> {
+        match self {
+            Self::Generate(command) => command.run(options),
+            Self::Chat(command) => command.run(options),
+            Self::Info(command) => command.run(options),
+            Self::Tokenize(command) => command.run(options),
+            Self::Logits(command) => command.run(options),
+            Self::Perplexity(command) => command.run(options),
+            Self::Serve(command) => command.run(options),
+            Self::Backends(command) => command.run(options),
+            Self::Pull(command) => command.run(options),
+            Self::Quantize(command) => command.run(options),
+            Self::Synth(command) => command.run(),
+            Self::Memory(command) => command.run(options),
+            Self::Bench(command) => command.run(options),
+            Self::Completions(command) => command.run(),
+        }
+    }
+
+    /// Whether the command itself reports the plugins that were refused, so that warnings would say it twice.
+    fn reports_plugins(&self) -> bool {
+        matches!(self, Self::Backends(_)) || matches!(self, Self::Bench(bench) if bench.reports_plugins())
+    }
+}
+
+/// Runs the program.
+fn main() -> ExitCode {
+    // A file that would grow past the user's limit is an error like a full disk, and no reason to die.
+    // SAFETY: no handler is involved.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    let Cli { options, command } = Cli::parse();
+    log::start(&options, command.reports_plugins());
+    let options = match options.configured() {
+        Ok(options) => options,
+        Err(failure) => return failure.report(),
+    };
+    match command.run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

@@ -1,0 +1,148 @@
+//! `host quantize`: a model's file in another element type.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::Args;
+use herald::gguf::{Gguf, GgufError};
+use herald::threads;
+use herald_api::DType;
+use herald_convert::quantize::{self, Plan, QuantizeError, QuantizeOptions};
+use serde_json::json;
+
+use super::failure::Failure;
+use super::interrupt::Lookout;
+use super::options::EngineOptions;
+use super::{output, progress, whole};
+
+/// Write a model's file with its matrices in another element type
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Types, by size: f32, f16, bf16, q8_0, q6_k, q5_1, q5_k, q5_0, q4_1, q4_k, q4_0, iq4_nl, iq4_xs, q3_k, q2_k.
+
+Vectors, norms, convolutions and routers stay as they are. Where a row is no whole number of a type's blocks, its tensor gets
+a type with smaller blocks, and a line says so. Best made of a file in f32, f16 or bf16: what one quantisation lost, another
+only adds to."
+)]
+pub(super) struct Quantize {
+    /// The model's file; of a split model, the first part
+    input: PathBuf,
+    /// The file to write
+    output: PathBuf,
+    /// The type of the matrices
+    #[arg(short = 'T', long = "type", value_name = "TYPE", value_parser = dtype)]
+    dtype: DType,
+    /// The type of the output head [default: as --type, but at least q6_k]
+    #[arg(long, value_name = "TYPE", value_parser = dtype)]
+    output_type: Option<DType>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+impl Quantize {
+    pub(super) fn run(self, options: &EngineOptions) -> Result<(), Failure> {
+        let gguf = Gguf::open(&self.input).map_err(herald::Error::from)?;
+        if let Ok(output) = self.output.canonicalize()
+            && gguf.paths().any(|input| input.canonicalize().is_ok_and(|input| input == output))
+        {
+            return Err(Failure::Usage(format!(
+                "{}: it is the model that is read, where another file to write was expected",
+                self.output.display()
+            )));
+        }
+        let plan = Plan::new(&gguf, &QuantizeOptions { dtype: self.dtype, head: self.output_type });
+        if !options.quiet {
+            self.notes(&gguf, &plan);
+        }
+        let failed = |error: std::io::Error| Failure::file(&self.output, "it can't be written", &error);
+        let pool = threads::shared(options.threads).map_err(herald::Error::from)?;
+        let file = whole::beside(&self.output).map_err(failed)?;
+        let weights = gguf.tensors().map(|info| info.elements()).sum();
+        let bar = progress::bar("quantizing", weights, "weights", options.quiet);
+        let lookout = Lookout::begin();
+        let written = quantize::write(&gguf, &plan, &pool, file, &mut |weights| {
+            bar.inc(weights as u64);
+            lookout.go_on()
+        });
+        bar.finish_and_clear();
+        let file = written.map_err(|error| match error {
+            QuantizeError::Cancelled => Failure::Interrupted,
+            QuantizeError::Gguf(GgufError::Io { source, .. }) => failed(source),
+            error => Failure::Failed(format!("{}: {error}", self.input.display())),
+        })?;
+        file.as_file().sync_all().map_err(failed)?;
+        let bytes = file.as_file().metadata().map_err(failed)?.len();
+        file.persist(&self.output).map_err(|error| failed(error.error))?;
+        self.report(&gguf, &plan, bytes)
+    }
+
+    /// What the user should know before: what is lost already, and where the plan departs from the wish.
+    fn notes(&self, gguf: &Gguf, plan: &Plan) {
+        let mut changed = gguf.tensors().zip(plan.types()).filter(|(info, dtype)| info.dtype() != *dtype);
+        if let Some((info, dtype)) = changed.find(|(info, _)| info.dtype().block_len() > 1) {
+            output::note(format_args!(
+                "{}: it is quantized already (to {}, for one); {dtype} made of it is worse than made of the original",
+                self.input.display(),
+                info.dtype()
+            ));
+        }
+        for fallback in plan.fallbacks() {
+            output::note(format_args!(
+                "{} with rows of {} weights, which is no multiple of {}'s {}: {} instead",
+                count(fallback.tensors),
+                fallback.columns,
+                fallback.wanted,
+                fallback.wanted.block_len(),
+                fallback.dtype
+            ));
+        }
+    }
+
+    fn report(&self, gguf: &Gguf, plan: &Plan, bytes: u64) -> Result<(), Failure> {
+        let mut types: BTreeMap<&str, usize> = BTreeMap::new();
+        for dtype in plan.types() {
+            *types.entry(dtype.name()).or_default() += 1;
+        }
+        if self.json {
+            let fallbacks: Vec<_> = plan
+                .fallbacks()
+                .iter()
+                .map(|fallback| {
+                    json!({
+                        "row": fallback.columns,
+                        "wanted": fallback.wanted.name(),
+                        "type": fallback.dtype.name(),
+                        "tensors": fallback.tensors,
+                    })
+                })
+                .collect();
+            return output::json(&json!({
+                "path": self.output,
+                "bytes": bytes,
+                "bytes_before": gguf.file_bytes(),
+                "tensors": types,
+                "fallbacks": fallbacks,
+            }));
+        }
+        let types: Vec<String> = types.iter().map(|(name, count)| format!("{count} {name}")).collect();
+        output::line(format!(
+            "{}: {}, from {}; tensors: {}",
+            self.output.display(),
+            output::bytes(bytes),
+            output::bytes(gguf.file_bytes()),
+            types.join(", ")
+        ))
+    }
+}
+
+fn count(tensors: usize) -> String {
+    if tensors == 1 { "1 tensor".to_owned() } else { format!("{tensors} tensors") }
+}
+
+fn dtype(text: &str) -> Result<DType, String> {
+    DType::ALL.into_iter().find(|dtype| dtype.name().eq_ignore_ascii_case(text)).ok_or_else(|| {
+        let names: Vec<String> = DType::ALL.iter().map(|dtype| dtype.name().to_lowercase()).collect();
+        format!("one of these was expected: {}", names.join(", "))
+    })
+}

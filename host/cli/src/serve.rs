@@ -1,0 +1,76 @@
+//! `host serve`: the model behind OpenAI's HTTP API.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use herald::schedule::{Scheduler, SchedulerOptions};
+use herald_server::{ServeOptions, Server};
+
+use super::failure::Failure;
+use super::interrupt::Lookout;
+use super::options::EngineOptions;
+use super::output;
+
+/// Serve the model over HTTP, as OpenAI's API does
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Paths: /v1/completions and /v1/chat/completions (streamed or whole), /v1/models, /health, /metrics, /metrics.json.
+Anyone who can reach the address may use it. Ctrl-C ends it once the answers under way are done; a second one at once.
+
+Examples:
+  host serve
+  curl http://127.0.0.1:8080/v1/chat/completions -H 'Content-Type: application/json' \\
+      -d '{\"messages\": [{\"role\": \"user\", \"content\": \"What is gravity?\"}], \"stream\": true}'"
+)]
+pub(super) struct Serve {
+    /// The address to listen on
+    #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    address: IpAddr,
+    /// The port to listen on; 0: any that is free
+    #[arg(short, long, value_name = "PORT", default_value_t = 8080)]
+    port: u16,
+    /// Requests that run together at most
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
+    parallel: u16,
+    /// Requests that wait at most; more are refused with status 429
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    queue: usize,
+    /// Seconds that answers under way may go on after Ctrl-C
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    grace: u64,
+}
+
+impl Serve {
+    pub(super) fn run(self, options: &EngineOptions) -> Result<(), Failure> {
+        let engine = Arc::new(options.load()?);
+        let name = options.model.clone().filter(|name| !name.contains('/') && !name.is_empty());
+        let stem = engine.path().file_stem().map(|stem| stem.to_string_lossy().into_owned());
+        let model = name.or(stem).unwrap_or_default();
+        let shares = SchedulerOptions {
+            max_running: usize::from(self.parallel).min(engine.max_batch()),
+            queue: self.queue,
+            ..SchedulerOptions::default()
+        };
+        let scheduler = Arc::new(Scheduler::start(engine, shares)?);
+        let serving = ServeOptions { model, max_body: 8 << 20, grace: Duration::from_secs(self.grace) };
+        let wanted = SocketAddr::new(self.address, self.port);
+        let failed = |error| Failure::Failed(format!("{wanted} can't be listened on: {error}"));
+        let server = Server::bind(wanted, scheduler, serving).map_err(failed)?;
+        let address = server.address().map_err(failed)?;
+        if !self.address.is_loopback() && !options.quiet {
+            output::note("note: anyone who can reach this address may use the model");
+        }
+        output::line(format!("http://{address}"))?;
+        let lookout = Lookout::begin();
+        let stop = async move {
+            while lookout.go_on() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            // It lives on until the server ends, so that a second interruption ends the program at once.
+            std::mem::forget(lookout);
+        };
+        server.run(stop).map_err(failed)
+    }
+}

@@ -1,0 +1,97 @@
+//! Files that the program makes: quantised models and synthesised ones.
+
+use std::fs;
+use std::path::Path;
+
+use herald_testing::tiny;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{GREEDY, fails, home, host, json, misused, stderr};
+
+/// A model of the test data, in another type.
+fn quantized(home: &TempDir, dtype: &str) -> std::path::PathBuf {
+    let out = home.path().join(format!("{dtype}.gguf"));
+    host(home).arg("quantize").args([&tiny("llama"), &out]).args(["--type", dtype]).assert().success();
+    out
+}
+
+#[test]
+fn a_quantized_model_runs_and_says_what_it_is() {
+    let home = home();
+    for dtype in ["f16", "q8_0", "Q4_0", "iq4_nl"] {
+        let out = quantized(&home, dtype);
+        let info = json(&host(&home).args(["info", "--json"]).arg(&out).assert().success());
+        let tensors = info["tensors"].as_array().unwrap();
+        let of = |name: &str| {
+            tensors.iter().find(|tensor| tensor["name"] == name).map(|tensor| tensor["type"].clone())
+        };
+        assert_eq!(of("blk.0.attn_q.weight"), Some(dtype.to_uppercase().into()));
+        assert_eq!(of("blk.0.attn_norm.weight"), Some("F32".into()));
+        host(&home).arg("--model").arg(&out).args(GREEDY).assert().success();
+    }
+    // Nothing but the models is left behind.
+    let files = fs::read_dir(home.path()).unwrap().filter_map(Result::ok);
+    let others = files.filter(|file| file.path().extension().is_none_or(|extension| extension != "gguf"));
+    assert!(others.filter(|file| file.file_name().to_string_lossy().starts_with(".host")).count() == 0);
+}
+
+#[test]
+fn quantize_says_where_it_departs_from_the_wish() {
+    let home = home();
+    let out = home.path().join("out.gguf");
+    let assert = host(&home)
+        .arg("quantize")
+        .args([&tiny("llama"), &out])
+        .args(["--type", "q4_k", "--json"])
+        .assert()
+        .success();
+    assert!(stderr(&assert).contains("no multiple of Q4_K's 256: Q5_0 instead"), "{}", stderr(&assert));
+    let report = json(&assert);
+    assert_eq!(report["bytes"], fs::metadata(&out).unwrap().len());
+    assert_eq!(report["fallbacks"][0]["wanted"], "Q4_K");
+    // Of what is quantized already, it says that it gets worse.
+    let again = home.path().join("again.gguf");
+    let assert = host(&home).arg("quantize").args([&out, &again]).args(["--type", "q4_0"]).assert().success();
+    assert!(stderr(&assert).contains("quantized already"), "{}", stderr(&assert));
+}
+
+#[test]
+fn quantize_keeps_what_is_there_when_it_fails() {
+    let home = home();
+    let input = home.path().join("in.gguf");
+    fs::copy(tiny("llama"), &input).unwrap();
+    let before = fs::read(&input).unwrap();
+    let quantize = |to: &Path, dtype: &str| {
+        host(&home).arg("quantize").args([input.as_path(), to]).args(["--type", dtype]).assert()
+    };
+    misused(quantize(&input, "q8_0"), &["in.gguf", "another file"]);
+    misused(quantize(&home.path().join(".").join("in.gguf"), "q8_0"), &["another file"]);
+    assert_eq!(fs::read(&input).unwrap(), before);
+    misused(quantize(&home.path().join("out.gguf"), "q9"), &["q9", "iq4_xs"]);
+    fails(quantize(Path::new("/dev/full"), "q8_0"), &["/dev/full", "can't be written"]);
+    fails(
+        quantize(&home.path().join("none").join("out.gguf"), "q8_0"),
+        &["none/out.gguf", "can't be written"],
+    );
+    fails(
+        host(&home).arg("quantize").args(["none.gguf", "out.gguf", "--type", "q8_0"]).assert(),
+        &["none.gguf"],
+    );
+}
+
+#[test]
+fn synth_writes_models_that_run() {
+    let home = home();
+    let path = home.path().join("random.gguf");
+    let file = path.to_str().expect("UTF-8");
+    let arguments = ["synth", "--arch", "mamba2", "--like", "130m", "--type", "q4_k_m", file];
+    host(&home).args(arguments).assert().success();
+    let report = json(&host(&home).args(["info", "--json", "--no-tensors", file]).assert().success());
+    assert_eq!(report["unsupported"], Value::Null);
+    assert_eq!(report["model"]["layers"]["mamba2"], 24);
+    misused(
+        host(&home).args(["synth", "--arch", "mamba2", "--like", "9t", file]).assert(),
+        &["mamba2 9t", "granite_hybrid 350m"],
+    );
+}

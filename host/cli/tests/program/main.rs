@@ -1,0 +1,78 @@
+//! The program as a user meets it: what it prints where, its exit codes, and what it says of mistakes.
+
+mod calibrate;
+mod commands;
+mod files;
+mod install;
+mod memory;
+mod mistakes;
+mod states;
+
+use assert_cmd::Command;
+use assert_cmd::assert::Assert;
+use herald_testing::{cpu_plugin, tiny};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The program, with the cpu plugin and an empty home.
+pub(crate) fn host(home: &TempDir) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_host"));
+    for variable in ["HERALD_MODEL", "HERALD_PLUGIN_PATH", "HERALD_CONFIG"] {
+        command.env_remove(variable);
+    }
+    // Other plugins may have been built beside the program.
+    command.env("HERALD_BACKEND", "cpu");
+    command.env("HOME", home.path()).env("XDG_CACHE_HOME", home.path().join("cache"));
+    command.env("XDG_CONFIG_HOME", home.path().join("config")).env("XDG_DATA_HOME", home.path().join("data"));
+    command.env("XDG_STATE_HOME", home.path().join("state")).arg("--allow-insecure-plugins");
+    command.arg("--plugin").arg(cpu_plugin());
+    command
+}
+
+pub(crate) fn home() -> TempDir {
+    tempfile::tempdir().expect("a temporary folder")
+}
+
+/// Runs with a model of the test data.
+pub(crate) fn on(model: &str, arguments: &[&str]) -> Assert {
+    let home = home();
+    host(&home).arg("--model").arg(tiny(model)).args(arguments).assert()
+}
+
+pub(crate) fn stdout(assert: &Assert) -> String {
+    String::from_utf8(assert.get_output().stdout.clone()).expect("UTF-8")
+}
+
+pub(crate) fn stderr(assert: &Assert) -> String {
+    String::from_utf8(assert.get_output().stderr.clone()).expect("UTF-8")
+}
+
+pub(crate) fn json(assert: &Assert) -> Value {
+    serde_json::from_str(&stdout(assert)).expect("one JSON object")
+}
+
+/// A failure: exit code 1, nothing on stdout, one sentence that says these words on stderr.
+#[track_caller]
+pub(crate) fn fails(assert: Assert, words: &[&str]) {
+    ends(assert, 1, words);
+}
+
+/// Wrong usage: the same with exit code 2.
+#[track_caller]
+pub(crate) fn misused(assert: Assert, words: &[&str]) {
+    ends(assert, 2, words);
+}
+
+#[track_caller]
+pub(crate) fn ends(assert: Assert, code: i32, words: &[&str]) {
+    let assert = assert.code(code);
+    let said = stderr(&assert);
+    let errors: Vec<&str> = said.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert_eq!(errors.len(), 1, "{said}");
+    for word in words {
+        assert!(errors[0].contains(word), "{said:?} does not say {word:?}");
+    }
+    assert_eq!(stdout(&assert), "");
+}
+
+pub(crate) const GREEDY: [&str; 6] = ["generate", "hello world", "-n", "8", "--ignore-eos", "--quiet"];

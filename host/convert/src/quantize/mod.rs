@@ -1,0 +1,138 @@
+//! Model files made smaller: the same model, with its matrices in another element type.
+//!
+//! A [`Plan`] says what becomes of each tensor; [`write()`] streams the new file, a few million weights at a time, so that
+//! models larger than memory can be made too.
+
+mod plan;
+#[cfg(test)]
+mod tests;
+
+use std::io::Write;
+use std::sync::{Mutex, PoisonError};
+
+use herald_api::DType;
+
+use herald::gguf::{DataWriter, Gguf, GgufError, TensorInfo, Value, Writer};
+use herald::threads::ThreadPool;
+
+pub use plan::{Fallback, Plan, QuantizeOptions};
+
+/// Weights that are in work at a time.
+const WEIGHTS_AT_ONCE: usize = 1 << 22;
+
+/// Why a model could not be written in another type. Each displays as one sentence.
+#[derive(Debug, thiserror::Error)]
+pub enum QuantizeError {
+    /// The file can't be written.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
+    /// A tensor holds what the new type can't.
+    #[error("tensor {tensor:?}, row {row}: {source}")]
+    Weight {
+        /// The tensor's name.
+        tensor: String,
+        /// The row, over all dimensions but the first.
+        row: usize,
+        /// What is wrong with which weight of it.
+        source: herald_formats::Unstorable,
+    },
+    /// The caller asked for the work to stop.
+    #[error("the work was cancelled")]
+    Cancelled,
+}
+
+/// Writes the model as the plan says, in the order of its tensors. `done` is told how many weights have been written
+/// since it was last called, and says whether to go on.
+///
+/// # Errors
+///
+/// Where `out` refuses, a tensor holds a weight that its new type has no room for (or that is no number), or `done` said
+/// to stop. What was written to `out` by then is no model.
+pub fn write<W: Write>(
+    gguf: &Gguf,
+    plan: &Plan,
+    pool: &ThreadPool,
+    out: W,
+    done: &mut dyn FnMut(usize) -> bool,
+) -> Result<W, QuantizeError> {
+    let mut writer = Writer::new();
+    let entries = gguf.metadata().iter().filter(|(key, _)| !key.starts_with(plan::SPLIT));
+    let replaced = plan.metadata();
+    for (key, value) in entries {
+        let value =
+            replaced.iter().find(|(other, _)| *other == key).map_or(value, |(_, new)| Value::U32(*new));
+        writer.metadata(key, value)?;
+    }
+    for (key, value) in replaced.into_iter().filter(|(key, _)| gguf.metadata().value(key).is_none()) {
+        writer.metadata(key, value)?;
+    }
+    for (info, dtype) in gguf.tensors().zip(plan.types()) {
+        writer.tensor(info.name(), dtype, info.dims())?;
+    }
+    let mut data = writer.begin(out)?;
+    for (info, dtype) in gguf.tensors().zip(plan.types()) {
+        if info.dtype() == dtype {
+            data.tensor(gguf.bytes(info))?;
+            if !done(info.elements()) {
+                return Err(QuantizeError::Cancelled);
+            }
+        } else {
+            convert(gguf, info, dtype, pool, &mut data, done)?;
+        }
+    }
+    Ok(data.finish()?)
+}
+
+/// Writes a tensor's data in another type, piece by piece.
+fn convert<W: Write>(
+    gguf: &Gguf,
+    info: &TensorInfo,
+    dtype: DType,
+    pool: &ThreadPool,
+    data: &mut DataWriter<W>,
+    done: &mut dyn FnMut(usize) -> bool,
+) -> Result<(), QuantizeError> {
+    let columns = info.dims().first().copied().unwrap_or(1);
+    let bytes = gguf.bytes(info);
+    let old_row = bytes.len() / (info.elements() / columns);
+    // The plan only has types whose blocks divide a row.
+    let new_row = dtype.row_bytes(columns).unwrap_or_default();
+    let at_once = (WEIGHTS_AT_ONCE / columns).max(1);
+    let mut new = Vec::new();
+    for (piece, rows) in bytes.chunks(at_once * old_row).enumerate() {
+        let count = rows.len() / old_row;
+        new.resize(count * new_row, 0);
+        // More shares than threads, so that none waits long for another.
+        let share = count.div_ceil(4 * pool.threads().get());
+        let shares: Vec<_> =
+            rows.chunks(share * old_row).zip(new.chunks_mut(share * new_row).map(Mutex::new)).collect();
+        let failed = Mutex::new(None);
+        pool.run(shares.len(), &|range, _| {
+            let mut weights = vec![0.0; columns];
+            for (number, (old, new)) in range.clone().zip(&shares[range]) {
+                let mut new = new.lock().unwrap_or_else(PoisonError::into_inner);
+                for (row, (old, new)) in old.chunks(old_row).zip(new.chunks_mut(new_row)).enumerate() {
+                    herald_formats::dequantize_row(info.dtype(), old, &mut weights);
+                    if let Err(source) = herald_formats::quantize_row(dtype, &weights, new) {
+                        let row = piece * at_once + number * share + row;
+                        let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+                        // The same one every time, however the threads run.
+                        if failed.as_ref().is_none_or(|&(other, _)| row < other) {
+                            *failed = Some((row, source));
+                        }
+                        return;
+                    }
+                }
+            }
+        });
+        if let Some((row, source)) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(QuantizeError::Weight { tensor: info.name().to_owned(), row, source });
+        }
+        drop(shares);
+        data.piece(&new)?;
+        if !done(count * columns) {
+            return Err(QuantizeError::Cancelled);
+        }
+    }
+    Ok(())
+}

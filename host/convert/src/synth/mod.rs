@@ -1,0 +1,105 @@
+//! Model files with a real model's shape and random weights: for measuring speed, here and in other engines, where the
+//! real model is too large to fetch or not free to share. What such a model says means nothing.
+
+mod blocks;
+mod recipe;
+mod shapes;
+
+use std::io::Write;
+
+use herald_api::DType;
+use rand_pcg::Pcg64Mcg;
+use rand_pcg::rand_core::SeedableRng;
+
+use herald::gguf::{ArrayBuf, GgufError, Value, Writer};
+use recipe::{Fact, Fill, Recipe};
+
+/// The sequence of numbers that weights are drawn from begins here; the file is the same each time.
+const SEED: u64 = 0x4845_5241_4c44;
+
+/// How a model's matrices are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// All of one type.
+    Plain(DType),
+    /// The usual mixture of four bits: Q4_K, with Q6_K for the head and for half of the values' and down projections.
+    Q4KM,
+}
+
+impl Storage {
+    /// The storage of this name: a type's, or `q4_k_m`.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        let name = name.to_ascii_lowercase();
+        if name == "q4_k_m" {
+            return Some(Self::Q4KM);
+        }
+        DType::ALL.into_iter().find(|dtype| dtype.name().eq_ignore_ascii_case(&name)).map(Self::Plain)
+    }
+}
+
+/// The models that there are: architecture and size.
+#[must_use]
+pub fn models() -> Vec<(&'static str, &'static str)> {
+    shapes::ALL.iter().map(|shape| (shape.architecture, shape.size)).collect()
+}
+
+/// Writes a model; `None` where there is no such one.
+///
+/// # Errors
+/// Where `out` refuses.
+pub fn write<W: Write>(
+    architecture: &str,
+    size: &str,
+    storage: Storage,
+    out: W,
+) -> Option<Result<W, GgufError>> {
+    let shape = shapes::ALL.iter().find(|shape| shape.architecture == architecture && shape.size == size)?;
+    Some(write_recipe(&(shape.recipe)(), storage, out))
+}
+
+fn write_recipe<W: Write>(recipe: &Recipe, storage: Storage, out: W) -> Result<W, GgufError> {
+    let mut writer = Writer::new();
+    for (key, fact) in &recipe.facts {
+        let array;
+        let value = match fact {
+            Fact::Number(number) => Value::U32(*number),
+            Fact::Real(number) => Value::F32(*number),
+            Fact::Flag(flag) => Value::Bool(*flag),
+            Fact::Text(text) => Value::from(text.as_str()),
+            Fact::Numbers(numbers) => {
+                array = ArrayBuf::from(&numbers[..]);
+                Value::from(&array)
+            }
+            Fact::Texts(texts) => {
+                array = ArrayBuf::strings(texts);
+                Value::from(&array)
+            }
+        };
+        writer.metadata(key, value)?;
+    }
+    let types: Vec<DType> = recipe.tensors.iter().map(|tensor| recipe.dtype(tensor, storage)).collect();
+    for (tensor, dtype) in recipe.tensors.iter().zip(&types) {
+        writer.tensor(&tensor.name, *dtype, &tensor.dims)?;
+    }
+    let mut random = Pcg64Mcg::seed_from_u64(SEED);
+    let mut data = writer.begin(out)?;
+    for (tensor, dtype) in recipe.tensors.iter().zip(&types) {
+        let elements = tensor.dims.iter().product();
+        data.tensor(&match tensor.fill {
+            Fill::Matrix => {
+                // Products of rows with activations of size 1 are then about as large.
+                let deviation = 1.0 / (tensor.dims[0] as f32).sqrt();
+                blocks::random(*dtype, elements, deviation, &mut random)
+            }
+            Fill::Between(low, high) => blocks::floats(elements, &mut random, |x| low + x * (high - low)),
+            // As models are initialised: time constants between a thousandth and a tenth of a token, decays up to 16.
+            Fill::TimeBias => blocks::floats(elements, &mut random, |x| {
+                let dt = (0.001_f32.ln() + x * 100.0_f32.ln()).exp();
+                dt.exp_m1().ln()
+            }),
+            Fill::Decay => blocks::floats(elements, &mut random, |x| -(x * 16.0_f32.ln()).exp()),
+        })?;
+    }
+    data.finish()
+}

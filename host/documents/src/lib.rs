@@ -1,0 +1,538 @@
+//! `TextMemory`: texts that are kept in chunks, found again by meaning and by words, and put back into a prompt.
+//!
+//! A text that is added is cut into chunks of [`TextMemoryOptions::chunk_tokens`] tokens of the model's tokenizer, each of
+//! which goes through the model once, for vectors of what it means. A search ranks all chunks by the best of their vectors
+//! (see `embedding`) and those that share enough words with the query by BM25 (see `bm25`), and merges both rankings by reciprocal
+//! rank fusion (Cormack, Clarke and Büttcher, doi.org/10.1145/1571941.1572114): a chunk's score is the sum of 1 / (60 + r)
+//! over the rankings in which it has the rank r, counted from 1.
+//!
+//! Every method may be called from any thread. The model runs outside all locks, so that adding holds up no search.
+
+mod bm25;
+mod chunks;
+mod embedding;
+mod prompt;
+mod store;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use bm25::{Key, Words};
+use chunks::Tokens;
+use herald::NeuroEngine;
+use herald::{Error, Result};
+use store::{Document, Store};
+
+pub use prompt::{PROMPT_TEMPLATE, Recalled};
+pub use store::Damaged;
+
+/// What is added to a rank before the inverse is taken, so that the first place alone doesn't decide.
+const RANK_OFFSET: f64 = 60.0;
+
+/// How texts are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TextMemoryOptions {
+    /// Tokens of a chunk.
+    pub chunk_tokens: usize,
+    /// Tokens that a chunk shares with the one before.
+    pub overlap_tokens: usize,
+}
+
+impl Default for TextMemoryOptions {
+    fn default() -> Self {
+        Self { chunk_tokens: 1024, overlap_tokens: 128 }
+    }
+}
+
+/// A text that was added.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DocumentInfo {
+    /// Its number, by which it is removed.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+    /// Its tokens.
+    pub tokens: usize,
+    /// Its chunks.
+    pub chunks: usize,
+    /// Bytes of its text.
+    pub text_bytes: usize,
+    /// Bytes of its file; 0 where it is in memory alone.
+    pub file_bytes: u64,
+    /// When it was added, in seconds since 1970.
+    pub added: u64,
+    /// The model whose vectors it has.
+    pub model: String,
+}
+
+/// A chunk that a search found.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Hit {
+    /// The number of its document.
+    pub document: u64,
+    /// The document's name.
+    pub name: String,
+    /// The chunk's place in the document, from 0.
+    pub chunk: usize,
+    /// Its first token in the document.
+    pub first_token: usize,
+    /// Its text.
+    pub text: String,
+    /// The sum of both rankings' inverse ranks.
+    pub score: f64,
+    /// Its rank by meaning, from 1.
+    pub meaning_rank: usize,
+    /// The cosine between the query and the nearest of its vectors.
+    pub meaning: f32,
+    /// Its rank by words, from 1; `None` where it has too few of the query's.
+    pub word_rank: Option<usize>,
+    /// Its BM25 score; 0 where it has no such rank.
+    pub words: f64,
+}
+
+/// What a text memory takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct TextMemoryUsage {
+    /// Texts.
+    pub documents: usize,
+    /// Their chunks.
+    pub chunks: usize,
+    /// Their tokens, overlaps counted once.
+    pub tokens: usize,
+    /// Bytes of the texts.
+    pub text_bytes: usize,
+    /// Bytes of the chunks' vectors.
+    pub vector_bytes: usize,
+    /// Bytes of the files.
+    pub file_bytes: u64,
+}
+
+/// What a text memory holds.
+#[derive(Default)]
+struct Held {
+    documents: BTreeMap<u64, Document>,
+    words: Words,
+}
+
+impl Held {
+    fn insert(&mut self, id: u64, document: Document) {
+        for (index, chunk) in document.chunks.iter().enumerate() {
+            self.words.add((id, index), &document.text[chunk.bytes.clone()]);
+        }
+        self.documents.insert(id, document);
+    }
+}
+
+/// The texts of a folder, without a model: what there is, and removing it.
+pub struct TextStore {
+    store: Store,
+    documents: BTreeMap<u64, Document>,
+    damaged: Vec<Damaged>,
+}
+
+impl TextStore {
+    /// Opens a folder, and makes it where it isn't there.
+    ///
+    /// # Errors
+    /// Where the folder can't be made or read.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let store = Store::open(folder)?;
+        let (documents, damaged) = store.read()?;
+        Ok(Self { store, documents, damaged })
+    }
+
+    /// The texts, in the order in which they were added.
+    #[must_use]
+    pub fn documents(&self) -> Vec<DocumentInfo> {
+        self.documents.iter().map(|(id, document)| info(*id, document)).collect()
+    }
+
+    /// The files that hold no text, though they should, and why.
+    #[must_use]
+    pub fn damaged(&self) -> &[Damaged] {
+        &self.damaged
+    }
+
+    /// What the texts take.
+    #[must_use]
+    pub fn usage(&self) -> TextMemoryUsage {
+        usage(&self.documents)
+    }
+
+    /// Removes the files that are damaged, and what writes that never ended left behind; returns how many files that were,
+    /// and their bytes.
+    ///
+    /// # Errors
+    /// Where a file can't be removed.
+    pub fn tidy(&mut self) -> Result<(usize, u64)> {
+        let (mut files, mut bytes) = self.store.tidy()?;
+        for damaged in std::mem::take(&mut self.damaged) {
+            bytes += std::fs::metadata(&damaged.path).map_or(0, |facts| facts.len());
+            files += 1;
+            std::fs::remove_file(&damaged.path).map_err(|source| Error::File {
+                path: damaged.path,
+                what: "it can't be removed".to_owned(),
+                source,
+            })?;
+        }
+        Ok((files, bytes))
+    }
+
+    /// Removes a text by its number, its file damaged or not; `false` where there is none.
+    ///
+    /// # Errors
+    /// Where the file can't be removed.
+    pub fn remove(&mut self, id: u64) -> Result<bool> {
+        self.documents.remove(&id);
+        self.store.remove(id)
+    }
+
+    /// Removes all texts; returns how many files that were.
+    ///
+    /// # Errors
+    /// Where a file can't be removed.
+    pub fn clear(&mut self) -> Result<usize> {
+        self.documents.clear();
+        self.damaged.clear();
+        self.store.clear()
+    }
+}
+
+/// Texts in chunks, found by meaning and by words.
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use herald::{LoadOptions, NeuroEngine, TextMemory};
+///
+/// # fn main() -> herald::Result<()> {
+/// let engine = Arc::new(NeuroEngine::load("model.gguf".as_ref(), &LoadOptions::default())?);
+/// let memory = TextMemory::open(engine, "notes".as_ref())?;
+/// memory.add("diary", "In the evening the cat was asleep by the fire.")?;
+/// for hit in memory.search("What did the pet do?", 3)? {
+///     println!("{:.4} {}: {}", hit.score, hit.name, hit.text);
+/// }
+/// let recalled = memory.recall("What did the pet do?", 3, 2048)?;
+/// println!("{}", recalled.prompt);
+/// # Ok(())
+/// # }
+/// ```
+pub struct TextMemory {
+    engine: Arc<NeuroEngine>,
+    options: TextMemoryOptions,
+    /// `None`: in memory alone.
+    store: Option<Store>,
+    fingerprint: String,
+    damaged: Vec<Damaged>,
+    /// The last number that was given: none is given twice, so that who removes one never removes what was added since.
+    last: AtomicU64,
+    held: RwLock<Held>,
+}
+
+impl TextMemory {
+    /// An empty one that is kept in memory alone, and gone with this value.
+    #[must_use]
+    pub fn in_memory(engine: Arc<NeuroEngine>) -> Self {
+        let fingerprint = engine.fingerprint();
+        let options = TextMemoryOptions::default();
+        Self {
+            engine,
+            options,
+            store: None,
+            fingerprint,
+            damaged: Vec::new(),
+            last: AtomicU64::new(0),
+            held: RwLock::default(),
+        }
+    }
+
+    /// Opens that of a folder, which is made where it isn't there. Damaged files are left out:
+    /// [`TextMemory::damaged`] names them.
+    ///
+    /// # Errors
+    /// Where the folder can't be made or read, or holds a text whose vectors are another model's.
+    pub fn open(engine: Arc<NeuroEngine>, folder: &Path) -> Result<Self> {
+        let mut memory = Self::in_memory(engine);
+        let store = Store::open(folder)?;
+        let (documents, damaged) = store.read()?;
+        let mut held = Held::default();
+        for (id, document) in documents {
+            memory.check_model(folder, &document)?;
+            held.insert(id, document);
+        }
+        (memory.store, memory.damaged, memory.held) = (Some(store), damaged, RwLock::new(held));
+        Ok(memory)
+    }
+
+    fn check_model(&self, folder: &Path, document: &Document) -> Result<()> {
+        if document.model == self.fingerprint && document.hidden == self.engine.plan().hidden {
+            return Ok(());
+        }
+        Err(Error::Invalid(format!(
+            "{}: the text {:?} was added with the model {}, whose vectors mean nothing to {}, where texts of the same model \
+             were expected: open it with that model, or use another folder",
+            folder.display(),
+            document.name,
+            document.model_name,
+            model_name(&self.engine)
+        )))
+    }
+
+    /// Has texts that are added from now on be cut otherwise.
+    ///
+    /// # Errors
+    /// Where chunks would have no tokens, or the overlap would leave no step.
+    pub fn set_options(&mut self, options: TextMemoryOptions) -> Result<()> {
+        let TextMemoryOptions { chunk_tokens, overlap_tokens } = options;
+        if chunk_tokens == 0 || overlap_tokens >= chunk_tokens {
+            return Err(Error::Invalid(format!(
+                "chunks of {chunk_tokens} tokens were to share {overlap_tokens} with the next, where at least one token and a \
+                 smaller overlap were expected"
+            )));
+        }
+        self.options = options;
+        Ok(())
+    }
+
+    /// The model.
+    #[must_use]
+    pub fn engine(&self) -> &Arc<NeuroEngine> {
+        &self.engine
+    }
+
+    /// The files that hold no text, though they should, and why: they were left out.
+    #[must_use]
+    pub fn damaged(&self) -> &[Damaged] {
+        &self.damaged
+    }
+
+    /// Adds a text under a name, which need not be its alone.
+    ///
+    /// # Errors
+    /// As [`TextMemory::add_while`].
+    pub fn add(&self, name: &str, text: &str) -> Result<DocumentInfo> {
+        self.add_while(name, text, &mut |_, _| true)
+    }
+
+    /// As [`TextMemory::add`]; after each chunk `progress` is told how many of how many are done, and stops the work by
+    /// returning `false`: nothing is then added.
+    ///
+    /// # Errors
+    /// A text without any token, one that the vocabulary can't express, a plugin or a disk that fails; [`Error::Cancelled`].
+    pub fn add_while(
+        &self,
+        name: &str,
+        text: &str,
+        progress: &mut dyn FnMut(usize, usize) -> bool,
+    ) -> Result<DocumentInfo> {
+        let tokens = Tokens::of(self.engine.tokenizer(), text)?;
+        if tokens.ids.is_empty() {
+            return Err(Error::Invalid(format!("the text {name:?} is empty, where some text was expected")));
+        }
+        let TextMemoryOptions { chunk_tokens, overlap_tokens } = self.options;
+        let chunks = tokens.chunks(chunk_tokens.min(self.engine.context() - 1).max(1), overlap_tokens);
+        let hidden = self.engine.plan().hidden;
+        let (mut vectors, mut windows) = (Vec::new(), Vec::new());
+        for (index, chunk) in chunks.iter().enumerate() {
+            let more = embedding::vectors(&self.engine, &tokens.ids[chunk.tokens.clone()], true)?;
+            windows.push(more.len() / hidden);
+            vectors.extend(more);
+            if !progress(index + 1, chunks.len()) && index + 1 < chunks.len() {
+                return Err(Error::Cancelled);
+            }
+        }
+        let added = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        let mut document = Document {
+            name: name.to_owned(),
+            n_tokens: tokens.ids.len(),
+            text: tokens.text,
+            chunks,
+            windows,
+            vectors,
+            hidden,
+            added,
+            model: self.fingerprint.clone(),
+            model_name: model_name(&self.engine),
+            file_bytes: 0,
+        };
+        let id = match &self.store {
+            Some(store) => store.add(&mut document, &self.last)?,
+            None => self.last.fetch_add(1, Ordering::Relaxed) + 1,
+        };
+        let mut held = self.write();
+        let info = info(id, &document);
+        held.insert(id, document);
+        Ok(info)
+    }
+
+    /// The texts, in the order in which they were added.
+    #[must_use]
+    pub fn documents(&self) -> Vec<DocumentInfo> {
+        self.read().documents.iter().map(|(id, document)| info(*id, document)).collect()
+    }
+
+    /// What it takes.
+    #[must_use]
+    pub fn usage(&self) -> TextMemoryUsage {
+        usage(&self.read().documents)
+    }
+
+    /// Removes a text by its number; `false` where there is none.
+    ///
+    /// # Errors
+    /// Where its file can't be removed: it then stays.
+    pub fn remove(&self, id: u64) -> Result<bool> {
+        let on_disk = self.store.as_ref().map(|store| store.remove(id)).transpose()?.unwrap_or(false);
+        let mut held = self.write();
+        let removed = held.documents.remove(&id).is_some();
+        if removed {
+            held.words.remove(id);
+        }
+        Ok(removed || on_disk)
+    }
+
+    /// Removes all texts; returns how many.
+    ///
+    /// # Errors
+    /// As [`TextMemory::remove`].
+    pub fn clear(&self) -> Result<usize> {
+        let ids: Vec<u64> = self.read().documents.keys().copied().collect();
+        let mut removed = 0;
+        for id in ids {
+            removed += usize::from(self.remove(id)?);
+        }
+        Ok(removed)
+    }
+
+    /// The `k` chunks that fit a query best, best first.
+    ///
+    /// # Errors
+    /// A query without any token, or a plugin that fails.
+    pub fn search(&self, query: &str, k: usize) -> Result<Vec<Hit>> {
+        let ids = self.engine.tokenizer().encode(query, false)?;
+        if ids.is_empty() {
+            return Err(Error::Invalid("the query is empty, where some text was expected".to_owned()));
+        }
+        // What of it the model can take in at once is enough.
+        let ids = &ids[..ids.len().min(self.engine.context() - 1).max(1)];
+        let wanted = embedding::vectors(&self.engine, ids, false)?;
+        let held = self.read();
+        let by_meaning = rank_by_meaning(&held.documents, &wanted);
+        let by_words = held.words.search(query);
+        let word_ranks: HashMap<Key, (usize, f64)> =
+            by_words.iter().enumerate().map(|(index, (key, score))| (*key, (index + 1, *score))).collect();
+        let inverse = |rank: usize| 1.0 / (RANK_OFFSET + rank as f64);
+        let mut found: Vec<_> = by_meaning
+            .into_iter()
+            .enumerate()
+            .map(|(index, (key, meaning))| {
+                let words = word_ranks.get(&key).copied();
+                let score = inverse(index + 1) + words.map_or(0.0, |(rank, _)| inverse(rank));
+                (key, score, index + 1, meaning, words)
+            })
+            .collect();
+        found.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        let hit = |((id, index), score, meaning_rank, meaning, words): (
+            Key,
+            f64,
+            usize,
+            f32,
+            Option<(usize, f64)>,
+        )| {
+            let document = held.documents.get(&id)?;
+            let chunk = document.chunks.get(index)?;
+            Some(Hit {
+                document: id,
+                name: document.name.clone(),
+                chunk: index,
+                first_token: chunk.tokens.start,
+                text: document.text[chunk.bytes.clone()].to_owned(),
+                score,
+                meaning_rank,
+                meaning,
+                word_rank: words.map(|(rank, _)| rank),
+                words: words.map_or(0.0, |(_, score)| score),
+            })
+        };
+        Ok(found.into_iter().take(k).filter_map(hit).collect())
+    }
+
+    /// A prompt for a question, with as much of the `k` best chunks as leaves it with no more than `budget` tokens.
+    ///
+    /// # Errors
+    /// As [`TextMemory::search`]; where the question alone takes more.
+    pub fn recall(&self, question: &str, k: usize, budget: usize) -> Result<Recalled> {
+        self.recall_as(PROMPT_TEMPLATE, question, k, budget)
+    }
+
+    /// As [`TextMemory::recall`] with a template of one's own, as [`PROMPT_TEMPLATE`] is one.
+    ///
+    /// # Errors
+    /// As [`TextMemory::recall`]; where the template is none.
+    pub fn recall_as(&self, template: &str, question: &str, k: usize, budget: usize) -> Result<Recalled> {
+        let hits = self.search(question, k)?;
+        prompt::recall(self.engine.tokenizer(), template, question, hits, budget)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Held> {
+        // Nothing that holds the lock leaves it half-changed.
+        self.held.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Held> {
+        self.held.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// All chunks by the best of their vectors' cosines with the one that is wanted, best first.
+fn rank_by_meaning(documents: &BTreeMap<u64, Document>, wanted: &[f32]) -> Vec<(Key, f32)> {
+    let hidden = wanted.len();
+    let all = documents.values().flat_map(|document| document.vectors.chunks_exact(hidden));
+    // One vector alone would be its own mean, which has no direction.
+    let many = documents.values().map(|document| document.windows.len()).sum::<usize>() > 1;
+    let mean = if many { embedding::mean(all, hidden) } else { vec![0.0; hidden] };
+    let mut ranked = Vec::new();
+    for (id, document) in documents {
+        let mut vectors = document.vectors.chunks_exact(hidden);
+        for (index, windows) in document.windows.iter().enumerate() {
+            let cosines =
+                vectors.by_ref().take(*windows).map(|vector| embedding::cosine(wanted, vector, &mean));
+            ranked.push(((*id, index), cosines.fold(-1.0, f32::max)));
+        }
+    }
+    ranked.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    ranked
+}
+
+fn model_name(engine: &NeuroEngine) -> String {
+    engine.path().file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn info(id: u64, document: &Document) -> DocumentInfo {
+    DocumentInfo {
+        id,
+        name: document.name.clone(),
+        tokens: document.n_tokens,
+        chunks: document.chunks.len(),
+        text_bytes: document.text.len(),
+        file_bytes: document.file_bytes,
+        added: document.added,
+        model: document.model_name.clone(),
+    }
+}
+
+fn usage(documents: &BTreeMap<u64, Document>) -> TextMemoryUsage {
+    let mut usage = TextMemoryUsage { documents: documents.len(), ..TextMemoryUsage::default() };
+    for document in documents.values() {
+        usage.chunks += document.chunks.len();
+        usage.tokens += document.n_tokens;
+        usage.text_bytes += document.text.len();
+        usage.vector_bytes += size_of_val(&document.vectors[..]);
+        usage.file_bytes += document.file_bytes;
+    }
+    usage
+}

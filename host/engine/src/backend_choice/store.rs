@@ -1,0 +1,152 @@
+//! Calibrations in the user's cache folder: a file each, put in its place whole.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use etcetera::{BaseStrategy, choose_base_strategy};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
+
+use super::Record;
+use super::record::{FORMAT, VERSION};
+
+/// The most bytes of a file that is read: no calibration comes near.
+const MOST_BYTES: u64 = 1 << 20;
+
+/// The calibrations of a folder.
+#[derive(Clone, Debug, Default)]
+pub struct Records {
+    /// The sound ones.
+    pub records: Vec<Record>,
+    /// A sentence for each file that is none.
+    pub ignored: Vec<String>,
+}
+
+/// Where calibrations are kept: `herald/calibrations` in the user's cache folder, where there is one.
+#[must_use]
+pub fn usual_folder() -> Option<PathBuf> {
+    Some(choose_base_strategy().ok()?.cache_dir().join("herald").join("calibrations"))
+}
+
+/// Reads the calibrations of a folder; none where there is no such folder.
+#[must_use]
+pub fn read(folder: &Path) -> Records {
+    let mut found = Records::default();
+    let Ok(entries) = fs::read_dir(folder) else { return found };
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
+    paths.sort();
+    for path in paths {
+        match read_one(&path) {
+            Ok(record) => found.records.push(record),
+            Err(reason) => found.ignored.push(format!("{}: ignored, since {reason}", path.display())),
+        }
+    }
+    found
+}
+
+fn read_one(path: &Path) -> Result<Record, String> {
+    let unread = |error: io::Error| format!("it can't be read: {error}");
+    let len = path.metadata().map_err(unread)?.len();
+    if len > MOST_BYTES {
+        return Err(format!("it has {len} bytes, where a calibration of at most {MOST_BYTES} was expected"));
+    }
+    let text = fs::read(path).map_err(unread)?;
+    let value: Value = serde_json::from_slice(&text).map_err(|error| format!("it is no JSON: {error}"))?;
+    if value["format"] != FORMAT || value["version"] != VERSION {
+        return Err(format!("it is no {FORMAT} of version {VERSION}, which was expected"));
+    }
+    let record: Record =
+        serde_json::from_value(value).map_err(|error| format!("it is no sound calibration: {error}"))?;
+    match record.is_sound() {
+        true => Ok(record),
+        false => Err("it has speeds that can't be, where numbers above 0 were expected".to_owned()),
+    }
+}
+
+/// Keeps a calibration in a folder, in place of an earlier one of the same model on the same machine. Returns its file.
+///
+/// # Errors
+/// Where the folder can't be made or the file not be written; an earlier one then stays.
+pub fn keep(record: &Record, folder: &Path) -> io::Result<PathBuf> {
+    fs::create_dir_all(folder)?;
+    let path = folder.join(format!("{}.json", name(record)?));
+    let mut file = NamedTempFile::new_in(folder)?;
+    serde_json::to_writer_pretty(&mut file, record)?;
+    file.write_all(b"\n")?;
+    file.persist(&path).map_err(|error| error.error)?;
+    Ok(path)
+}
+
+/// A name that is the same for the same machine and model.
+fn name(record: &Record) -> io::Result<String> {
+    let of = serde_json::to_vec(&(&record.machine, &record.model))?;
+    Ok(Sha256::digest(&of).iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::tests::shapes;
+    use super::*;
+    use crate::backend_choice::{Figures, Machine, PluginId, Speeds};
+
+    fn record(prefill: f64) -> Record {
+        let machine = Machine { cpu: "a CPU".to_owned(), arch: 1, features: 7, threads: 2 };
+        let plugin = PluginId {
+            name: "cpu".to_owned(),
+            version: "1".to_owned(),
+            variant: "scalar".to_owned(),
+            path: "/p.so".into(),
+            bytes: 10,
+            modified: u64::MAX,
+        };
+        let speeds = Some(Speeds { prefill, decode: 10.5, prompt_tokens: 128 });
+        Record::new(machine, shapes("llama", "F32", 1000), vec![Figures { plugin, speeds }])
+    }
+
+    #[test]
+    fn what_is_kept_is_read_and_a_later_one_takes_its_place() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("herald/calibrations");
+        assert!(read(&folder).records.is_empty());
+        let path = keep(&record(100.0), &folder).unwrap();
+        assert_eq!(read(&folder).records, [record(100.0)]);
+        assert_eq!(keep(&record(200.0), &folder).unwrap(), path);
+        assert_eq!(read(&folder).records, [record(200.0)]);
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing else is left there");
+    }
+
+    #[test]
+    fn damaged_and_foreign_files_are_ignored_with_a_sentence() {
+        let folder = tempfile::tempdir().unwrap();
+        let sound = serde_json::to_string(&record(100.0)).unwrap();
+        let wrong = sound.replace("100.0", "-1.0");
+        let later = sound.replace("\"version\":1", "\"version\":2");
+        let more = sound.replace("\"threads\"", "\"cores\"");
+        let long = format!("{sound}{}", " ".repeat(MOST_BYTES as usize));
+        let cases = [
+            ("a", &sound[..sound.len() / 2], "no JSON"),
+            ("b", "[1, 2]", "no herald-calibration of version 1"),
+            ("c", "{\"format\": \"herald-calibration\"}", "no herald-calibration of version 1"),
+            ("d", &later, "no herald-calibration of version 1"),
+            ("e", &more, "no sound calibration"),
+            ("f", &wrong, "speeds that can't be"),
+            ("g", &long, "at most 1048576"),
+            ("h", "", "no JSON"),
+        ];
+        for (name, text, _) in &cases {
+            fs::write(folder.path().join(format!("{name}.json")), text).unwrap();
+        }
+        fs::write(folder.path().join("i.txt"), "no concern of ours").unwrap();
+        keep(&record(100.0), folder.path()).unwrap();
+        let found = read(folder.path());
+        assert_eq!(found.records.len(), 1);
+        assert_eq!(found.ignored.len(), cases.len(), "{:?}", found.ignored);
+        for ((name, _, words), said) in cases.iter().zip(&found.ignored) {
+            assert!(said.contains(&format!("{name}.json: ignored")) && said.contains(words), "{said}");
+            assert!(!said.contains('\n'), "{said}");
+        }
+    }
+}

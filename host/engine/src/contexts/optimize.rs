@@ -1,0 +1,108 @@
+//! Keeping memory tidy.
+
+use std::sync::{Arc, PoisonError};
+
+use herald_api::TierStats;
+use serde::Serialize;
+
+use super::context::{Context, Hold};
+use super::{Moved, MultiTierMemoryManager};
+use crate::engine::Twins;
+use crate::error::Result;
+use crate::kv_cache::{Capacity, MemoryOptions, MemoryUsage};
+use crate::metrics::{process_memory, trim_heap};
+
+/// What [`MultiTierMemoryManager::optimize_memory`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Optimized {
+    /// Pages that went down a tier, and what that freed.
+    pub demoted: Moved,
+    /// Pages of earlier prompts that no context held, and were dropped.
+    pub unreferenced_pages: u64,
+    /// Their bytes.
+    pub unreferenced_bytes: u64,
+    /// Pages that were dropped because another context had the same, which both now share.
+    pub merged_pages: u64,
+    /// Their bytes.
+    pub merged_bytes: u64,
+    /// Pages of room that was reserved and not used.
+    pub spare_pages: u64,
+    /// Their bytes.
+    pub spare_bytes: u64,
+    /// Bytes of RAM that the tiers take less than before, all in all.
+    pub bytes_freed: u64,
+    /// Bytes of RAM that freed memory's return to the system took off the process.
+    pub returned_bytes: u64,
+    /// The part of the tiers' room for tokens that held none, before.
+    pub fragmentation_before: f64,
+    /// The same afterwards. A sequence's last page is seldom full, so it is seldom 0.
+    pub fragmentation_after: f64,
+    /// Contexts that were left as they were, since somebody worked on them.
+    pub busy_contexts: u64,
+}
+
+impl MultiTierMemoryManager {
+    /// Tidies up. In every context that nobody works on: room that was reserved and not used goes, pages that have no place
+    /// in the active tier go down (in a cold context, that nobody has used since the last call, all but the first and the
+    /// latest [`super::ManagerOptions::cold_tokens`]), and pages that are the same as another context's, to the byte, become
+    /// one. Pages of earlier prompts that nobody holds are dropped, and freed memory goes back to the system.
+    ///
+    /// # Errors
+    /// Where a tier fails: no page is then lost. From within a callback of [`MultiTierMemoryManager::generate_while`].
+    pub fn optimize_memory(&self) -> Result<Optimized> {
+        let hold = Hold::begin()?;
+        let _open = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        let before = self.engine.memory_usage();
+        let mut did = Optimized { fragmentation_before: self.fragmentation(&before), ..Optimized::default() };
+        let epoch = {
+            let mut epoch = self.epoch.lock().unwrap_or_else(PoisonError::into_inner);
+            *epoch += 1;
+            *epoch
+        };
+        let usual = self.engine.memory_options();
+        let cold = MemoryOptions { active: Capacity::Tokens(self.options.cold_tokens), ..usual.clone() };
+        let contexts: Vec<Arc<Context>> = self.map().values().cloned().collect();
+        let mut twins = Twins::default();
+        for context in &contexts {
+            let Ok(held) = context.try_lock(&hold) else {
+                did.busy_contexts += 1;
+                continue;
+            };
+            let Some(mut state) = held else { continue };
+            let reserved = state.sequence.memory_usage();
+            state.sequence.give_back_room();
+            let used = state.sequence.memory_usage();
+            did.spare_pages += reserved.active.pages - used.active.pages;
+            did.spare_bytes += reserved.active.bytes - used.active.bytes;
+            let is_cold = state.used + 1 < epoch;
+            let moved = self.demote(&mut state.sequence, if is_cold { &cold } else { usual })?;
+            did.demoted.pages += moved.pages;
+            did.demoted.bytes_freed += moved.bytes_freed;
+            let (pages, bytes) = state.sequence.merge(&mut twins, self.engine.page_tokens());
+            did.merged_pages += pages;
+            did.merged_bytes += bytes;
+        }
+        drop(twins);
+        (did.unreferenced_pages, did.unreferenced_bytes) = self.engine.forget_unheld_prefixes();
+        let after = self.engine.memory_usage();
+        did.bytes_freed = before.total().memory_bytes.saturating_sub(after.total().memory_bytes);
+        did.fragmentation_after = self.fragmentation(&after);
+        let resident = || process_memory().map_or(0, |memory| memory.rss_bytes);
+        let full = resident();
+        if trim_heap() {
+            did.returned_bytes = full.saturating_sub(resident());
+        }
+        Ok(did)
+    }
+
+    /// The part of the room in pages, in RAM, that holds no token.
+    fn fragmentation(&self, usage: &MemoryUsage) -> f64 {
+        let empty = |stats: &TierStats| {
+            let room = stats.pages * self.engine.page_tokens() as u64;
+            if room == 0 { 0.0 } else { stats.bytes as f64 * (1.0 - stats.tokens as f64 / room as f64) }
+        };
+        let tiers = [usage.active, usage.compressed];
+        let bytes: u64 = tiers.iter().map(|tier| tier.bytes).sum();
+        if bytes == 0 { 0.0 } else { tiers.iter().map(empty).sum::<f64>() / bytes as f64 }
+    }
+}

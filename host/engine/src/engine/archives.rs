@@ -1,0 +1,102 @@
+//! Where the oldest pages go: a file for each shape of pages.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use etcetera::{BaseStrategy, choose_base_strategy};
+use herald_api::import::TierHandle;
+use herald_api::{MemoryTier, Status, TierConfig, TierKind};
+
+use super::build::Faulty;
+use crate::error::{Error, Result};
+use crate::kv_cache::MemoryOptions;
+use crate::plugin::Loaded;
+
+/// The archived tiers of an engine.
+pub(super) struct Archives {
+    /// A file, or a folder for files without names.
+    path: PathBuf,
+    lz4: bool,
+    made: Vec<TierHandle>,
+}
+
+impl Archives {
+    pub(super) fn new(options: &MemoryOptions) -> Self {
+        Self {
+            path: options.archive.clone().unwrap_or_else(usual_folder),
+            lz4: options.archive_lz4,
+            made: Vec::new(),
+        }
+    }
+
+    /// A tier for pages of a shape, the same one each time; `None` where no plugin offers one.
+    pub(super) fn tier(
+        &mut self,
+        shape: &TierConfig,
+        ranked: &[Loaded],
+    ) -> Result<Result<Option<TierHandle>, Faulty>> {
+        let path = match self.made.len() {
+            0 => self.path.clone(),
+            _ if self.path.is_dir() => self.path.clone(),
+            // A file holds pages of one shape.
+            n => {
+                let mut name = self.path.clone().into_os_string();
+                name.push(format!(".{}", n + 1));
+                name.into()
+            }
+        };
+        let config = TierConfig {
+            kind: TierKind::Archived,
+            path: Some(utf8(&path)?.to_owned()),
+            lz4: self.lz4,
+            ..shape.clone()
+        };
+        let is_such =
+            |tier: &&TierHandle| TierConfig { path: config.path.clone(), ..tier.config().clone() } == config;
+        if let Some(tier) = self.made.iter().find(is_such) {
+            return Ok(Ok(Some(tier.clone())));
+        }
+        for loaded in ranked {
+            match loaded.plugin.create_tier(&config) {
+                Ok(tier) => {
+                    // Pages that a process left behind when it died are nobody's any more.
+                    let left = if self.path.is_dir() { Vec::new() } else { tier.list().unwrap_or_default() };
+                    if !left.is_empty() {
+                        tracing::warn!(
+                            "{}: {} pages of an earlier run are dropped",
+                            path.display(),
+                            left.len()
+                        );
+                    }
+                    left.into_iter().for_each(|id| drop(tier.stored(id)));
+                    self.made.push(tier.clone());
+                    return Ok(Ok(Some(tier)));
+                }
+                Err(error) => match error.status() {
+                    Status::Unsupported | Status::InvalidArgument => {
+                        tracing::debug!("{}: {error}", loaded.plugin.name());
+                    }
+                    // The file's fault.
+                    Status::Io | Status::Corrupt => {
+                        return Err(Error::Plugin { what: "the archive".to_owned(), source: error });
+                    }
+                    _ => {
+                        let reason = format!("the archived memory tier: {error}");
+                        return Ok(Err(Faulty { plugin: loaded.plugin.name().to_owned(), reason }));
+                    }
+                },
+            }
+        }
+        Ok(Ok(None))
+    }
+}
+
+fn utf8(path: &Path) -> Result<&str> {
+    path.to_str().ok_or_else(|| Error::Invalid(format!("the archive's path {} is no UTF-8", path.display())))
+}
+
+/// The user's cache folder, where it can be had: it is on a disk, where the folder for temporary files may be in RAM.
+fn usual_folder() -> PathBuf {
+    let cache = choose_base_strategy().ok().map(|base| base.cache_dir().join("herald").join("archive"));
+    cache.filter(|folder| fs::create_dir_all(folder).is_ok()).unwrap_or_else(std::env::temp_dir)
+}

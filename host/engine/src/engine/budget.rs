@@ -1,0 +1,94 @@
+//! Keeping what sequences have seen within a budget of RAM.
+
+use herald_api::MemoryTier;
+
+use super::{NeuroEngine, Sequence};
+use crate::error::{Error, Result};
+use crate::kv_cache::{LayerNeeds, Limits};
+
+impl NeuroEngine {
+    /// By how much more than the budget allows is held, with `wanted` bytes more.
+    fn excess(&self, wanted: usize) -> u64 {
+        let Some(budget) = self.budget else { return 0 };
+        self.memory_usage().memory_bytes().saturating_add(wanted as u64).saturating_sub(budget)
+    }
+
+    /// Makes room for `n_tokens` more tokens of a sequence, and finishes what could not be moved before.
+    pub(super) fn make_room(&self, sequence: &mut Sequence, n_tokens: usize) -> Result<()> {
+        let past = sequence.tokens.len();
+        let limits = self.limits();
+        self.move_down(sequence, limits)?;
+        let excess = |sequence: &Sequence| self.excess(sequence.memory.wanted(past, past + n_tokens));
+        if excess(sequence) == 0 || self.give_prefixes_up(excess(sequence), || excess(sequence)) {
+            return Ok(());
+        }
+        let mut limits = Limits {
+            active_tokens: limits.active_tokens.min(past),
+            compressed_tokens: limits.compressed_tokens.min(past),
+        };
+        while limits.active_tokens > 0 || limits.compressed_tokens > 0 {
+            // Of the two tiers, the one that takes more; a compressed token takes about a quarter of an active one.
+            if limits.active_tokens >= limits.compressed_tokens / 4 {
+                limits.active_tokens /= 2;
+            } else {
+                limits.compressed_tokens /= 2;
+            }
+            self.move_down(sequence, limits)?;
+            if excess(sequence) == 0 {
+                return Ok(());
+            }
+        }
+        self.write_archives()?;
+        match excess(sequence) {
+            0 => Ok(()),
+            over => Err(self.over(over)),
+        }
+    }
+
+    fn move_down(&self, sequence: &mut Sequence, limits: Limits) -> Result<()> {
+        let tokens = sequence.tokens.len();
+        let moved = sequence.memory.demote(tokens, limits, &self.layers, &self.pool);
+        moved.map_err(|source| Error::Plugin { what: "the memory of a sequence".to_owned(), source })
+    }
+
+    /// Makes room for an empty sequence's recurrent states.
+    pub(super) fn make_room_for_states(&self) -> Result<()> {
+        if self.budget.is_none() {
+            return Ok(());
+        }
+        let state = |needs: &LayerNeeds| if let LayerNeeds::State(bytes) = needs { *bytes } else { 0 };
+        let wanted = self.needs.iter().map(state).sum();
+        let excess = || if wanted == 0 { 0 } else { self.excess(wanted) };
+        if excess() == 0 || self.give_prefixes_up(excess(), excess) {
+            Ok(())
+        } else {
+            Err(self.over(excess()))
+        }
+    }
+
+    /// Gives up what is kept of earlier prompts, which may be in use elsewhere, until nothing is left or there is room:
+    /// whether there is.
+    fn give_prefixes_up(&self, mut over: u64, excess: impl Fn() -> u64) -> bool {
+        while over > 0 && self.prefixes.bytes() > 0 {
+            self.prefixes.give_up(usize::try_from(over).unwrap_or(usize::MAX));
+            over = excess();
+        }
+        over == 0
+    }
+
+    /// Has what waits to be archived leave RAM.
+    fn write_archives(&self) -> Result<()> {
+        self.needs.iter().try_for_each(|needs| match needs {
+            LayerNeeds::Pages(needs) => needs.archive.as_ref().map_or(Ok(()), |tier| {
+                let flushed = tier.flush();
+                flushed.map_err(|source| Error::Plugin { what: "the archive".to_owned(), source })
+            }),
+            _ => Ok(()),
+        })
+    }
+
+    fn over(&self, over: u64) -> Error {
+        let budget = self.budget.unwrap_or(0);
+        Error::Budget { wanted: budget.saturating_add(over), budget }
+    }
+}

@@ -1,0 +1,158 @@
+//! A generation under way: what has been chosen and said, and what is held back.
+
+use std::time::Duration;
+
+use super::NeuroEngine;
+use super::generate::{Finish, GenerateOptions, Generated};
+use crate::constrain::{Guide, Next};
+use crate::error::{Error, Result};
+use crate::sampler::{Sampled, Sampler};
+use crate::stream_text::{StopMatcher, Utf8Stream};
+use crate::tokenizer::AscTokenizer;
+
+/// One sequence's generation, fed with logits from outside: the same whether the sequence runs alone or shares its passes.
+pub(crate) struct Generation {
+    options: GenerateOptions,
+    sampler: Sampler,
+    stops: StopMatcher,
+    utf8: Utf8Stream,
+    guide: Option<Guide>,
+    text: String,
+    tokens: Vec<u32>,
+    logprobs: Vec<f32>,
+}
+
+/// A token that was chosen.
+pub(crate) struct Chosen {
+    pub(crate) sampled: Sampled,
+    /// Text that is certain with it.
+    pub(crate) text: String,
+    /// Why the generation ends here, where it does. A wish to stop comes before `Length` and `ContextFull`.
+    pub(crate) finish: Option<Finish>,
+}
+
+impl Generation {
+    pub(crate) fn new(engine: &NeuroEngine, options: &GenerateOptions) -> Result<Self> {
+        let guide = |constraint| Guide::new(engine.forms()?, constraint, options.ignore_eos);
+        let mut sampler = Sampler::new(options.sampler.clone(), engine.plan().vocabulary)?;
+        if let Some(state) = options.random {
+            sampler.go_on_from(state);
+        }
+        Ok(Self {
+            sampler,
+            guide: options.constraint.as_ref().map(guide).transpose()?,
+            stops: StopMatcher::new(options.stop.iter().cloned())
+                .map_err(|error| Error::Invalid(error.to_string()))?,
+            options: options.clone(),
+            utf8: Utf8Stream::default(),
+            text: String::new(),
+            tokens: Vec::new(),
+            logprobs: Vec::new(),
+        })
+    }
+
+    /// Tells the penalties of the tokens that come before.
+    pub(crate) fn accept(&mut self, ids: &[u32]) -> Result<()> {
+        ids.iter().try_for_each(|id| self.sampler.accept(*id).map_err(Error::from))
+    }
+
+    /// Whether as many tokens are generated as were asked for.
+    pub(crate) fn is_long_enough(&self) -> bool {
+        self.options.max_tokens.is_some_and(|most| self.tokens.len() >= most)
+    }
+
+    /// Tokens that were generated.
+    pub(crate) fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Chooses the next token from logits `[vocabulary]`. `room`: tokens that the sequence has room for.
+    pub(crate) fn choose(&mut self, tokenizer: &AscTokenizer, logits: &[f32], room: usize) -> Result<Chosen> {
+        let sampled = self.sample(logits, room)?;
+        let token = sampled.token;
+        self.tokens.push(token);
+        self.logprobs.push(sampled.logprob);
+        let ends = self.options.stop_tokens.contains(&token)
+            || (!self.options.ignore_eos && tokenizer.ends_generation(token));
+        let (mut fresh, mut text) = (String::new(), String::new());
+        if !ends || self.options.special {
+            self.utf8.push(&tokenizer.token_bytes(token, self.options.special)?, &mut fresh);
+        }
+        let stopped = self.stops.push(&fresh, &mut text);
+        self.text.push_str(&text);
+        let finish = if let Some(stop) = stopped {
+            Some(Finish::StopText(stop))
+        } else if ends {
+            Some(Finish::EndToken(token))
+        } else if self.is_whole(room)? {
+            Some(Finish::Complete)
+        } else if self.is_long_enough() {
+            Some(Finish::Length)
+        } else if room == 0 {
+            Some(Finish::ContextFull)
+        } else {
+            None
+        };
+        Ok(Chosen { sampled, text, finish })
+    }
+
+    /// Tokens that there is still room for, where the sequence has room for `room` more to be run.
+    fn left(&self, room: usize) -> usize {
+        // The last token need not be run.
+        let left = room.saturating_add(1);
+        self.options.max_tokens.map_or(left, |most| left.min(most - self.tokens.len()))
+    }
+
+    fn sample(&mut self, logits: &[f32], room: usize) -> Result<Sampled> {
+        let left = self.left(room);
+        let Some(guide) = &mut self.guide else { return Ok(self.sampler.sample(logits)?) };
+        let Next::Tokens(allowed) = guide.next(left)? else {
+            return Err(Error::Constraint("nothing may come next in the answer's form".to_owned()));
+        };
+        let mut sampled = self.sampler.draw(logits, Some(allowed.as_slice()))?;
+        if let Some(instead) = guide.take(sampled.token, left - 1)? {
+            let mut only = vec![0; logits.len().div_ceil(32)];
+            only[instead as usize / 32] = 1 << (instead % 32);
+            sampled = self.sampler.draw(logits, Some(&only))?;
+        }
+        self.sampler.record(&sampled);
+        Ok(sampled)
+    }
+
+    /// Whether a constrained answer ends here: nothing more may come, or nothing more has room and it is whole.
+    fn is_whole(&mut self, room: usize) -> Result<bool> {
+        // One token has come since `room` was counted.
+        let left = if room == 0 { 0 } else { self.left(room - 1) };
+        let Some(guide) = &mut self.guide else { return Ok(false) };
+        if left == 0 { guide.is_whole() } else { Ok(matches!(guide.next(left)?, Next::End)) }
+    }
+
+    /// Ends it, and gives what is known of it, with the text that was held back as the beginning of a character or of a
+    /// stop text, and the token that it belongs to. Times and the prompt's length are the caller's to fill in.
+    pub(crate) fn end(mut self, finish: Finish) -> (Generated, Option<(Sampled, String)>) {
+        let (mut finish, mut fresh, mut held) = (finish, String::new(), String::new());
+        if !matches!(finish, Finish::StopText(_)) {
+            self.utf8.finish(&mut fresh);
+            if let Some(stop) = self.stops.push(&fresh, &mut held).or_else(|| self.stops.finish(&mut held)) {
+                finish = Finish::StopText(stop);
+            }
+        }
+        self.text.push_str(&held);
+        let last = self.tokens.last().zip(self.logprobs.last()).filter(|_| !held.is_empty());
+        let tail = last
+            .map(|(token, logprob)| (Sampled { token: *token, logprob: *logprob, top: Vec::new() }, held));
+        let generated = Generated {
+            text: self.text,
+            tokens: self.tokens,
+            logprobs: self.logprobs,
+            finish,
+            seed: self.sampler.seed(),
+            random: self.sampler.state(),
+            prompt_tokens: 0,
+            shared_tokens: 0,
+            prompt_time: Duration::ZERO,
+            decode_time: Duration::ZERO,
+        };
+        (generated, tail)
+    }
+}

@@ -1,0 +1,395 @@
+//! `NeuroEngine`: a model, the plugins that compute it, and the threads that they run on.
+
+mod archives;
+mod budget;
+mod build;
+mod calibrate;
+mod census;
+mod forward;
+mod generate;
+mod generation;
+mod saved;
+mod usage;
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use herald_api::import::LayerHandle;
+
+use crate::backend_choice::{self, Choice, Chosen, Shapes};
+use crate::chat::ChatTemplate;
+use crate::constrain::Forms;
+use crate::error::{Error, Result};
+use crate::gguf::Gguf;
+use crate::kv_cache::{
+    Account, ChoiceWatcher, Entry, LayerNeeds, Ledger, Limits, MemoryOptions, MemoryUsage, PrefixCache,
+    SequenceMemory,
+};
+use crate::metrics::TierTraffic;
+use crate::model::{self, ModelPlan};
+use crate::plugin::{self, Plugins, Search};
+use crate::threads::ThreadPool;
+use crate::tokenizer::AscTokenizer;
+
+pub use calibrate::calibrate;
+pub(crate) use census::Twins;
+pub use forward::Part;
+pub use generate::{Finish, GenerateOptions, Generated, Piece};
+pub(crate) use generation::Generation;
+pub use saved::{Extras, Restored};
+
+use forward::Workspace;
+
+/// How to load a model.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// The backend to ask first, or `None` (or `auto`) for the fastest.
+    pub backend: Option<String>,
+    /// The folder of the calibrations by which the fastest is chosen, where there are any; `None`: by score alone.
+    pub calibrations: Option<PathBuf>,
+    /// Where to look for plugins.
+    pub search: Search,
+    /// Threads to compute with; `None`: as many as this process may use.
+    pub threads: Option<NonZeroUsize>,
+    /// The most tokens of a forward pass; longer prompts go in pieces.
+    pub max_batch: usize,
+    /// The most tokens that a sequence may have; `None`: what the model was trained for.
+    pub context: Option<usize>,
+    /// Tokens of a KV page.
+    pub page_tokens: usize,
+    /// The most bytes of pages of earlier prompts to keep, for prompts that begin alike; 0: none.
+    pub prefix_bytes: usize,
+    /// How much of a sequence is kept how.
+    pub memory: MemoryOptions,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self {
+            backend: None,
+            calibrations: backend_choice::usual_folder(),
+            search: Search::usual(),
+            threads: None,
+            max_batch: 512,
+            context: None,
+            page_tokens: 64,
+            prefix_bytes: 256 << 20,
+            memory: MemoryOptions::default(),
+        }
+    }
+}
+
+/// Tokens from which on a batch goes to the plugin that was chosen for prompts: plugins' products of many tokens are at
+/// their best from about there.
+const PROMPT_FROM: usize = 32;
+
+/// The next engine's number. An address would not do: a later engine may get that of one that is gone.
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+
+/// A loaded model, ready to run. Calls may come from many threads at once; they share the threads that it computes with.
+pub struct NeuroEngine {
+    // Layers come before what they lean on, so that they go first.
+    layers: Vec<LayerHandle>,
+    /// For prompts: those layers of another plugin's that are used in place of the ones above; all or none of them there.
+    prompt_layers: Vec<Option<LayerHandle>>,
+    choice: Choice,
+    needs: Vec<LayerNeeds>,
+    prefixes: PrefixCache,
+    tokenizer: AscTokenizer,
+    template: Option<String>,
+    plan: ModelPlan,
+    gguf: Gguf,
+    path: PathBuf,
+    pool: Arc<ThreadPool>,
+    workspaces: Mutex<Vec<Workspace>>,
+    traffic: Arc<TierTraffic>,
+    account: Arc<Account>,
+    ledger: Arc<Ledger>,
+    limits: Mutex<Limits>,
+    /// The most bytes of RAM for what sequences have seen.
+    budget: Option<u64>,
+    watcher: Mutex<Option<ChoiceWatcher>>,
+    /// Made when an answer is first to have a form.
+    forms: OnceLock<Forms>,
+    max_batch: usize,
+    context: usize,
+    page_tokens: usize,
+    memory: MemoryOptions,
+    load_time: Duration,
+    /// A number that no other engine of this process has had.
+    id: u64,
+}
+
+/// One context: the tokens that it has seen, and what the layers keep of them.
+pub struct Sequence {
+    memory: SequenceMemory,
+    tokens: Vec<u32>,
+    /// Which engine it belongs to.
+    engine: u64,
+    _entry: Entry,
+}
+
+impl Sequence {
+    /// The tokens that it has seen.
+    #[must_use]
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Bytes that the layers keep of it.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.memory.bytes()
+    }
+
+    /// What the tiers hold of it; pages that it shares with others count whole. Look-ups are counted for all together.
+    #[must_use]
+    pub fn memory_usage(&self) -> MemoryUsage {
+        self.memory.usage(self.tokens.len())
+    }
+
+    /// Forgets the tokens from the `len`-th on. `false`, and nothing is forgotten, where the model keeps recurrent
+    /// states, which can't go back to anything but the beginning (see [`NeuroEngine::rewind`]).
+    pub fn truncate(&mut self, len: usize) -> bool {
+        if len >= self.tokens.len() {
+            return true;
+        }
+        let done = self.memory.truncate(len);
+        if done {
+            self.tokens.truncate(len);
+        }
+        done
+    }
+}
+
+impl NeuroEngine {
+    /// Loads a model: reads the file, finds the plugins, and has them build every layer.
+    ///
+    /// # Errors
+    /// One sentence: a file that can't be read or is damaged, an architecture that isn't known, no plugin that can
+    /// build a part, a wrong option.
+    pub fn load(path: &Path, options: &LoadOptions) -> Result<Self> {
+        let start = Instant::now();
+        if options.max_batch == 0 || options.page_tokens == 0 || options.context == Some(0) {
+            return Err(Error::Invalid("max_batch, page_tokens and context must be at least 1".to_owned()));
+        }
+        let gguf = Gguf::open(path)?;
+        let plan = model::plan(&gguf)
+            .map_err(|source| Error::Model { path: path.to_owned(), source: Box::new(source) })?;
+        let pool = crate::threads::shared(options.threads)?;
+        let plugins = Plugins::discover(&options.search, &plugin::this_machine());
+        let threads = pool.threads().get();
+        let Chosen { choice, ignored } =
+            backend_choice::choose(&plugins, options, threads, Some(&Shapes::of(&gguf, &plan)))?;
+        ignored.iter().for_each(|sentence| tracing::warn!("{sentence}"));
+        let engine = Self::assemble((path, gguf, plan), &plugins, choice, pool, options)?;
+        Ok(Self { load_time: start.elapsed(), ..engine })
+    }
+
+    /// Has the plugins that were chosen build a model.
+    fn assemble(
+        (path, gguf, plan): (&Path, Gguf, ModelPlan),
+        plugins: &Plugins,
+        mut choice: Choice,
+        pool: Arc<ThreadPool>,
+        options: &LoadOptions,
+    ) -> Result<Self> {
+        let ranked = plugins.ranked(Some(&choice.decode), &options.search)?;
+        let context = options.context.unwrap_or(plan.context);
+        let built = build::build(&gguf, &plan, ranked, &pool, options)?;
+        let prompt_layers = build::for_prompts(&gguf, &plan, &built, plugins, &mut choice, &pool, options)?;
+        let tokenizer = AscTokenizer::new(&gguf, built.tokenizer, plan.vocabulary)?;
+        let template = gguf.metadata().get::<&str>("tokenizer.chat_template")?.map(str::to_owned);
+        Ok(Self {
+            layers: built.layers,
+            prompt_layers,
+            choice,
+            needs: built.needs,
+            prefixes: PrefixCache::new(options.prefix_bytes),
+            tokenizer,
+            template,
+            plan,
+            gguf,
+            path: path.to_owned(),
+            pool,
+            workspaces: Mutex::default(),
+            traffic: built.traffic,
+            account: Arc::default(),
+            ledger: built.ledger,
+            limits: Mutex::new(built.limits),
+            budget: options.memory.budget,
+            watcher: Mutex::default(),
+            forms: OnceLock::new(),
+            max_batch: options.max_batch,
+            context,
+            page_tokens: options.page_tokens,
+            memory: options.memory.clone(),
+            load_time: Duration::ZERO,
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+        })
+    }
+
+    /// Loads a model's tokenizer alone, which needs neither its weights nor an architecture that HERALD knows. Of the
+    /// options, only those that choose plugins count.
+    ///
+    /// # Errors
+    /// One sentence: a file that can't be read or is damaged, a vocabulary that no plugin has a tokenizer for.
+    pub fn load_tokenizer(path: &Path, options: &LoadOptions) -> Result<AscTokenizer> {
+        let gguf = Gguf::open(path)?;
+        let plugins = Plugins::discover(&options.search, &plugin::this_machine());
+        let ranked = plugins.ranked(options.backend.as_deref(), &options.search)?;
+        AscTokenizer::new(&gguf, build::tokenizer(&gguf, ranked)?, usize::MAX)
+    }
+
+    /// The model's file, or the first of its parts.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The model's file, for its metadata and tensors.
+    #[must_use]
+    pub fn gguf(&self) -> &Gguf {
+        &self.gguf
+    }
+
+    /// What the model is made of.
+    #[must_use]
+    pub fn plan(&self) -> &ModelPlan {
+        &self.plan
+    }
+
+    /// The model's tokenizer.
+    #[must_use]
+    pub fn tokenizer(&self) -> &AscTokenizer {
+        &self.tokenizer
+    }
+
+    /// The model's chat template.
+    ///
+    /// # Errors
+    /// Where the model has none, or it is no template.
+    pub fn chat_template(&self) -> Result<ChatTemplate> {
+        let source = self.template.as_deref().ok_or_else(|| {
+            let path = self.path.display();
+            Error::Invalid(format!(
+                "{path} has no chat template (tokenizer.chat_template): it is no chat model"
+            ))
+        })?;
+        let (bos, eos) = (self.tokenizer.bos_text(), self.tokenizer.eos_text());
+        Ok(ChatTemplate::new(source, &bos, &eos)?)
+    }
+
+    /// Which plugins were asked first for the layers, and why.
+    #[must_use]
+    pub fn choice(&self) -> &Choice {
+        &self.choice
+    }
+
+    /// The plugins that compute the layers, most layers first, and how many each has. Layers that prompts alone go through
+    /// count too.
+    #[must_use]
+    pub fn backends(&self) -> Vec<(String, usize)> {
+        let mut counts: Vec<(String, usize)> = Vec::new();
+        for layer in self.all_layers() {
+            match counts.iter_mut().find(|(name, _)| name == layer.plugin()) {
+                Some((_, count)) => *count += 1,
+                None => counts.push((layer.plugin().to_owned(), 1)),
+            }
+        }
+        counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        counts
+    }
+
+    /// All layers, those for prompts last.
+    fn all_layers(&self) -> impl Iterator<Item = &LayerHandle> {
+        self.layers.iter().chain(self.prompt_layers.iter().flatten())
+    }
+
+    /// The layer of this place that computes so many tokens. One that has far pages to choose from stays with whom it is:
+    /// only that one can read the pages' summaries.
+    fn layer_for(&self, place: usize, n_tokens: usize, has_far_pages: bool) -> &LayerHandle {
+        let prompts = self.prompt_layers.get(place).and_then(Option::as_ref);
+        let prompts = prompts.filter(|_| n_tokens >= PROMPT_FROM && !has_far_pages);
+        prompts.unwrap_or(&self.layers[place])
+    }
+
+    /// Threads that it computes with.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.pool.threads().get()
+    }
+
+    /// The most tokens that a sequence may have.
+    #[must_use]
+    pub fn context(&self) -> usize {
+        self.context
+    }
+
+    /// The most tokens of one forward pass.
+    #[must_use]
+    pub fn max_batch(&self) -> usize {
+        self.max_batch
+    }
+
+    /// Tokens of a page of keys and values.
+    #[must_use]
+    pub fn page_tokens(&self) -> usize {
+        self.page_tokens
+    }
+
+    /// How much of a sequence is kept how.
+    #[must_use]
+    pub fn memory_options(&self) -> &MemoryOptions {
+        &self.memory
+    }
+
+    /// Counts what moves between its memory tiers.
+    #[must_use]
+    pub fn traffic(&self) -> &Arc<TierTraffic> {
+        &self.traffic
+    }
+
+    pub(crate) fn forms(&self) -> Result<&Forms> {
+        if let Some(forms) = self.forms.get() {
+            return Ok(forms);
+        }
+        let forms = Forms::new(&self.tokenizer, self.plan.vocabulary)?;
+        Ok(self.forms.get_or_init(|| forms))
+    }
+
+    /// The threads that it computes with.
+    #[must_use]
+    pub fn pool(&self) -> &ThreadPool {
+        &self.pool
+    }
+
+    /// How long loading took.
+    #[must_use]
+    pub fn load_time(&self) -> Duration {
+        self.load_time
+    }
+
+    /// Forgets the pages of earlier prompts; those that sequences use stay until these go.
+    pub fn forget_prefixes(&self) {
+        self.prefixes.clear();
+    }
+
+    /// Opens an empty sequence.
+    ///
+    /// # Errors
+    /// Where there is no memory for it.
+    pub fn sequence(&self) -> Result<Sequence> {
+        self.make_room_for_states()?;
+        let memory = SequenceMemory::new(&self.needs, &self.ledger)
+            .map_err(|source| Error::Plugin { what: "a new sequence".to_owned(), source })?;
+        Ok(self.opened(memory, Vec::new()))
+    }
+
+    fn opened(&self, memory: SequenceMemory, tokens: Vec<u32>) -> Sequence {
+        Sequence { _entry: Entry::new(&self.account, &memory), memory, tokens, engine: self.id }
+    }
+}

@@ -1,0 +1,330 @@
+//! Sequences that outlive a process: what the layers keep of one, in a file.
+//!
+//! The file is in safetensors format. Its metadata has the format's version, the model's fingerprint and, for each layer
+//! with a recurrent state or with summaries of pages, the backend that wrote them, since only that knows what is in them; keys
+//! and values are in the ABI's own formats, which every backend reads.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
+
+use super::{NeuroEngine, Sequence};
+use crate::error::{Error, Result};
+use crate::gguf::Gguf;
+use crate::kv_cache::{LayerBytes, LayerNeeds, PageBytes, SequenceMemory};
+use crate::sampler::SamplerState;
+
+/// The format's version: a change of what a file means makes it another.
+const VERSION: &str = "2";
+
+/// Bytes of each end and of the middle of a tensor that go into a model's fingerprint.
+const SAMPLE: usize = 4096;
+
+/// What is saved beside a sequence.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Extras<'e> {
+    /// Tokens that are to be run next.
+    pub pending: &'e [u32],
+    /// The random numbers that come next.
+    pub sampler: Option<SamplerState>,
+    /// Anything of the caller's.
+    pub notes: &'e str,
+}
+
+/// A sequence from a file.
+pub struct Restored {
+    /// The sequence.
+    pub sequence: Sequence,
+    /// Tokens that were to come next when it was saved: they have not been run.
+    pub pending: Vec<u32>,
+    /// The random numbers that were to come next, where that was saved.
+    pub sampler: Option<SamplerState>,
+    /// What the caller saved with it.
+    pub notes: String,
+}
+
+impl NeuroEngine {
+    /// A copy of a sequence, which goes on by itself.
+    ///
+    /// # Errors
+    /// Where the sequence belongs to another engine, or there is no memory for the copy.
+    pub fn fork(&self, sequence: &Sequence) -> Result<Sequence> {
+        self.owns(sequence)?;
+        let memory = sequence.memory.fork(sequence.tokens.len());
+        let memory =
+            memory.map_err(|source| Error::Plugin { what: "a copy of a sequence".to_owned(), source })?;
+        Ok(self.opened(memory, sequence.tokens.clone()))
+    }
+
+    /// Makes a sequence one of `len` tokens (to whole pages), with copies of its own pages between its others: as much memory
+    /// as that many tokens take. What the model makes of them means nothing: it is for measuring long contexts.
+    ///
+    /// # Errors
+    /// Where the sequence belongs to another engine, the context has no room for `len` tokens, or no memory is left.
+    pub fn stretch(&self, sequence: &mut Sequence, len: usize) -> Result<()> {
+        self.owns(sequence)?;
+        if len > self.context {
+            return Err(Error::ContextFull { wanted: len, room: self.context });
+        }
+        let past = sequence.tokens.len();
+        let missing = len.saturating_sub(past);
+        let grown = sequence.memory.stretch(missing, self.limits());
+        let added = grown.map_err(|source| Error::Plugin { what: "a longer sequence".to_owned(), source })?;
+        let copies: Vec<u32> = sequence.tokens.iter().copied().cycle().take(added).collect();
+        sequence.tokens.extend(copies);
+        Ok(())
+    }
+
+    /// Takes a sequence back to its first `len` tokens. A model that keeps recurrent states, which can't go back, runs
+    /// those tokens anew: where that is to be cheap, [`NeuroEngine::fork`] the sequence beforehand.
+    ///
+    /// # Errors
+    /// As [`NeuroEngine::prefill`]; the sequence then has fewer tokens than `len`.
+    pub fn rewind(&self, sequence: &mut Sequence, len: usize) -> Result<()> {
+        self.owns(sequence)?;
+        if sequence.truncate(len) {
+            return Ok(());
+        }
+        let tokens = sequence.tokens[..len].to_vec();
+        sequence.truncate(0);
+        self.run(sequence, &tokens)
+    }
+
+    /// Saves a sequence, with tokens that are to be run next, for [`NeuroEngine::restore`] in another process.
+    ///
+    /// # Errors
+    /// Where the sequence belongs to another engine, an archived page is damaged, or the file can't be written: an earlier
+    /// one then stays.
+    pub fn save(&self, sequence: &Sequence, pending: &[u32], path: &Path) -> Result<()> {
+        self.save_with(sequence, &Extras { pending, ..Extras::default() }, path)
+    }
+
+    /// As [`NeuroEngine::save`], with more beside it.
+    ///
+    /// # Errors
+    /// As [`NeuroEngine::save`].
+    pub fn save_with(&self, sequence: &Sequence, extras: &Extras<'_>, path: &Path) -> Result<()> {
+        self.owns(sequence)?;
+        let (tokens, pending) = (words(&sequence.tokens), words(extras.pending));
+        let mut facts = self.facts();
+        facts.insert("notes".to_owned(), extras.notes.to_owned());
+        if let Some(SamplerState { seed, draws }) = extras.sampler {
+            facts.insert("sampler".to_owned(), format!("{seed} {draws}"));
+        }
+        let layers: Vec<_> = sequence
+            .memory
+            .layer_bytes(sequence.tokens.len())
+            .collect::<herald_api::Result<_>>()
+            .map_err(|source| Error::Plugin { what: "the memory of a sequence".to_owned(), source })?;
+        let mut parts: Vec<(String, &[u8])> =
+            vec![("tokens".to_owned(), &tokens), ("pending".to_owned(), &pending)];
+        for (index, layer) in layers.iter().enumerate() {
+            match layer {
+                LayerBytes::Nothing => {}
+                LayerBytes::State(state) => parts.push((state_name(index), state)),
+                LayerBytes::Pages { pages, far, summaries } => {
+                    for (page, (keys, values)) in pages.iter().map(PageBytes::bytes).enumerate() {
+                        parts.push((page_name(index, page, "keys"), keys));
+                        parts.push((page_name(index, page, "values"), values));
+                    }
+                    if *far != [0, 0] {
+                        parts.push((summaries_name(index), summaries));
+                        facts.insert(format!("far.{index}"), format!("{} {}", far[0], far[1]));
+                        facts.insert(summaries_name(index), self.summaries_of(index));
+                    }
+                }
+            }
+        }
+        let wrong = |error: &dyn std::fmt::Display| {
+            Error::Invalid(format!("{}: the sequence can't be saved: {error}", path.display()))
+        };
+        let views = parts.into_iter().map(|(name, bytes)| {
+            Ok((name, TensorView::new(Dtype::U8, vec![bytes.len()], bytes).map_err(|error| wrong(&error))?))
+        });
+        let views = views.collect::<Result<Vec<_>>>()?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let file = NamedTempFile::new_in(folder.unwrap_or(Path::new("."))).map_err(|error| wrong(&error))?;
+        safetensors::serialize_to_file(views, Some(facts), file.path()).map_err(|error| wrong(&error))?;
+        file.persist(path).map_err(|error| wrong(&error.error))?;
+        Ok(())
+    }
+
+    /// Who made the summaries of a layer's pages: only that knows what is in them.
+    fn summaries_of(&self, layer: usize) -> String {
+        let layer = &self.layers[layer];
+        format!("{} bytes of the backend {}", layer.summary_bytes(), layer.plugin())
+    }
+
+    /// Opens a sequence that [`NeuroEngine::save`] saved: its pages are in the tiers that they were in.
+    ///
+    /// # Errors
+    /// Where the file can't be read, is none, or is of another version, another model, other pages, or a recurrent state of
+    /// another backend.
+    pub fn restore(&self, path: &Path) -> Result<Restored> {
+        let wrong = |what: &str| Error::Invalid(format!("{}: {what}", path.display()));
+        let unread =
+            |error: &dyn std::fmt::Display| wrong(&format!("the saved sequence can't be read: {error}"));
+        let file = fs::File::open(path).map_err(|error| unread(&error))?;
+        // SAFETY: the file is only ever replaced as a whole by `save`; whoever changes it meanwhile changes what is read, as
+        // with a model's file.
+        let bytes = unsafe { memmap2::Mmap::map(&file) }.map_err(|error| unread(&error))?;
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| unread(&error))?;
+        let empty = HashMap::new();
+        let found = header.metadata().as_ref().unwrap_or(&empty);
+        let check = |name: &str, expected: &str| {
+            let found = found.get(name).map_or("nothing", String::as_str);
+            if found == expected {
+                return Ok(());
+            }
+            Err(wrong(&format!("the sequence was saved with {name} {found}, where {expected} was expected")))
+        };
+        let mut expected: Vec<_> = self.facts().into_iter().collect();
+        // The version first, then the model, then what depends on how it is run.
+        expected.sort_by_key(|(name, _)| (name != "herald.version", name != "model", name.clone()));
+        expected.iter().try_for_each(|(name, expected)| check(name, expected))?;
+        let pair = |name: &str| -> Result<Option<[u64; 2]>> {
+            let Some(text) = found.get(name) else { return Ok(None) };
+            let pair = text.split_once(' ').and_then(|(a, b)| Some([a.parse().ok()?, b.parse().ok()?]));
+            pair.map(Some)
+                .ok_or_else(|| wrong(&format!("the saved sequence's {name} is no pair of numbers: {text}")))
+        };
+        let tensors = SafeTensors::deserialize(&bytes).map_err(|error| unread(&error))?;
+        let part = |name: &str| match tensors.tensor(name) {
+            Ok(tensor) => Ok(tensor.data()),
+            Err(_) => Err(wrong(&format!("the saved sequence lacks its part {name}"))),
+        };
+        let ids = |name: &str| -> Result<Vec<u32>> {
+            let ids: Vec<u32> =
+                part(name)?.as_chunks::<4>().0.iter().map(|id| u32::from_le_bytes(*id)).collect();
+            match ids.iter().find(|id| **id as usize >= self.plan.vocabulary) {
+                Some(id) => {
+                    Err(wrong(&format!("the saved sequence has the token {id}, which the model lacks")))
+                }
+                None => Ok(ids),
+            }
+        };
+        let (tokens, pending) = (ids("tokens")?, ids("pending")?);
+        if tokens.len() > self.context {
+            return Err(Error::ContextFull { wanted: tokens.len(), room: self.context });
+        }
+        let mut failed = None;
+        let memory = SequenceMemory::from_bytes(&self.needs, &self.ledger, tokens.len(), |index| {
+            self.saved_layer(index, tokens.len(), &part, &pair, &check).map_err(|error| {
+                failed.get_or_insert(error);
+                herald_api::Error::invalid("a part is missing")
+            })
+        });
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        let memory = memory.map_err(|error| unread(&error))?;
+        let sampler = pair("sampler")?.map(|[seed, draws]| SamplerState { seed, draws });
+        let notes = found.get("notes").cloned().unwrap_or_default();
+        let sequence = self.opened(memory, tokens);
+        Ok(Restored { sequence, pending, sampler, notes })
+    }
+
+    /// What a file has of a layer.
+    fn saved_layer<'b>(
+        &self,
+        index: usize,
+        tokens: usize,
+        part: &dyn Fn(&str) -> Result<&'b [u8]>,
+        pair: &dyn Fn(&str) -> Result<Option<[u64; 2]>>,
+        check: &dyn Fn(&str, &str) -> Result<()>,
+    ) -> Result<LayerBytes<'b>> {
+        Ok(match &self.needs[index] {
+            LayerNeeds::Nothing => LayerBytes::Nothing,
+            LayerNeeds::State(_) => LayerBytes::State(part(&state_name(index))?),
+            LayerNeeds::Pages(needs) => {
+                let n_pages = tokens.div_ceil(needs.tier.config().page_tokens);
+                let pages = (0..n_pages)
+                    .map(|page| {
+                        let keys = part(&page_name(index, page, "keys"))?;
+                        Ok(PageBytes::Lent(keys, part(&page_name(index, page, "values"))?))
+                    })
+                    .collect::<Result<_>>()?;
+                let far = pair(&format!("far.{index}"))?.unwrap_or_default();
+                let mut summaries: &[u8] = &[];
+                if far != [0, 0] {
+                    check(&summaries_name(index), &self.summaries_of(index))?;
+                    summaries = part(&summaries_name(index))?;
+                }
+                let far = far.map(|count| usize::try_from(count).unwrap_or(usize::MAX));
+                LayerBytes::Pages { pages, far, summaries }
+            }
+        })
+    }
+
+    /// A hash that tells the model apart from others: of what its metadata and tensors say, and of samples of its weights.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        fingerprint(&self.gguf)
+    }
+
+    /// What must be the same where a sequence is restored.
+    fn facts(&self) -> HashMap<String, String> {
+        let mut facts = HashMap::from([
+            ("herald.version".to_owned(), VERSION.to_owned()),
+            ("model".to_owned(), fingerprint(&self.gguf)),
+        ]);
+        for (index, (layer, needs)) in self.layers.iter().zip(&self.needs).enumerate() {
+            match needs {
+                LayerNeeds::Nothing => {}
+                LayerNeeds::State(bytes) => {
+                    let state = format!("{bytes} bytes of the backend {}", layer.plugin());
+                    facts.insert(format!("state.{index}"), state);
+                }
+                LayerNeeds::Pages(needs) => {
+                    facts.insert(format!("page_tokens.{index}"), needs.tier.config().page_tokens.to_string());
+                }
+            }
+        }
+        facts
+    }
+}
+
+fn state_name(layer: usize) -> String {
+    format!("layer.{layer}.state")
+}
+
+fn summaries_name(layer: usize) -> String {
+    format!("layer.{layer}.summaries")
+}
+
+fn page_name(layer: usize, page: usize, part: &str) -> String {
+    format!("layer.{layer}.page.{page}.{part}")
+}
+
+fn words(ids: &[u32]) -> Vec<u8> {
+    ids.iter().flat_map(|id| id.to_le_bytes()).collect()
+}
+
+/// A hash that tells models apart: of all that shapes the computation in their metadata, of each tensor's name and shape,
+/// and of its bytes at both ends and in the middle, since reading all of a large model would take longer than restoring
+/// is worth.
+fn fingerprint(gguf: &Gguf) -> String {
+    let mut hash = Sha256::new();
+    let mut add = |bytes: &[u8]| {
+        hash.update((bytes.len() as u64).to_le_bytes());
+        hash.update(bytes);
+    };
+    for (key, value) in gguf.metadata().iter() {
+        if !key.starts_with("tokenizer.") && !key.starts_with("general.name") {
+            add(format!("{key} = {value:?}").as_bytes());
+        }
+    }
+    for tensor in gguf.tensors() {
+        add(format!("{} {} {:?}", tensor.name(), tensor.dtype(), tensor.dims()).as_bytes());
+        let bytes = gguf.bytes(tensor);
+        let last = bytes.len().saturating_sub(SAMPLE);
+        for start in [0, last / 2, last] {
+            add(&bytes[start..bytes.len().min(start + SAMPLE)]);
+        }
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}

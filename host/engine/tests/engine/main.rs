@@ -1,0 +1,15 @@
+//! The engine from outside, with real plugins and small models.
+
+mod backend_choice;
+mod chat;
+mod constrain;
+mod contexts;
+mod metrics;
+mod models;
+mod oracles;
+mod plugins;
+mod prefix;
+mod schedule;
+mod smollm2;
+mod state;
+mod tiers;

@@ -1,0 +1,191 @@
+//! Logits of small random models of each architecture against what `transformers` computes from them.
+
+use std::fs;
+
+use herald::NeuroEngine;
+use herald_testing::{backends, repository, tiny};
+use safetensors::SafeTensors;
+
+/// The expected logits of a model, token by token, and the ids that they are of.
+struct Expected {
+    ids: Vec<u32>,
+    logits: Vec<f32>,
+}
+
+fn expected(name: &str) -> Expected {
+    let path = repository().join(format!("host/tests/data/tiny/{name}.expected.safetensors"));
+    let bytes = fs::read(path).expect("the test data is there");
+    let tensors = SafeTensors::deserialize(&bytes).expect("the test data is a safetensors file");
+    let words = |name: &str| -> Vec<[u8; 4]> {
+        let data = tensors.tensor(name).expect("the tensor is there").data();
+        data.chunks_exact(4).map(|word| [word[0], word[1], word[2], word[3]]).collect()
+    };
+    Expected {
+        ids: words("ids").into_iter().map(u32::from_le_bytes).collect(),
+        logits: words("logits").into_iter().map(f32::from_le_bytes).collect(),
+    }
+}
+
+fn in_pieces(engine: &NeuroEngine, ids: &[u32], size: usize) -> Vec<f32> {
+    let mut sequence = engine.sequence().expect("a sequence");
+    let mut logits = Vec::new();
+    for piece in ids.chunks(size) {
+        engine.logits(&mut sequence, piece, &mut |row| logits.extend_from_slice(row)).expect("a pass");
+    }
+    logits
+}
+
+/// Largest difference from the expected logits that is allowed: llama.cpp's own on the same file, or 0.001.
+fn check(name: &str, largest: f32) {
+    for (backend, options) in backends() {
+        let engine = NeuroEngine::load(&tiny(name), options);
+        check_on(backend, &engine.unwrap_or_else(|error| panic!("{name}: {error}")), name, largest);
+    }
+}
+
+fn check_on(backend: &str, engine: &NeuroEngine, name: &str, largest: f32) {
+    let expected = expected(name);
+    for size in [expected.ids.len(), 1, 7] {
+        let logits = in_pieces(engine, &expected.ids, size);
+        assert_eq!(logits.len(), expected.logits.len());
+        let error = logits.iter().zip(&expected.logits).map(|(a, b)| (a - b).abs()).fold(0.0_f32, f32::max);
+        let mean: f32 = logits.iter().zip(&expected.logits).map(|(a, b)| (a - b).abs()).sum::<f32>()
+            / logits.len() as f32;
+        println!("{name} on {backend} in pieces of {size}: off by at most {error}, mean {mean}");
+        assert!(
+            error <= largest,
+            "{name} on {backend} in pieces of {size}: off by {error}, where {largest} is allowed"
+        );
+    }
+}
+
+#[test]
+fn llama() {
+    check("llama", 0.0062);
+}
+
+#[test]
+fn llama_with_tied_embeddings() {
+    check("llama_tied", 0.0201);
+}
+
+#[test]
+fn qwen2() {
+    check("qwen2", 0.0062);
+}
+
+#[test]
+fn qwen3() {
+    check("qwen3", 0.0036);
+}
+
+#[test]
+fn gemma3() {
+    check("gemma3", 0.0054);
+}
+
+#[test]
+fn mamba() {
+    check("mamba", 0.001);
+}
+
+#[test]
+fn falcon_mamba() {
+    check("falcon_mamba", 0.001);
+}
+
+#[test]
+fn mamba2() {
+    check("mamba2", 0.001);
+}
+
+#[test]
+fn jamba() {
+    check("jamba", 0.0038);
+}
+
+#[test]
+fn falcon_h1() {
+    check("falcon_h1", 0.001);
+}
+
+#[test]
+fn granite_hybrid() {
+    check("granite_hybrid", 0.001);
+}
+
+#[test]
+fn granite_hybrid_dense() {
+    check("granite_hybrid_dense", 0.001);
+}
+
+#[test]
+fn nemotron_h() {
+    check("nemotron_h", 0.001);
+}
+
+#[test]
+fn lfm2() {
+    check("lfm2", 0.0021);
+}
+
+#[test]
+fn mistral() {
+    check("mistral", 0.001);
+}
+
+#[test]
+fn granite() {
+    check("granite", 0.001);
+}
+
+#[test]
+fn granite_moe() {
+    check("granite_moe", 0.001);
+}
+
+#[test]
+fn qwen2_moe() {
+    check("qwen2_moe", 0.001);
+}
+
+#[test]
+fn qwen3_moe() {
+    check("qwen3_moe", 0.001);
+}
+
+#[test]
+fn olmo2() {
+    check("olmo2", 0.001);
+}
+
+#[test]
+fn phi3() {
+    check("phi3", 0.001);
+}
+
+#[test]
+fn smollm3() {
+    check("smollm3", 0.001);
+}
+
+#[test]
+fn gemma2() {
+    check("gemma2", 0.001);
+}
+
+/// RoPE scaled for long contexts: llama.cpp wasn't measured on these, so the bound is the one for exact engines.
+#[test]
+fn llama_with_linear_rope_scaling() {
+    check("llama_linear", 0.001);
+}
+
+#[test]
+fn llama_with_llama3_rope_scaling() {
+    check("llama_llama3", 0.001);
+}
+
+#[test]
+fn qwen3_with_yarn_rope_scaling() {
+    check("qwen3_yarn", 0.001);
+}

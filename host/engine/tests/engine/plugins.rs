@@ -1,0 +1,206 @@
+//! Plugins of third parties: sound ones run beside the cpu backend, faulty ones cost one line and the next is tried.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use herald::plugin::{Plugins, Search};
+use herald::sampler::SamplerConfig;
+use herald::{GenerateOptions, LoadOptions, NeuroEngine};
+use herald_api::Hardware;
+use herald_testing::{compile, cpu_plugin, folder, search, third_party, tiny};
+
+fn faulty(fault: &str, folder: &Path) -> PathBuf {
+    compile("host/tests/plugins/faulty.c", fault, folder)
+}
+
+fn discover(search: &Search) -> Plugins {
+    Plugins::discover(search, &Hardware::detect(1, 0))
+}
+
+/// The one line that a refused file costs.
+#[track_caller]
+fn refusal(file: &Path) -> String {
+    let found = discover(&search(&[file]));
+    assert!(found.usable.is_empty(), "{} was accepted", file.display());
+    assert_eq!(found.refused.len(), 1);
+    let reason = found.refused[0].reason.clone();
+    assert!(!reason.is_empty() && !reason.contains('\n'), "{reason:?} is no single line");
+    reason
+}
+
+#[track_caller]
+fn says(reason: &str, words: &[&str]) {
+    for word in words {
+        assert!(reason.contains(word), "{reason:?} does not say {word:?}");
+    }
+}
+
+fn greedy(search: Search, backend: Option<&str>) -> (Vec<u32>, Vec<(String, usize)>) {
+    let options = LoadOptions { search, backend: backend.map(str::to_owned), ..LoadOptions::default() };
+    let engine = NeuroEngine::load(&tiny("llama"), &options).expect("the model loads");
+    let mut sequence = engine.sequence().expect("a sequence");
+    let options = GenerateOptions {
+        max_tokens: Some(16),
+        sampler: SamplerConfig { temperature: 0.0, ..SamplerConfig::default() },
+        ignore_eos: true,
+        ..GenerateOptions::default()
+    };
+    let generated = engine.generate(&mut sequence, &[10, 20, 30], &options, &mut || true, &mut |_| true);
+    (generated.expect("tokens").tokens, engine.backends())
+}
+
+#[test]
+fn files_that_are_no_plugins_are_refused() {
+    let folder = folder();
+    let text = folder.path().join("libherald_text.so");
+    fs::write(&text, "not a library\n").expect("a file");
+    says(&refusal(&text), &["no library that this system can load"]);
+    says(&refusal(&folder.path().join("libherald_gone.so")), &["can't be opened"]);
+    let inner = folder.path().join("libherald_folder.so");
+    fs::create_dir(&inner).expect("a folder");
+    says(&refusal(&inner), &["no file"]);
+    says(&refusal(&faulty("MISSING_SYMBOL", folder.path())), &["exports no herald_plugin_v1"]);
+}
+
+#[test]
+fn tables_that_are_wrong_are_refused() {
+    let folder = folder();
+    for (fault, words) in [
+        ("NULL_TABLE", "null"),
+        ("WRONG_VERSION", "version 2 of the ABI, where version 1 was expected"),
+        ("GARBAGE_SIZE", "1099511627776 bytes"),
+        ("TINY_SIZE", "7 bytes"),
+        ("BAD_NAME", "letters, digits"),
+        ("NO_FORWARD", "lacks a required function"),
+        ("NO_START", "no licence"),
+        ("NO_HARDWARE", "a machine that nobody has built"),
+        ("ZERO_SCORE", "score 0"),
+    ] {
+        says(&refusal(&faulty(fault, folder.path())), &[words]);
+    }
+}
+
+/// Each is preferred by its score, fails at the first layer, and is left out: the cpu backend does the work.
+#[test]
+fn plugins_that_fail_at_work_are_left_out() {
+    let folder = folder();
+    let cpu = cpu_plugin();
+    let (expected, _) = greedy(search(&[&cpu]), None);
+    let mut files: Vec<PathBuf> = ["CREATE_FAILS", "CREATE_NULL", "UNKNOWN_STATUS", "GARBAGE_INFO"]
+        .map(|fault| faulty(fault, folder.path()))
+        .into();
+    files.push(third_party("host/tests/plugins/panics", "herald_panics"));
+    for file in &files {
+        let search = Search { allow_insecure: true, ..search(&[file, &cpu]) };
+        assert_eq!(discover(&search).usable.len(), 2, "{} and cpu", file.display());
+        let (tokens, backends) = greedy(search, None);
+        assert_eq!(tokens, expected, "beside {}", file.display());
+        assert!(backends.iter().all(|(name, _)| name == "cpu"), "{backends:?} beside {}", file.display());
+    }
+}
+
+/// Plugins built with a header whose tables are shorter or longer run as the example itself does.
+#[test]
+fn plugins_of_other_header_versions_run() {
+    let folder = folder();
+    let cpu = cpu_plugin();
+    let (expected, _) = greedy(search(&[&cpu]), None);
+    for version in ["OLDER", "NEWER"] {
+        let file = faulty(version, folder.path());
+        let found = discover(&search(&[&file]));
+        assert!(found.refused.is_empty(), "{version}: {:?}", found.refused);
+        let name = found.usable[0].plugin.name().to_owned();
+        let (tokens, backends) =
+            greedy(Search { allow_insecure: true, ..search(&[&file, &cpu]) }, Some(&name));
+        assert_eq!(tokens, expected, "{version}");
+        assert!(backends.contains(&(name, 3)), "{version}: {backends:?}");
+    }
+}
+
+/// The examples, as a third party would ship them: they do the layers that they offer, and cpu does the rest.
+#[test]
+fn example_plugins_compute_their_layers_beside_cpu() {
+    let folder = folder();
+    let cpu = cpu_plugin();
+    let (expected, _) = greedy(search(&[&cpu]), None);
+    let in_c = compile("examples/plugin-c/example.c", "EXAMPLE", folder.path());
+    let in_rust = third_party("examples/plugin-rust", "herald_example_rust");
+    for file in [&in_c, &in_rust] {
+        let search = Search { allow_insecure: true, ..search(&[file, &cpu]) };
+        let name = discover(&search)
+            .usable
+            .iter()
+            .map(|found| found.plugin.name().to_owned())
+            .find(|name| name != "cpu");
+        let name = name.expect("the example is usable");
+        let (tokens, backends) = greedy(search.clone(), Some(&name));
+        assert_eq!(tokens, expected, "{name}");
+        assert_eq!(backends, [("cpu".to_owned(), 5), (name.clone(), 3)], "{name}");
+        // It scores less than cpu, so nobody gets it who didn't ask.
+        assert_eq!(greedy(search, None).1, [("cpu".to_owned(), 8)]);
+    }
+}
+
+#[test]
+fn files_that_others_may_write_to_are_refused_unless_insisted() {
+    let folder = folder();
+    let file = faulty("NEWER", folder.path());
+    let mode = |path: &Path, mode: u32| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("permissions");
+    };
+    mode(&file, 0o666);
+    says(&refusal(&file), &["the file has mode 666", "--allow-insecure-plugins"]);
+    // A link to it doesn't make it safer.
+    let elsewhere = tempfile::tempdir().expect("a temporary folder");
+    let link = elsewhere.path().join("libherald_link.so");
+    symlink(&file, &link).expect("a link");
+    says(&refusal(&link), &["the file has mode 666"]);
+    mode(&file, 0o644);
+    mode(folder.path(), 0o777);
+    says(&refusal(&file), &["its folder has mode 777"]);
+    let insisted = Search { allow_insecure: true, ..search(&[&file]) };
+    assert_eq!(discover(&insisted).usable.len(), 1);
+}
+
+#[test]
+fn folders_are_searched_for_files_named_so() {
+    let folder = folder();
+    let file = faulty("NEWER", folder.path());
+    fs::copy(&file, folder.path().join("other.so")).expect("a copy");
+    let search = Search { folders: vec![folder.path().to_owned(), "relative".into()], ..Search::default() };
+    let found = discover(&search);
+    assert_eq!(found.usable.len(), 1);
+    assert_eq!(found.usable[0].path, file.canonicalize().expect("a path"));
+    says(&found.refused[0].reason, &["relative folder", "absolute"]);
+}
+
+#[test]
+fn a_second_plugin_of_the_same_name_is_refused() {
+    let folder = folder();
+    let (older, newer) = (faulty("OLDER", folder.path()), faulty("NEWER", folder.path()));
+    let found = discover(&search(&[&older, &newer]));
+    assert_eq!(found.usable.len(), 1);
+    says(&found.refused[0].reason, &["libherald_older.so", "already"]);
+}
+
+#[test]
+fn without_plugins_one_sentence_says_what_is_missing() {
+    let search = Search { folders: vec!["/nonexistent/plugins".into()], ..Search::default() };
+    let options = LoadOptions { search, ..LoadOptions::default() };
+    let error = NeuroEngine::load(&tiny("llama"), &options).err().expect("there is no plugin").to_string();
+    says(&error, &["no backend plugin was found in /nonexistent/plugins", "libherald_cpu"]);
+}
+
+#[test]
+fn an_unknown_backend_is_named_beside_the_known_ones() {
+    let cpu = cpu_plugin();
+    let options = LoadOptions {
+        search: Search { allow_insecure: true, ..search(&[&cpu]) },
+        backend: Some("gpu".to_owned()),
+        ..LoadOptions::default()
+    };
+    let error =
+        NeuroEngine::load(&tiny("llama"), &options).err().expect("there is no such backend").to_string();
+    says(&error, &["no backend \"gpu\"", "cpu"]);
+}

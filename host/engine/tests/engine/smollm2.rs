@@ -1,0 +1,143 @@
+//! SmolLM2-135M-Instruct, a real model: its tokens, its predictions and its greedy text against what the exact weights
+//! give (dequantised to float32, computed in float32 by PyTorch).
+
+use std::fs;
+
+use herald::NeuroEngine;
+use herald_testing::{backends, load_smollm2, repository, smollm2};
+use safetensors::SafeTensors;
+use serde_json::Value;
+
+fn data(name: &str) -> Vec<u8> {
+    fs::read(repository().join("host/tests/data/smollm2").join(name)).expect("the test data is there")
+}
+
+fn json(name: &str) -> Value {
+    serde_json::from_slice(&data(name)).expect("the test data is JSON")
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    let list = value.as_array().expect("a list of ids");
+    list.iter().map(|id| id.as_u64().expect("an id") as u32).collect()
+}
+
+fn words(tensors: &SafeTensors<'_>, name: &str) -> Vec<[u8; 4]> {
+    let data = tensors.tensor(name).expect("the tensor is there").data();
+    data.chunks_exact(4).map(|word| [word[0], word[1], word[2], word[3]]).collect()
+}
+
+/// The model on each backend that runs on this machine, by the backend's name.
+fn on_each_backend(each: impl Fn(&str, &NeuroEngine)) {
+    for (name, options) in backends() {
+        let engine = NeuroEngine::load(&smollm2(), options);
+        each(name, &engine.unwrap_or_else(|error| panic!("{name}: {error}")));
+    }
+}
+
+/// A token's logits don't depend on the tokens that it is computed beside, to the bit: what the simd backend promises.
+#[test]
+fn results_do_not_depend_on_how_a_batch_is_cut() {
+    let Some((_, options)) = backends().iter().find(|(name, _)| *name == "simd") else { return };
+    let engine = NeuroEngine::load(&smollm2(), options).expect("the model");
+    // More than a segment of attention, so that single tokens' segments are shared out.
+    let ids: Vec<u32> = (0..600).map(|index| 300 + index * 7919 % 40_000).collect();
+    let in_pieces = |size: usize| {
+        let mut sequence = engine.sequence().expect("a sequence");
+        let (first, rest) = ids.split_at(560);
+        let mut logits: Vec<u32> = Vec::new();
+        for piece in first.chunks(size.max(40)).chain(rest.chunks(size)) {
+            let mut last = Vec::new();
+            engine.logits(&mut sequence, piece, &mut |row| last = row.to_vec()).expect("a pass");
+            // The last token of every fortieth is the last of a piece, however it is cut.
+            if sequence.tokens().len().is_multiple_of(40) {
+                logits.extend(last.iter().map(|logit| logit.to_bits()));
+            }
+        }
+        logits
+    };
+    let expected = in_pieces(40);
+    for size in [1, 5, 8] {
+        assert!(in_pieces(size) == expected, "in pieces of {size} the logits are others");
+    }
+}
+
+#[test]
+fn texts_have_the_expected_tokens() {
+    let engine = load_smollm2();
+    for case in json("smollm2_tokens.json").as_array().expect("a list of cases") {
+        let text = case["text"].as_str().expect("a text");
+        for (key, special) in [("ids", false), ("ids_special", true)] {
+            let found = engine.tokenizer().encode(text, special).expect("tokens");
+            assert_eq!(found, ids(&case[key]), "{text:?}, {key}");
+            assert_eq!(engine.tokenizer().decode(&found, true).expect("text"), text);
+        }
+    }
+}
+
+/// The mean Kullback-Leibler divergence from the exact predictions, over their 64 likeliest tokens, is no more than
+/// llama.cpp's on the same file.
+#[test]
+fn predictions_are_as_close_as_llama_cpps() {
+    on_each_backend(check_predictions);
+}
+
+fn check_predictions(backend: &str, engine: &NeuroEngine) {
+    let bytes = data("smollm2_exact_top64.safetensors");
+    let exact = SafeTensors::deserialize(&bytes).expect("the test data is a safetensors file");
+    for case in json("smollm2_expected.json")["prefill"].as_array().expect("a list of texts") {
+        let text = case["text"].as_u64().expect("a number");
+        let number = |name: &str| words(&exact, &format!("t{text}.{name}"));
+        let ids: Vec<u32> = number("ids").into_iter().map(u32::from_le_bytes).collect();
+        let top_ids: Vec<u32> = number("top_ids").into_iter().map(u32::from_le_bytes).collect();
+        let top: Vec<f32> = number("top_logprobs").into_iter().map(f32::from_le_bytes).collect();
+        let mut rows = top_ids.chunks_exact(64).zip(top.chunks_exact(64));
+        let (mut sum, mut count) = (0.0, 0);
+        let mut sequence = engine.sequence().expect("a sequence");
+        engine
+            .logits(&mut sequence, &ids, &mut |logits| {
+                let (top_ids, top) = rows.next().expect("a row for each token");
+                let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                let total: f64 = logits.iter().map(|logit| f64::from(logit - max).exp()).sum();
+                let norm = f64::from(max) + total.ln();
+                for (id, exact) in top_ids.iter().zip(top) {
+                    let exact = f64::from(*exact);
+                    sum += exact.exp() * (exact - (f64::from(logits[*id as usize]) - norm));
+                }
+                count += 1;
+            })
+            .expect("a pass");
+        let mean = sum / f64::from(count);
+        let bound = case["mean_kl_llamacpp"].as_f64().expect("a number");
+        println!("{backend}, text {text}: mean KL {mean:.6}, llama.cpp {bound:.6}");
+        assert!(mean <= bound, "{backend}, text {text}: mean KL {mean}, where {bound} is allowed");
+    }
+}
+
+/// Greedy text is as expected up to the first step at which the two best logits are less than 0.05 apart.
+#[test]
+fn greedy_text_is_as_expected() {
+    on_each_backend(check_greedy_text);
+}
+
+fn check_greedy_text(backend: &str, engine: &NeuroEngine) {
+    for case in json("smollm2_expected.json")["greedy"].as_array().expect("a list of prompts") {
+        let prompt = case["prompt"].as_str().expect("a prompt");
+        let prompt_ids = engine.tokenizer().encode(prompt, true).expect("tokens");
+        assert_eq!(prompt_ids, ids(&case["prompt_ids"]), "{prompt:?}");
+        let margins = case["margins"].as_array().expect("a list of margins");
+        let sure =
+            margins.iter().take_while(|margin| margin.as_f64().is_some_and(|margin| margin >= 0.05)).count();
+        let expected = &ids(&case["greedy_ids"])[..sure];
+        let options = herald::GenerateOptions {
+            max_tokens: Some(sure),
+            sampler: herald::sampler::SamplerConfig { temperature: 0.0, ..Default::default() },
+            ..Default::default()
+        };
+        let mut sequence = engine.sequence().expect("a sequence");
+        let generated = engine
+            .generate(&mut sequence, &prompt_ids, &options, &mut || true, &mut |_| true)
+            .expect("a generation");
+        println!("{backend}: {sure} tokens of {prompt:?}: {:?}", generated.text);
+        assert_eq!(generated.tokens, expected, "{backend}: {prompt:?}");
+    }
+}

@@ -1,0 +1,262 @@
+//! Completions and chat: the request in, the answer out, whole or bit by bit.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::http::{HeaderMap, header};
+use axum::response::sse::{Event as Sent, KeepAlive, Sse};
+use axum::response::{IntoResponse, Json, Response};
+use futures_util::stream;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use super::error::Fault;
+use super::request::{Chat, Completion};
+use super::{App, Shared};
+use herald::schedule::{Event, Handle, Request};
+use herald::{Finish, Generated, NeuroEngine};
+
+/// The two kinds of answers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Completion,
+    Chat,
+}
+
+/// What all parts of an answer repeat.
+struct Head {
+    kind: Kind,
+    id: String,
+    created: u64,
+    model: String,
+}
+
+impl Head {
+    fn new(kind: Kind, shared: &Shared) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let prefix = if kind == Kind::Chat { "chatcmpl" } else { "cmpl" };
+        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        Self {
+            kind,
+            id: format!("{prefix}-{created}-{number}"),
+            created,
+            model: shared.options.model.clone(),
+        }
+    }
+
+    fn with(&self, object: &str, choices: Value) -> Value {
+        json!({
+            "id": self.id,
+            "object": object,
+            "created": self.created,
+            "model": self.model,
+            "choices": choices,
+        })
+    }
+
+    /// A part of a stream.
+    fn part(&self, text: &str, first: bool, finish: Option<&str>) -> Value {
+        match self.kind {
+            Kind::Completion => {
+                let choice = json!({"index": 0, "text": text, "logprobs": null, "finish_reason": finish});
+                self.with("text_completion", json!([choice]))
+            }
+            Kind::Chat => {
+                let mut delta = json!({});
+                if first {
+                    delta["role"] = "assistant".into();
+                }
+                if !text.is_empty() || first {
+                    delta["content"] = text.into();
+                }
+                let choice = json!({"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish});
+                self.with("chat.completion.chunk", json!([choice]))
+            }
+        }
+    }
+
+    fn whole(&self, generated: &Generated) -> Value {
+        let finish = reason(&generated.finish);
+        let mut answer = match self.kind {
+            Kind::Completion => self.with(
+                "text_completion",
+                json!([{"index": 0, "text": generated.text, "logprobs": null, "finish_reason": finish}]),
+            ),
+            Kind::Chat => {
+                let message = json!({"role": "assistant", "content": generated.text});
+                let choice =
+                    json!({"index": 0, "message": message, "logprobs": null, "finish_reason": finish});
+                self.with("chat.completion", json!([choice]))
+            }
+        };
+        answer["usage"] = usage(generated);
+        answer
+    }
+
+    /// The end of a stream that says how many tokens there were.
+    fn usage(&self, generated: &Generated) -> Value {
+        let object = if self.kind == Kind::Chat { "chat.completion.chunk" } else { "text_completion" };
+        let mut part = self.with(object, json!([]));
+        part["usage"] = usage(generated);
+        part
+    }
+}
+
+fn usage(generated: &Generated) -> Value {
+    let (prompt, completion) = (generated.prompt_tokens, generated.tokens.len());
+    json!({
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": generated.shared_tokens},
+    })
+}
+
+fn reason(finish: &Finish) -> &'static str {
+    match finish {
+        Finish::EndToken(_) | Finish::StopText(_) | Finish::Complete => "stop",
+        Finish::Length | Finish::ContextFull => "length",
+        Finish::Cancelled => "cancelled",
+    }
+}
+
+pub(super) async fn completions(
+    State(shared): App,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Fault> {
+    let body: Completion = parse(&shared, &headers, body)?;
+    let (stream, usage) = (body.common.stream, body.common.wants_usage());
+    let head = Head::new(Kind::Completion, &shared);
+    answer(shared, head, stream, usage, move |engine| body.request(engine)).await
+}
+
+pub(super) async fn chat(
+    State(shared): App,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Fault> {
+    let body: Chat = parse(&shared, &headers, body)?;
+    let (stream, usage) = (body.common.stream, body.common.wants_usage());
+    let head = Head::new(Kind::Chat, &shared);
+    answer(shared, head, stream, usage, move |engine| body.request(engine)).await
+}
+
+fn parse<T: DeserializeOwned>(
+    shared: &Shared,
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<T, Fault> {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("");
+    let kind = kind.split(';').next().unwrap_or("").trim();
+    if !kind.eq_ignore_ascii_case("application/json") {
+        return Err(Fault::media_type());
+    }
+    let body = body.map_err(|_| Fault::too_large(shared.options.max_body))?;
+    serde_json::from_slice(&body)
+        .map_err(|error| Fault::invalid(format!("the request's body is not what was expected: {error}")))
+}
+
+/// A request's events; dropped, as when the client is gone, it cancels the request.
+struct Events {
+    receiver: UnboundedReceiver<Event>,
+    handle: Handle,
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.handle.cancel();
+    }
+}
+
+async fn answer(
+    shared: Arc<Shared>,
+    head: Head,
+    streamed: bool,
+    usage: bool,
+    request: impl FnOnce(&NeuroEngine) -> Result<Request, Fault> + Send + 'static,
+) -> Result<Response, Fault> {
+    // A long prompt or a large schema takes its time, which no other connection should wait for.
+    let submitted = tokio::task::spawn_blocking(move || {
+        let request = request(shared.scheduler.engine())?;
+        let (sender, receiver) = unbounded_channel();
+        let sink = Box::new(move |event| sender.send(event).is_ok());
+        let handle = shared.scheduler.submit_to(request, sink)?;
+        Ok::<_, Fault>(Events { receiver, handle })
+    });
+    let mut events =
+        submitted.await.map_err(|error| Fault::internal(format!("the request failed: {error}")))??;
+    if streamed {
+        return Ok(stream(events, head, usage));
+    }
+    loop {
+        match events.receiver.recv().await {
+            Some(Event::Token { .. }) => {}
+            Some(Event::Done(answer)) => return Ok(Json(head.whole(&answer.generated)).into_response()),
+            Some(Event::Failed(error)) => return Err(error.into()),
+            None => return Err(Fault::internal("the server is ending")),
+        }
+    }
+}
+
+/// The state of a stream of parts.
+struct Parts {
+    events: Events,
+    head: Head,
+    usage: bool,
+    first: bool,
+    /// What is to be sent before more events are awaited, last first.
+    ready: Vec<String>,
+    ended: bool,
+}
+
+impl Parts {
+    async fn next(mut self) -> Option<(Result<Sent, Infallible>, Self)> {
+        loop {
+            if let Some(data) = self.ready.pop() {
+                return Some((Ok(Sent::default().data(data)), self));
+            }
+            if self.ended {
+                return None;
+            }
+            match self.events.receiver.recv().await {
+                Some(Event::Token { text, .. }) if text.is_empty() => {}
+                Some(Event::Token { text, .. }) => {
+                    let part = self.head.part(&text, self.first, None);
+                    self.first = false;
+                    self.ready.push(part.to_string());
+                }
+                Some(Event::Done(answer)) => {
+                    let generated = &answer.generated;
+                    self.ended = true;
+                    self.ready.push("[DONE]".to_owned());
+                    if self.usage {
+                        self.ready.push(self.head.usage(generated).to_string());
+                    }
+                    let last = self.head.part("", self.first, Some(reason(&generated.finish)));
+                    self.ready.push(last.to_string());
+                }
+                Some(Event::Failed(error)) => {
+                    self.ended = true;
+                    self.ready.push(Fault::from(error).json().to_string());
+                }
+                None => {
+                    self.ended = true;
+                    self.ready.push(Fault::internal("the server is ending").json().to_string());
+                }
+            }
+        }
+    }
+}
+
+fn stream(events: Events, head: Head, usage: bool) -> Response {
+    let parts = Parts { events, head, usage, first: true, ready: Vec::new(), ended: false };
+    Sse::new(stream::unfold(parts, Parts::next)).keep_alive(KeepAlive::default()).into_response()
+}

@@ -1,0 +1,287 @@
+//! The HTTP server as a client meets it, over plain sockets.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use herald::schedule::{Scheduler, SchedulerOptions};
+use herald::{GenerateOptions, NeuroEngine};
+use herald_server::{ServeOptions, Server};
+use herald_testing::{cpu_options, smollm2, tiny};
+use serde_json::{Value, json};
+
+/// A server on a thread of its own, which ends when this is dropped.
+struct Served {
+    address: SocketAddr,
+    scheduler: Arc<Scheduler>,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+fn serve(model: &Path, options: SchedulerOptions) -> Served {
+    let engine = Arc::new(NeuroEngine::load(model, &cpu_options()).expect("the model"));
+    let scheduler = Arc::new(Scheduler::start(engine, options).expect("a scheduler"));
+    let serving =
+        ServeOptions { model: "the model".to_owned(), max_body: 10_000, grace: Duration::from_secs(30) };
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let server = Server::bind(any, Arc::clone(&scheduler), serving).expect("a port");
+    let address = server.address().expect("an address");
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        let stopped = async { drop(stopped.await) };
+        server.run(stopped).expect("the server runs");
+    });
+    Served { address, scheduler, stop: Some(stop), thread: Some(thread) }
+}
+
+impl Served {
+    fn open(&self, method: &str, path: &str, headers: &str, body: &str) -> TcpStream {
+        let mut socket = TcpStream::connect(self.address).expect("a connection");
+        socket.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+        let length = body.len();
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}");
+        write!(socket, "{head}Content-Length: {length}\r\n\r\n{body}").expect("the request is sent");
+        socket
+    }
+
+    /// The status and the body.
+    fn ask(&self, method: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
+        answer(self.open(method, path, headers, body))
+    }
+
+    fn post(&self, path: &str, body: &Value) -> (u16, String) {
+        self.ask("POST", path, "Content-Type: application/json\r\n", &body.to_string())
+    }
+
+    fn get(&self, path: &str) -> (u16, String) {
+        self.ask("GET", path, "", "")
+    }
+
+    fn pages(&self) -> u64 {
+        self.scheduler.engine().memory_usage().tiers().iter().map(|(_, stats)| stats.pages).sum()
+    }
+
+    fn wait_until_idle(&self) {
+        let end = Instant::now() + Duration::from_secs(30);
+        while self.scheduler.load() != (0, 0) && Instant::now() < end {
+            std::thread::yield_now();
+        }
+        assert_eq!((self.scheduler.load(), self.pages()), ((0, 0), 0));
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        self.thread.take().map(JoinHandle::join);
+    }
+}
+
+fn answer(mut socket: TcpStream) -> (u16, String) {
+    let mut text = String::new();
+    socket.read_to_string(&mut text).expect("an answer");
+    let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    if !head.to_lowercase().contains("transfer-encoding: chunked") {
+        return (status, body.to_owned());
+    }
+    let (mut rest, mut whole) = (body, String::new());
+    while let Some((length, after)) = rest.split_once("\r\n") {
+        let length = usize::from_str_radix(length, 16).expect("a chunk's length");
+        whole.push_str(&after[..length]);
+        rest = after.get(length + 2..).unwrap_or("");
+    }
+    (status, whole)
+}
+
+fn parsed(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error} in {text:?}"))
+}
+
+/// The events of a stream, but its last, which must say that it is the last.
+fn events(body: &str) -> Vec<Value> {
+    let data: Vec<&str> = body.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
+    let (last, events) = data.split_last().expect("events");
+    assert_eq!(*last, "[DONE]", "{body}");
+    events.iter().map(|event| parsed(event)).collect()
+}
+
+fn alone(engine: &NeuroEngine, prompt: &str, most: usize) -> String {
+    let options = GenerateOptions { max_tokens: Some(most), ..GenerateOptions::default() };
+    let ids = engine.tokenizer().encode_prompt(prompt, false).expect("tokens");
+    let mut sequence = engine.sequence().expect("a sequence");
+    engine.generate(&mut sequence, &ids, &options, &mut || true, &mut |_| true).expect("an answer").text
+}
+
+fn prompt(most: usize) -> Value {
+    json!({"prompt": "hello world", "temperature": 0, "max_tokens": most})
+}
+
+#[test]
+fn completions_are_the_engines_whole_and_streamed() {
+    let served = serve(&tiny("llama"), SchedulerOptions::default());
+    let expected = alone(served.scheduler.engine(), "hello world", 12);
+    let (status, body) = served.post("/v1/completions", &prompt(12));
+    let whole = parsed(&body);
+    assert_eq!((status, whole["object"].as_str()), (200, Some("text_completion")));
+    assert_eq!(whole["choices"][0]["text"], expected.as_str());
+    let (used, most) = (&whole["usage"], whole["usage"]["completion_tokens"].as_u64());
+    assert!(most.is_some_and(|most| most <= 12), "{used}");
+
+    let mut body = prompt(12);
+    body["stream"] = true.into();
+    body["stream_options"] = json!({"include_usage": true});
+    let (status, body) = served.post("/v1/completions", &body);
+    let events = events(&body);
+    let text: String = events.iter().filter_map(|event| event["choices"][0]["text"].as_str()).collect();
+    assert_eq!((status, text), (200, expected));
+    let [.., last, usage] = &events[..] else { panic!("{body}") };
+    assert_eq!(last["choices"][0]["finish_reason"], whole["choices"][0]["finish_reason"]);
+    assert_eq!(usage["usage"], whole["usage"]);
+    served.wait_until_idle();
+}
+
+#[test]
+fn chat_answers_in_a_form() {
+    let served = serve(&smollm2(), SchedulerOptions::default());
+    let schema = json!({"type": "object", "properties": {"capital": {"type": "string", "maxLength": 20}},
+        "required": ["capital"], "additionalProperties": false});
+    let body = json!({
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "What is the capital of France? Answer as JSON."}]}],
+        "temperature": 0, "max_tokens": 40, "stream": true,
+        "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}},
+    });
+    let (status, body) = served.post("/v1/chat/completions", &body);
+    let events = events(&body);
+    assert_eq!((status, &events[0]["choices"][0]["delta"]["role"]), (200, &json!("assistant")));
+    let text: String =
+        events.iter().filter_map(|event| event["choices"][0]["delta"]["content"].as_str()).collect();
+    assert_eq!(parsed(&text)["capital"], "Paris");
+    let body = json!({"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3, "temperature": 0});
+    let (status, body) = served.post("/v1/chat/completions", &body);
+    let whole = parsed(&body);
+    assert_eq!((status, &whole["choices"][0]["message"]["role"]), (200, &json!("assistant")));
+    assert_eq!(whole["choices"][0]["finish_reason"], "length");
+}
+
+#[test]
+fn the_other_paths_answer() {
+    let served = serve(&tiny("llama"), SchedulerOptions::default());
+    served.post("/v1/completions", &prompt(2));
+    assert_eq!(parsed(&served.get("/v1/models").1)["data"][0]["id"], "the model");
+    assert_eq!(parsed(&served.get("/health").1)["status"], "ok");
+    let metrics = served.get("/metrics").1;
+    assert!(metrics.contains("herald_requests_cut_total 1\n") && metrics.ends_with("# EOF\n"), "{metrics}");
+    let json = parsed(&served.get("/metrics.json").1);
+    assert_eq!(
+        (&json["serving"]["requests"]["cut"], &json["tiers"][0]["tier"]),
+        (&json!(1), &json!("active"))
+    );
+}
+
+#[test]
+fn wrong_requests_get_a_sentence() {
+    let served = serve(&tiny("llama"), SchedulerOptions::default());
+    let json = "Content-Type: application/json\r\n";
+    let big = format!("{{\"prompt\": \"{}\"}}", "a".repeat(20_000));
+    for (method, path, headers, body, status, says) in [
+        ("POST", "/v1/completions", json, "{", 400, "not what was expected"),
+        ("POST", "/v1/completions", json, "{}", 400, "prompt"),
+        ("POST", "/v1/completions", json, "{\"prompt\": \"a\", \"n\": 2}", 400, "n is not served"),
+        (
+            "POST",
+            "/v1/completions",
+            json,
+            "{\"prompt\": \"a\", \"logprobs\": 1}",
+            400,
+            "logprobs is not served",
+        ),
+        ("POST", "/v1/completions", json, "{\"prompt\": \"a\", \"top_p\": 7}", 400, "top_p is 7"),
+        (
+            "POST",
+            "/v1/completions",
+            json,
+            "{\"prompt\": \"a\", \"logit_bias\": {\"x\": 1}}",
+            400,
+            "logit_bias",
+        ),
+        ("POST", "/v1/completions", json, "{\"prompt\": [99999]}", 400, "99999"),
+        ("POST", "/v1/completions", json, "{\"prompt\": []}", 400, "no tokens"),
+        (
+            "POST",
+            "/v1/completions",
+            json,
+            "{\"prompt\": \"a\", \"regex\": \"a(b\"}",
+            400,
+            "regular expression",
+        ),
+        ("POST", "/v1/completions", json, &big, 413, "10000 bytes"),
+        (
+            "POST",
+            "/v1/completions",
+            "Content-Type: text/plain\r\n",
+            "{\"prompt\": \"a\"}",
+            415,
+            "application/json",
+        ),
+        ("POST", "/v1/chat/completions", json, "{\"messages\": []}", 400, "messages is empty"),
+        ("GET", "/v1/completions", "", "", 405, "POST"),
+        ("GET", "/v1/models/other", "", "", 404, "the model"),
+        ("GET", "/nowhere", "", "", 404, "/v1/completions"),
+    ] {
+        let (found, said) = served.ask(method, path, headers, body);
+        assert_eq!(found, status, "{method} {path} {body:.80}: {said}");
+        let error = &parsed(&said)["error"];
+        assert!(error["message"].as_str().is_some_and(|text| text.contains(says)), "{body:.80}: {said}");
+        assert_eq!(error["type"], "invalid_request_error");
+    }
+    served.wait_until_idle();
+}
+
+#[test]
+fn a_full_queue_is_status_429_and_who_leaves_frees_a_place() {
+    let options = SchedulerOptions { max_running: 1, queue: 1, ..SchedulerOptions::default() };
+    // A model that takes its time, and may not end by itself.
+    let served = serve(&smollm2(), options);
+    let tokenizer = served.scheduler.engine().tokenizer();
+    let ends = (0..tokenizer.vocabulary() as u32).filter(|token| tokenizer.ends_generation(*token));
+    let banned: Value = ends.map(|token| (token.to_string(), json!(-1e9))).collect();
+    let body = json!({"prompt": "hello", "temperature": 0, "max_tokens": 2000, "stream": true, "logit_bias": banned});
+    let json = "Content-Type: application/json\r\n";
+    let open = |load| {
+        let socket = served.open("POST", "/v1/completions", json, &body.to_string());
+        let end = Instant::now() + Duration::from_secs(30);
+        while served.scheduler.load() != load && Instant::now() < end {
+            std::thread::yield_now();
+        }
+        assert_eq!(served.scheduler.load(), load);
+        socket
+    };
+    let running = open((0, 1));
+    let waiting = open((1, 1));
+    let (status, said) = served.post("/v1/completions", &body);
+    assert_eq!((status, &parsed(&said)["error"]["type"]), (429, &json!("rate_limit_error")), "{said}");
+    drop((running, waiting));
+    served.wait_until_idle();
+    assert_eq!(served.post("/v1/completions", &prompt(1)).0, 200);
+}
+
+#[test]
+fn answers_under_way_go_on_when_the_server_is_to_end() {
+    let mut served = serve(&tiny("llama"), SchedulerOptions::default());
+    let mut body = prompt(200);
+    body["stream"] = true.into();
+    let mut socket =
+        served.open("POST", "/v1/completions", "Content-Type: application/json\r\n", &body.to_string());
+    let mut first = [0; 1];
+    socket.read_exact(&mut first).expect("it has begun");
+    drop(served.stop.take());
+    let mut rest = String::new();
+    socket.read_to_string(&mut rest).expect("the rest");
+    assert!(rest.contains("[DONE]"), "{rest}");
+    served.thread.take().map(JoinHandle::join).expect("a thread").expect("it ended well");
+    assert!(TcpStream::connect(served.address).is_err(), "nobody listens any more");
+}

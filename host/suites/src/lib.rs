@@ -1,0 +1,139 @@
+//! The benchmarks: 33 in four suites, each on the real engine and a real model.
+//!
+//! What is measured, what it is judged by, and how it is shown are apart. A benchmark (`performance`, `model`, `memory`,
+//! `throughput`: a file a suite) only measures, and says with checks whether what it timed was real work: answers that
+//! parse, that equal those given alone, that the model itself finds likely. [`judge`] compares the figure with two
+//! targets: a fixed one, and one that follows from what this machine's memory and arithmetic allow ([`Machine`]). No figure
+//! passes beside a failed check.
+//!
+//! Nothing here starts processes or draws anything: the program runs each suite in a process of its own, so that what one
+//! benchmark leaves in memory is not counted as another's.
+
+mod baseline;
+mod chart;
+mod context;
+mod corpus;
+mod html;
+mod limits;
+mod measurement;
+mod memory;
+mod mixed_load;
+mod model;
+mod performance;
+mod questions;
+mod report;
+mod sanity;
+mod serving;
+mod target;
+mod throughput;
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+pub use baseline::{Change, Comparison, compare};
+pub use context::{Context, Effort};
+pub use html::page;
+pub use limits::{Limits, Machine, ModelFacts};
+pub use measurement::{Chart, Check, Detail, Line, Measurement};
+pub use report::{BackendRow, Fingerprint, Outcome, Report};
+pub use target::{Better, Target, Verdict, judge};
+
+use herald::Result;
+
+/// A group of benchmarks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Suite {
+    /// What a user feels: loading, answers, memory, many at once.
+    Performance,
+    /// How fast the model runs, alone and in batches.
+    Model,
+    /// The memory manager: what it takes in, compresses, tidies up and gives back.
+    Memory,
+    /// Much work, and many who want it at once.
+    Throughput,
+}
+
+impl Suite {
+    /// Every suite, in the order in which they run.
+    pub const ALL: [Self; 4] = [Self::Performance, Self::Model, Self::Memory, Self::Throughput];
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Performance => "performance",
+            Self::Model => "model",
+            Self::Memory => "memory",
+            Self::Throughput => "throughput",
+        }
+    }
+
+    /// Its benchmarks, in the order in which they run.
+    #[must_use]
+    pub fn benchmarks(self) -> &'static [Benchmark] {
+        match self {
+            Self::Performance => &performance::BENCHMARKS,
+            Self::Model => &model::BENCHMARKS,
+            Self::Memory => &memory::BENCHMARKS,
+            Self::Throughput => &throughput::BENCHMARKS,
+        }
+    }
+}
+
+impl fmt::Display for Suite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Suite {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let known = || Self::ALL.map(Self::name).join(", ");
+        let found = Self::ALL.into_iter().find(|suite| suite.name() == text);
+        found.ok_or_else(|| {
+            format!("there is no suite {text:?}, where one of these was expected: {}", known())
+        })
+    }
+}
+
+/// One benchmark.
+pub struct Benchmark {
+    /// Its suite.
+    pub suite: Suite,
+    /// Its name in the suite.
+    pub name: &'static str,
+    /// How it measures.
+    pub method: &'static str,
+    /// What its figure counts.
+    pub unit: &'static str,
+    /// What its figure must reach.
+    pub target: Target,
+    /// Whether it must have a process to itself, since it measures that process's memory or its beginning.
+    pub fresh: bool,
+    /// About how long it takes beside the others.
+    pub weight: u32,
+    run: fn(&Context) -> Result<Measurement>,
+}
+
+impl Benchmark {
+    /// The benchmark of this name.
+    #[must_use]
+    pub fn find(suite: Suite, name: &str) -> Option<&'static Self> {
+        suite.benchmarks().iter().find(|benchmark| benchmark.name == name)
+    }
+
+    /// Measures, and then checks that the engine that did the work predicts text as a model does.
+    ///
+    /// # Errors
+    /// One sentence: why there is no figure.
+    pub fn measure(&self, context: &Context) -> Result<Measurement> {
+        let mut measurement = (self.run)(context)?;
+        measurement.checks.extend(context.sound()?.iter().cloned());
+        Ok(measurement)
+    }
+}

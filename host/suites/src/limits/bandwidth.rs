@@ -1,0 +1,70 @@
+//! How fast this process's threads read memory.
+
+use std::hint::black_box;
+use std::sync::Mutex;
+use std::time::Instant;
+
+use herald::threads::ThreadPool;
+
+/// Larger than the caches of the machines that this runs on, so that reading it is reading memory.
+const BYTES: usize = 256 << 20;
+
+/// How far ahead memory is asked for, in bytes.
+const AHEAD: usize = 8192;
+
+/// How memory is read: some CPUs do it faster by themselves, and others when they are asked to, for one cache or another.
+#[derive(Clone, Copy)]
+enum Way {
+    Plain,
+    FirstCache,
+    SecondCache,
+}
+
+const WAYS: [Way; 3] = [Way::Plain, Way::FirstCache, Way::SecondCache];
+
+/// Bytes a second, all threads together, the best of some rounds: what is asked is what the machine can do.
+pub(super) fn read(pool: &ThreadPool) -> f64 {
+    let data = vec![1_u64; BYTES / size_of::<u64>()];
+    let sums = Mutex::new(0_u64);
+    let mut best = 0.0_f64;
+    for round in 0..9 {
+        let start = Instant::now();
+        pool.run(data.len() / 512, &|range, _| {
+            let sum = sum(&data[range.start * 512..range.end * 512], WAYS[round % WAYS.len()]);
+            *sums.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) ^= sum;
+        });
+        best = best.max(BYTES as f64 / start.elapsed().as_secs_f64());
+    }
+    black_box(sums.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()));
+    best
+}
+
+/// In many sums side by side, so that none waits for another.
+fn sum(data: &[u64], way: Way) -> u64 {
+    let mut sums = [0_u64; 32];
+    for part in data.chunks_exact(32) {
+        for line in part.chunks_exact(8) {
+            ask_for(line.as_ptr().cast::<u8>().wrapping_add(AHEAD), way);
+        }
+        for (sum, value) in sums.iter_mut().zip(part) {
+            *sum = sum.wrapping_add(*value);
+        }
+    }
+    sums.iter().fold(0, |all, sum| all.wrapping_add(*sum))
+}
+
+/// Asks for a line of memory, where that is the way.
+fn ask_for(line: *const u8, way: Way) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: asking for memory has no effect that a program could see, wherever it lies.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_NTA, _MM_HINT_T1, _mm_prefetch};
+        match way {
+            Way::Plain => {}
+            Way::FirstCache => _mm_prefetch::<_MM_HINT_NTA>(line.cast()),
+            Way::SecondCache => _mm_prefetch::<_MM_HINT_T1>(line.cast()),
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (line, way);
+}

@@ -1,0 +1,184 @@
+//! What the tests share: the built plugins, the C library, models, and compilers.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use herald::plugin::Search;
+use herald::{LoadOptions, NeuroEngine};
+use tempfile::TempDir;
+
+/// The repository's root.
+///
+/// # Panics
+/// Where this crate isn't two folders below it.
+#[must_use]
+pub fn repository() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
+    root.expect("host/testing is in the repository").to_owned()
+}
+
+/// The folder of this build's executables.
+///
+/// # Panics
+/// Where the running program isn't a test of cargo's.
+#[must_use]
+pub fn build_folder() -> PathBuf {
+    let exe = std::env::current_exe().expect("a test knows its own path");
+    exe.parent().and_then(Path::parent).expect("tests are in target/PROFILE/deps").to_owned()
+}
+
+/// The cpu plugin.
+#[must_use]
+pub fn cpu_plugin() -> PathBuf {
+    plugin("cpu")
+}
+
+/// The blas plugin.
+#[must_use]
+pub fn blas_plugin() -> PathBuf {
+    plugin("blas")
+}
+
+/// A backend's plugin: cargo built it with this crate, which depends on all of them.
+fn plugin(backend: &str) -> PathBuf {
+    let file = build_folder().join("deps").join(dynamic_library(&format!("herald_{backend}")));
+    assert!(file.is_file(), "{} is missing, where cargo builds it with herald-testing", file.display());
+    file
+}
+
+/// A dynamic library's file name on this system.
+fn dynamic_library(name: &str) -> String {
+    format!("{}{name}{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX)
+}
+
+/// The library as a C program links it, built if this run has not built it yet.
+///
+/// # Panics
+/// Where it does not build.
+#[must_use]
+pub fn c_library() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| built(&["--package", "herald-capi"], &dynamic_library("herald"))).clone()
+}
+
+/// The program `host`, as it was built with the tests of `host/cli`, or else now.
+fn program() -> PathBuf {
+    let name = format!("host{}", std::env::consts::EXE_SUFFIX);
+    let program = build_folder().join(&name);
+    if program.is_file() { program } else { built(&["--package", "herald-cli"], &name) }
+}
+
+/// A file of this build's folder, once cargo has built it.
+fn built(arguments: &[&str], name: &str) -> PathBuf {
+    let folder = build_folder();
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet"]).args(arguments).current_dir(repository());
+    if folder.ends_with("release") {
+        cargo.arg("--release");
+    }
+    if let Some(target) = folder.parent() {
+        cargo.arg("--target-dir").arg(target);
+    }
+    run(&mut cargo);
+    folder.join(name)
+}
+
+/// Builds a Rust plugin that is a workspace of its own, in the folder `workspace` of the repository.
+///
+/// # Panics
+/// Where it does not build.
+#[must_use]
+pub fn third_party(workspace: &str, name: &str) -> PathBuf {
+    let target = build_folder().join("plugins");
+    run(Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--locked", "--target-dir"])
+        .arg(&target)
+        .current_dir(repository().join(workspace)));
+    target.join("debug").join(dynamic_library(name))
+}
+
+/// Runs a compiler or the like, and gives up with what it said where it fails.
+pub fn run(command: &mut Command) {
+    // Nothing of the test run's own build goes on to a build within it.
+    command.stdin(Stdio::null()).env_remove("CARGO_MAKEFLAGS").env_remove("MAKEFLAGS");
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?} can't be run: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A folder for a test's plugins, which nobody else may write to.
+pub fn folder() -> TempDir {
+    tempfile::tempdir().expect("a temporary folder")
+}
+
+/// Compiles a C plugin with a macro defined.
+pub fn compile(source: &str, fault: &str, folder: &Path) -> PathBuf {
+    let library = folder.join(format!("libherald_{}.so", fault.to_lowercase()));
+    run(Command::new("cc")
+        .args(["-std=c11", "-shared", "-fPIC", "-I"])
+        .arg(repository().join("include"))
+        .arg(format!("-D{fault}"))
+        .arg("-o")
+        .arg(&library)
+        .arg(repository().join(source))
+        .arg("-lm"));
+    library
+}
+
+/// A search for these plugins alone.
+pub fn search(files: &[&Path]) -> Search {
+    let files = files.iter().map(|file| (*file).to_owned()).collect();
+    Search { files, ..Search::default() }
+}
+
+/// Options that load the cpu plugin alone.
+pub fn cpu_options() -> LoadOptions {
+    let search = Search { files: vec![cpu_plugin()], allow_insecure: true, ..Search::default() };
+    LoadOptions { search, ..LoadOptions::default() }
+}
+
+/// A model of the test data.
+pub fn tiny(name: &str) -> PathBuf {
+    repository().join("host/tests/data/tiny").join(format!("{name}.f32.gguf"))
+}
+
+/// Each backend that runs on this machine, by name, with options that load it alone.
+pub fn backends() -> &'static [(&'static str, LoadOptions)] {
+    static FOUND: OnceLock<Vec<(&str, LoadOptions)>> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        let mut found = vec![("cpu", cpu_options())];
+        for name in ["simd", "blas"] {
+            let search = Search { files: vec![plugin(name)], allow_insecure: true, ..Search::default() };
+            let options = LoadOptions { search, ..LoadOptions::default() };
+            match NeuroEngine::load(&tiny("llama"), &options) {
+                Ok(_) => found.push((name, options)),
+                Err(error) => println!("{name} doesn't run on this machine: {error}"),
+            }
+        }
+        found
+    })
+}
+
+/// A model of the test data, loaded with the cpu plugin.
+pub fn load_tiny(name: &str) -> NeuroEngine {
+    NeuroEngine::load(&tiny(name), &cpu_options()).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// SmolLM2-135M-Instruct's file, fetched if this machine has not got it yet.
+pub fn smollm2() -> PathBuf {
+    static PULLED: OnceLock<PathBuf> = OnceLock::new();
+    let pulled = PULLED.get_or_init(|| {
+        let output = Command::new(program())
+            .args(["pull", "smollm2-135m-instruct"])
+            .output()
+            .expect("the program can be run");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim_end())
+    });
+    pulled.clone()
+}
+
+/// SmolLM2-135M-Instruct, loaded with the cpu plugin.
+pub fn load_smollm2() -> NeuroEngine {
+    NeuroEngine::load(&smollm2(), &cpu_options()).unwrap_or_else(|error| panic!("{error}"))
+}
