@@ -242,9 +242,9 @@ typedef struct HeraldTier HeraldTier;
 // The embedding matrix, or the head's output matrix: [vocabulary, hidden].
 #define HERALD_WEIGHT_EMBEDDING 17
 
-// Input projection. Mamba-1: x and the gate z, [2 * inner, hidden]. Mamba-2: z, x, B, C and dt,
-// [2 * inner + 2 * n_groups * state + n_heads, hidden]. Short convolution: B, C and x, [3 * hidden, hidden].
-#define HERALD_WEIGHT_SSM_IN 18
+// Input projection of Mamba and of short convolutions. Mamba-1: x and the gate z, [2 * inner, hidden]. Mamba-2: z, x, B,
+// C and dt, [2 * inner + 2 * n_groups * state + n_heads, hidden]. Short convolution: B, C and x, [3 * hidden, hidden].
+#define HERALD_WEIGHT_IN_PROJECTION 18
 
 // The causal convolution, a filter for each channel, the newest token's tap last: [channels, taps]. Channels are x in
 // Mamba-1, x, B and C in Mamba-2, [hidden] in a short convolution.
@@ -272,8 +272,8 @@ typedef struct HeraldTier HeraldTier;
 // Mamba-2, the norm of the gated output, by groups: [inner] or [n_groups, inner / n_groups].
 #define HERALD_WEIGHT_SSM_NORM 26
 
-// Output projection of Mamba and of short convolutions: [hidden, inner].
-#define HERALD_WEIGHT_SSM_OUT 27
+// Output projection of Mamba, [hidden, inner], and of short convolutions, [hidden, hidden].
+#define HERALD_WEIGHT_OUT_PROJECTION 27
 
 // Mamba-1, norm of dt before its projection (Jamba): [dt_rank].
 #define HERALD_WEIGHT_SSM_DT_NORM 28
@@ -613,7 +613,7 @@ typedef struct HeraldLayerDesc {
   // HERALD_LAYER_*.
   uint32_t kind;
   // The block that the layer belongs to, counted from 0; for messages.
-  uint32_t index;
+  uint32_t block;
   // Elements of a token's activations.
   uint32_t hidden;
   // Multiplies the branch before it is added; usually 1.
@@ -730,10 +730,10 @@ typedef struct HeraldLayerInfo {
   uint64_t weight_bytes;
   // Attention: formats of whole pages that it reads beside HERALD_PAGE_I16: bit HERALD_PAGE_* of each.
   uint32_t page_formats;
-  // Attention: float32 elements of HeraldFetch's scores that the layer works in for each far page; 0: it can't choose
-  // pages, and far pages are not brought to it.
+  // Attention: float32 elements of HeraldFetch's scores that the layer works in for each selectable page; 0: it does no
+  // page selection, and is brought no selectable pages.
   uint32_t score_width;
-  // Attention: bytes of a far page's summary; 0: it makes none.
+  // Attention: bytes of a selectable page's summary; 0: it makes none.
   uint64_t summary_bytes;
 } HeraldLayerInfo;
 
@@ -741,9 +741,9 @@ typedef struct HeraldLayerInfo {
 typedef struct HeraldPage {
   // sizeof(HeraldPage) of whoever made it.
   size_t struct_size;
-  // The place in its sequence of the page's first token.
+  // The position in its sequence of the page's first token.
   uint64_t start;
-  // Tokens that it holds, the ones that the call at hand will write counted.
+  // Tokens that it holds, counting those that this call will write.
   uint32_t n_tokens;
   // Tokens that it has room for.
   uint32_t capacity;
@@ -765,11 +765,11 @@ typedef struct HeraldPage {
 typedef struct HeraldSequence {
   // sizeof(HeraldSequence) of the host.
   size_t struct_size;
-  // Its first token's place in the batch.
+  // The index of its first token in the batch.
   uint64_t first;
   // Its tokens in this batch, one after another.
   uint64_t n_tokens;
-  // Tokens that it had before them: the first one's place in the sequence.
+  // Tokens that it had before them: the first one's position in the sequence.
   uint64_t past;
   // Its KV pages for this layer, in rising order of start; they may leave out earlier tokens, which are then not
   // attended to, and always hold room for this batch's tokens. Pages that hold only earlier tokens may be shared with
@@ -779,29 +779,30 @@ typedef struct HeraldSequence {
   size_t n_pages;
   // Its recurrent state, state_bytes as the layer asked, zeroed when the sequence began, aligned to 64 bytes; or null.
   void *state;
-  // Far pages, of which the layer is to say how much its queries would attend to each (see HeraldFetch): the place of
-  // each page's first token, rising.
-  const uint64_t *far_starts;
-  // Their summaries, as summarise made them, one after another; aligned to 8 bytes.
-  const void *far_summaries;
-  // How many far pages; 0: none, and both pointers may be null.
-  size_t n_far;
-  // The most tokens that may lie between a query and a key for the layer's RoPE, usually what the model was trained
-  // for: the queries of a batch see a page whose first token is farther than this from the batch's last token as if it
-  // were as far as this (InfLLM, arXiv 2402.04617). 0: positions are as they are.
-  uint64_t reach;
+  // Page selection (Quest, arXiv 2406.10774; InfLLM, arXiv 2402.04617): pages that attention may choose among, by scores
+  // that the layer gives them (see HeraldFetch). The position of each page's first token, rising.
+  const uint64_t *selectable_starts;
+  // The selectable pages' summaries, as summarise made them, one after another; aligned to 8 bytes.
+  const void *selectable_summaries;
+  // How many selectable pages; 0: none, and both pointers may be null.
+  size_t n_selectable;
+  // The greatest distance between a query and a key that the layer's RoPE may see, usually the context that the model was
+  // trained for. For a page whose first token is further than this from the batch's last token, the layer subtracts a
+  // position shift from the positions of the batch's queries, so that the distance is exactly this (InfLLM, arXiv
+  // 2402.04617). 0: no limit, positions stay as they are.
+  uint64_t max_distance;
 } HeraldSequence;
 
-// Pages on demand: a layer whose sequences have far pages fills scores and calls run, once, when its keys and values
-// are written and before it attends.
+// Page selection: a layer whose sequences have selectable pages fills scores and calls run, once, after it has written its
+// keys and values and before it attends.
 typedef struct HeraldFetch {
   // sizeof(HeraldFetch) of the host.
   size_t struct_size;
   // For run.
   void *context;
-  // Memory for n_scores float32: score_width for each far page of every sequence, holding anything at first. What
-  // counts when run is called are the first elements, one for each far page, sequence after sequence: the more the
-  // batch's queries would attend to a page, the greater.
+  // Memory for n_scores float32: score_width for each selectable page of every sequence, holding anything at first. run
+  // reads the first elements, one for each selectable page, sequence after sequence: the more the batch's queries would
+  // attend to a page, the greater.
   float *scores;
   // Elements of scores.
   size_t n_scores;
@@ -840,7 +841,7 @@ typedef struct HeraldCall {
   uint64_t scratch_bytes;
   // Threads to work with.
   const struct HeraldParallel *parallel;
-  // Pages on demand; null where no sequence has far pages.
+  // Page selection; null where no sequence has selectable pages.
   const struct HeraldFetch *fetch;
 } HeraldCall;
 

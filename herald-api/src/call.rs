@@ -443,26 +443,26 @@ impl<'a> Sequence<'a> {
         (0..self.raw.n_pages).map(move |index| this.page(index))
     }
 
-    /// Where its far pages begin, rising.
+    /// Page selection: the positions where its selectable pages begin, rising.
     #[must_use]
-    pub fn far_starts(&self) -> &'a [u64] {
-        if self.raw.n_far == 0 {
+    pub fn selectable_starts(&self) -> &'a [u64] {
+        if self.raw.n_selectable == 0 {
             return &[];
         }
         // SAFETY: `Sequences::from_raw` checked the pointer; the host lent that many for 'a.
-        unsafe { std::slice::from_raw_parts(self.raw.far_starts, self.raw.n_far) }
+        unsafe { std::slice::from_raw_parts(self.raw.selectable_starts, self.raw.n_selectable) }
     }
 
-    /// The summaries of its far pages, each of the `summary_bytes` that the layer asked for.
+    /// The summaries of its selectable pages, each of the `summary_bytes` that the layer asked for.
     #[must_use]
-    pub fn far_summaries(&self, summary_bytes: usize) -> &'a [u8] {
-        bytes(self.raw.far_summaries.cast_mut(), (self.raw.n_far * summary_bytes) as u64)
+    pub fn selectable_summaries(&self, summary_bytes: usize) -> &'a [u8] {
+        bytes(self.raw.selectable_summaries.cast_mut(), (self.raw.n_selectable * summary_bytes) as u64)
     }
 
-    /// The most tokens that may lie between a query and a key for RoPE; `None`: positions are as they are.
+    /// The greatest distance between a query and a key that RoPE may see; `None`: positions stay as they are.
     #[must_use]
-    pub fn reach(&self) -> Option<usize> {
-        (self.raw.reach != 0).then_some(self.raw.reach as usize)
+    pub fn max_distance(&self) -> Option<usize> {
+        (self.raw.max_distance != 0).then_some(self.raw.max_distance as usize)
     }
 
     /// Its recurrent state; null where there is none. `state_bytes` as the layer asked, aligned to 64 bytes.
@@ -512,12 +512,15 @@ impl<'a> Sequences<'a> {
                 ));
             }
             next += raw.n_tokens;
-            let aligned = raw.far_starts.is_aligned() && raw.far_summaries.cast::<u64>().is_aligned();
-            if raw.n_far > 0 && (raw.far_starts.is_null() || raw.far_summaries.is_null() || !aligned) {
+            let aligned =
+                raw.selectable_starts.is_aligned() && raw.selectable_summaries.cast::<u64>().is_aligned();
+            if raw.n_selectable > 0
+                && (raw.selectable_starts.is_null() || raw.selectable_summaries.is_null() || !aligned)
+            {
                 return Err(format!(
-                    "HeraldSequence {index} has {} far pages that begin at {:p} with summaries at {:p}, where aligned \
+                    "HeraldSequence {index} has {} selectable pages that begin at {:p} with summaries at {:p}, where aligned \
                      memory was expected",
-                    raw.n_far, raw.far_starts, raw.far_summaries
+                    raw.n_selectable, raw.selectable_starts, raw.selectable_summaries
                 ));
             }
             if raw.n_pages > 0 && raw.pages.is_null() {
@@ -599,6 +602,6 @@ pub struct Call<'a> {
     pub scratch: &'a mut [u8],
     /// Threads to work with.
     pub parallel: Parallel<'a>,
-    /// Pages on demand; `None` where no sequence has far pages.
+    /// Page selection; `None` where no sequence has selectable pages.
     pub fetch: Option<Fetch<'a>>,
 }

@@ -16,7 +16,7 @@ pub(crate) fn check(
     page_formats: u32,
 ) -> Result<()> {
     let wrong = |what: String| {
-        let (kind, index) = (desc.kind().name(), desc.index);
+        let (kind, index) = (desc.kind().name(), desc.block);
         Err(Error::invalid(format!("a call of the {kind} layer of block {index} brought {what}")))
     };
     if call.parallel.workers() > max_workers {

@@ -1,4 +1,4 @@
-//! Pages on demand, as a backend sees them.
+//! Page selection as a backend sees it.
 
 use std::marker::PhantomData;
 
@@ -8,7 +8,8 @@ use crate::contract::check_pages;
 use crate::import::call;
 use crate::{Attention, Error, Result};
 
-/// Pages on demand: a layer scores its sequences' far pages, and the host answers with sequences that have the best.
+/// Page selection (Quest, arXiv 2406.10774; InfLLM, arXiv 2402.04617): a layer scores its sequences' selectable pages, and
+/// the host answers with sequences that have the best.
 #[derive(Debug)]
 pub struct Fetch<'a> {
     raw: HeraldFetch,
@@ -43,8 +44,8 @@ impl<'a> Fetch<'a> {
         Ok(Some(Self { raw, n_tokens, shape, page_formats, lent: PhantomData }))
     }
 
-    /// Memory for scores: `score_width` for each far page of every sequence. What counts at the end are the first
-    /// elements, one for each far page, sequence after sequence.
+    /// Memory for scores: `score_width` for each selectable page of every sequence. [`Fetch::run`] reads the first
+    /// elements, one for each selectable page, sequence after sequence.
     pub fn scores(&mut self) -> &mut [f32] {
         if self.raw.n_scores == 0 {
             return &mut [];

@@ -102,7 +102,7 @@ pub enum WeightRole {
     Embedding = abi::HERALD_WEIGHT_EMBEDDING,
     /// Input projection of Mamba (`[2 * inner, hidden]` in Mamba-1, `[2 * inner + 2 * n_groups * state + n_heads,
     /// hidden]` in Mamba-2) and of short convolutions (`[3 * hidden, hidden]`).
-    SsmIn = abi::HERALD_WEIGHT_SSM_IN,
+    InProjection = abi::HERALD_WEIGHT_IN_PROJECTION,
     /// The causal convolution: `[channels, taps]`.
     Conv = abi::HERALD_WEIGHT_CONV,
     /// The convolution's bias: `[channels]`.
@@ -120,7 +120,7 @@ pub enum WeightRole {
     /// Norm of Mamba-2's gated output: `[inner]`.
     SsmNorm = abi::HERALD_WEIGHT_SSM_NORM,
     /// Output projection of Mamba and of short convolutions: `[hidden, inner]`.
-    SsmOut = abi::HERALD_WEIGHT_SSM_OUT,
+    OutProjection = abi::HERALD_WEIGHT_OUT_PROJECTION,
     /// Norm of Mamba-1's dt: `[dt_rank]`.
     SsmDtNorm = abi::HERALD_WEIGHT_SSM_DT_NORM,
     /// Norm of Mamba-1's B: `[state]`.
@@ -167,7 +167,7 @@ impl WeightRole {
         Self::Up,
         Self::Down,
         Self::Embedding,
-        Self::SsmIn,
+        Self::InProjection,
         Self::Conv,
         Self::ConvBias,
         Self::SsmX,
@@ -176,7 +176,7 @@ impl WeightRole {
         Self::SsmA,
         Self::SsmD,
         Self::SsmNorm,
-        Self::SsmOut,
+        Self::OutProjection,
         Self::SsmDtNorm,
         Self::SsmBNorm,
         Self::SsmCNorm,
@@ -409,7 +409,7 @@ pub enum LayerParams {
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerDesc {
     /// The block that it belongs to, counted from 0.
-    pub index: usize,
+    pub block: usize,
     /// Elements of a token's activations.
     pub hidden: usize,
     /// Multiplies the branch before it is added.
@@ -509,7 +509,7 @@ pub trait EngineLayer: Send + Sync {
         0
     }
 
-    /// Float32 elements of scores that it works in for each far page; 0: it can't choose pages.
+    /// Float32 elements of scores that it works in for each selectable page; 0: it does no page selection.
     fn score_width(&self) -> usize {
         0
     }

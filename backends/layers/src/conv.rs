@@ -43,7 +43,7 @@ impl Conv {
         if taps == 0 || taps > MOST_TAPS {
             return Err(Error::invalid(format!(
                 "the convolution of block {} has {taps} taps, where 1 to {MOST_TAPS} were expected",
-                request.desc.index
+                request.desc.block
             )));
         }
         let filters = weights.floats(WeightRole::Conv, channels, taps)?;

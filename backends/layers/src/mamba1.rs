@@ -88,7 +88,7 @@ impl<'w> Mamba1<'w> {
             return Err(Error::invalid(format!(
                 "the Mamba layer of block {} has {inner} channels with states of {state} and a dt of rank {dt_rank}, where \
                  nothing empty was expected",
-                request.desc.index
+                request.desc.block
             )));
         }
         let mut weights = Weights::new(kernels, request);
@@ -103,7 +103,7 @@ impl<'w> Mamba1<'w> {
         let layer = Self {
             kernels,
             norm: weights.vector(WeightRole::Norm, hidden)?,
-            input: weights.matrix(WeightRole::SsmIn, inner.saturating_mul(2), hidden)?,
+            input: weights.matrix(WeightRole::InProjection, inner.saturating_mul(2), hidden)?,
             conv: Conv::new(&mut weights, request, inner, taps)?,
             x: weights.matrix(WeightRole::SsmX, dt_rank + 2 * state, inner)?,
             dt_norm,
@@ -112,7 +112,7 @@ impl<'w> Mamba1<'w> {
             dt: weights.biased(WeightRole::SsmDt, WeightRole::SsmDtBias, inner, dt_rank)?,
             a: by_blocks(&a, state),
             d: weights.floats(WeightRole::SsmD, inner, 1)?,
-            output: weights.matrix(WeightRole::SsmOut, hidden, inner)?,
+            output: weights.matrix(WeightRole::OutProjection, hidden, inner)?,
             desc: request.desc.clone(),
             params: params.clone(),
             max_tokens: request.max_tokens,

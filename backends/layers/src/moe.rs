@@ -85,7 +85,7 @@ impl<'w> Moe<'w> {
             return Err(Error::invalid(format!(
                 "the mixture of experts of block {} uses {n_used} of {n_experts} experts of width {width}, where at least one \
                  and no more than there are was expected, and nothing empty",
-                request.desc.index
+                request.desc.block
             )));
         }
         let mut weights = Weights::new(kernels, request);

@@ -39,9 +39,9 @@ impl<'w> ShortConv<'w> {
         let layer = Self {
             kernels,
             norm: weights.vector(WeightRole::Norm, hidden)?,
-            input: weights.matrix(WeightRole::SsmIn, 3 * hidden, hidden)?,
+            input: weights.matrix(WeightRole::InProjection, 3 * hidden, hidden)?,
             conv: Conv::new(&mut weights, request, hidden, params.taps)?,
-            output: weights.matrix(WeightRole::SsmOut, hidden, hidden)?,
+            output: weights.matrix(WeightRole::OutProjection, hidden, hidden)?,
             desc: request.desc.clone(),
             max_tokens: request.max_tokens,
             max_workers: request.max_workers,

@@ -14,7 +14,7 @@ pub(crate) struct Weights<'r, 'w> {
 
 impl<'r, 'w> Weights<'r, 'w> {
     pub(crate) fn new(kernels: &'static Kernels, request: &'r LayerRequest<'w, '_>) -> Self {
-        let layer = format!("the {} layer of block {}", request.desc.kind().name(), request.desc.index);
+        let layer = format!("the {} layer of block {}", request.desc.kind().name(), request.desc.block);
         Self { layer, left: request.weights.iter().collect(), kernels }
     }
 

@@ -88,9 +88,9 @@ pub const HERALD_WEIGHT_UP: u32 = 15;
 pub const HERALD_WEIGHT_DOWN: u32 = 16;
 /// The embedding matrix, or the head's output matrix: [vocabulary, hidden].
 pub const HERALD_WEIGHT_EMBEDDING: u32 = 17;
-/// Input projection. Mamba-1: x and the gate z, [2 * inner, hidden]. Mamba-2: z, x, B, C and dt,
-/// [2 * inner + 2 * n_groups * state + n_heads, hidden]. Short convolution: B, C and x, [3 * hidden, hidden].
-pub const HERALD_WEIGHT_SSM_IN: u32 = 18;
+/// Input projection of Mamba and of short convolutions. Mamba-1: x and the gate z, [2 * inner, hidden]. Mamba-2: z, x, B,
+/// C and dt, [2 * inner + 2 * n_groups * state + n_heads, hidden]. Short convolution: B, C and x, [3 * hidden, hidden].
+pub const HERALD_WEIGHT_IN_PROJECTION: u32 = 18;
 /// The causal convolution, a filter for each channel, the newest token's tap last: [channels, taps]. Channels are x in
 /// Mamba-1, x, B and C in Mamba-2, [hidden] in a short convolution.
 pub const HERALD_WEIGHT_CONV: u32 = 19;
@@ -109,8 +109,8 @@ pub const HERALD_WEIGHT_SSM_A: u32 = 24;
 pub const HERALD_WEIGHT_SSM_D: u32 = 25;
 /// Mamba-2, the norm of the gated output, by groups: [inner] or [n_groups, inner / n_groups].
 pub const HERALD_WEIGHT_SSM_NORM: u32 = 26;
-/// Output projection of Mamba and of short convolutions: [hidden, inner].
-pub const HERALD_WEIGHT_SSM_OUT: u32 = 27;
+/// Output projection of Mamba, [hidden, inner], and of short convolutions, [hidden, hidden].
+pub const HERALD_WEIGHT_OUT_PROJECTION: u32 = 27;
 /// Mamba-1, norm of dt before its projection (Jamba): [dt_rank].
 pub const HERALD_WEIGHT_SSM_DT_NORM: u32 = 28;
 /// Mamba-1, norm of B (Jamba): [state].
@@ -388,7 +388,7 @@ pub struct HeraldLayerDesc {
     /// HERALD_LAYER_*.
     pub kind: u32,
     /// The block that the layer belongs to, counted from 0; for messages.
-    pub index: u32,
+    pub block: u32,
     /// Elements of a token's activations.
     pub hidden: u32,
     /// Multiplies the branch before it is added; usually 1.
@@ -456,10 +456,10 @@ pub struct HeraldLayerInfo {
     pub weight_bytes: u64,
     /// Attention: formats of whole pages that it reads beside HERALD_PAGE_I16: bit HERALD_PAGE_* of each.
     pub page_formats: u32,
-    /// Attention: float32 elements of HeraldFetch's scores that the layer works in for each far page; 0: it can't choose
-    /// pages, and far pages are not brought to it.
+    /// Attention: float32 elements of HeraldFetch's scores that the layer works in for each selectable page; 0: it does no
+    /// page selection, and is brought no selectable pages.
     pub score_width: u32,
-    /// Attention: bytes of a far page's summary; 0: it makes none.
+    /// Attention: bytes of a selectable page's summary; 0: it makes none.
     pub summary_bytes: u64,
 }
 
@@ -470,9 +470,9 @@ pub struct HeraldLayerInfo {
 pub struct HeraldPage {
     /// sizeof(HeraldPage) of whoever made it.
     pub struct_size: usize,
-    /// The place in its sequence of the page's first token.
+    /// The position in its sequence of the page's first token.
     pub start: u64,
-    /// Tokens that it holds, the ones that the call at hand will write counted.
+    /// Tokens that it holds, counting those that this call will write.
     pub n_tokens: u32,
     /// Tokens that it has room for.
     pub capacity: u32,
@@ -497,11 +497,11 @@ pub struct HeraldPage {
 pub struct HeraldSequence {
     /// sizeof(HeraldSequence) of the host.
     pub struct_size: usize,
-    /// Its first token's place in the batch.
+    /// The index of its first token in the batch.
     pub first: u64,
     /// Its tokens in this batch, one after another.
     pub n_tokens: u64,
-    /// Tokens that it had before them: the first one's place in the sequence.
+    /// Tokens that it had before them: the first one's position in the sequence.
     pub past: u64,
     /// Its KV pages for this layer, in rising order of start; they may leave out earlier tokens, which are then not
     /// attended to, and always hold room for this batch's tokens. Pages that hold only earlier tokens may be shared with
@@ -511,21 +511,22 @@ pub struct HeraldSequence {
     pub n_pages: usize,
     /// Its recurrent state, state_bytes as the layer asked, zeroed when the sequence began, aligned to 64 bytes; or null.
     pub state: *mut c_void,
-    /// Far pages, of which the layer is to say how much its queries would attend to each (see HeraldFetch): the place of
-    /// each page's first token, rising.
-    pub far_starts: *const u64,
-    /// Their summaries, as summarise made them, one after another; aligned to 8 bytes.
-    pub far_summaries: *const c_void,
-    /// How many far pages; 0: none, and both pointers may be null.
-    pub n_far: usize,
-    /// The most tokens that may lie between a query and a key for the layer's RoPE, usually what the model was trained
-    /// for: the queries of a batch see a page whose first token is farther than this from the batch's last token as if it
-    /// were as far as this (InfLLM, arXiv 2402.04617). 0: positions are as they are.
-    pub reach: u64,
+    /// Page selection (Quest, arXiv 2406.10774; InfLLM, arXiv 2402.04617): pages that attention may choose among, by scores
+    /// that the layer gives them (see HeraldFetch). The position of each page's first token, rising.
+    pub selectable_starts: *const u64,
+    /// The selectable pages' summaries, as summarise made them, one after another; aligned to 8 bytes.
+    pub selectable_summaries: *const c_void,
+    /// How many selectable pages; 0: none, and both pointers may be null.
+    pub n_selectable: usize,
+    /// The greatest distance between a query and a key that the layer's RoPE may see, usually the context that the model was
+    /// trained for. For a page whose first token is further than this from the batch's last token, the layer subtracts a
+    /// position shift from the positions of the batch's queries, so that the distance is exactly this (InfLLM, arXiv
+    /// 2402.04617). 0: no limit, positions stay as they are.
+    pub max_distance: u64,
 }
 
-/// Pages on demand: a layer whose sequences have far pages fills scores and calls run, once, when its keys and values
-/// are written and before it attends.
+/// Page selection: a layer whose sequences have selectable pages fills scores and calls run, once, after it has written its
+/// keys and values and before it attends.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
@@ -534,9 +535,9 @@ pub struct HeraldFetch {
     pub struct_size: usize,
     /// For run.
     pub context: *mut c_void,
-    /// Memory for n_scores float32: score_width for each far page of every sequence, holding anything at first. What
-    /// counts when run is called are the first elements, one for each far page, sequence after sequence: the more the
-    /// batch's queries would attend to a page, the greater.
+    /// Memory for n_scores float32: score_width for each selectable page of every sequence, holding anything at first. run
+    /// reads the first elements, one for each selectable page, sequence after sequence: the more the batch's queries would
+    /// attend to a page, the greater.
     pub scores: *mut f32,
     /// Elements of scores.
     pub n_scores: usize,
@@ -582,7 +583,7 @@ pub struct HeraldCall {
     pub scratch_bytes: u64,
     /// Threads to work with.
     pub parallel: *const HeraldParallel,
-    /// Pages on demand; null where no sequence has far pages.
+    /// Page selection; null where no sequence has selectable pages.
     pub fetch: *const HeraldFetch,
 }
 

@@ -123,20 +123,20 @@ unsafe extern "C" fn forward(
             let mut call = read_call(exported, &call)?;
             let (state_bytes, formats) = (exported.layer.state_bytes(), exported.layer.page_formats());
             contract::check(&call, &exported.desc, exported.max_workers, state_bytes, formats)?;
-            check_far_pages(exported, &call)?;
+            check_selectable_pages(exported, &call)?;
             exported.layer.forward(&mut call)
         })
     }
 }
 
-/// Far pages come with a way to fetch them, and with memory for their scores, to a layer that can choose among them.
-fn check_far_pages(exported: &Exported, call: &Call<'_>) -> Result<()> {
-    let far: usize = call.sequences.iter().map(|sequence| sequence.far_starts().len()).sum();
+/// Selectable pages come with a way to fetch them, and with memory for their scores, to a layer that can choose among them.
+fn check_selectable_pages(exported: &Exported, call: &Call<'_>) -> Result<()> {
+    let n_pages: usize = call.sequences.iter().map(|sequence| sequence.selectable_starts().len()).sum();
     let width = exported.layer.score_width();
     let scores = call.fetch.as_ref().map_or(0, Fetch::n_scores);
-    if far > 0 && (width == 0 || far.checked_mul(width).is_none_or(|needed| needed > scores)) {
+    if n_pages > 0 && (width == 0 || n_pages.checked_mul(width).is_none_or(|needed| needed > scores)) {
         return Err(Error::invalid(format!(
-            "a call brought {far} far pages and memory for {scores} scores, where {width} for each were expected"
+            "a call brought {n_pages} selectable pages and memory for {scores} scores, where {width} for each were expected"
         )));
     }
     Ok(())
@@ -324,7 +324,7 @@ unsafe fn read_desc(desc: *const HeraldLayerDesc) -> Result<LayerDesc> {
             return Err(Error::invalid("the layer's hidden size is 0"));
         }
         Ok(LayerDesc {
-            index: raw.index as usize,
+            block: raw.block as usize,
             hidden: raw.hidden as usize,
             residual_scale: raw.residual_scale,
             norm_eps: raw.norm_eps,

@@ -79,7 +79,7 @@ pub struct SharedWeight {
 
 /// A layer that the host wants.
 #[derive(Clone)]
-pub struct LayerOrder {
+pub struct LayerSpec {
     /// Its description.
     pub desc: LayerDesc,
     /// Its weights.
@@ -96,7 +96,7 @@ pub struct LayerOrder {
 pub struct LayerHandle {
     raw: NonNull<HeraldLayer>,
     plugin: Arc<Inner>,
-    order: LayerOrder,
+    order: LayerSpec,
     scratch_bytes: usize,
     state_bytes: usize,
     weight_bytes: usize,
@@ -115,7 +115,7 @@ impl Plugin {
     ///
     /// # Errors
     /// [`Status::Unsupported`] with what is missing; otherwise as the plugin failed.
-    pub fn supports_layer(&self, order: &LayerOrder, parallel: Parallel<'_>) -> Result<()> {
+    pub fn supports_layer(&self, order: &LayerSpec, parallel: Parallel<'_>) -> Result<()> {
         let kind = order.desc.kind();
         let Some(table) = self.0.layers.as_ref().filter(|_| self.0.layer_kinds.contains(&(kind as u32)))
         else {
@@ -130,7 +130,7 @@ impl Plugin {
     ///
     /// # Errors
     /// [`Status::Unsupported`] where it doesn't offer this one; any other failure is the plugin's fault.
-    pub fn create_layer(&self, order: LayerOrder, parallel: Parallel<'_>) -> Result<LayerHandle> {
+    pub fn create_layer(&self, order: LayerSpec, parallel: Parallel<'_>) -> Result<LayerHandle> {
         self.supports_layer(&order, parallel)?;
         let table = self.0.layers.as_ref().filter(|table| table.destroy.is_some());
         let Some((table, create, info)) = table.and_then(|table| Some((table, table.create?, table.info?)))
@@ -219,7 +219,7 @@ impl LayerHandle {
         format == abi::HERALD_PAGE_I16 || (format < 32 && self.page_formats & (1 << format) != 0)
     }
 
-    /// Bytes of a page's summary; 0: the layer can't choose among far pages.
+    /// Bytes of a page's summary; 0: the layer does no page selection.
     #[must_use]
     pub fn summary_bytes(&self) -> usize {
         self.summary_bytes
@@ -271,7 +271,7 @@ impl LayerHandle {
         self.forward_fetching(request, batch, scratch, None)
     }
 
-    /// As [`LayerHandle::forward`]; `fetcher` brings far pages, without which none may be in the batch.
+    /// As [`LayerHandle::forward`]; `fetcher` brings selected pages; without one the batch may have no selectable pages.
     ///
     /// # Errors
     /// As [`LayerHandle::forward`], and as the fetcher failed.
@@ -302,7 +302,7 @@ impl LayerHandle {
                  activations, room for {} results and {} bytes of scratch memory (of at least {}), which don't fit each \
                  other",
                 self.order.desc.kind().name(),
-                self.order.desc.index,
+                self.order.desc.block,
                 self.order.max_tokens,
                 request.tokens.len(),
                 request.positions.len(),
@@ -342,13 +342,13 @@ impl LayerHandle {
             self.state_bytes,
             self.page_formats,
         )?;
-        let far = call.sequences.iter().any(|sequence| !sequence.far_starts().is_empty());
-        if !far {
+        let selects = call.sequences.iter().any(|sequence| !sequence.selectable_starts().is_empty());
+        if !selects {
             return self.call(call, list, std::ptr::null());
         }
         let (Some(batch), Some(fetcher)) = (batch, fetcher.filter(|_| self.summary_bytes > 0)) else {
             return Err(Error::invalid(
-                "far pages came without anyone to fetch them, or to a layer that can't choose",
+                "selectable pages came without anyone to fetch them, or to a layer that can't choose",
             ));
         };
         let (scores, n_scores) = batch.scores(self.score_width);
@@ -413,9 +413,9 @@ unsafe extern "C" fn fetch(
             if sequences.is_null() {
                 return Err(Error::invalid("HeraldFetch was given no place for the sequences"));
             }
-            let far: usize = fetching.batch.n_far().iter().sum();
+            let n_pages: usize = fetching.batch.n_selectable().iter().sum();
             let scores = fetching.batch.take_scores();
-            let fetched = fetching.fetcher.fetch(&scores[..far.min(scores.len())], fetching.batch);
+            let fetched = fetching.fetcher.fetch(&scores[..n_pages.min(scores.len())], fetching.batch);
             fetching.batch.give_scores(scores);
             fetched?;
             sequences.write(fetching.batch.sequences(fetching.n_tokens, fetching.state_bytes)?.as_ptr());
@@ -435,7 +435,7 @@ impl Drop for LayerHandle {
 
 /// Builds the C request, which lives for the call of `body`.
 fn with_request<T>(
-    order: &LayerOrder,
+    order: &LayerSpec,
     parallel: Parallel<'_>,
     body: impl FnOnce(*const HeraldLayerRequest) -> T,
 ) -> T {
@@ -506,7 +506,7 @@ fn with_request<T>(
     };
     let desc = HeraldLayerDesc {
         kind: order.desc.kind() as u32,
-        index: order.desc.index as u32,
+        block: order.desc.block as u32,
         hidden: order.desc.hidden as u32,
         residual_scale: order.desc.residual_scale,
         norm_eps: order.desc.norm_eps,

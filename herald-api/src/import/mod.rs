@@ -14,7 +14,7 @@ use std::ffi::c_char;
 use std::sync::Arc;
 
 pub use forward::{Batch, BatchBuffers, Executor, Fetcher, Forward, Lent, PageUse};
-pub use layer::{LayerHandle, LayerOrder, SharedBytes, SharedWeight, StableBytes};
+pub use layer::{LayerHandle, LayerSpec, SharedBytes, SharedWeight, StableBytes};
 pub use tier::{PageHandle, StoredPage, TierHandle};
 pub use tokenizer::TokenizerHandle;
 

@@ -1,6 +1,6 @@
 //! A plugin that panics: the message arrives as a sentence, and everything goes on.
 
-use herald_api::import::{LayerOrder, Lent};
+use herald_api::import::{LayerSpec, Lent};
 use herald_api::{EncodeOptions, MemoryTier, Parallel, Status, TierConfig, Tokenizer};
 
 use crate::plugin::{PANICS_IN_CREATE, PANICS_IN_DROP, PANICS_IN_FORWARD, PANICS_IN_TASK};
@@ -8,9 +8,9 @@ use crate::support::*;
 use crate::threads::Threads;
 use crate::works::{Held, attend};
 
-fn order_of_block(index: usize) -> LayerOrder {
+fn order_of_block(index: usize) -> LayerSpec {
     let mut order = attention_order();
-    order.desc.index = index;
+    order.desc.block = index;
     order
 }
 

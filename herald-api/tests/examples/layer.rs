@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use herald_api::import::{
-    Executor, Forward, LayerHandle, LayerOrder, Lent, Plugin, SharedBytes, SharedWeight,
+    Executor, Forward, LayerHandle, LayerSpec, Lent, Plugin, SharedBytes, SharedWeight,
 };
 use herald_api::{
     Activation, AlignedBytes, DType, LayerDesc, LayerParams, Mlp, Parallel, Result, Status, WeightRole,
@@ -57,7 +57,7 @@ impl Case {
         }
     }
 
-    fn order(&self) -> LayerOrder {
+    fn order(&self) -> LayerSpec {
         let (hidden, width) = (self.hidden as u64, self.width as u64);
         let mut weights = vec![
             weight(WeightRole::Down, &[width, hidden], &self.down),
@@ -67,9 +67,9 @@ impl Case {
         ];
         weights.extend(self.post_norm.as_ref().map(|norm| weight(WeightRole::PostNorm, &[hidden], norm)));
         let mlp = Mlp { width: self.width, activation: self.activation, gated: true };
-        LayerOrder {
+        LayerSpec {
             desc: LayerDesc {
-                index: 3,
+                block: 3,
                 hidden: self.hidden,
                 residual_scale: self.residual_scale,
                 norm_eps: self.norm_eps,
@@ -224,7 +224,7 @@ fn the_mlp_is_the_reference() {
 #[test]
 fn what_they_do_not_offer_is_left_to_others() {
     let case = Case::new(8, 4, Activation::Silu, false);
-    let refused = |plugin: &Plugin, change: fn(&mut LayerOrder)| {
+    let refused = |plugin: &Plugin, change: fn(&mut LayerSpec)| {
         let mut order = case.order();
         change(&mut order);
         let made: Result<LayerHandle> = plugin.create_layer(order, Parallel::serial());

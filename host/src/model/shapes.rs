@@ -95,7 +95,7 @@ fn expected(desc: &LayerDesc, role: WeightRole) -> Option<Shape> {
         LayerParams::ShortConv(params) => {
             const KEYS: &[&str] = &["embedding_length", "shortconv.l_cache"];
             Some(match role {
-                WeightRole::SsmIn => Shape(3 * hidden, hidden, KEYS),
+                WeightRole::InProjection => Shape(3 * hidden, hidden, KEYS),
                 WeightRole::Conv => Shape(hidden, params.taps, KEYS),
                 WeightRole::ConvBias => Shape(1, hidden, KEYS),
                 _ => Shape(hidden, hidden, KEYS),
@@ -155,8 +155,8 @@ fn mamba1(params: &Mamba1, hidden: usize, role: WeightRole) -> Option<Shape> {
     const X: &[&str] = &["ssm.inner_size", "ssm.time_step_rank", "ssm.state_size"];
     let Mamba1 { inner, state, taps, dt_rank, .. } = *params;
     Some(match role {
-        WeightRole::SsmIn => Shape(2 * inner, hidden, INNER),
-        WeightRole::SsmOut => Shape(hidden, inner, INNER),
+        WeightRole::InProjection => Shape(2 * inner, hidden, INNER),
+        WeightRole::OutProjection => Shape(hidden, inner, INNER),
         WeightRole::Conv => Shape(inner, taps, CONV),
         WeightRole::ConvBias => Shape(1, inner, CONV),
         WeightRole::SsmX => Shape(dt_rank + 2 * state, inner, X),
@@ -178,8 +178,8 @@ fn mamba2(params: &Mamba2, hidden: usize, role: WeightRole) -> Option<Shape> {
     let Mamba2 { inner, state, taps, n_heads, n_groups } = *params;
     let channels = inner + 2 * n_groups * state;
     Some(match role {
-        WeightRole::SsmIn => Shape(inner + channels + n_heads, hidden, IN),
-        WeightRole::SsmOut => Shape(hidden, inner, &["embedding_length", "ssm.inner_size"]),
+        WeightRole::InProjection => Shape(inner + channels + n_heads, hidden, IN),
+        WeightRole::OutProjection => Shape(hidden, inner, &["embedding_length", "ssm.inner_size"]),
         WeightRole::Conv => Shape(channels, taps, CONV),
         WeightRole::ConvBias => Shape(1, channels, CONV),
         WeightRole::SsmDtBias | WeightRole::SsmA | WeightRole::SsmD => Shape(1, n_heads, HEADS),

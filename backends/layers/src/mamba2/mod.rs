@@ -95,7 +95,7 @@ impl<'w> Mamba2<'w> {
             return Err(Error::invalid(format!(
                 "the Mamba-2 layer of block {} has {inner} channels in {n_heads} heads in {n_groups} groups with states of \
                  {state}, where a multiple each was expected, and nothing empty",
-                request.desc.index
+                request.desc.block
             )));
         }
         let channels = inner + 2 * n_groups * state;
@@ -103,13 +103,13 @@ impl<'w> Mamba2<'w> {
         let layer = Self {
             kernels,
             norm: weights.vector(WeightRole::Norm, hidden)?,
-            input: weights.matrix(WeightRole::SsmIn, inner + channels + n_heads, hidden)?,
+            input: weights.matrix(WeightRole::InProjection, inner + channels + n_heads, hidden)?,
             conv: Conv::new(&mut weights, request, channels, taps)?,
             dt_bias: weights.vector(WeightRole::SsmDtBias, n_heads)?,
             a: weights.floats(WeightRole::SsmA, n_heads, 1)?,
             d: weights.floats(WeightRole::SsmD, n_heads, 1)?,
             gated_norm: weights.optional_floats(WeightRole::SsmNorm, n_groups, inner / n_groups)?,
-            output: weights.matrix(WeightRole::SsmOut, hidden, inner)?,
+            output: weights.matrix(WeightRole::OutProjection, hidden, inner)?,
             desc: request.desc.clone(),
             params: params.clone(),
             max_tokens: request.max_tokens,
