@@ -145,50 +145,38 @@ typedef struct HeraldTier HeraldTier;
 // A mixture of feed-forward networks with its norm, of which each token uses a few (arXiv 1701.06538).
 #define HERALD_LAYER_MOE 8
 
-// IEEE float32.
-#define HERALD_DTYPE_F32 0
+// x * sigmoid(x).
+#define HERALD_ACTIVATION_SILU 1
 
-// IEEE float16.
-#define HERALD_DTYPE_F16 1
+// GELU in its tanh approximation.
+#define HERALD_ACTIVATION_GELU_TANH 2
 
-// Blocks of 32: float16 scale, 4-bit values less 8. 18 bytes.
-#define HERALD_DTYPE_Q4_0 2
+// max(x, 0) squared (arXiv 2109.08668).
+#define HERALD_ACTIVATION_SQUARED_RELU 3
 
-// Blocks of 32: float16 scale and minimum, 4-bit values. 20 bytes.
-#define HERALD_DTYPE_Q4_1 3
+// No RoPE.
+#define HERALD_ROPE_NONE 0
 
-// Blocks of 32: float16 scale, 5-bit values less 16. 22 bytes.
-#define HERALD_DTYPE_Q5_0 6
+// RoPE that rotates neighbours: elements 2i and 2i+1 (llama's own order).
+#define HERALD_ROPE_NEIGHBOURS 1
 
-// Blocks of 32: float16 scale and minimum, 5-bit values. 24 bytes.
-#define HERALD_DTYPE_Q5_1 7
+// RoPE that rotates halves: elements i and i + rope_dims/2 (GPT-NeoX's order).
+#define HERALD_ROPE_HALVES 2
 
-// Blocks of 32: float16 scale, signed 8-bit values. 34 bytes.
-#define HERALD_DTYPE_Q8_0 8
+// RoPE's frequencies as they are.
+#define HERALD_ROPE_SCALING_NONE 0
 
-// Blocks of 256, 2 bits. 84 bytes.
-#define HERALD_DTYPE_Q2_K 10
+// Positions divided by rope_factor.
+#define HERALD_ROPE_SCALING_LINEAR 1
 
-// Blocks of 256, 3 bits. 110 bytes.
-#define HERALD_DTYPE_Q3_K 11
+// YaRN (arXiv 2309.00071): interpolated by wavelength.
+#define HERALD_ROPE_SCALING_YARN 2
 
-// Blocks of 256, 4 bits. 144 bytes.
-#define HERALD_DTYPE_Q4_K 12
+// Experts by the softmax of their scores.
+#define HERALD_ROUTING_SOFTMAX 1
 
-// Blocks of 256, 5 bits. 176 bytes.
-#define HERALD_DTYPE_Q5_K 13
-
-// Blocks of 256, 6 bits. 210 bytes.
-#define HERALD_DTYPE_Q6_K 14
-
-// Blocks of 32: float16 scale, 4-bit indices into a table of 16 levels. 18 bytes.
-#define HERALD_DTYPE_IQ4_NL 20
-
-// Blocks of 256, IQ4_NL's levels with 6-bit scales. 136 bytes.
-#define HERALD_DTYPE_IQ4_XS 23
-
-// bfloat16.
-#define HERALD_DTYPE_BF16 30
+// Experts by the sigmoid of each score.
+#define HERALD_ROUTING_SIGMOID 2
 
 // The weight of the norm at the layer's entry: [hidden]. Attention and MLP may come without it where they have
 // HERALD_WEIGHT_POST_NORM (OLMo 2): the branch then reads its input as it is.
@@ -311,38 +299,50 @@ typedef struct HeraldTier HeraldTier;
 // Mixture of experts, what the shared expert is weighted by: sigmoid(w . x), [hidden]. Left out: by 1.
 #define HERALD_WEIGHT_SHARED_ROUTER 39
 
-// No RoPE.
-#define HERALD_ROPE_NONE 0
+// IEEE float32.
+#define HERALD_DTYPE_F32 0
 
-// RoPE that rotates neighbours: elements 2i and 2i+1 (llama's own order).
-#define HERALD_ROPE_NEIGHBOURS 1
+// IEEE float16.
+#define HERALD_DTYPE_F16 1
 
-// RoPE that rotates halves: elements i and i + rope_dims/2 (GPT-NeoX's order).
-#define HERALD_ROPE_HALVES 2
+// Blocks of 32: float16 scale, 4-bit values less 8. 18 bytes.
+#define HERALD_DTYPE_Q4_0 2
 
-// RoPE's frequencies as they are.
-#define HERALD_ROPE_SCALING_NONE 0
+// Blocks of 32: float16 scale and minimum, 4-bit values. 20 bytes.
+#define HERALD_DTYPE_Q4_1 3
 
-// Positions divided by rope_factor.
-#define HERALD_ROPE_SCALING_LINEAR 1
+// Blocks of 32: float16 scale, 5-bit values less 16. 22 bytes.
+#define HERALD_DTYPE_Q5_0 6
 
-// YaRN (arXiv 2309.00071): interpolated by wavelength.
-#define HERALD_ROPE_SCALING_YARN 2
+// Blocks of 32: float16 scale and minimum, 5-bit values. 24 bytes.
+#define HERALD_DTYPE_Q5_1 7
 
-// x * sigmoid(x).
-#define HERALD_ACTIVATION_SILU 1
+// Blocks of 32: float16 scale, signed 8-bit values. 34 bytes.
+#define HERALD_DTYPE_Q8_0 8
 
-// GELU in its tanh approximation.
-#define HERALD_ACTIVATION_GELU_TANH 2
+// Blocks of 256, 2 bits. 84 bytes.
+#define HERALD_DTYPE_Q2_K 10
 
-// max(x, 0) squared (arXiv 2109.08668).
-#define HERALD_ACTIVATION_SQUARED_RELU 3
+// Blocks of 256, 3 bits. 110 bytes.
+#define HERALD_DTYPE_Q3_K 11
 
-// Experts by the softmax of their scores.
-#define HERALD_ROUTING_SOFTMAX 1
+// Blocks of 256, 4 bits. 144 bytes.
+#define HERALD_DTYPE_Q4_K 12
 
-// Experts by the sigmoid of each score.
-#define HERALD_ROUTING_SIGMOID 2
+// Blocks of 256, 5 bits. 176 bytes.
+#define HERALD_DTYPE_Q5_K 13
+
+// Blocks of 256, 6 bits. 210 bytes.
+#define HERALD_DTYPE_Q6_K 14
+
+// Blocks of 32: float16 scale, 4-bit indices into a table of 16 levels. 18 bytes.
+#define HERALD_DTYPE_IQ4_NL 20
+
+// Blocks of 256, IQ4_NL's levels with 6-bit scales. 136 bytes.
+#define HERALD_DTYPE_IQ4_XS 23
+
+// bfloat16.
+#define HERALD_DTYPE_BF16 30
 
 // A page of 16-bit integers with a scale for each head of each token: keys is first float32 scales
 // [n_kv_heads, capacity], then int16 codes [n_kv_heads, capacity, key_dim]; values the same with value_dim. An element

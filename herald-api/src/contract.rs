@@ -58,11 +58,7 @@ pub(crate) fn check(
             let page_of = |sequence: Sequence<'_>| check_pages(&sequence, shape, page_formats).or_else(wrong);
             call.sequences.iter().try_for_each(page_of)
         }
-        LayerParams::Mamba1(_) | LayerParams::Mamba2(_) | LayerParams::ShortConv(_)
-            if call.sequences.is_empty() =>
-        {
-            wrong("no sequences".to_owned())
-        }
+        params if params.is_recurrent() && call.sequences.is_empty() => wrong("no sequences".to_owned()),
         _ => Ok(()),
     }
 }

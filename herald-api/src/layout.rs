@@ -20,7 +20,7 @@ mod derived {
 
     /// The structs that cross the boundary, in the header's order.
     fn layouts() -> Vec<&'static TypeLayout> {
-        vec![
+        let mut layouts = vec![
             <abi::HeraldError as StableAbi>::LAYOUT,
             <abi::HeraldHost as StableAbi>::LAYOUT,
             <abi::HeraldHardware as StableAbi>::LAYOUT,
@@ -28,14 +28,9 @@ mod derived {
             <abi::HeraldTask as StableAbi>::LAYOUT,
             <abi::HeraldParallel as StableAbi>::LAYOUT,
             <abi::HeraldTensor as StableAbi>::LAYOUT,
-            <abi::HeraldAttention as StableAbi>::LAYOUT,
-            <abi::HeraldMlp as StableAbi>::LAYOUT,
-            <abi::HeraldEmbedding as StableAbi>::LAYOUT,
-            <abi::HeraldHead as StableAbi>::LAYOUT,
-            <abi::HeraldMamba1 as StableAbi>::LAYOUT,
-            <abi::HeraldMamba2 as StableAbi>::LAYOUT,
-            <abi::HeraldShortConv as StableAbi>::LAYOUT,
-            <abi::HeraldMoe as StableAbi>::LAYOUT,
+        ];
+        layouts.extend(crate::layers::param_layouts());
+        layouts.extend([
             <abi::HeraldLayerDesc as StableAbi>::LAYOUT,
             <abi::HeraldLayerRequest as StableAbi>::LAYOUT,
             <abi::HeraldLayerInfo as StableAbi>::LAYOUT,
@@ -51,7 +46,8 @@ mod derived {
             <abi::HeraldTierStats as StableAbi>::LAYOUT,
             <abi::HeraldTierTable as StableAbi>::LAYOUT,
             <abi::HeraldPlugin as StableAbi>::LAYOUT,
-        ]
+        ]);
+        layouts
     }
 
     pub(super) fn report() -> &'static str {

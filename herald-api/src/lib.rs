@@ -17,6 +17,7 @@ mod fetch;
 mod hardware;
 pub mod import;
 mod layer;
+mod layers;
 pub mod layout;
 mod tier;
 mod tokenizer;
@@ -27,10 +28,8 @@ pub use dtype::DType;
 pub use error::{Error, Result, Status};
 pub use fetch::Fetch;
 pub use hardware::{Hardware, Probe};
-pub use layer::{
-    Activation, Attention, Embedding, EngineLayer, Head, LayerDesc, LayerFactory, LayerKind, LayerParams,
-    LayerRequest, Mamba1, Mamba2, Mlp, Moe, RopeKind, RopeScaling, Routing, ShortConv, Weight, WeightRole,
-};
+pub use layer::{EngineLayer, LayerFactory, LayerRequest, Weight};
+pub use layers::*;
 pub use tier::{Found, MemoryTier, RawPage, TierConfig, TierFactory, TierKind, TierStats};
 pub use tokenizer::{DecodeOptions, EncodeOptions, TokenType, Tokenizer, TokenizerFactory, Vocabulary};
 

@@ -46,8 +46,8 @@ impl Conv {
                 request.desc.block
             )));
         }
-        let filters = weights.floats(WeightRole::Conv, channels, taps)?;
-        let bias = weights.optional_vector(WeightRole::ConvBias, channels)?;
+        let filters = weights.vector(WeightRole::Conv)?;
+        let bias = weights.optional_vector(WeightRole::ConvBias)?;
         let mut weight = vec![0.0; taps * channels];
         for (channel, filter) in filters.chunks_exact(taps).enumerate() {
             for (tap, value) in filter.iter().enumerate() {

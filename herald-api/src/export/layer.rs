@@ -4,15 +4,14 @@ use std::ffi::c_void;
 
 use super::{guard, slice, text};
 use crate::abi::{
-    self, AbiStruct, HeraldAttention, HeraldCall, HeraldError, HeraldLayer, HeraldLayerDesc, HeraldLayerInfo,
-    HeraldLayerRequest, HeraldLayerTable, HeraldMoe, HeraldPage, HeraldTensor,
+    self, AbiStruct, HeraldCall, HeraldError, HeraldLayer, HeraldLayerInfo, HeraldLayerRequest,
+    HeraldLayerTable, HeraldPage, HeraldTensor,
 };
 use crate::call::Sequences;
 use crate::contract;
 use crate::{
-    Activation, Attention, Call, DType, Embedding, EngineLayer, Error, Fetch, Head, LayerDesc, LayerFactory,
-    LayerKind, LayerParams, LayerRequest, Mamba1, Mamba2, Mlp, Moe, Page, Parallel, Result, RopeKind,
-    RopeScaling, Routing, ShortConv, Weight, WeightRole,
+    Call, DType, EngineLayer, Error, Fetch, LayerDesc, LayerFactory, LayerParams, LayerRequest, Page,
+    Parallel, Result, Weight, WeightRole,
 };
 
 /// Scratch memory is aligned to this many bytes: a cache line, and the widest vector.
@@ -205,7 +204,7 @@ unsafe fn read_request<'w, 'p>(request: *const HeraldLayerRequest) -> Result<Lay
     // SAFETY: the caller vouches for every pointer; each struct is checked as it is read.
     unsafe {
         let raw = abi::read(request).map_err(Error::invalid)?;
-        let desc = read_desc(raw.desc)?;
+        let desc = LayerDesc::from_raw(raw.desc)?;
         let weights = slice(raw.weights, raw.n_weights, "the list of weights")?
             .iter()
             .map(|weight| read_weight(*weight))
@@ -261,147 +260,6 @@ unsafe fn read_weight<'w>(weight: *const HeraldTensor) -> Result<Weight<'w>> {
         let bytes = slice(raw.data.cast::<u8>(), bytes, name)?;
         Ok(Weight { role, name, dtype, columns, rows, bytes })
     }
-}
-
-/// # Safety
-/// As `HeraldLayerDesc` says.
-unsafe fn read_desc(desc: *const HeraldLayerDesc) -> Result<LayerDesc> {
-    // SAFETY: the caller vouches for every pointer; each struct is checked as it is read.
-    unsafe {
-        let raw = abi::read(desc).map_err(Error::invalid)?;
-        let kind = LayerKind::from_code(raw.kind).ok_or_else(|| {
-            Error::unsupported(format!("layer kind {} is not known to this plugin", raw.kind))
-        })?;
-        let params = match kind {
-            LayerKind::Embedding => {
-                let raw = abi::read(raw.embedding).map_err(Error::invalid)?;
-                LayerParams::Embedding(Embedding { vocabulary: raw.vocabulary as usize, scale: raw.scale })
-            }
-            LayerKind::Attention => {
-                LayerParams::Attention(read_attention(&abi::read(raw.attention).map_err(Error::invalid)?)?)
-            }
-            LayerKind::Mlp => {
-                let raw = abi::read(raw.mlp).map_err(Error::invalid)?;
-                let activation = read_activation(raw.activation)?;
-                let gated = read_flag(raw.gated, "an MLP's gated")?;
-                LayerParams::Mlp(Mlp { width: raw.width as usize, activation, gated })
-            }
-            LayerKind::Head => {
-                let raw = abi::read(raw.head).map_err(Error::invalid)?;
-                LayerParams::Head(Head {
-                    vocabulary: raw.vocabulary as usize,
-                    scale: raw.scale,
-                    softcap: (raw.softcap != 0.0).then_some(raw.softcap),
-                })
-            }
-            LayerKind::Mamba1 => {
-                let raw = abi::read(raw.mamba1).map_err(Error::invalid)?;
-                LayerParams::Mamba1(Mamba1 {
-                    inner: raw.inner as usize,
-                    state: raw.state as usize,
-                    taps: raw.taps as usize,
-                    dt_rank: raw.dt_rank as usize,
-                    plain_norms: read_flag(raw.plain_norms, "Mamba's plain_norms")?,
-                })
-            }
-            LayerKind::Mamba2 => {
-                let raw = abi::read(raw.mamba2).map_err(Error::invalid)?;
-                LayerParams::Mamba2(Mamba2 {
-                    inner: raw.inner as usize,
-                    state: raw.state as usize,
-                    taps: raw.taps as usize,
-                    n_heads: raw.n_heads as usize,
-                    n_groups: raw.n_groups as usize,
-                })
-            }
-            LayerKind::ShortConv => {
-                let raw = abi::read(raw.short_conv).map_err(Error::invalid)?;
-                LayerParams::ShortConv(ShortConv { taps: raw.taps as usize })
-            }
-            LayerKind::Moe => LayerParams::Moe(read_moe(&abi::read(raw.moe).map_err(Error::invalid)?)?),
-        };
-        if raw.hidden == 0 {
-            return Err(Error::invalid("the layer's hidden size is 0"));
-        }
-        Ok(LayerDesc {
-            block: raw.block as usize,
-            hidden: raw.hidden as usize,
-            residual_scale: raw.residual_scale,
-            norm_eps: raw.norm_eps,
-            params,
-        })
-    }
-}
-
-fn read_activation(code: u32) -> Result<Activation> {
-    Ok(match code {
-        abi::HERALD_ACTIVATION_SILU => Activation::Silu,
-        abi::HERALD_ACTIVATION_GELU_TANH => Activation::GeluTanh,
-        abi::HERALD_ACTIVATION_SQUARED_RELU => Activation::SquaredRelu,
-        other => return Err(Error::unsupported(format!("activation {other} is not known to this plugin"))),
-    })
-}
-
-fn read_flag(flag: u32, what: &str) -> Result<bool> {
-    match flag {
-        0 => Ok(false),
-        1 => Ok(true),
-        other => Err(Error::unsupported(format!("{what} is {other}, where 0 or 1 was expected"))),
-    }
-}
-
-fn read_moe(raw: &HeraldMoe) -> Result<Moe> {
-    let routing = match raw.routing {
-        abi::HERALD_ROUTING_SOFTMAX => Routing::Softmax,
-        abi::HERALD_ROUTING_SIGMOID => Routing::Sigmoid,
-        other => return Err(Error::unsupported(format!("routing {other} is not known to this plugin"))),
-    };
-    Ok(Moe {
-        n_experts: raw.n_experts as usize,
-        n_used: raw.n_used as usize,
-        width: raw.width as usize,
-        shared_width: (raw.shared_width != 0).then_some(raw.shared_width as usize),
-        activation: read_activation(raw.activation)?,
-        gated: read_flag(raw.gated, "a mixture of experts' gated")?,
-        routing,
-        normalize: read_flag(raw.normalize, "a mixture of experts' normalize")?,
-        weight_scale: raw.weight_scale,
-    })
-}
-
-fn read_attention(raw: &HeraldAttention) -> Result<Attention> {
-    let rope = match raw.rope {
-        abi::HERALD_ROPE_NONE => RopeKind::None,
-        abi::HERALD_ROPE_NEIGHBOURS => RopeKind::Neighbours,
-        abi::HERALD_ROPE_HALVES => RopeKind::Halves,
-        other => return Err(Error::unsupported(format!("RoPE kind {other} is not known to this plugin"))),
-    };
-    let rope_scaling = match raw.rope_scaling {
-        abi::HERALD_ROPE_SCALING_NONE => RopeScaling::None,
-        abi::HERALD_ROPE_SCALING_LINEAR => RopeScaling::Linear { factor: raw.rope_factor },
-        abi::HERALD_ROPE_SCALING_YARN => RopeScaling::Yarn {
-            factor: raw.rope_factor,
-            original_context: raw.rope_original_context,
-            ext_factor: raw.yarn_ext_factor,
-            attn_factor: raw.yarn_attn_factor,
-            beta_fast: raw.yarn_beta_fast,
-            beta_slow: raw.yarn_beta_slow,
-        },
-        other => return Err(Error::unsupported(format!("RoPE scaling {other} is not known to this plugin"))),
-    };
-    Ok(Attention {
-        n_heads: raw.n_heads as usize,
-        n_kv_heads: raw.n_kv_heads as usize,
-        key_dim: raw.key_dim as usize,
-        value_dim: raw.value_dim as usize,
-        window: (raw.window != 0).then_some(raw.window as usize),
-        rope,
-        rope_dims: raw.rope_dims as usize,
-        rope_base: raw.rope_base,
-        rope_scaling,
-        softcap: (raw.softcap != 0.0).then_some(raw.softcap),
-        scale: raw.scale,
-    })
 }
 
 /// # Safety

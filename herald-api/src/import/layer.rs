@@ -9,17 +9,13 @@ use super::forward::{Batch, Fetcher, Forward};
 use super::tier::PageHandle;
 use super::{Inner, Plugin, call, refused};
 use crate::abi::{
-    self, AbiStruct, HeraldAttention, HeraldCall, HeraldEmbedding, HeraldError, HeraldFetch, HeraldHead,
-    HeraldLayer, HeraldLayerDesc, HeraldLayerInfo, HeraldLayerRequest, HeraldMamba1, HeraldMamba2, HeraldMlp,
-    HeraldMoe, HeraldShortConv, HeraldTensor,
+    self, AbiStruct, HeraldCall, HeraldError, HeraldFetch, HeraldLayer, HeraldLayerInfo, HeraldLayerRequest,
+    HeraldTensor,
 };
 use crate::call::Sequences;
 use crate::contract;
 use crate::export::guard;
-use crate::{
-    AlignedBytes, Attention, Call, DType, Error, LayerDesc, LayerParams, Moe, Parallel, Result, RopeScaling,
-    Status, WeightRole,
-};
+use crate::{AlignedBytes, Call, DType, Error, LayerDesc, LayerParams, Parallel, Result, Status, WeightRole};
 
 /// No layer is believed that asks for more scratch memory or state than this.
 const MOST_BYTES: u64 = 1 << 34;
@@ -441,99 +437,18 @@ fn with_request<T>(
 ) -> T {
     let weights: Vec<HeraldTensor> = order.weights.iter().map(raw_weight).collect();
     let pointers: Vec<*const HeraldTensor> = weights.iter().map(std::ptr::from_ref).collect();
-    let params = &order.desc.params;
-    let attention = match params {
-        LayerParams::Attention(params) => Some(raw_attention(params)),
-        _ => None,
-    };
-    let mlp = match params {
-        LayerParams::Mlp(params) => Some(HeraldMlp {
-            width: params.width as u32,
-            activation: params.activation as u32,
-            gated: u32::from(params.gated),
+    order.desc.with_raw(|desc| {
+        body(&HeraldLayerRequest {
+            desc,
+            weights: pointers.as_ptr(),
+            n_weights: pointers.len(),
+            parallel: parallel.raw(),
+            max_tokens: order.max_tokens as u32,
+            max_workers: order.max_workers as u32,
+            page_tokens: order.page_tokens as u32,
             ..AbiStruct::empty()
-        }),
-        _ => None,
-    };
-    let embedding = match params {
-        LayerParams::Embedding(params) => Some(HeraldEmbedding {
-            vocabulary: params.vocabulary as u32,
-            scale: params.scale,
-            ..AbiStruct::empty()
-        }),
-        _ => None,
-    };
-    let head = match params {
-        LayerParams::Head(params) => Some(HeraldHead {
-            vocabulary: params.vocabulary as u32,
-            scale: params.scale,
-            softcap: params.softcap.unwrap_or(0.0),
-            ..AbiStruct::empty()
-        }),
-        _ => None,
-    };
-    let mamba1 = match params {
-        LayerParams::Mamba1(params) => Some(HeraldMamba1 {
-            inner: params.inner as u32,
-            state: params.state as u32,
-            taps: params.taps as u32,
-            dt_rank: params.dt_rank as u32,
-            plain_norms: u32::from(params.plain_norms),
-            ..AbiStruct::empty()
-        }),
-        _ => None,
-    };
-    let mamba2 = match params {
-        LayerParams::Mamba2(params) => Some(HeraldMamba2 {
-            inner: params.inner as u32,
-            state: params.state as u32,
-            taps: params.taps as u32,
-            n_heads: params.n_heads as u32,
-            n_groups: params.n_groups as u32,
-            ..AbiStruct::empty()
-        }),
-        _ => None,
-    };
-    let short_conv = match params {
-        LayerParams::ShortConv(params) => {
-            Some(HeraldShortConv { taps: params.taps as u32, ..AbiStruct::empty() })
-        }
-        _ => None,
-    };
-    let moe = match params {
-        LayerParams::Moe(params) => Some(raw_moe(params)),
-        _ => None,
-    };
-    let desc = HeraldLayerDesc {
-        kind: order.desc.kind() as u32,
-        block: order.desc.block as u32,
-        hidden: order.desc.hidden as u32,
-        residual_scale: order.desc.residual_scale,
-        norm_eps: order.desc.norm_eps,
-        attention: pointer(attention.as_ref()),
-        mlp: pointer(mlp.as_ref()),
-        embedding: pointer(embedding.as_ref()),
-        head: pointer(head.as_ref()),
-        mamba1: pointer(mamba1.as_ref()),
-        mamba2: pointer(mamba2.as_ref()),
-        short_conv: pointer(short_conv.as_ref()),
-        moe: pointer(moe.as_ref()),
-        ..AbiStruct::empty()
-    };
-    body(&HeraldLayerRequest {
-        desc: &raw const desc,
-        weights: pointers.as_ptr(),
-        n_weights: pointers.len(),
-        parallel: parallel.raw(),
-        max_tokens: order.max_tokens as u32,
-        max_workers: order.max_workers as u32,
-        page_tokens: order.page_tokens as u32,
-        ..AbiStruct::empty()
+        })
     })
-}
-
-fn pointer<T>(value: Option<&T>) -> *const T {
-    value.map_or(std::ptr::null(), std::ptr::from_ref)
 }
 
 fn raw_weight(weight: &SharedWeight) -> HeraldTensor {
@@ -553,53 +468,4 @@ fn raw_weight(weight: &SharedWeight) -> HeraldTensor {
         name_len: weight.name.len(),
         ..AbiStruct::empty()
     }
-}
-
-fn raw_moe(params: &Moe) -> HeraldMoe {
-    HeraldMoe {
-        n_experts: params.n_experts as u32,
-        n_used: params.n_used as u32,
-        width: params.width as u32,
-        shared_width: params.shared_width.unwrap_or(0) as u32,
-        activation: params.activation as u32,
-        gated: u32::from(params.gated),
-        routing: params.routing as u32,
-        normalize: u32::from(params.normalize),
-        weight_scale: params.weight_scale,
-        ..AbiStruct::empty()
-    }
-}
-
-fn raw_attention(params: &Attention) -> HeraldAttention {
-    let mut raw = HeraldAttention {
-        n_heads: params.n_heads as u32,
-        n_kv_heads: params.n_kv_heads as u32,
-        key_dim: params.key_dim as u32,
-        value_dim: params.value_dim as u32,
-        window: params.window.unwrap_or(0) as u32,
-        rope: params.rope as u32,
-        rope_dims: params.rope_dims as u32,
-        rope_base: params.rope_base,
-        rope_factor: 1.0,
-        softcap: params.softcap.unwrap_or(0.0),
-        scale: params.scale,
-        ..AbiStruct::empty()
-    };
-    match params.rope_scaling {
-        RopeScaling::None => raw.rope_scaling = abi::HERALD_ROPE_SCALING_NONE,
-        RopeScaling::Linear { factor } => {
-            raw.rope_scaling = abi::HERALD_ROPE_SCALING_LINEAR;
-            raw.rope_factor = factor;
-        }
-        RopeScaling::Yarn { factor, original_context, ext_factor, attn_factor, beta_fast, beta_slow } => {
-            raw.rope_scaling = abi::HERALD_ROPE_SCALING_YARN;
-            raw.rope_factor = factor;
-            raw.rope_original_context = original_context;
-            raw.yarn_ext_factor = ext_factor;
-            raw.yarn_attn_factor = attn_factor;
-            raw.yarn_beta_fast = beta_fast;
-            raw.yarn_beta_slow = beta_slow;
-        }
-    }
-    raw
 }
