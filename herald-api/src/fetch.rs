@@ -3,9 +3,8 @@
 use std::marker::PhantomData;
 
 use crate::abi::{self, HeraldFetch, HeraldSequence};
-use crate::call::Sequences;
-use crate::contract::check_pages;
-use crate::import::call;
+use crate::marshal::try_call;
+use crate::sequence::{Sequences, check_pages};
 use crate::{Attention, Error, Result};
 
 /// Page selection (Quest, arXiv 2406.10774; InfLLM, arXiv 2402.04617): a layer scores its sequences' selectable pages, and
@@ -67,7 +66,7 @@ impl<'a> Fetch<'a> {
         let mut list = std::ptr::null();
         let Some(run) = self.raw.run else { return Err(Error::invalid("HeraldFetch has no run function")) };
         // SAFETY: the host's contract: this thread, once.
-        call(|error| unsafe { run(self.raw.context, &mut list, error) })?;
+        try_call(|error| unsafe { run(self.raw.context, &mut list, error) })?;
         let mut len = 0;
         let mut tokens = 0;
         while tokens < self.n_tokens as u64 {

@@ -1,7 +1,6 @@
 //! The engine-layer interface: layers and who makes them.
 
-use crate::call::{Call, Page, Parallel};
-use crate::{DType, Error, LayerDesc, LayerKind, Result, WeightRole};
+use crate::{Call, DType, Error, LayerDesc, LayerKind, Page, Parallel, Result, WeightRole};
 
 /// One weight: a view of the model file's bytes, whose size has been checked against its shape.
 #[derive(Clone, Copy, Debug)]

@@ -2,13 +2,13 @@
 
 use std::ffi::c_void;
 
-use super::{guard, slice, text};
 use crate::abi::{
     self, AbiStruct, HeraldCall, HeraldError, HeraldLayer, HeraldLayerInfo, HeraldLayerRequest,
     HeraldLayerTable, HeraldPage, HeraldTensor,
 };
-use crate::call::Sequences;
-use crate::contract;
+use crate::marshal::{catch, guard, slice, text};
+use crate::sequence::Sequences;
+use crate::validate;
 use crate::{
     Call, DType, EngineLayer, Error, Fetch, LayerDesc, LayerFactory, LayerParams, LayerRequest, Page,
     Parallel, Result, Weight, WeightRole,
@@ -18,7 +18,7 @@ use crate::{
 const SCRATCH_ALIGN: usize = 64;
 
 /// No slice may be longer.
-const MOST_SCRATCH: u64 = isize::MAX as u64;
+const MAX_SCRATCH: u64 = isize::MAX as u64;
 
 /// A layer and what a call must bring, which the boundary checks for it.
 struct Exported {
@@ -70,7 +70,7 @@ unsafe extern "C" fn create<F: LayerFactory>(
     unsafe {
         guard(error, || {
             if out.is_null() {
-                return Err(Error::invalid("layer_create was given no place for the layer (out is null)"));
+                return Err(Error::invalid("layer_create was given nowhere to put the layer (out is null)"));
             }
             let request: LayerRequest<'static, '_> = read_request(request)?;
             let layer = F::create(&request)?;
@@ -121,7 +121,7 @@ unsafe extern "C" fn forward(
             let call = abi::read(call).map_err(Error::invalid)?;
             let mut call = read_call(exported, &call)?;
             let (state_bytes, formats) = (exported.layer.state_bytes(), exported.layer.page_formats());
-            contract::check(&call, &exported.desc, exported.max_workers, state_bytes, formats)?;
+            validate::check(&call, &exported.desc, exported.max_workers, state_bytes, formats)?;
             check_selectable_pages(exported, &call)?;
             exported.layer.forward(&mut call)
         })
@@ -184,7 +184,7 @@ unsafe extern "C" fn destroy(layer: *mut HeraldLayer) {
     if !layer.is_null() {
         // SAFETY: the host's contract: it came from `create`, and no call is running on it. A panic in a layer's drop
         // must not cross either.
-        let dropped = super::catch(|| unsafe { drop(Box::from_raw(layer.cast::<Exported>())) });
+        let dropped = catch(|| unsafe { drop(Box::from_raw(layer.cast::<Exported>())) });
         if dropped.is_err() {
             super::log(super::Level::Error, "a layer panicked while it was destroyed");
         }
@@ -274,7 +274,7 @@ unsafe fn read_call<'a>(exported: &'a Exported, raw: &HeraldCall) -> Result<Call
     }
     let scratch = exported.layer.scratch_bytes();
     let aligned = !raw.scratch.is_null() && (raw.scratch as usize).is_multiple_of(SCRATCH_ALIGN);
-    if scratch > 0 && (raw.scratch_bytes < scratch as u64 || raw.scratch_bytes > MOST_SCRATCH || !aligned) {
+    if scratch > 0 && (raw.scratch_bytes < scratch as u64 || raw.scratch_bytes > MAX_SCRATCH || !aligned) {
         return Err(Error::invalid(format!(
             "a call brought {} bytes of scratch memory at {:p}, where {scratch} aligned to {SCRATCH_ALIGN} were \
              expected",

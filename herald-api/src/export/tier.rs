@@ -2,13 +2,12 @@
 
 use std::ffi::c_void;
 
-use super::{guard, slice, text};
 use crate::abi::{
     self, AbiStruct, HeraldError, HeraldPage, HeraldTier, HeraldTierConfig, HeraldTierQuery, HeraldTierStats,
     HeraldTierTable,
 };
-use crate::call::Page;
-use crate::{Error, MemoryTier, Result, Status, TierConfig, TierFactory, TierKind};
+use crate::marshal::{catch, guard, slice, text};
+use crate::{Error, MemoryTier, Page, Result, Status, TierConfig, TierFactory, TierKind};
 
 /// A tier and the shape of its pages, which the boundary checks for it.
 struct Exported {
@@ -55,7 +54,7 @@ unsafe extern "C" fn create<F: TierFactory>(
     unsafe {
         guard(error, || {
             if out.is_null() {
-                return Err(Error::invalid("tier_create was given no place for the tier (out is null)"));
+                return Err(Error::invalid("tier_create was given nowhere to put the tier (out is null)"));
             }
             let config = read_config(config)?;
             let page_bytes = config
@@ -213,7 +212,7 @@ unsafe extern "C" fn list(
     unsafe {
         guard(error, || {
             if n.is_null() || (room > 0 && ids.is_null()) {
-                return Err(Error::invalid("a list of pages needs a place for their ids and their number"));
+                return Err(Error::invalid("a list of pages needs pointers for their ids and their number"));
             }
             let found = exported(tier)?.tier.list()?;
             for (index, id) in found.iter().take(room).enumerate() {
@@ -233,7 +232,7 @@ unsafe extern "C" fn flush(tier: *mut HeraldTier, error: *mut HeraldError) -> u3
 unsafe extern "C" fn destroy(tier: *mut HeraldTier) {
     if !tier.is_null() {
         // SAFETY: the host's contract: it came from `create`, and no call is running on it.
-        let dropped = super::catch(|| unsafe { drop(Box::from_raw(tier.cast::<Exported>())) });
+        let dropped = catch(|| unsafe { drop(Box::from_raw(tier.cast::<Exported>())) });
         if dropped.is_err() {
             super::log(super::Level::Error, "a memory tier panicked while it was destroyed");
         }

@@ -2,8 +2,8 @@
 
 use std::ffi::c_char;
 
-use super::{guard, slice, text};
 use crate::abi::{self, HeraldError, HeraldTokenizer, HeraldTokenizerTable, HeraldVocabulary};
+use crate::marshal::{catch, guard, slice, text};
 use crate::{DecodeOptions, EncodeOptions, Error, Result, Status, Tokenizer, TokenizerFactory, Vocabulary};
 
 const TEXT_FLAGS: u32 = abi::HERALD_TEXT_SPECIAL | abi::HERALD_TEXT_CONTINUES;
@@ -46,7 +46,7 @@ unsafe extern "C" fn create<F: TokenizerFactory>(
         guard(error, || {
             if out.is_null() {
                 return Err(Error::invalid(
-                    "tokenizer_create was given no place for the tokenizer (out is null)",
+                    "tokenizer_create was given nowhere to put the tokenizer (out is null)",
                 ));
             }
             let made = F::create(&read_vocabulary(vocabulary)?)?;
@@ -111,7 +111,7 @@ unsafe extern "C" fn decode(
 unsafe extern "C" fn destroy(tokenizer: *mut HeraldTokenizer) {
     if !tokenizer.is_null() {
         // SAFETY: the host's contract: it came from `create`, and no call is running on it.
-        let dropped = super::catch(|| unsafe { drop(Box::from_raw(tokenizer.cast::<Box<dyn Tokenizer>>())) });
+        let dropped = catch(|| unsafe { drop(Box::from_raw(tokenizer.cast::<Box<dyn Tokenizer>>())) });
         if dropped.is_err() {
             super::log(super::Level::Error, "a tokenizer panicked while it was destroyed");
         }
@@ -131,7 +131,7 @@ unsafe fn made<'a>(tokenizer: *const HeraldTokenizer) -> Result<&'a dyn Tokenize
 /// `to` has room for `capacity` values, and `len` is null or writable.
 unsafe fn hand_over<T: Copy>(found: &[T], to: *mut T, capacity: usize, len: *mut usize) -> Result<()> {
     if len.is_null() || (to.is_null() && capacity > 0) {
-        return Err(Error::invalid("the buffer for the result, or the place for its length, is null"));
+        return Err(Error::invalid("the buffer for the result, or the pointer for its length, is null"));
     }
     // SAFETY: checked for null; the caller vouches for the rest.
     unsafe {

@@ -5,10 +5,9 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::tier::PageHandle;
+use super::page::PageHandle;
 use crate::abi::{self, AbiStruct, HeraldPage, HeraldParallel, HeraldSequence, HeraldTask};
-use crate::call::Parallel;
-use crate::{AlignedBytes, Error, Result};
+use crate::{AlignedBytes, Error, Parallel, Result};
 
 /// Threads that the host can lend.
 pub trait Executor: Sync {
@@ -147,7 +146,7 @@ pub struct Batch<'b> {
 }
 
 impl<'b> Batch<'b> {
-    /// Adds a sequence's next `n_tokens` tokens, before which it had `past`. `pages`, each with the place of its first
+    /// Adds a sequence's next `n_tokens` tokens, before which it had `past`. `pages`, each with the position of its first
     /// token, in rising order, must have room for the tokens in pages of its own; a layer without KV takes none.
     ///
     /// # Errors
@@ -275,7 +274,7 @@ impl<'b> Batch<'b> {
         self.buffers.scores = scores;
     }
 
-    /// The C lists, once everything is in place; again after pages were fetched.
+    /// The C lists, once everything has been pushed; again after pages were fetched.
     pub(super) fn sequences(
         &mut self,
         n_tokens: usize,

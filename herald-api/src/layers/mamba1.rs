@@ -8,6 +8,8 @@ use crate::abi::{AbiStruct, abi_structs};
 ///
 ///   x = silu(conv(x)),  dt, B, C = n(Wx x),  dt = softplus(Wdt dt + bias)
 ///   h[t] = exp(dt A) h[t-1] + dt B x,  y = C h[t] + D x,  output += residual_scale * Wout (y * silu(z))
+// The C header's formulas: no links.
+#[allow(rustdoc::broken_intra_doc_links)]
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]

@@ -10,6 +10,8 @@ use crate::abi::{AbiStruct, abi_structs};
 ///   h[t] = exp(dt A) h[t-1] + dt x B^T,  y = h[t] C + D x,  output += residual_scale * Wout norm(y * silu(z))
 ///
 /// where the norm, by groups of channels, is left out with its weight.
+// The C header's formulas: no links.
+#[allow(rustdoc::broken_intra_doc_links)]
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
