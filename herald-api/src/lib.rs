@@ -44,3 +44,8 @@ pub use tokenizer::{DecodeOptions, EncodeOptions, TokenType, Tokenizer, Tokenize
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/PLUGINS.md")]
 struct PluginsPage;
+
+/// So does README.md's.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
