@@ -450,7 +450,7 @@ typedef struct HeraldHardware {
 typedef struct HeraldProbe {
   // sizeof(HeraldProbe) of the host.
   size_t struct_size;
-  // Higher is preferred. Scalar code scores 100; each plugin's author ranks it beside that. 0 is not a score: a plugin
+  // Higher is preferred. Scalar code scores 100; each plugin's author ranks it against that. 0 is not a score: a plugin
   // that can't run here returns HERALD_STATUS_UNSUPPORTED.
   uint32_t score;
   // Not used; 0.
@@ -475,7 +475,7 @@ typedef struct HeraldAttention {
   uint32_t window;
   // HERALD_ROPE_*.
   uint32_t rope;
-  // The first so many elements of each query and key head are rotated: even, at most key_dim.
+  // How many elements of each query and key head, from the first on, are rotated: even, at most key_dim.
   uint32_t rope_dims;
   // HERALD_ROPE_SCALING_*.
   uint32_t rope_scaling;
@@ -678,7 +678,7 @@ typedef struct HeraldTask {
   void (*run)(void *argument, uint64_t begin, uint64_t end, uint32_t worker);
 } HeraldTask;
 
-// The host's threads, lent for one call. A plugin starts no compute threads of its own.
+// The host's threads, lent for one call. A plugin starts no compute threads itself.
 typedef struct HeraldParallel {
   // sizeof(HeraldParallel) of the host.
   size_t struct_size;
@@ -701,7 +701,7 @@ typedef struct HeraldLayerRequest {
   size_t struct_size;
   // The description; valid during the call.
   const struct HeraldLayerDesc *desc;
-  // The weights, each by a pointer of its own; the structs are valid during the call, their data and names until
+  // The weights, one pointer each; the structs are valid during the call, their data and names until
   // layer_destroy. A role that the layer doesn't know must be answered with UNSUPPORTED, never ignored.
   const struct HeraldTensor *const *weights;
   // How many weights.
@@ -728,7 +728,7 @@ typedef struct HeraldLayerInfo {
   uint64_t state_bytes;
   // Bytes that the layer itself allocated for weights (repacked copies); for reports.
   uint64_t weight_bytes;
-  // Attention: formats of whole pages that it reads beside HERALD_PAGE_I16: bit HERALD_PAGE_* of each.
+  // Attention: formats of whole pages that it reads besides HERALD_PAGE_I16: bit HERALD_PAGE_* of each.
   uint32_t page_formats;
   // Attention: float32 elements of HeraldFetch's scores that the layer works in for each selectable page; 0: it does no
   // page selection, and is brought no selectable pages.
@@ -830,7 +830,7 @@ typedef struct HeraldCall {
   // Activations [n_tokens, hidden] that a residual branch adds to and the embedding fills, or the head's logits
   // [n_tokens, vocabulary]. Does not overlap input.
   float *output;
-  // The sequences, covering the batch's tokens in order, each by a pointer of its own. Null for the embedding and the
+  // The sequences, covering the batch's tokens in order, one pointer each. Null for the embedding and the
   // head.
   const struct HeraldSequence *const *sequences;
   // How many sequences.

@@ -32,7 +32,7 @@ impl<'a> Fetch<'a> {
         if pointer.is_null() {
             return Ok(None);
         }
-        // SAFETY: the caller vouches.
+        // SAFETY: the host's contract: a HeraldFetch that is good for the call; `read` checks the struct.
         let raw = unsafe { abi::read(pointer).map_err(Error::invalid)? };
         if raw.run.is_none() || !raw.scores.is_aligned() || (raw.n_scores > 0 && raw.scores.is_null()) {
             return Err(Error::invalid(format!(

@@ -54,7 +54,7 @@ pub trait LayerFactory: 'static {
     fn create<'w>(request: &LayerRequest<'w, '_>) -> Result<Box<dyn EngineLayer + 'w>>;
 }
 
-/// A layer of a model. It doesn't change: calls may come from many threads at once, each with buffers of its own.
+/// A layer of a model. It doesn't change: calls may come from many threads at once, each with its own buffers.
 pub trait EngineLayer: Send + Sync {
     /// Bytes of scratch memory that a call of `max_tokens` needs.
     fn scratch_bytes(&self) -> usize;
@@ -69,7 +69,7 @@ pub trait EngineLayer: Send + Sync {
         0
     }
 
-    /// Formats of whole pages that it reads beside 16-bit integers: bit `HERALD_PAGE_*` of each.
+    /// Formats of whole pages that it reads besides 16-bit integers: bit `HERALD_PAGE_*` of each.
     fn page_formats(&self) -> u32 {
         0
     }

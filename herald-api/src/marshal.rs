@@ -47,7 +47,7 @@ pub(crate) unsafe fn guard(error: *mut HeraldError, body: impl FnOnce() -> Resul
     if !error.is_null() {
         let mut answer: HeraldError = AbiStruct::empty();
         fill_text(&mut answer.message, failure.message());
-        // SAFETY: the caller vouches for a pointer that is not null. A buffer that can't be read gets no sentence.
+        // SAFETY: the host's contract: null, or its own HeraldError. A buffer that can't be read gets no sentence.
         let _ = unsafe { abi::write(error, &answer) };
     }
     failure.status().code()
@@ -107,7 +107,7 @@ pub(crate) unsafe fn slice<'a, T>(pointer: *const T, len: usize, what: &str) -> 
             "{what} is {len} elements at {pointer:p}, where aligned memory was expected"
         )));
     }
-    // SAFETY: checked, and the caller vouches for the rest.
+    // SAFETY: not null, aligned and of a possible size; the other side's contract: it holds this many values.
     Ok(unsafe { std::slice::from_raw_parts(pointer, len) })
 }
 
@@ -116,7 +116,7 @@ pub(crate) unsafe fn slice<'a, T>(pointer: *const T, len: usize, what: &str) -> 
 /// # Safety
 /// As for [`slice`].
 pub(crate) unsafe fn text<'a>(pointer: *const c_char, len: usize, what: &str) -> Result<&'a str> {
-    // SAFETY: the caller vouches.
+    // SAFETY: this function's contract is the same.
     let bytes = unsafe { slice(pointer.cast::<u8>(), len, what)? };
     std::str::from_utf8(bytes).map_err(|error| {
         Error::invalid(format!("{what} is not UTF-8: byte {} begins no character", error.valid_up_to()))

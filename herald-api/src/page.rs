@@ -163,7 +163,7 @@ impl<'a> Page<'a> {
         head: usize,
         slot: usize,
     ) -> (&'a mut f32, &'a mut [i16]) {
-        // SAFETY: the caller vouches.
+        // SAFETY: this function's contract is the same.
         unsafe { self.slot(self.raw.keys, self.raw.key_bytes, n_kv_heads, head * self.capacity() + slot) }
     }
 
@@ -178,7 +178,7 @@ impl<'a> Page<'a> {
         head: usize,
         slot: usize,
     ) -> (&'a mut f32, &'a mut [i16]) {
-        // SAFETY: the caller vouches.
+        // SAFETY: this function's contract is the same.
         unsafe { self.slot(self.raw.values, self.raw.value_bytes, n_kv_heads, head * self.capacity() + slot) }
     }
 
@@ -194,7 +194,8 @@ impl<'a> Page<'a> {
         let slots = n_kv_heads * self.capacity();
         assert!(row < slots, "row {row} of a page of {slots}");
         let dim = (bytes as usize / slots).saturating_sub(size_of::<f32>()) / size_of::<i16>();
-        // SAFETY: within the page, as the caller vouches and the row is checked; aligned as in `rows`.
+        // SAFETY: the row is within the page (checked, and the caller's page has this shape); aligned as in `rows`; nobody else
+        // is at the row, which is the caller's part of the contract.
         unsafe {
             let codes = base.cast::<f32>().add(slots).cast::<i16>().add(row * dim);
             (&mut *base.cast::<f32>().add(row), std::slice::from_raw_parts_mut(codes, dim))
@@ -243,7 +244,7 @@ pub(crate) fn bytes<'a>(pointer: *mut c_void, len: u64) -> &'a [u8] {
     if len == 0 {
         return &[];
     }
-    // SAFETY: `Page::from_raw` checked the pointer, and its caller vouched for the bytes during 'a.
+    // SAFETY: `from_raw` checked the pointer; whoever made the view holds the bytes during 'a.
     unsafe { std::slice::from_raw_parts(pointer.cast_const().cast(), len as usize) }
 }
 

@@ -36,7 +36,7 @@ unsafe extern "C" fn run_job(argument: *mut c_void, begin: u64, end: u64, worker
 }
 
 unsafe extern "C" fn run_inline(_: *mut c_void, items: u64, task: *const HeraldTask) {
-    // SAFETY: `Parallel::run` passes a task of its own.
+    // SAFETY: `Parallel::run` passes its own task.
     if let Ok(HeraldTask { run: Some(run), argument, .. }) = unsafe { abi::read(task) }
         && items > 0
     {
@@ -60,7 +60,7 @@ impl<'a> Parallel<'a> {
     /// # Safety
     /// `pointer` is null, or a host's `HeraldParallel` that is good for the lifetime `'a`, on this thread.
     pub(crate) unsafe fn from_raw(pointer: *const HeraldParallel) -> Result<Self, String> {
-        // SAFETY: the caller vouches.
+        // SAFETY: the host's contract: a HeraldParallel that is good for the call; `read` checks the struct.
         let raw = unsafe { abi::read(pointer)? };
         if raw.run.is_none() || raw.workers == 0 {
             return Err("HeraldParallel has no run function or no workers".to_owned());

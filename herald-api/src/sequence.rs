@@ -131,7 +131,7 @@ impl<'a> Sequences<'a> {
         let sequences = Self { list, len, lent: PhantomData };
         let mut next = 0;
         for index in 0..len {
-            // SAFETY: the caller vouches for `len` pointers, and `read` checks each.
+            // SAFETY: the host's contract: the list has `len` pointers; `read` checks each struct.
             let raw: HeraldSequence = unsafe { abi::read(list.add(index).read())? };
             if raw.first != next || raw.n_tokens == 0 || raw.n_tokens > n_tokens as u64 - next {
                 return Err(format!(
@@ -162,7 +162,7 @@ impl<'a> Sequences<'a> {
                 return Err(format!("HeraldSequence {index} has {} pages at null", raw.n_pages));
             }
             for page in 0..raw.n_pages {
-                // SAFETY: the caller vouches for `n_pages` pointers, and for what each page points to.
+                // SAFETY: the host's contract: `n_pages` pointers, and each page's bytes are good for the call.
                 unsafe { Page::from_raw(abi::read(raw.pages.add(page).read())?)? };
             }
         }

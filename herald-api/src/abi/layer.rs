@@ -89,7 +89,7 @@ pub struct HeraldLayerRequest {
     pub struct_size: usize,
     /// The description; valid during the call.
     pub desc: *const HeraldLayerDesc,
-    /// The weights, each by a pointer of its own; the structs are valid during the call, their data and names until
+    /// The weights, one pointer each; the structs are valid during the call, their data and names until
     /// layer_destroy. A role that the layer doesn't know must be answered with UNSUPPORTED, never ignored.
     pub weights: *const *const HeraldTensor,
     /// How many weights.
@@ -119,7 +119,7 @@ pub struct HeraldLayerInfo {
     pub state_bytes: u64,
     /// Bytes that the layer itself allocated for weights (repacked copies); for reports.
     pub weight_bytes: u64,
-    /// Attention: formats of whole pages that it reads beside HERALD_PAGE_I16: bit HERALD_PAGE_* of each.
+    /// Attention: formats of whole pages that it reads besides HERALD_PAGE_I16: bit HERALD_PAGE_* of each.
     pub page_formats: u32,
     /// Attention: float32 elements of HeraldFetch's scores that the layer works in for each selectable page; 0: it does no
     /// page selection, and is brought no selectable pages.
@@ -237,7 +237,7 @@ pub struct HeraldCall {
     /// Activations [n_tokens, hidden] that a residual branch adds to and the embedding fills, or the head's logits
     /// [n_tokens, vocabulary]. Does not overlap input.
     pub output: *mut f32,
-    /// The sequences, covering the batch's tokens in order, each by a pointer of its own. Null for the embedding and the
+    /// The sequences, covering the batch's tokens in order, one pointer each. Null for the embedding and the
     /// head.
     pub sequences: *const *const HeraldSequence,
     /// How many sequences.

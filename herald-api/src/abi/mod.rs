@@ -107,7 +107,7 @@ pub unsafe fn read<T: AbiStruct>(pointer: *const T) -> Result<T, String> {
     if !pointer.is_aligned() {
         return Err(format!("{} at {pointer:p} is not aligned to {} bytes", T::NAME, align_of::<T>()));
     }
-    // SAFETY: not null, aligned, and the caller vouches for the rest.
+    // SAFETY: not null, aligned, and by this function's contract it points to a struct_size.
     let size = unsafe { pointer.cast::<usize>().read() };
     if size < T::REQUIRED || size > MAX_STRUCT_SIZE {
         return Err(format!(
@@ -134,7 +134,7 @@ pub unsafe fn read<T: AbiStruct>(pointer: *const T) -> Result<T, String> {
 /// # Safety
 /// As for [`read`], and the bytes must be writable, with nobody else at them.
 pub unsafe fn write<T: AbiStruct>(pointer: *mut T, value: &T) -> Result<(), String> {
-    // SAFETY: the caller vouches as `read` asks.
+    // SAFETY: this function's contract includes `read`'s.
     unsafe { read(pointer.cast_const())? };
     // SAFETY: `read` has checked the pointer; the first field is the size, which is skipped.
     unsafe {

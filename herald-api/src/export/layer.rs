@@ -194,14 +194,14 @@ unsafe extern "C" fn destroy(layer: *mut HeraldLayer) {
 /// # Safety
 /// `layer` is null or came from `create`.
 unsafe fn exported<'a>(layer: *const HeraldLayer) -> Result<&'a Exported> {
-    // SAFETY: the caller vouches.
+    // SAFETY: the host's contract: null, or what `create` gave and `destroy` hasn't had.
     unsafe { layer.cast::<Exported>().as_ref() }.ok_or_else(|| Error::invalid("the layer is null"))
 }
 
 /// # Safety
 /// As `HeraldLayerRequest` says; what the request points to holds for `'w`, and its threads for `'p`.
 unsafe fn read_request<'w, 'p>(request: *const HeraldLayerRequest) -> Result<LayerRequest<'w, 'p>> {
-    // SAFETY: the caller vouches for every pointer; each struct is checked as it is read.
+    // SAFETY: the host's contract for HeraldLayerRequest; each struct is checked as it is read.
     unsafe {
         let raw = abi::read(request).map_err(Error::invalid)?;
         let desc = LayerDesc::from_raw(raw.desc)?;
@@ -228,7 +228,7 @@ unsafe fn read_request<'w, 'p>(request: *const HeraldLayerRequest) -> Result<Lay
 /// # Safety
 /// As for [`read_request`].
 unsafe fn read_weight<'w>(weight: *const HeraldTensor) -> Result<Weight<'w>> {
-    // SAFETY: the caller vouches.
+    // SAFETY: the host's contract for HeraldTensor; struct and slices are checked as they are read.
     unsafe {
         let raw = abi::read(weight).map_err(Error::invalid)?;
         let name = text(raw.name, raw.name_len, "a weight's name")?;
@@ -294,7 +294,7 @@ unsafe fn read_call<'a>(exported: &'a Exported, raw: &HeraldCall) -> Result<Call
     };
     // A pointer may be left out (null) where the layer's kind has no use for it.
     let optional = |pointer: *const u32| if pointer.is_null() { 0 } else { n_tokens };
-    // SAFETY: the caller vouches for every pointer, and slice and Sequences check what can be checked.
+    // SAFETY: the host's contract for HeraldCall; `slice` and `Sequences` check what can be checked.
     unsafe {
         if raw.output.is_null() || !raw.output.is_aligned() {
             return Err(Error::invalid(format!(

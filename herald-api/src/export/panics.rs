@@ -7,8 +7,8 @@ use std::sync::Once;
 use super::{Level, log};
 use crate::marshal::is_caught;
 
-/// From now on, panics that are caught go to the host's log, with the source line, at the level for developers. A plugin has a
-/// panic hook of its own, so this is not the host's.
+/// From now on, panics that are caught go to the host's log, with the source line, at the level for developers. A plugin has its
+/// own panic hook, so this is not the host's.
 pub(super) fn log_what_is_caught() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

@@ -147,7 +147,7 @@ unsafe fn buffer<'a>(pointer: *mut c_void, len: usize) -> Result<&'a mut [u8]> {
     if pointer.is_null() {
         return Err(Error::invalid(format!("a buffer for {len} bytes is null")));
     }
-    // SAFETY: the caller vouches.
+    // SAFETY: the host's contract: its own buffer, with this many bytes.
     Ok(unsafe { std::slice::from_raw_parts_mut(pointer.cast(), len) })
 }
 
@@ -208,7 +208,7 @@ unsafe extern "C" fn list(
     n: *mut usize,
     error: *mut HeraldError,
 ) -> u32 {
-    // SAFETY: the host's contract: the tier came from `create`, ids has room for so many.
+    // SAFETY: the host's contract: the tier came from `create`, ids has room for all of them.
     unsafe {
         guard(error, || {
             if n.is_null() || (room > 0 && ids.is_null()) {
@@ -302,14 +302,14 @@ unsafe extern "C" fn search(
 /// # Safety
 /// `tier` is null or came from `create`.
 unsafe fn exported<'a>(tier: *mut HeraldTier) -> Result<&'a Exported> {
-    // SAFETY: the caller vouches; the tier is used through shared references only.
+    // SAFETY: the host's contract: null, or what `create` gave and `destroy` hasn't had; only shared references are made.
     unsafe { tier.cast_const().cast::<Exported>().as_ref() }.ok_or_else(|| Error::invalid("the tier is null"))
 }
 
 /// # Safety
 /// As `HeraldTierConfig` says.
 unsafe fn read_config(config: *const HeraldTierConfig) -> Result<TierConfig> {
-    // SAFETY: the caller vouches.
+    // SAFETY: the host's contract for HeraldTierConfig; struct and text are checked as they are read.
     unsafe {
         let raw = abi::read(config).map_err(Error::invalid)?;
         let kind = TierKind::from_code(raw.kind).ok_or_else(|| {

@@ -59,7 +59,7 @@ impl Argument {
 unsafe extern "C" fn run(context: *mut c_void, items: u64, task: *const HeraldTask) {
     // SAFETY: the context is the `Lent` that `parallel` was asked of, which outlives the call that it was lent for.
     let lent = unsafe { &*context.cast_const().cast::<Lent<'_>>() };
-    // SAFETY: the plugin's contract: a task of its own.
+    // SAFETY: the plugin's contract: its own task.
     let Ok(HeraldTask { run: Some(run), argument, .. }) = (unsafe { abi::read(task) }) else { return };
     let argument = Argument(argument);
     lent.0.run(items as usize, &|range, worker| {
@@ -147,7 +147,7 @@ pub struct Batch<'b> {
 
 impl<'b> Batch<'b> {
     /// Adds a sequence's next `n_tokens` tokens, before which it had `past`. `pages`, each with the position of its first
-    /// token, in rising order, must have room for the tokens in pages of its own; a layer without KV takes none.
+    /// token, in rising order, must have room for the tokens in its own pages; a layer without KV takes none.
     ///
     /// # Errors
     /// [`crate::Status::InvalidArgument`] where the pages don't hold the batch's tokens, or overlap.

@@ -68,7 +68,7 @@ impl Plugin {
     /// # Safety
     /// `entry` must be a plugin's `herald_plugin_v1`, good for as long as `library` lives.
     pub unsafe fn load(entry: Entry, library: Box<dyn Any + Send + Sync>, log: LogSink) -> Result<Self> {
-        // SAFETY: the caller vouches for the entry, and the entry's contract for what it returns; every struct is
+        // SAFETY: the entry is a plugin's, by this function's contract, and the ABI says what it returns; every struct is
         // checked as it is read.
         unsafe {
             let table = abi::read(entry()).map_err(refused)?;
@@ -217,7 +217,7 @@ unsafe fn optional<T: AbiStruct>(
     if table.is_null() {
         return Ok(None);
     }
-    // SAFETY: the caller vouches.
+    // SAFETY: the plugin's contract: null, or a static table.
     let table = unsafe { abi::read(table).map_err(refused)? };
     if !complete(&table) {
         return Err(refused(format!("its table of {what} ({}) lacks a required function", T::NAME)));
@@ -234,7 +234,7 @@ unsafe fn kinds(list: Option<(*const u32, usize)>, what: &str) -> Result<Vec<u32
             "it says that it offers {len} {what} kinds, where at most 1024 were expected"
         )));
     }
-    // SAFETY: the caller vouches.
+    // SAFETY: the plugin's contract: the list has this many numbers.
     unsafe { slice(kinds, len, &format!("its list of {what} kinds")) }.map(<[u32]>::to_vec)
 }
 
@@ -246,6 +246,6 @@ unsafe fn short_text(pointer: *const c_char, len: usize, most: usize, what: &str
             "{what} is {len} bytes at {pointer:p}, where at most {most} bytes were expected"
         )));
     }
-    // SAFETY: the caller vouches.
+    // SAFETY: the plugin's contract: the text has this many bytes.
     unsafe { text(pointer, len, what) }.map(str::to_owned)
 }

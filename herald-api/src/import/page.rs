@@ -73,7 +73,7 @@ impl TierHandle {
             if len == 0 {
                 return &mut [];
             }
-            // SAFETY: the page has so many bytes there, and is borrowed mutably.
+            // SAFETY: the page has this many bytes there, and is borrowed mutably.
             unsafe { std::slice::from_raw_parts_mut(pointer.cast(), len as usize) }
         };
         let keys = buffer(into.raw.keys, into.raw.key_bytes);
@@ -170,7 +170,7 @@ impl PageHandle {
     /// keys, then values at the next multiple of [`AlignedBytes::ALIGN`].
     ///
     /// # Errors
-    /// [`crate::Status::InvalidArgument`] where there are not so many bytes.
+    /// [`crate::Status::InvalidArgument`] where there are more or fewer bytes.
     pub fn of_bytes(config: &TierConfig, bytes: AlignedBytes) -> Result<Self> {
         let (keys, values) = config.q4_page_bytes().ok_or_else(|| Error::invalid("a page that overflows"))?;
         let start = keys.next_multiple_of(AlignedBytes::ALIGN);
@@ -215,7 +215,7 @@ impl PageHandle {
             if len == 0 {
                 return &[];
             }
-            // SAFETY: the tier holds so many bytes there until the handle is dropped; writing them takes `&mut self`.
+            // SAFETY: the tier holds this many bytes there until the handle is dropped; writing them takes `&mut self`.
             unsafe { std::slice::from_raw_parts(pointer.cast_const().cast(), len as usize) }
         };
         (bytes(self.raw.keys, self.raw.key_bytes), bytes(self.raw.values, self.raw.value_bytes))
@@ -237,7 +237,7 @@ impl PageHandle {
         }
         for (to, from) in [(self.raw.keys, other.bytes().0), (self.raw.values, other.bytes().1)] {
             if !from.is_empty() {
-                // SAFETY: both have so many bytes; this page is borrowed mutably, so the other is another page.
+                // SAFETY: both have this many bytes; this page is borrowed mutably, so the other is another page.
                 unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to.cast(), from.len()) };
             }
         }
@@ -273,8 +273,8 @@ impl PageHandle {
         }
         for (to, from) in [(self.raw.keys, keys), (self.raw.values, values)] {
             if !from.is_empty() {
-                // SAFETY: the page has so many bytes there, which are this handle's alone while it is borrowed mutably; the
-                // source is a slice that lives beside that borrow.
+                // SAFETY: the page has this many bytes there, which are this handle's alone while it is borrowed mutably; the
+                // source is another slice.
                 unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to.cast(), from.len()) };
             }
         }

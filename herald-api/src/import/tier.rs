@@ -233,7 +233,7 @@ impl MemoryTier for TierHandle {
         let list = self.0.table().list.ok_or_else(|| missing("list"))?;
         let (mut ids, mut n) = (Vec::new(), 0);
         loop {
-            // SAFETY: the ABI's contract; the buffer has room for so many.
+            // SAFETY: the ABI's contract; the buffer has room for all of them.
             try_call(|error| unsafe {
                 list(self.0.raw.as_ptr(), ids.as_mut_ptr(), ids.len(), &mut n, error)
             })?;

@@ -36,7 +36,7 @@ pub struct HeraldAttention {
     pub window: u32,
     /// HERALD_ROPE_*.
     pub rope: u32,
-    /// The first so many elements of each query and key head are rotated: even, at most key_dim.
+    /// How many elements of each query and key head, from the first on, are rotated: even, at most key_dim.
     pub rope_dims: u32,
     /// HERALD_ROPE_SCALING_*.
     pub rope_scaling: u32,
@@ -173,7 +173,7 @@ pub struct Attention {
     pub window: Option<usize>,
     /// Which elements RoPE rotates.
     pub rope: RopeKind,
-    /// The first so many elements of each head are rotated.
+    /// How many elements of each head, from the first on, are rotated.
     pub rope_dims: usize,
     /// The base of RoPE's frequencies (theta).
     pub rope_base: f32,

@@ -88,6 +88,8 @@ mod moe;
 mod role;
 mod shape;
 mod short_conv;
+#[cfg(test)]
+mod tests;
 
 pub use activation::Activation;
 pub use attention::{RopeKind, RopeScaling};
@@ -161,7 +163,7 @@ macro_rules! layer_kinds {
             unsafe fn from_raw(kind: LayerKind, desc: &HeraldLayerDesc) -> Result<Self> {
                 Ok(match kind {
                     $(LayerKind::$kind => {
-                        // SAFETY: the caller vouches for the pointer, and `read` checks the struct.
+                        // SAFETY: the maker of HeraldLayerDesc guarantees the pointer, and `read` checks the struct.
                         let raw = unsafe { abi::read(desc.$field).map_err(Error::invalid)? };
                         Self::$kind($kind::from_raw(&raw)?)
                     })*
@@ -291,12 +293,12 @@ impl LayerDesc {
     /// # Safety
     /// As `HeraldLayerDesc` says.
     pub(crate) unsafe fn from_raw(desc: *const HeraldLayerDesc) -> Result<Self> {
-        // SAFETY: the caller vouches for the pointer, and `read` checks the struct.
+        // SAFETY: the maker of HeraldLayerDesc guarantees the pointer, and `read` checks the struct.
         let raw = unsafe { abi::read(desc).map_err(Error::invalid)? };
         let kind = LayerKind::from_code(raw.kind).ok_or_else(|| {
             Error::unsupported(format!("layer kind {} is not known to this plugin", raw.kind))
         })?;
-        // SAFETY: the caller vouches for the pointers in it.
+        // SAFETY: the maker of HeraldLayerDesc guarantees the pointers in it.
         let params = unsafe { LayerParams::from_raw(kind, &raw)? };
         if raw.hidden == 0 {
             return Err(Error::invalid("the layer's hidden size is 0"));

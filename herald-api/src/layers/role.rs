@@ -1,5 +1,5 @@
 //! What layers use their weights for. A kind of layer may share its roles with others, so all of them stand here: each has
-//! a number of its own.
+//! its own number.
 
 use c::*;
 

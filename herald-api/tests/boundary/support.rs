@@ -137,7 +137,7 @@ pub(crate) fn attention() -> Attention {
     }
 }
 
-pub(crate) fn order(params: LayerParams) -> LayerSpec {
+pub(crate) fn spec(params: LayerParams) -> LayerSpec {
     let bytes = Arc::new(vec![1_u8; HIDDEN * 4]);
     let data = SharedBytes::new(bytes, 0..HIDDEN * 4).expect("the range is within the bytes");
     LayerSpec {
@@ -155,16 +155,16 @@ pub(crate) fn order(params: LayerParams) -> LayerSpec {
     }
 }
 
-pub(crate) fn attention_order() -> LayerSpec {
-    order(LayerParams::Attention(attention()))
+pub(crate) fn attention_spec() -> LayerSpec {
+    spec(LayerParams::Attention(attention()))
 }
 
-pub(crate) fn embedding_order() -> LayerSpec {
-    order(LayerParams::Embedding(Embedding { vocabulary: 10, scale: 0.5 }))
+pub(crate) fn embedding_spec() -> LayerSpec {
+    spec(LayerParams::Embedding(Embedding { vocabulary: 10, scale: 0.5 }))
 }
 
-pub(crate) fn head_order() -> LayerSpec {
-    order(LayerParams::Head(Head { vocabulary: 10, scale: 1.0, softcap: None }))
+pub(crate) fn head_spec() -> LayerSpec {
+    spec(LayerParams::Head(Head { vocabulary: 10, scale: 1.0, softcap: None }))
 }
 
 pub(crate) fn tier_config() -> TierConfig {
