@@ -1,13 +1,11 @@
 //! What the benches share: every backend's kernels, this machine's limits, and the summary that sets the one beside the
 //! other.
 
-mod limits;
 mod matrix;
 mod summary;
 
 use herald_layers::Kernels;
 
-pub use limits::Limits;
 pub use matrix::{Matrix, weights};
 pub use summary::{Share, Summary};
 

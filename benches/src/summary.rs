@@ -1,13 +1,15 @@
 //! The table after criterion's own words: what each bench came to a second, and what share of this machine's limit that is.
 
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::thread::available_parallelism;
 use std::time::SystemTime;
 
 use criterion::Criterion;
+use herald::threads::ThreadPool;
+use herald_suites::{Machine, cache_bytes_per_s};
 use serde_json::Value;
-
-use crate::Limits;
 
 /// Which limit a bench goes against.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,6 +36,22 @@ pub struct Summary {
     shares: Vec<(String, Share)>,
 }
 
+/// This machine's limits: of one thread, of all, and of the second-level cache in bytes a second.
+struct Limits {
+    one: Machine,
+    all: Machine,
+    cache: f64,
+}
+
+impl Limits {
+    /// Measures them, which takes some seconds.
+    fn measure() -> Self {
+        let of = |threads| Machine::measure(&ThreadPool::new(threads).expect("threads to measure with"));
+        let all = available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        Self { one: of(NonZeroUsize::MIN), all: of(all), cache: cache_bytes_per_s() }
+    }
+}
+
 /// One line of the table.
 struct Line {
     seconds: f64,
@@ -49,20 +67,18 @@ impl Summary {
     pub fn begin() -> Self {
         let measuring = std::env::args().any(|argument| argument == "--bench");
         let limits = measuring.then(Limits::measure);
-        if let Some(limits) = &limits {
-            let [memory, float, int] =
-                [limits.memory, limits.float, limits.int].map(|of| of.map(|of| of / 1e9));
+        if let Some(Limits { one, all, cache }) = &limits {
             println!(
                 "limits of this machine, one thread and all {}: {:.1} and {:.1} GB/s from memory ({:.0} from the \
-                 second-level cache); float32 {:.0} and {:.0}, int16 {:.0} and {:.0} thousand million multiply-adds/s",
-                limits.threads,
-                memory[0],
-                memory[1],
-                limits.cache / 1e9,
-                float[0],
-                float[1],
-                int[0],
-                int[1]
+                 second-level cache); float32 {:.0} and {:.0}, int16 {:.0} and {:.0} GMAC/s",
+                all.threads,
+                one.read_bytes_per_s / 1e9,
+                all.read_bytes_per_s / 1e9,
+                cache / 1e9,
+                one.float_macs_per_s / 1e9,
+                all.float_macs_per_s / 1e9,
+                one.int16_macs_per_s / 1e9,
+                all.int16_macs_per_s / 1e9
             );
         }
         Self { begun: SystemTime::now(), folder: folder(), limits, shares: Vec::new() }
@@ -89,7 +105,7 @@ impl Summary {
         let Some(limits) = &self.limits else { return };
         let mut measured = Vec::new();
         collect(&self.folder, &mut measured);
-        println!("\n{:<44} {:>11} {:>8} {:>12}  share of", "bench", "time, us", "GB/s", "Gmadd/s");
+        println!("\n{:<44} {:>11} {:>8} {:>12}  share of", "bench", "time, us", "GB/s", "GMAC/s");
         for (name, share) in &self.shares {
             let line = measured.iter().find_map(|folder| self.line(folder, name, *share, limits));
             // Left out of this run.
@@ -123,12 +139,12 @@ impl Summary {
         let bytes = of_both("bytes").or(throughput["Bytes"].as_f64()).unwrap_or(0.0) / seconds;
         let multiply_adds = of_both("elements").or(throughput["Elements"].as_f64()).unwrap_or(0.0) / seconds;
         let share = match of {
-            Share::Memory => bytes / limits.memory[0],
-            Share::MemoryOfAll => bytes / limits.memory[1],
+            Share::Memory => bytes / limits.one.read_bytes_per_s,
+            Share::MemoryOfAll => bytes / limits.all.read_bytes_per_s,
             Share::Cache => bytes / limits.cache,
-            Share::Float => multiply_adds / limits.float[0],
-            Share::Int => multiply_adds / limits.int[0],
-            Share::IntOfAll => multiply_adds / limits.int[1],
+            Share::Float => multiply_adds / limits.one.float_macs_per_s,
+            Share::Int => multiply_adds / limits.one.int16_macs_per_s,
+            Share::IntOfAll => multiply_adds / limits.all.int16_macs_per_s,
         };
         Some(Line { seconds, bytes, multiply_adds, share, of })
     }

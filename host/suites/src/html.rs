@@ -102,7 +102,7 @@ fn values(report: &Report) -> Value {
         effort => report.fingerprint.effort.clone(),
         read => short(machine.read_bytes_per_s / 1e9),
         floats => short(machine.float_macs_per_s / 1e9),
-        ints => short(machine.int_macs_per_s / 1e9),
+        ints => short(machine.int8_macs_per_s / 1e9),
         minutes => short(report.seconds / 60.0),
         began => report.began,
         chosen => chosen,

@@ -35,7 +35,7 @@ use serde::{Deserialize, Serialize};
 pub use baseline::{Change, Comparison, compare};
 pub use context::{Context, Effort};
 pub use html::page;
-pub use limits::{Limits, Machine, ModelFacts};
+pub use limits::{Limits, Machine, ModelFacts, cache_bytes_per_s};
 pub use measurement::{Chart, Check, Detail, Line, Measurement};
 pub use report::{BackendRow, Fingerprint, Outcome, Report};
 pub use target::{Better, Target, Verdict, judge};

@@ -1,4 +1,4 @@
-//! What a machine and a model allow.
+//! What a machine and a model allow: the one measurement of the machine's limits, for the suites and for `benches/`.
 
 mod arithmetic;
 mod bandwidth;
@@ -17,8 +17,18 @@ pub struct Machine {
     pub read_bytes_per_s: f64,
     /// Float32 multiply-adds a second.
     pub float_macs_per_s: f64,
-    /// Multiply-adds of small integers a second, by the widest instruction that there is.
-    pub int_macs_per_s: f64,
+    /// Multiply-adds of int8 a second, by the widest instruction that the CPU has: what no engine exceeds.
+    #[serde(alias = "int_macs_per_s")]
+    pub int8_macs_per_s: f64,
+    /// Multiply-adds of int16 a second: the peak of HERALD's own kernels, whose activations are int16.
+    #[serde(default)]
+    pub int16_macs_per_s: f64,
+}
+
+/// Bytes that one thread reads from the second-level cache a second.
+#[must_use]
+pub fn cache_bytes_per_s() -> f64 {
+    bandwidth::read_cached()
 }
 
 impl Machine {
@@ -29,7 +39,8 @@ impl Machine {
             threads: pool.threads().get(),
             read_bytes_per_s: bandwidth::read(pool),
             float_macs_per_s: arithmetic::float(pool),
-            int_macs_per_s: arithmetic::int(pool),
+            int8_macs_per_s: arithmetic::int8(pool),
+            int16_macs_per_s: arithmetic::int16(pool),
         }
     }
 }
@@ -100,7 +111,7 @@ pub struct Limits<'a> {
 
 impl Limits<'_> {
     fn macs_per_s(&self) -> f64 {
-        self.machine.int_macs_per_s.max(self.machine.float_macs_per_s)
+        self.machine.int8_macs_per_s.max(self.machine.float_macs_per_s)
     }
 
     /// Seconds of a step that decodes a token of each of `batch` sequences: weights are read once, and multiplied with
@@ -136,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_step_is_bound_by_memory_and_then_by_arithmetic() {
-        let machine = Machine { read_bytes_per_s: 1000.0, int_macs_per_s: 1000.0, ..Machine::default() };
+        let machine = Machine { read_bytes_per_s: 1000.0, int8_macs_per_s: 1000.0, ..Machine::default() };
         let model = ModelFacts { weight_bytes: 100, macs: 20, head_macs: 10, ..ModelFacts::default() };
         let limits = Limits { machine: &machine, model: &model };
         let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-9, "{a} is not {b}");
