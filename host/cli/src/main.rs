@@ -8,6 +8,7 @@ mod bench;
 mod chat;
 mod completions;
 mod config;
+mod dtypes;
 mod failure;
 mod generate;
 mod ids;

@@ -8,22 +8,17 @@ use herald::gguf::{Gguf, GgufError};
 use herald::threads;
 use herald_api::DType;
 use herald_convert::quantize::{self, Plan, QuantizeError, QuantizeOptions};
+use herald_formats::is_writable;
 use serde_json::json;
 
 use super::failure::Failure;
 use super::interrupt::Lookout;
 use super::options::EngineOptions;
-use super::{output, progress, whole};
+use super::{dtypes, output, progress, whole};
 
 /// Write a model's file with its matrices in another element type
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Types, by size: f32, f16, bf16, q8_0, q6_k, q5_1, q5_k, q5_0, q4_1, q4_k, q4_0, iq4_nl, iq4_xs, q3_k, q2_k.
-
-Vectors, norms, convolutions and routers stay as they are. Where a row is no whole number of a type's blocks, its tensor gets
-a type with smaller blocks, and a line says so. Best made of a file in f32, f16 or bf16: what one quantisation lost, another
-only adds to."
-)]
+#[command(after_help = after_help())]
 pub(super) struct Quantize {
     /// The model's file; of a split model, the first part
     input: PathBuf,
@@ -140,9 +135,20 @@ fn count(tensors: usize) -> String {
     if tensors == 1 { "1 tensor".to_owned() } else { format!("{tensors} tensors") }
 }
 
-fn dtype(text: &str) -> Result<DType, String> {
-    DType::ALL.into_iter().find(|dtype| dtype.name().eq_ignore_ascii_case(text)).ok_or_else(|| {
-        let names: Vec<String> = DType::ALL.iter().map(|dtype| dtype.name().to_lowercase()).collect();
+/// What becomes of a model, and the types that there are.
+fn after_help() -> String {
+    format!(
+        "Types:\n{}\n\n\
+         Vectors, norms, convolutions and routers stay as they are. Where a row is no whole number of a type's blocks, its \
+         tensor gets a type with smaller blocks, and a line says so. Best made of a file in f32, f16 or bf16: what one \
+         quantisation lost, another only adds to.",
+        dtypes::list(is_writable)
+    )
+}
+
+fn dtype(name: &str) -> Result<DType, String> {
+    DType::from_name(name).filter(|dtype| is_writable(*dtype)).ok_or_else(|| {
+        let names: Vec<String> = dtypes::by_size(is_writable).into_iter().map(dtypes::argument).collect();
         format!("one of these was expected: {}", names.join(", "))
     })
 }

@@ -8,16 +8,11 @@ use herald::gguf::GgufError;
 use herald_convert::synth::{self, Storage};
 
 use super::failure::Failure;
-use super::whole;
+use super::{dtypes, whole};
 
 /// Write a model of a real one's shape with random weights, to measure speed with
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Models: granite_hybrid 350m, falcon_h1 0.5b, mamba2 130m, mamba 130m, lfm2 350m, jamba small, llama 1b.
-
-Types: q4_k_m (the usual mixture of q4_k and q6_k), f32, f16, bf16, q8_0, q6_k, q5_1, q5_k, q5_0, q4_1, q4_k, q4_0, iq4_nl, iq4_xs,
-q3_k, q2_k."
-)]
+#[command(after_help = after_help())]
 pub(super) struct Synth {
     /// The architecture
     #[arg(long, value_name = "NAME")]
@@ -32,6 +27,19 @@ pub(super) struct Synth {
     output: PathBuf,
 }
 
+/// The models and the types that there are.
+fn after_help() -> String {
+    format!(
+        "Models: {}.\n\nTypes: q4_k_m, the usual mixture of q4_k and q6_k, or one for all matrices:\n{}",
+        models().join(", "),
+        dtypes::list(|_| true)
+    )
+}
+
+fn models() -> Vec<String> {
+    synth::models().iter().map(|(architecture, size)| format!("{architecture} {size}")).collect()
+}
+
 fn storage(name: &str) -> Result<Storage, String> {
     Storage::named(name).ok_or_else(|| "it is no type of weights that HERALD knows".to_owned())
 }
@@ -41,13 +49,11 @@ impl Synth {
         let failed = |error: std::io::Error| Failure::file(&self.output, "it can't be written", &error);
         let file = whole::beside(&self.output).map_err(failed)?;
         let Some(written) = synth::write(&self.arch, &self.like, self.storage, BufWriter::new(file)) else {
-            let known: Vec<String> =
-                synth::models().iter().map(|(architecture, size)| format!("{architecture} {size}")).collect();
             return Err(Failure::Usage(format!(
                 "there is no shape for {} {}, where one of these was expected: {}",
                 self.arch,
                 self.like,
-                known.join(", ")
+                models().join(", ")
             )));
         };
         let file = written.map_err(|error| match error {

@@ -26,6 +26,14 @@ pub enum QuantizeError {
     /// The file can't be written.
     #[error(transparent)]
     Gguf(#[from] GgufError),
+    /// A tensor was to get a type that HERALD reads and doesn't write.
+    #[error("tensor {tensor:?}: {dtype} is a type that can only be read")]
+    ReadOnly {
+        /// The tensor's name.
+        tensor: String,
+        /// The type.
+        dtype: DType,
+    },
     /// A tensor holds what the new type can't.
     #[error("tensor {tensor:?}, row {row}: {source}")]
     Weight {
@@ -46,8 +54,8 @@ pub enum QuantizeError {
 ///
 /// # Errors
 ///
-/// Where `out` refuses, a tensor holds a weight that its new type has no room for (or that is no number), or `done` said
-/// to stop. What was written to `out` by then is no model.
+/// Where `out` refuses, a tensor's new type can't be written, a tensor holds a weight that its new type has no room for (or
+/// that is no number), or `done` said to stop. What was written to `out` by then is no model.
 pub fn write<W: Write>(
     gguf: &Gguf,
     plan: &Plan,
@@ -55,6 +63,12 @@ pub fn write<W: Write>(
     out: W,
     done: &mut dyn FnMut(usize) -> bool,
 ) -> Result<W, QuantizeError> {
+    let new_types = || gguf.tensors().zip(plan.types());
+    if let Some((info, dtype)) =
+        new_types().find(|(info, dtype)| info.dtype() != *dtype && !herald_formats::is_writable(*dtype))
+    {
+        return Err(QuantizeError::ReadOnly { tensor: info.name().to_owned(), dtype });
+    }
     let mut writer = Writer::new();
     let entries = gguf.metadata().iter().filter(|(key, _)| !key.starts_with(plan::SPLIT));
     let replaced = plan.metadata();
@@ -66,11 +80,11 @@ pub fn write<W: Write>(
     for (key, value) in replaced.into_iter().filter(|(key, _)| gguf.metadata().value(key).is_none()) {
         writer.metadata(key, value)?;
     }
-    for (info, dtype) in gguf.tensors().zip(plan.types()) {
+    for (info, dtype) in new_types() {
         writer.tensor(info.name(), dtype, info.dims())?;
     }
     let mut data = writer.begin(out)?;
-    for (info, dtype) in gguf.tensors().zip(plan.types()) {
+    for (info, dtype) in new_types() {
         if info.dtype() == dtype {
             data.tensor(gguf.bytes(info))?;
             if !done(info.elements()) {

@@ -53,10 +53,8 @@ impl Plan {
     #[must_use]
     pub fn new(gguf: &Gguf, options: &QuantizeOptions) -> Self {
         let head = if gguf.tensor(HEAD).is_some() { HEAD } else { EMBEDDING };
-        let of_head = options.head.unwrap_or(match options.dtype {
-            DType::F32 | DType::F16 | DType::Bf16 | DType::Q8_0 => options.dtype,
-            _ => DType::Q6K,
-        });
+        let smaller = options.dtype.bits_per_weight() < DType::Q6K.bits_per_weight();
+        let of_head = options.head.unwrap_or(if smaller { DType::Q6K } else { options.dtype });
         let mut fallbacks = BTreeMap::new();
         let types = gguf.tensors().map(|info| {
             if !is_matrix(info) {
@@ -64,7 +62,7 @@ impl Plan {
             }
             let wanted = if info.name() == head { of_head } else { options.dtype };
             let columns = info.dims().first().copied().unwrap_or(1);
-            let dtype = dividing(wanted, columns);
+            let dtype = herald_formats::dtype_for_rows(wanted, columns);
             if dtype != wanted {
                 let new = Fallback { columns, wanted, dtype, tensors: 0 };
                 fallbacks.entry((columns, wanted.code())).or_insert(new).tensors += 1;
@@ -88,7 +86,7 @@ impl Plan {
 
     /// What the new file says of itself.
     pub(super) fn metadata(&self) -> Vec<(&'static str, u32)> {
-        let mut entries = vec![("general.file_type", file_type(self.dtype))];
+        let mut entries = vec![("general.file_type", herald_formats::file_type(self.dtype))];
         if self.dtype.block_len() > 1 {
             entries.push(("general.quantization_version", FORMATS_VERSION));
         }
@@ -101,41 +99,4 @@ fn is_matrix(info: &TensorInfo) -> bool {
     let name = info.name();
     let small = ["norm", "ffn_gate_inp", "ssm_conv1d", "shortconv.conv", "position_embd", "token_types"];
     info.dims().len() >= 2 && name.ends_with(".weight") && !small.iter().any(|part| name.contains(part))
-}
-
-/// The type itself where its blocks divide the row; else one of about its size, or a little more, that does.
-fn dividing(wanted: DType, columns: usize) -> DType {
-    if columns.is_multiple_of(wanted.block_len()) {
-        return wanted;
-    }
-    let smaller_blocks = match wanted {
-        DType::Q2K | DType::Q3K | DType::Iq4Xs => DType::Iq4Nl,
-        DType::Q4K => DType::Q5_0,
-        DType::Q5K => DType::Q5_1,
-        DType::Q6K => DType::Q8_0,
-        _ => DType::F16,
-    };
-    if columns.is_multiple_of(smaller_blocks.block_len()) { smaller_blocks } else { DType::F16 }
-}
-
-/// GGUF's number for files most of whose weights are of this type (`general.file_type`); of the K formats, the number
-/// of the mixture that is nearest to uniform.
-fn file_type(dtype: DType) -> u32 {
-    match dtype {
-        DType::F32 => 0,
-        DType::F16 => 1,
-        DType::Q4_0 => 2,
-        DType::Q4_1 => 3,
-        DType::Q8_0 => 7,
-        DType::Q5_0 => 8,
-        DType::Q5_1 => 9,
-        DType::Q2K => 10,
-        DType::Q3K => 11,
-        DType::Q4K => 14,
-        DType::Q5K => 16,
-        DType::Q6K => 18,
-        DType::Iq4Nl => 25,
-        DType::Iq4Xs => 30,
-        DType::Bf16 => 32,
-    }
 }

@@ -1,20 +1,10 @@
 //! Random weights of each element type.
 
 use herald_api::DType;
+use herald_formats::floats::Float;
+use herald_formats::{Block, Unpacked, dispatch};
 use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::Rng;
-
-/// Where a block keeps its float16 numbers: what its codes are multiplied with, and in types with offsets what those are.
-fn halves(dtype: DType) -> (&'static [usize], Option<usize>) {
-    match dtype {
-        DType::F32 | DType::F16 | DType::Bf16 => (&[], None),
-        DType::Q4_0 | DType::Q5_0 | DType::Q8_0 | DType::Iq4Nl | DType::Iq4Xs => (&[0], None),
-        DType::Q4_1 | DType::Q5_1 | DType::Q4K | DType::Q5K => (&[0], Some(2)),
-        DType::Q2K => (&[80], Some(82)),
-        DType::Q3K => (&[108], None),
-        DType::Q6K => (&[208], None),
-    }
-}
 
 /// A number from 0 to 1.
 fn unit(random: &mut Pcg64Mcg) -> f32 {
@@ -28,49 +18,39 @@ pub(super) fn floats(elements: usize, random: &mut Pcg64Mcg, make: impl Fn(f32) 
 
 /// Weights around 0 with this standard deviation: blocks of any codes, with scales to suit them.
 pub(super) fn random(dtype: DType, elements: usize, deviation: f32, random: &mut Pcg64Mcg) -> Vec<u8> {
+    let mut bytes = vec![0; elements / dtype.block_len() * dtype.block_bytes()];
+    dispatch!(dtype,
+        float F => random_floats::<F>(bytemuck::cast_slice_mut(&mut bytes), deviation, random),
+        block B => {
+            random.fill_bytes(&mut bytes);
+            bytemuck::cast_slice_mut::<u8, B>(&mut bytes).iter_mut().for_each(|block| spread(block, deviation));
+        },
+    );
+    bytes
+}
+
+fn random_floats<F: Float>(weights: &mut [F], deviation: f32, random: &mut Pcg64Mcg) {
     // Evenly spread numbers between -limit and limit.
     let limit = deviation * 3.0_f32.sqrt();
-    let mut even = || (2.0 * unit(random) - 1.0) * limit;
-    match dtype {
-        DType::F32 => return (0..elements).flat_map(|_| even().to_le_bytes()).collect(),
-        DType::F16 => return (0..elements).flat_map(|_| half::f16::from_f32(even()).to_le_bytes()).collect(),
-        DType::Bf16 => {
-            return (0..elements).flat_map(|_| half::bf16::from_f32(even()).to_le_bytes()).collect();
-        }
-        _ => {}
-    }
-    let mut bytes = vec![0; elements / dtype.block_len() * dtype.block_bytes()];
-    random.fill_bytes(&mut bytes);
-    let (scales, offset) = halves(dtype);
-    let set = |block: &mut [u8], at: usize, value: f32| {
-        block[at..at + 2].copy_from_slice(&half::f16::from_f32(value).to_le_bytes());
-    };
-    let mut weights = vec![0.0_f32; dtype.block_len()];
-    let mut mean = |block: &[u8], power: i32| {
-        herald_formats::dequantize_row(dtype, block, &mut weights);
+    weights.fill_with(|| F::from_f32((2.0 * unit(random) - 1.0) * limit));
+}
+
+/// Gives a block scales with which its weights are around 0 with a standard deviation.
+fn spread<B: Block>(block: &mut B, deviation: f32) {
+    let mut weights = vec![0.0; B::Unpacked::LEN];
+    let mut mean = |block: &B, power: i32| {
+        block.unpack().dequantize(&mut weights);
         weights.iter().map(|weight| weight.powi(power)).sum::<f32>() / weights.len() as f32
     };
-    for block in bytes.chunks_exact_mut(dtype.block_bytes()) {
-        let [scale, offset] = [Some(scales[0]), offset];
-        for at in [scale, offset].into_iter().flatten() {
-            set(block, at, 0.0);
-        }
-        // The codes' own mean is taken away by the offsets, in units of the scale.
-        let mut shift = 0.0;
-        if let Some(at) = offset {
-            set(block, at, 1.0);
-            let of_offset = mean(block, 1);
-            set(block, at, 0.0);
-            set(block, scales[0], 1.0);
-            shift = if of_offset == 0.0 { 0.0 } else { -mean(block, 1) / of_offset };
-            set(block, at, shift);
-        }
-        set(block, scales[0], 1.0);
-        let size = mean(block, 2).sqrt().max(f32::MIN_POSITIVE);
-        set(block, scales[0], deviation / size);
-        if let Some(at) = offset {
-            set(block, at, shift * deviation / size);
-        }
+    // The codes' own mean is taken away by the offsets, in units of the scale.
+    let mut shift = 0.0;
+    if B::Unpacked::OFFSETS {
+        block.set_scales([0.0, 1.0]);
+        let of_offset = mean(block, 1);
+        block.set_scales([1.0, 0.0]);
+        shift = if of_offset == 0.0 { 0.0 } else { -mean(block, 1) / of_offset };
     }
-    bytes
+    block.set_scales([1.0, shift]);
+    let size = mean(block, 2).sqrt().max(f32::MIN_POSITIVE);
+    block.set_scales([deviation / size, shift * deviation / size]);
 }

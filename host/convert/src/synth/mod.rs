@@ -30,11 +30,10 @@ impl Storage {
     /// The storage of this name: a type's, or `q4_k_m`.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        let name = name.to_ascii_lowercase();
-        if name == "q4_k_m" {
+        if name.eq_ignore_ascii_case("q4_k_m") {
             return Some(Self::Q4KM);
         }
-        DType::ALL.into_iter().find(|dtype| dtype.name().eq_ignore_ascii_case(&name)).map(Self::Plain)
+        DType::from_name(name).map(Self::Plain)
     }
 }
 

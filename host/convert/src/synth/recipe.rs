@@ -242,14 +242,7 @@ impl Recipe {
             Storage::Q4KM if self.wants_more(&tensor.name) => DType::Q6K,
             Storage::Q4KM => DType::Q4K,
         };
-        let fits = |dtype: &DType| tensor.dims[0].is_multiple_of(dtype.block_len());
-        let smaller = match wanted {
-            DType::Q4K => DType::Q5_0,
-            DType::Q5K => DType::Q5_1,
-            DType::Q2K | DType::Q3K | DType::Iq4Xs => DType::Iq4Nl,
-            _ => DType::Q8_0,
-        };
-        [wanted, smaller].into_iter().find(fits).unwrap_or(DType::F16)
+        herald_formats::dtype_for_rows(wanted, tensor.dims[0])
     }
 
     /// Whether the usual mixture gives a tensor more bits: the head, and in the first and last eighth of the blocks and
