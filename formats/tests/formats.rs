@@ -17,22 +17,19 @@ static VECTORS: &[u8] = include_bytes!("data/quant_vectors.safetensors");
 
 /// Makes every float in a row finite, and smaller than 2.
 fn make_finite(dtype: DType, row: &mut [u8]) {
-    /// A number of the same sign and fraction, some 16 powers of two smaller.
-    fn smaller(mut value: f32) -> f32 {
-        if !value.is_finite() {
+    /// The number itself or, where it is too large, its reciprocal.
+    fn small(value: f32) -> f32 {
+        if value.is_nan() {
             return 1.0;
         }
-        while value.abs() >= 2.0 {
-            value /= 65_536.0;
-        }
-        value
+        if value.abs() < 2.0 { value } else { 1.0 / value }
     }
     dispatch!(dtype,
         float F => for float in bytemuck::cast_slice_mut::<u8, F>(row) {
-            *float = F::from_f32(smaller(float.to_f32()));
+            *float = F::from_f32(small(float.to_f32()));
         },
         block B => for block in bytemuck::cast_slice_mut::<u8, B>(row) {
-            block.set_scales(block.scales().map(smaller));
+            block.set_scales(block.scales().map(small));
         },
     );
 }

@@ -2,97 +2,80 @@
 
 use std::sync::Arc;
 
-use half::f16;
 use herald_api::import::{SharedBytes, SharedWeight};
 use herald_api::{DType, WeightRole};
+use herald_formats::floats::Float;
+use herald_formats::{Affine, Block, Symmetric, Unpacked, dequantize_row, dispatch};
 use ndarray::Array2;
 
 use super::values::Values;
 use crate::Kernels;
-use crate::quant::{
-    Affine, Block, Symmetric, dequantize_row,
-    iq4::{Iq4Nl, Iq4Xs},
-    k_quants::{Q2K, Q3K, Q4K, Q5K, Q6K},
-    legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0},
-};
 
-/// Where a block of a quantised type keeps its float16 numbers.
-fn halves(dtype: DType) -> &'static [usize] {
-    match dtype {
-        DType::F32 | DType::F16 | DType::Bf16 => &[],
-        DType::Q4_0 | DType::Q5_0 | DType::Q8_0 | DType::Iq4Nl | DType::Iq4Xs => &[0],
-        DType::Q4_1 | DType::Q5_1 | DType::Q4K | DType::Q5K => &[0, 2],
-        DType::Q2K => &[80, 82],
-        DType::Q3K => &[108],
-        DType::Q6K => &[208],
-    }
+/// A row of `len` weights, none larger than about `limit`: each block with its own scales, and any codes.
+pub(super) fn random_row(dtype: DType, len: usize, limit: f32, values: &mut Values) -> Vec<u8> {
+    let bytes = len / dtype.block_len() * dtype.block_bytes();
+    dispatch!(dtype,
+        float F => {
+            let mut row = vec![0; bytes];
+            let floats: &mut [F] = bytemuck::cast_slice_mut(&mut row);
+            floats.fill_with(|| F::from_f32(values.between(-limit, limit)));
+            row
+        },
+        block B => {
+            let mut row = values.bytes(bytes);
+            let blocks: &mut [B] = bytemuck::cast_slice_mut(&mut row);
+            blocks.iter_mut().for_each(|block| randomize_scales(block, limit, values));
+            row
+        },
+    )
 }
 
-/// A row of `len` weights, none larger than about `limit`: each block with scales of its own, and any codes.
-pub(super) fn random_row(dtype: DType, len: usize, limit: f32, values: &mut Values) -> Vec<u8> {
-    let mut float = || values.between(-limit, limit);
-    match dtype {
-        DType::F32 => return (0..len).flat_map(|_| float().to_le_bytes()).collect(),
-        DType::F16 => return (0..len).flat_map(|_| f16::from_f32(float()).to_le_bytes()).collect(),
-        DType::Bf16 => return (0..len).flat_map(|_| half::bf16::from_f32(float()).to_le_bytes()).collect(),
-        _ => {}
-    }
-    let mut row = values.bytes(len / dtype.block_len() * dtype.block_bytes());
-    let mut weights = vec![0.0_f32; dtype.block_len()];
-    for block in row.chunks_exact_mut(dtype.block_bytes()) {
-        // Scales of 1 show how large the codes are; scales after that make them as large as they may be.
-        let set = |block: &mut [u8], scale: &mut dyn FnMut() -> f32| {
-            for &at in halves(dtype) {
-                block[at..at + 2].copy_from_slice(&f16::from_f32(scale()).to_le_bytes());
-            }
-        };
-        set(block, &mut || 1.0);
-        dequantize_row(dtype, block, &mut weights);
-        let largest = weights.iter().fold(1.0, |largest: f32, weight| largest.max(weight.abs()));
-        set(block, &mut || {
-            let sign = if values.coin() { 1.0 } else { -1.0 };
-            sign * values.between(0.5, 1.0) * limit / largest
-        });
-    }
-    row
+/// Gives a block random scales with which no weight is larger than about `limit`.
+fn randomize_scales<B: Block>(block: &mut B, limit: f32, values: &mut Values) {
+    // Scales of 1 show how large the codes are; scales after that make them as large as they may be.
+    let mut weights = vec![0.0_f32; B::Unpacked::LEN];
+    block.set_scales([1.0, 1.0]);
+    block.unpack().dequantize(&mut weights);
+    let largest = weights.iter().fold(1.0, |largest: f32, weight| largest.max(weight.abs()));
+    let mut scale = || {
+        let sign = if values.coin() { 1.0 } else { -1.0 };
+        sign * values.between(0.5, 1.0) * limit / largest
+    };
+    block.set_scales([scale(), if B::Unpacked::OFFSETS { scale() } else { 0.0 }]);
 }
 
 /// A row as it may lie in any file, but without infinities and NaN: every float in it is smaller than 2.
 pub(super) fn finite_row(dtype: DType, len: usize, values: &mut Values) -> Vec<u8> {
-    let mut row = values.bytes(len / dtype.block_len() * dtype.block_bytes());
-    for block in row.chunks_exact_mut(dtype.block_bytes()) {
-        // Without the exponent's top bit, in the float's last byte.
-        match dtype {
-            DType::F32 => block[3] &= 0xbf,
-            DType::F16 | DType::Bf16 => block[1] &= 0xbf,
-            _ => halves(dtype).iter().for_each(|at| block[at + 1] &= 0xbf),
+    /// The number itself or, where it is too large, its reciprocal.
+    fn small(value: f32) -> f32 {
+        if value.is_nan() {
+            return 1.0;
         }
+        if value.abs() < 2.0 { value } else { 1.0 / value }
     }
+    let mut row = values.bytes(len / dtype.block_len() * dtype.block_bytes());
+    dispatch!(dtype,
+        float F => for float in bytemuck::cast_slice_mut::<u8, F>(&mut row) {
+            *float = F::from_f32(small(float.to_f32()));
+        },
+        block B => for block in bytemuck::cast_slice_mut::<u8, B>(&mut row) {
+            block.set_scales(block.scales().map(small));
+        },
+    );
     row
 }
 
 /// The sizes of a row's weights before scale and offset meet: `|scale * code| + |offset|`. Kernels may sum codes and
 /// offsets apart, so this is what their rounding errors are relative to.
 pub(super) fn sizes(dtype: DType, row: &[u8], len: usize) -> Vec<f64> {
-    match dtype {
-        DType::F32 | DType::F16 | DType::Bf16 => {
+    dispatch!(dtype,
+        float F => {
             let mut weights = vec![0.0; len];
-            dequantize_row(dtype, row, &mut weights);
+            dequantize_row(F::DTYPE, row, &mut weights);
             weights.into_iter().map(|weight| f64::from(weight).abs()).collect()
-        }
-        DType::Q4_0 => block_sizes::<Q4_0>(row),
-        DType::Q4_1 => block_sizes::<Q4_1>(row),
-        DType::Q5_0 => block_sizes::<Q5_0>(row),
-        DType::Q5_1 => block_sizes::<Q5_1>(row),
-        DType::Q8_0 => block_sizes::<Q8_0>(row),
-        DType::Q2K => block_sizes::<Q2K>(row),
-        DType::Q3K => block_sizes::<Q3K>(row),
-        DType::Q4K => block_sizes::<Q4K>(row),
-        DType::Q5K => block_sizes::<Q5K>(row),
-        DType::Q6K => block_sizes::<Q6K>(row),
-        DType::Iq4Nl => block_sizes::<Iq4Nl>(row),
-        DType::Iq4Xs => block_sizes::<Iq4Xs>(row),
-    }
+        },
+        block B => bytemuck::cast_slice::<u8, B>(row).iter().flat_map(|block| block.unpack().sizes()).collect(),
+    )
 }
 
 trait Sizes {
@@ -120,10 +103,6 @@ impl<const SIZE: usize, const GROUPS: usize> Sizes for Affine<SIZE, GROUPS> {
             })
             .collect()
     }
-}
-
-fn block_sizes<B: Block<Unpacked: Sizes>>(row: &[u8]) -> Vec<f64> {
-    bytemuck::cast_slice::<u8, B>(row).iter().flat_map(|block| block.unpack().sizes()).collect()
 }
 
 /// A weight matrix in float64: what its bytes stand for, and the sizes that errors are relative to.
