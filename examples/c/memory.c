@@ -1,5 +1,5 @@
 /*
- * What MultiTierMemoryManager and the text memory do, in C11.
+ * What MultiTierMemoryManager and the documents do, in C11.
  *
  *     memory MODEL.gguf
  *
@@ -17,7 +17,7 @@
 typedef struct Program {
     HeraldEngine *engine;
     HeraldMemory *memory;
-    HeraldTextMemory *texts;
+    HeraldDocuments *texts;
     HeraldError error;
 } Program;
 
@@ -86,15 +86,15 @@ static uint32_t recall(Program *program) {
     for (size_t i = 0; i < 3 && status == HERALD_STATUS_OK; i++) {
         char name[16];
         snprintf(name, sizeof name, "note %zu", i + 1);
-        status = herald_text_memory_add(program->texts, name, texts[i], strlen(texts[i]), NULL, error);
+        status = herald_documents_add(program->texts, name, texts[i], strlen(texts[i]), NULL, error);
     }
     if (status == HERALD_STATUS_OK)
-        status = herald_text_memory_search(program->texts, "interest rates", 1, show_hit, NULL, error);
+        status = herald_documents_search(program->texts, "interest rates", 1, show_hit, NULL, error);
     if (status != HERALD_STATUS_OK)
         return status;
 
     /* Ask for the length first. */
-    status = herald_text_memory_recall(program->texts, "What do bees do?", 2, 256, NULL, 0, &len, error);
+    status = herald_documents_recall(program->texts, "What do bees do?", 2, 256, NULL, 0, &len, error);
     if (status != HERALD_STATUS_BUFFER_TOO_SMALL)
         return status;
     char *prompt = malloc(len + 1);
@@ -102,7 +102,7 @@ static uint32_t recall(Program *program) {
         snprintf(error->message, sizeof error->message, "there is no memory for a prompt of %zu bytes", len);
         return HERALD_STATUS_OUT_OF_MEMORY;
     }
-    status = herald_text_memory_recall(program->texts, "What do bees do?", 2, 256, prompt, len + 1, &len, error);
+    status = herald_documents_recall(program->texts, "What do bees do?", 2, 256, prompt, len + 1, &len, error);
     if (status == HERALD_STATUS_OK)
         printf("%s\n", prompt);
     free(prompt);
@@ -123,12 +123,12 @@ int main(int argc, char **argv) {
     if (status == HERALD_STATUS_OK)
         status = manage(&program);
     if (status == HERALD_STATUS_OK)
-        status = herald_text_memory_open(program.engine, NULL, &program.texts, &program.error);
+        status = herald_documents_open(program.engine, NULL, &program.texts, &program.error);
     if (status == HERALD_STATUS_OK)
         status = recall(&program);
     if (status != HERALD_STATUS_OK)
         fprintf(stderr, "error: %s\n", program.error.message);
-    herald_text_memory_free(program.texts);
+    herald_documents_free(program.texts);
     herald_memory_free(program.memory);
     herald_engine_free(program.engine);
     return status != HERALD_STATUS_OK;

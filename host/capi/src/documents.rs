@@ -9,12 +9,12 @@ use super::HeraldEngine;
 use super::arguments;
 use super::run::HERALD_GO_ON;
 use super::status::{Failure, guard};
-use herald_documents::TextMemory;
+use herald_documents::Documents;
 
 /// Texts in chunks of 1,024 tokens that share 128 with the next, found by meaning and by words. All calls on it but
-/// herald_text_memory_free may come from any thread, many at once.
-pub struct HeraldTextMemory {
-    memory: TextMemory,
+/// herald_documents_free may come from any thread, many at once.
+pub struct HeraldDocuments {
+    memory: Documents,
 }
 
 /// A chunk that a search found. Valid during the callback.
@@ -43,15 +43,15 @@ pub struct HeraldHit {
     pub word_rank: usize,
 }
 
-/// Opens the text memory of a folder (NUL-terminated path), which is made where it isn't there, and puts it in *out, for the
-/// caller to give to herald_text_memory_free; on failure *out becomes null. Null for folder: one in RAM alone. Damaged files
+/// Opens the documents of a folder (NUL-terminated path), which is made where it isn't there, and puts it in *out, for the
+/// caller to give to herald_documents_free; on failure *out becomes null. Null for folder: one in RAM alone. Damaged files
 /// are left out, with a warning in the log. The engine may be freed before it. Any thread. Statuses: OK; INVALID_ARGUMENT (also
 /// where the texts were added with another model); IO; NOT_FOUND; INTERNAL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn herald_text_memory_open(
+pub unsafe extern "C" fn herald_documents_open(
     engine: *const HeraldEngine,
     folder: *const c_char,
-    out: *mut *mut HeraldTextMemory,
+    out: *mut *mut HeraldDocuments,
     error: *mut HeraldError,
 ) -> u32 {
     // SAFETY: the caller keeps to the header's rules.
@@ -61,22 +61,22 @@ pub unsafe extern "C" fn herald_text_memory_open(
             out.write(std::ptr::null_mut());
             let engine = Arc::clone(&arguments::value(engine, "engine")?.engine);
             let memory = if folder.is_null() {
-                TextMemory::in_memory(engine)
+                Documents::in_memory(engine)
             } else {
-                TextMemory::open(engine, &arguments::path(folder, "folder")?)?
+                Documents::open(engine, &arguments::path(folder, "folder")?)?
             };
             for damaged in memory.damaged() {
                 tracing::warn!("{}: {}; it is left out", damaged.path.display(), damaged.reason);
             }
-            out.write(Box::into_raw(Box::new(HeraldTextMemory { memory })));
+            out.write(Box::into_raw(Box::new(HeraldDocuments { memory })));
             Ok(())
         })
     }
 }
 
-/// Frees a text memory, while no call runs on it. Its files stay. Any thread. Null is allowed.
+/// Frees the handle of documents, while no call runs on it. Its files stay. Any thread. Null is allowed.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn herald_text_memory_free(memory: *mut HeraldTextMemory) {
+pub unsafe extern "C" fn herald_documents_free(memory: *mut HeraldDocuments) {
     // SAFETY: the caller keeps to the header's rules.
     unsafe { super::status::free(memory) };
 }
@@ -84,8 +84,8 @@ pub unsafe extern "C" fn herald_text_memory_free(memory: *mut HeraldTextMemory) 
 /// Adds a text (UTF-8, text_len bytes) under a name (NUL-terminated UTF-8), and puts its number in *id, unless it is null.
 /// Any thread, many at once. Statuses: OK; INVALID_ARGUMENT (an empty text); UNSUPPORTED; IO; OUT_OF_MEMORY; INTERNAL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn herald_text_memory_add(
-    memory: *const HeraldTextMemory,
+pub unsafe extern "C" fn herald_documents_add(
+    memory: *const HeraldDocuments,
     name: *const c_char,
     text: *const c_char,
     text_len: usize,
@@ -110,8 +110,8 @@ pub unsafe extern "C" fn herald_text_memory_add(
 /// HERALD_STOP for no more; it runs on the calling thread and must not throw or longjmp. user_data is handed to it. Any
 /// thread, many at once. Statuses: OK; INVALID_ARGUMENT (an empty query); OUT_OF_MEMORY; INTERNAL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn herald_text_memory_search(
-    memory: *const HeraldTextMemory,
+pub unsafe extern "C" fn herald_documents_search(
+    memory: *const HeraldDocuments,
     query: *const c_char,
     count: usize,
     each: Option<unsafe extern "C" fn(user_data: *mut c_void, hit: *const HeraldHit) -> i32>,
@@ -150,8 +150,8 @@ pub unsafe extern "C" fn herald_text_memory_search(
 /// for, which must be more than *len. Any thread, many at once. Statuses: OK; BUFFER_TOO_SMALL, with *len the length;
 /// INVALID_ARGUMENT (also where the question alone takes more tokens); OUT_OF_MEMORY; INTERNAL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn herald_text_memory_recall(
-    memory: *const HeraldTextMemory,
+pub unsafe extern "C" fn herald_documents_recall(
+    memory: *const HeraldDocuments,
     question: *const c_char,
     count: usize,
     budget: usize,
@@ -173,8 +173,8 @@ pub unsafe extern "C" fn herald_text_memory_recall(
 
 /// Removes a text by its number. Any thread, many at once. Statuses: OK; INVALID_ARGUMENT (no such text); IO; INTERNAL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn herald_text_memory_remove(
-    memory: *const HeraldTextMemory,
+pub unsafe extern "C" fn herald_documents_remove(
+    memory: *const HeraldDocuments,
     id: u64,
     error: *mut HeraldError,
 ) -> u32 {
@@ -191,8 +191,8 @@ pub unsafe extern "C" fn herald_text_memory_remove(
 
 /// Removes all texts. Any thread, many at once. Statuses: OK; INVALID_ARGUMENT; IO; INTERNAL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn herald_text_memory_clear(
-    memory: *const HeraldTextMemory,
+pub unsafe extern "C" fn herald_documents_clear(
+    memory: *const HeraldDocuments,
     error: *mut HeraldError,
 ) -> u32 {
     // SAFETY: the caller keeps to the header's rules.

@@ -5,9 +5,11 @@
 
 mod backends;
 mod bench;
+mod cache;
 mod chat;
 mod completions;
 mod config;
+mod docs;
 mod failure;
 mod generate;
 mod ids;
@@ -16,7 +18,6 @@ mod input;
 mod interrupt;
 mod log;
 mod logits;
-mod memory;
 mod options;
 mod output;
 mod perplexity;
@@ -78,7 +79,9 @@ enum Command {
     Quantize(quantize::Quantize),
     Synth(synth::Synth),
     #[command(subcommand)]
-    Memory(memory::Memory),
+    Docs(docs::Docs),
+    #[command(subcommand)]
+    Cache(cache::Cache),
     Bench(bench::Bench),
     Completions(completions::Completions),
 }
@@ -97,7 +100,8 @@ impl Command {
             Self::Pull(command) => command.run(options),
             Self::Quantize(command) => command.run(options),
             Self::Synth(command) => command.run(),
-            Self::Memory(command) => command.run(options),
+            Self::Docs(command) => command.run(options),
+            Self::Cache(command) => command.run(options),
             Self::Bench(command) => command.run(options),
             Self::Completions(command) => command.run(),
         }

@@ -1,6 +1,6 @@
-//! `TextMemory`: texts that are kept in chunks, found again by meaning and by words, and put back into a prompt.
+//! `Documents`: texts that are kept in chunks, found again by meaning and by words, and put back into a prompt.
 //!
-//! A text that is added is cut into chunks of [`TextMemoryOptions::chunk_tokens`] tokens of the model's tokenizer, each of
+//! A text that is added is cut into chunks of [`DocumentsOptions::chunk_tokens`] tokens of the model's tokenizer, each of
 //! which goes through the model once, for vectors of what it means. A search ranks all chunks by the best of their vectors
 //! (see `embedding`) and those that share enough words with the query by BM25 (see `bm25`), and merges both rankings by reciprocal
 //! rank fusion (Cormack, Clarke and Büttcher, doi.org/10.1145/1571941.1572114): a chunk's score is the sum of 1 / (60 + r)
@@ -36,14 +36,14 @@ const RANK_OFFSET: f64 = 60.0;
 
 /// How texts are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TextMemoryOptions {
+pub struct DocumentsOptions {
     /// Tokens of a chunk.
     pub chunk_tokens: usize,
     /// Tokens that a chunk shares with the one before.
     pub overlap_tokens: usize,
 }
 
-impl Default for TextMemoryOptions {
+impl Default for DocumentsOptions {
     fn default() -> Self {
         Self { chunk_tokens: 1024, overlap_tokens: 128 }
     }
@@ -95,9 +95,9 @@ pub struct Hit {
     pub words: f64,
 }
 
-/// What a text memory takes.
+/// What documents take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct TextMemoryUsage {
+pub struct DocumentsUsage {
     /// Texts.
     pub documents: usize,
     /// Their chunks.
@@ -112,7 +112,7 @@ pub struct TextMemoryUsage {
     pub file_bytes: u64,
 }
 
-/// What a text memory holds.
+/// The documents and what finds them.
 #[derive(Default)]
 struct Held {
     documents: BTreeMap<u64, Document>,
@@ -129,13 +129,13 @@ impl Held {
 }
 
 /// The texts of a folder, without a model: what there is, and removing it.
-pub struct TextStore {
+pub struct DocumentStore {
     store: Store,
     documents: BTreeMap<u64, Document>,
     damaged: Vec<Damaged>,
 }
 
-impl TextStore {
+impl DocumentStore {
     /// Opens a folder, and makes it where it isn't there.
     ///
     /// # Errors
@@ -160,7 +160,7 @@ impl TextStore {
 
     /// What the texts take.
     #[must_use]
-    pub fn usage(&self) -> TextMemoryUsage {
+    pub fn usage(&self) -> DocumentsUsage {
         usage(&self.documents)
     }
 
@@ -207,11 +207,11 @@ impl TextStore {
 ///
 /// ```no_run
 /// use std::sync::Arc;
-/// use herald::{LoadOptions, NeuroEngine, TextMemory};
+/// use herald::{LoadOptions, NeuroEngine, Documents};
 ///
 /// # fn main() -> herald::Result<()> {
 /// let engine = Arc::new(NeuroEngine::load("model.gguf".as_ref(), &LoadOptions::default())?);
-/// let memory = TextMemory::open(engine, "notes".as_ref())?;
+/// let memory = Documents::open(engine, "notes".as_ref())?;
 /// memory.add("diary", "In the evening the cat was asleep by the fire.")?;
 /// for hit in memory.search("What did the pet do?", 3)? {
 ///     println!("{:.4} {}: {}", hit.score, hit.name, hit.text);
@@ -221,9 +221,9 @@ impl TextStore {
 /// # Ok(())
 /// # }
 /// ```
-pub struct TextMemory {
+pub struct Documents {
     engine: Arc<NeuroEngine>,
-    options: TextMemoryOptions,
+    options: DocumentsOptions,
     /// `None`: in memory alone.
     store: Option<Store>,
     fingerprint: String,
@@ -233,12 +233,12 @@ pub struct TextMemory {
     held: RwLock<Held>,
 }
 
-impl TextMemory {
+impl Documents {
     /// An empty one that is kept in memory alone, and gone with this value.
     #[must_use]
     pub fn in_memory(engine: Arc<NeuroEngine>) -> Self {
         let fingerprint = engine.fingerprint();
-        let options = TextMemoryOptions::default();
+        let options = DocumentsOptions::default();
         Self {
             engine,
             options,
@@ -251,7 +251,7 @@ impl TextMemory {
     }
 
     /// Opens that of a folder, which is made where it isn't there. Damaged files are left out:
-    /// [`TextMemory::damaged`] names them.
+    /// [`Documents::damaged`] names them.
     ///
     /// # Errors
     /// Where the folder can't be made or read, or holds a text whose vectors are another model's.
@@ -286,8 +286,8 @@ impl TextMemory {
     ///
     /// # Errors
     /// Where chunks would have no tokens, or the overlap would leave no step.
-    pub fn set_options(&mut self, options: TextMemoryOptions) -> Result<()> {
-        let TextMemoryOptions { chunk_tokens, overlap_tokens } = options;
+    pub fn set_options(&mut self, options: DocumentsOptions) -> Result<()> {
+        let DocumentsOptions { chunk_tokens, overlap_tokens } = options;
         if chunk_tokens == 0 || overlap_tokens >= chunk_tokens {
             return Err(Error::Invalid(format!(
                 "chunks of {chunk_tokens} tokens were to share {overlap_tokens} with the next, where at least one token and a \
@@ -313,12 +313,12 @@ impl TextMemory {
     /// Adds a text under a name, which need not be its alone.
     ///
     /// # Errors
-    /// As [`TextMemory::add_while`].
+    /// As [`Documents::add_while`].
     pub fn add(&self, name: &str, text: &str) -> Result<DocumentInfo> {
         self.add_while(name, text, &mut |_, _| true)
     }
 
-    /// As [`TextMemory::add`]; after each chunk `progress` is told how many of how many are done, and stops the work by
+    /// As [`Documents::add`]; after each chunk `progress` is told how many of how many are done, and stops the work by
     /// returning `false`: nothing is then added.
     ///
     /// # Errors
@@ -333,7 +333,7 @@ impl TextMemory {
         if tokens.ids.is_empty() {
             return Err(Error::Invalid(format!("the text {name:?} is empty, where some text was expected")));
         }
-        let TextMemoryOptions { chunk_tokens, overlap_tokens } = self.options;
+        let DocumentsOptions { chunk_tokens, overlap_tokens } = self.options;
         let chunks = tokens.chunks(chunk_tokens.min(self.engine.context() - 1).max(1), overlap_tokens);
         let hidden = self.engine.plan().hidden;
         let (mut vectors, mut windows) = (Vec::new(), Vec::new());
@@ -377,7 +377,7 @@ impl TextMemory {
 
     /// What it takes.
     #[must_use]
-    pub fn usage(&self) -> TextMemoryUsage {
+    pub fn usage(&self) -> DocumentsUsage {
         usage(&self.read().documents)
     }
 
@@ -398,7 +398,7 @@ impl TextMemory {
     /// Removes all texts; returns how many.
     ///
     /// # Errors
-    /// As [`TextMemory::remove`].
+    /// As [`Documents::remove`].
     pub fn clear(&self) -> Result<usize> {
         let ids: Vec<u64> = self.read().documents.keys().copied().collect();
         let mut removed = 0;
@@ -464,15 +464,15 @@ impl TextMemory {
     /// A prompt for a question, with as much of the `k` best chunks as leaves it with no more than `budget` tokens.
     ///
     /// # Errors
-    /// As [`TextMemory::search`]; where the question alone takes more.
+    /// As [`Documents::search`]; where the question alone takes more.
     pub fn recall(&self, question: &str, k: usize, budget: usize) -> Result<Recalled> {
         self.recall_as(PROMPT_TEMPLATE, question, k, budget)
     }
 
-    /// As [`TextMemory::recall`] with a template of one's own, as [`PROMPT_TEMPLATE`] is one.
+    /// As [`Documents::recall`] with a template of one's own, as [`PROMPT_TEMPLATE`] is one.
     ///
     /// # Errors
-    /// As [`TextMemory::recall`]; where the template is none.
+    /// As [`Documents::recall`]; where the template is none.
     pub fn recall_as(&self, template: &str, question: &str, k: usize, budget: usize) -> Result<Recalled> {
         let hits = self.search(question, k)?;
         prompt::recall(self.engine.tokenizer(), template, question, hits, budget)
@@ -525,8 +525,8 @@ fn info(id: u64, document: &Document) -> DocumentInfo {
     }
 }
 
-fn usage(documents: &BTreeMap<u64, Document>) -> TextMemoryUsage {
-    let mut usage = TextMemoryUsage { documents: documents.len(), ..TextMemoryUsage::default() };
+fn usage(documents: &BTreeMap<u64, Document>) -> DocumentsUsage {
+    let mut usage = DocumentsUsage { documents: documents.len(), ..DocumentsUsage::default() };
     for document in documents.values() {
         usage.chunks += document.chunks.len();
         usage.tokens += document.n_tokens;

@@ -254,7 +254,7 @@ fn parse(bytes: &[u8]) -> Result<Document, String> {
         facts
             .get(name)
             .cloned()
-            .ok_or_else(|| format!("it lacks {name}, where a document of a text memory was expected"))
+            .ok_or_else(|| format!("it lacks {name}, where a document of HERALD was expected"))
     };
     let version = fact("herald.text_memory")?;
     if version != VERSION {

@@ -1,19 +1,19 @@
-//! The text memory: what is added is found by meaning and by words, kept in files, and put back into a prompt.
+//! Documents: what is added is found by meaning and by words, kept in files, and put back into a prompt.
 
 use std::collections::HashSet;
 use std::fs;
 use std::sync::Arc;
 
 use herald::NeuroEngine;
-use herald_documents::{TextMemory, TextMemoryOptions, TextStore};
+use herald_documents::{DocumentStore, Documents, DocumentsOptions};
 use herald_testing::{backends, load_tiny, repository, smollm2, tiny};
 
 fn engine() -> Arc<NeuroEngine> {
     Arc::new(load_tiny("llama"))
 }
 
-fn small(mut memory: TextMemory) -> TextMemory {
-    memory.set_options(TextMemoryOptions { chunk_tokens: 32, overlap_tokens: 8 }).expect("options");
+fn small(mut memory: Documents) -> Documents {
+    memory.set_options(DocumentsOptions { chunk_tokens: 32, overlap_tokens: 8 }).expect("options");
     memory
 }
 
@@ -28,7 +28,7 @@ fn paraphrases() -> Vec<[String; 2]> {
 fn paraphrases_are_found_by_meaning() {
     let (name, options) = backends().iter().find(|(name, _)| *name == "simd").unwrap_or(&backends()[0]);
     let engine = NeuroEngine::load(&smollm2(), options).expect("the model");
-    let memory = TextMemory::in_memory(Arc::new(engine));
+    let memory = Documents::in_memory(Arc::new(engine));
     // The reference kernels take their time.
     let most = if *name == "cpu" { 12 } else { 40 };
     let pairs = &paraphrases()[..most];
@@ -53,7 +53,7 @@ fn paraphrases_are_found_by_meaning() {
 
 #[test]
 fn words_find_what_meaning_does_not() {
-    let memory = small(TextMemory::in_memory(engine()));
+    let memory = small(Documents::in_memory(engine()));
     for index in 0..12 {
         memory
             .add(&format!("note {index}"), &format!("the quick fox number {index} runs away"))
@@ -70,7 +70,7 @@ fn words_find_what_meaning_does_not() {
 
 #[test]
 fn long_texts_become_chunks_that_overlap_and_lose_nothing() {
-    let memory = small(TextMemory::in_memory(engine()));
+    let memory = small(Documents::in_memory(engine()));
     let text: String = (0..60).map(|index| format!("Sentence {index} is about größe and 猫. ")).collect();
     let added = memory.add("long", &text).expect("a text");
     assert!(added.chunks > 5 && added.tokens > 24 * (added.chunks - 1), "{added:?}");
@@ -94,7 +94,7 @@ fn long_texts_become_chunks_that_overlap_and_lose_nothing() {
 fn folders_outlive_the_process_and_damage_is_named() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let engine = engine();
-    let open = || small(TextMemory::open(Arc::clone(&engine), folder.path()).expect("the folder"));
+    let open = || small(Documents::open(Arc::clone(&engine), folder.path()).expect("the folder"));
     let (one, two) = {
         let memory = open();
         let one = memory.add("one", "the cat sat on the mat").expect("a text");
@@ -107,7 +107,7 @@ fn folders_outlive_the_process_and_damage_is_named() {
     assert_eq!(open().search("dog", 5).expect("hits"), before, "to the bit");
 
     // Another process removes one; this one adds another.
-    let mut store = TextStore::open(folder.path()).expect("the folder");
+    let mut store = DocumentStore::open(folder.path()).expect("the folder");
     assert_eq!(store.documents(), memory.documents());
     assert!(store.remove(one.id).expect("removed") && !store.remove(one.id).expect("removed"));
     let three = memory.add("three", "birds sing").expect("a text");
@@ -131,10 +131,10 @@ fn folders_outlive_the_process_and_damage_is_named() {
     assert!(damaged[0].contains("00000002.memory") && damaged[0].contains("checksum"), "{damaged:?}");
     assert!(damaged[1].contains("00000077.memory") && damaged[1].contains("safetensors"), "{damaged:?}");
     assert_eq!(memory.add("four", "on it goes").expect("a text").id, 78);
-    let mut store = TextStore::open(folder.path()).expect("the folder");
+    let mut store = DocumentStore::open(folder.path()).expect("the folder");
     assert_eq!(store.tidy().expect("tidy").0, 2);
     assert_eq!(
-        (store.damaged().len(), TextStore::open(folder.path()).expect("the folder").damaged().len()),
+        (store.damaged().len(), DocumentStore::open(folder.path()).expect("the folder").damaged().len()),
         (0, 0)
     );
     assert_eq!(store.clear().expect("cleared"), 2);
@@ -144,10 +144,10 @@ fn folders_outlive_the_process_and_damage_is_named() {
 #[test]
 fn another_models_vectors_are_refused() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let memory = TextMemory::open(engine(), folder.path()).expect("the folder");
+    let memory = Documents::open(engine(), folder.path()).expect("the folder");
     memory.add("one", "some text").expect("a text");
     let other = Arc::new(load_tiny("qwen3"));
-    let Err(error) = TextMemory::open(other, folder.path()) else { panic!("it was opened") };
+    let Err(error) = Documents::open(other, folder.path()) else { panic!("it was opened") };
     let sentence = error.to_string();
     for word in ["llama.f32.gguf", "qwen3.f32.gguf", "\"one\""] {
         assert!(sentence.contains(word), "{sentence}");
@@ -156,7 +156,7 @@ fn another_models_vectors_are_refused() {
 
 #[test]
 fn prompts_hold_what_was_found_within_their_budget() {
-    let memory = small(TextMemory::in_memory(engine()));
+    let memory = small(Documents::in_memory(engine()));
     for index in 0..6 {
         let text = format!(
             "Report {index}: the ship number {index} carries apples, pears and plums to the harbour."
@@ -186,7 +186,7 @@ fn prompts_hold_what_was_found_within_their_budget() {
 #[test]
 fn cancelled_additions_leave_nothing() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let memory = small(TextMemory::open(engine(), folder.path()).expect("the folder"));
+    let memory = small(Documents::open(engine(), folder.path()).expect("the folder"));
     let text = "word ".repeat(200);
     let error = memory.add_while("long", &text, &mut |done, _| done < 2).expect_err("stopped");
     assert!(matches!(error, herald::Error::Cancelled));
@@ -198,7 +198,7 @@ fn cancelled_additions_leave_nothing() {
 fn many_threads_add_search_and_remove() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let engine = engine();
-    let memory = small(TextMemory::open(Arc::clone(&engine), folder.path()).expect("the folder"));
+    let memory = small(Documents::open(Arc::clone(&engine), folder.path()).expect("the folder"));
     std::thread::scope(|scope| {
         for thread in 0..6 {
             let memory = &memory;
@@ -217,20 +217,20 @@ fn many_threads_add_search_and_remove() {
             });
         }
     });
-    let names = |memory: &TextMemory| -> HashSet<String> {
+    let names = |memory: &Documents| -> HashSet<String> {
         memory.documents().into_iter().map(|document| document.name).collect()
     };
     let expected: HashSet<String> =
         (0..6).flat_map(|thread| [0, 2, 4, 6].map(|index| format!("{thread}.{index}"))).collect();
     assert_eq!(names(&memory), expected);
-    let again = TextMemory::open(engine, folder.path()).expect("the folder");
+    let again = Documents::open(engine, folder.path()).expect("the folder");
     assert_eq!((names(&again), again.usage()), (expected, memory.usage()));
 }
 
 #[test]
 fn models_with_states_give_vectors_too() {
     let engine = NeuroEngine::load(&tiny("mamba"), &herald_testing::cpu_options()).expect("the model");
-    let memory = TextMemory::in_memory(Arc::new(engine));
+    let memory = Documents::in_memory(Arc::new(engine));
     memory.add("a", "once upon a time").expect("a text");
     memory.add("b", "numbers: 1 2 3 4").expect("a text");
     assert_eq!(memory.search("once upon a time", 1).expect("hits")[0].name, "a");

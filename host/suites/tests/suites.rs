@@ -34,8 +34,13 @@ fn all() -> impl Iterator<Item = &'static Benchmark> {
 
 /// A machine and a model that make every target one that anything reaches, so that checks alone decide.
 fn judged(benchmark: &Benchmark, found: Result<herald_suites::Measurement, String>) -> Outcome {
-    let machine =
-        Machine { threads: 1, read_bytes_per_s: 1e-9, float_macs_per_s: 1e-9, int8_macs_per_s: 1e-9, int16_macs_per_s: 1e-9 };
+    let machine = Machine {
+        threads: 1,
+        read_bytes_per_s: 1e-9,
+        float_macs_per_s: 1e-9,
+        int8_macs_per_s: 1e-9,
+        int16_macs_per_s: 1e-9,
+    };
     let model = ModelFacts { weight_bytes: 1, file_bytes: 1, macs: 2, head_macs: 1, ..ModelFacts::default() };
     Outcome::of(benchmark, "cpu", found, 1.0, &Limits { machine: &machine, model: &model })
 }

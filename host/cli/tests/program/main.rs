@@ -2,9 +2,9 @@
 
 mod calibrate;
 mod commands;
+mod docs;
 mod files;
 mod install;
-mod memory;
 mod mistakes;
 mod states;
 

@@ -1,4 +1,4 @@
-//! `host memory add`: keep a text.
+//! `host docs add`: keep a text.
 
 use std::path::{Path, PathBuf};
 
@@ -32,10 +32,10 @@ impl Add {
         let name = self
             .name
             .or_else(|| file.and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned()));
-        let memory = self.folder.memory(options)?;
+        let documents = self.folder.documents(options)?;
         let lookout = Lookout::begin();
         let mut bar = None;
-        let added = memory.add_while(name.as_deref().unwrap_or("stdin"), &text, &mut |done, total| {
+        let added = documents.add_while(name.as_deref().unwrap_or("stdin"), &text, &mut |done, total| {
             let bar = bar
                 .get_or_insert_with(|| progress::bar("adding", total, "chunks", options.quiet || total < 2));
             bar.set_position(done as u64);

@@ -1,4 +1,4 @@
-//! `host memory remove` and `host memory clear`: forget texts.
+//! `host docs remove` and `host docs clear`: forget texts.
 
 use clap::Args;
 use serde_json::json;
@@ -26,7 +26,7 @@ impl Remove {
         for id in &self.ids {
             if !store.remove(*id)? {
                 return Err(Failure::Failed(format!(
-                    "there is no text {id}, where a number that `host memory list` shows was expected"
+                    "there is no text {id}, where a number that `host docs list` shows was expected"
                 )));
             }
         }

@@ -1,4 +1,4 @@
-//! `host memory list`: the texts that are kept.
+//! `host docs list`: the texts that are kept.
 
 use clap::Args;
 use serde_json::json;

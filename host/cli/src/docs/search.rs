@@ -1,4 +1,4 @@
-//! `host memory search`: the chunks that fit a query.
+//! `host docs search`: the chunks that fit a query.
 
 use clap::Args;
 use serde_json::json;
@@ -28,7 +28,7 @@ pub(crate) struct Search {
 
 impl Search {
     pub(super) fn run(self, options: &EngineOptions) -> Result<(), Failure> {
-        let hits = self.folder.memory(options)?.search(&self.query, self.count)?;
+        let hits = self.folder.documents(options)?.search(&self.query, self.count)?;
         if self.json {
             return output::json(&json!({ "hits": hits }));
         }

@@ -1,4 +1,4 @@
-//! `host memory compress`: make a saved sequence smaller.
+//! `host cache compress`: make a saved sequence smaller.
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! `host memory ask`: an answer out of what was kept.
+//! `host docs ask`: an answer out of what was kept.
 
 use std::fs;
 use std::path::PathBuf;
@@ -58,11 +58,11 @@ impl Ask {
                 .map_err(|error| Failure::file(path, "the prompt's template can't be read", &error))?,
             None => PROMPT_TEMPLATE.to_owned(),
         };
-        let memory = self.folder.memory(options)?;
-        let engine = memory.engine();
+        let documents = self.folder.documents(options)?;
+        let engine = documents.engine();
         let room = engine.context().saturating_sub(LEFT).max(engine.context() / 2);
         let budget = self.budget.unwrap_or(room.min(2048));
-        let recalled = memory.recall_as(&template, &self.question, self.count, budget)?;
+        let recalled = documents.recall_as(&template, &self.question, self.count, budget)?;
         if self.prompt_only {
             return if self.json { output::json(&recalled) } else { output::line(&recalled.prompt) };
         }

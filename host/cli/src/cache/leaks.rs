@@ -1,4 +1,4 @@
-//! `host memory leaks`: whether work leaves memory behind.
+//! `host cache leaks`: whether work leaves memory behind.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

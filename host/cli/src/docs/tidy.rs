@@ -1,4 +1,4 @@
-//! `host memory optimize`: remove what is of no use.
+//! `host docs tidy`: remove damaged and left-over files.
 
 use clap::Args;
 use serde_json::json;
@@ -9,11 +9,7 @@ use crate::output;
 
 /// Remove damaged files, and what additions that were cut off left behind, from the texts' folder
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Pages of keys and values are tidied up by the library's optimize_memory, for as long as a program runs:
-nothing of them outlives it."
-)]
-pub(crate) struct Optimize {
+pub(crate) struct Tidy {
     /// Print {"removed_files": N, "removed_bytes": N}
     #[arg(long)]
     json: bool,
@@ -21,7 +17,7 @@ pub(crate) struct Optimize {
     folder: Folder,
 }
 
-impl Optimize {
+impl Tidy {
     pub(super) fn run(self) -> Result<(), Failure> {
         let (files, bytes) = self.folder.store()?.tidy()?;
         if self.json {

@@ -1,14 +1,11 @@
-//! `host memory`: texts that are kept and found again, and the memory of contexts.
+//! `host docs`: texts that are kept, found again, and put into prompts.
 
 mod add;
 mod ask;
-mod compress;
-mod leaks;
 mod list;
-mod optimize;
 mod remove;
 mod search;
-mod tiers;
+mod tidy;
 mod usage;
 
 use std::path::PathBuf;
@@ -16,22 +13,20 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use etcetera::{BaseStrategy, choose_base_strategy};
-use herald_documents::{Damaged, TextMemory, TextStore};
+use herald_documents::{Damaged, DocumentStore, Documents};
 
 use super::failure::Failure;
 use super::options::EngineOptions;
 use super::output;
 
-/// Keep texts and find them again; see and tidy what memory holds
+/// Keep texts, find them by meaning and by words, and answer from them
 #[derive(Debug, Subcommand)]
 #[command(after_help = "Examples:
-  host memory add notes.txt                        keep a text
-  host memory search 'Where does the key lie?'     the chunks that fit best, by meaning and by words
-  host memory ask 'Where does the key lie?'        an answer from them
-  host memory usage                                what is kept, and what it takes
-  host memory compress s.herald --keep 1024        make a saved sequence smaller
-  host memory leaks                                whether work leaves memory behind")]
-pub(super) enum Memory {
+  host docs add notes.txt                      keep a text
+  host docs search 'Where is the key?'         the chunks that fit best, by meaning and by words
+  host docs ask 'Where is the key?'            an answer from them
+  host docs usage                              what is kept, and the space it takes")]
+pub(super) enum Docs {
     Add(add::Add),
     Search(search::Search),
     Ask(Box<ask::Ask>),
@@ -39,12 +34,10 @@ pub(super) enum Memory {
     Remove(remove::Remove),
     Clear(remove::Clear),
     Usage(usage::Usage),
-    Compress(compress::Compress),
-    Optimize(optimize::Optimize),
-    Leaks(leaks::Leaks),
+    Tidy(tidy::Tidy),
 }
 
-impl Memory {
+impl Docs {
     pub(super) fn run(self, options: &EngineOptions) -> Result<(), Failure> {
         match self {
             Self::Add(command) => command.run(options),
@@ -53,10 +46,8 @@ impl Memory {
             Self::List(command) => command.run(),
             Self::Remove(command) => command.run(),
             Self::Clear(command) => command.run(),
-            Self::Usage(command) => command.run(options),
-            Self::Compress(command) => command.run(options),
-            Self::Optimize(command) => command.run(),
-            Self::Leaks(command) => command.run(options),
+            Self::Usage(command) => command.run(),
+            Self::Tidy(command) => command.run(),
         }
     }
 }
@@ -64,8 +55,8 @@ impl Memory {
 /// Where texts are kept.
 #[derive(Debug, Args)]
 struct Folder {
-    /// The folder that the texts are kept in [default: herald/memory in the user's data folder]
-    #[arg(long, value_name = "FOLDER", env = "HERALD_MEMORY", hide_env_values = true)]
+    /// The folder that the texts are kept in [default: herald/documents in the user's data folder]
+    #[arg(long, value_name = "FOLDER", env = "HERALD_DOCUMENTS", hide_env_values = true)]
     folder: Option<PathBuf>,
 }
 
@@ -77,22 +68,25 @@ impl Folder {
         let base = choose_base_strategy().map_err(|error| {
             Failure::Failed(format!("the user's data folder can't be found: {error}; --folder names another"))
         })?;
-        Ok(base.data_dir().join("herald").join("memory"))
+        let herald = base.data_dir().join("herald");
+        let [folder, former] = ["documents", "memory"].map(|name| herald.join(name));
+        // Version 0.1.0 kept texts in `memory`.
+        Ok(if former.is_dir() && !folder.exists() { former } else { folder })
     }
 
     /// The texts, without a model.
-    fn store(&self) -> Result<TextStore, Failure> {
-        let store = TextStore::open(&self.path()?)?;
+    fn store(&self) -> Result<DocumentStore, Failure> {
+        let store = DocumentStore::open(&self.path()?)?;
         warn(store.damaged());
         Ok(store)
     }
 
     /// The texts, with the model.
-    fn memory(&self, options: &EngineOptions) -> Result<TextMemory, Failure> {
+    fn documents(&self, options: &EngineOptions) -> Result<Documents, Failure> {
         let folder = self.path()?;
-        let memory = TextMemory::open(Arc::new(options.load()?), &folder)?;
-        warn(memory.damaged());
-        Ok(memory)
+        let documents = Documents::open(Arc::new(options.load()?), &folder)?;
+        warn(documents.damaged());
+        Ok(documents)
     }
 }
 
