@@ -22,13 +22,13 @@ use blocks::{Block, Items, Slot, TOKEN_BLOCK};
 use segments::{Segment, segments};
 
 use crate::arena::{Arena, cut, lines, padded};
-use crate::factory::Layer;
-use crate::far::{self, Far};
+use crate::disjoint_slice::DisjointSlice;
 use crate::kernels::{Kernels, OnlineSoftmax, Q4Tile, Tile, Upcoming};
+use crate::layer::Layer;
 use crate::linear::{Linear, Product, matmul};
 use crate::norm::{add_branch, enter};
+use crate::page_selection::{self, Far};
 use crate::rope::Rope;
-use crate::shared::Shared;
 use crate::weights::Weights;
 
 /// Items (blocks and KV heads) for each worker from which on they are not cut into segments to be shared out.
@@ -186,7 +186,8 @@ impl<'w> Attention<'w> {
         let Params { n_kv_heads, key_dim, value_dim, .. } = self.params;
         let (q_width, k_width, v_width) = (self.query.rows, self.key.rows, self.value.rows);
         let share = self.worker_len();
-        let (q, k, work) = (Shared::new(buffers.q), Shared::new(buffers.k), Shared::new(buffers.work));
+        let (q, k, work) =
+            (DisjointSlice::new(buffers.q), DisjointSlice::new(buffers.k), DisjointSlice::new(buffers.work));
         let v = &*buffers.v;
         parallel.run(positions.len(), &|tokens, worker| {
             // SAFETY: no two tasks that run at once have the same worker.
@@ -282,7 +283,7 @@ impl<'w> Attention<'w> {
         buffers: &mut Buffers<'_>,
     ) {
         let share = self.worker_len();
-        let (attended, work) = (Shared::new(buffers.attended), Shared::new(buffers.work));
+        let (attended, work) = (DisjointSlice::new(buffers.attended), DisjointSlice::new(buffers.work));
         let q = &*buffers.q;
         parallel.run(items.len, &|range, worker| {
             // SAFETY: no two tasks that run at once have the same worker.
@@ -316,8 +317,8 @@ impl<'w> Attention<'w> {
         buffers: &mut Buffers<'_>,
     ) {
         let share = self.worker_len();
-        let attended = Shared::new(buffers.attended);
-        let (work, partials) = (Shared::new(buffers.work), Shared::new(buffers.partials));
+        let attended = DisjointSlice::new(buffers.attended);
+        let (work, partials) = (DisjointSlice::new(buffers.work), DisjointSlice::new(buffers.partials));
         let q = &*buffers.q;
         let walk = |each: &mut EachItem<'_>| {
             let (mut first, mut place, mut rest) = (0, 0, list);
@@ -459,7 +460,7 @@ impl<'w> Attention<'w> {
                 visible.fill([from as u32, to.max(from) as u32]);
             }
             // A page beyond the reach is seen from nearer: the queries are turned back.
-            let back = far::moved(&block.sequence, begin);
+            let back = page_selection::moved(&block.sequence, begin);
             let plain: &[f32] = if back == 0 {
                 queries.plain
             } else {
@@ -552,7 +553,7 @@ impl<'w> Attention<'w> {
         block: &Block<'_>,
         kv_head: usize,
         mut total: OnlineSoftmax<'_>,
-        attended: &Shared<'_, f32>,
+        attended: &DisjointSlice<'_, f32>,
     ) {
         total.finish();
         let width = self.group() * self.params.value_dim;

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use herald_api::{Error, LayerRequest, Result, WeightRole};
 
+use crate::disjoint_slice::DisjointSlice;
 use crate::kernels::{Kernels, Tap};
-use crate::shared::Shared;
 use crate::weights::Weights;
 
 /// The most taps that a convolution may have; models have 3 or 4.
@@ -72,8 +72,8 @@ impl Conv {
         kernels: &Kernels,
         inputs: Inputs<'_>,
         channels: Range<usize>,
-        state: &Shared<'_, f32>,
-        (out, out_first, out_stride): (&Shared<'_, f32>, usize, usize),
+        state: &DisjointSlice<'_, f32>,
+        (out, out_first, out_stride): (&DisjointSlice<'_, f32>, usize, usize),
     ) {
         let Inputs { x, stride, n_tokens } = inputs;
         let kept = self.taps - 1;

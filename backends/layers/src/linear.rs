@@ -2,10 +2,10 @@
 
 use herald_api::{AlignedBytes, Parallel, Result, Weight};
 
+use crate::disjoint_slice::DisjointSlice;
 use crate::kernels::Kernels;
 use crate::matmul::{MatmulCall, MatmulKernel};
 use crate::quant::RowKernels;
-use crate::shared::Shared;
 
 /// Elements that workers' shares of scratch memory are aligned to: a cache line.
 const ALIGN: usize = 16;
@@ -91,7 +91,7 @@ impl<'w> Linear<'w> {
         x: &[f32],
         n_tokens: usize,
         scratch: &mut [f32],
-        out: &Shared<'_, f32>,
+        out: &DisjointSlice<'_, f32>,
     ) {
         let row_tile = self.products.row_tile;
         let rows = begin * row_tile..self.rows.min(end * row_tile);
@@ -115,7 +115,7 @@ impl<'w> Linear<'w> {
             bias: self.bias.as_ref().map(|bias| &bias[rows.clone()]),
         };
         // SAFETY: `multiply` gives each row to one worker, and `out` is `[n_tokens, rows]`.
-        let mut results = unsafe { out.results(rows.start, self.rows, n_tokens, rows.len()) };
+        let mut results = unsafe { out.output_tile(rows.start, self.rows, n_tokens, rows.len()) };
         (self.products.matmul)(&run, scratch, &mut results);
     }
 
@@ -167,11 +167,11 @@ pub(crate) fn matmul(
         let form = |product: &Product<'_, '_>| product.linear.products.activations.map(|form| form.id);
         let wanted = form(&products[first]);
         // No allocation in a forward call: the few outputs sit in an array.
-        let mut jobs: [Option<(&Linear<'_>, Shared<'_, f32>)>; MOST] = [const { None }; MOST];
+        let mut jobs: [Option<(&Linear<'_>, DisjointSlice<'_, f32>)>; MOST] = [const { None }; MOST];
         for ((job, product), done) in jobs.iter_mut().zip(products.iter_mut()).zip(&mut done) {
             if !*done && form(product) == wanted {
                 *done = true;
-                *job = Some((product.linear, Shared::new(product.out)));
+                *job = Some((product.linear, DisjointSlice::new(product.out)));
             }
         }
         matmul_same_format(parallel, x, n_tokens, scratch, &jobs);
@@ -196,7 +196,7 @@ fn matmul_same_format(
     x: &[f32],
     n_tokens: usize,
     scratch: &mut [f32],
-    jobs: &[Option<(&Linear<'_>, Shared<'_, f32>)>],
+    jobs: &[Option<(&Linear<'_>, DisjointSlice<'_, f32>)>],
 ) {
     let Some((model, _)) = jobs.iter().flatten().next() else { return };
     let (columns, prepared_len) = (model.columns, model.prepared_len());
@@ -204,7 +204,7 @@ fn matmul_same_format(
     let x: &[f32] = match model.products.activations {
         None => x,
         Some(form) => {
-            let whole = Shared::new(&mut *prepared);
+            let whole = DisjointSlice::new(&mut *prepared);
             let prepare = |tiles: std::ops::Range<usize>, _: usize| {
                 for tile in form.tiles(n_tokens).skip(tiles.start).take(tiles.len()) {
                     let x = &x[tile.start * columns..tile.end * columns];
@@ -223,7 +223,7 @@ fn matmul_same_format(
         }
     };
     let share = work.len() / parallel.workers() / ALIGN * ALIGN;
-    let work = Shared::new(work);
+    let work = DisjointSlice::new(work);
     let total = jobs.iter().flatten().map(|(linear, _)| linear.n_granules()).sum();
     parallel.run(total, &|range, worker| {
         // SAFETY: no two tasks that run at once have the same worker.

@@ -21,12 +21,12 @@ use herald_api::{
 
 use crate::arena::{Arena, padded};
 use crate::conv::{CONV_BLOCK, Conv, Inputs};
-use crate::factory::Layer;
+use crate::disjoint_slice::DisjointSlice;
 use crate::kernels::{Kernels, SelectiveScan};
+use crate::layer::Layer;
 use crate::linear::{Linear, multiply_one};
 use crate::norm::{add_branch, norm_rows};
-use crate::shared::Shared;
-use crate::state::state;
+use crate::recurrent_state::recurrent_state;
 use crate::weights::Weights;
 
 /// Channels that a worker takes through the scan at a time: states lie in blocks of them.
@@ -177,7 +177,7 @@ impl<'w> Mamba1<'w> {
     fn convolve(&self, call: &Call<'_>, buffers: &mut Buffers<'_>) {
         let inner = self.params.inner;
         let blocks = inner.div_ceil(CONV_BLOCK);
-        let u = Shared::new(&mut *buffers.u);
+        let u = DisjointSlice::new(&mut *buffers.u);
         let uz = &*buffers.uz;
         let sequences = &call.sequences;
         call.parallel.run(sequences.len() * blocks, &|items, _| {
@@ -190,7 +190,7 @@ impl<'w> Mamba1<'w> {
                     Inputs { x: &uz[batch.start * 2 * inner..], stride: 2 * inner, n_tokens: batch.len() };
                 // SAFETY: each sequence's block of channels is one worker's, in its state and in `u`.
                 unsafe {
-                    let state = state(&sequence, self.state_len());
+                    let state = recurrent_state(&sequence, self.state_len());
                     let out = (&u, batch.start * inner, inner);
                     self.conv.run(self.kernels, inputs, channels.clone(), &state, out);
                     for token in batch {
@@ -224,7 +224,7 @@ impl<'w> Mamba1<'w> {
     fn scan(&self, call: &Call<'_>, buffers: &mut Buffers<'_>) {
         let blocks = self.blocks();
         let share = buffers.work.len() / call.parallel.workers();
-        let (y, work) = (Shared::new(&mut *buffers.y), Shared::new(&mut *buffers.work));
+        let (y, work) = (DisjointSlice::new(&mut *buffers.y), DisjointSlice::new(&mut *buffers.work));
         let (uz, u, dbc, dt) = (&*buffers.uz, &*buffers.u, &*buffers.dbc, &*buffers.dt);
         let sequences = &call.sequences;
         call.parallel.run(sequences.len() * blocks, &|items, worker| {
@@ -248,15 +248,16 @@ impl<'w> Mamba1<'w> {
         channels: Range<usize>,
         [uz, u, dbc, dt]: [&[f32]; 4],
         work: &mut [f32],
-        y: &Shared<'_, f32>,
+        y: &DisjointSlice<'_, f32>,
     ) {
         let Params { inner, state: n, dt_rank, .. } = self.params;
         let width = channels.len();
         let of_block = channels.start * n..channels.end * n;
         let first = self.conv.state_len();
         // SAFETY: the layer asked for a state of this length; the caller vouches for the channels.
-        let h =
-            unsafe { state(sequence, self.state_len()).part(first + of_block.start..first + of_block.end) };
+        let h = unsafe {
+            recurrent_state(sequence, self.state_len()).part(first + of_block.start..first + of_block.end)
+        };
         let (local_dt, local_y) = work.split_at_mut(TOKEN_BLOCK * CHANNEL_BLOCK);
         let batch = sequence.batch();
         for start in batch.clone().step_by(TOKEN_BLOCK) {

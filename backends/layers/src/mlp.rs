@@ -7,11 +7,11 @@
 use herald_api::{Call, EngineLayer, LayerDesc, LayerRequest, Mlp as Params, Result, WeightRole};
 
 use crate::arena::{Arena, padded};
-use crate::factory::Layer;
+use crate::disjoint_slice::DisjointSlice;
 use crate::kernels::Kernels;
+use crate::layer::Layer;
 use crate::linear::{Linear, Product, matmul};
 use crate::norm::{add_branch, enter, share_elements};
-use crate::shared::Shared;
 use crate::weights::Weights;
 
 pub(crate) struct Mlp<'w> {
@@ -97,7 +97,7 @@ impl EngineLayer for Mlp<'_> {
                 Product { linear: &self.up, out: &mut up[..active] },
             ];
             matmul(parallel, hidden, n_tokens, work, products);
-            let shared = Shared::new(&mut *gate);
+            let shared = DisjointSlice::new(&mut *gate);
             let up = &up[..active];
             share_elements(parallel, active, &|range| {
                 // SAFETY: ranges of items don't overlap.
@@ -107,7 +107,7 @@ impl EngineLayer for Mlp<'_> {
         } else {
             let products = &mut [Product { linear: &self.up, out: &mut up[..active] }];
             matmul(parallel, hidden, n_tokens, work, products);
-            let shared = Shared::new(&mut up[..active]);
+            let shared = DisjointSlice::new(&mut up[..active]);
             share_elements(parallel, active, &|range| {
                 // SAFETY: ranges of items don't overlap.
                 (kernels.activate)(activation, unsafe { shared.part(range) });

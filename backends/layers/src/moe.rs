@@ -15,11 +15,11 @@ use herald_api::{
 };
 
 use crate::arena::{Arena, padded};
-use crate::factory::Layer;
+use crate::disjoint_slice::DisjointSlice;
 use crate::kernels::Kernels;
+use crate::layer::Layer;
 use crate::linear::{Linear, Product, matmul, multiply_one};
 use crate::norm::{add_branch, norm_rows};
-use crate::shared::Shared;
 use crate::weights::Weights;
 
 /// One network: `down(act(gate(x)) * up(x))`, or without a gate `down(act(up(x)))`.
@@ -209,7 +209,7 @@ impl<'w> Moe<'w> {
             let products =
                 &mut [Product { linear, out: &mut *gate }, Product { linear: &expert.up, out: &mut *up }];
             matmul(parallel, x, n_tokens, work, products);
-            let shared = Shared::new(&mut *gate);
+            let shared = DisjointSlice::new(&mut *gate);
             parallel.run(active, &|range, _| {
                 // SAFETY: ranges of items don't overlap.
                 (kernels.glu)(activation, unsafe { shared.part(range.clone()) }, &up[range]);
@@ -217,7 +217,7 @@ impl<'w> Moe<'w> {
             gate
         } else {
             multiply_one(parallel, &expert.up, x, n_tokens, work, up);
-            let shared = Shared::new(&mut *up);
+            let shared = DisjointSlice::new(&mut *up);
             parallel.run(active, &|range, _| {
                 // SAFETY: ranges of items don't overlap.
                 (kernels.activate)(activation, unsafe { shared.part(range) });

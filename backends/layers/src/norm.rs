@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use herald_api::{LayerDesc, Parallel};
 
+use crate::disjoint_slice::DisjointSlice;
 use crate::kernels::Kernels;
-use crate::shared::Shared;
 
 /// Tokens from which on a batch's norms are shared out over the workers.
 const SHARE_FROM: usize = 8;
@@ -21,7 +21,7 @@ pub(crate) fn norm_rows(
 ) {
     let width = weight.len();
     let n_tokens = x.len() / width;
-    let out = Shared::new(out);
+    let out = DisjointSlice::new(out);
     let norm = |tokens: Range<usize>, _: usize| {
         for token in tokens {
             let row = token * width..(token + 1) * width;
@@ -59,7 +59,7 @@ pub(crate) fn add_branch(
     output: &mut [f32],
 ) {
     let Some(norm) = post_norm else {
-        let output = Shared::new(output);
+        let output = DisjointSlice::new(output);
         return share_elements(parallel, branch.len(), &|range| {
             // SAFETY: ranges of elements don't overlap.
             let output = unsafe { output.part(range.clone()) };
@@ -69,7 +69,7 @@ pub(crate) fn add_branch(
     let width = desc.hidden;
     let n_tokens = branch.len() / width;
     let share = work.len() / parallel.workers();
-    let (work, output) = (Shared::new(work), Shared::new(output));
+    let (work, output) = (DisjointSlice::new(work), DisjointSlice::new(output));
     let add = |tokens: Range<usize>, worker: usize| {
         // SAFETY: no two tasks that run at once have the same worker, and each token is one worker's.
         let normed = unsafe { work.part(worker * share..worker * share + width) };

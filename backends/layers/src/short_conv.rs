@@ -9,12 +9,12 @@ use herald_api::{Call, EngineLayer, LayerDesc, LayerRequest, Result, ShortConv a
 
 use crate::arena::{Arena, padded};
 use crate::conv::{CONV_BLOCK, Conv, Inputs};
-use crate::factory::Layer;
+use crate::disjoint_slice::DisjointSlice;
 use crate::kernels::Kernels;
+use crate::layer::Layer;
 use crate::linear::{Linear, multiply_one};
 use crate::norm::{add_branch, norm_rows};
-use crate::shared::Shared;
-use crate::state::state;
+use crate::recurrent_state::recurrent_state;
 use crate::weights::Weights;
 
 pub(crate) struct ShortConv<'w> {
@@ -65,7 +65,7 @@ impl<'w> ShortConv<'w> {
             (self.kernels.mul)(u, &bc[..hidden]);
         }
         let blocks = hidden.div_ceil(CONV_BLOCK);
-        let y = Shared::new(y);
+        let y = DisjointSlice::new(y);
         let bcu = &*bcu;
         let sequences = &call.sequences;
         call.parallel.run(sequences.len() * blocks, &|items, _| {
@@ -80,7 +80,7 @@ impl<'w> ShortConv<'w> {
                 };
                 // SAFETY: each sequence's block of channels is one worker's, in its state and in `y`.
                 unsafe {
-                    let state = state(&sequence, self.conv.state_len());
+                    let state = recurrent_state(&sequence, self.conv.state_len());
                     let out = (&y, batch.start * hidden, hidden);
                     self.conv.run(self.kernels, inputs, channels.clone(), &state, out);
                     for token in batch {

@@ -13,8 +13,8 @@
 use herald_api::{Call, Sequence};
 
 use super::{Buffers, Mamba2, in_chunks};
+use crate::disjoint_slice::DisjointSlice;
 use crate::kernels::Gemm;
-use crate::shared::Shared;
 
 /// Tokens of a chunk.
 pub(super) const CHUNK: usize = 64;
@@ -46,9 +46,9 @@ impl Mamba2<'_> {
         let heads = self.params.n_heads / n_groups;
         let share = buffers.work.len() / call.parallel.workers();
         let Buffers { ubc, products, b_columns, work, .. } = buffers;
-        let ubc = Shared::new(ubc);
-        let (products, b_columns) = (Shared::new(products), Shared::new(b_columns));
-        let work = Shared::new(work);
+        let ubc = DisjointSlice::new(ubc);
+        let (products, b_columns) = (DisjointSlice::new(products), DisjointSlice::new(b_columns));
+        let work = DisjointSlice::new(work);
         let sequences = &call.sequences;
         call.parallel.run(total * n_groups, &|items, worker| {
             // SAFETY: no two tasks that run at once have the same worker.
@@ -91,10 +91,10 @@ impl Mamba2<'_> {
         n_tokens: usize,
         head: usize,
         projected: &[f32],
-        ubc: &Shared<'_, f32>,
+        ubc: &DisjointSlice<'_, f32>,
         [products, b_columns]: [&[f32]; 2],
         work: &mut [f32],
-        y: &Shared<'_, f32>,
+        y: &DisjointSlice<'_, f32>,
     ) {
         let (n, dim, kernels) = (self.params.state, self.head_dim(), self.kernels);
         let group = head / (self.params.n_heads / self.params.n_groups);

@@ -23,12 +23,12 @@ use herald_api::{
 
 use crate::arena::{Arena, padded};
 use crate::conv::{CONV_BLOCK, Conv, Inputs};
-use crate::factory::Layer;
+use crate::disjoint_slice::DisjointSlice;
 use crate::kernels::{Kernels, SsdStep};
+use crate::layer::Layer;
 use crate::linear::{Linear, multiply_one};
 use crate::norm::{add_branch, norm_rows};
-use crate::shared::Shared;
-use crate::state::state;
+use crate::recurrent_state::recurrent_state;
 use crate::weights::Weights;
 
 use chunk::CHUNK;
@@ -168,7 +168,7 @@ impl<'w> Mamba2<'w> {
         sequence: &Sequence<'_>,
         channels: Range<usize>,
         projected: &[f32],
-        ubc: &Shared<'_, f32>,
+        ubc: &DisjointSlice<'_, f32>,
     ) {
         let (stride, width, batch) = (self.input.rows, self.conv.channels, sequence.batch());
         let inputs = Inputs {
@@ -178,7 +178,7 @@ impl<'w> Mamba2<'w> {
         };
         // SAFETY: the layer asked for a state of this length; the caller vouches for the channels.
         unsafe {
-            let state = state(sequence, self.state_len());
+            let state = recurrent_state(sequence, self.state_len());
             self.conv.run(self.kernels, inputs, channels.clone(), &state, (ubc, batch.start * width, width));
             for token in batch {
                 let row = ubc.part(token * width + channels.start..token * width + channels.end);
@@ -192,7 +192,7 @@ impl<'w> Mamba2<'w> {
     fn convolve_shared(&self, call: &Call<'_>, buffers: &mut Buffers<'_>) {
         let channels = self.conv.channels;
         let blocks = channels.div_ceil(CONV_BLOCK);
-        let ubc = Shared::new(&mut *buffers.ubc);
+        let ubc = DisjointSlice::new(&mut *buffers.ubc);
         let projected = &*buffers.projected;
         let sequences = &call.sequences;
         let convolve = |items: Range<usize>, _: usize| {
@@ -216,7 +216,7 @@ impl<'w> Mamba2<'w> {
         let n_heads = self.params.n_heads;
         let share = buffers.work.len() / call.parallel.workers();
         let Buffers { ubc, y, work, projected, products, b_columns, .. } = buffers;
-        let (ubc, y, work) = (Shared::new(ubc), Shared::new(y), Shared::new(work));
+        let (ubc, y, work) = (DisjointSlice::new(ubc), DisjointSlice::new(y), DisjointSlice::new(work));
         let (projected, products, b_columns) = (&**projected, &**products, &**b_columns);
         let (sequences, n_tokens) = (&call.sequences, call.n_tokens);
         call.parallel.run(sequences.len() * n_heads, &|items, worker| {
@@ -247,7 +247,7 @@ impl<'w> Mamba2<'w> {
         let len = self.head_dim() * self.params.state;
         let first = self.conv.state_len() + head * len;
         // SAFETY: the layer asked for a state of this length; the caller vouches for the head's part.
-        unsafe { state(sequence, self.state_len()).part(first..first + len) }
+        unsafe { recurrent_state(sequence, self.state_len()).part(first..first + len) }
     }
 
     /// A head's tokens one by one.
@@ -259,9 +259,9 @@ impl<'w> Mamba2<'w> {
         sequence: &Sequence<'_>,
         head: usize,
         projected: &[f32],
-        ubc: &Shared<'_, f32>,
+        ubc: &DisjointSlice<'_, f32>,
         work: &mut [f32],
-        y: &Shared<'_, f32>,
+        y: &DisjointSlice<'_, f32>,
     ) {
         let (n, dim) = (self.params.state, self.head_dim());
         // SAFETY: the caller vouches.
@@ -289,7 +289,7 @@ impl<'w> Mamba2<'w> {
     ///
     /// # Safety
     /// Nobody writes them while the result lives.
-    unsafe fn ubc<'a>(&self, ubc: &Shared<'a, f32>, token: usize, head: usize) -> [&'a [f32]; 3] {
+    unsafe fn ubc<'a>(&self, ubc: &DisjointSlice<'a, f32>, token: usize, head: usize) -> [&'a [f32]; 3] {
         let Params { inner, state: n, n_heads, n_groups, .. } = self.params;
         let (first, dim) = (token * self.conv.channels, self.head_dim());
         let group = head / (n_heads / n_groups);
@@ -312,7 +312,7 @@ impl<'w> Mamba2<'w> {
         projected: &[f32],
         u: &[f32],
         out: &mut [f32],
-        y: &Shared<'_, f32>,
+        y: &DisjointSlice<'_, f32>,
     ) {
         let (inner, dim) = (self.params.inner, self.head_dim());
         let channels = head * dim..(head + 1) * dim;
@@ -328,7 +328,7 @@ impl<'w> Mamba2<'w> {
         let inner = self.params.inner;
         let group = inner / self.params.n_groups;
         let n_tokens = y.len() / inner;
-        let normed = Shared::new(normed);
+        let normed = DisjointSlice::new(normed);
         let norm = |tokens: Range<usize>, _: usize| {
             for token in tokens {
                 for (index, weight) in weight.chunks_exact(group).enumerate() {

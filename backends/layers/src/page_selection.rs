@@ -18,9 +18,9 @@ use std::ops::Range;
 use half::f16;
 use herald_api::{Attention as Params, Page, Parallel, RopeKind, Sequence, Sequences};
 
+use crate::disjoint_slice::DisjointSlice;
 use crate::kernels::{HeadMatmul, Kernels};
 use crate::rope::Rope;
-use crate::shared::Shared;
 
 /// Means of queries that a batch's tokens are represented by, at most.
 const MOST_QUERIES: usize = 4;
@@ -175,8 +175,8 @@ impl Far {
         let (n_far, share) = (starts.len(), work.len() / parallel.workers());
         let n_rows = means.len() / self.key_dim;
         // Bounds `[n_rows, n_far]`, beginning where the result goes: a row's bounds are used before the result is written.
-        let bounds = Shared::new(&mut scores[..n_rows * n_far]);
-        let work = Shared::new(work);
+        let bounds = DisjointSlice::new(&mut scores[..n_rows * n_far]);
+        let work = DisjointSlice::new(work);
         parallel.run(n_far, &|pages, worker| {
             // SAFETY: no two tasks that run at once have the same worker.
             let work = unsafe { work.part(worker * share..(worker + 1) * share) };
@@ -211,7 +211,7 @@ impl Far {
         summaries: &[u16],
         pages: Range<usize>,
         work: &mut [f32],
-        bounds: &Shared<'_, f32>,
+        bounds: &DisjointSlice<'_, f32>,
     ) {
         let (key_dim, group, n_kv_heads, width) =
             (self.key_dim, self.group, self.n_kv_heads, 2 * self.key_dim);
