@@ -2,11 +2,11 @@
 
 use herald_api::{Call, EngineLayer, Error, Head as HeadParams, LayerDesc, LayerRequest, Result, WeightRole};
 
-use crate::arena::{Arena, padded};
 use crate::kernels::Kernels;
 use crate::layer::Layer;
-use crate::linear::{Linear, Product, matmul};
+use crate::linear::{Linear, matmul_bytes, matmul_one};
 use crate::norm::norm_rows;
+use crate::scratch::Scratch;
 use crate::weights::Weights;
 
 pub(crate) struct Head<'w> {
@@ -39,8 +39,17 @@ impl<'w> Head<'w> {
         Ok(layer)
     }
 
-    fn lens(&self, n_tokens: usize, workers: usize) -> [usize; 2] {
-        [n_tokens * self.desc.hidden, workers * self.matrix.scratch_len(self.max_tokens)]
+    /// Normed activations `[n_tokens, hidden]`, and memory for the product.
+    fn buffers<'s>(
+        &self,
+        scratch: &mut Scratch<'s>,
+        n_tokens: usize,
+        workers: usize,
+    ) -> (&'s mut [f32], &'s mut [u8]) {
+        (
+            scratch.take(n_tokens * self.desc.hidden),
+            scratch.take(matmul_bytes([&self.matrix], n_tokens, workers)),
+        )
     }
 }
 
@@ -56,20 +65,18 @@ impl EngineLayer for Head<'_> {
     }
 
     fn scratch_bytes(&self) -> usize {
-        self.lens(self.max_tokens, self.max_workers).into_iter().map(padded).sum()
+        Scratch::measure(|scratch| self.buffers(scratch, self.max_tokens, self.max_workers))
     }
 
     fn forward(&self, call: &mut Call<'_>) -> Result<()> {
         let Some(input) = call.input else {
             return Err(Error::invalid("the head needs activations beside the room for logits"));
         };
-        let lens = self.lens(call.n_tokens, call.parallel.workers());
-        let mut arena = Arena::new(std::mem::take(&mut call.scratch));
-        let (hidden, work) = (arena.take(lens[0])?, arena.take(lens[1])?);
         let parallel = &call.parallel;
+        let mut scratch = Scratch::new(std::mem::take(&mut call.scratch));
+        let (hidden, work) = self.buffers(&mut scratch, call.n_tokens, parallel.workers());
         norm_rows(self.kernels, parallel, input, &self.norm, self.desc.norm_eps, hidden);
-        let products = &mut [Product { linear: &self.matrix, out: &mut *call.output }];
-        matmul(parallel, hidden, call.n_tokens, work, products);
+        matmul_one(parallel, &self.matrix, hidden, call.n_tokens, work, call.output);
         let HeadParams { scale, softcap, .. } = self.params;
         if scale != 1.0 {
             call.output.iter_mut().for_each(|logit| *logit *= scale);

@@ -2,13 +2,13 @@
 //!
 //! A backend fills a [`Kernels`] table and exports [`Layers`] over it; it may export [`Tiers`] as they are.
 
-mod arena;
 mod attention;
 mod conv;
 mod disjoint_slice;
 mod embedding;
 mod factory;
 pub mod fallback;
+mod feed_forward;
 mod head;
 pub mod kernels;
 mod layer;
@@ -20,8 +20,10 @@ mod mlp;
 mod moe;
 mod norm;
 mod page_selection;
+mod parallel;
 mod recurrent_state;
 mod rope;
+mod scratch;
 mod short_conv;
 #[cfg(feature = "suite")]
 pub mod suite;

@@ -1,4 +1,5 @@
-//! Choosing among far pages: what attention would find in a page, told from a summary of its keys.
+//! Page selection: which of a sequence's older pages attention would find most in, told from a summary of each page's keys.
+//! The host keeps such pages out of attention and brings back those with the best scores (InfLLM, arXiv 2402.04617).
 //!
 //! A page's summary is, channel by channel, the middle and the half width of the box that its keys lie in. No key `k` of
 //! the page has a product with the query `q` above
@@ -7,11 +8,12 @@
 //! bound(q) = sum_i max(q_i min_i, q_i max_i) = q . middle + |q| . half        (Quest, arXiv 2406.10774)
 //! ```
 //!
-//! For each of a few queries of the batch and each head the bounds of all far pages go through a softmax: the part of the
-//! attention that each page could have. A page's score is the sum of its parts.
+//! The batch is represented by a few mean queries. For each of them and each head, the bounds of all candidate pages go
+//! through a softmax: the share of the attention that each page could have. A page's score is the sum of its shares.
 //!
-//! Keys are stored as RoPE turned them. A summary is of keys turned back by the position of the page's first token, so
-//! that a page that is seen from as far as the layer's reach (see [`moved`]) meets the same query wherever it lies.
+//! Keys are stored after RoPE. Attention sees no page from farther than a maximum distance: beyond it the queries' positions
+//! are shifted (see [`position_shift`]). A summary is of keys turned back by the position of the page's first token, so that
+//! all pages at the maximum distance are scored by the same query, wherever they lie.
 
 use std::ops::Range;
 
@@ -20,38 +22,83 @@ use herald_api::{Attention as Params, Page, Parallel, RopeKind, Sequence, Sequen
 
 use crate::disjoint_slice::DisjointSlice;
 use crate::kernels::{HeadMatmul, Kernels};
+use crate::parallel::ParallelExt;
 use crate::rope::Rope;
+use crate::scratch::{PerWorker, Scratch};
 
-/// Means of queries that a batch's tokens are represented by, at most.
-const MOST_QUERIES: usize = 4;
+/// Mean queries that represent a batch, at most.
+const MAX_MEANS: usize = 4;
 
-/// Fewest tokens that share a mean.
-const FEWEST_TOKENS: usize = 32;
+/// Tokens that share a mean query, at least.
+const MIN_TOKENS_PER_MEAN: usize = 32;
 
-/// Bounds up to which their softmax takes less time than waking the workers.
-const ALONE: usize = 1 << 13;
+/// With more bounds than this it pays off to wake the workers for their softmax.
+const SOFTMAX_ALONE_BOUNDS: usize = 1 << 13;
 
 /// Pages whose bounds are made at once.
-const PANEL: usize = 128;
+const PANEL_PAGES: usize = 128;
 
-/// How many positions a sequence's queries are moved back for a page that begins at `start`: so many that between its
-/// first token and the batch's last there are no more than the reach.
-pub(crate) fn moved(sequence: &Sequence<'_>, start: usize) -> usize {
+/// Offset subtracted from the positions of a sequence's queries for the page that begins at `start`, so that the page's
+/// first token is never farther from the batch's last than the sequence's maximum distance (InfLLM).
+pub(crate) fn position_shift(sequence: &Sequence<'_>, start: usize) -> usize {
     let end = sequence.past() + sequence.batch().len();
-    sequence.reach().map_or(0, |reach| (end - start).saturating_sub(reach.max(1)))
+    sequence.reach().map_or(0, |max_distance| (end - start).saturating_sub(max_distance.max(1)))
 }
 
-/// Scores of far pages for one attention layer.
-pub(crate) struct Far {
+/// Summarises and scores the pages of one attention layer.
+pub(crate) struct PageScorer {
     kernels: &'static Kernels,
     rope: RopeKind,
     n_kv_heads: usize,
+    /// Query heads of a KV head.
     group: usize,
     key_dim: usize,
     scale: f32,
 }
 
-impl Far {
+/// The buffers of scoring.
+struct Buffers<'s> {
+    /// Mean queries, scaled: `[MAX_MEANS, n_heads, key_dim]`.
+    means: &'s mut [f32],
+    /// See [`WorkerBuffers`].
+    workers: PerWorker<'s>,
+}
+
+/// A worker's buffers for the bounds of a panel of pages.
+struct WorkerBuffers<'s> {
+    /// The mean queries as they lie for these pages, and their magnitudes: `[n_kv_heads, queries, 2, key_dim]`.
+    queries: &'s mut [f32],
+    /// `[n_kv_heads, queries, pages]`.
+    bounds: &'s mut [f32],
+    rotation: &'s mut [[f32; 2]],
+}
+
+/// One sequence's candidate pages and the queries that they are scored by.
+struct Candidates<'c> {
+    sequence: &'c Sequence<'c>,
+    rope: &'c Rope,
+    /// `[means, n_heads, key_dim]`.
+    means: &'c [f32],
+    /// Where each page begins.
+    starts: &'c [u64],
+    /// The pages' summaries, float16.
+    summaries: &'c [u16],
+}
+
+impl Candidates<'_> {
+    /// From how far the batch's last token sees a page; the same for all where positions turn nothing.
+    fn distance(&self, page: usize) -> usize {
+        let start = self.starts[page] as usize;
+        if self.rope.pairs() == 0 { 0 } else { self.end() - start - position_shift(self.sequence, start) }
+    }
+
+    /// Index after the batch's last token.
+    fn end(&self) -> usize {
+        self.sequence.past() + self.sequence.batch().len()
+    }
+}
+
+impl PageScorer {
     pub(crate) fn new(kernels: &'static Kernels, params: &Params) -> Self {
         Self {
             kernels,
@@ -63,26 +110,41 @@ impl Far {
         }
     }
 
-    /// Bytes of a summary: float16 `[n_kv_heads, 2, key_dim]`, in whole eights.
+    /// Bytes of a summary: float16 `[n_kv_heads, 2, key_dim]`, rounded up to a multiple of eight.
     pub(crate) fn summary_bytes(&self) -> usize {
         (self.n_kv_heads * 2 * self.key_dim * size_of::<u16>()).next_multiple_of(8)
     }
 
-    /// Rows of bounds: for each query its heads.
+    fn n_heads(&self) -> usize {
+        self.n_kv_heads * self.group
+    }
+
+    /// Bounds of a page: one for each mean query and head.
     pub(crate) fn score_width(&self) -> usize {
-        MOST_QUERIES * self.n_kv_heads * self.group
+        MAX_MEANS * self.n_heads()
     }
 
-    /// Float32 elements that a worker needs: queries as they meet a page, bounds of a panel of pages, a rotation.
-    pub(crate) fn worker_len(&self, rope: &Rope) -> usize {
-        self.score_width() * (2 * self.key_dim + PANEL) + 2 * rope.pairs()
+    fn buffers<'s>(&self, scratch: &mut Scratch<'s>, rope: &Rope, workers: usize) -> Buffers<'s> {
+        Buffers {
+            means: scratch.take(self.score_width() * self.key_dim),
+            workers: scratch.per_worker(workers, |scratch| self.worker_buffers(scratch, rope)),
+        }
     }
 
-    /// Elements that all workers share: the means of queries, `[queries, n_heads, key_dim]`.
-    pub(crate) fn shared_len(&self) -> usize {
-        self.score_width() * self.key_dim
+    fn worker_buffers<'s>(&self, scratch: &mut Scratch<'s>, rope: &Rope) -> WorkerBuffers<'s> {
+        WorkerBuffers {
+            queries: scratch.take(self.score_width() * 2 * self.key_dim),
+            bounds: scratch.take(self.score_width() * PANEL_PAGES),
+            rotation: scratch.take(rope.pairs()),
+        }
     }
 
+    /// Bytes of scratch memory that [`PageScorer::score`] needs.
+    pub(crate) fn scratch_bytes(&self, rope: &Rope, workers: usize) -> usize {
+        Scratch::measure(|scratch| self.buffers(scratch, rope, workers))
+    }
+
+    /// Summarises a page's keys.
     pub(crate) fn summarise(&self, rope: &Rope, page: &Page<'_>, summary: &mut [u8]) {
         let (key_dim, capacity) = (self.key_dim, page.capacity());
         let keys = page.keys(self.n_kv_heads);
@@ -110,45 +172,42 @@ impl Far {
         }
     }
 
-    /// Scores the far pages of every sequence. `q`: rotated queries `[n_tokens, n_heads, key_dim]`; `means`: memory of
-    /// `shared_len`; `work`: `worker_len` for each worker; `scores`: `score_width` for each far page.
+    /// Scores the candidate pages of every sequence. `q`: rotated queries `[n_tokens, n_heads, key_dim]`; `work`: the bytes
+    /// that [`PageScorer::scratch_bytes`] tells; `scores`: `score_width` elements for each page, of which the first of a
+    /// sequence's become its pages' scores.
     pub(crate) fn score(
         &self,
         parallel: &Parallel<'_>,
         sequences: &Sequences<'_>,
         rope: &Rope,
         q: &[f32],
-        [means, work]: [&mut [f32]; 2],
+        work: &mut [u8],
         scores: &mut [f32],
     ) {
-        // The scores of one sequence are made in memory that those of the ones before it don't need.
+        let Buffers { means, mut workers } = self.buffers(&mut Scratch::new(work), rope, parallel.workers());
+        // A sequence's bounds begin after the scores of those before it, over bounds that are done with.
         let mut done = 0;
         for sequence in sequences.iter() {
-            let n_far = sequence.far_starts().len();
-            if n_far > 0 {
-                let queries = self.means(&sequence, q, means);
-                self.score_sequence(
-                    parallel,
-                    &sequence,
+            let starts = sequence.far_starts();
+            if !starts.is_empty() {
+                let n_means = self.mean_queries(&sequence, q, means);
+                let candidates = Candidates {
+                    sequence: &sequence,
                     rope,
-                    &means[..queries * self.row_len()],
-                    work,
-                    &mut scores[done..],
-                );
+                    means: &means[..n_means * self.n_heads() * self.key_dim],
+                    starts,
+                    summaries: bytemuck::cast_slice(sequence.far_summaries(self.summary_bytes())),
+                };
+                self.score_candidates(parallel, &candidates, &mut workers, &mut scores[done..]);
             }
-            done += n_far;
+            done += starts.len();
         }
     }
 
-    /// Elements of a token's queries.
-    fn row_len(&self) -> usize {
-        self.n_kv_heads * self.group * self.key_dim
-    }
-
     /// Means of the queries of runs of a sequence's tokens, scaled; returns how many.
-    fn means(&self, sequence: &Sequence<'_>, q: &[f32], means: &mut [f32]) -> usize {
-        let (batch, len) = (sequence.batch(), self.row_len());
-        let count = batch.len().div_ceil(FEWEST_TOKENS).min(MOST_QUERIES);
+    fn mean_queries(&self, sequence: &Sequence<'_>, q: &[f32], means: &mut [f32]) -> usize {
+        let (batch, len) = (sequence.batch(), self.n_heads() * self.key_dim);
+        let count = batch.len().div_ceil(MIN_TOKENS_PER_MEAN).min(MAX_MEANS);
         for (index, mean) in means.chunks_exact_mut(len).take(count).enumerate() {
             let tokens =
                 batch.start + index * batch.len() / count..batch.start + (index + 1) * batch.len() / count;
@@ -161,113 +220,89 @@ impl Far {
         count
     }
 
-    fn score_sequence(
+    /// Scores one sequence's candidates: the first elements of `scores`.
+    fn score_candidates(
         &self,
         parallel: &Parallel<'_>,
-        sequence: &Sequence<'_>,
-        rope: &Rope,
-        means: &[f32],
-        work: &mut [f32],
+        candidates: &Candidates<'_>,
+        workers: &mut PerWorker<'_>,
         scores: &mut [f32],
     ) {
-        let starts = sequence.far_starts();
-        let summaries: &[u16] = bytemuck::cast_slice(sequence.far_summaries(self.summary_bytes()));
-        let (n_far, share) = (starts.len(), work.len() / parallel.workers());
-        let n_rows = means.len() / self.key_dim;
-        // Bounds `[n_rows, n_far]`, beginning where the result goes: a row's bounds are used before the result is written.
-        let bounds = DisjointSlice::new(&mut scores[..n_rows * n_far]);
-        let work = DisjointSlice::new(work);
-        parallel.run(n_far, &|pages, worker| {
-            // SAFETY: no two tasks that run at once have the same worker.
-            let work = unsafe { work.part(worker * share..(worker + 1) * share) };
-            self.bounds(sequence, rope, means, summaries, pages, work, &bounds);
+        let n_pages = candidates.starts.len();
+        let n_rows = candidates.means.len() / self.key_dim;
+        // Bounds `[n_rows, n_pages]`, beginning where the result goes: a row's are used before the result is written.
+        let bounds = &mut scores[..n_rows * n_pages];
+        let parts = DisjointSlice::new(&mut *bounds);
+        parallel.run_with(n_pages, workers, |pages, mut scratch| {
+            let buffers = self.worker_buffers(&mut scratch, candidates.rope);
+            self.bounds(candidates, pages, buffers, &parts);
         });
-        // Each row's softmax, in place.
-        let softmax = |rows: Range<usize>, _| {
-            for row in rows {
-                // SAFETY: each row is one worker's.
-                let row = unsafe { bounds.part(row * n_far..(row + 1) * n_far) };
-                (self.kernels.softmax)(row);
-            }
-        };
-        if n_rows * n_far <= ALONE {
-            softmax(0..n_rows, 0)
-        } else {
-            parallel.run(n_rows, &softmax)
-        }
-        let (total, rest) = scores[..n_rows * n_far].split_at_mut(n_far);
-        for row in rest.chunks_exact(n_far) {
+        let pays_off = n_rows * n_pages > SOFTMAX_ALONE_BOUNDS;
+        parallel.when(pays_off).for_chunks(bounds, n_pages, &|_, row, _| (self.kernels.softmax)(row));
+        let (total, rest) = bounds.split_at_mut(n_pages);
+        for row in rest.chunks_exact(n_pages) {
             (self.kernels.add_scaled)(total, 1.0, row);
         }
     }
 
-    /// The bounds of a run of far pages, for all rows of `means`.
-    #[expect(clippy::too_many_arguments, reason = "the state of one loop")]
+    /// The bounds of a run of candidates, for all rows of the mean queries.
     fn bounds(
         &self,
-        sequence: &Sequence<'_>,
-        rope: &Rope,
-        means: &[f32],
-        summaries: &[u16],
+        candidates: &Candidates<'_>,
         pages: Range<usize>,
-        work: &mut [f32],
+        buffers: WorkerBuffers<'_>,
         bounds: &DisjointSlice<'_, f32>,
     ) {
-        let (key_dim, group, n_kv_heads, width) =
-            (self.key_dim, self.group, self.n_kv_heads, 2 * self.key_dim);
-        let (queries, work) = work.split_at_mut(self.score_width() * width);
-        let (out, work) = work.split_at_mut(self.score_width() * PANEL);
-        let rotation: &mut [[f32; 2]] = bytemuck::cast_slice_mut(&mut work[..2 * rope.pairs()]);
-        let end = sequence.past() + sequence.batch().len();
-        let starts = sequence.far_starts();
-        let n_heads = n_kv_heads * group;
-        let n_queries = means.len() / (n_heads * key_dim) * group;
-        // Of a KV head's queries, which mean's they are and of which of its query heads.
+        let WorkerBuffers { queries, bounds: panel, rotation } = buffers;
+        let (n_kv_heads, group, n_heads) = (self.n_kv_heads, self.group, self.n_heads());
+        let n_queries = candidates.means.len() / (n_heads * self.key_dim) * group;
+        // The row of a KV head's query: which mean's it is, and of which of the KV head's query heads.
         let row_of = |kv_head: usize, query: usize| query / group * n_heads + kv_head * group + query % group;
         let stride = self.summary_bytes() / size_of::<u16>();
-        // Pages that are seen from as far as the reach meet the same queries; a nearer one has its own, where positions turn
-        // them at all.
-        let distance = |page: usize| {
-            let start = starts[page] as usize;
-            if rope.pairs() == 0 { 0 } else { (end - start) - moved(sequence, start) }
-        };
-        let mut met = None;
+        let mut queries_at = None;
         let mut first = pages.start;
         while first < pages.end {
-            let farthest = distance(first);
-            let rest = first + 1..pages.end.min(first + PANEL);
-            let same = 1 + rest.take_while(|page| distance(*page) == farthest).count();
-            if met.replace(farthest) != Some(farthest) {
-                // From the batch's last token so far back that the page's first token is where RoPE begins to count.
-                rope.turned_back(self.kernels, end - farthest, rotation);
-                for (index, query) in queries.chunks_exact_mut(width).take(n_kv_heads * n_queries).enumerate()
-                {
+            // Pages at the maximum distance share their queries; nearer ones have each their own.
+            let distance = candidates.distance(first);
+            let rest = first + 1..pages.end.min(first + PANEL_PAGES);
+            let same = 1 + rest.take_while(|page| candidates.distance(*page) == distance).count();
+            if queries_at.replace(distance) != Some(distance) {
+                // So that the page's first token is where RoPE begins to count.
+                candidates.rope.turned_back(self.kernels, candidates.end() - distance, rotation);
+                let queries = queries.chunks_exact_mut(2 * self.key_dim).take(n_kv_heads * n_queries);
+                for (index, query) in queries.enumerate() {
                     let row = row_of(index / n_queries, index % n_queries);
-                    let (query, sizes) = query.split_at_mut(key_dim);
-                    query.copy_from_slice(&means[row * key_dim..(row + 1) * key_dim]);
-                    if rope.pairs() > 0 {
-                        (self.kernels.rope)(self.rope, query, rotation);
-                    }
-                    for (size, query) in sizes.iter_mut().zip(query) {
-                        *size = query.abs();
-                    }
+                    let mean = &candidates.means[row * self.key_dim..(row + 1) * self.key_dim];
+                    self.turn_query(mean, rotation, query);
                 }
             }
             let call = HeadMatmul {
                 queries,
-                rows: &summaries[first * stride..(first + same) * stride],
+                rows: &candidates.summaries[first * stride..(first + same) * stride],
                 n_heads: n_kv_heads,
                 n_queries,
-                width,
+                width: 2 * self.key_dim,
                 stride,
             };
-            (self.kernels.head_matmul)(&call, out);
-            for (index, out) in out.chunks_exact(same).take(n_kv_heads * n_queries).enumerate() {
-                let at = row_of(index / n_queries, index % n_queries) * starts.len() + first;
-                // SAFETY: each page's place in each row is one worker's.
-                unsafe { bounds.part(at..at + same) }.copy_from_slice(out);
+            (self.kernels.head_matmul)(&call, panel);
+            for (index, row) in panel.chunks_exact(same).take(n_kv_heads * n_queries).enumerate() {
+                let at = row_of(index / n_queries, index % n_queries) * candidates.starts.len() + first;
+                // SAFETY: each page is one worker's, and so its element of each row.
+                unsafe { bounds.part(at..at + same) }.copy_from_slice(row);
             }
             first += same;
+        }
+    }
+
+    /// Fills `query` with a mean query, turned, and its magnitudes: what a summary's middles and half widths multiply.
+    fn turn_query(&self, mean: &[f32], rotation: &[[f32; 2]], query: &mut [f32]) {
+        let (query, magnitudes) = query.split_at_mut(self.key_dim);
+        query.copy_from_slice(mean);
+        if !rotation.is_empty() {
+            (self.kernels.rope)(self.rope, query, rotation);
+        }
+        for (magnitude, query) in magnitudes.iter_mut().zip(query) {
+            *magnitude = query.abs();
         }
     }
 }

@@ -15,17 +15,53 @@ use herald_api::{Call, Sequence};
 use super::{Buffers, Mamba2, in_chunks};
 use crate::disjoint_slice::DisjointSlice;
 use crate::kernels::Gemm;
+use crate::parallel::ParallelExt;
+use crate::scratch::Scratch;
 
 /// Tokens of a chunk.
 pub(super) const CHUNK: usize = 64;
 
-/// Float32 elements that a worker needs: for the products of a group (B and C), or for a head (dt, its sums, weights, the
-/// rows and the panel of the product, and results).
-pub(super) fn scratch_len(dim: usize, state: usize) -> usize {
-    let group = 2 * CHUNK * state;
-    let results = (CHUNK * dim).max(dim * state);
-    let head = 3 * CHUNK + CHUNK * (CHUNK + state).max(dim) + dim * (CHUNK + state) + results;
-    group.max(head)
+/// A worker's buffers for preparing a chunk of a group of heads.
+pub(super) struct GroupBuffers<'s> {
+    /// B, `[tokens, state]`.
+    b_rows: &'s mut [f32],
+    /// C, likewise.
+    c_rows: &'s mut [f32],
+}
+
+impl<'s> GroupBuffers<'s> {
+    pub(super) fn of(scratch: &mut Scratch<'s>, len: usize, state: usize) -> Self {
+        Self { b_rows: scratch.take(len * state), c_rows: scratch.take(len * state) }
+    }
+}
+
+/// A worker's buffers for a chunk of `l` tokens of a head.
+pub(super) struct HeadBuffers<'s> {
+    /// `[l]`.
+    dt: &'s mut [f32],
+    /// `s_t`: `[l]`.
+    sums: &'s mut [f32],
+    /// What is left of each token at the end of the chunk, `exp(s_l - s_t) dt_t`: `[l]`.
+    left: &'s mut [f32],
+    /// `[M_t, exp(s_t) C_t]`: `[l, l + state]`; then `left * u`, transposed: `[head_dim, l]`.
+    rows: &'s mut [f32],
+    /// `[u^T, h]`: `[head_dim, l + state]`.
+    panel: &'s mut [f32],
+    /// Results of the products: `[l, head_dim]`, and `[head_dim, state]`.
+    out: &'s mut [f32],
+}
+
+impl<'s> HeadBuffers<'s> {
+    pub(super) fn of(scratch: &mut Scratch<'s>, len: usize, dim: usize, state: usize) -> Self {
+        Self {
+            dt: scratch.take(len),
+            sums: scratch.take(len),
+            left: scratch.take(len),
+            rows: scratch.take(len * (len + state).max(dim)),
+            panel: scratch.take(dim * (len + state)),
+            out: scratch.take(dim * len.max(state)),
+        }
+    }
 }
 
 /// A chunk of a sequence: its first token in the batch, and how many it has.
@@ -44,19 +80,16 @@ impl Mamba2<'_> {
             return;
         }
         let heads = self.params.n_heads / n_groups;
-        let share = buffers.work.len() / call.parallel.workers();
         let Buffers { ubc, products, b_columns, work, .. } = buffers;
+        let mut workers = self.for_groups(&mut Scratch::new(work), call.parallel.workers());
         let ubc = DisjointSlice::new(ubc);
         let (products, b_columns) = (DisjointSlice::new(products), DisjointSlice::new(b_columns));
-        let work = DisjointSlice::new(work);
         let sequences = &call.sequences;
-        call.parallel.run(total * n_groups, &|items, worker| {
-            // SAFETY: no two tasks that run at once have the same worker.
-            let work = unsafe { work.part(worker * share..(worker + 1) * share) };
+        call.parallel.run_with(total * n_groups, &mut workers, |items, mut scratch| {
             let all = sequences.iter().flat_map(|sequence| chunks(&sequence));
             let all = all.flat_map(|chunk| (0..n_groups).map(move |group| (chunk, group)));
             for ((first, len), group) in all.skip(items.start).take(items.len()) {
-                let (b_rows, c_rows) = work[..2 * len * n].split_at_mut(len * n);
+                let GroupBuffers { b_rows, c_rows } = GroupBuffers::of(&mut scratch.reborrow(), len, n);
                 let at = group * n_tokens + first;
                 // SAFETY: each chunk of a group is one worker's.
                 let (products, columns) = unsafe {
@@ -93,7 +126,7 @@ impl Mamba2<'_> {
         projected: &[f32],
         ubc: &DisjointSlice<'_, f32>,
         [products, b_columns]: [&[f32]; 2],
-        work: &mut [f32],
+        mut scratch: Scratch<'_>,
         y: &DisjointSlice<'_, f32>,
     ) {
         let (n, dim, kernels) = (self.params.state, self.head_dim(), self.kernels);
@@ -102,18 +135,15 @@ impl Mamba2<'_> {
         let h = unsafe { self.head_state(sequence, head) };
         for (first, len) in chunks(sequence) {
             let width = len + n;
-            let (dt, work) = work.split_at_mut(len);
-            let (sums, work) = work.split_at_mut(len);
-            let (left, work) = work.split_at_mut(len);
-            let (free, work) = work.split_at_mut(len * width.max(dim));
+            let HeadBuffers { dt, sums, left, rows: free, panel, out: results } =
+                HeadBuffers::of(&mut scratch.reborrow(), len, dim, n);
             let rows = &mut free[..len * width];
-            let (panel, work) = work.split_at_mut(dim * width);
             for (dt, token) in dt.iter_mut().zip(first..) {
                 *dt = self.dt(projected, token, head);
             }
             (kernels.softplus)(dt);
             let mut sum = 0.0;
-            for (dt, to) in dt.iter().zip(&mut *sums) {
+            for (dt, to) in dt.iter().zip(sums.iter_mut()) {
                 // In float64, since differences of large sums are to come.
                 sum += f64::from(*dt) * f64::from(self.a[head]);
                 *to = sum as f32;
@@ -142,7 +172,7 @@ impl Mamba2<'_> {
             for (row, h) in panel.chunks_exact_mut(width).zip(h.chunks_exact(n)) {
                 row[len..].copy_from_slice(h);
             }
-            let out = &mut work[..len * dim];
+            let out = &mut results[..len * dim];
             let gemm = Gemm { x: rows, panel, n_tokens: len, rows: dim, columns: width };
             (kernels.gemm)(&gemm, out);
             for (token, out) in (first..).zip(out.chunks_exact_mut(dim)) {
@@ -160,7 +190,7 @@ impl Mamba2<'_> {
                 to.copy_from_slice(&row[..len]);
                 (kernels.mul)(to, left);
             }
-            let added = &mut work[..dim * n];
+            let added = &mut results[..dim * n];
             let columns = &b_columns[(group * n_tokens + first) * n..][..len * n];
             let gemm = Gemm { x: weighted, panel: columns, n_tokens: dim, rows: n, columns: len };
             (kernels.gemm)(&gemm, added);

@@ -17,31 +17,32 @@ mod chunk;
 use std::ops::Range;
 
 use herald_api::{
-    Activation, Call, EngineLayer, Error, LayerDesc, LayerRequest, Mamba2 as Params, Parallel, Result,
-    Sequence, WeightRole,
+    Activation, Call, EngineLayer, Error, LayerDesc, LayerRequest, Mamba2 as Params, Result, Sequence,
+    WeightRole,
 };
 
-use crate::arena::{Arena, padded};
 use crate::conv::{CONV_BLOCK, Conv, Inputs};
 use crate::disjoint_slice::DisjointSlice;
 use crate::kernels::{Kernels, SsdStep};
 use crate::layer::Layer;
-use crate::linear::{Linear, multiply_one};
-use crate::norm::{add_branch, norm_rows};
+use crate::linear::{Linear, matmul_bytes, matmul_one};
+use crate::norm::{add_branch, norm_groups, norm_rows};
+use crate::parallel::ParallelExt;
 use crate::recurrent_state::recurrent_state;
+use crate::scratch::{PerWorker, Scratch};
 use crate::weights::Weights;
 
-use chunk::CHUNK;
+use chunk::{CHUNK, GroupBuffers, HeadBuffers};
 
-/// Tokens of a sequence from which on they go in chunks.
-const CHUNKS_FROM: usize = 16;
+/// A sequence with at least this many tokens in the batch goes in chunks.
+const CHUNKS_FROM_TOKENS: usize = 16;
 
-/// Tokens from which on a batch's convolutions are shared out over the workers.
-const SHARE_FROM: usize = 8;
+/// Tokens from which on it pays off to wake the workers for a batch's convolutions.
+const SHARE_FROM_TOKENS: usize = 8;
 
 /// Whether a sequence's tokens go in chunks.
 fn in_chunks(sequence: &Sequence<'_>) -> bool {
-    sequence.batch().len() >= CHUNKS_FROM
+    sequence.batch().len() >= CHUNKS_FROM_TOKENS
 }
 
 pub(crate) struct Mamba2<'w> {
@@ -60,7 +61,7 @@ pub(crate) struct Mamba2<'w> {
     max_workers: usize,
 }
 
-/// The buffers of one forward call, all float32.
+/// The buffers of one forward call.
 struct Buffers<'s> {
     /// Normed activations, and later the branch's output: `[n_tokens, hidden]`.
     hidden: &'s mut [f32],
@@ -70,12 +71,12 @@ struct Buffers<'s> {
     ubc: &'s mut [f32],
     /// The gated output: `[n_tokens, inner]`.
     y: &'s mut [f32],
-    /// Of each group, for each token its products with its chunk's tokens: `[n_groups, n_tokens, CHUNK]`.
+    /// `C_t . B_s` within each chunk, for each group: `[n_groups, n_tokens, CHUNK]`.
     products: &'s mut [f32],
-    /// Of each group, for each chunk its B as `[state, tokens]`: `[n_groups, n_tokens, state]`.
+    /// B of each chunk transposed, `[state, tokens]`, for each group: `[n_groups, n_tokens, state]`.
     b_columns: &'s mut [f32],
-    /// A share for each worker.
-    work: &'s mut [f32],
+    /// For products, the preparation of chunks, and the recurrence, one after the other.
+    work: &'s mut [u8],
 }
 
 impl<'w> Mamba2<'w> {
@@ -129,34 +130,43 @@ impl<'w> Mamba2<'w> {
         self.conv.state_len() + self.params.inner * self.params.state
     }
 
-    fn lens(&self, n_tokens: usize, workers: usize) -> [usize; 7] {
+    fn buffers<'s>(&self, scratch: &mut Scratch<'s>, n_tokens: usize, workers: usize) -> Buffers<'s> {
         let Params { inner, state, n_groups, .. } = self.params;
-        let products = [&self.input, &self.output].map(|linear| linear.scratch_len(self.max_tokens));
-        let in_chunks = if n_tokens < CHUNKS_FROM { 0 } else { n_tokens };
-        let worker = products[0].max(products[1]).max(chunk::scratch_len(self.head_dim(), state));
-        [
-            n_tokens * self.desc.hidden,
-            n_tokens * self.input.rows,
-            n_tokens * self.conv.channels,
-            n_tokens * inner,
-            n_groups * in_chunks * CHUNK,
-            n_groups * in_chunks * state,
-            workers * worker,
-        ]
+        let in_chunks = if n_tokens < CHUNKS_FROM_TOKENS { 0 } else { n_tokens };
+        Buffers {
+            hidden: scratch.take(n_tokens * self.desc.hidden),
+            projected: scratch.take(n_tokens * self.input.rows),
+            ubc: scratch.take(n_tokens * self.conv.channels),
+            y: scratch.take(n_tokens * inner),
+            products: scratch.take(n_groups * in_chunks * CHUNK),
+            b_columns: scratch.take(n_groups * in_chunks * state),
+            work: scratch.for_steps([
+                matmul_bytes([&self.input, &self.output], n_tokens, workers),
+                Scratch::measure(|scratch| self.for_groups(scratch, workers)),
+                Scratch::measure(|scratch| self.for_heads(scratch, workers)),
+            ]),
+        }
     }
 
-    fn buffers<'s>(&self, call: &mut Call<'s>) -> Result<Buffers<'s>> {
-        let lens = self.lens(call.n_tokens, call.parallel.workers());
-        let mut arena = Arena::new(std::mem::take(&mut call.scratch));
-        Ok(Buffers {
-            hidden: arena.take(lens[0])?,
-            projected: arena.take(lens[1])?,
-            ubc: arena.take(lens[2])?,
-            y: arena.take(lens[3])?,
-            products: arena.take(lens[4])?,
-            b_columns: arena.take(lens[5])?,
-            work: arena.take(lens[6])?,
+    /// Each worker's memory for preparing the chunks of a group of heads.
+    fn for_groups<'s>(&self, scratch: &mut Scratch<'s>, workers: usize) -> PerWorker<'s> {
+        scratch.per_worker(workers, |scratch| GroupBuffers::of(scratch, CHUNK, self.params.state))
+    }
+
+    /// Each worker's memory for the recurrence of a head, in chunks or token by token.
+    fn for_heads<'s>(&self, scratch: &mut Scratch<'s>, workers: usize) -> PerWorker<'s> {
+        let (dim, state) = (self.head_dim(), self.params.state);
+        scratch.per_worker(workers, |scratch| {
+            scratch.for_steps([
+                Scratch::measure(|scratch| HeadBuffers::of(scratch, CHUNK, dim, state)),
+                Scratch::measure(|scratch| self.step_output(scratch)),
+            ]);
         })
+    }
+
+    /// A head's output of one token.
+    fn step_output<'s>(&self, scratch: &mut Scratch<'s>) -> &'s mut [f32] {
+        scratch.take(self.head_dim())
     }
 
     /// Convolves some of a sequence's channels.
@@ -195,7 +205,8 @@ impl<'w> Mamba2<'w> {
         let ubc = DisjointSlice::new(&mut *buffers.ubc);
         let projected = &*buffers.projected;
         let sequences = &call.sequences;
-        let convolve = |items: Range<usize>, _: usize| {
+        let items = sequences.len() * blocks;
+        call.parallel.when(call.n_tokens >= SHARE_FROM_TOKENS).run(items, &|items, _| {
             for item in items {
                 let sequence = sequences.get(item / blocks);
                 let from = if in_chunks(&sequence) { 0 } else { self.params.inner };
@@ -206,33 +217,30 @@ impl<'w> Mamba2<'w> {
                     unsafe { self.convolve(&sequence, block, projected, &ubc) };
                 }
             }
-        };
-        let items = sequences.len() * blocks;
-        if call.n_tokens < SHARE_FROM { convolve(0..items, 0) } else { call.parallel.run(items, &convolve) }
+        });
     }
 
     /// Takes all heads of all sequences through the recurrence, and gates the results: `y`.
     fn heads(&self, call: &Call<'_>, buffers: &mut Buffers<'_>) {
         let n_heads = self.params.n_heads;
-        let share = buffers.work.len() / call.parallel.workers();
         let Buffers { ubc, y, work, projected, products, b_columns, .. } = buffers;
-        let (ubc, y, work) = (DisjointSlice::new(ubc), DisjointSlice::new(y), DisjointSlice::new(work));
+        let mut workers = self.for_heads(&mut Scratch::new(work), call.parallel.workers());
+        let (ubc, y) = (DisjointSlice::new(ubc), DisjointSlice::new(y));
         let (projected, products, b_columns) = (&**projected, &**products, &**b_columns);
         let (sequences, n_tokens) = (&call.sequences, call.n_tokens);
-        call.parallel.run(sequences.len() * n_heads, &|items, worker| {
-            // SAFETY: no two tasks that run at once have the same worker.
-            let work = unsafe { work.part(worker * share..(worker + 1) * share) };
+        call.parallel.run_with(sequences.len() * n_heads, &mut workers, |items, mut scratch| {
             for item in items {
+                let scratch = scratch.reborrow();
                 let (sequence, head) = (sequences.get(item / n_heads), item % n_heads);
                 let channels = head * self.head_dim()..(head + 1) * self.head_dim();
                 // SAFETY: each sequence's head is one worker's, and B and C nobody writes any more.
                 unsafe {
                     if in_chunks(&sequence) {
                         let chunks = [products, b_columns];
-                        self.chunks(&sequence, n_tokens, head, projected, &ubc, chunks, work, &y);
+                        self.chunks(&sequence, n_tokens, head, projected, &ubc, chunks, scratch, &y);
                     } else {
                         self.convolve(&sequence, channels, projected, &ubc);
-                        self.steps(&sequence, head, projected, &ubc, work, &y);
+                        self.steps(&sequence, head, projected, &ubc, scratch, &y);
                     }
                 }
             }
@@ -260,13 +268,13 @@ impl<'w> Mamba2<'w> {
         head: usize,
         projected: &[f32],
         ubc: &DisjointSlice<'_, f32>,
-        work: &mut [f32],
+        mut scratch: Scratch<'_>,
         y: &DisjointSlice<'_, f32>,
     ) {
         let (n, dim) = (self.params.state, self.head_dim());
         // SAFETY: the caller vouches.
         let h = unsafe { self.head_state(sequence, head) };
-        let out = &mut work[..dim];
+        let out = self.step_output(&mut scratch);
         for token in sequence.batch() {
             let dt = &mut [self.dt(projected, token, head)];
             (self.kernels.softplus)(dt);
@@ -322,25 +330,6 @@ impl<'w> Mamba2<'w> {
         y.copy_from_slice(&projected[token * self.input.rows..][channels]);
         (self.kernels.glu)(Activation::Silu, y, out);
     }
-
-    /// Norms the gated output by groups: the first `[n_tokens, inner]` elements of `normed`.
-    fn norm_groups(&self, parallel: &Parallel<'_>, weight: &[f32], y: &[f32], normed: &mut [f32]) {
-        let inner = self.params.inner;
-        let group = inner / self.params.n_groups;
-        let n_tokens = y.len() / inner;
-        let normed = DisjointSlice::new(normed);
-        let norm = |tokens: Range<usize>, _: usize| {
-            for token in tokens {
-                for (index, weight) in weight.chunks_exact(group).enumerate() {
-                    let part = token * inner + index * group..token * inner + (index + 1) * group;
-                    // SAFETY: each token is one worker's.
-                    let normed = unsafe { normed.part(part.clone()) };
-                    (self.kernels.rms_norm)(&y[part], weight, self.desc.norm_eps, normed);
-                }
-            }
-        };
-        if n_tokens < SHARE_FROM { norm(0..n_tokens, 0) } else { parallel.run(n_tokens, &norm) }
-    }
 }
 
 impl<'w> Layer<'w> for Mamba2<'w> {
@@ -355,7 +344,7 @@ impl EngineLayer for Mamba2<'_> {
     }
 
     fn scratch_bytes(&self) -> usize {
-        self.lens(self.max_tokens, self.max_workers).into_iter().map(padded).sum()
+        Scratch::measure(|scratch| self.buffers(scratch, self.max_tokens, self.max_workers))
     }
 
     fn state_bytes(&self) -> usize {
@@ -364,23 +353,25 @@ impl EngineLayer for Mamba2<'_> {
 
     fn forward(&self, call: &mut Call<'_>) -> Result<()> {
         let n_tokens = call.n_tokens;
-        let mut buffers = self.buffers(call)?;
         let (kernels, parallel) = (self.kernels, &call.parallel);
+        let mut scratch = Scratch::new(std::mem::take(&mut call.scratch));
+        let mut buffers = self.buffers(&mut scratch, n_tokens, parallel.workers());
         let input = call.input.unwrap_or(call.output);
         norm_rows(kernels, parallel, input, &self.norm, self.desc.norm_eps, buffers.hidden);
-        multiply_one(parallel, &self.input, buffers.hidden, n_tokens, buffers.work, buffers.projected);
+        matmul_one(parallel, &self.input, buffers.hidden, n_tokens, buffers.work, buffers.projected);
         self.convolve_shared(call, &mut buffers);
         self.prepare_chunks(call, &mut buffers);
         self.heads(call, &mut buffers);
         let Buffers { hidden, ubc, y, work, .. } = buffers;
         let gated: &[f32] = match &self.gated_norm {
             Some(weight) => {
-                self.norm_groups(parallel, weight, y, ubc);
+                let groups = (&weight[..], self.params.inner / self.params.n_groups);
+                norm_groups(kernels, parallel, y, groups, self.desc.norm_eps, ubc);
                 &ubc[..n_tokens * self.params.inner]
             }
             None => y,
         };
-        multiply_one(parallel, &self.output, gated, n_tokens, work, hidden);
+        matmul_one(parallel, &self.output, gated, n_tokens, work, hidden);
         add_branch(kernels, parallel, &self.desc, hidden, None, work, call.output);
         Ok(())
     }
