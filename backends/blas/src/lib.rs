@@ -10,10 +10,11 @@ mod matmul;
 
 use std::sync::OnceLock;
 
-use herald_api::{Error, Hardware, Probe, Result, Tokenizer, TokenizerFactory, Vocabulary};
+use herald_api::{Error, Hardware, Probe, Result};
 use herald_layers::{HasKernels, Kernels, Layers, Tiers};
-
 use herald_simd_kernels::Variant;
+use herald_tokenizers::Tokenizers;
+
 use library::Library;
 
 /// How it ranks beside scalar code, which scores 100, and AVX2's own kernels, which score more: those multiply quantised
@@ -54,15 +55,6 @@ impl HasKernels for Blas {
 /// Where no BLAS is found, or this CPU has no simd variant.
 pub fn kernels() -> Result<&'static Kernels> {
     chosen().as_ref().map(|chosen| &chosen.kernels).map_err(Error::clone)
-}
-
-/// The model tokenizers, which every backend may offer.
-pub struct Tokenizers;
-
-impl TokenizerFactory for Tokenizers {
-    fn create(vocabulary: &Vocabulary<'_>) -> Result<Box<dyn Tokenizer>> {
-        herald_tokenizers::create(vocabulary)
-    }
 }
 
 fn probe(_: &Hardware) -> Result<Probe> {

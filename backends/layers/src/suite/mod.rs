@@ -69,10 +69,10 @@ impl Deref for Subject<'_> {
     }
 }
 
-/// Checks a plugin's active memory tier.
+/// Checks a plugin's memory tiers: the active one, and the compressed and archived ones where it offers them.
 ///
 /// # Panics
-/// Where the tier is wrong, and where the plugin offers none.
+/// Where a tier is wrong, and where the plugin offers no active one.
 pub fn tiers(plugin: &Plugin) {
     tiers::check(plugin);
 }
