@@ -28,7 +28,7 @@ impl<B: HasKernels> LayerFactory for Layers<B> {
     const KINDS: &'static [LayerKind] = &LayerKind::ALL;
 
     fn supports(request: &LayerRequest<'_, '_>) -> Result<()> {
-        // Until its matrices are packed, a layer has read no weights but norms and biases, so asking is making.
+        // Making a layer is cheap until its matrices are packed: it reads no weights but norms and biases.
         layer(B::kernels(), request).map(drop)
     }
 

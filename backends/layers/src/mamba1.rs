@@ -3,14 +3,14 @@
 //! ```text
 //! u, z     = Win n(x)                              n: RMS norm
 //! u        = silu(conv(u))
-//! dt, B, C = n'(Wx u)                              n': norms of their own, where the model has them
+//! dt, B, C = n'(Wx u)                              n': a norm for each, where the model has them
 //! dt       = softplus(Wdt dt + bias)
 //! h        = exp(dt A) h + dt B u                  the recurrent state, by channel
 //! y        = C h + D u
 //! x       += residual_scale * Wout (y * silu(z))
 //! ```
 //!
-//! The scan goes over blocks of channels, which workers share out, and over blocks of tokens, which stay in the cache.
+//! The scan goes over blocks of channels, shared out over the workers, and over blocks of tokens that stay in the cache.
 
 use std::ops::Range;
 
@@ -30,10 +30,10 @@ use crate::recurrent_state::recurrent_state;
 use crate::scratch::{PerWorker, Scratch};
 use crate::weights::Weights;
 
-/// Channels that a worker takes through the scan at a time: states lie in blocks of them.
+/// Channels that a worker scans at a time; states are laid out in blocks of them.
 const CHANNEL_BLOCK: usize = 64;
 
-/// Tokens that a worker takes through the scan at a time.
+/// Tokens that a worker scans at a time.
 const TOKEN_BLOCK: usize = 64;
 
 pub(crate) struct Mamba1<'w> {
@@ -49,7 +49,7 @@ pub(crate) struct Mamba1<'w> {
     b_norm: Option<Vec<f32>>,
     c_norm: Option<Vec<f32>>,
     dt: Linear<'w>,
-    /// The decay, for each block of channels `[state, channels of the block]`, as states are.
+    /// The decay, laid out as states are: for each block of channels `[state, channels of the block]`.
     a: Vec<f32>,
     d: Vec<f32>,
     output: Linear<'w>,
@@ -210,7 +210,7 @@ impl<'w> Mamba1<'w> {
         });
     }
 
-    /// Norms dt, B and C where the model does, and puts dt by itself.
+    /// Norms dt, B and C where the model does, and copies dt out.
     fn split(&self, buffers: &mut Buffers<'_>) {
         let Params { state, dt_rank, .. } = self.params;
         let normed = self.normed(&mut Scratch::new(buffers.work));
@@ -249,7 +249,7 @@ impl<'w> Mamba1<'w> {
     /// Scans one sequence's block of channels.
     ///
     /// # Safety
-    /// Nobody else uses these channels of the state or of `y` meanwhile.
+    /// During the call nobody else uses these channels of the state or of `y`.
     unsafe fn scan_block(
         &self,
         sequence: &Sequence<'_>,
@@ -262,7 +262,7 @@ impl<'w> Mamba1<'w> {
         let width = channels.len();
         let of_block = channels.start * n..channels.end * n;
         let first = self.conv.state_len();
-        // SAFETY: the layer asked for a state of this length; the caller vouches for the channels.
+        // SAFETY: the layer asked for a state of this length, and these channels are the caller's alone.
         let h = unsafe {
             recurrent_state(sequence, self.state_len()).part(first + of_block.start..first + of_block.end)
         };
@@ -291,7 +291,7 @@ impl<'w> Mamba1<'w> {
             };
             (self.kernels.selective_scan)(&scan, h, local_y);
             for (local, token) in local_y.chunks_exact(width).zip(tokens) {
-                // SAFETY: the caller vouches for the channels.
+                // SAFETY: these channels of `y` are the caller's alone.
                 let y = unsafe { y.part(token * inner + channels.start..token * inner + channels.end) };
                 y.copy_from_slice(&uz[token * 2 * inner + inner..][channels.clone()]);
                 (self.kernels.glu)(Activation::Silu, y, local);

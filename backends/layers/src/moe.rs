@@ -1,5 +1,5 @@
-//! Mixtures of experts (arXiv 1701.06538): feed-forward networks of which each token uses a few, and where the model has
-//! one, a network that all use. With `x` a token's activations, `e` one of its `n_used` experts:
+//! Mixtures of experts (arXiv 1701.06538): feed-forward networks of which each token uses a few, and in some models a shared
+//! network that every token uses. With `x` a token's activations, `e` one of its `n_used` experts:
 //!
 //! ```text
 //! s    = Wrouter n(x)                              n: RMS norm
@@ -151,7 +151,7 @@ impl<'w> Moe<'w> {
         for place in 0..choices.len() {
             let (chosen, left) = choices.split_at_mut(place);
             let free = |expert: &usize| chosen.iter().all(|choice| choice.expert != *expert as u32);
-            // Of equal ones the first, and where nothing compares, any.
+            // The first of equals; any where scores are NaN.
             let best = (0..scores.len())
                 .filter(free)
                 .reduce(|best, expert| if merit(expert) > merit(best) { expert } else { best });

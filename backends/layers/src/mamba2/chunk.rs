@@ -7,12 +7,12 @@
 //! h'      = exp(s_l) h  +  sum over s of exp(s_l - s_s) dt_s u_s B_s^T
 //! ```
 //!
-//! All sums are matrix products. `C_t . B_s` is the same for all heads of a group and so is made beforehand. The two terms
+//! All sums are matrix products. `C_t . B_s` is the same for all heads of a group, so it is computed first. The two terms
 //! of `y` are one product: of the rows `[M_t, exp(s_t) C_t]` with `[u^T, h]`.
 
 use herald_api::{Call, Sequence};
 
-use super::{Buffers, Mamba2, in_chunks};
+use super::{Buffers, Mamba2, Recurrence, in_chunks};
 use crate::disjoint_slice::DisjointSlice;
 use crate::kernels::Gemm;
 use crate::parallel::ParallelExt;
@@ -64,7 +64,7 @@ impl<'s> HeadBuffers<'s> {
     }
 }
 
-/// A chunk of a sequence: its first token in the batch, and how many it has.
+/// The chunks of a sequence: each one's first token in the batch, and its number of tokens.
 fn chunks<'s>(sequence: &Sequence<'s>) -> impl Iterator<Item = (usize, usize)> + use<'s> {
     let tokens = if in_chunks(sequence) { sequence.batch() } else { 0..0 };
     let end = tokens.end;
@@ -101,7 +101,7 @@ impl Mamba2<'_> {
                 for (index, (b_row, c_row)) in
                     b_rows.chunks_exact_mut(n).zip(c_rows.chunks_exact_mut(n)).enumerate()
                 {
-                    // SAFETY: nobody writes B and C any more.
+                    // SAFETY: the convolution has written B and C; from now on they are only read.
                     let [_, b, c] = unsafe { self.ubc(&ubc, first + index, group * heads) };
                     b_row.copy_from_slice(b);
                     c_row.copy_from_slice(c);
@@ -113,89 +113,107 @@ impl Mamba2<'_> {
         });
     }
 
-    /// A head's tokens in chunks. `shared`: the products and the columns that [`Mamba2::prepare_chunks`] made.
+    /// Takes a head's tokens through the recurrence, chunk by chunk.
     ///
     /// # Safety
     /// Nobody else uses the head's part of the state, of `ubc` and of `y`, and nobody writes B and C.
-    #[expect(clippy::too_many_arguments)] // The buffers that it reads, works in and fills.
     pub(super) unsafe fn chunks(
         &self,
         sequence: &Sequence<'_>,
-        n_tokens: usize,
         head: usize,
-        projected: &[f32],
-        ubc: &DisjointSlice<'_, f32>,
-        [products, b_columns]: [&[f32]; 2],
+        recurrence: &Recurrence<'_>,
         mut scratch: Scratch<'_>,
-        y: &DisjointSlice<'_, f32>,
     ) {
         let (n, dim, kernels) = (self.params.state, self.head_dim(), self.kernels);
         let group = head / (self.params.n_heads / self.params.n_groups);
-        // SAFETY: the caller vouches.
+        // SAFETY: the head's state is the caller's alone.
         let h = unsafe { self.head_state(sequence, head) };
         for (first, len) in chunks(sequence) {
-            let width = len + n;
-            let HeadBuffers { dt, sums, left, rows: free, panel, out: results } =
-                HeadBuffers::of(&mut scratch.reborrow(), len, dim, n);
-            let rows = &mut free[..len * width];
-            for (dt, token) in dt.iter_mut().zip(first..) {
-                *dt = self.dt(projected, token, head);
-            }
-            (kernels.softplus)(dt);
-            let mut sum = 0.0;
-            for (dt, to) in dt.iter().zip(sums.iter_mut()) {
-                // In float64, since differences of large sums are to come.
-                sum += f64::from(*dt) * f64::from(self.a[head]);
-                *to = sum as f32;
-            }
-            let products = &products[(group * n_tokens + first) * CHUNK..][..len * len];
-            for (t, (row, products)) in
-                rows.chunks_exact_mut(width).zip(products.chunks_exact(len)).enumerate()
-            {
-                let (mixed, of_state) = row.split_at_mut(len);
-                let (seen, unseen) = mixed.split_at_mut(t + 1);
-                seen.copy_from_slice(&products[..=t]);
-                (kernels.decay_weights)(sums[t], &sums[..=t], &dt[..=t], seen);
-                unseen.fill(0.0);
-                // SAFETY: the caller vouches: C is only read.
-                let [_, _, c] = unsafe { self.ubc(ubc, first + t, head) };
-                let scale = sums[t].exp();
-                of_state.iter_mut().zip(c).for_each(|(to, c)| *to = scale * c);
-            }
-            for s in 0..len {
-                // SAFETY: the caller vouches: u is the head's own.
-                let [u, ..] = unsafe { self.ubc(ubc, first + s, head) };
-                for (row, u) in panel.chunks_exact_mut(width).zip(u) {
-                    row[s] = *u;
-                }
-            }
-            for (row, h) in panel.chunks_exact_mut(width).zip(h.chunks_exact(n)) {
-                row[len..].copy_from_slice(h);
-            }
+            let mut buffers = HeadBuffers::of(&mut scratch.reborrow(), len, dim, n);
+            let (width, at) = (len + n, group * recurrence.n_tokens + first);
+            self.decays(first, head, recurrence.projected, &mut buffers);
+            // SAFETY: as the caller vouches: u is the head's own, and nobody writes C.
+            unsafe { self.fill_operands(first, head, at, h, recurrence, &mut buffers) };
+            let HeadBuffers { dt, sums, left, rows, panel, out: results } = buffers;
             let out = &mut results[..len * dim];
-            let gemm = Gemm { x: rows, panel, n_tokens: len, rows: dim, columns: width };
+            let gemm = Gemm { x: &rows[..len * width], panel, n_tokens: len, rows: dim, columns: width };
             (kernels.gemm)(&gemm, out);
             for (token, out) in (first..).zip(out.chunks_exact_mut(dim)) {
-                // SAFETY: the caller vouches.
+                // SAFETY: the head's part of `y` is the caller's alone, and its u is only read.
                 unsafe {
-                    let [u, ..] = self.ubc(ubc, token, head);
-                    self.gate(token, head, projected, u, out, y);
+                    let [u, ..] = self.ubc(&recurrence.ubc, token, head);
+                    self.gate(token, head, u, out, recurrence);
                 }
             }
             left.fill(1.0);
             (kernels.decay_weights)(sums[len - 1], sums, dt, left);
-            // What of each token is left at the end of the chunk, by channel; the rows are free again.
-            let weighted = &mut free[..dim * len];
+            // Each token's u, decayed to the end of the chunk, by channel; the rows are no longer needed.
+            let weighted = &mut rows[..dim * len];
             for (to, row) in weighted.chunks_exact_mut(len).zip(panel.chunks_exact(width)) {
                 to.copy_from_slice(&row[..len]);
                 (kernels.mul)(to, left);
             }
             let added = &mut results[..dim * n];
-            let columns = &b_columns[(group * n_tokens + first) * n..][..len * n];
+            let columns = &recurrence.b_columns[at * n..][..len * n];
             let gemm = Gemm { x: weighted, panel: columns, n_tokens: dim, rows: n, columns: len };
             (kernels.gemm)(&gemm, added);
             let kept = sums[len - 1].exp();
             h.iter_mut().zip(&*added).for_each(|(h, added)| *h = kept * *h + added);
+        }
+    }
+
+    /// Fills `dt` and the sums `s_t` of a chunk that begins at the token `first`.
+    fn decays(&self, first: usize, head: usize, projected: &[f32], buffers: &mut HeadBuffers<'_>) {
+        for (dt, token) in buffers.dt.iter_mut().zip(first..) {
+            *dt = self.dt(projected, token, head);
+        }
+        (self.kernels.softplus)(buffers.dt);
+        let mut sum = 0.0;
+        for (dt, to) in buffers.dt.iter().zip(&mut *buffers.sums) {
+            // In float64: differences of large sums follow.
+            sum += f64::from(*dt) * f64::from(self.a[head]);
+            *to = sum as f32;
+        }
+    }
+
+    /// Fills the operands of the product that yields a chunk's `y`: the rows `[M_t, exp(s_t) C_t]` and the panel `[u^T, h]`.
+    /// `at`: where the chunk's products begin, in tokens.
+    ///
+    /// # Safety
+    /// Nobody writes the head's part of `ubc`, nor B and C.
+    unsafe fn fill_operands(
+        &self,
+        first: usize,
+        head: usize,
+        at: usize,
+        h: &[f32],
+        recurrence: &Recurrence<'_>,
+        buffers: &mut HeadBuffers<'_>,
+    ) {
+        let HeadBuffers { dt, sums, rows, panel, .. } = buffers;
+        let (n, len) = (self.params.state, dt.len());
+        let width = len + n;
+        let products = recurrence.products[at * CHUNK..][..len * len].chunks_exact(len);
+        for (t, (row, products)) in rows.chunks_exact_mut(width).zip(products).enumerate() {
+            let (mixed, of_state) = row.split_at_mut(len);
+            let (past, future) = mixed.split_at_mut(t + 1);
+            past.copy_from_slice(&products[..=t]);
+            (self.kernels.decay_weights)(sums[t], &sums[..=t], &dt[..=t], past);
+            future.fill(0.0);
+            // SAFETY: nobody writes C, by this function's contract.
+            let [_, _, c] = unsafe { self.ubc(&recurrence.ubc, first + t, head) };
+            let scale = sums[t].exp();
+            of_state.iter_mut().zip(c).for_each(|(to, c)| *to = scale * c);
+        }
+        for s in 0..len {
+            // SAFETY: nobody writes the head's u, by this function's contract.
+            let [u, ..] = unsafe { self.ubc(&recurrence.ubc, first + s, head) };
+            for (row, u) in panel.chunks_exact_mut(width).zip(u) {
+                row[s] = *u;
+            }
+        }
+        for (row, h) in panel.chunks_exact_mut(width).zip(h.chunks_exact(n)) {
+            row[len..].copy_from_slice(h);
         }
     }
 }

@@ -10,7 +10,8 @@
 //! x             += residual_scale * Wout n'(y * silu(z))      n': RMS norm by groups, where the model has one
 //! ```
 //!
-//! Few tokens of a sequence go one by one, many in chunks (module `chunk`). Workers share out the heads.
+//! A sequence with few tokens goes token by token, one with many in chunks (module `chunk`). Heads are shared out over the
+//! workers.
 
 mod chunk;
 
@@ -77,6 +78,18 @@ struct Buffers<'s> {
     b_columns: &'s mut [f32],
     /// For products, the preparation of chunks, and the recurrence, one after the other.
     work: &'s mut [u8],
+}
+
+/// What the recurrence of all heads reads and fills.
+struct Recurrence<'r> {
+    /// Tokens of the batch.
+    n_tokens: usize,
+    projected: &'r [f32],
+    /// A head's part of u is its own, and so is its part of `y`; B and C are only read.
+    ubc: DisjointSlice<'r, f32>,
+    y: DisjointSlice<'r, f32>,
+    products: &'r [f32],
+    b_columns: &'r [f32],
 }
 
 impl<'w> Mamba2<'w> {
@@ -172,7 +185,7 @@ impl<'w> Mamba2<'w> {
     /// Convolves some of a sequence's channels.
     ///
     /// # Safety
-    /// Nobody else uses these channels of the state or of `ubc` meanwhile.
+    /// During the call nobody else uses these channels of the state or of `ubc`.
     unsafe fn convolve(
         &self,
         sequence: &Sequence<'_>,
@@ -186,7 +199,7 @@ impl<'w> Mamba2<'w> {
             stride,
             n_tokens: batch.len(),
         };
-        // SAFETY: the layer asked for a state of this length; the caller vouches for the channels.
+        // SAFETY: the layer asked for a state of this length, and these channels are the caller's alone.
         unsafe {
             let state = recurrent_state(sequence, self.state_len());
             self.conv.run(self.kernels, inputs, channels.clone(), &state, (ubc, batch.start * width, width));
@@ -197,7 +210,7 @@ impl<'w> Mamba2<'w> {
         }
     }
 
-    /// Convolves what heads share, B and C, of all sequences, and of those that go in chunks u too. (In steps a head
+    /// Convolves B and C, which heads share, of all sequences, and u of those that go in chunks. (Token by token, each head
     /// convolves its own u.)
     fn convolve_shared(&self, call: &Call<'_>, buffers: &mut Buffers<'_>) {
         let channels = self.conv.channels;
@@ -225,22 +238,27 @@ impl<'w> Mamba2<'w> {
         let n_heads = self.params.n_heads;
         let Buffers { ubc, y, work, projected, products, b_columns, .. } = buffers;
         let mut workers = self.for_heads(&mut Scratch::new(work), call.parallel.workers());
-        let (ubc, y) = (DisjointSlice::new(ubc), DisjointSlice::new(y));
-        let (projected, products, b_columns) = (&**projected, &**products, &**b_columns);
-        let (sequences, n_tokens) = (&call.sequences, call.n_tokens);
+        let recurrence = Recurrence {
+            n_tokens: call.n_tokens,
+            projected,
+            ubc: DisjointSlice::new(ubc),
+            y: DisjointSlice::new(y),
+            products,
+            b_columns,
+        };
+        let sequences = &call.sequences;
         call.parallel.run_with(sequences.len() * n_heads, &mut workers, |items, mut scratch| {
             for item in items {
                 let scratch = scratch.reborrow();
                 let (sequence, head) = (sequences.get(item / n_heads), item % n_heads);
                 let channels = head * self.head_dim()..(head + 1) * self.head_dim();
-                // SAFETY: each sequence's head is one worker's, and B and C nobody writes any more.
+                // SAFETY: each sequence's head is one worker's, and nobody writes B and C any more.
                 unsafe {
                     if in_chunks(&sequence) {
-                        let chunks = [products, b_columns];
-                        self.chunks(&sequence, n_tokens, head, projected, &ubc, chunks, scratch, &y);
+                        self.chunks(&sequence, head, &recurrence, scratch);
                     } else {
-                        self.convolve(&sequence, channels, projected, &ubc);
-                        self.steps(&sequence, head, projected, &ubc, scratch, &y);
+                        self.convolve(&sequence, channels, projected, &recurrence.ubc);
+                        self.steps(&sequence, head, &recurrence, scratch);
                     }
                 }
             }
@@ -254,7 +272,7 @@ impl<'w> Mamba2<'w> {
     unsafe fn head_state<'a>(&self, sequence: &Sequence<'a>, head: usize) -> &'a mut [f32] {
         let len = self.head_dim() * self.params.state;
         let first = self.conv.state_len() + head * len;
-        // SAFETY: the layer asked for a state of this length; the caller vouches for the head's part.
+        // SAFETY: the layer asked for a state of this length, and the head's part is the caller's alone.
         unsafe { recurrent_state(sequence, self.state_len()).part(first..first + len) }
     }
 
@@ -266,25 +284,23 @@ impl<'w> Mamba2<'w> {
         &self,
         sequence: &Sequence<'_>,
         head: usize,
-        projected: &[f32],
-        ubc: &DisjointSlice<'_, f32>,
+        recurrence: &Recurrence<'_>,
         mut scratch: Scratch<'_>,
-        y: &DisjointSlice<'_, f32>,
     ) {
         let (n, dim) = (self.params.state, self.head_dim());
-        // SAFETY: the caller vouches.
+        // SAFETY: the head's state is the caller's alone.
         let h = unsafe { self.head_state(sequence, head) };
         let out = self.step_output(&mut scratch);
         for token in sequence.batch() {
-            let dt = &mut [self.dt(projected, token, head)];
+            let dt = &mut [self.dt(recurrence.projected, token, head)];
             (self.kernels.softplus)(dt);
-            // SAFETY: the caller vouches: u is the head's own, B and C are only read.
-            let [u, b, c] = unsafe { self.ubc(ubc, token, head) };
+            // SAFETY: u is the head's own, and nobody writes B and C.
+            let [u, b, c] = unsafe { self.ubc(&recurrence.ubc, token, head) };
             let step = SsdStep { x: u, b, c, decay: (dt[0] * self.a[head]).exp(), dt: dt[0] };
             debug_assert_eq!(h.len(), dim * n);
             (self.kernels.ssd_step)(&step, h, out);
-            // SAFETY: the caller vouches.
-            unsafe { self.gate(token, head, projected, u, out, y) };
+            // SAFETY: the head's part of `y` is the caller's alone.
+            unsafe { self.gate(token, head, u, out, recurrence) };
         }
     }
 
@@ -303,7 +319,7 @@ impl<'w> Mamba2<'w> {
         let group = head / (n_heads / n_groups);
         let b = first + inner + group * n;
         let c = b + n_groups * n;
-        // SAFETY: the caller vouches.
+        // SAFETY: nobody writes them, by this function's contract.
         unsafe {
             [ubc.read(first + head * dim..first + (head + 1) * dim), ubc.read(b..b + n), ubc.read(c..c + n)]
         }
@@ -317,17 +333,16 @@ impl<'w> Mamba2<'w> {
         &self,
         token: usize,
         head: usize,
-        projected: &[f32],
         u: &[f32],
         out: &mut [f32],
-        y: &DisjointSlice<'_, f32>,
+        recurrence: &Recurrence<'_>,
     ) {
         let (inner, dim) = (self.params.inner, self.head_dim());
         let channels = head * dim..(head + 1) * dim;
         (self.kernels.add_scaled)(out, self.d[head], u);
-        // SAFETY: the caller vouches.
-        let y = unsafe { y.part(token * inner + channels.start..token * inner + channels.end) };
-        y.copy_from_slice(&projected[token * self.input.rows..][channels]);
+        // SAFETY: the head's part of `y` is the caller's alone.
+        let y = unsafe { recurrence.y.part(token * inner + channels.start..token * inner + channels.end) };
+        y.copy_from_slice(&recurrence.projected[token * self.input.rows..][channels]);
         (self.kernels.glu)(Activation::Silu, y, out);
     }
 }

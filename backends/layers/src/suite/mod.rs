@@ -41,7 +41,7 @@ pub fn kernels(kernels: &'static Kernels) {
     kernels::matrices::check(kernels);
     kernels::vectors::check(kernels);
     kernels::activations::check(kernels);
-    kernels::narrow::check(kernels);
+    kernels::quantize_i16::check(kernels);
     kernels::attend::check(kernels);
     kernels::recurrent::check(kernels);
 }

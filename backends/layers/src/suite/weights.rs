@@ -28,7 +28,7 @@ fn halves(dtype: DType) -> &'static [usize] {
     }
 }
 
-/// A row of `len` weights, none larger than about `limit`: each block with scales of its own, and any codes.
+/// A row of `len` weights, none larger than about `limit`: each block with its own scales, and any codes.
 pub(super) fn random_row(dtype: DType, len: usize, limit: f32, values: &mut Values) -> Vec<u8> {
     let mut float = || values.between(-limit, limit);
     match dtype {

@@ -118,7 +118,9 @@ impl Fetcher for Best<'_> {
 }
 
 pub(super) fn check(plugin: &Subject<'_>) {
-    property(&format!("{}: page selection", plugin.name()), 60, shapes(), |shape| check_shape(plugin, &shape));
+    property(&format!("{}: page selection", plugin.name()), 60, shapes(), |shape| {
+        check_shape(plugin, &shape)
+    });
 }
 
 fn check_shape(plugin: &Subject<'_>, shape: &Shape) -> Case {
@@ -132,7 +134,8 @@ fn check_shape(plugin: &Subject<'_>, shape: &Shape) -> Case {
         return Ok(());
     }
     // The first page, the candidates, and the latest.
-    let earlier = Earlier::random(plugin, params, shape.n_candidates + 2, &mut weights.values).map_err(failed)?;
+    let earlier =
+        Earlier::random(plugin, params, shape.n_candidates + 2, &mut weights.values).map_err(failed)?;
     let candidates = &earlier.pages[1..=shape.n_candidates];
     let mut summaries = vec![0_u64; shape.n_candidates * layer.summary_bytes() / 8];
     let starts: Vec<u64> = (1..=shape.n_candidates).map(|page| (page * PAGE) as u64).collect();

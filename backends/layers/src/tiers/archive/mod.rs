@@ -157,7 +157,7 @@ impl ArchiveTier {
     /// Lets `read` read a page's codes.
     fn with<T>(&self, id: u64, read: impl FnOnce(&[u8], usize) -> T) -> Result<T> {
         let (bytes, n_tokens) = self.pin(id)?;
-        // SAFETY: a page has so many bytes, and is pinned.
+        // SAFETY: a page has that many bytes, and is pinned.
         let result = read(unsafe { std::slice::from_raw_parts(bytes, self.codes.page_bytes()) }, n_tokens);
         self.release(id)?;
         Ok(result)

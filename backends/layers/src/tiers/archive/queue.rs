@@ -10,7 +10,7 @@ use super::format::Entry;
 use crate::tiers::not_found;
 
 /// Bytes of pages that may wait to be written.
-const MOST_QUEUED: usize = 32 << 20;
+const MAX_QUEUED_BYTES: usize = 32 << 20;
 
 /// A page of the tier.
 #[derive(Default)]
@@ -88,9 +88,9 @@ impl State {
 
 pub(super) struct Queue {
     state: Mutex<State>,
-    /// Told when there is something to write, or nothing more will come.
+    /// Signalled when there is something to write, or nothing more will come.
     work: Condvar,
-    /// Told when something was written.
+    /// Signalled when something was written.
     room: Condvar,
 }
 
@@ -106,7 +106,7 @@ impl Queue {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Waits until so many more bytes may wait.
+    /// Waits until there is room in the queue for `bytes` more.
     pub(super) fn when_there_is_room(&self, bytes: usize) -> Result<MutexGuard<'_, State>> {
         let mut state = self.state();
         loop {
@@ -116,7 +116,7 @@ impl Queue {
                 self.work.notify_one();
                 return Err(failure);
             }
-            if state.queued_bytes == 0 || state.queued_bytes + bytes <= MOST_QUEUED {
+            if state.queued_bytes == 0 || state.queued_bytes + bytes <= MAX_QUEUED_BYTES {
                 return Ok(state);
             }
             state = self.room.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner());
