@@ -1,7 +1,7 @@
-//! The blas backend: products of a batch through the system's BLAS, all else through the simd kernels.
+//! The blas backend: matrix products of large batches through the system's BLAS, all else through the simd kernels.
 //!
-//! Nothing is linked: the library is looked for when the backend is first asked about its machine (`library`), and
-//! without one it says so and is left out.
+//! Nothing is linked: the library is looked for when the backend is first probed (`library`). Without one the probe says so,
+//! and the host leaves the backend out.
 
 #![cfg(target_arch = "x86_64")]
 
@@ -17,8 +17,7 @@ use herald_tokenizers::Tokenizers;
 
 use library::Library;
 
-/// How it ranks beside scalar code, which scores 100, and AVX2's own kernels, which score more: those multiply quantised
-/// weights as integers. Measuring (`host backends --calibrate`) finds where a batch goes faster through BLAS.
+/// Above scalar code, which scores 100, and below AVX2's own kernels, which multiply quantised weights as integers. Measuring (`host backends --calibrate`) finds where a batch goes faster through BLAS.
 const SCORE: u32 = 250;
 
 /// What computes.
@@ -29,7 +28,7 @@ struct Chosen {
     variant: String,
 }
 
-/// The library and the simd variant beside it, chosen when the backend is first asked about its machine.
+/// The library, and the simd variant for all else, chosen when the backend is first probed.
 fn chosen() -> &'static Result<Chosen> {
     static CHOSEN: OnceLock<Result<Chosen>> = OnceLock::new();
     CHOSEN.get_or_init(|| {
