@@ -1,11 +1,11 @@
 //! Scalar kernels: simple, portable, and the reference that every other backend is read against.
 
 use herald_api::{Activation, DType, RopeKind};
+use herald_formats::{f16_value, row_kernels};
 use herald_layers::Kernels;
 use herald_layers::fallback;
 use herald_layers::kernels::{Gemm, HeadMatmul, OnlineSoftmax, Q4Tile, Tile};
 use herald_layers::matmul::MatmulKernel;
-use herald_layers::quant::{f16_value, row_kernels};
 
 use crate::recurrent;
 use crate::vectors::{LANES, add_scaled, dot, mul};

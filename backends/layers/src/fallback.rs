@@ -3,7 +3,7 @@
 
 use crate::kernels::Gemm;
 use crate::matmul::{MatmulCall, OutputTile};
-use crate::quant::RowKernels;
+use herald_formats::RowKernels;
 
 /// With at least this many tokens, rows are dequantised once for all of them; with fewer, each product reads the row.
 const BATCH_FROM_TOKENS: usize = 4;

@@ -6,13 +6,13 @@
 use herald_api::{Activation, DType, Q4_GROUP, Q4Rows, RopeKind};
 
 use crate::matmul::MatmulKernel;
-use crate::quant::{RowKernels, f16_value};
+use herald_formats::{RowKernels, f16_value};
 
 /// A backend's kernels.
 pub struct Kernels {
     /// The backend's name, for messages.
     pub name: &'static str,
-    /// Kernels over one row of a weight matrix of a type. Weights are [`crate::quant`]'s to the bit.
+    /// Kernels over one row of a weight matrix of a type. Weights are [`herald_formats`]'s to the bit.
     pub rows: fn(DType) -> RowKernels,
     /// Matrix multiplication with weights of a type.
     pub matmul: fn(DType) -> MatmulKernel,

@@ -31,6 +31,5 @@ mod tiers;
 mod weights;
 
 pub use factory::{HasKernels, Layers};
-pub use herald_formats as quant;
 pub use kernels::Kernels;
 pub use tiers::Tiers;

@@ -8,8 +8,8 @@ use crate::disjoint_slice::DisjointSlice;
 use crate::kernels::Kernels;
 use crate::matmul::{MatmulCall, MatmulKernel};
 use crate::parallel::ParallelExt;
-use crate::quant::RowKernels;
 use crate::scratch::{PerWorker, Scratch};
+use herald_formats::RowKernels;
 
 /// Tokens from which on it pays off to wake the workers for quantising a batch's activations.
 const SHARE_FROM_TOKENS: usize = 8;

@@ -9,7 +9,7 @@ use ndarray::Array2;
 
 use super::values::Values;
 use crate::Kernels;
-use crate::quant::{
+use herald_formats::{
     Affine, Block, Symmetric, dequantize_row,
     iq4::{Iq4Nl, Iq4Xs},
     k_quants::{Q2K, Q3K, Q4K, Q5K, Q6K},

@@ -5,7 +5,7 @@
 
 use herald_api::{Q4_GROUP, Q4Rows, Rows};
 
-use crate::quant::f16_value;
+use herald_formats::f16_value;
 
 fn f16_bits(x: f32) -> u16 {
     half::f16::from_f32(x).to_bits()

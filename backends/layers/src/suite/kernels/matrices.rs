@@ -12,7 +12,7 @@ use super::super::{Case, property};
 use super::CASES;
 use crate::Kernels;
 use crate::matmul::{MatmulCall, OutputTile, Packing};
-use crate::quant::dequantize_row;
+use herald_formats::dequantize_row;
 
 #[derive(Clone, Debug)]
 struct Shape {
