@@ -1,11 +1,11 @@
 //! The tables of kernels, one for each instruction set: the generic kernels, compiled with its features.
 
 use herald_api::{DType, Hardware, abi};
+use herald_formats::iq4::{Iq4Nl, Iq4Xs};
+use herald_formats::k_quants::{Q2K, Q3K, Q4K, Q5K, Q6K};
+use herald_formats::legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 use herald_layers::Kernels;
 use herald_layers::matmul::{ActivationFormat, MatmulKernel, Packing};
-use herald_layers::quant::iq4::{Iq4Nl, Iq4Xs};
-use herald_layers::quant::k_quants::{Q2K, Q3K, Q4K, Q5K, Q6K};
-use herald_layers::quant::legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 
 use crate::floats::{Bf16, F16, F32};
 use crate::lanes::LANES;
@@ -127,7 +127,7 @@ macro_rules! variant {
             use herald_api::{Activation, RopeKind};
             use herald_layers::kernels::{Gemm, HeadMatmul, Q4Tile, OnlineSoftmax, SelectiveScan, SsdStep, Tap, Tile};
             use herald_layers::matmul::{OutputTile, MatmulCall};
-            use herald_layers::quant::row_kernels;
+            use herald_formats::row_kernels;
 
             use super::*;
             use crate::floats::Float;

@@ -1,6 +1,6 @@
 //! How a group's 32 codes of each of sixteen rows are packed: words of 32 bits, a row in each lane.
 
-use herald_layers::quant::iq4::LEVELS;
+use herald_formats::iq4::LEVELS;
 
 use super::GROUP;
 use crate::lanes::{LANES, Lanes};

@@ -17,10 +17,10 @@ mod scales;
 use std::marker::PhantomData;
 
 use bytemuck::Zeroable;
-use herald_layers::quant::iq4::{Iq4Nl, Iq4Xs};
-use herald_layers::quant::k_quants::{Q2K, Q3K, Q4K, Q5K, Q6K};
-use herald_layers::quant::legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
-use herald_layers::quant::{Affine, Block, Symmetric, floats::F16};
+use herald_formats::iq4::{Iq4Nl, Iq4Xs};
+use herald_formats::k_quants::{Q2K, Q3K, Q4K, Q5K, Q6K};
+use herald_formats::legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
+use herald_formats::{Affine, Block, Symmetric, floats::F16};
 
 use crate::lanes::{LANES, Lanes};
 use codes::{Bytes, Codes, Levels, Nibbles, NibblesAndBit, NibblesAndTwo, Twos, TwosAndBit};

@@ -9,7 +9,7 @@ use super::super::weights::{finite_row, sizes};
 use super::super::{Case, ensure, property};
 use super::CASES;
 use crate::Kernels;
-use crate::quant::dequantize_row;
+use herald_formats::dequantize_row;
 
 /// Elements of a row: any number of plain floats, whole blocks otherwise.
 fn row_len(dtype: DType, blocks: usize) -> usize {
