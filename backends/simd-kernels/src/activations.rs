@@ -12,8 +12,8 @@
 //! where an activation is about `code * scale * power`. The power is 1, but for tokens so small that a scale alone would
 //! not be a normal number.
 
-use crate::lanes::{LANES, Lanes};
 use crate::packed::{GROUP, PAIRS};
+use crate::simd::{LANES, Simd};
 
 /// The largest code.
 const MOST: f32 = i16::MAX as f32;
@@ -40,12 +40,12 @@ pub(crate) fn len(columns: usize) -> usize {
 }
 
 /// Tokens of the next tile.
-pub(crate) fn tile<L: Lanes>(left: usize) -> usize {
+pub(crate) fn tile<L: Simd>(left: usize) -> usize {
     match left {
         // One, since what is left of twelve, four, would have too few products under way.
-        16 if L::TOKENS >= 12 => 16,
-        12.. if L::TOKENS >= 12 => 12,
-        8.. if L::TOKENS >= 8 => 8,
+        16 if L::NR >= 12 => 16,
+        12.. if L::NR >= 12 => 12,
+        8.. if L::NR >= 8 => 8,
         4.. => 4,
         2.. => 2,
         left => left,
@@ -55,9 +55,9 @@ pub(crate) fn tile<L: Lanes>(left: usize) -> usize {
 /// Prepares a tile; rows of `x` are whole groups.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-pub(crate) unsafe fn quantize<L: Lanes>(x: &[f32], columns: usize, prepared: &mut [f32]) {
+pub(crate) unsafe fn quantize<L: Simd>(x: &[f32], columns: usize, prepared: &mut [f32]) {
     let n = x.len() / columns;
     assert!(
         columns.is_multiple_of(GROUP) && x.len() == n * columns && prepared.len() >= n * len(columns),
@@ -75,9 +75,9 @@ pub(crate) unsafe fn quantize<L: Lanes>(x: &[f32], columns: usize, prepared: &mu
 /// Prepares one token of a tile of `n`; returns its scale and power.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-unsafe fn prepare_token<L: Lanes>(x: &[f32], n: usize, token: usize, groups: &mut [f32]) -> (f32, f32) {
+unsafe fn prepare_token<L: Simd>(x: &[f32], n: usize, token: usize, groups: &mut [f32]) -> (f32, f32) {
     // SAFETY: places are within the token, whose columns are whole groups; the caller vouches for the instruction set.
     unsafe {
         let (mut max, mut odd) = (L::zero(), L::zero());

@@ -4,8 +4,8 @@
 
 use herald_layers::matmul::{MatmulCall, OutputTile};
 
-use crate::ahead::Stream;
-use crate::lanes::{LANES, Lanes};
+use crate::prefetch::Stream;
+use crate::simd::{LANES, Simd};
 
 /// A float type of weights.
 pub(crate) trait Float: 'static {
@@ -15,8 +15,8 @@ pub(crate) trait Float: 'static {
     /// Sixteen of them as float32.
     ///
     /// # Safety
-    /// As for [`Lanes`]; sixteen elements are there.
-    unsafe fn load<L: Lanes>(from: *const u8) -> L::F;
+    /// As for [`Simd`]; sixteen elements are there.
+    unsafe fn load<L: Simd>(from: *const u8) -> L::F;
 }
 
 pub(crate) struct F32;
@@ -27,7 +27,7 @@ impl Float for F32 {
     const BYTES: usize = 4;
 
     #[inline(always)]
-    unsafe fn load<L: Lanes>(from: *const u8) -> L::F {
+    unsafe fn load<L: Simd>(from: *const u8) -> L::F {
         // SAFETY: the caller vouches.
         unsafe { L::load(from.cast()) }
     }
@@ -37,7 +37,7 @@ impl Float for F16 {
     const BYTES: usize = 2;
 
     #[inline(always)]
-    unsafe fn load<L: Lanes>(from: *const u8) -> L::F {
+    unsafe fn load<L: Simd>(from: *const u8) -> L::F {
         // SAFETY: the caller vouches.
         unsafe { L::load_f16(from) }
     }
@@ -47,7 +47,7 @@ impl Float for Bf16 {
     const BYTES: usize = 2;
 
     #[inline(always)]
-    unsafe fn load<L: Lanes>(from: *const u8) -> L::F {
+    unsafe fn load<L: Simd>(from: *const u8) -> L::F {
         // SAFETY: the caller vouches.
         unsafe { L::load_bf16(from) }
     }
@@ -70,9 +70,9 @@ pub(crate) fn pack<T: Float>(rows: &[u8], columns: usize, run: std::ops::Range<u
 }
 
 /// Tokens of the next tile.
-fn tile_len<L: Lanes>(left: usize) -> usize {
+fn tile_len<L: Simd>(left: usize) -> usize {
     match left {
-        12.. if L::TOKENS >= 12 => 12,
+        12.. if L::NR >= 12 => 12,
         4.. => 4,
         2.. => 2,
         _ => 1,
@@ -82,9 +82,9 @@ fn tile_len<L: Lanes>(left: usize) -> usize {
 /// Multiplies a run of packed rows with tokens.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-pub(crate) unsafe fn matmul<L: Lanes, T: Float>(run: &MatmulCall<'_>, out: &mut OutputTile<'_>) {
+pub(crate) unsafe fn matmul<L: Simd, T: Float>(run: &MatmulCall<'_>, out: &mut OutputTile<'_>) {
     let row_tile_bytes = run.columns * LANES * T::BYTES;
     let granules = run.n_rows.div_ceil(LANES);
     assert!(
@@ -120,9 +120,9 @@ pub(crate) unsafe fn matmul<L: Lanes, T: Float>(run: &MatmulCall<'_>, out: &mut 
 /// A row tile with `N` tokens from `first` on. Returns `N`.
 ///
 /// # Safety
-/// As for [`Lanes`]; `rows` points to the row tile, and the tokens are there.
+/// As for [`Simd`]; `rows` points to the row tile, and the tokens are there.
 #[inline(always)]
-unsafe fn tile<L: Lanes, T: Float, const N: usize>(
+unsafe fn tile<L: Simd, T: Float, const N: usize>(
     run: &MatmulCall<'_>,
     stream: Stream,
     rows: *const u8,

@@ -1,10 +1,10 @@
 //! Explicit kernels for x86's vector instructions, under the shared layers: for every backend that computes with them, so
 //! it exports no plugin.
 //!
-//! - `lanes`: what each instruction set's vectors can do, behind one trait;
+//! - `simd`: what each instruction set's vectors can do, behind one trait;
 //! - `packed`, `activations`, `products`: quantised weights, and products with them;
 //! - `floats`: products with plain floats;
-//! - `ahead`: memory that is asked for before it is read;
+//! - `prefetch`: memory that is asked for before it is read;
 //! - `panels`: packed weights as float32, for other libraries' products;
 //! - `recurrent`: layers with recurrent states;
 //! - `attend`, `vectors`, `math`: everything else;
@@ -13,15 +13,15 @@
 #![cfg(target_arch = "x86_64")]
 
 mod activations;
-mod ahead;
 mod attend;
 mod floats;
-mod lanes;
 mod math;
 mod matmul;
 mod packed;
 mod panels;
+mod prefetch;
 mod recurrent;
+mod simd;
 mod variants;
 mod vectors;
 

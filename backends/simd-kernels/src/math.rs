@@ -1,14 +1,14 @@
 //! Functions of sixteen numbers at once, each within two units in the last place.
 
-use crate::lanes::Lanes;
+use crate::simd::Simd;
 
 /// `e^x`: `2^n * e^r` with `|r| <= ln(2) / 2`, and Taylor's polynomial of degree 7 for `e^r`, whose remainder is below
 /// float32's precision there.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-pub(crate) unsafe fn exp<L: Lanes>(x: L::F) -> L::F {
+pub(crate) unsafe fn exp<L: Simd>(x: L::F) -> L::F {
     /// ln(2) in two parts, the first with so few bits that its products with whole numbers are exact.
     const LN2_HIGH: f32 = 355.0 / 512.0;
     const LN2_LOW: f32 = -2.121_944_4e-4;
@@ -32,9 +32,9 @@ pub(crate) unsafe fn exp<L: Lanes>(x: L::F) -> L::F {
 /// argument.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-pub(crate) unsafe fn times_sigmoid<L: Lanes>(x: L::F, y: L::F) -> L::F {
+pub(crate) unsafe fn times_sigmoid<L: Simd>(x: L::F, y: L::F) -> L::F {
     // SAFETY: the caller vouches.
     unsafe { L::div(x, L::add(L::splat(1.0), exp::<L>(L::neg(y)))) }
 }
@@ -42,9 +42,9 @@ pub(crate) unsafe fn times_sigmoid<L: Lanes>(x: L::F, y: L::F) -> L::F {
 /// `tanh(x)`, to an absolute error.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-pub(crate) unsafe fn tanh<L: Lanes>(x: L::F) -> L::F {
+pub(crate) unsafe fn tanh<L: Simd>(x: L::F) -> L::F {
     // SAFETY: the caller vouches.
     unsafe {
         let e = exp::<L>(L::add(x, x));
@@ -56,9 +56,9 @@ pub(crate) unsafe fn tanh<L: Lanes>(x: L::F) -> L::F {
 /// `ln(1 + t) = 2 artanh(t / (2 + t))`, whose series in `s <= 1/3` has a remainder below float32's precision.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-pub(crate) unsafe fn softplus<L: Lanes>(x: L::F) -> L::F {
+pub(crate) unsafe fn softplus<L: Simd>(x: L::F) -> L::F {
     // SAFETY: the caller vouches.
     unsafe {
         let t = exp::<L>(L::neg(L::abs(x)));

@@ -8,16 +8,16 @@
 use herald_layers::matmul::{MatmulCall, OutputTile};
 
 use crate::activations;
-use crate::ahead::Stream;
-use crate::lanes::{LANES, Lanes};
 use crate::packed::{Format, GROUP, PAIRS, Scales};
+use crate::prefetch::Stream;
+use crate::simd::{LANES, Simd};
 
 /// Tokens up to which codes are unpacked for each product.
 const DIRECT: usize = 8;
 
 /// Whether codes are unpacked for each product of so many tokens: where one tile has all of them, too, and each of them one
 /// sum.
-fn direct<L: Lanes, F: Format>(n_tokens: usize) -> bool {
+fn direct<L: Simd, F: Format>(n_tokens: usize) -> bool {
     n_tokens <= DIRECT || n_tokens == activations::tile::<L>(n_tokens) && !F::HALVES
 }
 
@@ -43,9 +43,9 @@ pub(crate) fn scratch_len<F: Format>(columns: usize, max_tokens: usize) -> usize
 /// Multiplies a run of packed rows with prepared tokens.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-pub(crate) unsafe fn matmul<L: Lanes, F: Format>(
+pub(crate) unsafe fn matmul<L: Simd, F: Format>(
     run: &MatmulCall<'_>,
     scratch: &mut [f32],
     out: &mut OutputTile<'_>,
@@ -134,9 +134,9 @@ impl Job<'_, '_> {
     /// A row tile, as it is packed, with a tile of `N` tokens. Returns `N`.
     ///
     /// # Safety
-    /// As for [`Lanes`]; `rows` points to the row tile.
+    /// As for [`Simd`]; `rows` points to the row tile.
     #[inline(always)]
-    unsafe fn direct<L: Lanes, F: Format, const N: usize>(
+    unsafe fn direct<L: Simd, F: Format, const N: usize>(
         &self,
         rows: *const u8,
         x: &[f32],
@@ -156,10 +156,10 @@ impl Job<'_, '_> {
                     self.stream.read(at, F::BLOCK_BYTES.div_ceil(F::GROUPS));
                     let scales = F::scales::<L>(block_at, at);
                     let mut sums = [[L::splat_i(0); N]; 2];
-                    add_quad::<L, F, N, 0>(&mut sums, at, x_at);
-                    add_quad::<L, F, N, 1>(&mut sums, at, x_at);
-                    add_quad::<L, F, N, 2>(&mut sums, at, x_at);
-                    add_quad::<L, F, N, 3>(&mut sums, at, x_at);
+                    add_code_pairs::<L, F, N, 0>(&mut sums, at, x_at);
+                    add_code_pairs::<L, F, N, 1>(&mut sums, at, x_at);
+                    add_code_pairs::<L, F, N, 2>(&mut sums, at, x_at);
+                    add_code_pairs::<L, F, N, 3>(&mut sums, at, x_at);
                     if F::OFFSET != 0 {
                         let used = if second_sums::<F, N>() { 2 } else { 1 };
                         for (half, sums) in sums.iter_mut().enumerate().take(used) {
@@ -189,9 +189,9 @@ impl Job<'_, '_> {
     /// A row tile's panel with a tile of `N` tokens.
     ///
     /// # Safety
-    /// As for [`Lanes`].
+    /// As for [`Simd`].
     #[inline(always)]
-    unsafe fn panel<L: Lanes, F: Format, const N: usize>(
+    unsafe fn panel<L: Simd, F: Format, const N: usize>(
         &self,
         panel: &[f32],
         x: &[f32],
@@ -228,9 +228,9 @@ impl Job<'_, '_> {
     /// Scales the sums and stores them.
     ///
     /// # Safety
-    /// As for [`Lanes`]; `scales` points to the tile's scales and powers.
+    /// As for [`Simd`]; `scales` points to the tile's scales and powers.
     #[inline(always)]
-    unsafe fn store<L: Lanes, const N: usize>(
+    unsafe fn store<L: Simd, const N: usize>(
         &self,
         acc: &[L::F; N],
         scales: *const f32,
@@ -257,9 +257,9 @@ impl Job<'_, '_> {
 /// Adds the products of a pair of sixteen rows' columns with each token's.
 ///
 /// # Safety
-/// As for [`Lanes`]; `x` points to the tokens' pairs.
+/// As for [`Simd`]; `x` points to the tokens' pairs.
 #[inline(always)]
-unsafe fn add_pair<L: Lanes, const N: usize>(sums: &mut [L::I; N], codes: L::I, x: *const f32) {
+unsafe fn add_pair<L: Simd, const N: usize>(sums: &mut [L::I; N], codes: L::I, x: *const f32) {
     // SAFETY: the caller vouches.
     unsafe { L::dot_add(sums, codes, x.cast()) }
 }
@@ -278,16 +278,16 @@ const fn pairs_of(q: usize) -> [usize; 4] {
 /// Adds the products of a quad's pairs to the sums of the group's halves.
 ///
 /// # Safety
-/// As for [`Lanes`]; `group` points to a packed group, `x` to the tokens' pairs of it.
+/// As for [`Simd`]; `group` points to a packed group, `x` to the tokens' pairs of it.
 #[inline(always)]
-unsafe fn add_quad<L: Lanes, F: Format, const N: usize, const Q: usize>(
+unsafe fn add_code_pairs<L: Simd, F: Format, const N: usize, const Q: usize>(
     sums: &mut [[L::I; N]; 2],
     group: *const u8,
     x: *const f32,
 ) {
     // SAFETY: the caller vouches.
     unsafe {
-        let quad = F::quad::<L, Q>(group);
+        let quad = F::code_pairs::<L, Q>(group);
         for (index, pair) in pairs_of(Q).into_iter().enumerate() {
             let half = if second_sums::<F, N>() { index / 2 } else { 0 };
             add_pair::<L, N>(&mut sums[half], quad[index], x.add(pair * N));
@@ -298,12 +298,16 @@ unsafe fn add_quad<L: Lanes, F: Format, const N: usize, const Q: usize>(
 /// Stores a quad's pairs, less the format's offset.
 ///
 /// # Safety
-/// As for [`Lanes`]; `group` points to a packed group, `to` to room for the group's pairs.
+/// As for [`Simd`]; `group` points to a packed group, `to` to room for the group's pairs.
 #[inline(always)]
-unsafe fn unpack_quad<L: Lanes, F: Format, const Q: usize>(group: *const u8, offset: L::I, to: *mut f32) {
+unsafe fn unpack_code_pairs<L: Simd, F: Format, const Q: usize>(
+    group: *const u8,
+    offset: L::I,
+    to: *mut f32,
+) {
     // SAFETY: the caller vouches.
     unsafe {
-        for (codes, pair) in F::quad::<L, Q>(group).into_iter().zip(pairs_of(Q)) {
+        for (codes, pair) in F::code_pairs::<L, Q>(group).into_iter().zip(pairs_of(Q)) {
             let codes = if F::OFFSET != 0 { L::sub_i16(codes, offset) } else { codes };
             L::store_i(to.add(pair * LANES).cast(), codes);
         }
@@ -313,9 +317,9 @@ unsafe fn unpack_quad<L: Lanes, F: Format, const Q: usize>(group: *const u8, off
 /// Adds a group's integer sums, scaled, and its minima.
 ///
 /// # Safety
-/// As for [`Lanes`]; `x_sums` points to the sums of the tokens' codes.
+/// As for [`Simd`]; `x_sums` points to the sums of the tokens' codes.
 #[inline(always)]
-unsafe fn add_group<L: Lanes, F: Format, const N: usize>(
+unsafe fn add_group<L: Simd, F: Format, const N: usize>(
     acc: &mut [L::F; N],
     sums: &[[L::I; N]; 2],
     scales: &Scales<L>,
@@ -338,9 +342,9 @@ unsafe fn add_group<L: Lanes, F: Format, const N: usize>(
 /// Unpacks a row tile into a panel.
 ///
 /// # Safety
-/// As for [`Lanes`]; `rows` points to the row tile, of so many blocks.
+/// As for [`Simd`]; `rows` points to the row tile, of so many blocks.
 #[inline(always)]
-unsafe fn unpack<L: Lanes, F: Format>(rows: *const u8, blocks: usize, stream: Stream, panel: &mut [f32]) {
+unsafe fn unpack<L: Simd, F: Format>(rows: *const u8, blocks: usize, stream: Stream, panel: &mut [f32]) {
     assert!(panel.len() >= blocks * F::GROUPS * panel_group::<F>(), "room for a panel");
     // SAFETY: blocks and groups stay within the row tile, and the panel has room for them; the caller vouches.
     unsafe {
@@ -351,10 +355,10 @@ unsafe fn unpack<L: Lanes, F: Format>(rows: *const u8, blocks: usize, stream: St
             for group in 0..F::GROUPS {
                 let at = F::group_at(block_at, group);
                 stream.read(at, F::BLOCK_BYTES.div_ceil(F::GROUPS));
-                unpack_quad::<L, F, 0>(at, offset, to);
-                unpack_quad::<L, F, 1>(at, offset, to);
-                unpack_quad::<L, F, 2>(at, offset, to);
-                unpack_quad::<L, F, 3>(at, offset, to);
+                unpack_code_pairs::<L, F, 0>(at, offset, to);
+                unpack_code_pairs::<L, F, 1>(at, offset, to);
+                unpack_code_pairs::<L, F, 2>(at, offset, to);
+                unpack_code_pairs::<L, F, 3>(at, offset, to);
                 let scales = F::scales::<L>(block_at, at);
                 let mut scale_at = to.add(PAIRS * LANES);
                 for half in 0..if F::HALVES { 2 } else { 1 } {
@@ -374,9 +378,9 @@ unsafe fn unpack<L: Lanes, F: Format>(rows: *const u8, blocks: usize, stream: St
 /// The scales that [`unpack`] put there.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-unsafe fn unpacked_scales<L: Lanes, F: Format>(at: *const f32) -> Scales<L> {
+unsafe fn unpacked_scales<L: Simd, F: Format>(at: *const f32) -> Scales<L> {
     // SAFETY: the caller vouches.
     unsafe {
         let step = if F::MINS { 2 * LANES } else { LANES };

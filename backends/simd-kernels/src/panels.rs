@@ -2,8 +2,8 @@
 //! by side as they are packed.
 
 use crate::floats::Float;
-use crate::lanes::{LANES, Lanes};
 use crate::packed::{Format, GROUP, Scales};
+use crate::simd::{LANES, Simd};
 
 /// Unpacks rows: the packed bytes of whole granules, elements of a row, and room for `[columns, rows]` float32, where a
 /// row tile counts as sixteen rows. Those that a last row tile has beyond the matrix's come out as zeros.
@@ -28,9 +28,9 @@ fn granules(packed: &[u8], bytes: usize, columns: usize, panel: &[f32]) -> usize
 /// Unpacks quantised rows.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-pub(crate) unsafe fn quantised<L: Lanes, F: Format>(packed: &[u8], columns: usize, panel: &mut [f32]) {
+pub(crate) unsafe fn quantised<L: Simd, F: Format>(packed: &[u8], columns: usize, panel: &mut [f32]) {
     let blocks = columns / (F::GROUPS * GROUP);
     let bytes = blocks * F::BLOCK_BYTES;
     let count = granules(packed, bytes, columns, panel);
@@ -46,10 +46,10 @@ pub(crate) unsafe fn quantised<L: Lanes, F: Format>(packed: &[u8], columns: usiz
                 for group in 0..F::GROUPS {
                     let at = F::group_at(block_at, group);
                     let scales = F::scales::<L>(block_at, at);
-                    quad::<L, F, 0>(at, &scales, to, stride);
-                    quad::<L, F, 1>(at, &scales, to, stride);
-                    quad::<L, F, 2>(at, &scales, to, stride);
-                    quad::<L, F, 3>(at, &scales, to, stride);
+                    code_pairs::<L, F, 0>(at, &scales, to, stride);
+                    code_pairs::<L, F, 1>(at, &scales, to, stride);
+                    code_pairs::<L, F, 2>(at, &scales, to, stride);
+                    code_pairs::<L, F, 3>(at, &scales, to, stride);
                     to = to.add(GROUP * stride);
                 }
             }
@@ -60,9 +60,9 @@ pub(crate) unsafe fn quantised<L: Lanes, F: Format>(packed: &[u8], columns: usiz
 /// Unpacks four pairs of a group's columns, the first of which goes to `to`.
 ///
 /// # Safety
-/// As for [`Lanes`]; `group` points to a packed group, and there is room for its 32 columns, `stride` elements apart.
+/// As for [`Simd`]; `group` points to a packed group, and there is room for its 32 columns, `stride` elements apart.
 #[inline(always)]
-unsafe fn quad<L: Lanes, F: Format, const Q: usize>(
+unsafe fn code_pairs<L: Simd, F: Format, const Q: usize>(
     group: *const u8,
     scales: &Scales<L>,
     to: *mut f32,
@@ -72,7 +72,7 @@ unsafe fn quad<L: Lanes, F: Format, const Q: usize>(
     unsafe {
         let offset = L::splat_i(F::OFFSET << 16 | F::OFFSET);
         let (upper, size) = (L::splat_i(UPPER_HALF), L::splat(FROM_UPPER_HALF));
-        for (index, codes) in F::quad::<L, Q>(group).into_iter().enumerate() {
+        for (index, codes) in F::code_pairs::<L, Q>(group).into_iter().enumerate() {
             let codes = if F::OFFSET != 0 { L::sub_i16(codes, offset) } else { codes };
             let half = index / 2;
             let scale = L::mul(scales.scale[half], size);
@@ -89,9 +89,9 @@ unsafe fn quad<L: Lanes, F: Format, const Q: usize>(
 /// Unpacks rows of plain floats.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-pub(crate) unsafe fn floats<L: Lanes, T: Float>(packed: &[u8], columns: usize, panel: &mut [f32]) {
+pub(crate) unsafe fn floats<L: Simd, T: Float>(packed: &[u8], columns: usize, panel: &mut [f32]) {
     let bytes = columns * LANES * T::BYTES;
     let count = granules(packed, bytes, columns, panel);
     let stride = count * LANES;

@@ -2,16 +2,16 @@
 
 use herald_layers::kernels::{SelectiveScan, SsdStep, Tap};
 
-use crate::lanes::{LANES, Lanes};
 use crate::math::{exp, softplus as softplus_of};
+use crate::simd::{LANES, Simd};
 use crate::vectors::{load, store};
 
 /// `x *= y`.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-pub(crate) unsafe fn mul<L: Lanes>(x: &mut [f32], y: &[f32]) {
+pub(crate) unsafe fn mul<L: Simd>(x: &mut [f32], y: &[f32]) {
     let len = x.len().min(y.len());
     let (x, y) = (&mut x[..len], &y[..len]);
     // SAFETY: the caller vouches; places are within both.
@@ -26,9 +26,9 @@ pub(crate) unsafe fn mul<L: Lanes>(x: &mut [f32], y: &[f32]) {
 /// `x = ln(1 + e^x)`.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-pub(crate) unsafe fn softplus<L: Lanes>(x: &mut [f32]) {
+pub(crate) unsafe fn softplus<L: Simd>(x: &mut [f32]) {
     // SAFETY: the caller vouches; places are within the slice.
     unsafe {
         for at in (0..x.len()).step_by(LANES) {
@@ -41,9 +41,9 @@ pub(crate) unsafe fn softplus<L: Lanes>(x: &mut [f32]) {
 /// `x *= exp(to - from) * weight`.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-pub(crate) unsafe fn decay_weights<L: Lanes>(to: f32, from: &[f32], weight: &[f32], x: &mut [f32]) {
+pub(crate) unsafe fn decay_weights<L: Simd>(to: f32, from: &[f32], weight: &[f32], x: &mut [f32]) {
     let len = x.len().min(from.len()).min(weight.len());
     let (from, weight, x) = (&from[..len], &weight[..len], &mut x[..len]);
     // SAFETY: the caller vouches; places are within all three.
@@ -61,9 +61,9 @@ pub(crate) unsafe fn decay_weights<L: Lanes>(to: f32, from: &[f32], weight: &[f3
 /// One token of a causal convolution.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-pub(crate) unsafe fn conv<L: Lanes>(taps: &[Tap<'_>], bias: &[f32], out: &mut [f32]) {
+pub(crate) unsafe fn conv<L: Simd>(taps: &[Tap<'_>], bias: &[f32], out: &mut [f32]) {
     let len = out.len();
     assert!(
         bias.len() == len && taps.iter().all(|tap| tap.weight.len() == len && tap.input.len() == len),
@@ -84,9 +84,9 @@ pub(crate) unsafe fn conv<L: Lanes>(taps: &[Tap<'_>], bias: &[f32], out: &mut [f
 /// One token of a head through Mamba-2's recurrence.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-pub(crate) unsafe fn ssd_step<L: Lanes>(step: &SsdStep<'_>, h: &mut [f32], out: &mut [f32]) {
+pub(crate) unsafe fn ssd_step<L: Simd>(step: &SsdStep<'_>, h: &mut [f32], out: &mut [f32]) {
     let n = step.b.len();
     assert!(
         step.c.len() == n && step.x.len() == out.len() && h.len() == n * out.len(),
@@ -114,9 +114,9 @@ pub(crate) unsafe fn ssd_step<L: Lanes>(step: &SsdStep<'_>, h: &mut [f32], out: 
 /// A run of tokens of a block of channels through Mamba's selective scan, sixteen channels at a time.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-pub(crate) unsafe fn selective_scan<L: Lanes>(scan: &SelectiveScan<'_>, h: &mut [f32], out: &mut [f32]) {
+pub(crate) unsafe fn selective_scan<L: Simd>(scan: &SelectiveScan<'_>, h: &mut [f32], out: &mut [f32]) {
     let SelectiveScan { x_stride, bc_stride, n_tokens, channels, state, .. } = *scan;
     if n_tokens == 0 || channels == 0 || state == 0 {
         out.fill(0.0);
@@ -148,9 +148,9 @@ pub(crate) unsafe fn selective_scan<L: Lanes>(scan: &SelectiveScan<'_>, h: &mut 
 /// The channels from `at` on: sixteen, or where not `FULL` those that are left.
 ///
 /// # Safety
-/// As for [`Lanes`]; all slices are as long as [`scan`] asks.
+/// As for [`Simd`]; all slices are as long as [`scan`] asks.
 #[inline(always)]
-unsafe fn scan_lanes<L: Lanes, const FULL: bool>(
+unsafe fn scan_lanes<L: Simd, const FULL: bool>(
     scan: &SelectiveScan<'_>,
     at: usize,
     h: &mut [f32],

@@ -8,9 +8,9 @@ use herald_layers::quant::k_quants::{Q2K, Q3K, Q4K, Q5K, Q6K};
 use herald_layers::quant::legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 
 use crate::floats::{Bf16, F16, F32};
-use crate::lanes::LANES;
 use crate::packed::Packed;
 use crate::panels::Unpack;
+use crate::simd::LANES;
 
 /// A variant: an instruction set and the kernels for it.
 pub struct Variant {
@@ -270,17 +270,17 @@ macro_rules! variant {
     };
 }
 
-variant!(avx2, "simd (avx2)", crate::lanes::avx2::Avx2<crate::lanes::avx2::MultiplyAdd>, "avx2,fma,f16c");
-variant!(avx_vnni, "simd (avx-vnni)", crate::lanes::avx2::Avx2<crate::lanes::avx2::Vnni>, "avx2,fma,f16c");
+variant!(avx2, "simd (avx2)", crate::simd::avx2::Avx2<crate::simd::avx2::MultiplyAdd>, "avx2,fma,f16c");
+variant!(avx_vnni, "simd (avx-vnni)", crate::simd::avx2::Avx2<crate::simd::avx2::Vnni>, "avx2,fma,f16c");
 variant!(
     avx512,
     "simd (avx512)",
-    crate::lanes::avx512::Avx512<crate::lanes::avx512::MultiplyAdd>,
+    crate::simd::avx512::Avx512<crate::simd::avx512::MultiplyAdd>,
     "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"
 );
 variant!(
     avx512_vnni,
     "simd (avx512-vnni)",
-    crate::lanes::avx512::Avx512<crate::lanes::avx512::Vnni>,
+    crate::simd::avx512::Avx512<crate::simd::avx512::Vnni>,
     "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c"
 );

@@ -3,9 +3,9 @@
 use herald_api::{Activation, RopeKind};
 use herald_layers::kernels::{Gemm, HeadMatmul};
 
-use crate::ahead::Stream;
-use crate::lanes::{LANES, Lanes};
 use crate::math::{exp, times_sigmoid};
+use crate::prefetch::Stream;
+use crate::simd::{LANES, Simd};
 
 /// The first elements of a run of sixteen, or all.
 #[inline(always)]
@@ -16,9 +16,9 @@ fn count(len: usize, at: usize) -> usize {
 /// Loads sixteen elements, or those that are left.
 ///
 /// # Safety
-/// As for [`Lanes`]; `at` is within `x`.
+/// As for [`Simd`]; `at` is within `x`.
 #[inline(always)]
-pub(crate) unsafe fn load<L: Lanes>(x: &[f32], at: usize) -> L::F {
+pub(crate) unsafe fn load<L: Simd>(x: &[f32], at: usize) -> L::F {
     // SAFETY: no more than are left are read.
     unsafe {
         let from = x.as_ptr().add(at);
@@ -29,9 +29,9 @@ pub(crate) unsafe fn load<L: Lanes>(x: &[f32], at: usize) -> L::F {
 /// Loads sixteen elements, or those that are left and zeros.
 ///
 /// # Safety
-/// As for [`Lanes`]; `at` is within `x`.
+/// As for [`Simd`]; `at` is within `x`.
 #[inline(always)]
-unsafe fn load_f16<L: Lanes>(x: &[u16], at: usize) -> L::F {
+unsafe fn load_f16<L: Simd>(x: &[u16], at: usize) -> L::F {
     let left = &x[at..];
     let mut last = [0; LANES];
     let from = match left.first_chunk() {
@@ -48,9 +48,9 @@ unsafe fn load_f16<L: Lanes>(x: &[u16], at: usize) -> L::F {
 /// Stores sixteen elements, or as many as there is room for.
 ///
 /// # Safety
-/// As for [`Lanes`]; `at` is within `to`.
+/// As for [`Simd`]; `at` is within `to`.
 #[inline(always)]
-pub(crate) unsafe fn store<L: Lanes>(to: &mut [f32], at: usize, x: L::F) {
+pub(crate) unsafe fn store<L: Simd>(to: &mut [f32], at: usize, x: L::F) {
     // SAFETY: no more than there is room for are written.
     unsafe {
         let left = to.len() - at;
@@ -62,9 +62,9 @@ pub(crate) unsafe fn store<L: Lanes>(to: &mut [f32], at: usize, x: L::F) {
 /// `sum(a * b)`, in two vectors of partial sums.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-pub(crate) unsafe fn dot<L: Lanes>(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) unsafe fn dot<L: Simd>(a: &[f32], b: &[f32]) -> f32 {
     let len = a.len().min(b.len());
     let (a, b) = (&a[..len], &b[..len]);
     // SAFETY: the caller vouches; places are within both.
@@ -83,9 +83,9 @@ pub(crate) unsafe fn dot<L: Lanes>(a: &[f32], b: &[f32]) -> f32 {
 /// `y += a * x`.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-pub(crate) unsafe fn add_scaled<L: Lanes>(y: &mut [f32], a: f32, x: &[f32]) {
+pub(crate) unsafe fn add_scaled<L: Simd>(y: &mut [f32], a: f32, x: &[f32]) {
     let len = y.len().min(x.len());
     let (y, x) = (&mut y[..len], &x[..len]);
     // SAFETY: the caller vouches; places are within both.
@@ -101,9 +101,9 @@ pub(crate) unsafe fn add_scaled<L: Lanes>(y: &mut [f32], a: f32, x: &[f32]) {
 /// RMSNorm (arXiv 1910.07467).
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-pub(crate) unsafe fn rms_norm<L: Lanes>(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+pub(crate) unsafe fn rms_norm<L: Simd>(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     let len = x.len().min(weight.len()).min(out.len());
     // SAFETY: the caller vouches; places are within all three.
     unsafe {
@@ -141,9 +141,9 @@ pub(crate) fn rope(kind: RopeKind, head: &mut [f32], rotation: &[[f32; 2]]) {
 /// An activation of sixteen numbers.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-unsafe fn activation<L: Lanes>(kind: Activation, x: L::F) -> L::F {
+unsafe fn activation<L: Simd>(kind: Activation, x: L::F) -> L::F {
     /// `2 sqrt(2 / pi)`.
     const TWICE: f32 = 1.595_769_2;
     // SAFETY: the caller vouches.
@@ -166,9 +166,9 @@ unsafe fn activation<L: Lanes>(kind: Activation, x: L::F) -> L::F {
 /// `gate = activation(gate) * up`.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-pub(crate) unsafe fn glu<L: Lanes>(kind: Activation, gate: &mut [f32], up: &[f32]) {
+pub(crate) unsafe fn glu<L: Simd>(kind: Activation, gate: &mut [f32], up: &[f32]) {
     let len = gate.len().min(up.len());
     let (gate, up) = (&mut gate[..len], &up[..len]);
     // SAFETY: the caller vouches; places are within both.
@@ -183,9 +183,9 @@ pub(crate) unsafe fn glu<L: Lanes>(kind: Activation, gate: &mut [f32], up: &[f32
 /// `x = activation(x)`.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-pub(crate) unsafe fn activate<L: Lanes>(kind: Activation, x: &mut [f32]) {
+pub(crate) unsafe fn activate<L: Simd>(kind: Activation, x: &mut [f32]) {
     // SAFETY: the caller vouches; places are within the slice.
     unsafe {
         for at in (0..x.len()).step_by(LANES) {
@@ -198,9 +198,9 @@ pub(crate) unsafe fn activate<L: Lanes>(kind: Activation, x: &mut [f32]) {
 /// `exp(x) / sum(exp(x))`; see [`herald_layers::Kernels::softmax`].
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-pub(crate) unsafe fn softmax<L: Lanes>(x: &mut [f32]) {
+pub(crate) unsafe fn softmax<L: Simd>(x: &mut [f32]) {
     let (whole, last) = (x.len() / LANES * LANES, x.len() % LANES);
     // SAFETY: the caller vouches; places are within.
     unsafe {
@@ -225,9 +225,9 @@ pub(crate) unsafe fn softmax<L: Lanes>(x: &mut [f32]) {
 /// `x` as `scale * codes`; see [`herald_layers::Kernels::quantize_i16`].
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-pub(crate) unsafe fn quantize_i16<L: Lanes>(x: &[f32], codes: &mut [i16]) -> f32 {
+pub(crate) unsafe fn quantize_i16<L: Simd>(x: &[f32], codes: &mut [i16]) -> f32 {
     const MOST: f32 = i16::MAX as f32;
     let len = x.len().min(codes.len());
     let (x, codes) = (&x[..len], &mut codes[..len]);
@@ -266,9 +266,9 @@ pub(crate) unsafe fn quantize_i16<L: Lanes>(x: &[f32], codes: &mut [i16]) -> f32
 /// Products of float32 matrices: tiles of `N` tokens and rows, each in a vector of partial sums.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-pub(crate) unsafe fn gemm<L: Lanes>(call: &Gemm<'_>, out: &mut [f32]) {
+pub(crate) unsafe fn gemm<L: Simd>(call: &Gemm<'_>, out: &mut [f32]) {
     let Gemm { n_tokens, rows, columns, .. } = *call;
     assert!(
         call.x.len() >= n_tokens * columns
@@ -276,7 +276,7 @@ pub(crate) unsafe fn gemm<L: Lanes>(call: &Gemm<'_>, out: &mut [f32]) {
             && out.len() >= n_tokens * rows,
         "a product of {n_tokens} tokens with {rows} rows of {columns} has slices too short"
     );
-    let edge = if L::TOKENS >= 12 { 4 } else { 2 };
+    let edge = if L::NR >= 12 { 4 } else { 2 };
     for token in (0..n_tokens).step_by(edge) {
         for row in (0..rows).step_by(edge) {
             // SAFETY: the caller vouches; the lengths are checked above.
@@ -300,9 +300,9 @@ pub(crate) unsafe fn gemm<L: Lanes>(call: &Gemm<'_>, out: &mut [f32]) {
 /// Products of each head's queries with its part of rows of float16, which are read in the order in which they lie.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-pub(crate) unsafe fn head_matmul<L: Lanes>(call: &HeadMatmul<'_>, out: &mut [f32]) {
+pub(crate) unsafe fn head_matmul<L: Simd>(call: &HeadMatmul<'_>, out: &mut [f32]) {
     let HeadMatmul { queries, rows, n_heads, n_queries, width, stride } = *call;
     let n_rows = call.n_rows(out.len());
     let stream = Stream::new(bytemuck::cast_slice(rows), true);
@@ -331,9 +331,9 @@ pub(crate) unsafe fn head_matmul<L: Lanes>(call: &HeadMatmul<'_>, out: &mut [f32
 /// `N` queries with a row, whose products go `n_rows` elements apart. Returns `N`.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-unsafe fn row_products<L: Lanes, const N: usize>(
+unsafe fn row_products<L: Simd, const N: usize>(
     queries: &[f32],
     row: &[u16],
     out: &mut [f32],
@@ -359,9 +359,9 @@ unsafe fn row_products<L: Lanes, const N: usize>(
 /// `N` tokens with `N` rows.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-unsafe fn gemm_tile<L: Lanes, const N: usize>(call: &Gemm<'_>, token: usize, row: usize, out: &mut [f32]) {
+unsafe fn gemm_tile<L: Simd, const N: usize>(call: &Gemm<'_>, token: usize, row: usize, out: &mut [f32]) {
     let columns = call.columns;
     let x: [&[f32]; N] = std::array::from_fn(|index| &call.x[(token + index) * columns..][..columns]);
     let panel: [&[f32]; N] = std::array::from_fn(|index| &call.panel[(row + index) * columns..][..columns]);

@@ -1,25 +1,25 @@
 //! A tile of attention: queries that share a KV head, against a run of slots of a page of int16 or 4-bit codes.
 //!
-//! Few rows of queries (decode) go side by side in quarters of a vector, four elements of each (`quads`); many (prefill)
-//! have a lane each (`columns`). Both do the same float operations in the same order for every row, so a token's results
+//! Few rows of queries (decode) go side by side in quarters of a vector, four elements of each (`decode`); many (prefill)
+//! have a lane each (`prefill`). Both do the same float operations in the same order for every row, so a token's results
 //! do not depend on the tokens beside it.
 
-mod columns;
+mod decode;
+mod prefill;
 mod q4;
-mod quads;
-mod weigh;
-mod whole;
+mod q4_integer;
+mod softmax;
 
 use herald_layers::kernels::{OnlineSoftmax, Tile};
 
 pub(crate) use q4::attend_q4;
-pub(crate) use whole::STEP;
+pub(crate) use q4_integer::STEP;
 
-use crate::ahead::ask_for;
-use crate::lanes::{LANES, Lanes};
 use crate::math::exp;
+use crate::prefetch::prefetch;
+use crate::simd::{LANES, Simd};
 
-/// Elements of a row that are summed by themselves before all are summed; and rows that share a vector in `quads`.
+/// Elements of a row that are summed by themselves before all are summed; and rows that share a vector in `decode`.
 const FOUR: usize = 4;
 
 /// Rows from which on each has a lane.
@@ -30,14 +30,14 @@ pub(crate) trait Element: Copy + Default {
     /// Sixteen elements as floats.
     ///
     /// # Safety
-    /// As for [`Lanes`]; sixteen can be read.
-    unsafe fn load<L: Lanes>(from: *const Self) -> L::F;
+    /// As for [`Simd`]; sixteen can be read.
+    unsafe fn load<L: Simd>(from: *const Self) -> L::F;
 
     /// All as floats, in `to` where they aren't yet.
     ///
     /// # Safety
-    /// As for [`Lanes`].
-    unsafe fn widen<'a, L: Lanes>(from: &'a [Self], to: &'a mut [f32]) -> &'a [f32];
+    /// As for [`Simd`].
+    unsafe fn widen<'a, L: Simd>(from: &'a [Self], to: &'a mut [f32]) -> &'a [f32];
 
     /// The memory to ask for while a tile's scores are made, and while its values are added.
     fn upcoming<'a>(tile: &Tile<'a, Self>) -> [&'a [u8]; 2];
@@ -45,13 +45,13 @@ pub(crate) trait Element: Copy + Default {
 
 impl Element for i16 {
     #[inline(always)]
-    unsafe fn load<L: Lanes>(from: *const Self) -> L::F {
+    unsafe fn load<L: Simd>(from: *const Self) -> L::F {
         // SAFETY: the caller vouches.
         unsafe { L::load_i16(from) }
     }
 
     #[inline(always)]
-    unsafe fn widen<'a, L: Lanes>(from: &'a [Self], to: &'a mut [f32]) -> &'a [f32] {
+    unsafe fn widen<'a, L: Simd>(from: &'a [Self], to: &'a mut [f32]) -> &'a [f32] {
         let to = &mut to[..from.len()];
         let (sixteens, rest) = from.as_chunks::<LANES>();
         for (out, codes) in to.chunks_exact_mut(LANES).zip(sixteens) {
@@ -73,13 +73,13 @@ impl Element for i16 {
 
 impl Element for f32 {
     #[inline(always)]
-    unsafe fn load<L: Lanes>(from: *const Self) -> L::F {
+    unsafe fn load<L: Simd>(from: *const Self) -> L::F {
         // SAFETY: the caller vouches.
         unsafe { L::load(from) }
     }
 
     #[inline(always)]
-    unsafe fn widen<'a, L: Lanes>(from: &'a [Self], _: &'a mut [f32]) -> &'a [f32] {
+    unsafe fn widen<'a, L: Simd>(from: &'a [Self], _: &'a mut [f32]) -> &'a [f32] {
         from
     }
 
@@ -93,15 +93,15 @@ impl Element for f32 {
 /// Lays queries out; see [`herald_layers::Kernels::pack_queries`].
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-pub(crate) unsafe fn pack_queries<L: Lanes>(queries: &[f32], key_dim: usize, out: &mut [f32]) {
+pub(crate) unsafe fn pack_queries<L: Simd>(queries: &[f32], key_dim: usize, out: &mut [f32]) {
     // SAFETY: the caller vouches.
     unsafe {
         if queries.len() / key_dim < MANY {
-            quads::pack_queries(queries, key_dim, out);
+            decode::pack_queries(queries, key_dim, out);
         } else {
-            columns::pack_queries::<L>(queries, key_dim, out);
+            prefill::pack_queries::<L>(queries, key_dim, out);
         }
     }
 }
@@ -109,9 +109,9 @@ pub(crate) unsafe fn pack_queries<L: Lanes>(queries: &[f32], key_dim: usize, out
 /// Attends; see [`herald_layers::Kernels::attend`].
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-pub(crate) unsafe fn attend<L: Lanes, E: Element>(
+pub(crate) unsafe fn attend<L: Simd, E: Element>(
     tile: &Tile<'_, E>,
     running: &mut OnlineSoftmax<'_>,
     scratch: &mut [f32],
@@ -132,14 +132,14 @@ pub(crate) unsafe fn attend<L: Lanes, E: Element>(
         "a tile of {rows} queries of {key_dim} and {slots} slots has slices too short"
     );
     for scales in tile.next.scales {
-        ask_for(scales);
+        prefetch(scales);
     }
     // SAFETY: the caller vouches for the instruction set; lengths are checked above.
     unsafe {
         if rows < MANY {
-            quads::attend::<L, E>(tile, running, scratch);
+            decode::attend::<L, E>(tile, running, scratch);
         } else {
-            columns::attend::<L, E>(tile, running, scratch);
+            prefill::attend::<L, E>(tile, running, scratch);
         }
     }
 }
@@ -154,9 +154,9 @@ fn scratch_len<E: Element>(rows: usize, slots: usize, dim: usize) -> usize {
 /// Merges what two states have seen; see [`herald_layers::Kernels::merge`].
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-pub(crate) unsafe fn merge<L: Lanes>(into: &mut OnlineSoftmax<'_>, other: &OnlineSoftmax<'_>) {
+pub(crate) unsafe fn merge<L: Simd>(into: &mut OnlineSoftmax<'_>, other: &OnlineSoftmax<'_>) {
     let rows = into.sum.len();
     let value_dim = into.out.len() / rows.max(1);
     assert!(
@@ -173,14 +173,14 @@ pub(crate) unsafe fn merge<L: Lanes>(into: &mut OnlineSoftmax<'_>, other: &Onlin
             let old = L::load_first(into.max[row..].as_ptr(), count);
             let others = L::load_first(other.max[row..].as_ptr(), count);
             let max = L::max(old, others);
-            let worths = [worth::<L>(old, max), worth::<L>(others, max)];
+            let rescales = [rescale::<L>(old, max), rescale::<L>(others, max)];
             let sums = [into.sum[row..].as_ptr(), other.sum[row..].as_ptr()];
             let sums = [L::load_first(sums[0], count), L::load_first(sums[1], count)];
-            let sum = L::fma(sums[1], worths[1], L::mul(sums[0], worths[0]));
+            let sum = L::fma(sums[1], rescales[1], L::mul(sums[0], rescales[0]));
             L::store_first(into.max[row..].as_mut_ptr(), max, count);
             L::store_first(into.sum[row..].as_mut_ptr(), sum, count);
-            L::store(kept.as_mut_ptr(), worths[0]);
-            L::store(added.as_mut_ptr(), worths[1]);
+            L::store(kept.as_mut_ptr(), rescales[0]);
+            L::store(added.as_mut_ptr(), rescales[1]);
         }
         let places = row * value_dim..(row + count) * value_dim;
         let outs = into.out[places.clone()].chunks_exact_mut(value_dim);
@@ -202,12 +202,12 @@ fn span(visible: &[[u32; 2]]) -> [usize; 2] {
     [begin as usize, end as usize]
 }
 
-/// What sums under the old maximum are worth under the new one: nothing where nothing was seen.
+/// What sums under the old maximum are rescale under the new one: nothing where nothing was seen.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-unsafe fn worth<L: Lanes>(old: L::F, new: L::F) -> L::F {
+unsafe fn rescale<L: Simd>(old: L::F, new: L::F) -> L::F {
     // SAFETY: the caller vouches.
     unsafe {
         // Negative infinity less itself is no number, in place of which the second argument is taken.
@@ -218,9 +218,9 @@ unsafe fn worth<L: Lanes>(old: L::F, new: L::F) -> L::F {
 /// Moves a tile's score products to the scale of its keys and of all, and caps them.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-unsafe fn scaled<L: Lanes, E>(tile: &Tile<'_, E>, products: L::F, scales: L::F) -> L::F {
+unsafe fn scaled<L: Simd, E>(tile: &Tile<'_, E>, products: L::F, scales: L::F) -> L::F {
     // SAFETY: the caller vouches.
     unsafe { capped::<L>(L::mul(products, scales), tile.softcap) }
 }
@@ -228,9 +228,9 @@ unsafe fn scaled<L: Lanes, E>(tile: &Tile<'_, E>, products: L::F, scales: L::F) 
 /// `cap * tanh(score / cap)`, where there is a cap.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-unsafe fn capped<L: Lanes>(score: L::F, softcap: Option<f32>) -> L::F {
+unsafe fn capped<L: Simd>(score: L::F, softcap: Option<f32>) -> L::F {
     match softcap {
         // SAFETY: the caller vouches.
         Some(cap) => unsafe { L::mul(L::splat(cap), crate::math::tanh::<L>(L::div(score, L::splat(cap)))) },

@@ -1,29 +1,29 @@
-//! Pages of 4-bit codes: of the usual shapes as the whole numbers that they are (`whole`); of others, a tile of one head is
+//! Pages of 4-bit codes: of the usual shapes as the whole numbers that they are (`q4_integer`); of others, a tile of one head is
 //! read as floats into memory that stays in the nearest caches.
 
 use herald_api::{Q4_GROUP, Q4Rows};
 use herald_layers::kernels::{OnlineSoftmax, Q4Tile, Tile};
 
-use super::{attend, pack_queries, whole};
-use crate::ahead::ask_for;
-use crate::lanes::{LANES, Lanes};
+use super::{attend, pack_queries, q4_integer};
+use crate::prefetch::prefetch;
+use crate::simd::{LANES, Simd};
 
 /// Attends over 4-bit codes; see [`herald_layers::Kernels::attend_q4`].
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-pub(crate) unsafe fn attend_q4<L: Lanes>(
+pub(crate) unsafe fn attend_q4<L: Simd>(
     tile: &Q4Tile<'_>,
     running: &mut OnlineSoftmax<'_>,
     scratch: &mut [f32],
 ) {
-    if whole::fits(tile) {
+    if q4_integer::fits(tile) {
         for scales in tile.next.scales {
-            ask_for(scales);
+            prefetch(scales);
         }
         // SAFETY: the caller vouches.
-        return unsafe { whole::attend::<L>(tile, running, scratch) };
+        return unsafe { q4_integer::attend::<L>(tile, running, scratch) };
     }
     let rows = tile.visible.len();
     let (queries, scratch) = scratch.split_at_mut(Tile::<f32>::packed_queries_len(rows, tile.key_dim));
@@ -57,9 +57,9 @@ pub(crate) unsafe fn attend_q4<L: Lanes>(
 /// Sixteen pairs' steps, and their offsets.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-pub(super) unsafe fn halves<L: Lanes>(pairs: &[[u16; 2]]) -> [L::F; 2] {
+pub(super) unsafe fn halves<L: Simd>(pairs: &[[u16; 2]]) -> [L::F; 2] {
     let mut sixteen = [[0; 2]; LANES];
     let from = match pairs.first_chunk() {
         Some(whole) => whole,
@@ -75,9 +75,9 @@ pub(super) unsafe fn halves<L: Lanes>(pairs: &[[u16; 2]]) -> [L::F; 2] {
 /// Keys as `[slots, dim]`: channels have pairs of their own in each group of slots.
 ///
 /// # Safety
-/// As for [`Lanes`]; half of `dim` is whole vectors.
+/// As for [`Simd`]; half of `dim` is whole vectors.
 #[inline(always)]
-unsafe fn widen_keys<L: Lanes>(
+unsafe fn widen_keys<L: Simd>(
     rows: Q4Rows<'_>,
     dim: usize,
     slots: usize,
@@ -119,9 +119,9 @@ unsafe fn widen_keys<L: Lanes>(
 /// Values as `[slots, dim]`: groups of a slot's channels have pairs of their own.
 ///
 /// # Safety
-/// As for [`Lanes`]; half of `dim` is whole vectors.
+/// As for [`Simd`]; half of `dim` is whole vectors.
 #[inline(always)]
-unsafe fn widen_values<L: Lanes>(rows: Q4Rows<'_>, dim: usize, slots: usize, out: &mut [f32]) {
+unsafe fn widen_values<L: Simd>(rows: Q4Rows<'_>, dim: usize, slots: usize, out: &mut [f32]) {
     let (width, groups) = (dim / 2, dim.div_ceil(Q4_GROUP));
     let pairs = &rows.pairs[..slots * groups];
     assert!(out.len() >= slots * dim && rows.codes.len() >= slots * width);

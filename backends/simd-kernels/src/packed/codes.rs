@@ -3,9 +3,9 @@
 use herald_layers::quant::iq4::LEVELS;
 
 use super::GROUP;
-use crate::lanes::{LANES, Lanes};
+use crate::simd::{LANES, Simd};
 
-/// Bytes of one word of every row.
+/// Int8 of one word of every row.
 const WORD: usize = 4 * LANES;
 
 /// The low half byte of each of a pair's int16.
@@ -13,17 +13,17 @@ const NIBBLES: i32 = 0x000f_000f;
 
 /// A way of packing.
 pub(crate) trait Codes: 'static {
-    /// Bytes of a group.
+    /// Int8 of a group.
     const BYTES: usize;
 
     /// Packs one row's codes into its lane.
     fn pack(codes: &[u8; GROUP], lane: usize, packed: &mut [u8]);
 
-    /// As [`super::Format::quad`].
+    /// As [`super::Format::code_pairs`].
     ///
     /// # Safety
     /// As there.
-    unsafe fn quad<L: Lanes, const Q: usize>(codes: *const u8) -> [L::I; 4];
+    unsafe fn code_pairs<L: Simd, const Q: usize>(codes: *const u8) -> [L::I; 4];
 }
 
 fn put(packed: &mut [u8], word: usize, lane: usize, bits: u32) {
@@ -54,9 +54,9 @@ fn map(codes: &[u8; GROUP], each: impl Fn(u8) -> u8) -> [u8; GROUP] {
 }
 
 /// Codes of 4 bits: word `w` has columns `4w` and on in the low halves of its bytes, `16 + 4w` and on in the high halves.
-pub(crate) struct Nibbles;
+pub(crate) struct Bits4;
 
-impl Codes for Nibbles {
+impl Codes for Bits4 {
     const BYTES: usize = 4 * WORD;
 
     fn pack(codes: &[u8; GROUP], lane: usize, packed: &mut [u8]) {
@@ -68,7 +68,7 @@ impl Codes for Nibbles {
     }
 
     #[inline(always)]
-    unsafe fn quad<L: Lanes, const Q: usize>(codes: *const u8) -> [L::I; 4] {
+    unsafe fn code_pairs<L: Simd, const Q: usize>(codes: *const u8) -> [L::I; 4] {
         // SAFETY: the caller vouches for the group, which has four words.
         unsafe {
             let word = L::load_i(codes.add(Q * WORD));
@@ -84,9 +84,9 @@ impl Codes for Nibbles {
 }
 
 /// One bit more for each code: bit `j` of the word is pair `j`'s first, bit `16 + j` its second.
-struct Bit;
+struct HighBit;
 
-impl Bit {
+impl HighBit {
     fn pack(bits: &[u8; GROUP], lane: usize, packed: &mut [u8]) {
         let word = (0..8).fold(0, |word, quarter| word | spread(bits, 4 * quarter, 2 * quarter, 1));
         put(packed, 0, lane, word);
@@ -94,7 +94,7 @@ impl Bit {
 
     /// The bits of four pairs, each in place `to` of its code.
     #[inline(always)]
-    unsafe fn quad<L: Lanes, const Q: usize>(word: *const u8, to: u32) -> [L::I; 4] {
+    unsafe fn code_pairs<L: Simd, const Q: usize>(word: *const u8, to: u32) -> [L::I; 4] {
         // SAFETY: the caller vouches for the word.
         unsafe {
             let word = L::load_i(word);
@@ -107,9 +107,9 @@ impl Bit {
 
 /// Codes of 2 bits: bits `2j` and on of word 0 are pair `j`'s first, bits `16 + 2j` and on its second; word 1 has pairs 8
 /// and on.
-pub(crate) struct Twos;
+pub(crate) struct Bits2;
 
-impl Codes for Twos {
+impl Codes for Bits2 {
     const BYTES: usize = 2 * WORD;
 
     fn pack(codes: &[u8; GROUP], lane: usize, packed: &mut [u8]) {
@@ -122,7 +122,7 @@ impl Codes for Twos {
     }
 
     #[inline(always)]
-    unsafe fn quad<L: Lanes, const Q: usize>(codes: *const u8) -> [L::I; 4] {
+    unsafe fn code_pairs<L: Simd, const Q: usize>(codes: *const u8) -> [L::I; 4] {
         // SAFETY: the caller vouches for the group, which has two words.
         unsafe {
             let mask = L::splat_i(0x0003_0003);
@@ -134,76 +134,80 @@ impl Codes for Twos {
 }
 
 #[inline(always)]
-unsafe fn or<L: Lanes>(a: [L::I; 4], b: [L::I; 4]) -> [L::I; 4] {
+unsafe fn or<L: Simd>(a: [L::I; 4], b: [L::I; 4]) -> [L::I; 4] {
     // SAFETY: the caller vouches for the instruction set.
     unsafe { [L::or(a[0], b[0]), L::or(a[1], b[1]), L::or(a[2], b[2]), L::or(a[3], b[3])] }
 }
 
-/// Codes of 3 bits: the low two as [`Twos`], the third as [`Bit`].
-pub(crate) struct TwosAndBit;
+/// Codes of 3 bits: the low two as [`Bits2`], the third as [`HighBit`].
+pub(crate) struct Bits3;
 
-impl Codes for TwosAndBit {
-    const BYTES: usize = Twos::BYTES + WORD;
+impl Codes for Bits3 {
+    const BYTES: usize = Bits2::BYTES + WORD;
 
     fn pack(codes: &[u8; GROUP], lane: usize, packed: &mut [u8]) {
-        let (low, high) = packed.split_at_mut(Twos::BYTES);
-        Twos::pack(codes, lane, low);
-        Bit::pack(&map(codes, |code| code >> 2), lane, high);
+        let (low, high) = packed.split_at_mut(Bits2::BYTES);
+        Bits2::pack(codes, lane, low);
+        HighBit::pack(&map(codes, |code| code >> 2), lane, high);
     }
 
     #[inline(always)]
-    unsafe fn quad<L: Lanes, const Q: usize>(codes: *const u8) -> [L::I; 4] {
-        // SAFETY: the caller vouches for the group.
-        unsafe { or::<L>(Twos::quad::<L, Q>(codes), Bit::quad::<L, Q>(codes.add(Twos::BYTES), 2)) }
-    }
-}
-
-/// Codes of 5 bits: the low four as [`Nibbles`], the fifth as [`Bit`].
-pub(crate) struct NibblesAndBit;
-
-impl Codes for NibblesAndBit {
-    const BYTES: usize = Nibbles::BYTES + WORD;
-
-    fn pack(codes: &[u8; GROUP], lane: usize, packed: &mut [u8]) {
-        let (low, high) = packed.split_at_mut(Nibbles::BYTES);
-        Nibbles::pack(codes, lane, low);
-        Bit::pack(&map(codes, |code| code >> 4), lane, high);
-    }
-
-    #[inline(always)]
-    unsafe fn quad<L: Lanes, const Q: usize>(codes: *const u8) -> [L::I; 4] {
-        // SAFETY: the caller vouches for the group.
-        unsafe { or::<L>(Nibbles::quad::<L, Q>(codes), Bit::quad::<L, Q>(codes.add(Nibbles::BYTES), 4)) }
-    }
-}
-
-/// Codes of 6 bits: the low four as [`Nibbles`], the others as [`Twos`].
-pub(crate) struct NibblesAndTwo;
-
-impl Codes for NibblesAndTwo {
-    const BYTES: usize = Nibbles::BYTES + Twos::BYTES;
-
-    fn pack(codes: &[u8; GROUP], lane: usize, packed: &mut [u8]) {
-        let (low, high) = packed.split_at_mut(Nibbles::BYTES);
-        Nibbles::pack(codes, lane, low);
-        Twos::pack(&map(codes, |code| code >> 4), lane, high);
-    }
-
-    #[inline(always)]
-    unsafe fn quad<L: Lanes, const Q: usize>(codes: *const u8) -> [L::I; 4] {
+    unsafe fn code_pairs<L: Simd, const Q: usize>(codes: *const u8) -> [L::I; 4] {
         // SAFETY: the caller vouches for the group.
         unsafe {
-            let high = Twos::quad::<L, Q>(codes.add(Nibbles::BYTES));
+            or::<L>(Bits2::code_pairs::<L, Q>(codes), HighBit::code_pairs::<L, Q>(codes.add(Bits2::BYTES), 2))
+        }
+    }
+}
+
+/// Codes of 5 bits: the low four as [`Bits4`], the fifth as [`HighBit`].
+pub(crate) struct Bits5;
+
+impl Codes for Bits5 {
+    const BYTES: usize = Bits4::BYTES + WORD;
+
+    fn pack(codes: &[u8; GROUP], lane: usize, packed: &mut [u8]) {
+        let (low, high) = packed.split_at_mut(Bits4::BYTES);
+        Bits4::pack(codes, lane, low);
+        HighBit::pack(&map(codes, |code| code >> 4), lane, high);
+    }
+
+    #[inline(always)]
+    unsafe fn code_pairs<L: Simd, const Q: usize>(codes: *const u8) -> [L::I; 4] {
+        // SAFETY: the caller vouches for the group.
+        unsafe {
+            or::<L>(Bits4::code_pairs::<L, Q>(codes), HighBit::code_pairs::<L, Q>(codes.add(Bits4::BYTES), 4))
+        }
+    }
+}
+
+/// Codes of 6 bits: the low four as [`Bits4`], the others as [`Bits2`].
+pub(crate) struct Bits6;
+
+impl Codes for Bits6 {
+    const BYTES: usize = Bits4::BYTES + Bits2::BYTES;
+
+    fn pack(codes: &[u8; GROUP], lane: usize, packed: &mut [u8]) {
+        let (low, high) = packed.split_at_mut(Bits4::BYTES);
+        Bits4::pack(codes, lane, low);
+        Bits2::pack(&map(codes, |code| code >> 4), lane, high);
+    }
+
+    #[inline(always)]
+    unsafe fn code_pairs<L: Simd, const Q: usize>(codes: *const u8) -> [L::I; 4] {
+        // SAFETY: the caller vouches for the group.
+        unsafe {
+            let high = Bits2::code_pairs::<L, Q>(codes.add(Bits4::BYTES));
             let high = [L::shl(high[0], 4), L::shl(high[1], 4), L::shl(high[2], 4), L::shl(high[3], 4)];
-            or::<L>(Nibbles::quad::<L, Q>(codes), high)
+            or::<L>(Bits4::code_pairs::<L, Q>(codes), high)
         }
     }
 }
 
 /// Signed bytes: word `w` has columns `4w` and on.
-pub(crate) struct Bytes;
+pub(crate) struct Int8;
 
-impl Codes for Bytes {
+impl Codes for Int8 {
     const BYTES: usize = 8 * WORD;
 
     fn pack(codes: &[u8; GROUP], lane: usize, packed: &mut [u8]) {
@@ -213,7 +217,7 @@ impl Codes for Bytes {
     }
 
     #[inline(always)]
-    unsafe fn quad<L: Lanes, const Q: usize>(codes: *const u8) -> [L::I; 4] {
+    unsafe fn code_pairs<L: Simd, const Q: usize>(codes: *const u8) -> [L::I; 4] {
         // SAFETY: the caller vouches for the group, which has eight words.
         unsafe {
             let (low, high) = (L::load_i(codes.add(Q * WORD)), L::load_i(codes.add((4 + Q) * WORD)));
@@ -233,18 +237,18 @@ const INDICES: [u8; 256] = {
     indices
 };
 
-/// Levels of the IQ4 formats, as their indices, in the order of [`Nibbles`].
-pub(crate) struct Levels;
+/// Iq4Indices of the IQ4 formats, as their indices, in the order of [`Bits4`].
+pub(crate) struct Iq4Indices;
 
-impl Codes for Levels {
-    const BYTES: usize = Nibbles::BYTES;
+impl Codes for Iq4Indices {
+    const BYTES: usize = Bits4::BYTES;
 
     fn pack(codes: &[u8; GROUP], lane: usize, packed: &mut [u8]) {
-        Nibbles::pack(&map(codes, |level| INDICES[level as usize]), lane, packed);
+        Bits4::pack(&map(codes, |level| INDICES[level as usize]), lane, packed);
     }
 
     #[inline(always)]
-    unsafe fn quad<L: Lanes, const Q: usize>(codes: *const u8) -> [L::I; 4] {
+    unsafe fn code_pairs<L: Simd, const Q: usize>(codes: *const u8) -> [L::I; 4] {
         // SAFETY: the caller vouches for the group, which has four words.
         unsafe {
             let word = L::load_i(codes.add(Q * WORD));

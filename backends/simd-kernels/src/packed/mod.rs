@@ -22,10 +22,12 @@ use herald_layers::quant::k_quants::{Q2K, Q3K, Q4K, Q5K, Q6K};
 use herald_layers::quant::legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 use herald_layers::quant::{Affine, Block, Symmetric, floats::F16};
 
-use crate::lanes::{LANES, Lanes};
-use codes::{Bytes, Codes, Levels, Nibbles, NibblesAndBit, NibblesAndTwo, Twos, TwosAndBit};
+use crate::simd::{LANES, Simd};
+use codes::{Bits2, Bits3, Bits4, Bits5, Bits6, Codes, Int8, Iq4Indices};
 pub(crate) use scales::Scales;
-use scales::{Own, OwnAndMin, ScaledHalves, ScaledHalvesAndMins, ScaledMins, ScaledSigned, Scaling};
+use scales::{
+    BlockScale, BlockScaleAndMin, ScaledHalves, ScaledHalvesAndMins, ScaledMins, ScaledSigned, Scaling,
+};
 
 /// Columns of a group.
 pub(crate) const GROUP: usize = 32;
@@ -53,9 +55,9 @@ pub(crate) trait Format: 'static {
     const HALVES: bool = Self::Scaling::HALVES;
     /// Whether there are minima.
     const MINS: bool = Self::Scaling::MINS;
-    /// Bytes of a group of sixteen rows.
+    /// Int8 of a group of sixteen rows.
     const GROUP_BYTES: usize = Self::Codes::BYTES + Self::Scaling::GROUP_BYTES;
-    /// Bytes of a block of sixteen rows.
+    /// Int8 of a block of sixteen rows.
     const BLOCK_BYTES: usize = Self::Scaling::HEADER_BYTES + Self::GROUPS * Self::GROUP_BYTES;
 
     /// Packs one row's block into its lane.
@@ -92,19 +94,19 @@ pub(crate) trait Format: 'static {
     /// the type since bits are shifted by it: by a number that the compiler doesn't know, that takes several times as long.
     ///
     /// # Safety
-    /// As for [`Lanes`]; `group` points to a packed group, and `Q < 4`.
+    /// As for [`Simd`]; `group` points to a packed group, and `Q < 4`.
     #[inline(always)]
-    unsafe fn quad<L: Lanes, const Q: usize>(group: *const u8) -> [L::I; 4] {
+    unsafe fn code_pairs<L: Simd, const Q: usize>(group: *const u8) -> [L::I; 4] {
         // SAFETY: the group's codes come first in it.
-        unsafe { Self::Codes::quad::<L, Q>(group) }
+        unsafe { Self::Codes::code_pairs::<L, Q>(group) }
     }
 
     /// A group's scales.
     ///
     /// # Safety
-    /// As for [`Lanes`]; `block` points to a packed block, and `group` to a group of it.
+    /// As for [`Simd`]; `block` points to a packed block, and `group` to a group of it.
     #[inline(always)]
-    unsafe fn scales<L: Lanes>(block: *const u8, group: *const u8) -> Scales<L> {
+    unsafe fn scales<L: Simd>(block: *const u8, group: *const u8) -> Scales<L> {
         // SAFETY: the header comes first in the block, and the group's scales after its codes.
         unsafe { Self::Scaling::load::<L>(block, group.add(Self::Codes::BYTES)) }
     }
@@ -227,21 +229,21 @@ macro_rules! formats {
 }
 
 formats! {
-    Q4_0: 1 groups, codes + 8 as Nibbles, Own;
-    Q4_1: 1 groups, codes + 0 as Nibbles, OwnAndMin;
-    Q5_0: 1 groups, codes + 16 as NibblesAndBit, Own;
-    Q5_1: 1 groups, codes + 0 as NibblesAndBit, OwnAndMin;
-    Q8_0: 1 groups, codes + 0 as Bytes, Own;
-    Q2K: 8 groups, codes + 0 as Twos, ScaledHalvesAndMins;
-    Q3K: 8 groups, codes + 4 as TwosAndBit, ScaledHalves;
-    Q4K: 8 groups, codes + 0 as Nibbles, ScaledMins;
-    Q5K: 8 groups, codes + 0 as NibblesAndBit, ScaledMins;
-    Q6K: 8 groups, codes + 32 as NibblesAndTwo, ScaledHalves;
-    Iq4Nl: 1 groups, codes + 0 as Levels, Own;
-    Iq4Xs: 8 groups, codes + 0 as Levels, ScaledSigned;
+    Q4_0: 1 groups, codes + 8 as Bits4, BlockScale;
+    Q4_1: 1 groups, codes + 0 as Bits4, BlockScaleAndMin;
+    Q5_0: 1 groups, codes + 16 as Bits5, BlockScale;
+    Q5_1: 1 groups, codes + 0 as Bits5, BlockScaleAndMin;
+    Q8_0: 1 groups, codes + 0 as Int8, BlockScale;
+    Q2K: 8 groups, codes + 0 as Bits2, ScaledHalvesAndMins;
+    Q3K: 8 groups, codes + 4 as Bits3, ScaledHalves;
+    Q4K: 8 groups, codes + 0 as Bits4, ScaledMins;
+    Q5K: 8 groups, codes + 0 as Bits5, ScaledMins;
+    Q6K: 8 groups, codes + 32 as Bits6, ScaledHalves;
+    Iq4Nl: 1 groups, codes + 0 as Iq4Indices, BlockScale;
+    Iq4Xs: 8 groups, codes + 0 as Iq4Indices, ScaledSigned;
 }
 
-/// Bytes of a packed matrix.
+/// Int8 of a packed matrix.
 pub(crate) fn packed_bytes<F: Format>(rows: usize, columns: usize) -> usize {
     rows.div_ceil(LANES) * (columns / (F::GROUPS * GROUP)) * F::BLOCK_BYTES
 }

@@ -1,13 +1,13 @@
 //! How the scales (and minima) of sixteen rows are packed.
 
 use super::Parts;
-use crate::lanes::{LANES, Lanes};
+use crate::simd::{LANES, Simd};
 
 /// Bytes of one float16 number of every row.
 const HALF: usize = 2 * LANES;
 
 /// The scales of a group of sixteen rows, and what a code of zero stands for.
-pub(crate) struct Scales<L: Lanes> {
+pub(crate) struct Scales<L: Simd> {
     /// Of the group's two halves.
     pub(crate) scale: [L::F; 2],
     /// Of the group's two halves; not used where the format has none.
@@ -38,14 +38,14 @@ pub(crate) trait Scaling: 'static {
     /// The scales of a group.
     ///
     /// # Safety
-    /// As for [`Lanes`]; `header` points to the block's header, `group` to the group's own.
-    unsafe fn load<L: Lanes>(header: *const u8, group: *const u8) -> Scales<L>;
+    /// As for [`Simd`]; `header` points to the block's header, `group` to the group's own.
+    unsafe fn load<L: Simd>(header: *const u8, group: *const u8) -> Scales<L>;
 }
 
 /// A block is a group, with a scale of its own.
-pub(crate) struct Own;
+pub(crate) struct BlockScale;
 
-impl Scaling for Own {
+impl Scaling for BlockScale {
     const HALVES: bool = false;
     const MINS: bool = false;
     const GROUP_BYTES: usize = 0;
@@ -53,16 +53,16 @@ impl Scaling for Own {
     fn pack_group(_: &Parts, _: usize, _: usize, _: &mut [u8]) {}
 
     #[inline(always)]
-    unsafe fn load<L: Lanes>(header: *const u8, _: *const u8) -> Scales<L> {
+    unsafe fn load<L: Simd>(header: *const u8, _: *const u8) -> Scales<L> {
         // SAFETY: the caller vouches.
         unsafe { Scales { scale: [L::load_f16(header); 2], min: [L::zero(); 2] } }
     }
 }
 
 /// A block is a group, with a scale and a minimum of its own.
-pub(crate) struct OwnAndMin;
+pub(crate) struct BlockScaleAndMin;
 
-impl Scaling for OwnAndMin {
+impl Scaling for BlockScaleAndMin {
     const HALVES: bool = false;
     const MINS: bool = true;
     const GROUP_BYTES: usize = 0;
@@ -70,7 +70,7 @@ impl Scaling for OwnAndMin {
     fn pack_group(_: &Parts, _: usize, _: usize, _: &mut [u8]) {}
 
     #[inline(always)]
-    unsafe fn load<L: Lanes>(header: *const u8, _: *const u8) -> Scales<L> {
+    unsafe fn load<L: Simd>(header: *const u8, _: *const u8) -> Scales<L> {
         // SAFETY: the caller vouches.
         unsafe { Scales { scale: [L::load_f16(header); 2], min: [L::load_f16(header.add(HALF)); 2] } }
     }
@@ -90,7 +90,7 @@ impl Scaling for ScaledSigned {
     }
 
     #[inline(always)]
-    unsafe fn load<L: Lanes>(header: *const u8, group: *const u8) -> Scales<L> {
+    unsafe fn load<L: Simd>(header: *const u8, group: *const u8) -> Scales<L> {
         // SAFETY: the caller vouches.
         unsafe {
             let scale = L::mul(L::load_f16(header), L::load_i8(group));
@@ -114,7 +114,7 @@ impl Scaling for ScaledHalves {
     }
 
     #[inline(always)]
-    unsafe fn load<L: Lanes>(header: *const u8, group: *const u8) -> Scales<L> {
+    unsafe fn load<L: Simd>(header: *const u8, group: *const u8) -> Scales<L> {
         // SAFETY: the caller vouches.
         unsafe {
             let d = L::load_f16(header);
@@ -139,7 +139,7 @@ impl Scaling for ScaledMins {
     }
 
     #[inline(always)]
-    unsafe fn load<L: Lanes>(header: *const u8, group: *const u8) -> Scales<L> {
+    unsafe fn load<L: Simd>(header: *const u8, group: *const u8) -> Scales<L> {
         // SAFETY: the caller vouches.
         unsafe {
             let (d, dmin) = (L::load_f16(header), L::neg(L::load_f16(header.add(HALF))));
@@ -166,7 +166,7 @@ impl Scaling for ScaledHalvesAndMins {
     }
 
     #[inline(always)]
-    unsafe fn load<L: Lanes>(header: *const u8, group: *const u8) -> Scales<L> {
+    unsafe fn load<L: Simd>(header: *const u8, group: *const u8) -> Scales<L> {
         // SAFETY: the caller vouches.
         unsafe {
             let (d, dmin) = (L::load_f16(header), L::neg(L::load_f16(header.add(HALF))));

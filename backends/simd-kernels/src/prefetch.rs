@@ -18,7 +18,7 @@ const DISTANCE: usize = 8192;
 
 /// The caches that memory is brought to.
 #[derive(Clone, Copy)]
-enum To {
+enum CacheHint {
     /// All of them.
     All,
     /// All but the first.
@@ -27,22 +27,22 @@ enum To {
     First,
 }
 
-impl To {
+impl CacheHint {
     /// For what is read a single time.
     #[inline(always)]
     fn once() -> Self {
-        static ONCE: LazyLock<To> = LazyLock::new(|| {
+        static ONCE: LazyLock<CacheHint> = LazyLock::new(|| {
             let vendor = __cpuid(0);
             let intel =
                 [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).as_flattened() == b"GenuineIntel";
-            if intel { To::Second } else { To::First }
+            if intel { CacheHint::Second } else { CacheHint::First }
         });
         *ONCE
     }
 
     /// Asks for a line of memory.
     #[inline(always)]
-    fn ask(self, line: *const u8) {
+    fn prefetch(self, line: *const u8) {
         // SAFETY: asking for memory has no effect that a program could see, wherever it lies.
         unsafe {
             match self {
@@ -56,32 +56,32 @@ impl To {
 
 /// Asks for all of some memory, which is read again and again.
 #[inline(always)]
-pub(crate) fn ask_for(memory: &[u8]) {
-    memory.chunks(LINE).for_each(|line| To::All.ask(line.as_ptr()));
+pub(crate) fn prefetch(memory: &[u8]) {
+    memory.chunks(LINE).for_each(|line| CacheHint::All.prefetch(line.as_ptr()));
 }
 
 /// Memory that is asked for little by little as other work goes on: pages lie apart, and the CPU doesn't see by itself where
 /// it will read on; but of many lines at once it makes the work wait.
-pub(crate) struct Ahead<'a> {
+pub(crate) struct Prefetcher<'a> {
     lines: Chunks<'a, u8>,
     /// Lines of a step.
     each: usize,
-    to: To,
+    hint: CacheHint,
 }
 
-impl<'a> Ahead<'a> {
+impl<'a> Prefetcher<'a> {
     /// All of it in so many steps. `once` where no shared cache needs to have it.
     #[inline(always)]
     pub(crate) fn new(memory: &'a [u8], steps: usize, once: bool) -> Self {
         let lines = memory.chunks(LINE);
-        let to = if once { To::once() } else { To::Second };
-        Self { each: lines.len().div_ceil(steps.max(1)), lines, to }
+        let hint = if once { CacheHint::once() } else { CacheHint::Second };
+        Self { each: lines.len().div_ceil(steps.max(1)), lines, hint }
     }
 
     #[inline(always)]
     pub(crate) fn step(&mut self) {
         for line in self.lines.by_ref().take(self.each) {
-            self.to.ask(line.as_ptr());
+            self.hint.prefetch(line.as_ptr());
         }
     }
 }
@@ -90,16 +90,16 @@ impl<'a> Ahead<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct Stream {
     end: *const u8,
-    to: To,
+    hint: CacheHint,
 }
 
 impl Stream {
     /// These weights, whose beginning is asked for at once. `once` where they are read through a single time.
     #[inline(always)]
     pub(crate) fn new(weights: &[u8], once: bool) -> Self {
-        let to = if once { To::once() } else { To::All };
-        let stream = Self { end: weights.as_ptr_range().end, to };
-        weights[..weights.len().min(DISTANCE)].chunks(LINE).for_each(|line| to.ask(line.as_ptr()));
+        let hint = if once { CacheHint::once() } else { CacheHint::All };
+        let stream = Self { end: weights.as_ptr_range().end, hint };
+        weights[..weights.len().min(DISTANCE)].chunks(LINE).for_each(|line| hint.prefetch(line.as_ptr()));
         stream
     }
 
@@ -108,7 +108,7 @@ impl Stream {
     pub(crate) fn read(self, at: *const u8, bytes: usize) {
         let from = at.wrapping_add(DISTANCE);
         if from < self.end {
-            (0..bytes).step_by(LINE).for_each(|line| self.to.ask(from.wrapping_add(line)));
+            (0..bytes).step_by(LINE).for_each(|line| self.hint.prefetch(from.wrapping_add(line)));
         }
     }
 }

@@ -4,10 +4,10 @@
 
 use herald_layers::kernels::{OnlineSoftmax, Tile};
 
-use super::weigh::{Scores, weigh};
+use super::softmax::{Scores, softmax_weights};
 use super::{Element, FOUR, span};
-use crate::ahead::Ahead;
-use crate::lanes::{LANES, Lanes};
+use crate::prefetch::Prefetcher;
+use crate::simd::{LANES, Simd};
 
 /// Quads of rows whose scores are summed at once.
 const QUADS: usize = 4;
@@ -15,9 +15,9 @@ const QUADS: usize = 4;
 /// Attends; lengths are checked.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-pub(super) unsafe fn attend<L: Lanes, E: Element>(
+pub(super) unsafe fn attend<L: Simd, E: Element>(
     tile: &Tile<'_, E>,
     running: &mut OnlineSoftmax<'_>,
     scratch: &mut [f32],
@@ -30,14 +30,14 @@ pub(super) unsafe fn attend<L: Lanes, E: Element>(
     let (scores, floats) = scratch.split_at_mut(quads * FOUR * width);
     // SAFETY: the caller vouches for the instruction set; slices have these lengths.
     unsafe {
-        let wide = L::TOKENS >= 12;
+        let wide = L::NR >= 12;
         let codes = &tile.keys[..slots * tile.key_dim];
         let floats = if wide { &[][..] } else { E::widen::<L>(codes, floats) };
         let keys = Keys { codes, floats };
         let [with_scores, with_values] = E::upcoming(tile);
         // Of one quad alone two fours of slots go at once.
         let steps = chunks * slots.div_ceil(if wide && quads == 1 { 2 * FOUR } else { FOUR });
-        let mut ahead = Ahead::new(with_scores, steps, tile.next.streaming);
+        let mut prefetcher = Prefetcher::new(with_scores, steps, tile.next.streaming);
         let dim = tile.key_dim;
         for first in (0..quads).step_by(QUADS) {
             let count = QUADS.min(quads - first);
@@ -45,11 +45,13 @@ pub(super) unsafe fn attend<L: Lanes, E: Element>(
             let scores = &mut scores[first * FOUR * width..(first + count) * FOUR * width];
             let seen = span(&tile.visible[first * FOUR..rows.min((first + count) * FOUR)]);
             match count {
-                4 => score_quads::<L, E, 4, 1>(keys, dim, queries, seen, width, scores, &mut ahead),
-                3 => score_quads::<L, E, 3, 1>(keys, dim, queries, seen, width, scores, &mut ahead),
-                2 => score_quads::<L, E, 2, 1>(keys, dim, queries, seen, width, scores, &mut ahead),
-                _ if wide => score_quads::<L, E, 1, 2>(keys, dim, queries, seen, width, scores, &mut ahead),
-                _ => score_quads::<L, E, 1, 1>(keys, dim, queries, seen, width, scores, &mut ahead),
+                4 => score_quads::<L, E, 4, 1>(keys, dim, queries, seen, width, scores, &mut prefetcher),
+                3 => score_quads::<L, E, 3, 1>(keys, dim, queries, seen, width, scores, &mut prefetcher),
+                2 => score_quads::<L, E, 2, 1>(keys, dim, queries, seen, width, scores, &mut prefetcher),
+                _ if wide => {
+                    score_quads::<L, E, 1, 2>(keys, dim, queries, seen, width, scores, &mut prefetcher)
+                }
+                _ => score_quads::<L, E, 1, 1>(keys, dim, queries, seen, width, scores, &mut prefetcher),
             }
         }
         let seen = Scores {
@@ -59,17 +61,17 @@ pub(super) unsafe fn attend<L: Lanes, E: Element>(
             softcap: tile.softcap,
             scales: Some([&tile.key_scales[..slots], &tile.value_scales[..slots]]),
         };
-        let kept = weigh::<L>(&seen, scores, running.max, running.sum);
+        let kept = softmax_weights::<L>(&seen, scores, running.max, running.sum);
         let weights = Weights { scores, width, kept: &kept };
-        let mut ahead = Ahead::new(with_values, slots, tile.next.streaming);
+        let mut prefetcher = Prefetcher::new(with_values, slots, tile.next.streaming);
         let mut row = 0;
         while row < rows {
             row += match rows - row {
-                12.. if wide => add_values::<L, E, 12, 2>(tile, row, weights, running.out, &mut ahead),
-                6.. if wide => add_values::<L, E, 6, 4>(tile, row, weights, running.out, &mut ahead),
-                3.. if wide => add_values::<L, E, 3, 4>(tile, row, weights, running.out, &mut ahead),
-                3.. => add_values::<L, E, 3, 2>(tile, row, weights, running.out, &mut ahead),
-                _ => add_values::<L, E, 1, 4>(tile, row, weights, running.out, &mut ahead),
+                12.. if wide => add_values::<L, E, 12, 2>(tile, row, weights, running.out, &mut prefetcher),
+                6.. if wide => add_values::<L, E, 6, 4>(tile, row, weights, running.out, &mut prefetcher),
+                3.. if wide => add_values::<L, E, 3, 4>(tile, row, weights, running.out, &mut prefetcher),
+                3.. => add_values::<L, E, 3, 2>(tile, row, weights, running.out, &mut prefetcher),
+                _ => add_values::<L, E, 1, 4>(tile, row, weights, running.out, &mut prefetcher),
             };
         }
     }
@@ -98,9 +100,9 @@ pub(super) fn pack_queries(queries: &[f32], key_dim: usize, out: &mut [f32]) {
 /// Sixteen codes of a row, or those that are left, as floats.
 ///
 /// # Safety
-/// As for [`Lanes`]; `at` is within the row.
+/// As for [`Simd`]; `at` is within the row.
 #[inline(always)]
-unsafe fn codes<L: Lanes, E: Element>(row: &[E], at: usize) -> L::F {
+unsafe fn codes<L: Simd, E: Element>(row: &[E], at: usize) -> L::F {
     // SAFETY: no more than are left are read.
     unsafe {
         if row.len() - at >= LANES {
@@ -124,12 +126,12 @@ impl<E: Element> Keys<'_, E> {
     /// vectors are wide by turning them, since loads that repeat take longer there.
     ///
     /// # Safety
-    /// As for [`Lanes`]; so many are there.
+    /// As for [`Simd`]; so many are there.
     #[inline(always)]
-    unsafe fn quarters<L: Lanes>(&self, place: usize, count: usize) -> [L::F; FOUR] {
+    unsafe fn quarters<L: Simd>(&self, place: usize, count: usize) -> [L::F; FOUR] {
         // SAFETY: the caller vouches.
         unsafe {
-            if L::TOKENS >= 12 {
+            if L::NR >= 12 {
                 let row = std::slice::from_raw_parts(self.codes.as_ptr().add(place), count);
                 return L::each_quarter(codes::<L, E>(row, 0));
             }
@@ -151,16 +153,16 @@ impl<E: Element> Keys<'_, E> {
 /// `[4 * N, width]`, `FOURS` fours of slots at a time.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-unsafe fn score_quads<L: Lanes, E: Element, const N: usize, const FOURS: usize>(
+unsafe fn score_quads<L: Simd, E: Element, const N: usize, const FOURS: usize>(
     keys: Keys<'_, E>,
     key_dim: usize,
     queries: &[f32],
     [begin, end]: [usize; 2],
     width: usize,
     scores: &mut [f32],
-    ahead: &mut Ahead<'_>,
+    prefetcher: &mut Prefetcher<'_>,
 ) {
     let slots = keys.codes.len() / key_dim;
     let chunks = key_dim.div_ceil(LANES);
@@ -177,11 +179,11 @@ unsafe fn score_quads<L: Lanes, E: Element, const N: usize, const FOURS: usize>(
                 *place = (slot + lane).min(slots - 1) * key_dim;
             }
             for chunk in 0..whole {
-                ahead.step();
+                prefetcher.step();
                 add_chunk::<L, E, N, FOURS>(&mut sums, keys, places, queries, [chunk, chunks], LANES);
             }
             if rest > 0 {
-                ahead.step();
+                prefetcher.step();
                 add_chunk::<L, E, N, FOURS>(&mut sums, keys, places, queries, [whole, chunks], rest);
             }
             for (four, sums) in sums.into_iter().enumerate() {
@@ -198,9 +200,9 @@ unsafe fn score_quads<L: Lanes, E: Element, const N: usize, const FOURS: usize>(
 /// so many.
 ///
 /// # Safety
-/// As for [`Lanes`]; the chunk is within the queries, and its elements within the keys.
+/// As for [`Simd`]; the chunk is within the queries, and its elements within the keys.
 #[inline(always)]
-unsafe fn add_chunk<L: Lanes, E: Element, const N: usize, const FOURS: usize>(
+unsafe fn add_chunk<L: Simd, E: Element, const N: usize, const FOURS: usize>(
     sums: &mut [[[L::F; FOUR]; N]; FOURS],
     keys: Keys<'_, E>,
     places: [[usize; FOUR]; FOURS],
@@ -252,14 +254,14 @@ impl Weights<'_> {
 /// row at a time. Returns `N`.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-unsafe fn add_values<L: Lanes, E: Element, const N: usize, const ACROSS: usize>(
+unsafe fn add_values<L: Simd, E: Element, const N: usize, const ACROSS: usize>(
     tile: &Tile<'_, E>,
     row: usize,
     weights: Weights<'_>,
     out: &mut [f32],
-    ahead: &mut Ahead<'_>,
+    prefetcher: &mut Prefetcher<'_>,
 ) -> usize {
     let value_dim = tile.value_dim;
     let slots = span(&tile.visible[row..row + N]);
@@ -269,11 +271,11 @@ unsafe fn add_values<L: Lanes, E: Element, const N: usize, const ACROSS: usize>(
     // SAFETY: the caller vouches for the instruction set; columns are within the rows.
     unsafe {
         while column + ACROSS * LANES <= value_dim {
-            add_columns::<L, E, N, ACROSS, true>(tile, slots, column, weights, out, ahead);
+            add_columns::<L, E, N, ACROSS, true>(tile, slots, column, weights, out, prefetcher);
             column += ACROSS * LANES;
         }
         while column < value_dim {
-            add_columns::<L, E, N, 1, false>(tile, slots, column, weights, out, ahead);
+            add_columns::<L, E, N, 1, false>(tile, slots, column, weights, out, prefetcher);
             column += LANES;
         }
     }
@@ -284,15 +286,15 @@ unsafe fn add_values<L: Lanes, E: Element, const N: usize, const ACROSS: usize>(
 /// where they are `WHOLE`; otherwise some may be missing.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-unsafe fn add_columns<L: Lanes, E: Element, const N: usize, const ACROSS: usize, const WHOLE: bool>(
+unsafe fn add_columns<L: Simd, E: Element, const N: usize, const ACROSS: usize, const WHOLE: bool>(
     tile: &Tile<'_, E>,
     [begin, end]: [usize; 2],
     column: usize,
     Weights { scores, width, kept }: Weights<'_>,
     out: &mut [f32],
-    ahead: &mut Ahead<'_>,
+    prefetcher: &mut Prefetcher<'_>,
 ) {
     let value_dim = tile.value_dim;
     assert!(
@@ -315,7 +317,7 @@ unsafe fn add_columns<L: Lanes, E: Element, const N: usize, const ACROSS: usize,
             }
         }
         for slot in begin..end {
-            ahead.step();
+            prefetcher.step();
             let mut value = [L::zero(); ACROSS];
             for (part, value) in value.iter_mut().enumerate() {
                 let at = slot * value_dim + column + part * LANES;

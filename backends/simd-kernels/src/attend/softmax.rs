@@ -1,8 +1,8 @@
 //! Scores of a few rows, slots side by side, become weights.
 
-use super::{capped, worth};
-use crate::lanes::{LANES, Lanes};
+use super::{capped, rescale};
 use crate::math::exp;
+use crate::simd::{LANES, Simd};
 
 /// At most sixteen rows and a tile's slots.
 #[derive(Clone, Copy)]
@@ -25,9 +25,9 @@ pub(super) struct Scores<'a> {
 /// It goes step by step for all rows, since each row's own steps wait for one another.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-pub(super) unsafe fn weigh<L: Lanes>(
+pub(super) unsafe fn softmax_weights<L: Simd>(
     rows: &Scores<'_>,
     scores: &mut [f32],
     maxima: &mut [f32],
@@ -67,9 +67,9 @@ pub(super) unsafe fn weigh<L: Lanes>(
         }
         let old = L::load_first(maxima.as_ptr(), n);
         let max = L::max(L::load(largest.as_ptr()), old);
-        let worth = worth::<L>(old, max);
+        let rescale = rescale::<L>(old, max);
         L::store(largest.as_mut_ptr(), max);
-        L::store(kept.as_mut_ptr(), worth);
+        L::store(kept.as_mut_ptr(), rescale);
         for (row, seen) in visible.iter().enumerate() {
             let seen = seen.map(|place| place as usize);
             let max = L::splat(largest[row]);
@@ -89,7 +89,7 @@ pub(super) unsafe fn weigh<L: Lanes>(
             }
             sums[row] = L::sum(sum);
         }
-        let total = L::mul(L::load_first(totals.as_ptr(), n), worth);
+        let total = L::mul(L::load_first(totals.as_ptr(), n), rescale);
         L::store_first(totals.as_mut_ptr(), L::add(total, L::load(sums.as_ptr())), n);
         L::store_first(maxima.as_mut_ptr(), max, n);
     }
@@ -99,9 +99,9 @@ pub(super) unsafe fn weigh<L: Lanes>(
 /// Sixteen elements, or those that there are.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-unsafe fn sixteen<L: Lanes>(x: &[f32], at: usize) -> L::F {
+unsafe fn sixteen<L: Simd>(x: &[f32], at: usize) -> L::F {
     let x = &x[at..];
     // SAFETY: the caller vouches; no more are read than there are.
     unsafe { L::load_first(x.as_ptr(), x.len().min(LANES)) }

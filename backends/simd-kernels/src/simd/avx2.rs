@@ -10,7 +10,7 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
-use super::Lanes;
+use super::Simd;
 
 /// An intrinsic on both registers.
 macro_rules! both {
@@ -33,10 +33,10 @@ macro_rules! both {
 
 /// How products of pairs of int16 are added up.
 pub(crate) trait Pairs: 'static {
-    /// As [`Lanes::dot_add`].
+    /// As [`Simd::dot_add`].
     ///
     /// # Safety
-    /// As for [`Lanes`].
+    /// As for [`Simd`].
     unsafe fn dot_add<const N: usize>(sums: &mut [[__m256i; 2]; N], a: [__m256i; 2], x: *const i32);
 }
 
@@ -110,7 +110,7 @@ unsafe fn to_i16(x: [__m256; 2]) -> __m256i {
     _mm256_permute4x64_epi64::<0b1101_1000>(packed)
 }
 
-/// As [`Lanes::sum_quarters`], of two quarters.
+/// As [`Simd::sum_quarters`], of two quarters.
 #[inline(always)]
 unsafe fn sum_quarters([a, b, c, d]: [__m256; 4]) -> __m256 {
     let ab = _mm256_castps_pd(_mm256_add_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b)));
@@ -119,7 +119,7 @@ unsafe fn sum_quarters([a, b, c, d]: [__m256; 4]) -> __m256 {
     _mm256_add_ps(_mm256_castpd_ps(low), _mm256_castpd_ps(high))
 }
 
-/// As [`Lanes::transpose_quarters`], of two quarters.
+/// As [`Simd::transpose_quarters`], of two quarters.
 #[inline(always)]
 unsafe fn transpose_quarters([a, b, c, d]: [__m256; 4]) -> [__m256; 4] {
     let pair =
@@ -141,11 +141,11 @@ unsafe fn power(n: __m256i) -> __m256 {
 /// Nearest, ties to even, no exception.
 const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 
-impl<P: Pairs> Lanes for Avx2<P> {
+impl<P: Pairs> Simd for Avx2<P> {
     type I = [__m256i; 2];
     type F = [__m256; 2];
 
-    const TOKENS: usize = 4;
+    const NR: usize = 4;
 
     #[inline(always)]
     unsafe fn load_i(from: *const u8) -> Self::I {
@@ -263,7 +263,7 @@ impl<P: Pairs> Lanes for Avx2<P> {
 
     #[inline(always)]
     unsafe fn load_first(from: *const f32, n: usize) -> Self::F {
-        // Lanes that the mask leaves out are not read, so the second pointer need not point to anything.
+        // Simd that the mask leaves out are not read, so the second pointer need not point to anything.
         let second = from.wrapping_add(8);
         [_mm256_maskload_ps(from, first(n)), _mm256_maskload_ps(second, first(n.saturating_sub(8)))]
     }

@@ -1,13 +1,13 @@
 //! Vectors of sixteen 32-bit lanes, as each instruction set has them: one register or two.
 //!
-//! Kernels are written once, generic over [`Lanes`], and marked `#[inline(always)]`; a variant ([`crate::variants`])
+//! Kernels are written once, generic over [`Simd`], and marked `#[inline(always)]`; a variant ([`crate::variants`])
 //! instantiates them inside functions compiled with the instruction set's features. The lanes are always sixteen, so
 //! that every variant does the same float operations in the same order, and gives the same results.
 
 pub(crate) mod avx2;
 pub(crate) mod avx512;
 
-/// Lanes of a vector.
+/// Simd of a vector.
 pub(crate) const LANES: usize = 16;
 
 /// An instruction set's vectors.
@@ -16,14 +16,14 @@ pub(crate) const LANES: usize = 16;
 /// Every function needs the instruction set: it may only be called, directly or inlined, from a function that is compiled
 /// with its features, on a CPU that has them. Functions that take a pointer need as many elements there as they name; no
 /// alignment is needed.
-pub(crate) trait Lanes: 'static {
+pub(crate) trait Simd: 'static {
     /// Sixteen int32, or pairs of int16.
     type I: Copy;
     /// Sixteen float32.
     type F: Copy;
 
     /// Tokens that a panel's rows are multiplied with at once: as many as accumulators fit the registers.
-    const TOKENS: usize;
+    const NR: usize;
 
     unsafe fn load_i(from: *const u8) -> Self::I;
     unsafe fn store_i(to: *mut u8, x: Self::I);
@@ -47,9 +47,9 @@ pub(crate) trait Lanes: 'static {
     unsafe fn dot_add<const N: usize>(sums: &mut [Self::I; N], a: Self::I, x: *const i32);
     unsafe fn to_float(x: Self::I) -> Self::F;
     /// Thirty-two bytes of each of two rows: in each lane a pair of int16, a byte of the first and the same one of the
-    /// second. The lanes' order is [`Lanes::in_order`]'s.
+    /// second. The lanes' order is [`Simd::in_order`]'s.
     unsafe fn byte_pairs(a: *const u8, b: *const u8) -> [Self::I; 2];
-    /// Numbers of [`Lanes::byte_pairs`]' lanes, in the bytes' order.
+    /// Numbers of [`Simd::byte_pairs`]' lanes, in the bytes' order.
     unsafe fn in_order(x: [Self::F; 2]) -> [Self::F; 2];
 
     unsafe fn zero() -> Self::F;
@@ -114,6 +114,6 @@ pub(crate) trait Lanes: 'static {
     unsafe fn within(x: Self::F, other: f32, at: Self::F, bounds: [Self::F; 2]) -> Self::F;
     /// The nearest int16 of each lane (within int16's range), stored.
     unsafe fn store_i16(to: *mut i16, x: Self::F);
-    /// As [`Lanes::store_i16`], the middle two of every four lanes swapped.
+    /// As [`Simd::store_i16`], the middle two of every four lanes swapped.
     unsafe fn store_i16_swapped(to: *mut i16, x: Self::F);
 }

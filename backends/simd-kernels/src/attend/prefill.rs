@@ -3,17 +3,17 @@
 
 use herald_layers::kernels::{OnlineSoftmax, Tile};
 
-use super::{Element, FOUR, scaled, span, worth};
-use crate::ahead::ask_for;
-use crate::lanes::{LANES, Lanes};
+use super::{Element, FOUR, rescale, scaled, span};
 use crate::math::exp;
+use crate::prefetch::prefetch;
+use crate::simd::{LANES, Simd};
 
 /// Queries as `[rows / 16, key_dim, 16]`, with zeros where there are no more.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-pub(super) unsafe fn pack_queries<L: Lanes>(queries: &[f32], key_dim: usize, out: &mut [f32]) {
+pub(super) unsafe fn pack_queries<L: Simd>(queries: &[f32], key_dim: usize, out: &mut [f32]) {
     for (queries, out) in queries.chunks(LANES * key_dim).zip(out.chunks_exact_mut(LANES * key_dim)) {
         let rows = queries.len() / key_dim;
         if rows < LANES {
@@ -44,9 +44,9 @@ pub(super) unsafe fn pack_queries<L: Lanes>(queries: &[f32], key_dim: usize, out
 /// Attends; lengths are checked.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-pub(super) unsafe fn attend<L: Lanes, E: Element>(
+pub(super) unsafe fn attend<L: Simd, E: Element>(
     tile: &Tile<'_, E>,
     running: &mut OnlineSoftmax<'_>,
     scratch: &mut [f32],
@@ -66,26 +66,26 @@ pub(super) unsafe fn attend<L: Lanes, E: Element>(
             let queries = &tile.queries[first * LANES * key_dim..];
             let scores = &mut scores[first * LANES * slots..];
             first += match groups - first {
-                3.. if L::TOKENS >= 12 => score::<L, 3, 8>(queries, keys, key_dim, slots, seen, scores),
-                2 if L::TOKENS >= 12 => score::<L, 2, 8>(queries, keys, key_dim, slots, seen, scores),
-                _ if L::TOKENS >= 12 => score::<L, 1, 8>(queries, keys, key_dim, slots, seen, scores),
+                3.. if L::NR >= 12 => score::<L, 3, 8>(queries, keys, key_dim, slots, seen, scores),
+                2 if L::NR >= 12 => score::<L, 2, 8>(queries, keys, key_dim, slots, seen, scores),
+                _ if L::NR >= 12 => score::<L, 1, 8>(queries, keys, key_dim, slots, seen, scores),
                 _ => score::<L, 1, 4>(queries, keys, key_dim, slots, seen, scores),
             };
         }
-        ask_for(tile.next.keys);
+        prefetch(tile.next.keys);
         for (group, (scores, kept)) in
             scores.chunks_exact_mut(slots * LANES).zip(kept.chunks_exact_mut(LANES)).enumerate()
         {
-            weigh::<L, E>(tile, group * LANES, seen, scores, running, kept);
+            softmax_weights::<L, E>(tile, group * LANES, seen, scores, running, kept);
         }
-        ask_for(tile.next.values);
+        prefetch(tile.next.values);
         let values = E::widen::<L>(&tile.values[..slots * value_dim], wide);
         let mut row = 0;
         while row < rows {
             let weights = Weights { scores, kept, slots, row };
             row += match rows - row {
-                6.. if L::TOKENS >= 12 => add::<L, 6, 4>(weights, values, value_dim, seen, running),
-                4.. if L::TOKENS >= 12 => add::<L, 4, 4>(weights, values, value_dim, seen, running),
+                6.. if L::NR >= 12 => add::<L, 6, 4>(weights, values, value_dim, seen, running),
+                4.. if L::NR >= 12 => add::<L, 4, 4>(weights, values, value_dim, seen, running),
                 6.. => add::<L, 6, 1>(weights, values, value_dim, seen, running),
                 _ => add::<L, 1, 4>(weights, values, value_dim, seen, running),
             };
@@ -96,9 +96,9 @@ pub(super) unsafe fn attend<L: Lanes, E: Element>(
 /// Products of `16 G` rows with the keys of slots `begin..end`, into `[G, slots, 16]`, `S` slots at a time. Returns `G`.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-unsafe fn score<L: Lanes, const G: usize, const S: usize>(
+unsafe fn score<L: Simd, const G: usize, const S: usize>(
     queries: &[f32],
     keys: &[f32],
     key_dim: usize,
@@ -124,9 +124,9 @@ unsafe fn score<L: Lanes, const G: usize, const S: usize>(
 /// Products of `16 G` rows with the keys of `S` slots.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-unsafe fn score_slots<L: Lanes, const G: usize, const S: usize>(
+unsafe fn score_slots<L: Simd, const G: usize, const S: usize>(
     queries: &[f32],
     keys: &[f32],
     key_dim: usize,
@@ -143,7 +143,7 @@ unsafe fn score_slots<L: Lanes, const G: usize, const S: usize>(
     // SAFETY: slots, elements and rows are there.
     unsafe {
         let keys = keys.as_ptr().add(slot * key_dim);
-        // In the order in which `quads` sums the lanes of a quarter.
+        // In the order in which `decode` sums the lanes of a quarter.
         let even = sums::<L, G, S>(queries.as_ptr(), keys, key_dim, 0);
         let even = plus::<L, G, S>(even, sums::<L, G, S>(queries.as_ptr(), keys, key_dim, 2));
         let odd = sums::<L, G, S>(queries.as_ptr(), keys, key_dim, 1);
@@ -159,9 +159,9 @@ unsafe fn score_slots<L: Lanes, const G: usize, const S: usize>(
 /// Products over every fourth element from one on.
 ///
 /// # Safety
-/// As for [`Lanes`]; there are `[G, key_dim, 16]` queries and `S` keys.
+/// As for [`Simd`]; there are `[G, key_dim, 16]` queries and `S` keys.
 #[inline(always)]
-unsafe fn sums<L: Lanes, const G: usize, const S: usize>(
+unsafe fn sums<L: Simd, const G: usize, const S: usize>(
     queries: *const f32,
     keys: *const f32,
     key_dim: usize,
@@ -187,9 +187,9 @@ unsafe fn sums<L: Lanes, const G: usize, const S: usize>(
 }
 
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-unsafe fn plus<L: Lanes, const G: usize, const S: usize>(
+unsafe fn plus<L: Simd, const G: usize, const S: usize>(
     mut a: [[L::F; S]; G],
     b: [[L::F; S]; G],
 ) -> [[L::F; S]; G] {
@@ -204,9 +204,9 @@ unsafe fn plus<L: Lanes, const G: usize, const S: usize>(
 /// doesn't see. What was seen before is to be multiplied by `kept`.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-unsafe fn weigh<L: Lanes, E>(
+unsafe fn softmax_weights<L: Simd, E>(
     tile: &Tile<'_, E>,
     row: usize,
     [begin, end]: [usize; 2],
@@ -239,7 +239,7 @@ unsafe fn weigh<L: Lanes, E>(
         }
         let old = L::load_first(running.max[row..].as_ptr(), count);
         let max = L::max(max, old);
-        // In the order in which `quads` sums: every sixteenth slot by itself, and then these.
+        // In the order in which `decode` sums: every sixteenth slot by itself, and then these.
         let mut sums = [L::zero(); LANES];
         for first in (begin / LANES * LANES..end).step_by(LANES) {
             for (lane, sum) in sums.iter_mut().enumerate() {
@@ -261,20 +261,20 @@ unsafe fn weigh<L: Lanes, E>(
             }
             width /= 2;
         }
-        let worth = worth::<L>(old, max);
+        let rescale = rescale::<L>(old, max);
         let sum = L::load_first(running.sum[row..].as_ptr(), count);
         L::store_first(running.max[row..].as_mut_ptr(), max, count);
-        L::store_first(running.sum[row..].as_mut_ptr(), L::add(L::mul(sum, worth), sums[0]), count);
-        L::store(kept.as_mut_ptr(), worth);
+        L::store_first(running.sum[row..].as_mut_ptr(), L::add(L::mul(sum, rescale), sums[0]), count);
+        L::store(kept.as_mut_ptr(), rescale);
     }
 }
 
 /// `x` in the lanes of rows that see a slot; `other` in the rest.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-unsafe fn keep<L: Lanes>(x: L::F, other: f32, slot: usize, seen: Option<[L::F; 2]>) -> L::F {
+unsafe fn keep<L: Simd>(x: L::F, other: f32, slot: usize, seen: Option<[L::F; 2]>) -> L::F {
     match seen {
         // SAFETY: the caller vouches.
         Some(bounds) => unsafe { L::within(x, other, L::splat(slot as f32), bounds) },
@@ -296,9 +296,9 @@ struct Weights<'a> {
 /// Adds the values, weighted, to `N` rows, `ACROSS` vectors of a row at a time. Returns `N`.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-unsafe fn add<L: Lanes, const N: usize, const ACROSS: usize>(
+unsafe fn add<L: Simd, const N: usize, const ACROSS: usize>(
     weights: Weights<'_>,
     values: &[f32],
     value_dim: usize,
@@ -325,9 +325,9 @@ unsafe fn add<L: Lanes, const N: usize, const ACROSS: usize>(
 /// A vector, or its first elements.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-unsafe fn load<L: Lanes>(from: *const f32, whole: bool, count: usize) -> L::F {
+unsafe fn load<L: Simd>(from: *const f32, whole: bool, count: usize) -> L::F {
     // SAFETY: the caller vouches.
     unsafe { if whole { L::load(from) } else { L::load_first(from, count) } }
 }
@@ -335,9 +335,9 @@ unsafe fn load<L: Lanes>(from: *const f32, whole: bool, count: usize) -> L::F {
 /// Adds `count` columns of the values, weighted, to the rows `out` `[N, value_dim]`.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-unsafe fn add_columns<L: Lanes, const N: usize, const ACROSS: usize>(
+unsafe fn add_columns<L: Simd, const N: usize, const ACROSS: usize>(
     Weights { scores, kept, slots, row }: Weights<'_>,
     values: &[f32],
     value_dim: usize,
@@ -360,11 +360,11 @@ unsafe fn add_columns<L: Lanes, const N: usize, const ACROSS: usize>(
     unsafe {
         let mut acc = [[L::zero(); ACROSS]; N];
         for (n, acc) in acc.iter_mut().enumerate() {
-            let worth = L::splat(kept[row + n]);
+            let rescale = L::splat(kept[row + n]);
             for (part, acc) in acc.iter_mut().enumerate() {
                 *acc = {
                     let from = out.as_ptr().add(n * value_dim + column + part * LANES);
-                    L::mul(load::<L>(from, whole, count), worth)
+                    L::mul(load::<L>(from, whole, count), rescale)
                 };
             }
         }

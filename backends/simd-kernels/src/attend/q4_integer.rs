@@ -15,10 +15,10 @@
 use herald_api::{Q4_GROUP, Q4Rows};
 use herald_layers::kernels::{OnlineSoftmax, Q4Tile};
 
-use super::weigh::{Scores, weigh};
+use super::softmax::{Scores, softmax_weights};
 use super::{FOUR, q4::halves};
-use crate::ahead::Ahead;
-use crate::lanes::{LANES, Lanes};
+use crate::prefetch::Prefetcher;
+use crate::simd::{LANES, Simd};
 
 /// Slots of a page.
 const SLOTS: usize = Q4_GROUP;
@@ -88,9 +88,9 @@ struct Memory<'a> {
 /// Attends; the page [`fits`].
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-pub(super) unsafe fn attend<L: Lanes>(
+pub(super) unsafe fn attend<L: Simd>(
     tile: &Q4Tile<'_>,
     running: &mut OnlineSoftmax<'_>,
     scratch: &mut [f32],
@@ -132,36 +132,36 @@ pub(super) unsafe fn attend<L: Lanes>(
             64 => turn_over::<L>(tile.keys, 64, memory.words),
             width => turn_over::<L>(tile.keys, width, memory.words),
         }
-        let mut ahead = [
-            Ahead::new(tile.next.keys, key_dim / 8, tile.next.streaming),
-            Ahead::new(tile.next.values, PAIRS / FOUR, tile.next.streaming),
+        let mut prefetcher = [
+            Prefetcher::new(tile.next.keys, key_dim / 8, tile.next.streaming),
+            Prefetcher::new(tile.next.values, PAIRS / FOUR, tile.next.streaming),
         ];
         // As many rows, and as many slots at once for few of them, as sums fit the registers.
         let mut row = 0;
-        if L::TOKENS >= 12 {
+        if L::NR >= 12 {
             while rows - row >= 12 {
-                row += attend_rows::<L, 12, 1>(tile, row, &mut memory, running, &mut ahead);
+                row += attend_rows::<L, 12, 1>(tile, row, &mut memory, running, &mut prefetcher);
             }
             if rows - row >= 8 {
-                row += attend_rows::<L, 8, 2>(tile, row, &mut memory, running, &mut ahead);
+                row += attend_rows::<L, 8, 2>(tile, row, &mut memory, running, &mut prefetcher);
             }
             if rows - row >= 4 {
-                row += attend_rows::<L, 4, 4>(tile, row, &mut memory, running, &mut ahead);
+                row += attend_rows::<L, 4, 4>(tile, row, &mut memory, running, &mut prefetcher);
             }
             match rows - row {
-                3 => attend_rows::<L, 3, 4>(tile, row, &mut memory, running, &mut ahead),
-                2 => attend_rows::<L, 2, 4>(tile, row, &mut memory, running, &mut ahead),
-                1 => attend_rows::<L, 1, 4>(tile, row, &mut memory, running, &mut ahead),
+                3 => attend_rows::<L, 3, 4>(tile, row, &mut memory, running, &mut prefetcher),
+                2 => attend_rows::<L, 2, 4>(tile, row, &mut memory, running, &mut prefetcher),
+                1 => attend_rows::<L, 1, 4>(tile, row, &mut memory, running, &mut prefetcher),
                 _ => 0,
             };
         } else {
             while rows - row >= 4 {
-                row += attend_rows::<L, 4, 1>(tile, row, &mut memory, running, &mut ahead);
+                row += attend_rows::<L, 4, 1>(tile, row, &mut memory, running, &mut prefetcher);
             }
             match rows - row {
-                3 => attend_rows::<L, 3, 1>(tile, row, &mut memory, running, &mut ahead),
-                2 => attend_rows::<L, 2, 2>(tile, row, &mut memory, running, &mut ahead),
-                1 => attend_rows::<L, 1, 4>(tile, row, &mut memory, running, &mut ahead),
+                3 => attend_rows::<L, 3, 1>(tile, row, &mut memory, running, &mut prefetcher),
+                2 => attend_rows::<L, 2, 2>(tile, row, &mut memory, running, &mut prefetcher),
+                1 => attend_rows::<L, 1, 4>(tile, row, &mut memory, running, &mut prefetcher),
                 _ => 0,
             };
         }
@@ -171,9 +171,9 @@ pub(super) unsafe fn attend<L: Lanes>(
 /// Steps and offsets as floats: of `groups` that take turns in `pairs`, one group after the other.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-unsafe fn read_pairs<L: Lanes>(pairs: &[[u16; 2]], groups: usize, outs: [&mut [f32]; 2]) {
+unsafe fn read_pairs<L: Simd>(pairs: &[[u16; 2]], groups: usize, outs: [&mut [f32]; 2]) {
     let each = pairs.len() / groups;
     let [steps, offsets] = outs;
     for (at, pairs) in pairs.chunks_exact(LANES).enumerate() {
@@ -198,9 +198,9 @@ unsafe fn read_pairs<L: Lanes>(pairs: &[[u16; 2]], groups: usize, outs: [&mut [f
 /// Keys of `width` bytes as `[width / 4, 64]` words.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-unsafe fn turn_over<L: Lanes>(keys: Q4Rows<'_>, width: usize, words: &mut [f32]) {
+unsafe fn turn_over<L: Simd>(keys: Q4Rows<'_>, width: usize, words: &mut [f32]) {
     assert!(keys.codes.len() >= SLOTS * width && words.len() >= SLOTS * width / 4);
     let codes = keys.codes.as_ptr();
     for run in 0..width / RUN {
@@ -225,9 +225,9 @@ unsafe fn turn_over<L: Lanes>(keys: Q4Rows<'_>, width: usize, words: &mut [f32])
 /// words `4 + n`.
 ///
 /// # Safety
-/// As for [`Lanes`]; there are eight rows.
+/// As for [`Simd`]; there are eight rows.
 #[inline(always)]
-unsafe fn eight<L: Lanes>(rows: *const u8, width: usize) -> [L::F; FOUR] {
+unsafe fn eight<L: Simd>(rows: *const u8, width: usize) -> [L::F; FOUR] {
     // SAFETY: the caller vouches.
     unsafe {
         let mut twos = [L::zero(); FOUR];
@@ -246,14 +246,14 @@ const fn stride(rows: usize) -> usize {
 /// Attends from `N` rows, with `ACROSS` vectors of slots at once. Returns `N`.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-unsafe fn attend_rows<L: Lanes, const N: usize, const ACROSS: usize>(
+unsafe fn attend_rows<L: Simd, const N: usize, const ACROSS: usize>(
     tile: &Q4Tile<'_>,
     row: usize,
     memory: &mut Memory<'_>,
     running: &mut OnlineSoftmax<'_>,
-    [with_scores, with_values]: &mut [Ahead<'_>; 2],
+    [with_scores, with_values]: &mut [Prefetcher<'_>; 2],
 ) -> usize {
     let Q4Tile { key_dim, value_dim, .. } = *tile;
     let Memory { key_steps, key_offsets, value_steps, value_offsets, exact, codes, pairs, scores, .. } =
@@ -261,8 +261,8 @@ unsafe fn attend_rows<L: Lanes, const N: usize, const ACROSS: usize>(
     // SAFETY: the caller vouches for the instruction set; lengths are checked in `attend`.
     unsafe {
         let queries = &tile.queries[row * key_dim..(row + N) * key_dim];
-        let rounded = round::<L, N, true>(queries, [key_steps, key_offsets], exact, codes);
-        by_pairs::<L, N>(codes, key_dim / 2, pairs);
+        let rounded = quantize_rows::<L, N, true>(queries, [key_steps, key_offsets], exact, codes);
+        interleave_pairs::<L, N>(codes, key_dim / 2, pairs);
         score::<L, N, ACROSS>(memory.words, pairs, key_dim, &rounded, scores, with_scores);
         let rows = row..row + N;
         let seen = Scores {
@@ -272,13 +272,14 @@ unsafe fn attend_rows<L: Lanes, const N: usize, const ACROSS: usize>(
             softcap: tile.softcap,
             scales: None,
         };
-        let kept = weigh::<L>(&seen, scores, &mut running.max[rows.clone()], &mut running.sum[rows]);
+        let kept =
+            softmax_weights::<L>(&seen, scores, &mut running.max[rows.clone()], &mut running.sum[rows]);
         let out = &mut running.out[row * value_dim..(row + N) * value_dim];
         for group in 0..value_dim / Q4_GROUP {
             let slots = group * SLOTS..(group + 1) * SLOTS;
             let numbers = [&value_steps[slots.clone()], &value_offsets[slots]];
-            let weights = round::<L, N, false>(&scores[..N * SLOTS], numbers, exact, codes);
-            by_pairs::<L, N>(codes, PAIRS, pairs);
+            let weights = quantize_rows::<L, N, false>(&scores[..N * SLOTS], numbers, exact, codes);
+            interleave_pairs::<L, N>(codes, PAIRS, pairs);
             let add = Add { codes: tile.values.codes, weights, kept, value_dim, group };
             if value_dim == Q4_GROUP {
                 add_values::<L, N, { place::BOTH }>(&add, pairs, out, with_values);
@@ -294,8 +295,8 @@ unsafe fn attend_rows<L: Lanes, const N: usize, const ACROSS: usize>(
 
 /// What is left of rows' numbers beside their codes, row by row.
 #[derive(Clone, Copy)]
-struct Rounded {
-    /// What a code is worth.
+struct QuantizedRows {
+    /// What a code is rescale.
     scales: [f32; LANES],
     /// Sum of the numbers times their offsets.
     offsets: [f32; LANES],
@@ -305,14 +306,14 @@ struct Rounded {
 /// numbers are whole vectors, as many as there are steps and offsets.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-unsafe fn round<L: Lanes, const N: usize, const SWAPPED: bool>(
+unsafe fn quantize_rows<L: Simd, const N: usize, const SWAPPED: bool>(
     numbers: &[f32],
     [steps, offsets]: [&[f32]; 2],
     exact: &mut [f32],
     codes: &mut [f32],
-) -> Rounded {
+) -> QuantizedRows {
     let len = steps.len();
     assert!(
         len.is_multiple_of(LANES)
@@ -349,15 +350,15 @@ unsafe fn round<L: Lanes, const N: usize, const SWAPPED: bool>(
             }
         }
     }
-    Rounded { scales, offsets: sums }
+    QuantizedRows { scales, offsets: sums }
 }
 
 /// Rows of `n` pairs as `[n, stride]`.
 ///
 /// # Safety
-/// As for [`Lanes`]; `n` is whole vectors.
+/// As for [`Simd`]; `n` is whole vectors.
 #[inline(always)]
-unsafe fn by_pairs<L: Lanes, const N: usize>(rows: &[f32], n: usize, pairs: &mut [f32]) {
+unsafe fn interleave_pairs<L: Simd, const N: usize>(rows: &[f32], n: usize, pairs: &mut [f32]) {
     let stride = stride(N);
     assert!(n.is_multiple_of(LANES) && rows.len() >= stride * n && pairs.len() >= stride * n);
     for first in (0..N).step_by(FOUR) {
@@ -380,15 +381,15 @@ unsafe fn by_pairs<L: Lanes, const N: usize>(rows: &[f32], n: usize, pairs: &mut
 /// Products of `N` rows with all keys, `[N, 64]`.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-unsafe fn score<L: Lanes, const N: usize, const ACROSS: usize>(
+unsafe fn score<L: Simd, const N: usize, const ACROSS: usize>(
     words: &[f32],
     pairs: &[f32],
     key_dim: usize,
-    queries: &Rounded,
+    queries: &QuantizedRows,
     scores: &mut [f32],
-    ahead: &mut Ahead<'_>,
+    prefetcher: &mut Prefetcher<'_>,
 ) {
     let (stride, count) = (stride(N), key_dim / 8);
     assert!(words.len() >= count * SLOTS && pairs.len() >= key_dim / 2 * stride && scores.len() >= N * SLOTS);
@@ -398,7 +399,7 @@ unsafe fn score<L: Lanes, const N: usize, const ACROSS: usize>(
         unsafe {
             let mut sums = [[L::splat_i(0); N]; ACROSS];
             for word in 0..count {
-                ahead.step();
+                prefetcher.step();
                 // The word's low halves meet channels from the first half of the key, and the high ones from the second.
                 let low = pairs.add(2 * word * stride);
                 let high = pairs.add((2 * count + 2 * word) * stride);
@@ -427,7 +428,7 @@ unsafe fn score<L: Lanes, const N: usize, const ACROSS: usize>(
 struct Add<'a> {
     /// The page's codes of values.
     codes: &'a [u8],
-    weights: Rounded,
+    weights: QuantizedRows,
     /// What was seen before is multiplied by these.
     kept: [f32; LANES],
     value_dim: usize,
@@ -437,13 +438,13 @@ struct Add<'a> {
 /// Adds a group of the values' channels, weighted by `pairs`, to `N` rows. `PLACE` is where their codes lie.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Simd`].
 #[inline(always)]
-unsafe fn add_values<L: Lanes, const N: usize, const PLACE: u8>(
+unsafe fn add_values<L: Simd, const N: usize, const PLACE: u8>(
     add: &Add<'_>,
     pairs: &[f32],
     out: &mut [f32],
-    ahead: &mut Ahead<'_>,
+    prefetcher: &mut Prefetcher<'_>,
 ) {
     let (width, stride) = (add.value_dim / 2, stride(N));
     // The group's first byte of a row, and from one of its halves to the other.
@@ -466,10 +467,10 @@ unsafe fn add_values<L: Lanes, const N: usize, const PLACE: u8>(
             let from = add.codes.as_ptr().add(begin + half * next);
             let sums = if N > FOUR {
                 // One after the other, as the registers have room for one.
-                let first = weighted::<L, N, true, false>(from, width, high, pairs, ahead);
-                [first[0], weighted::<L, N, false, true>(from, width, high, pairs, ahead)[1]]
+                let first = weighted::<L, N, true, false>(from, width, high, pairs, prefetcher);
+                [first[0], weighted::<L, N, false, true>(from, width, high, pairs, prefetcher)[1]]
             } else {
-                weighted::<L, N, true, true>(from, width, high, pairs, ahead)
+                weighted::<L, N, true, true>(from, width, high, pairs, prefetcher)
             };
             for n in 0..N {
                 let (scale, offset) = (L::splat(add.weights.scales[n]), L::splat(add.weights.offsets[n]));
@@ -485,24 +486,24 @@ unsafe fn add_values<L: Lanes, const N: usize, const PLACE: u8>(
     }
 }
 
-/// Sums of the halves of 32 bytes of each slot, weighted by `pairs`: of the first or second of [`Lanes::byte_pairs`], or both.
+/// Sums of the halves of 32 bytes of each slot, weighted by `pairs`: of the first or second of [`Simd::byte_pairs`], or both.
 ///
 /// # Safety
-/// As for [`Lanes`]; there are 64 slots of `width` bytes, and so many pairs.
+/// As for [`Simd`]; there are 64 slots of `width` bytes, and so many pairs.
 #[inline(always)]
-unsafe fn weighted<L: Lanes, const N: usize, const FIRST: bool, const SECOND: bool>(
+unsafe fn weighted<L: Simd, const N: usize, const FIRST: bool, const SECOND: bool>(
     from: *const u8,
     width: usize,
     high: bool,
     pairs: *const i32,
-    ahead: &mut Ahead<'_>,
+    prefetcher: &mut Prefetcher<'_>,
 ) -> [[L::I; N]; 2] {
     // SAFETY: the caller vouches.
     unsafe {
         let (mut first, mut second) = ([L::splat_i(0); N], [L::splat_i(0); N]);
         for pair in 0..PAIRS {
             if pair % FOUR == 0 {
-                ahead.step();
+                prefetcher.step();
             }
             let from = from.add(2 * pair * width);
             let mut codes = L::byte_pairs(from, from.add(width));

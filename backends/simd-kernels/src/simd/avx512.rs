@@ -9,14 +9,14 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
-use super::Lanes;
+use super::Simd;
 
 /// How products of pairs of int16 are added up.
 pub(crate) trait Pairs: 'static {
-    /// As [`Lanes::dot_add`].
+    /// As [`Simd::dot_add`].
     ///
     /// # Safety
-    /// As for [`Lanes`].
+    /// As for [`Simd`].
     unsafe fn dot_add<const N: usize>(sums: &mut [__m512i; N], a: __m512i, x: *const i32);
 }
 
@@ -94,11 +94,11 @@ fn first(n: usize) -> __mmask16 {
     ((1_u32 << n) - 1) as __mmask16
 }
 
-impl<P: Pairs> Lanes for Avx512<P> {
+impl<P: Pairs> Simd for Avx512<P> {
     type I = __m512i;
     type F = __m512;
 
-    const TOKENS: usize = 12;
+    const NR: usize = 12;
 
     #[inline(always)]
     unsafe fn load_i(from: *const u8) -> __m512i {
