@@ -1,9 +1,10 @@
-//! Memory that is asked for before it is read.
+//! Prefetching: memory is brought to a cache before it is read.
 //!
-//! Weights that a token reads once go to the first cache and no further: they shouldn't drive from the others what the next
-//! token needs again, such as recurrent states; nor should keys and values of so many tokens that none would still be there.
-//! Those of fewer go to the second: a core waits for more lines of that one at a time than of the first. Intel's cores wait
-//! for so few of the first that there everything goes to the second: on a Xeon (Sapphire Rapids) that decodes up to twice as fast.
+//! Weights that a token reads once are prefetched to the first cache and no further: they shouldn't evict from the others
+//! what the next token needs again, such as recurrent states. The same goes for the keys and values of a context so long
+//! that none of them would still be cached for the next token. Those of a shorter one are prefetched to the second: a core
+//! can wait for more lines of the second cache at a time than of the first. On Intel's cores that is so few for the first
+//! that everything is prefetched to the second: a Xeon (Sapphire Rapids) decodes up to twice as fast that way.
 
 use std::arch::x86_64::{__cpuid, _MM_HINT_NTA, _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
 use std::slice::Chunks;
@@ -12,11 +13,11 @@ use std::sync::LazyLock;
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
-/// How far before their use weights are asked for: what comes from there while a core computes, and well within its first
+/// How far ahead of their use weights are prefetched: far enough to arrive while a core computes, and well within its first
 /// cache.
 const DISTANCE: usize = 8192;
 
-/// The caches that memory is brought to.
+/// The caches that memory is prefetched to.
 #[derive(Clone, Copy)]
 enum CacheHint {
     /// All of them.
@@ -40,10 +41,10 @@ impl CacheHint {
         *ONCE
     }
 
-    /// Asks for a line of memory.
+    /// Prefetches a line of memory.
     #[inline(always)]
     fn prefetch(self, line: *const u8) {
-        // SAFETY: asking for memory has no effect that a program could see, wherever it lies.
+        // SAFETY: a prefetch has no effect that a program could see, whatever the address.
         unsafe {
             match self {
                 Self::All => _mm_prefetch::<_MM_HINT_T0>(line.cast()),
@@ -54,39 +55,38 @@ impl CacheHint {
     }
 }
 
-/// Asks for all of some memory, which is read again and again.
+/// Prefetches all of some memory that is read again and again.
 #[inline(always)]
 pub(crate) fn prefetch(memory: &[u8]) {
     memory.chunks(LINE).for_each(|line| CacheHint::All.prefetch(line.as_ptr()));
 }
 
-/// Memory that is asked for little by little as other work goes on: pages lie apart, and the CPU doesn't see by itself where
-/// it will read on; but of many lines at once it makes the work wait.
+/// Prefetches memory little by little while other work goes on: pages lie apart, so the CPU's own prefetcher can't foresee
+/// the next one; but prefetching many lines at once would stall the work.
 pub(crate) struct Prefetcher<'a> {
     lines: Chunks<'a, u8>,
-    /// Lines of a step.
-    each: usize,
+    lines_per_step: usize,
     hint: CacheHint,
 }
 
 impl<'a> Prefetcher<'a> {
-    /// All of it in so many steps. `once` where no shared cache needs to have it.
+    /// All of `memory` within `steps` steps. `once` where no shared cache needs to have it.
     #[inline(always)]
     pub(crate) fn new(memory: &'a [u8], steps: usize, once: bool) -> Self {
         let lines = memory.chunks(LINE);
         let hint = if once { CacheHint::once() } else { CacheHint::Second };
-        Self { each: lines.len().div_ceil(steps.max(1)), lines, hint }
+        Self { lines_per_step: lines.len().div_ceil(steps.max(1)), lines, hint }
     }
 
     #[inline(always)]
     pub(crate) fn step(&mut self) {
-        for line in self.lines.by_ref().take(self.each) {
+        for line in self.lines.by_ref().take(self.lines_per_step) {
             self.hint.prefetch(line.as_ptr());
         }
     }
 }
 
-/// Weights that are read from one end to the other: a CPU's own prefetcher stops at each page and begins slowly.
+/// Prefetches weights that are read from one end to the other: a CPU's own prefetcher stops at each page and starts slowly.
 #[derive(Clone, Copy)]
 pub(crate) struct Stream {
     end: *const u8,
@@ -94,7 +94,7 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// These weights, whose beginning is asked for at once. `once` where they are read through a single time.
+    /// Prefetches the beginning of these weights. `once` where they are read through a single time.
     #[inline(always)]
     pub(crate) fn new(weights: &[u8], once: bool) -> Self {
         let hint = if once { CacheHint::once() } else { CacheHint::All };
@@ -103,7 +103,7 @@ impl Stream {
         stream
     }
 
-    /// Asks for what comes [`DISTANCE`] after these bytes, which are about to be read.
+    /// Prefetches what lies [`DISTANCE`] after these `bytes`, which are about to be read.
     #[inline(always)]
     pub(crate) fn read(self, at: *const u8, bytes: usize) {
         let from = at.wrapping_add(DISTANCE);

@@ -1,19 +1,16 @@
-//! Many rows: sixteen of them side by side, a lane each. Keys and values are read as floats once for all rows, and each
-//! of their elements meets whole vectors of rows.
+//! Many rows: sixteen of them side by side, each in a lane. Keys and values are widened to float32 once for all rows, and
+//! each of their elements is multiplied with whole vectors of rows.
 
 use herald_layers::kernels::{OnlineSoftmax, Tile};
 
-use super::{Element, FOUR, rescale, scaled, span};
+use super::{Element, FOUR, capped, rescale, span};
 use crate::math::exp;
 use crate::prefetch::prefetch;
 use crate::simd::{LANES, Simd};
 
-/// Queries as `[rows / 16, key_dim, 16]`, with zeros where there are no more.
-///
-/// # Safety
-/// As for [`Simd`].
+/// Lays queries out as `[rows / 16, key_dim, 16]`, with zeros in place of rows beyond the last.
 #[inline(always)]
-pub(super) unsafe fn pack_queries<L: Simd>(queries: &[f32], key_dim: usize, out: &mut [f32]) {
+pub(super) fn pack_queries<S: Simd>(s: S, queries: &[f32], key_dim: usize, out: &mut [f32]) {
     for (queries, out) in queries.chunks(LANES * key_dim).zip(out.chunks_exact_mut(LANES * key_dim)) {
         let rows = queries.len() / key_dim;
         if rows < LANES {
@@ -22,13 +19,14 @@ pub(super) unsafe fn pack_queries<L: Simd>(queries: &[f32], key_dim: usize, out:
         let (fours, columns) = (rows / FOUR * FOUR, key_dim / LANES * LANES);
         for row in (0..fours).step_by(FOUR) {
             for column in (0..columns).step_by(LANES) {
-                // SAFETY: four rows of sixteen columns are there, and their places in `out`.
+                // SAFETY: `queries` has rows `row` to `row + 3`, of at least `column + 16` columns; `out` is
+                // `[key_dim, 16]`, of which columns `column` to `column + 15` and these rows are written.
                 unsafe {
-                    let at = |n: usize| L::load(queries.as_ptr().add((row + n) * key_dim + column));
-                    let turned = L::transpose_quarters([at(0), at(1), at(2), at(3)]);
-                    for (n, turned) in turned.into_iter().enumerate() {
+                    let at = |n: usize| s.load_ptr(queries.as_ptr().add((row + n) * key_dim + column));
+                    let transposed = s.transpose_quarters([at(0), at(1), at(2), at(3)]);
+                    for (n, quarters) in transposed.into_iter().enumerate() {
                         let to = out.as_mut_ptr().add((column + n) * LANES + row);
-                        L::store_quarters(to, FOUR * LANES, turned);
+                        s.store_quarters(to, FOUR * LANES, quarters);
                     }
                 }
             }
@@ -41,12 +39,10 @@ pub(super) unsafe fn pack_queries<L: Simd>(queries: &[f32], key_dim: usize, out:
     }
 }
 
-/// Attends; lengths are checked.
-///
-/// # Safety
-/// As for [`Simd`].
+/// Attends, with lengths as `attend_elements` checks them.
 #[inline(always)]
-pub(super) unsafe fn attend<L: Simd, E: Element>(
+pub(super) fn attend<S: Simd, E: Element>(
+    s: S,
     tile: &Tile<'_, E>,
     running: &mut OnlineSoftmax<'_>,
     scratch: &mut [f32],
@@ -55,290 +51,242 @@ pub(super) unsafe fn attend<L: Simd, E: Element>(
     let slots = tile.key_scales.len();
     let rows = tile.visible.len();
     let groups = rows.div_ceil(LANES);
-    let seen = span(tile.visible);
+    let visible = span(tile.visible);
     let (scores, rest) = scratch.split_at_mut(groups * slots * LANES);
-    let (kept, wide) = rest.split_at_mut(groups * LANES);
-    // SAFETY: the caller vouches for the instruction set; slices have these lengths.
-    unsafe {
-        let keys = E::widen::<L>(&tile.keys[..slots * key_dim], wide);
-        let mut first = 0;
-        while first < groups {
-            let queries = &tile.queries[first * LANES * key_dim..];
-            let scores = &mut scores[first * LANES * slots..];
-            first += match groups - first {
-                3.. if L::NR >= 12 => score::<L, 3, 8>(queries, keys, key_dim, slots, seen, scores),
-                2 if L::NR >= 12 => score::<L, 2, 8>(queries, keys, key_dim, slots, seen, scores),
-                _ if L::NR >= 12 => score::<L, 1, 8>(queries, keys, key_dim, slots, seen, scores),
-                _ => score::<L, 1, 4>(queries, keys, key_dim, slots, seen, scores),
-            };
-        }
-        prefetch(tile.next.keys);
-        for (group, (scores, kept)) in
-            scores.chunks_exact_mut(slots * LANES).zip(kept.chunks_exact_mut(LANES)).enumerate()
-        {
-            softmax_weights::<L, E>(tile, group * LANES, seen, scores, running, kept);
-        }
-        prefetch(tile.next.values);
-        let values = E::widen::<L>(&tile.values[..slots * value_dim], wide);
-        let mut row = 0;
-        while row < rows {
-            let weights = Weights { scores, kept, slots, row };
-            row += match rows - row {
-                6.. if L::NR >= 12 => add::<L, 6, 4>(weights, values, value_dim, seen, running),
-                4.. if L::NR >= 12 => add::<L, 4, 4>(weights, values, value_dim, seen, running),
-                6.. => add::<L, 6, 1>(weights, values, value_dim, seen, running),
-                _ => add::<L, 1, 4>(weights, values, value_dim, seen, running),
-            };
-        }
+    let (factors, floats) = rest.split_at_mut(groups * LANES);
+    let keys = E::widen(s, &tile.keys[..slots * key_dim], floats);
+    let mut first = 0;
+    while first < groups {
+        let queries = &tile.queries[first * LANES * key_dim..];
+        let scores = &mut scores[first * LANES * slots..];
+        first += match groups - first {
+            3.. if S::WIDE => score::<S, 3, 8>(s, queries, keys, key_dim, visible, scores),
+            2 if S::WIDE => score::<S, 2, 8>(s, queries, keys, key_dim, visible, scores),
+            _ if S::WIDE => score::<S, 1, 8>(s, queries, keys, key_dim, visible, scores),
+            _ => score::<S, 1, 4>(s, queries, keys, key_dim, visible, scores),
+        };
+    }
+    prefetch(tile.next.keys);
+    for (group, (scores, factors)) in
+        scores.chunks_exact_mut(slots * LANES).zip(factors.as_chunks_mut().0).enumerate()
+    {
+        softmax_weights(s, tile, group * LANES, visible, scores, running, factors);
+    }
+    prefetch(tile.next.values);
+    let values = E::widen(s, &tile.values[..slots * value_dim], floats);
+    let mut row = 0;
+    while row < rows {
+        let weights = Weights { scores, factors, slots, row };
+        row += match rows - row {
+            6.. if S::WIDE => add_values::<S, 6, 4>(s, weights, values, value_dim, visible, running),
+            4.. if S::WIDE => add_values::<S, 4, 4>(s, weights, values, value_dim, visible, running),
+            6.. => add_values::<S, 6, 1>(s, weights, values, value_dim, visible, running),
+            _ => add_values::<S, 1, 4>(s, weights, values, value_dim, visible, running),
+        };
     }
 }
 
-/// Products of `16 G` rows with the keys of slots `begin..end`, into `[G, slots, 16]`, `S` slots at a time. Returns `G`.
-///
-/// # Safety
-/// As for [`Simd`].
+/// Products of `16 G` rows with the keys of slots `begin..end`, into `[G, slots, 16]`, `N` slots at a time. Returns `G`.
 #[inline(always)]
-unsafe fn score<L: Simd, const G: usize, const S: usize>(
+fn score<S: Simd, const G: usize, const N: usize>(
+    s: S,
     queries: &[f32],
     keys: &[f32],
     key_dim: usize,
-    slots: usize,
     [begin, end]: [usize; 2],
     scores: &mut [f32],
 ) -> usize {
     let mut slot = begin;
-    // SAFETY: the caller vouches for the instruction set.
-    unsafe {
-        while slot + S <= end {
-            score_slots::<L, G, S>(queries, keys, key_dim, slots, slot, scores);
-            slot += S;
-        }
-        while slot < end {
-            score_slots::<L, G, 1>(queries, keys, key_dim, slots, slot, scores);
-            slot += 1;
-        }
+    while slot + N <= end {
+        score_slots::<S, G, N>(s, queries, keys, key_dim, slot, scores);
+        slot += N;
+    }
+    while slot < end {
+        score_slots::<S, G, 1>(s, queries, keys, key_dim, slot, scores);
+        slot += 1;
     }
     G
 }
 
-/// Products of `16 G` rows with the keys of `S` slots.
-///
-/// # Safety
-/// As for [`Simd`].
+/// Products of `16 G` rows with the keys of `N` slots.
 #[inline(always)]
-unsafe fn score_slots<L: Simd, const G: usize, const S: usize>(
+fn score_slots<S: Simd, const G: usize, const N: usize>(
+    s: S,
     queries: &[f32],
     keys: &[f32],
     key_dim: usize,
-    slots: usize,
     slot: usize,
     scores: &mut [f32],
 ) {
-    assert!(
-        queries.len() >= G * key_dim * LANES
-            && slot + S <= slots
-            && keys.len() >= slots * key_dim
-            && scores.len() >= G * slots * LANES
-    );
-    // SAFETY: slots, elements and rows are there.
-    unsafe {
-        let keys = keys.as_ptr().add(slot * key_dim);
-        // In the order in which `decode` sums the lanes of a quarter.
-        let even = sums::<L, G, S>(queries.as_ptr(), keys, key_dim, 0);
-        let even = plus::<L, G, S>(even, sums::<L, G, S>(queries.as_ptr(), keys, key_dim, 2));
-        let odd = sums::<L, G, S>(queries.as_ptr(), keys, key_dim, 1);
-        let odd = plus::<L, G, S>(odd, sums::<L, G, S>(queries.as_ptr(), keys, key_dim, 3));
-        for (group, sums) in plus::<L, G, S>(even, odd).into_iter().enumerate() {
-            for (n, sum) in sums.into_iter().enumerate() {
-                L::store(scores.as_mut_ptr().add((group * slots + slot + n) * LANES), sum);
-            }
+    let slots = keys.len() / key_dim;
+    let (queries, _) = queries.as_chunks();
+    let queries: [&[[f32; LANES]]; G] = std::array::from_fn(|group| &queries[group * key_dim..][..key_dim]);
+    let keys: [&[f32]; N] = std::array::from_fn(|n| &keys[(slot + n) * key_dim..][..key_dim]);
+    // In the order in which `decode` sums the lanes of a quarter.
+    let even = sums(s, queries, keys, 0);
+    let even = plus(s, even, sums(s, queries, keys, 2));
+    let odd = sums(s, queries, keys, 1);
+    let odd = plus(s, odd, sums(s, queries, keys, 3));
+    let (scores, _) = scores.as_chunks_mut();
+    for (group, sums) in plus(s, even, odd).into_iter().enumerate() {
+        for (to, sum) in scores[group * slots + slot..][..N].iter_mut().zip(sums) {
+            s.store(to, sum);
         }
     }
 }
 
-/// Products over every fourth element from one on.
-///
-/// # Safety
-/// As for [`Simd`]; there are `[G, key_dim, 16]` queries and `S` keys.
+/// Products over every fourth element from `first` on, of queries and keys with as many elements.
 #[inline(always)]
-unsafe fn sums<L: Simd, const G: usize, const S: usize>(
-    queries: *const f32,
-    keys: *const f32,
-    key_dim: usize,
-    from: usize,
-) -> [[L::F; S]; G] {
-    // SAFETY: the caller vouches.
-    unsafe {
-        let mut acc = [[L::zero(); S]; G];
-        for element in (from..key_dim).step_by(FOUR) {
-            let mut query = [L::zero(); G];
-            for (group, query) in query.iter_mut().enumerate() {
-                *query = L::load(queries.add((group * key_dim + element) * LANES));
-            }
-            for slot in 0..S {
-                let key = L::splat(*keys.add(slot * key_dim + element));
-                for (acc, query) in acc.iter_mut().zip(query) {
-                    acc[slot] = L::fma(key, query, acc[slot]);
-                }
+fn sums<S: Simd, const G: usize, const N: usize>(
+    s: S,
+    queries: [&[[f32; LANES]]; G],
+    keys: [&[f32]; N],
+    first: usize,
+) -> [[S::F; N]; G] {
+    let key_dim = keys[0].len();
+    let mut acc = [[s.zero(); N]; G];
+    let mut element = first;
+    while element < key_dim {
+        let mut query = [s.zero(); G];
+        for (query, queries) in query.iter_mut().zip(queries) {
+            *query = s.load(&queries[element]);
+        }
+        for (n, key) in keys.into_iter().enumerate() {
+            let key = s.splat(key[element]);
+            for (acc, query) in acc.iter_mut().zip(query) {
+                acc[n] = s.fma(key, query, acc[n]);
             }
         }
-        acc
+        element += FOUR;
     }
+    acc
 }
 
-/// # Safety
-/// As for [`Simd`].
 #[inline(always)]
-unsafe fn plus<L: Simd, const G: usize, const S: usize>(
-    mut a: [[L::F; S]; G],
-    b: [[L::F; S]; G],
-) -> [[L::F; S]; G] {
+fn plus<S: Simd, const G: usize, const N: usize>(
+    s: S,
+    mut a: [[S::F; N]; G],
+    b: [[S::F; N]; G],
+) -> [[S::F; N]; G] {
     for (a, b) in a.as_flattened_mut().iter_mut().zip(b.as_flattened()) {
-        // SAFETY: the caller vouches.
-        *a = unsafe { L::add(*a, *b) };
+        *a = s.add(*a, *b);
     }
     a
 }
 
-/// Makes sixteen rows' products their weights: `exp(score - max)` times the value's scale, and nothing where a row
-/// doesn't see. What was seen before is to be multiplied by `kept`.
-///
-/// # Safety
-/// As for [`Simd`].
+/// Turns sixteen rows' products `[slots, 16]` into their softmax weights: `exp(score - max)` times the value's scale, and
+/// zero for invisible slots. Updates the rows' maxima and sums; what each row's output so far must be multiplied by goes to
+/// `factors`.
 #[inline(always)]
-unsafe fn softmax_weights<L: Simd, E>(
+fn softmax_weights<S: Simd, E>(
+    s: S,
     tile: &Tile<'_, E>,
     row: usize,
     [begin, end]: [usize; 2],
     scores: &mut [f32],
     running: &mut OnlineSoftmax<'_>,
-    kept: &mut [f32],
+    factors: &mut [f32; LANES],
 ) {
-    let visible = &tile.visible[row..tile.visible.len().min(row + LANES)];
-    let count = visible.len();
-    let slots = tile.key_scales.len();
-    let (key_scales, value_scales) = (&tile.key_scales[..slots], &tile.value_scales[..slots]);
-    assert!(scores.len() >= slots * LANES && kept.len() >= LANES && begin <= end && end <= slots);
+    let rows = row..tile.visible.len().min(row + LANES);
+    let (key_scales, value_scales) = (&tile.key_scales[..end], &tile.value_scales[..end]);
+    let scores = &mut scores.as_chunks_mut::<LANES>().0[..end];
+    let visible = &tile.visible[rows.clone()];
     let mut bounds = [[0.0_f32; LANES]; 2];
     for (lane, [begin, end]) in visible.iter().enumerate() {
         (bounds[0][lane], bounds[1][lane]) = (*begin as f32, *end as f32);
     }
-    // Mostly all see everything.
-    let masked = visible.iter().any(|seen| seen.map(|place| place as usize) != [begin, end]);
-    // SAFETY: slots are within the scores, rows within the states.
-    unsafe {
-        let bounds = bounds.map(|bounds| L::load(bounds.as_ptr()));
-        let mask = masked.then_some(bounds);
-        let mut max = L::splat(f32::NEG_INFINITY);
-        for (slot, scale) in key_scales.iter().enumerate().take(end).skip(begin) {
-            let to = scores.as_mut_ptr().add(slot * LANES);
-            let score = scaled::<L, E>(tile, L::load(to), L::splat(scale * tile.scale));
-            let score = keep::<L>(score, f32::NEG_INFINITY, slot, mask);
-            max = L::max(score, max);
-            L::store(to, score);
-        }
-        let old = L::load_first(running.max[row..].as_ptr(), count);
-        let max = L::max(max, old);
-        // In the order in which `decode` sums: every sixteenth slot by itself, and then these.
-        let mut sums = [L::zero(); LANES];
-        for first in (begin / LANES * LANES..end).step_by(LANES) {
-            for (lane, sum) in sums.iter_mut().enumerate() {
-                let slot = first + lane;
-                if slot < begin || slot >= end {
-                    continue;
-                }
-                let to = scores.as_mut_ptr().add(slot * LANES);
-                let weight = keep::<L>(exp::<L>(L::sub(L::load(to), max)), 0.0, slot, mask);
-                *sum = L::add(*sum, weight);
-                let weight = L::mul(weight, L::splat(value_scales[slot]));
-                L::store(to, keep::<L>(weight, 0.0, slot, mask));
-            }
-        }
-        let mut width = LANES / 2;
-        while width > 0 {
-            for lane in 0..width {
-                sums[lane] = L::add(sums[lane], sums[lane + width]);
-            }
-            width /= 2;
-        }
-        let rescale = rescale::<L>(old, max);
-        let sum = L::load_first(running.sum[row..].as_ptr(), count);
-        L::store_first(running.max[row..].as_mut_ptr(), max, count);
-        L::store_first(running.sum[row..].as_mut_ptr(), L::add(L::mul(sum, rescale), sums[0]), count);
-        L::store(kept.as_mut_ptr(), rescale);
+    // Usually every row sees everything.
+    let masked = visible.iter().any(|visible| visible.map(|slot| slot as usize) != [begin, end]);
+    let mask = masked.then_some([s.load(&bounds[0]), s.load(&bounds[1])]);
+    let mut max = s.splat(f32::NEG_INFINITY);
+    for (slot, (to, scale)) in scores.iter_mut().zip(key_scales).enumerate().skip(begin) {
+        let score = s.mul(s.load(to), s.splat(scale * tile.scale));
+        let score = keep_visible(s, capped(s, score, tile.softcap), f32::NEG_INFINITY, slot, mask);
+        max = s.max(score, max);
+        s.store(to, score);
     }
+    let (old_max, old_sum) = (&mut running.max[rows.clone()], &mut running.sum[rows]);
+    let old = s.load_first(old_max);
+    let max = s.max(max, old);
+    // In the order in which `decode` sums: every sixteenth slot by itself, and then these.
+    let mut sums = [s.zero(); LANES];
+    for first in (begin / LANES * LANES..end).step_by(LANES) {
+        for (lane, sum) in sums.iter_mut().enumerate() {
+            let slot = first + lane;
+            if slot < begin || slot >= end {
+                continue;
+            }
+            let weight = exp(s, s.sub(s.load(&scores[slot]), max));
+            let weight = keep_visible(s, weight, 0.0, slot, mask);
+            *sum = s.add(*sum, weight);
+            let weight = s.mul(weight, s.splat(value_scales[slot]));
+            // An invisible slot's scale may be NaN.
+            s.store(&mut scores[slot], keep_visible(s, weight, 0.0, slot, mask));
+        }
+    }
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in 0..width {
+            sums[lane] = s.add(sums[lane], sums[lane + width]);
+        }
+        width /= 2;
+    }
+    let factor = rescale(s, old, max);
+    s.store_first(old_max, max);
+    s.store_first(old_sum, s.add(s.mul(s.load_first(old_sum), factor), sums[0]));
+    s.store(factors, factor);
 }
 
 /// `x` in the lanes of rows that see a slot; `other` in the rest.
-///
-/// # Safety
-/// As for [`Simd`].
 #[inline(always)]
-unsafe fn keep<L: Simd>(x: L::F, other: f32, slot: usize, seen: Option<[L::F; 2]>) -> L::F {
-    match seen {
-        // SAFETY: the caller vouches.
-        Some(bounds) => unsafe { L::within(x, other, L::splat(slot as f32), bounds) },
+fn keep_visible<S: Simd>(s: S, x: S::F, other: f32, slot: usize, mask: Option<[S::F; 2]>) -> S::F {
+    match mask {
+        Some(bounds) => s.keep_between(x, other, s.splat(slot as f32), bounds),
         None => x,
     }
 }
 
-/// The weights of a tile's rows from one on.
+/// The weights of a tile's rows from `row` on.
 #[derive(Clone, Copy)]
 struct Weights<'a> {
     /// `[groups, slots, 16]`.
     scores: &'a [f32],
-    /// What each row's sums so far are to be multiplied by.
-    kept: &'a [f32],
+    /// What each row's output so far must be multiplied by.
+    factors: &'a [f32],
     slots: usize,
     row: usize,
 }
 
 /// Adds the values, weighted, to `N` rows, `ACROSS` vectors of a row at a time. Returns `N`.
-///
-/// # Safety
-/// As for [`Simd`].
 #[inline(always)]
-unsafe fn add<L: Simd, const N: usize, const ACROSS: usize>(
+fn add_values<S: Simd, const N: usize, const ACROSS: usize>(
+    s: S,
     weights: Weights<'_>,
     values: &[f32],
     value_dim: usize,
-    seen: [usize; 2],
+    visible: [usize; 2],
     running: &mut OnlineSoftmax<'_>,
 ) -> usize {
     let out = &mut running.out[weights.row * value_dim..(weights.row + N) * value_dim];
     let mut column = 0;
-    // SAFETY: the caller vouches for the instruction set; columns are within the rows.
-    unsafe {
-        while column + ACROSS * LANES <= value_dim {
-            add_columns::<L, N, ACROSS>(weights, values, value_dim, seen, column, ACROSS * LANES, out);
-            column += ACROSS * LANES;
-        }
-        while column < value_dim {
-            let count = LANES.min(value_dim - column);
-            add_columns::<L, N, 1>(weights, values, value_dim, seen, column, count, out);
-            column += count;
-        }
+    while column + ACROSS * LANES <= value_dim {
+        add_columns::<S, N, ACROSS>(s, weights, values, value_dim, visible, column, ACROSS * LANES, out);
+        column += ACROSS * LANES;
+    }
+    while column < value_dim {
+        let count = LANES.min(value_dim - column);
+        add_columns::<S, N, 1>(s, weights, values, value_dim, visible, column, count, out);
+        column += count;
     }
     N
 }
 
-/// A vector, or its first elements.
-///
-/// # Safety
-/// As for [`Simd`].
+/// Adds `count` columns of the values, weighted, to the rows `out` `[N, value_dim]`: `ACROSS` vectors, or fewer than
+/// sixteen columns.
 #[inline(always)]
-unsafe fn load<L: Simd>(from: *const f32, whole: bool, count: usize) -> L::F {
-    // SAFETY: the caller vouches.
-    unsafe { if whole { L::load(from) } else { L::load_first(from, count) } }
-}
-
-/// Adds `count` columns of the values, weighted, to the rows `out` `[N, value_dim]`.
-///
-/// # Safety
-/// As for [`Simd`].
-#[inline(always)]
-unsafe fn add_columns<L: Simd, const N: usize, const ACROSS: usize>(
-    Weights { scores, kept, slots, row }: Weights<'_>,
+fn add_columns<S: Simd, const N: usize, const ACROSS: usize>(
+    s: S,
+    Weights { scores, factors, slots, row }: Weights<'_>,
     values: &[f32],
     value_dim: usize,
     [begin, end]: [usize; 2],
@@ -346,50 +294,62 @@ unsafe fn add_columns<L: Simd, const N: usize, const ACROSS: usize>(
     count: usize,
     out: &mut [f32],
 ) {
+    let full = count == ACROSS * LANES;
     assert!(
         scores.len() >= (row + N).div_ceil(LANES) * slots * LANES
-            && kept.len() >= row + N
+            && factors.len() >= row + N
             && values.len() >= end * value_dim
             && end <= slots
             && out.len() >= N * value_dim
             && column + count <= value_dim
-            && count <= ACROSS * LANES
+            && (full || ACROSS == 1 && count <= LANES)
     );
-    let whole = count == ACROSS * LANES;
-    // SAFETY: slots, rows and columns are within their slices: checked above.
+    // SAFETY: the slots, rows and columns below are within the values, weights and output: asserted above.
     unsafe {
-        let mut acc = [[L::zero(); ACROSS]; N];
+        let mut acc = [[s.zero(); ACROSS]; N];
         for (n, acc) in acc.iter_mut().enumerate() {
-            let rescale = L::splat(kept[row + n]);
+            let factor = s.splat(factors[row + n]);
             for (part, acc) in acc.iter_mut().enumerate() {
-                *acc = {
-                    let from = out.as_ptr().add(n * value_dim + column + part * LANES);
-                    L::mul(load::<L>(from, whole, count), rescale)
-                };
+                let from = out.as_ptr().add(n * value_dim + column + part * LANES);
+                *acc = s.mul(load(s, from, full, count), factor);
             }
         }
-        let mut places = [scores.as_ptr(); N];
-        for (n, place) in places.iter_mut().enumerate() {
-            *place = scores.as_ptr().add((row + n) / LANES * slots * LANES + (row + n) % LANES);
+        let mut weights = [scores.as_ptr(); N];
+        for (n, weights) in weights.iter_mut().enumerate() {
+            *weights = scores.as_ptr().add((row + n) / LANES * slots * LANES + (row + n) % LANES);
         }
         for slot in begin..end {
-            let mut value = [L::zero(); ACROSS];
+            let mut value = [s.zero(); ACROSS];
             for (part, value) in value.iter_mut().enumerate() {
                 let from = values.as_ptr().add(slot * value_dim + column + part * LANES);
-                *value = load::<L>(from, whole, count);
+                *value = load(s, from, full, count);
             }
-            for (acc, place) in acc.iter_mut().zip(places) {
-                let weight = L::splat(*place.add(slot * LANES));
+            for (acc, weights) in acc.iter_mut().zip(weights) {
+                let weight = s.splat(*weights.add(slot * LANES));
                 for (acc, value) in acc.iter_mut().zip(value) {
-                    *acc = L::fma(weight, value, *acc);
+                    *acc = s.fma(weight, value, *acc);
                 }
             }
         }
         for (n, acc) in acc.into_iter().enumerate() {
             for (part, acc) in acc.into_iter().enumerate() {
                 let to = out.as_mut_ptr().add(n * value_dim + column + part * LANES);
-                if whole { L::store(to, acc) } else { L::store_first(to, acc, count) }
+                if full {
+                    s.store_ptr(to, acc);
+                } else {
+                    s.store_first(std::slice::from_raw_parts_mut(to, count), acc);
+                }
             }
         }
     }
+}
+
+/// A vector where it is `full`; else its first `count` elements, and zeros.
+///
+/// # Safety
+/// As many elements are readable there.
+#[inline(always)]
+unsafe fn load<S: Simd>(s: S, from: *const f32, full: bool, count: usize) -> S::F {
+    // SAFETY: as the caller promises.
+    unsafe { if full { s.load_ptr(from) } else { s.load_first(std::slice::from_raw_parts(from, count)) } }
 }

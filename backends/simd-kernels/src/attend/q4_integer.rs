@@ -1,4 +1,4 @@
-//! Pages of 64 slots of 4-bit codes, met as the whole numbers that they are.
+//! Integer-domain attention over pages of 64 slots of 4-bit codes: the codes are multiplied as they are.
 //!
 //! A key's element is `step_d * code + offset_d` with a step and an offset for each channel of the page, a value's
 //! `step_s * code + offset_s` with those of its slot. So with `q` a row's query and `w` the weights of its softmax
@@ -8,15 +8,16 @@
 //! sum_s w_s value_s[d] = sum_s (w_s step_s) code_sd  +  sum_s w_s offset_s
 //! ```
 //!
-//! What is in brackets is rounded to int16 with one scale for a row ([`STEP`]), and the sums with codes are exact in int32:
-//! in whatever order, so that a row's result does not depend on the rows beside it. Keys are turned over, so that slots lie
-//! side by side; a row meets sixteen slots at a time, and then sixteen channels of two slots' values.
+//! What is in brackets is quantised to int16 with one scale for a row ([`STEP`]), and the sums with codes are exact in int32
+//! in any order, so a row's result does not depend on the rows beside it. Keys are transposed so that slots lie side by
+//! side: a row is multiplied with sixteen slots at a time, and then with sixteen channels of two slots' values.
 
 use herald_api::{Q4_GROUP, Q4Rows};
 use herald_layers::kernels::{OnlineSoftmax, Q4Tile};
 
+use super::FOUR;
+use super::q4::steps_and_offsets;
 use super::softmax::{Scores, softmax_weights};
-use super::{FOUR, q4::halves};
 use crate::prefetch::Prefetcher;
 use crate::simd::{LANES, Simd};
 
@@ -26,79 +27,77 @@ const SLOTS: usize = Q4_GROUP;
 /// Pairs of slots.
 const PAIRS: usize = SLOTS / 2;
 
-/// Bytes of a run of a row's codes that is turned over at a time: eight words of four bytes.
+/// Bytes of a row's codes that are transposed at a time: eight words of four bytes.
 const RUN: usize = 32;
 
-/// Elements of a key, at most: sums of so many products are within int32.
-const MOST_ELEMENTS: usize = 4096;
+/// The longest keys, whose sums of products still fit in int32.
+const MAX_KEY_DIM: usize = 4096;
 
-/// The most rows of a tile.
+/// The largest tile's rows.
 const ROWS: usize = 12;
 
 /// The largest code of a query or a weight.
-const MOST: f32 = i16::MAX as f32;
+const MAX_CODE: f32 = i16::MAX as f32;
 
-/// Half a step of those codes, as a share of a row's largest, and what the quotient may be off before it is rounded.
-pub(crate) const STEP: f32 = 0.51 / MOST;
+/// The largest rounding error of a query's or weight's number, as a share of its row's largest: half a step of the codes, and
+/// what the quotient may be off before it is rounded.
+pub(crate) const STEP: f32 = 0.51 / MAX_CODE;
 
-/// Codes have no finer steps than those of a row with this largest number: the inverse of a smaller one may be infinite.
+/// A row's largest number counts as at least this: the inverse of a smaller one may be infinite.
 const SMALL: f32 = f32::from_bits((127 - 100) << 23);
 
-/// Two half bytes as a pair of int16.
-const HALVES: i32 = 0x000f_000f;
+/// The low half byte of each int16 of a pair.
+const LOW_HALVES: i32 = 0x000f_000f;
+
+/// A word of every slot's key.
+type SlotWords = [[f32; LANES]; SLOTS / LANES];
 
 /// Where the codes of 64 channels of a value lie, in two runs of 32 bytes.
 mod place {
-    /// One run twice: the low halves of its bytes, then the high ones.
+    /// In one run: the low halves of its bytes, then the high halves.
     pub(super) const BOTH: u8 = 0;
-    /// The low halves of two runs.
+    /// In the low halves of two runs.
     pub(super) const LOW: u8 = 1;
-    /// The high halves of two runs.
+    /// In the high halves of two runs.
     pub(super) const HIGH: u8 = 2;
 }
 
-/// Whether a page has the shape that is met here.
+/// Whether this module attends to pages of such a shape.
 pub(super) fn fits(tile: &Q4Tile<'_>) -> bool {
     tile.slots == SLOTS
         && tile.key_dim.is_multiple_of(2 * RUN)
-        && tile.key_dim <= MOST_ELEMENTS
+        && tile.key_dim <= MAX_KEY_DIM
         && (tile.value_dim == 2 * RUN || tile.value_dim.is_multiple_of(4 * RUN))
 }
 
-/// A page's numbers as they are met, and memory for a tile of rows.
+/// A page's numbers, and memory for a tile of rows.
 struct Memory<'a> {
-    /// Keys turned over: `[words of a key, 64]`, each word eight codes.
+    /// Keys transposed: `[words of a key, 64]`, each word eight codes.
     words: &'a mut [f32],
-    /// Of each channel of keys the step; and the offset.
+    /// Each key channel's step, and its offset.
     key_steps: &'a mut [f32],
     key_offsets: &'a mut [f32],
-    /// Of each group of values' channels every slot's step, `[groups, 64]`; and the offset.
+    /// Of each group of value channels every slot's step, `[groups, 64]`, and its offset.
     value_steps: &'a mut [f32],
     value_offsets: &'a mut [f32],
-    /// Numbers of each row before they are rounded, `[rows, 2 n]`.
+    /// Each row's numbers before they are quantised, `[rows, 2 n]`.
     exact: &'a mut [f32],
-    /// Pairs of int16 of each row, `[rows, n]`.
+    /// Each row's pairs of int16, `[rows, n]`.
     codes: &'a mut [f32],
-    /// The same pair by pair, `[n, stride]`.
+    /// The same pairs interleaved, `[n, stride]`.
     pairs: &'a mut [f32],
     /// Scores, and then weights, `[rows, 64]`.
     scores: &'a mut [f32],
 }
 
-/// Attends; the page [`fits`].
-///
-/// # Safety
-/// As for [`Simd`].
+/// Attends, to a page that [`fits`].
 #[inline(always)]
-pub(super) unsafe fn attend<L: Simd>(
-    tile: &Q4Tile<'_>,
-    running: &mut OnlineSoftmax<'_>,
-    scratch: &mut [f32],
-) {
+pub(super) fn attend<S: Simd>(s: S, tile: &Q4Tile<'_>, running: &mut OnlineSoftmax<'_>, scratch: &mut [f32]) {
     let Q4Tile { key_dim, value_dim, .. } = *tile;
     let (rows, groups) = (tile.visible.len(), value_dim / Q4_GROUP);
     assert!(
-        tile.queries.len() >= rows * key_dim
+        fits(tile)
+            && tile.queries.len() >= rows * key_dim
             && tile.keys.codes.len() >= SLOTS * key_dim / 2
             && tile.keys.pairs.len() >= key_dim
             && tile.values.codes.len() >= SLOTS * value_dim / 2
@@ -114,141 +113,139 @@ pub(super) unsafe fn attend<L: Simd>(
     let (key_offsets, rest) = rest.split_at_mut(key_dim);
     let (value_steps, rest) = rest.split_at_mut(SLOTS * groups);
     let (value_offsets, rest) = rest.split_at_mut(SLOTS * groups);
-    let most = key_dim.max(SLOTS);
-    let (exact, rest) = rest.split_at_mut(ROWS * most);
-    let (codes, rest) = rest.split_at_mut(ROWS * most / 2);
-    let (pairs, rest) = rest.split_at_mut(ROWS * most / 2);
+    let longest = key_dim.max(SLOTS);
+    let (exact, rest) = rest.split_at_mut(ROWS * longest);
+    let (codes, rest) = rest.split_at_mut(ROWS * longest / 2);
+    let (pairs, rest) = rest.split_at_mut(ROWS * longest / 2);
     let scores = &mut rest[..ROWS * SLOTS];
     let mut memory =
         Memory { words, key_steps, key_offsets, value_steps, value_offsets, exact, codes, pairs, scores };
-    // SAFETY: the caller vouches for the instruction set; lengths are checked above.
-    unsafe {
-        read_pairs::<L>(&tile.keys.pairs[..key_dim], 1, [memory.key_steps, memory.key_offsets]);
-        let values = &tile.values.pairs[..SLOTS * groups];
-        read_pairs::<L>(values, groups, [memory.value_steps, memory.value_offsets]);
-        // Widths that the compiler knows make for simple addresses.
-        match key_dim / 2 {
-            32 => turn_over::<L>(tile.keys, 32, memory.words),
-            64 => turn_over::<L>(tile.keys, 64, memory.words),
-            width => turn_over::<L>(tile.keys, width, memory.words),
+    read_pairs(s, &tile.keys.pairs[..key_dim], 1, [memory.key_steps, memory.key_offsets]);
+    let values = &tile.values.pairs[..SLOTS * groups];
+    read_pairs(s, values, groups, [memory.value_steps, memory.value_offsets]);
+    // Widths that the compiler knows make for simple addresses.
+    match key_dim / 2 {
+        32 => transpose_keys(s, tile.keys, 32, memory.words),
+        64 => transpose_keys(s, tile.keys, 64, memory.words),
+        width => transpose_keys(s, tile.keys, width, memory.words),
+    }
+    let mut prefetchers = [
+        Prefetcher::new(tile.next.keys, key_dim / 8, tile.next.streaming),
+        Prefetcher::new(tile.next.values, PAIRS / FOUR, tile.next.streaming),
+    ];
+    attend_all(s, tile, &mut memory, running, &mut prefetchers);
+}
+
+/// Attends from all rows: from as many at once, and for few of them to as many slots at once, as the registers have room
+/// for sums.
+#[inline(always)]
+fn attend_all<S: Simd>(
+    s: S,
+    tile: &Q4Tile<'_>,
+    memory: &mut Memory<'_>,
+    running: &mut OnlineSoftmax<'_>,
+    prefetchers: &mut [Prefetcher<'_>; 2],
+) {
+    let rows = tile.visible.len();
+    let mut row = 0;
+    if S::WIDE {
+        while rows - row >= 12 {
+            row += attend_rows::<S, 12, 1>(s, tile, row, memory, running, prefetchers);
         }
-        let mut prefetcher = [
-            Prefetcher::new(tile.next.keys, key_dim / 8, tile.next.streaming),
-            Prefetcher::new(tile.next.values, PAIRS / FOUR, tile.next.streaming),
-        ];
-        // As many rows, and as many slots at once for few of them, as sums fit the registers.
-        let mut row = 0;
-        if L::NR >= 12 {
-            while rows - row >= 12 {
-                row += attend_rows::<L, 12, 1>(tile, row, &mut memory, running, &mut prefetcher);
-            }
-            if rows - row >= 8 {
-                row += attend_rows::<L, 8, 2>(tile, row, &mut memory, running, &mut prefetcher);
-            }
-            if rows - row >= 4 {
-                row += attend_rows::<L, 4, 4>(tile, row, &mut memory, running, &mut prefetcher);
-            }
-            match rows - row {
-                3 => attend_rows::<L, 3, 4>(tile, row, &mut memory, running, &mut prefetcher),
-                2 => attend_rows::<L, 2, 4>(tile, row, &mut memory, running, &mut prefetcher),
-                1 => attend_rows::<L, 1, 4>(tile, row, &mut memory, running, &mut prefetcher),
-                _ => 0,
-            };
-        } else {
-            while rows - row >= 4 {
-                row += attend_rows::<L, 4, 1>(tile, row, &mut memory, running, &mut prefetcher);
-            }
-            match rows - row {
-                3 => attend_rows::<L, 3, 1>(tile, row, &mut memory, running, &mut prefetcher),
-                2 => attend_rows::<L, 2, 2>(tile, row, &mut memory, running, &mut prefetcher),
-                1 => attend_rows::<L, 1, 4>(tile, row, &mut memory, running, &mut prefetcher),
-                _ => 0,
-            };
+        if rows - row >= 8 {
+            row += attend_rows::<S, 8, 2>(s, tile, row, memory, running, prefetchers);
         }
+        if rows - row >= 4 {
+            row += attend_rows::<S, 4, 4>(s, tile, row, memory, running, prefetchers);
+        }
+        match rows - row {
+            3 => attend_rows::<S, 3, 4>(s, tile, row, memory, running, prefetchers),
+            2 => attend_rows::<S, 2, 4>(s, tile, row, memory, running, prefetchers),
+            1 => attend_rows::<S, 1, 4>(s, tile, row, memory, running, prefetchers),
+            _ => 0,
+        };
+    } else {
+        while rows - row >= 4 {
+            row += attend_rows::<S, 4, 1>(s, tile, row, memory, running, prefetchers);
+        }
+        match rows - row {
+            3 => attend_rows::<S, 3, 1>(s, tile, row, memory, running, prefetchers),
+            2 => attend_rows::<S, 2, 2>(s, tile, row, memory, running, prefetchers),
+            1 => attend_rows::<S, 1, 4>(s, tile, row, memory, running, prefetchers),
+            _ => 0,
+        };
     }
 }
 
-/// Steps and offsets as floats: of `groups` that take turns in `pairs`, one group after the other.
-///
-/// # Safety
-/// As for [`Simd`].
+/// Steps and offsets as float32: of `groups` that take turns in `pairs`, one group after the other.
 #[inline(always)]
-unsafe fn read_pairs<L: Simd>(pairs: &[[u16; 2]], groups: usize, outs: [&mut [f32]; 2]) {
+fn read_pairs<S: Simd>(s: S, pairs: &[[u16; 2]], groups: usize, outs: [&mut [f32]; 2]) {
     let each = pairs.len() / groups;
     let [steps, offsets] = outs;
     for (at, pairs) in pairs.chunks_exact(LANES).enumerate() {
-        // SAFETY: the caller vouches; sixteen of each.
-        unsafe {
-            for (numbers, out) in halves::<L>(pairs).into_iter().zip([&mut *steps, &mut *offsets]) {
-                if groups == 1 {
-                    L::store(out[at * LANES..(at + 1) * LANES].as_mut_ptr(), numbers);
-                    continue;
-                }
-                let mut sixteen = [0.0; LANES];
-                L::store(sixteen.as_mut_ptr(), numbers);
-                for (index, number) in sixteen.into_iter().enumerate() {
-                    let index = at * LANES + index;
-                    out[index % groups * each + index / groups] = number;
-                }
+        let numbers = steps_and_offsets(s, pairs);
+        for (numbers, out) in numbers.into_iter().zip([&mut *steps, &mut *offsets]) {
+            if groups == 1 {
+                s.store(&mut out.as_chunks_mut().0[at], numbers);
+                continue;
+            }
+            let mut sixteen = [0.0; LANES];
+            s.store(&mut sixteen, numbers);
+            for (index, number) in sixteen.into_iter().enumerate() {
+                let index = at * LANES + index;
+                out[index % groups * each + index / groups] = number;
             }
         }
     }
 }
 
-/// Keys of `width` bytes as `[width / 4, 64]` words.
-///
-/// # Safety
-/// As for [`Simd`].
+/// Keys of `width` bytes, whole runs, as `[width / 4, 64]` words.
 #[inline(always)]
-unsafe fn turn_over<L: Simd>(keys: Q4Rows<'_>, width: usize, words: &mut [f32]) {
+fn transpose_keys<S: Simd>(s: S, keys: Q4Rows<'_>, width: usize, words: &mut [f32]) {
     assert!(keys.codes.len() >= SLOTS * width && words.len() >= SLOTS * width / 4);
+    let (words, _) = words.as_chunks_mut::<LANES>();
+    let (words, _) = words.as_chunks_mut::<{ SLOTS / LANES }>();
     let codes = keys.codes.as_ptr();
-    for run in 0..width / RUN {
-        for first in (0..SLOTS).step_by(LANES) {
-            // SAFETY: sixteen slots' runs are within the codes, and their words' places within the result.
-            unsafe {
-                let codes = codes.add(first * width + run * RUN);
-                let low = eight::<L>(codes, width);
-                let high = eight::<L>(codes.add(2 * FOUR * width), width);
-                for (n, (low, high)) in low.into_iter().zip(high).enumerate() {
-                    for (word, slots) in [n, FOUR + n].into_iter().zip(L::split_quarters(low, high)) {
-                        let word = run * RUN / 4 + word;
-                        L::store(words.as_mut_ptr().add(word * SLOTS + first), slots);
-                    }
+    for (run, words) in words[..width / 4].chunks_exact_mut(RUN / 4).enumerate() {
+        for first in 0..SLOTS / LANES {
+            // SAFETY: there are runs of sixteen slots, `width` bytes apart: asserted above.
+            let [low, high] = unsafe {
+                let codes = codes.add(first * LANES * width + run * RUN);
+                [eight_words(s, codes, width), eight_words(s, codes.add(2 * FOUR * width), width)]
+            };
+            for (n, (low, high)) in low.into_iter().zip(high).enumerate() {
+                for (word, slots) in [n, FOUR + n].into_iter().zip(s.split_quarters(low, high)) {
+                    s.store(&mut words[word][first], slots);
                 }
             }
         }
     }
 }
 
-/// The first eight words of eight rows of bytes: in quarters 0 and 2 of vector `n` the words `n`, in the other quarters the
+/// The first eight words of eight rows of bytes: quarters 0 and 2 of vector `n` are the words `n`, the other quarters the
 /// words `4 + n`.
 ///
 /// # Safety
-/// As for [`Simd`]; there are eight rows.
+/// There are eight rows of at least 32 bytes, `width` apart.
 #[inline(always)]
-unsafe fn eight<L: Simd>(rows: *const u8, width: usize) -> [L::F; FOUR] {
-    // SAFETY: the caller vouches.
-    unsafe {
-        let mut twos = [L::zero(); FOUR];
-        for (row, two) in twos.iter_mut().enumerate() {
-            *two = L::load_two(rows.add(row * width).cast(), rows.add((row + FOUR) * width).cast());
-        }
-        L::transpose_quarters(twos)
+unsafe fn eight_words<S: Simd>(s: S, rows: *const u8, width: usize) -> [S::F; FOUR] {
+    let mut twos = [s.zero(); FOUR];
+    for (row, two) in twos.iter_mut().enumerate() {
+        // SAFETY: as the caller promises.
+        *two = unsafe { s.load_two(&*rows.add(row * width).cast(), &*rows.add((row + FOUR) * width).cast()) };
     }
+    s.transpose_quarters(twos)
 }
 
-/// How far apart the pairs of so many rows lie, in words.
+/// Words from one pair of `rows` rows to the next.
 const fn stride(rows: usize) -> usize {
     rows.next_multiple_of(FOUR)
 }
 
 /// Attends from `N` rows, with `ACROSS` vectors of slots at once. Returns `N`.
-///
-/// # Safety
-/// As for [`Simd`].
 #[inline(always)]
-unsafe fn attend_rows<L: Simd, const N: usize, const ACROSS: usize>(
+fn attend_rows<S: Simd, const N: usize, const ACROSS: usize>(
+    s: S,
     tile: &Q4Tile<'_>,
     row: usize,
     memory: &mut Memory<'_>,
@@ -258,57 +255,52 @@ unsafe fn attend_rows<L: Simd, const N: usize, const ACROSS: usize>(
     let Q4Tile { key_dim, value_dim, .. } = *tile;
     let Memory { key_steps, key_offsets, value_steps, value_offsets, exact, codes, pairs, scores, .. } =
         memory;
-    // SAFETY: the caller vouches for the instruction set; lengths are checked in `attend`.
-    unsafe {
-        let queries = &tile.queries[row * key_dim..(row + N) * key_dim];
-        let rounded = quantize_rows::<L, N, true>(queries, [key_steps, key_offsets], exact, codes);
-        interleave_pairs::<L, N>(codes, key_dim / 2, pairs);
-        score::<L, N, ACROSS>(memory.words, pairs, key_dim, &rounded, scores, with_scores);
-        let rows = row..row + N;
-        let seen = Scores {
-            visible: &tile.visible[rows.clone()],
-            width: SLOTS,
-            scale: tile.scale,
-            softcap: tile.softcap,
-            scales: None,
-        };
-        let kept =
-            softmax_weights::<L>(&seen, scores, &mut running.max[rows.clone()], &mut running.sum[rows]);
-        let out = &mut running.out[row * value_dim..(row + N) * value_dim];
-        for group in 0..value_dim / Q4_GROUP {
-            let slots = group * SLOTS..(group + 1) * SLOTS;
-            let numbers = [&value_steps[slots.clone()], &value_offsets[slots]];
-            let weights = quantize_rows::<L, N, false>(&scores[..N * SLOTS], numbers, exact, codes);
-            interleave_pairs::<L, N>(codes, PAIRS, pairs);
-            let add = Add { codes: tile.values.codes, weights, kept, value_dim, group };
-            if value_dim == Q4_GROUP {
-                add_values::<L, N, { place::BOTH }>(&add, pairs, out, with_values);
-            } else if group < value_dim / Q4_GROUP / 2 {
-                add_values::<L, N, { place::LOW }>(&add, pairs, out, with_values);
-            } else {
-                add_values::<L, N, { place::HIGH }>(&add, pairs, out, with_values);
-            }
+    let queries = &tile.queries[row * key_dim..(row + N) * key_dim];
+    let quantized = quantize_rows::<S, N, true>(s, queries, [key_steps, key_offsets], exact, codes);
+    interleave_pairs::<S, N>(s, codes, key_dim / 2, pairs);
+    score::<S, N, ACROSS>(s, memory.words, pairs, key_dim, &quantized, scores, with_scores);
+    let rows = row..row + N;
+    let rows_of_scores = Scores {
+        visible: &tile.visible[rows.clone()],
+        width: SLOTS,
+        scale: tile.scale,
+        softcap: tile.softcap,
+        scales: None,
+    };
+    let (max, sum) = (&mut running.max[rows.clone()], &mut running.sum[rows]);
+    let factors = softmax_weights(s, &rows_of_scores, scores, max, sum);
+    let out = &mut running.out[row * value_dim..(row + N) * value_dim];
+    for group in 0..value_dim / Q4_GROUP {
+        let slots = group * SLOTS..(group + 1) * SLOTS;
+        let numbers = [&value_steps[slots.clone()], &value_offsets[slots]];
+        let weights = quantize_rows::<S, N, false>(s, &scores[..N * SLOTS], numbers, exact, codes);
+        interleave_pairs::<S, N>(s, codes, PAIRS, pairs);
+        let add = Add { codes: tile.values.codes, weights, factors, value_dim, group };
+        if value_dim == Q4_GROUP {
+            add_values::<S, N, { place::BOTH }>(s, &add, pairs, out, with_values);
+        } else if group < value_dim / Q4_GROUP / 2 {
+            add_values::<S, N, { place::LOW }>(s, &add, pairs, out, with_values);
+        } else {
+            add_values::<S, N, { place::HIGH }>(s, &add, pairs, out, with_values);
         }
     }
     N
 }
 
-/// What is left of rows' numbers beside their codes, row by row.
+/// What rows' sums with codes become scores or values with, row by row.
 #[derive(Clone, Copy)]
 struct QuantizedRows {
-    /// What a code is rescale.
+    /// The value of a code's unit.
     scales: [f32; LANES],
     /// Sum of the numbers times their offsets.
     offsets: [f32; LANES],
 }
 
-/// Rounds rows of numbers times their steps to codes, in order, or with the middle two of every four `SWAPPED`. A row's
-/// numbers are whole vectors, as many as there are steps and offsets.
-///
-/// # Safety
-/// As for [`Simd`].
+/// Quantises rows of numbers times their steps, in order, or with the middle two of every four `SWAPPED`. A row's numbers
+/// are whole vectors, as many as there are steps and offsets.
 #[inline(always)]
-unsafe fn quantize_rows<L: Simd, const N: usize, const SWAPPED: bool>(
+fn quantize_rows<S: Simd, const N: usize, const SWAPPED: bool>(
+    s: S,
     numbers: &[f32],
     [steps, offsets]: [&[f32]; 2],
     exact: &mut [f32],
@@ -322,68 +314,74 @@ unsafe fn quantize_rows<L: Simd, const N: usize, const SWAPPED: bool>(
             && exact.len() >= N * len
             && codes.len() >= N * len / 2
     );
+    let ((steps, _), (offsets, _)) = (steps.as_chunks(), offsets.as_chunks());
+    let ((numbers, _), (exact, _)) = (numbers.as_chunks(), exact.as_chunks_mut());
+    let (codes, _) = codes.as_chunks_mut::<{ LANES / 2 }>();
+    let len = len / LANES;
     let (mut largest, mut sums, mut inverses) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
     let mut scales = [0.0; LANES];
-    // Step by step for all rows: each row's own steps wait for one another.
-    // SAFETY: the caller vouches for the instruction set; places are within the slices.
-    unsafe {
-        for row in 0..N {
-            let (mut max, mut sum) = (L::zero(), L::zero());
-            for at in (0..len).step_by(LANES) {
-                let number = L::load(numbers.as_ptr().add(row * len + at));
-                let product = L::mul(number, L::load(steps.as_ptr().add(at)));
-                max = L::max(L::abs(product), max);
-                sum = L::fma(number, L::load(offsets.as_ptr().add(at)), sum);
-                L::store(exact.as_mut_ptr().add(row * len + at), product);
-            }
-            (largest[row], sums[row]) = (L::max_lane(max), L::sum(sum));
+    // Each step for all rows before the next: a row's own steps wait for one another.
+    for row in 0..N {
+        let (mut max, mut sum) = (s.zero(), s.zero());
+        let numbers = &numbers[row * len..(row + 1) * len];
+        let exact = &mut exact[row * len..(row + 1) * len];
+        for (((number, exact), step), offset) in numbers.iter().zip(exact).zip(steps).zip(offsets) {
+            let number = s.load(number);
+            let product = s.mul(number, s.load(step));
+            max = s.max(s.abs(product), max);
+            sum = s.fma(number, s.load(offset), sum);
+            s.store(exact, product);
         }
-        // What is no finite number makes the other sum none either.
-        let largest = L::max(L::load(largest.as_ptr()), L::splat(SMALL));
-        L::store(inverses.as_mut_ptr(), L::div(L::splat(MOST), largest));
-        L::store(scales.as_mut_ptr(), L::mul(largest, L::splat(1.0 / MOST)));
-        for (row, inverse) in inverses.into_iter().enumerate().take(N) {
-            for at in (0..len).step_by(LANES) {
-                let code = L::mul(L::load(exact.as_ptr().add(row * len + at)), L::splat(inverse));
-                let to = codes.as_mut_ptr().add((row * len + at) / 2).cast();
-                if SWAPPED { L::store_i16_swapped(to, code) } else { L::store_i16(to, code) }
-            }
+        (largest[row], sums[row]) = (s.max_lane(max), s.sum(sum));
+    }
+    // A NaN or infinity here also reaches `sums`, so it can't be lost.
+    let largest = s.max(s.load(&largest), s.splat(SMALL));
+    s.store(&mut inverses, s.div(s.splat(MAX_CODE), largest));
+    s.store(&mut scales, s.mul(largest, s.splat(1.0 / MAX_CODE)));
+    for (row, inverse) in inverses.into_iter().enumerate().take(N) {
+        let exact = &exact[row * len..(row + 1) * len];
+        for (codes, exact) in codes[row * len..(row + 1) * len].iter_mut().zip(exact) {
+            let code = s.mul(s.load(exact), s.splat(inverse));
+            let codes = bytemuck::must_cast_mut(codes);
+            if SWAPPED { s.store_i16_swapped(codes, code) } else { s.store_i16(codes, code) }
         }
     }
     QuantizedRows { scales, offsets: sums }
 }
 
-/// Rows of `n` pairs as `[n, stride]`.
-///
-/// # Safety
-/// As for [`Simd`]; `n` is whole vectors.
+/// Interleaves rows of `n` pairs, whole vectors, to `[n, stride]`.
 #[inline(always)]
-unsafe fn interleave_pairs<L: Simd, const N: usize>(rows: &[f32], n: usize, pairs: &mut [f32]) {
+fn interleave_pairs<S: Simd, const N: usize>(s: S, rows: &[f32], n: usize, pairs: &mut [f32]) {
     let stride = stride(N);
     assert!(n.is_multiple_of(LANES) && rows.len() >= stride * n && pairs.len() >= stride * n);
     for first in (0..N).step_by(FOUR) {
         for at in (0..n).step_by(LANES) {
-            // SAFETY: four rows are there (past the last, what others have left), and their places in `pairs`.
+            // SAFETY: `rows` has whole fours of rows (past the last, whatever was there before) of at least `at + 16`
+            // pairs, and `pairs` as many, `stride` apart: asserted above.
             unsafe {
-                let mut fours = [L::zero(); FOUR];
+                let mut fours = [s.zero(); FOUR];
                 for (row, four) in fours.iter_mut().enumerate() {
-                    *four = L::load(rows.as_ptr().add((first + row) * n + at));
+                    *four = s.load_ptr(rows.as_ptr().add((first + row) * n + at));
                 }
-                for (index, turned) in L::transpose_quarters(fours).into_iter().enumerate() {
+                for (index, quarters) in s.transpose_quarters(fours).into_iter().enumerate() {
                     let to = pairs.as_mut_ptr().add((at + index) * stride + first);
-                    L::store_quarters(to, FOUR * stride, turned);
+                    s.store_quarters(to, FOUR * stride, quarters);
                 }
             }
         }
     }
 }
 
-/// Products of `N` rows with all keys, `[N, 64]`.
-///
-/// # Safety
-/// As for [`Simd`].
+/// The pairs of `N` rows from `at` on.
 #[inline(always)]
-unsafe fn score<L: Simd, const N: usize, const ACROSS: usize>(
+fn pairs_at<const N: usize>(pairs: &[f32], at: usize) -> &[f32; N] {
+    pairs[at..].first_chunk().expect("a pair of each row")
+}
+
+/// Scores of `N` rows with all keys, `[N, 64]`.
+#[inline(always)]
+fn score<S: Simd, const N: usize, const ACROSS: usize>(
+    s: S,
     words: &[f32],
     pairs: &[f32],
     key_dim: usize,
@@ -392,33 +390,29 @@ unsafe fn score<L: Simd, const N: usize, const ACROSS: usize>(
     prefetcher: &mut Prefetcher<'_>,
 ) {
     let (stride, count) = (stride(N), key_dim / 8);
-    assert!(words.len() >= count * SLOTS && pairs.len() >= key_dim / 2 * stride && scores.len() >= N * SLOTS);
-    let pairs = pairs.as_ptr().cast::<i32>();
-    for first in (0..SLOTS).step_by(ACROSS * LANES) {
-        // SAFETY: words, pairs and slots are there: checked above.
-        unsafe {
-            let mut sums = [[L::splat_i(0); N]; ACROSS];
-            for word in 0..count {
-                prefetcher.step();
-                // The word's low halves meet channels from the first half of the key, and the high ones from the second.
-                let low = pairs.add(2 * word * stride);
-                let high = pairs.add((2 * count + 2 * word) * stride);
-                for (at, sums) in sums.iter_mut().enumerate() {
-                    let from = words.as_ptr().add(word * SLOTS + first + at * LANES);
-                    let codes = L::load_i(from.cast());
-                    let mask = L::splat_i(HALVES);
-                    L::dot_add(sums, L::and(codes, mask), low);
-                    L::dot_add(sums, L::and(L::shr(codes, 4), mask), high);
-                    L::dot_add(sums, L::and(L::shr(codes, 8), mask), low.add(stride));
-                    L::dot_add(sums, L::and(L::shr(codes, 12), mask), high.add(stride));
-                }
+    let words: &[SlotWords] = words.as_chunks().0.as_chunks().0;
+    // A word's low halves are channels of the key's first half, and its high ones of the second.
+    let (low, high) = pairs[..key_dim / 2 * stride].split_at(2 * count * stride);
+    let (scores, _) = scores.as_chunks_mut();
+    for first in (0..SLOTS / LANES).step_by(ACROSS) {
+        let mut sums = [[s.splat_i(0); N]; ACROSS];
+        let pairs = low.chunks_exact(2 * stride).zip(high.chunks_exact(2 * stride));
+        for (words, (low, high)) in words[..count].iter().zip(pairs) {
+            prefetcher.step();
+            for (words, sums) in words[first..first + ACROSS].iter().zip(&mut sums) {
+                let codes = s.load_bits(words);
+                let mask = s.splat_i(LOW_HALVES);
+                s.dot_add(sums, s.and(codes, mask), pairs_at(low, 0));
+                s.dot_add(sums, s.and(s.shr(codes, 4), mask), pairs_at(high, 0));
+                s.dot_add(sums, s.and(s.shr(codes, 8), mask), pairs_at(low, stride));
+                s.dot_add(sums, s.and(s.shr(codes, 12), mask), pairs_at(high, stride));
             }
-            for (at, sums) in sums.into_iter().enumerate() {
-                for (n, sum) in sums.into_iter().enumerate() {
-                    let (scale, offset) = (L::splat(queries.scales[n]), L::splat(queries.offsets[n]));
-                    let score = L::fma(L::to_float(sum), scale, offset);
-                    L::store(scores.as_mut_ptr().add(n * SLOTS + first + at * LANES), score);
-                }
+        }
+        for (at, sums) in sums.into_iter().enumerate() {
+            for (n, sum) in sums.into_iter().enumerate() {
+                let (scale, offset) = (s.splat(queries.scales[n]), s.splat(queries.offsets[n]));
+                let score = s.fma(s.to_float(sum), scale, offset);
+                s.store(&mut scores[n * (SLOTS / LANES) + first + at], score);
             }
         }
     }
@@ -429,25 +423,23 @@ struct Add<'a> {
     /// The page's codes of values.
     codes: &'a [u8],
     weights: QuantizedRows,
-    /// What was seen before is multiplied by these.
-    kept: [f32; LANES],
+    /// What each row's output so far must be multiplied by.
+    factors: [f32; LANES],
     value_dim: usize,
     group: usize,
 }
 
 /// Adds a group of the values' channels, weighted by `pairs`, to `N` rows. `PLACE` is where their codes lie.
-///
-/// # Safety
-/// As for [`Simd`].
 #[inline(always)]
-unsafe fn add_values<L: Simd, const N: usize, const PLACE: u8>(
+fn add_values<S: Simd, const N: usize, const PLACE: u8>(
+    s: S,
     add: &Add<'_>,
     pairs: &[f32],
     out: &mut [f32],
     prefetcher: &mut Prefetcher<'_>,
 ) {
     let (width, stride) = (add.value_dim / 2, stride(N));
-    // The group's first byte of a row, and from one of its halves to the other.
+    // The group's first byte of a row, and the distance from the first run to the second.
     let (begin, next) = match PLACE {
         place::BOTH => (0, 0),
         _ => (add.group * Q4_GROUP % width, RUN),
@@ -459,65 +451,67 @@ unsafe fn add_values<L: Simd, const N: usize, const PLACE: u8>(
             && out.len() >= N * add.value_dim
             && (add.group + 1) * Q4_GROUP <= add.value_dim
     );
-    let pairs = pairs.as_ptr().cast::<i32>();
+    let (out, _) = out.as_chunks_mut();
     for half in 0..2 {
         let high = PLACE == place::HIGH || (PLACE == place::BOTH && half == 1);
-        // SAFETY: slots, channels and rows are there: checked above.
-        unsafe {
+        // SAFETY: there are 64 slots of `width` bytes, which the run is within, and as many pairs: asserted above.
+        let sums = unsafe {
             let from = add.codes.as_ptr().add(begin + half * next);
-            let sums = if N > FOUR {
-                // One after the other, as the registers have room for one.
-                let first = weighted::<L, N, true, false>(from, width, high, pairs, prefetcher);
-                [first[0], weighted::<L, N, false, true>(from, width, high, pairs, prefetcher)[1]]
+            if N > FOUR {
+                // One after the other, as the registers have room for the sums of one.
+                let first = weighted::<S, N, true, false>(s, from, width, high, pairs, prefetcher);
+                [first[0], weighted::<S, N, false, true>(s, from, width, high, pairs, prefetcher)[1]]
             } else {
-                weighted::<L, N, true, true>(from, width, high, pairs, prefetcher)
-            };
-            for n in 0..N {
-                let (scale, offset) = (L::splat(add.weights.scales[n]), L::splat(add.weights.offsets[n]));
-                let sums = L::in_order([L::to_float(sums[0][n]), L::to_float(sums[1][n])]);
-                for (at, sum) in sums.into_iter().enumerate() {
-                    let channel = add.group * Q4_GROUP + half * RUN + at * LANES;
-                    let to = out.as_mut_ptr().add(n * add.value_dim + channel);
-                    let before = L::fma(L::load(to), L::splat(add.kept[n]), offset);
-                    L::store(to, L::fma(sum, scale, before));
-                }
+                weighted::<S, N, true, true>(s, from, width, high, pairs, prefetcher)
+            }
+        };
+        let channel = add.group * Q4_GROUP + half * RUN;
+        for n in 0..N {
+            let (scale, offset) = (s.splat(add.weights.scales[n]), s.splat(add.weights.offsets[n]));
+            let sums = s.in_order([s.to_float(sums[0][n]), s.to_float(sums[1][n])]);
+            for (at, sum) in sums.into_iter().enumerate() {
+                let to = &mut out[(n * add.value_dim + channel) / LANES + at];
+                let before = s.fma(s.load(to), s.splat(add.factors[n]), offset);
+                s.store(to, s.fma(sum, scale, before));
             }
         }
     }
 }
 
-/// Sums of the halves of 32 bytes of each slot, weighted by `pairs`: of the first or second of [`Simd::byte_pairs`], or both.
+/// Sums of the half bytes of 32 bytes of each slot, weighted by `pairs`: of the first or second vector of
+/// [`Simd::byte_pairs`], or both.
 ///
 /// # Safety
-/// As for [`Simd`]; there are 64 slots of `width` bytes, and so many pairs.
+/// There are 64 slots of at least 32 bytes, `width` apart, and a pair of weights of each two.
 #[inline(always)]
-unsafe fn weighted<L: Simd, const N: usize, const FIRST: bool, const SECOND: bool>(
+unsafe fn weighted<S: Simd, const N: usize, const FIRST: bool, const SECOND: bool>(
+    s: S,
     from: *const u8,
     width: usize,
     high: bool,
-    pairs: *const i32,
+    pairs: &[f32],
     prefetcher: &mut Prefetcher<'_>,
-) -> [[L::I; N]; 2] {
-    // SAFETY: the caller vouches.
-    unsafe {
-        let (mut first, mut second) = ([L::splat_i(0); N], [L::splat_i(0); N]);
-        for pair in 0..PAIRS {
-            if pair % FOUR == 0 {
-                prefetcher.step();
-            }
-            let from = from.add(2 * pair * width);
-            let mut codes = L::byte_pairs(from, from.add(width));
-            if high {
-                codes = [L::shr(codes[0], 4), L::shr(codes[1], 4)];
-            }
-            let pairs = pairs.add(pair * stride(N));
-            if FIRST {
-                L::dot_add(&mut first, L::and(codes[0], L::splat_i(HALVES)), pairs);
-            }
-            if SECOND {
-                L::dot_add(&mut second, L::and(codes[1], L::splat_i(HALVES)), pairs);
-            }
+) -> [[S::I; N]; 2] {
+    let (mut first, mut second) = ([s.splat_i(0); N], [s.splat_i(0); N]);
+    for pair in 0..PAIRS {
+        if pair % FOUR == 0 {
+            prefetcher.step();
         }
-        [first, second]
+        // SAFETY: as the caller promises.
+        let (mut codes, pairs) = unsafe {
+            let from = from.add(2 * pair * width);
+            let codes = s.byte_pairs(&*from.cast(), &*from.add(width).cast());
+            (codes, &*pairs.as_ptr().add(pair * stride(N)).cast())
+        };
+        if high {
+            codes = [s.shr(codes[0], 4), s.shr(codes[1], 4)];
+        }
+        if FIRST {
+            s.dot_add(&mut first, s.and(codes[0], s.splat_i(LOW_HALVES)), pairs);
+        }
+        if SECOND {
+            s.dot_add(&mut second, s.and(codes[1], s.splat_i(LOW_HALVES)), pairs);
+        }
     }
+    [first, second]
 }

@@ -1,4 +1,4 @@
-//! Scores of a few rows, slots side by side, become weights.
+//! Online softmax of a few rows whose scores lie side by side, slot after slot.
 
 use super::{capped, rescale};
 use crate::math::exp;
@@ -7,102 +7,80 @@ use crate::simd::{LANES, Simd};
 /// At most sixteen rows and a tile's slots.
 #[derive(Clone, Copy)]
 pub(super) struct Scores<'a> {
-    /// For each row the slots that it sees.
+    /// The slots that are visible to each row.
     pub(super) visible: &'a [[u32; 2]],
-    /// From one row to the next: whole vectors of slots.
+    /// Elements from one row to the next: whole vectors of slots.
     pub(super) width: usize,
-    /// Multiplies scores, beside the scale of each slot's key.
+    /// Multiplies scores, as does the scale of each slot's key.
     pub(super) scale: f32,
     pub(super) softcap: Option<f32>,
     /// The slots' scales of keys and of values, where they have any.
     pub(super) scales: Option<[&'a [f32]; 2]>,
 }
 
-/// Makes rows' products `[rows, width]` their weights: `exp(score - max)` times the value's scale, and nothing where a row
-/// doesn't see. Adds them to what the rows have seen before, the greatest scores and the sums; returns what each row's
-/// values are to be multiplied by.
+/// Turns rows' products `[rows, width]` into their softmax weights: `exp(score - max)` times the value's scale, and zero for
+/// invisible slots. Updates the rows' maxima and sums; returns what each row's output so far must be multiplied by.
 ///
-/// It goes step by step for all rows, since each row's own steps wait for one another.
-///
-/// # Safety
-/// As for [`Simd`].
+/// Each step is done for all rows before the next, since a row's own steps wait for one another.
 #[inline(always)]
-pub(super) unsafe fn softmax_weights<L: Simd>(
+pub(super) fn softmax_weights<S: Simd>(
+    s: S,
     rows: &Scores<'_>,
     scores: &mut [f32],
     maxima: &mut [f32],
-    totals: &mut [f32],
+    sums: &mut [f32],
 ) -> [f32; LANES] {
     let Scores { visible, width, .. } = *rows;
     let n = visible.len();
-    assert!(
-        n <= LANES
-            && width.is_multiple_of(LANES)
-            && scores.len() >= n * width
-            && maxima.len() >= n
-            && totals.len() >= n
-            && visible.iter().all(|[_, end]| *end as usize <= width)
-    );
-    // Mostly all see everything.
-    let masked = visible.iter().any(|seen| *seen != [0, width as u32]);
-    let (mut largest, mut sums, mut kept) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
-    // SAFETY: the caller vouches for the instruction set; places are within the rows.
-    unsafe {
-        for (row, seen) in visible.iter().enumerate() {
-            let seen = seen.map(|place| place as usize);
-            let mut max = L::splat(f32::NEG_INFINITY);
-            for at in (0..width).step_by(LANES) {
-                let to = scores.as_mut_ptr().add(row * width + at);
-                let scale = L::splat(rows.scale);
-                let scale = match rows.scales {
-                    Some([keys, _]) => L::mul(sixteen::<L>(keys, at), scale),
-                    None => scale,
-                };
-                let score = capped::<L>(L::mul(L::load(to), scale), rows.softcap);
-                let score = if masked { L::keep(score, f32::NEG_INFINITY, seen, at) } else { score };
-                max = L::max(score, max);
-                L::store(to, score);
-            }
-            largest[row] = L::max_lane(max);
+    assert!(n <= LANES && width.is_multiple_of(LANES));
+    let (maxima, sums) = (&mut maxima[..n], &mut sums[..n]);
+    let (scores, _) = scores[..n * width].as_chunks_mut::<LANES>();
+    // Usually every row sees everything.
+    let masked = visible.iter().any(|visible| *visible != [0, width as u32]);
+    let (mut largest, mut new_sums, mut factors) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
+    let vectors = width / LANES;
+    for (row, visible) in visible.iter().enumerate() {
+        let visible = visible.map(|slot| slot as usize);
+        let mut max = s.splat(f32::NEG_INFINITY);
+        for (at, to) in scores[row * vectors..(row + 1) * vectors].iter_mut().enumerate() {
+            let scale = s.splat(rows.scale);
+            let scale = match rows.scales {
+                Some([keys, _]) => s.mul(s.load_first(&keys[at * LANES..]), scale),
+                None => scale,
+            };
+            let score = capped(s, s.mul(s.load(to), scale), rows.softcap);
+            let score =
+                if masked { s.keep_range(score, f32::NEG_INFINITY, visible, at * LANES) } else { score };
+            max = s.max(score, max);
+            s.store(to, score);
         }
-        let old = L::load_first(maxima.as_ptr(), n);
-        let max = L::max(L::load(largest.as_ptr()), old);
-        let rescale = rescale::<L>(old, max);
-        L::store(largest.as_mut_ptr(), max);
-        L::store(kept.as_mut_ptr(), rescale);
-        for (row, seen) in visible.iter().enumerate() {
-            let seen = seen.map(|place| place as usize);
-            let max = L::splat(largest[row]);
-            let mut sum = L::zero();
-            for at in (0..width).step_by(LANES) {
-                let to = scores.as_mut_ptr().add(row * width + at);
-                let weight = exp::<L>(L::sub(L::load(to), max));
-                let weight = if masked { L::keep(weight, 0.0, seen, at) } else { weight };
-                sum = L::add(sum, weight);
-                let weight = match rows.scales {
-                    Some([_, values]) => L::mul(weight, sixteen::<L>(values, at)),
-                    None => weight,
-                };
-                // A scale that isn't seen may be no number.
-                let weight = if masked { L::keep(weight, 0.0, seen, at) } else { weight };
-                L::store(to, weight);
-            }
-            sums[row] = L::sum(sum);
-        }
-        let total = L::mul(L::load_first(totals.as_ptr(), n), rescale);
-        L::store_first(totals.as_mut_ptr(), L::add(total, L::load(sums.as_ptr())), n);
-        L::store_first(maxima.as_mut_ptr(), max, n);
+        largest[row] = s.max_lane(max);
     }
-    kept
-}
-
-/// Sixteen elements, or those that there are.
-///
-/// # Safety
-/// As for [`Simd`].
-#[inline(always)]
-unsafe fn sixteen<L: Simd>(x: &[f32], at: usize) -> L::F {
-    let x = &x[at..];
-    // SAFETY: the caller vouches; no more are read than there are.
-    unsafe { L::load_first(x.as_ptr(), x.len().min(LANES)) }
+    let old = s.load_first(maxima);
+    let max = s.max(s.load(&largest), old);
+    let factor = rescale(s, old, max);
+    s.store(&mut largest, max);
+    s.store(&mut factors, factor);
+    for (row, visible) in visible.iter().enumerate() {
+        let visible = visible.map(|slot| slot as usize);
+        let max = s.splat(largest[row]);
+        let mut sum = s.zero();
+        for (at, to) in scores[row * vectors..(row + 1) * vectors].iter_mut().enumerate() {
+            let weight = exp(s, s.sub(s.load(to), max));
+            let weight = if masked { s.keep_range(weight, 0.0, visible, at * LANES) } else { weight };
+            sum = s.add(sum, weight);
+            let weight = match rows.scales {
+                Some([_, values]) => s.mul(weight, s.load_first(&values[at * LANES..])),
+                None => weight,
+            };
+            // An invisible slot's scale may be NaN.
+            let weight = if masked { s.keep_range(weight, 0.0, visible, at * LANES) } else { weight };
+            s.store(to, weight);
+        }
+        new_sums[row] = s.sum(sum);
+    }
+    let sum = s.mul(s.load_first(sums), factor);
+    s.store_first(sums, s.add(sum, s.load(&new_sums)));
+    s.store_first(maxima, max);
+    factors
 }

@@ -1,16 +1,16 @@
-//! AVX2 with FMA and F16C: sixteen lanes are two registers. With AVX-VNNI, a pair's products and their sum are one
+//! AVX2 with FMA and F16C: a vector is two registers. With AVX-VNNI, multiplying int16 pairs and adding them up is one
 //! instruction.
-
-#![allow(
-    unsafe_op_in_unsafe_fn,
-    reason = "each function is one instruction or a few, under the trait's own contract"
-)]
 
 use std::arch::asm;
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
-use super::Simd;
+use bytemuck::{must_cast_mut, must_cast_ref};
+
+use super::{LANES, Simd, operations};
+
+type F = [__m256; 2];
+type I = [__m256i; 2];
 
 /// An intrinsic on both registers.
 macro_rules! both {
@@ -31,97 +31,148 @@ macro_rules! both {
     };
 }
 
-/// How products of pairs of int16 are added up.
-pub(crate) trait Pairs: 'static {
-    /// As [`Simd::dot_add`].
+/// How products of int16 pairs are added up.
+pub(crate) trait PairDot: Copy + 'static {
+    /// See [`Simd::dot_add`].
     ///
     /// # Safety
-    /// As for [`Simd`].
-    unsafe fn dot_add<const N: usize>(sums: &mut [[__m256i; 2]; N], a: [__m256i; 2], x: *const i32);
+    /// The CPU has the instructions.
+    unsafe fn dot_add<const N: usize>(sums: &mut [I; N], a: I, x: &[f32; N]);
 }
 
 /// With AVX2 alone.
+#[derive(Clone, Copy)]
 pub(crate) struct MultiplyAdd;
 
-impl Pairs for MultiplyAdd {
+impl PairDot for MultiplyAdd {
     #[inline(always)]
-    unsafe fn dot_add<const N: usize>(sums: &mut [[__m256i; 2]; N], a: [__m256i; 2], x: *const i32) {
-        for (index, sum) in sums.iter_mut().enumerate() {
-            let x = [_mm256_set1_epi32(x.add(index).read_unaligned()); 2];
-            let products = both!(_mm256_madd_epi16; a, x);
-            *sum = both!(_mm256_add_epi32; *sum, products);
+    unsafe fn dot_add<const N: usize>(sums: &mut [I; N], a: I, x: &[f32; N]) {
+        for (sum, x) in sums.iter_mut().zip(x) {
+            // SAFETY: the caller promises that the CPU has AVX2.
+            unsafe {
+                let x = [_mm256_set1_epi32(x.to_bits() as i32); 2];
+                let products = both!(_mm256_madd_epi16; a, x);
+                *sum = both!(_mm256_add_epi32; *sum, products);
+            }
         }
     }
 }
 
 /// With AVX-VNNI.
+#[derive(Clone, Copy)]
 pub(crate) struct Vnni;
 
-impl Pairs for Vnni {
-    // Not by the intrinsic, which compilers take apart again.
+impl PairDot for Vnni {
+    // Not by the intrinsic: compilers split it into a multiplication and an addition again.
     #[inline]
     #[target_feature(enable = "avx2")]
-    unsafe fn dot_add<const N: usize>(sums: &mut [[__m256i; 2]; N], a: [__m256i; 2], x: *const i32) {
-        for (index, [low, high]) in sums.iter_mut().enumerate() {
-            let x = _mm256_set1_epi32(x.add(index).read_unaligned());
-            asm!(
-                "{{vex}} vpdpwssd {low}, {a}, {x}",
-                "{{vex}} vpdpwssd {high}, {b}, {x}",
-                low = inout(ymm_reg) *low,
-                high = inout(ymm_reg) *high,
-                a = in(ymm_reg) a[0],
-                b = in(ymm_reg) a[1],
-                x = in(ymm_reg) x,
-                options(pure, nomem, nostack, preserves_flags)
-            );
+    unsafe fn dot_add<const N: usize>(sums: &mut [I; N], a: I, x: &[f32; N]) {
+        for ([low, high], x) in sums.iter_mut().zip(x) {
+            let x = _mm256_set1_epi32(x.to_bits() as i32);
+            // SAFETY: the instruction only touches the registers named here, and the caller promises that the CPU has it.
+            unsafe {
+                asm!(
+                    "{{vex}} vpdpwssd {low}, {a}, {x}",
+                    "{{vex}} vpdpwssd {high}, {b}, {x}",
+                    low = inout(ymm_reg) *low,
+                    high = inout(ymm_reg) *high,
+                    a = in(ymm_reg) a[0],
+                    b = in(ymm_reg) a[1],
+                    x = in(ymm_reg) x,
+                    options(pure, nomem, nostack, preserves_flags)
+                );
+            }
         }
     }
 }
 
-/// Vectors of AVX2, FMA and F16C.
+/// The token of AVX2, FMA and F16C, and of the instructions of `P`.
+#[derive(Clone, Copy)]
 pub(crate) struct Avx2<P>(PhantomData<P>);
 
-/// Loads the first `n` (0 to 8) of eight lanes when used with AVX's masked loads and stores.
-#[inline(always)]
-unsafe fn first(n: usize) -> __m256i {
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_128(from: &[u8; 16]) -> __m128i {
+    // SAFETY: sixteen bytes are there.
+    unsafe { _mm_loadu_si128(from.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_256(from: &[u8; 32]) -> __m256i {
+    // SAFETY: 32 bytes are there.
+    unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn store_256(to: &mut [u8; 32], x: __m256i) {
+    // SAFETY: 32 bytes are there.
+    unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), x) }
+}
+
+/// Eight bytes, and zeros after them.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_64(from: &[u8; 8]) -> __m128i {
+    // SAFETY: eight bytes are there.
+    unsafe { _mm_loadl_epi64(from.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_ps(from: &[f32; 8]) -> __m256 {
+    // SAFETY: eight elements are there.
+    unsafe { _mm256_loadu_ps(from.as_ptr()) }
+}
+
+/// A mask of the first `n` of eight lanes, for AVX's masked loads and stores.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn first(n: usize) -> __m256i {
     let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     _mm256_cmpgt_epi32(_mm256_set1_epi32(n as i32), lanes)
 }
 
 /// The sum of eight lanes: halves, then quarters, then the last two.
-#[inline(always)]
-pub(super) unsafe fn sum(x: __m256) -> f32 {
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn sum(x: __m256) -> f32 {
     let fours = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
     let twos = _mm_add_ps(fours, _mm_movehl_ps(fours, fours));
     _mm_cvtss_f32(_mm_add_ss(twos, _mm_shuffle_ps::<1>(twos, twos)))
 }
 
-/// The middle two of every four int16, swapped.
-#[inline(always)]
-pub(super) unsafe fn swap_middles(x: __m256i) -> __m256i {
+/// Swaps the middle two of every four int16.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn swap_middles(x: __m256i) -> __m256i {
     _mm256_shufflehi_epi16::<0b1101_1000>(_mm256_shufflelo_epi16::<0b1101_1000>(x))
 }
 
 /// The nearest int16 of sixteen float32, in order.
-#[inline(always)]
-unsafe fn to_i16(x: [__m256; 2]) -> __m256i {
+#[inline]
+#[target_feature(enable = "avx2")]
+fn to_i16(x: F) -> __m256i {
     // Packing works within halves; the permutation brings the quarters in order.
     let packed = _mm256_packs_epi32(_mm256_cvtps_epi32(x[0]), _mm256_cvtps_epi32(x[1]));
     _mm256_permute4x64_epi64::<0b1101_1000>(packed)
 }
 
-/// As [`Simd::sum_quarters`], of two quarters.
-#[inline(always)]
-unsafe fn sum_quarters([a, b, c, d]: [__m256; 4]) -> __m256 {
+/// See [`Simd::sum_quarters`]: two of the quarters.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn sum_two_quarters([a, b, c, d]: [__m256; 4]) -> __m256 {
     let ab = _mm256_castps_pd(_mm256_add_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b)));
     let cd = _mm256_castps_pd(_mm256_add_ps(_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d)));
     let (low, high) = (_mm256_unpacklo_pd(ab, cd), _mm256_unpackhi_pd(ab, cd));
     _mm256_add_ps(_mm256_castpd_ps(low), _mm256_castpd_ps(high))
 }
 
-/// As [`Simd::transpose_quarters`], of two quarters.
-#[inline(always)]
-unsafe fn transpose_quarters([a, b, c, d]: [__m256; 4]) -> [__m256; 4] {
+/// See [`Simd::transpose_quarters`]: two of the quarters.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn transpose_two_quarters([a, b, c, d]: [__m256; 4]) -> [__m256; 4] {
     let pair =
         |a, b| [_mm256_castps_pd(_mm256_unpacklo_ps(a, b)), _mm256_castps_pd(_mm256_unpackhi_ps(a, b))];
     let ([ab0, ab2], [cd0, cd2]) = (pair(a, b), pair(c, d));
@@ -133,365 +184,339 @@ unsafe fn transpose_quarters([a, b, c, d]: [__m256; 4]) -> [__m256; 4] {
     ]
 }
 
-#[inline(always)]
-unsafe fn power(n: __m256i) -> __m256 {
+/// `2^n`.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn power(n: __m256i) -> __m256 {
     _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(n, _mm256_set1_epi32(127))))
 }
 
 /// Nearest, ties to even, no exception.
 const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 
-impl<P: Pairs> Simd for Avx2<P> {
-    type I = [__m256i; 2];
-    type F = [__m256; 2];
+impl<P: PairDot> Simd for Avx2<P> {
+    type I = I;
+    type F = F;
 
     const NR: usize = 4;
+    const WIDE: bool = false;
 
     #[inline(always)]
-    unsafe fn load_i(from: *const u8) -> Self::I {
-        [_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(32).cast())]
+    unsafe fn new_unchecked() -> Self {
+        Self(PhantomData)
     }
 
     #[inline(always)]
-    unsafe fn store_i(to: *mut u8, x: Self::I) {
-        _mm256_storeu_si256(to.cast(), x[0]);
-        _mm256_storeu_si256(to.add(32).cast(), x[1]);
+    fn dot_add<const N: usize>(self, sums: &mut [I; N], a: I, x: &[f32; N]) {
+        // SAFETY: a token exists only where the CPU has the instructions.
+        unsafe { P::dot_add(sums, a, x) }
     }
 
     #[inline(always)]
-    unsafe fn splat_i(x: i32) -> Self::I {
-        [_mm256_set1_epi32(x); 2]
+    unsafe fn store_quarters(self, to: *mut f32, stride: usize, x: F) {
+        // SAFETY: the caller promises room for four elements at each of these places, and a token that the CPU has AVX.
+        unsafe {
+            _mm_storeu_ps(to, _mm256_castps256_ps128(x[0]));
+            _mm_storeu_ps(to.add(stride), _mm256_extractf128_ps::<1>(x[0]));
+            _mm_storeu_ps(to.add(2 * stride), _mm256_castps256_ps128(x[1]));
+            _mm_storeu_ps(to.add(3 * stride), _mm256_extractf128_ps::<1>(x[1]));
+        }
     }
 
-    #[inline(always)]
-    unsafe fn and(a: Self::I, b: Self::I) -> Self::I {
-        both!(_mm256_and_si256; a, b)
-    }
+    operations! { "avx2,fma,f16c";
+        fn load_i(from: &[u8; 4 * LANES]) -> I {
+            let [low, high]: &[[u8; 32]; 2] = must_cast_ref(from);
+            [load_256(low), load_256(high)]
+        }
 
-    #[inline(always)]
-    unsafe fn or(a: Self::I, b: Self::I) -> Self::I {
-        both!(_mm256_or_si256; a, b)
-    }
+        fn store_bits(to: &mut [f32; LANES], x: I) {
+            let [low, high]: &mut [[u8; 32]; 2] = must_cast_mut(to);
+            store_256(low, x[0]);
+            store_256(high, x[1]);
+        }
 
-    #[inline(always)]
-    unsafe fn add_i(a: Self::I, b: Self::I) -> Self::I {
-        both!(_mm256_add_epi32; a, b)
-    }
+        fn splat_i(x: i32) -> I {
+            [_mm256_set1_epi32(x); 2]
+        }
 
-    #[inline(always)]
-    unsafe fn shr(x: Self::I, bits: u32) -> Self::I {
-        let bits = _mm_cvtsi32_si128(bits as i32);
-        both!(_mm256_srl_epi32; x, [bits; 2])
-    }
+        fn and(a: I, b: I) -> I {
+            both!(_mm256_and_si256; a, b)
+        }
 
-    #[inline(always)]
-    unsafe fn shl(x: Self::I, bits: u32) -> Self::I {
-        let bits = _mm_cvtsi32_si128(bits as i32);
-        both!(_mm256_sll_epi32; x, [bits; 2])
-    }
+        fn or(a: I, b: I) -> I {
+            both!(_mm256_or_si256; a, b)
+        }
 
-    #[inline(always)]
-    unsafe fn even_bytes(x: Self::I) -> Self::I {
-        let high = both!(_mm256_slli_epi16<8>; x);
-        both!(_mm256_srai_epi16<8>; high)
-    }
+        fn add_i(a: I, b: I) -> I {
+            both!(_mm256_add_epi32; a, b)
+        }
 
-    #[inline(always)]
-    unsafe fn odd_bytes(x: Self::I) -> Self::I {
-        both!(_mm256_srai_epi16<8>; x)
-    }
+        fn shr(x: I, bits: u32) -> I {
+            let bits = _mm_cvtsi32_si128(bits as i32);
+            both!(_mm256_srl_epi32; x, [bits; 2])
+        }
 
-    #[inline(always)]
-    unsafe fn look_up(table: &[i8; 16], bytes: Self::I) -> Self::I {
-        let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
-        both!(_mm256_shuffle_epi8; [table; 2], bytes)
-    }
+        fn shl(x: I, bits: u32) -> I {
+            let bits = _mm_cvtsi32_si128(bits as i32);
+            both!(_mm256_sll_epi32; x, [bits; 2])
+        }
 
-    #[inline(always)]
-    unsafe fn sub_i16(a: Self::I, b: Self::I) -> Self::I {
-        both!(_mm256_sub_epi16; a, b)
-    }
+        fn even_bytes(x: I) -> I {
+            let high = both!(_mm256_slli_epi16<8>; x);
+            both!(_mm256_srai_epi16<8>; high)
+        }
 
-    #[inline(always)]
-    unsafe fn dot_add<const N: usize>(sums: &mut [Self::I; N], a: Self::I, x: *const i32) {
-        P::dot_add(sums, a, x);
-    }
+        fn odd_bytes(x: I) -> I {
+            both!(_mm256_srai_epi16<8>; x)
+        }
 
-    #[inline(always)]
-    unsafe fn to_float(x: Self::I) -> Self::F {
-        both!(_mm256_cvtepi32_ps; x)
-    }
+        fn look_up(table: &[i8; 16], bytes: I) -> I {
+            let table = _mm256_broadcastsi128_si256(load_128(must_cast_ref(table)));
+            both!(_mm256_shuffle_epi8; [table; 2], bytes)
+        }
 
-    #[inline(always)]
-    unsafe fn byte_pairs(a: *const u8, b: *const u8) -> [Self::I; 2] {
-        let sixteen = |at: usize| {
-            let wide = |from: *const u8| _mm256_cvtepu8_epi16(_mm_loadu_si128(from.cast()));
-            let (a, b) = (wide(a.add(at)), wide(b.add(at)));
-            [_mm256_unpacklo_epi16(a, b), _mm256_unpackhi_epi16(a, b)]
-        };
-        [sixteen(0), sixteen(16)]
-    }
+        fn sub_i16(a: I, b: I) -> I {
+            both!(_mm256_sub_epi16; a, b)
+        }
 
-    #[inline(always)]
-    unsafe fn in_order(x: [Self::F; 2]) -> [Self::F; 2] {
-        let sixteen = |[low, high]: Self::F| {
-            [_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high)]
-        };
-        [sixteen(x[0]), sixteen(x[1])]
-    }
+        fn to_float(x: I) -> F {
+            both!(_mm256_cvtepi32_ps; x)
+        }
 
-    #[inline(always)]
-    unsafe fn zero() -> Self::F {
-        [_mm256_setzero_ps(); 2]
-    }
+        fn byte_pairs(a: &[u8; 2 * LANES], b: &[u8; 2 * LANES]) -> [I; 2] {
+            let (a, b): (&[[u8; 16]; 2], &[[u8; 16]; 2]) = (must_cast_ref(a), must_cast_ref(b));
+            let sixteen = |a: &[u8; 16], b: &[u8; 16]| {
+                let (a, b) = (_mm256_cvtepu8_epi16(load_128(a)), _mm256_cvtepu8_epi16(load_128(b)));
+                [_mm256_unpacklo_epi16(a, b), _mm256_unpackhi_epi16(a, b)]
+            };
+            [sixteen(&a[0], &b[0]), sixteen(&a[1], &b[1])]
+        }
 
-    #[inline(always)]
-    unsafe fn splat(x: f32) -> Self::F {
-        [_mm256_set1_ps(x); 2]
-    }
+        fn in_order(x: [F; 2]) -> [F; 2] {
+            let sixteen = |[low, high]: F| {
+                [_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high)]
+            };
+            [sixteen(x[0]), sixteen(x[1])]
+        }
 
-    #[inline(always)]
-    unsafe fn load(from: *const f32) -> Self::F {
-        [_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8))]
-    }
+        fn zero() -> F {
+            [_mm256_setzero_ps(); 2]
+        }
 
-    #[inline(always)]
-    unsafe fn store(to: *mut f32, x: Self::F) {
-        _mm256_storeu_ps(to, x[0]);
-        _mm256_storeu_ps(to.add(8), x[1]);
-    }
+        fn splat(x: f32) -> F {
+            [_mm256_set1_ps(x); 2]
+        }
 
-    #[inline(always)]
-    unsafe fn load_first(from: *const f32, n: usize) -> Self::F {
-        // Simd that the mask leaves out are not read, so the second pointer need not point to anything.
-        let second = from.wrapping_add(8);
-        [_mm256_maskload_ps(from, first(n)), _mm256_maskload_ps(second, first(n.saturating_sub(8)))]
-    }
+        fn load(from: &[f32; LANES]) -> F {
+            let [low, high]: &[[f32; 8]; 2] = must_cast_ref(from);
+            [load_ps(low), load_ps(high)]
+        }
 
-    #[inline(always)]
-    unsafe fn store_first(to: *mut f32, x: Self::F, n: usize) {
-        let second = to.wrapping_add(8);
-        _mm256_maskstore_ps(to, first(n), x[0]);
-        _mm256_maskstore_ps(second, first(n.saturating_sub(8)), x[1]);
-    }
+        fn store(to: &mut [f32; LANES], x: F) {
+            // SAFETY: sixteen elements are there.
+            unsafe {
+                _mm256_storeu_ps(to.as_mut_ptr(), x[0]);
+                _mm256_storeu_ps(to.as_mut_ptr().add(8), x[1]);
+            }
+        }
 
-    #[inline(always)]
-    unsafe fn load_f16(from: *const u8) -> Self::F {
-        [_mm256_cvtph_ps(_mm_loadu_si128(from.cast())), _mm256_cvtph_ps(_mm_loadu_si128(from.add(16).cast()))]
-    }
+        fn load_first(from: &[f32]) -> F {
+            let (n, from) = (from.len().min(LANES), from.as_ptr());
+            // Lanes that the mask leaves out are not read, so the second pointer need not point to anything.
+            let second = from.wrapping_add(8);
+            // SAFETY: the masks let no more than the slice's elements be read.
+            unsafe {
+                [_mm256_maskload_ps(from, first(n)), _mm256_maskload_ps(second, first(n.saturating_sub(8)))]
+            }
+        }
 
-    #[inline(always)]
-    unsafe fn load_bf16(from: *const u8) -> Self::F {
-        let halves = [
-            _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast())),
-            _mm256_cvtepu16_epi32(_mm_loadu_si128(from.add(16).cast())),
-        ];
-        let bits = both!(_mm256_slli_epi32<16>; halves);
-        both!(_mm256_castsi256_ps; bits)
-    }
+        fn store_first(to: &mut [f32], x: F) {
+            let (n, to) = (to.len().min(LANES), to.as_mut_ptr());
+            let second = to.wrapping_add(8);
+            // SAFETY: the masks let no more than the slice's elements be written.
+            unsafe {
+                _mm256_maskstore_ps(to, first(n), x[0]);
+                _mm256_maskstore_ps(second, first(n.saturating_sub(8)), x[1]);
+            }
+        }
 
-    #[inline(always)]
-    unsafe fn load_u8(from: *const u8) -> Self::F {
-        let ints = [
-            _mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast())),
-            _mm256_cvtepu8_epi32(_mm_loadl_epi64(from.add(8).cast())),
-        ];
-        both!(_mm256_cvtepi32_ps; ints)
-    }
+        fn load_f32(from: &[u8; 4 * LANES]) -> F {
+            let [low, high]: &[[u8; 32]; 2] = must_cast_ref(from);
+            [_mm256_castsi256_ps(load_256(low)), _mm256_castsi256_ps(load_256(high))]
+        }
 
-    #[inline(always)]
-    unsafe fn load_i8(from: *const u8) -> Self::F {
-        let ints = [
-            _mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast())),
-            _mm256_cvtepi8_epi32(_mm_loadl_epi64(from.add(8).cast())),
-        ];
-        both!(_mm256_cvtepi32_ps; ints)
-    }
+        fn load_f16(from: &[u8; 2 * LANES]) -> F {
+            let [low, high]: &[[u8; 16]; 2] = must_cast_ref(from);
+            [_mm256_cvtph_ps(load_128(low)), _mm256_cvtph_ps(load_128(high))]
+        }
 
-    #[inline(always)]
-    unsafe fn load_i16(from: *const i16) -> Self::F {
-        let ints = [
-            _mm256_cvtepi16_epi32(_mm_loadu_si128(from.cast())),
-            _mm256_cvtepi16_epi32(_mm_loadu_si128(from.add(8).cast())),
-        ];
-        both!(_mm256_cvtepi32_ps; ints)
-    }
+        fn load_bf16(from: &[u8; 2 * LANES]) -> F {
+            let [low, high]: &[[u8; 16]; 2] = must_cast_ref(from);
+            let halves = [_mm256_cvtepu16_epi32(load_128(low)), _mm256_cvtepu16_epi32(load_128(high))];
+            let bits = both!(_mm256_slli_epi32<16>; halves);
+            both!(_mm256_castsi256_ps; bits)
+        }
 
-    #[inline(always)]
-    unsafe fn load_nibbles(from: *const u8) -> [Self::F; 2] {
-        let bytes = _mm_loadu_si128(from.cast());
-        let mask = _mm_set1_epi8(15);
-        let floats = |bytes: __m128i| {
-            let halves = [bytes, _mm_srli_si128::<8>(bytes)];
-            both!(_mm256_cvtepi32_ps; both!(_mm256_cvtepu8_epi32; halves))
-        };
-        [floats(_mm_and_si128(bytes, mask)), floats(_mm_and_si128(_mm_srli_epi16::<4>(bytes), mask))]
-    }
+        fn load_u8(from: &[u8; LANES]) -> F {
+            let [low, high]: &[[u8; 8]; 2] = must_cast_ref(from);
+            let ints = [_mm256_cvtepu8_epi32(load_64(low)), _mm256_cvtepu8_epi32(load_64(high))];
+            both!(_mm256_cvtepi32_ps; ints)
+        }
 
-    #[inline(always)]
-    unsafe fn load_two(a: *const f32, b: *const f32) -> Self::F {
-        [_mm256_loadu_ps(a), _mm256_loadu_ps(b)]
-    }
+        fn load_i8(from: &[u8; LANES]) -> F {
+            let [low, high]: &[[u8; 8]; 2] = must_cast_ref(from);
+            let ints = [_mm256_cvtepi8_epi32(load_64(low)), _mm256_cvtepi8_epi32(load_64(high))];
+            both!(_mm256_cvtepi32_ps; ints)
+        }
 
-    #[inline(always)]
-    unsafe fn load_f16_pairs(from: *const [u16; 2]) -> [Self::F; 2] {
-        // Of each half of eight bytes: the first of four pairs, then the second.
-        let apart = _mm256_setr_epi8(
-            0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15, //
-            0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15,
-        );
-        let eight = |at: usize| {
-            let pairs = _mm256_loadu_si256(from.add(at).cast());
-            _mm256_permute4x64_epi64::<0b1101_1000>(_mm256_shuffle_epi8(pairs, apart))
-        };
-        let (low, high) = (eight(0), eight(8));
-        let firsts = [_mm256_castsi256_si128(low), _mm256_castsi256_si128(high)];
-        let seconds = [_mm256_extracti128_si256::<1>(low), _mm256_extracti128_si256::<1>(high)];
-        [both!(_mm256_cvtph_ps; firsts), both!(_mm256_cvtph_ps; seconds)]
-    }
+        fn load_i16(from: &[i16; LANES]) -> F {
+            let [low, high]: &[[u8; 16]; 2] = must_cast_ref(from);
+            let ints = [_mm256_cvtepi16_epi32(load_128(low)), _mm256_cvtepi16_epi32(load_128(high))];
+            both!(_mm256_cvtepi32_ps; ints)
+        }
 
-    #[inline(always)]
-    unsafe fn add(a: Self::F, b: Self::F) -> Self::F {
-        both!(_mm256_add_ps; a, b)
-    }
+        fn load_nibbles(from: &[u8; LANES]) -> [F; 2] {
+            let bytes = load_128(from);
+            let mask = _mm_set1_epi8(15);
+            let floats = |bytes: __m128i| {
+                let halves = [bytes, _mm_srli_si128::<8>(bytes)];
+                both!(_mm256_cvtepi32_ps; both!(_mm256_cvtepu8_epi32; halves))
+            };
+            [floats(_mm_and_si128(bytes, mask)), floats(_mm_and_si128(_mm_srli_epi16::<4>(bytes), mask))]
+        }
 
-    #[inline(always)]
-    unsafe fn sub(a: Self::F, b: Self::F) -> Self::F {
-        both!(_mm256_sub_ps; a, b)
-    }
+        fn load_two(a: &[u8; 2 * LANES], b: &[u8; 2 * LANES]) -> F {
+            [_mm256_castsi256_ps(load_256(a)), _mm256_castsi256_ps(load_256(b))]
+        }
 
-    #[inline(always)]
-    unsafe fn mul(a: Self::F, b: Self::F) -> Self::F {
-        both!(_mm256_mul_ps; a, b)
-    }
+        fn load_f16_pairs(from: &[[u16; 2]; LANES]) -> [F; 2] {
+            // Of each half of eight bytes: the first of four pairs, then the second.
+            let apart = _mm256_setr_epi8(
+                0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15, //
+                0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15,
+            );
+            let eight = |pairs: &[u8; 32]| {
+                _mm256_permute4x64_epi64::<0b1101_1000>(_mm256_shuffle_epi8(load_256(pairs), apart))
+            };
+            let [low, high]: &[[u8; 32]; 2] = must_cast_ref(from);
+            let (low, high) = (eight(low), eight(high));
+            let firsts = [_mm256_castsi256_si128(low), _mm256_castsi256_si128(high)];
+            let seconds = [_mm256_extracti128_si256::<1>(low), _mm256_extracti128_si256::<1>(high)];
+            [both!(_mm256_cvtph_ps; firsts), both!(_mm256_cvtph_ps; seconds)]
+        }
 
-    #[inline(always)]
-    unsafe fn div(a: Self::F, b: Self::F) -> Self::F {
-        both!(_mm256_div_ps; a, b)
-    }
+        fn add(a: F, b: F) -> F {
+            both!(_mm256_add_ps; a, b)
+        }
 
-    #[inline(always)]
-    unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F {
-        both!(_mm256_fmadd_ps; a, b, c)
-    }
+        fn sub(a: F, b: F) -> F {
+            both!(_mm256_sub_ps; a, b)
+        }
 
-    #[inline(always)]
-    unsafe fn max(a: Self::F, b: Self::F) -> Self::F {
-        both!(_mm256_max_ps; a, b)
-    }
+        fn mul(a: F, b: F) -> F {
+            both!(_mm256_mul_ps; a, b)
+        }
 
-    #[inline(always)]
-    unsafe fn min(a: Self::F, b: Self::F) -> Self::F {
-        both!(_mm256_min_ps; a, b)
-    }
+        fn div(a: F, b: F) -> F {
+            both!(_mm256_div_ps; a, b)
+        }
 
-    #[inline(always)]
-    unsafe fn abs(x: Self::F) -> Self::F {
-        let sign = _mm256_set1_ps(-0.0);
-        both!(_mm256_andnot_ps; [sign; 2], x)
-    }
+        fn fma(a: F, b: F, c: F) -> F {
+            both!(_mm256_fmadd_ps; a, b, c)
+        }
 
-    #[inline(always)]
-    unsafe fn neg(x: Self::F) -> Self::F {
-        both!(_mm256_xor_ps; [_mm256_set1_ps(-0.0); 2], x)
-    }
+        fn max(a: F, b: F) -> F {
+            both!(_mm256_max_ps; a, b)
+        }
 
-    #[inline(always)]
-    unsafe fn round(x: Self::F) -> Self::F {
-        both!(_mm256_round_ps<NEAREST>; x)
-    }
+        fn min(a: F, b: F) -> F {
+            both!(_mm256_min_ps; a, b)
+        }
 
-    #[inline(always)]
-    unsafe fn scale_by_power(x: Self::F, n: Self::F) -> Self::F {
-        // In two steps, as 2^n itself may be no normal number.
-        let n = both!(_mm256_cvtps_epi32; n);
-        let half = both!(_mm256_srai_epi32<1>; n);
-        let rest = both!(_mm256_sub_epi32; n, half);
-        let scaled = both!(_mm256_mul_ps; x, both!(power; half));
-        both!(_mm256_mul_ps; scaled, both!(power; rest))
-    }
+        fn abs(x: F) -> F {
+            let sign = _mm256_set1_ps(-0.0);
+            both!(_mm256_andnot_ps; [sign; 2], x)
+        }
 
-    #[inline(always)]
-    unsafe fn sum(x: Self::F) -> f32 {
-        sum(_mm256_add_ps(x[0], x[1]))
-    }
+        fn neg(x: F) -> F {
+            both!(_mm256_xor_ps; [_mm256_set1_ps(-0.0); 2], x)
+        }
 
-    #[inline(always)]
-    unsafe fn max_lane(x: Self::F) -> f32 {
-        let eights = _mm256_max_ps(x[0], x[1]);
-        let fours = _mm_max_ps(_mm256_castps256_ps128(eights), _mm256_extractf128_ps::<1>(eights));
-        let twos = _mm_max_ps(fours, _mm_movehl_ps(fours, fours));
-        _mm_cvtss_f32(_mm_max_ss(twos, _mm_shuffle_ps::<1>(twos, twos)))
-    }
+        fn round(x: F) -> F {
+            both!(_mm256_round_ps<NEAREST>; x)
+        }
 
-    #[inline(always)]
-    unsafe fn load_quarter(from: *const f32) -> Self::F {
-        [_mm256_broadcast_ps(&_mm_loadu_ps(from)); 2]
-    }
+        fn scale_by_power(x: F, n: F) -> F {
+            // In two steps, since 2^n itself may be no normal number.
+            let n = both!(_mm256_cvtps_epi32; n);
+            let half = both!(_mm256_srai_epi32<1>; n);
+            let rest = both!(_mm256_sub_epi32; n, half);
+            let scaled = both!(_mm256_mul_ps; x, both!(power; half));
+            both!(_mm256_mul_ps; scaled, both!(power; rest))
+        }
 
-    #[inline(always)]
-    unsafe fn transpose_quarters([a, b, c, d]: [Self::F; 4]) -> [Self::F; 4] {
-        let low = transpose_quarters([a[0], b[0], c[0], d[0]]);
-        let high = transpose_quarters([a[1], b[1], c[1], d[1]]);
-        std::array::from_fn(|n| [low[n], high[n]])
-    }
+        fn sum(x: F) -> f32 {
+            sum(_mm256_add_ps(x[0], x[1]))
+        }
 
-    #[inline(always)]
-    unsafe fn each_quarter(x: Self::F) -> [Self::F; 4] {
-        [
-            [_mm256_permute2f128_ps::<0x00>(x[0], x[0]); 2],
-            [_mm256_permute2f128_ps::<0x11>(x[0], x[0]); 2],
-            [_mm256_permute2f128_ps::<0x00>(x[1], x[1]); 2],
-            [_mm256_permute2f128_ps::<0x11>(x[1], x[1]); 2],
-        ]
-    }
+        fn max_lane(x: F) -> f32 {
+            let eights = _mm256_max_ps(x[0], x[1]);
+            let fours = _mm_max_ps(_mm256_castps256_ps128(eights), _mm256_extractf128_ps::<1>(eights));
+            let twos = _mm_max_ps(fours, _mm_movehl_ps(fours, fours));
+            _mm_cvtss_f32(_mm_max_ss(twos, _mm_shuffle_ps::<1>(twos, twos)))
+        }
 
-    #[inline(always)]
-    unsafe fn split_quarters(a: Self::F, b: Self::F) -> [Self::F; 2] {
-        [
-            [_mm256_permute2f128_ps::<0x20>(a[0], a[1]), _mm256_permute2f128_ps::<0x20>(b[0], b[1])],
-            [_mm256_permute2f128_ps::<0x31>(a[0], a[1]), _mm256_permute2f128_ps::<0x31>(b[0], b[1])],
-        ]
-    }
+        fn load_quarter(from: &[f32; LANES / 4]) -> F {
+            [_mm256_broadcast_ps(&_mm_castsi128_ps(load_128(must_cast_ref(from)))); 2]
+        }
 
-    #[inline(always)]
-    unsafe fn sum_quarters([a, b, c, d]: [Self::F; 4]) -> Self::F {
-        [sum_quarters([a[0], b[0], c[0], d[0]]), sum_quarters([a[1], b[1], c[1], d[1]])]
-    }
+        fn transpose_quarters(x: [F; 4]) -> [F; 4] {
+            let low = transpose_two_quarters(x.map(|x| x[0]));
+            let high = transpose_two_quarters(x.map(|x| x[1]));
+            std::array::from_fn(|n| [low[n], high[n]])
+        }
 
-    #[inline(always)]
-    unsafe fn store_quarters(to: *mut f32, stride: usize, x: Self::F) {
-        _mm_storeu_ps(to, _mm256_castps256_ps128(x[0]));
-        _mm_storeu_ps(to.add(stride), _mm256_extractf128_ps::<1>(x[0]));
-        _mm_storeu_ps(to.add(2 * stride), _mm256_castps256_ps128(x[1]));
-        _mm_storeu_ps(to.add(3 * stride), _mm256_extractf128_ps::<1>(x[1]));
-    }
+        fn each_quarter(x: F) -> [F; 4] {
+            [
+                [_mm256_permute2f128_ps::<0x00>(x[0], x[0]); 2],
+                [_mm256_permute2f128_ps::<0x11>(x[0], x[0]); 2],
+                [_mm256_permute2f128_ps::<0x00>(x[1], x[1]); 2],
+                [_mm256_permute2f128_ps::<0x11>(x[1], x[1]); 2],
+            ]
+        }
 
-    #[inline(always)]
-    unsafe fn keep(x: Self::F, other: f32, [begin, end]: [usize; 2], at: usize) -> Self::F {
-        let half = |x: __m256, at: usize| {
-            let before = first(begin.saturating_sub(at).min(8));
-            let until = first(end.saturating_sub(at).min(8));
-            let kept = _mm256_castsi256_ps(_mm256_andnot_si256(before, until));
-            _mm256_blendv_ps(_mm256_set1_ps(other), x, kept)
-        };
-        [half(x[0], at), half(x[1], at + 8)]
-    }
+        fn split_quarters(a: F, b: F) -> [F; 2] {
+            [
+                [_mm256_permute2f128_ps::<0x20>(a[0], a[1]), _mm256_permute2f128_ps::<0x20>(b[0], b[1])],
+                [_mm256_permute2f128_ps::<0x31>(a[0], a[1]), _mm256_permute2f128_ps::<0x31>(b[0], b[1])],
+            ]
+        }
 
-    #[inline(always)]
-    unsafe fn within(x: Self::F, other: f32, at: Self::F, [begin, end]: [Self::F; 2]) -> Self::F {
-        let from = both!(_mm256_cmp_ps<_CMP_GE_OQ>; at, begin);
-        let until = both!(_mm256_cmp_ps<_CMP_LT_OQ>; at, end);
-        both!(_mm256_blendv_ps; [_mm256_set1_ps(other); 2], x, both!(_mm256_and_ps; from, until))
-    }
+        fn sum_quarters(x: [F; 4]) -> F {
+            [sum_two_quarters(x.map(|x| x[0])), sum_two_quarters(x.map(|x| x[1]))]
+        }
 
-    #[inline(always)]
-    unsafe fn store_i16(to: *mut i16, x: Self::F) {
-        _mm256_storeu_si256(to.cast(), to_i16(x));
-    }
+        fn keep_range(x: F, other: f32, range: [usize; 2], at: usize) -> F {
+            let half = |x: __m256, at: usize| {
+                let [before, until] = range.map(|bound| first(bound.saturating_sub(at).min(8)));
+                let kept = _mm256_castsi256_ps(_mm256_andnot_si256(before, until));
+                _mm256_blendv_ps(_mm256_set1_ps(other), x, kept)
+            };
+            [half(x[0], at), half(x[1], at + 8)]
+        }
 
-    #[inline(always)]
-    unsafe fn store_i16_swapped(to: *mut i16, x: Self::F) {
-        _mm256_storeu_si256(to.cast(), swap_middles(to_i16(x)));
+        fn keep_between(x: F, other: f32, at: F, bounds: [F; 2]) -> F {
+            let from = both!(_mm256_cmp_ps<_CMP_GE_OQ>; at, bounds[0]);
+            let until = both!(_mm256_cmp_ps<_CMP_LT_OQ>; at, bounds[1]);
+            both!(_mm256_blendv_ps; [_mm256_set1_ps(other); 2], x, both!(_mm256_and_ps; from, until))
+        }
+
+        fn store_i16(to: &mut [i16; LANES], x: F) {
+            store_256(must_cast_mut(to), to_i16(x));
+        }
+
+        fn store_i16_swapped(to: &mut [i16; LANES], x: F) {
+            store_256(must_cast_mut(to), swap_middles(to_i16(x)));
+        }
     }
 }
