@@ -20,7 +20,7 @@ const BATCH_FROM: usize = 64;
 /// Which preparation of activations this is.
 const PREPARATION: u32 = 2;
 
-/// Rows of a panel, whole granules of them.
+/// Rows of a panel: whole row tiles.
 fn panel_rows(columns: usize, row_tile: usize) -> usize {
     (PANEL_LEN / columns.max(1)).clamp(64, 512).next_multiple_of(row_tile)
 }
@@ -94,11 +94,11 @@ fn multiply_rows(run: &MatmulCall<'_>, scratch: &mut [f32], out: &mut OutputTile
     let (panel, results) = scratch.split_at_mut(at_once * columns);
     for first in (0..n_rows).step_by(at_once) {
         let count = at_once.min(n_rows - first);
-        let granules = first / products.row_tile..(first + count).div_ceil(products.row_tile);
-        // a last row tile's rows beyond the matrix's are zeros.
-        let rows = granules.len() * products.row_tile;
+        let row_tiles = first / products.row_tile..(first + count).div_ceil(products.row_tile);
+        // A last row tile's rows beyond the matrix's are zeros.
+        let rows = row_tiles.len() * products.row_tile;
         let panel = &mut panel[..rows * columns];
-        unpack(&run.rows[granules.start * row_tile_bytes..granules.end * row_tile_bytes], columns, panel);
+        unpack(&run.rows[row_tiles.start * row_tile_bytes..row_tiles.end * row_tile_bytes], columns, panel);
         let results = &mut results[..n_tokens * rows];
         library.multiply(x, panel, Form::Columns, [n_tokens, rows, columns], results);
         for (token, results) in results.chunks_exact(rows).enumerate() {

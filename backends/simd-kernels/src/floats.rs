@@ -132,9 +132,10 @@ fn tile<S: Simd, T: Float, const N: usize>(
     let x: [&[f32]; N] = std::array::from_fn(|n| &run.x[(first + n) * columns..][..columns]);
     let lanes = row_tile * LANES..run.n_rows.min((row_tile + 1) * LANES);
     let mut acc = [s.zero(); N];
-    for (column, weights) in rows.iter().enumerate() {
-        stream.read(std::ptr::from_ref(weights).cast(), size_of::<T::Column>());
-        let weights = T::load(s, weights);
+    // By index, since all slices have as many elements: so none is checked in the loop.
+    for column in 0..columns {
+        stream.read(std::ptr::from_ref(&rows[column]).cast(), size_of::<T::Column>());
+        let weights = T::load(s, &rows[column]);
         for (acc, x) in acc.iter_mut().zip(x) {
             *acc = s.fma(weights, s.splat(x[column]), *acc);
         }

@@ -67,13 +67,13 @@ pub(crate) fn rope_angles<S: Simd>(
     out: &mut [[f32; 2]],
 ) {
     /// `1.5 * 2^52`, where float64's last place is 1: adding it rounds to an integer, which is then in the low bits.
-    const WHOLE: f64 = 6_755_399_441_055_744.0;
+    const ROUNDER: f64 = 6_755_399_441_055_744.0;
     const QUARTER_HIGH: f64 = 1.570_796_326_734_125_6;
     const QUARTER_LOW: f64 = 6.077_100_506_506_192e-11;
     for (out, frequency) in out.iter_mut().zip(frequencies) {
         let angle = position * frequency;
-        let rounded = angle * std::f64::consts::FRAC_2_PI + WHOLE;
-        let (quarter, n) = (rounded.to_bits(), rounded - WHOLE);
+        let rounded = angle * std::f64::consts::FRAC_2_PI + ROUNDER;
+        let (quarter, n) = (rounded.to_bits(), rounded - ROUNDER);
         let r = n.mul_add(-QUARTER_LOW, n.mul_add(-QUARTER_HIGH, angle));
         let square = r * r;
         let mut sin = -1.0 / 39_916_800.0;

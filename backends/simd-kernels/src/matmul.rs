@@ -133,7 +133,8 @@ impl Job<'_, '_> {
         let mut acc = [s.zero(); N];
         for (block, x) in rows.chunks_exact(F::BLOCK_BYTES).zip(x.chunks_exact(F::GROUPS)) {
             let (header, groups) = F::split(block);
-            for (group, x) in groups.zip(x) {
+            for index in 0..F::GROUPS {
+                let (group, x) = (&groups[index * F::GROUP_BYTES..][..F::GROUP_BYTES], &x[index]);
                 self.stream.read(group.as_ptr(), F::BLOCK_BYTES.div_ceil(F::GROUPS));
                 let scales = F::scales(s, header, group);
                 let mut sums = [[s.splat_i(0); N]; 2];
@@ -173,14 +174,11 @@ impl Job<'_, '_> {
         let mut acc = [s.zero(); N];
         for (group, x) in panel.chunks_exact(panel_vectors::<F>()).zip(x) {
             let mut sums = [[s.splat_i(0); N]; 2];
-            for pair in 0..PAIRS / 2 {
-                s.dot_add(&mut sums[0], s.load_bits(&group[pair]), &x[pair]);
-            }
+            let (pairs, scales) = group.split_at(PAIRS);
             let second = if F::HALVES { 1 } else { 0 };
-            for pair in PAIRS / 2..PAIRS {
-                s.dot_add(&mut sums[second], s.load_bits(&group[pair]), &x[pair]);
-            }
-            let scales = unpacked_scales::<S, F>(s, &group[PAIRS..]);
+            add_pairs(s, &mut sums[0], &pairs[..PAIRS / 2], &x[..PAIRS / 2]);
+            add_pairs(s, &mut sums[second], &pairs[PAIRS / 2..], &x[PAIRS / 2..PAIRS]);
+            let scales = unpacked_scales::<S, F>(s, scales);
             add_group::<S, F, N>(s, &mut acc, &sums, &scales, x);
         }
         self.store(s, &acc, scales, out, row_tile, first);
@@ -217,6 +215,14 @@ const fn second_sums<F: Format, const N: usize>() -> bool {
 /// The pairs that [`Format::code_pairs`] gives for `q`.
 const fn pairs_of(q: usize) -> [usize; 4] {
     [2 * q, 2 * q + 1, 8 + 2 * q, 9 + 2 * q]
+}
+
+/// Adds the products of unpacked pairs to their sums.
+#[inline(always)]
+fn add_pairs<S: Simd, const N: usize>(s: S, sums: &mut [S::I; N], pairs: &[[f32; LANES]], x: &[[f32; N]]) {
+    for (codes, x) in pairs.iter().zip(x) {
+        s.dot_add(sums, s.load_bits(codes), x);
+    }
 }
 
 /// Adds the products of four pairs to the sums of the group's halves.
@@ -289,7 +295,7 @@ fn unpack<S: Simd, F: Format>(s: S, rows: &[u8], stream: Stream, panel: &mut [f3
     let offset = s.splat_i(F::OFFSET << 16 | F::OFFSET);
     for block in rows.chunks_exact(F::BLOCK_BYTES) {
         let (header, groups) = F::split(block);
-        for (group, to) in groups.zip(&mut panel) {
+        for (group, to) in groups.chunks_exact(F::GROUP_BYTES).zip(&mut panel) {
             stream.read(group.as_ptr(), F::BLOCK_BYTES.div_ceil(F::GROUPS));
             unpack_code_pairs::<S, F, 0>(s, group, offset, to);
             unpack_code_pairs::<S, F, 1>(s, group, offset, to);

@@ -41,7 +41,7 @@ pub(crate) fn quantised<S: Simd, F: Format>(s: S, packed: &[u8], columns: usize,
         let mut column = 0;
         for block in rows.chunks_exact(F::BLOCK_BYTES) {
             let (header, groups) = F::split(block);
-            for group in groups {
+            for group in groups.chunks_exact(F::GROUP_BYTES) {
                 let scales = F::scales(s, header, group);
                 let to = &mut panel[column * count + row_tile..][..(GROUP - 1) * count + 1];
                 code_pairs::<S, F, 0>(s, group, &scales, to, count);

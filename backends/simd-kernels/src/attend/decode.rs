@@ -1,4 +1,4 @@
-//! Few rows: four of them side by side in a vector (a quad), four elements of each. Four elements of a key are repeated for
+//! Few rows: four of them side by side in a vector (a row block), four elements of each. Four elements of a key are repeated for
 //! the four rows: where vectors are wide by shuffles, otherwise by broadcasting loads from keys that were widened to float32
 //! in memory. Values are widened as they are read. The slots' scales multiply the products.
 
@@ -9,8 +9,8 @@ use super::{Element, FOUR, span};
 use crate::prefetch::Prefetcher;
 use crate::simd::{LANES, Simd};
 
-/// Quads of rows whose scores are summed at once.
-const QUADS: usize = 4;
+/// Row blocks whose scores are summed at once.
+const ROW_BLOCKS: usize = 4;
 
 /// Attends, with lengths as `attend_elements` checks them.
 #[inline(always)]
@@ -22,30 +22,30 @@ pub(super) fn attend<S: Simd, E: Element>(
 ) {
     let rows = tile.visible.len();
     let slots = tile.key_scales.len();
-    let quads = rows.div_ceil(FOUR);
+    let row_blocks = rows.div_ceil(FOUR);
     let chunks = tile.key_dim.div_ceil(LANES);
     let width = slots.next_multiple_of(LANES);
-    let (scores, floats) = scratch.split_at_mut(quads * FOUR * width);
+    let (scores, floats) = scratch.split_at_mut(row_blocks * FOUR * width);
     let codes = &tile.keys[..slots * tile.key_dim];
     let floats = if S::WIDE { &[][..] } else { E::widen(s, codes, floats) };
     let keys = Keys { codes, floats, dim: tile.key_dim };
     let [with_scores, with_values] = E::upcoming(tile);
-    // For a single quad, two fours of slots go at once.
-    let steps = chunks * slots.div_ceil(if S::WIDE && quads == 1 { 2 * FOUR } else { FOUR });
+    // For a single row block, two fours of slots go at once.
+    let steps = chunks * slots.div_ceil(if S::WIDE && row_blocks == 1 { 2 * FOUR } else { FOUR });
     let mut prefetcher = Prefetcher::new(with_scores, steps, tile.next.streaming);
-    for first in (0..quads).step_by(QUADS) {
-        let count = QUADS.min(quads - first);
+    for first in (0..row_blocks).step_by(ROW_BLOCKS) {
+        let count = ROW_BLOCKS.min(row_blocks - first);
         let queries = &tile.queries[first * chunks * FOUR * LANES..];
         let scores = &mut scores[first * FOUR * width..(first + count) * FOUR * width];
         let visible = span(&tile.visible[first * FOUR..rows.min((first + count) * FOUR)]);
         match count {
-            4 => score_quads::<S, E, 4, 1>(s, keys, queries, visible, width, scores, &mut prefetcher),
-            3 => score_quads::<S, E, 3, 1>(s, keys, queries, visible, width, scores, &mut prefetcher),
-            2 => score_quads::<S, E, 2, 1>(s, keys, queries, visible, width, scores, &mut prefetcher),
+            4 => score_row_blocks::<S, E, 4, 1>(s, keys, queries, visible, width, scores, &mut prefetcher),
+            3 => score_row_blocks::<S, E, 3, 1>(s, keys, queries, visible, width, scores, &mut prefetcher),
+            2 => score_row_blocks::<S, E, 2, 1>(s, keys, queries, visible, width, scores, &mut prefetcher),
             _ if S::WIDE => {
-                score_quads::<S, E, 1, 2>(s, keys, queries, visible, width, scores, &mut prefetcher);
+                score_row_blocks::<S, E, 1, 2>(s, keys, queries, visible, width, scores, &mut prefetcher);
             }
-            _ => score_quads::<S, E, 1, 1>(s, keys, queries, visible, width, scores, &mut prefetcher),
+            _ => score_row_blocks::<S, E, 1, 1>(s, keys, queries, visible, width, scores, &mut prefetcher),
         }
     }
     let rows_of_scores = Scores {
@@ -70,7 +70,7 @@ pub(super) fn attend<S: Simd, E: Element>(
     }
 }
 
-/// Lays queries out as `[quads, key_dim / 4, 4 rows, 4 elements]`, with zeros in place of rows and elements beyond the last.
+/// Lays queries out as `[row blocks, key_dim / 4, 4 rows, 4 elements]`, with zeros in place of rows and elements beyond the last.
 #[inline(always)]
 pub(super) fn pack_queries(queries: &[f32], key_dim: usize, out: &mut [f32]) {
     let rows = queries.len() / key_dim;
@@ -79,13 +79,13 @@ pub(super) fn pack_queries(queries: &[f32], key_dim: usize, out: &mut [f32]) {
         out.fill(0.0);
     }
     for (row, query) in queries.chunks_exact(key_dim).enumerate() {
-        let quad = &mut out[row / FOUR * chunks * FOUR * LANES..];
+        let block = &mut out[row / FOUR * chunks * FOUR * LANES..];
         let (fours, rest) = query.as_chunks::<FOUR>();
-        for (query, out) in fours.iter().zip(quad.chunks_exact_mut(LANES)) {
+        for (query, out) in fours.iter().zip(block.chunks_exact_mut(LANES)) {
             out[row % FOUR * FOUR..][..FOUR].copy_from_slice(query);
         }
         if !rest.is_empty() {
-            quad[fours.len() * LANES + row % FOUR * FOUR..][..rest.len()].copy_from_slice(rest);
+            block[fours.len() * LANES + row % FOUR * FOUR..][..rest.len()].copy_from_slice(rest);
         }
     }
 }
@@ -132,10 +132,10 @@ impl<E: Element> Keys<'_, E> {
     }
 }
 
-/// Products of `N` quads of rows with the keys of slots `begin..end` (and a few more, to whole fours), into
+/// Products of `N` row blocks with the keys of slots `begin..end` (and a few more, to whole fours), into
 /// `[4 * N, width]`, `FOURS` fours of slots at a time.
 #[inline(always)]
-fn score_quads<S: Simd, E: Element, const N: usize, const FOURS: usize>(
+fn score_row_blocks<S: Simd, E: Element, const N: usize, const FOURS: usize>(
     s: S,
     keys: Keys<'_, E>,
     queries: &[f32],
@@ -154,7 +154,7 @@ fn score_quads<S: Simd, E: Element, const N: usize, const FOURS: usize>(
             && slots <= width
             && (S::WIDE || keys.floats.len() == keys.codes.len())
     );
-    let (whole, rest) = (keys.dim / LANES, keys.dim % LANES);
+    let (full, rest) = (keys.dim / LANES, keys.dim % LANES);
     let step = FOURS * FOUR;
     for slot in (begin / step * step..end).step_by(step) {
         // The slots' sums side by side: a single one would wait for each of its additions.
@@ -165,17 +165,17 @@ fn score_quads<S: Simd, E: Element, const N: usize, const FOURS: usize>(
         }
         // SAFETY: chunks are within the queries, places are those of slots, and whole fours of slots are within `width`.
         unsafe {
-            for chunk in 0..whole {
+            for chunk in 0..full {
                 prefetcher.step();
                 add_chunk::<S, E, N, FOURS>(s, &mut sums, keys, places, queries, [chunk, chunks], LANES);
             }
             if rest > 0 {
                 prefetcher.step();
-                add_chunk::<S, E, N, FOURS>(s, &mut sums, keys, places, queries, [whole, chunks], rest);
+                add_chunk::<S, E, N, FOURS>(s, &mut sums, keys, places, queries, [full, chunks], rest);
             }
             for (four, sums) in sums.into_iter().enumerate() {
-                for (quad, sums) in sums.into_iter().enumerate() {
-                    let to = scores.as_mut_ptr().add(quad * FOUR * width + slot + four * FOUR);
+                for (block, sums) in sums.into_iter().enumerate() {
+                    let to = scores.as_mut_ptr().add(block * FOUR * width + slot + four * FOUR);
                     s.store_quarters(to, width, s.sum_quarters(sums));
                 }
             }
@@ -183,7 +183,7 @@ fn score_quads<S: Simd, E: Element, const N: usize, const FOURS: usize>(
     }
 }
 
-/// Adds the products of `N` quads of rows with `count` elements of the keys that begin at `places`: those of chunk number
+/// Adds the products of `N` row blocks with `count` elements of the keys that begin at `places`: those of chunk number
 /// `chunk` of `chunks`.
 ///
 /// # Safety
@@ -199,9 +199,9 @@ unsafe fn add_chunk<S: Simd, E: Element, const N: usize, const FOURS: usize>(
     count: usize,
 ) {
     let mut query = [[s.zero(); FOUR]; N];
-    for (quad, query) in query.iter_mut().enumerate() {
+    for (block, query) in query.iter_mut().enumerate() {
         for (four, query) in query.iter_mut().enumerate() {
-            let at = (quad * chunks + chunk) * FOUR + four;
+            let at = (block * chunks + chunk) * FOUR + four;
             // SAFETY: as the caller promises.
             *query = unsafe { s.load_ptr(queries.as_ptr().add(at * LANES)) };
         }

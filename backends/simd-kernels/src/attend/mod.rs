@@ -201,13 +201,13 @@ pub(crate) fn merge<S: Simd>(s: S, into: &mut OnlineSoftmax<'_>, other: &OnlineS
 /// The slots that are visible to any of some rows.
 #[inline(always)]
 fn span(visible: &[[u32; 2]]) -> [usize; 2] {
-    let seen = visible.iter().filter(|[begin, end]| begin < end);
-    let begin = seen.clone().map(|[begin, _]| *begin).min().unwrap_or(0);
-    let end = seen.map(|[_, end]| *end).max().unwrap_or(0);
+    let nonempty = visible.iter().filter(|[begin, end]| begin < end);
+    let begin = nonempty.clone().map(|[begin, _]| *begin).min().unwrap_or(0);
+    let end = nonempty.map(|[_, end]| *end).max().unwrap_or(0);
     [begin as usize, end as usize]
 }
 
-/// What brings sums under an old maximum to a new one: `exp(old - new)`, and zero for rows that have seen nothing.
+/// What rescales sums under an old maximum to a new one: `exp(old - new)`, and zero for rows that no slot was visible to.
 #[inline(always)]
 fn rescale<S: Simd>(s: S, old: S::F, new: S::F) -> S::F {
     // Negative infinity less itself is NaN, in place of which `max` gives its second argument.

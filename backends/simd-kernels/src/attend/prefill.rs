@@ -119,14 +119,16 @@ fn score_slots<S: Simd, const G: usize, const N: usize>(
     scores: &mut [f32],
 ) {
     let slots = keys.len() / key_dim;
-    let (queries, _) = queries.as_chunks();
-    let queries: [&[[f32; LANES]]; G] = std::array::from_fn(|group| &queries[group * key_dim..][..key_dim]);
-    let keys: [&[f32]; N] = std::array::from_fn(|n| &keys[(slot + n) * key_dim..][..key_dim]);
+    assert!(queries.len() >= G * key_dim * LANES && slot + N <= slots);
+    let (queries, keys) = (queries.as_ptr(), keys[slot * key_dim..].as_ptr());
     // In the order in which `decode` sums the lanes of a quarter.
-    let even = sums(s, queries, keys, 0);
-    let even = plus(s, even, sums(s, queries, keys, 2));
-    let odd = sums(s, queries, keys, 1);
-    let odd = plus(s, odd, sums(s, queries, keys, 3));
+    // SAFETY: as many queries and keys are there: asserted above.
+    let (even, odd) = unsafe {
+        let even = sums::<S, G, N>(s, queries, keys, key_dim, 0);
+        let even = plus(s, even, sums(s, queries, keys, key_dim, 2));
+        let odd = sums::<S, G, N>(s, queries, keys, key_dim, 1);
+        (even, plus(s, odd, sums(s, queries, keys, key_dim, 3)))
+    };
     let (scores, _) = scores.as_chunks_mut();
     for (group, sums) in plus(s, even, odd).into_iter().enumerate() {
         for (to, sum) in scores[group * slots + slot..][..N].iter_mut().zip(sums) {
@@ -135,29 +137,32 @@ fn score_slots<S: Simd, const G: usize, const N: usize>(
     }
 }
 
-/// Products over every fourth element from `first` on, of queries and keys with as many elements.
+/// Products over every fourth element from `first` on.
+///
+/// # Safety
+/// `queries` is `[G, key_dim, 16]`, and `keys` is `[N, key_dim]`.
 #[inline(always)]
-fn sums<S: Simd, const G: usize, const N: usize>(
+unsafe fn sums<S: Simd, const G: usize, const N: usize>(
     s: S,
-    queries: [&[[f32; LANES]]; G],
-    keys: [&[f32]; N],
+    queries: *const f32,
+    keys: *const f32,
+    key_dim: usize,
     first: usize,
 ) -> [[S::F; N]; G] {
-    let key_dim = keys[0].len();
     let mut acc = [[s.zero(); N]; G];
-    let mut element = first;
-    while element < key_dim {
+    for element in (first..key_dim).step_by(FOUR) {
         let mut query = [s.zero(); G];
-        for (query, queries) in query.iter_mut().zip(queries) {
-            *query = s.load(&queries[element]);
+        for (group, query) in query.iter_mut().enumerate() {
+            // SAFETY: as the caller promises.
+            *query = unsafe { s.load_ptr(queries.add((group * key_dim + element) * LANES)) };
         }
-        for (n, key) in keys.into_iter().enumerate() {
-            let key = s.splat(key[element]);
+        for n in 0..N {
+            // SAFETY: as the caller promises.
+            let key = s.splat(unsafe { *keys.add(n * key_dim + element) });
             for (acc, query) in acc.iter_mut().zip(query) {
                 acc[n] = s.fma(key, query, acc[n]);
             }
         }
-        element += FOUR;
     }
     acc
 }

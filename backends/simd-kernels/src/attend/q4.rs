@@ -46,30 +46,35 @@ fn dequantize_keys<S: Simd>(
 ) {
     let width = dim / 2;
     assert!(
-        pairs.len() >= 2 * dim
+        dim.is_multiple_of(2 * LANES)
+            && pairs.len() >= 2 * dim
             && out.len() >= slots * dim
             && rows.codes.len() >= slots * width
             && rows.pairs.len() >= slots.div_ceil(Q4_GROUP) * dim
     );
-    let (steps, rest) = pairs.split_at_mut(dim);
-    let (steps, offsets) = (steps.as_chunks_mut::<LANES>().0, rest[..dim].as_chunks_mut::<LANES>().0);
-    let groups = out[..slots * dim].chunks_mut(Q4_GROUP * dim).zip(rows.codes.chunks(Q4_GROUP * width));
-    for ((out, codes), pairs) in groups.zip(rows.pairs.chunks_exact(dim)) {
-        for ((step, offset), pairs) in steps.iter_mut().zip(&mut *offsets).zip(pairs.as_chunks().0) {
-            let numbers = s.load_f16_pairs(pairs);
-            s.store(step, numbers[0]);
-            s.store(offset, numbers[1]);
+    let (steps, offsets) = pairs.split_at_mut(dim);
+    for group in 0..slots.div_ceil(Q4_GROUP) {
+        let pairs = rows.pairs[group * dim..(group + 1) * dim].as_chunks().0;
+        let (step_vectors, offset_vectors) = (steps.as_chunks_mut().0, offsets.as_chunks_mut().0);
+        for ((pairs, steps), offsets) in pairs.iter().zip(step_vectors).zip(offset_vectors) {
+            let [step, offset] = s.load_f16_pairs(pairs);
+            s.store(steps, step);
+            s.store(offsets, offset);
         }
-        let (low_steps, high_steps) = steps.split_at(width / LANES);
-        let (low_offsets, high_offsets) = offsets.split_at(width / LANES);
-        for at in 0..width / LANES {
-            let (low_step, high_step) = (s.load(&low_steps[at]), s.load(&high_steps[at]));
-            let (low_offset, high_offset) = (s.load(&low_offsets[at]), s.load(&high_offsets[at]));
-            for (out, codes) in out.chunks_exact_mut(dim).zip(codes.chunks_exact(width)) {
-                let [low, high] = s.load_nibbles(&codes.as_chunks().0[at]);
-                let (low_out, high_out) = out.split_at_mut(width);
-                s.store(&mut low_out.as_chunks_mut().0[at], s.fma(low_step, low, low_offset));
-                s.store(&mut high_out.as_chunks_mut().0[at], s.fma(high_step, high, high_offset));
+        for channel in (0..width).step_by(LANES) {
+            // SAFETY: channels are within the steps, offsets and rows, and slots within the codes and `out`: asserted above,
+            // and each half of a row is whole vectors.
+            unsafe {
+                let (steps, offsets) = (steps.as_ptr().add(channel), offsets.as_ptr().add(channel));
+                let (low_step, high_step) = (s.load_ptr(steps), s.load_ptr(steps.add(width)));
+                let (low_offset, high_offset) = (s.load_ptr(offsets), s.load_ptr(offsets.add(width)));
+                for slot in group * Q4_GROUP..slots.min((group + 1) * Q4_GROUP) {
+                    let [low, high] =
+                        s.load_nibbles(&*rows.codes.as_ptr().add(slot * width + channel).cast());
+                    let to = out.as_mut_ptr().add(slot * dim + channel);
+                    s.store_ptr(to, s.fma(low_step, low, low_offset));
+                    s.store_ptr(to.add(width), s.fma(high_step, high, high_offset));
+                }
             }
         }
     }
@@ -79,6 +84,7 @@ fn dequantize_keys<S: Simd>(
 #[inline(always)]
 fn dequantize_values<S: Simd>(s: S, rows: Q4Rows<'_>, dim: usize, slots: usize, out: &mut [f32]) {
     let (width, groups) = (dim / 2, dim.div_ceil(Q4_GROUP));
+    assert!(dim.is_multiple_of(2 * LANES));
     let pairs = &rows.pairs[..slots * groups];
     let (codes, out) = (&rows.codes[..slots * width], &mut out[..slots * dim]);
     let (mut slot, mut group) = (0, 0);
@@ -89,13 +95,15 @@ fn dequantize_values<S: Simd>(s: S, rows: Q4Rows<'_>, dim: usize, slots: usize, 
         s.store(&mut offsets, offset);
         for (step, offset) in steps.into_iter().zip(offsets).take(pairs.len()) {
             let (step, offset) = (s.splat(step), s.splat(offset));
-            let (codes, _) = codes[slot * width..(slot + 1) * width].as_chunks();
-            let (out, _) = out[slot * dim..(slot + 1) * dim].as_chunks_mut();
-            let channels = group * Q4_GROUP..dim.min((group + 1) * Q4_GROUP);
-            for at in channels.start / LANES..channels.end / LANES {
-                let half = usize::from(at >= width / LANES);
-                let codes = s.load_nibbles(&codes[at - half * (width / LANES)])[half];
-                s.store(&mut out[at], s.fma(step, codes, offset));
+            for channel in (group * Q4_GROUP..dim.min((group + 1) * Q4_GROUP)).step_by(LANES) {
+                let half = usize::from(channel >= width);
+                // SAFETY: the slot is within the codes and `out`, which are as long as all slots, and the channels are
+                // within the slot's row, each half of which is whole vectors.
+                unsafe {
+                    let from = codes.as_ptr().add(slot * width + channel - half * width);
+                    let codes = s.load_nibbles(&*from.cast())[half];
+                    s.store_ptr(out.as_mut_ptr().add(slot * dim + channel), s.fma(step, codes, offset));
+                }
             }
             group += 1;
             if group == groups {

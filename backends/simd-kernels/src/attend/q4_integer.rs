@@ -49,9 +49,6 @@ const SMALL: f32 = f32::from_bits((127 - 100) << 23);
 /// The low half byte of each int16 of a pair.
 const LOW_HALVES: i32 = 0x000f_000f;
 
-/// A word of every slot's key.
-type SlotWords = [[f32; LANES]; SLOTS / LANES];
-
 /// Where the codes of 64 channels of a value lie, in two runs of 32 bytes.
 mod place {
     /// In one run: the low halves of its bytes, then the high halves.
@@ -203,19 +200,19 @@ fn read_pairs<S: Simd>(s: S, pairs: &[[u16; 2]], groups: usize, outs: [&mut [f32
 #[inline(always)]
 fn transpose_keys<S: Simd>(s: S, keys: Q4Rows<'_>, width: usize, words: &mut [f32]) {
     assert!(keys.codes.len() >= SLOTS * width && words.len() >= SLOTS * width / 4);
-    let (words, _) = words.as_chunks_mut::<LANES>();
-    let (words, _) = words.as_chunks_mut::<{ SLOTS / LANES }>();
     let codes = keys.codes.as_ptr();
-    for (run, words) in words[..width / 4].chunks_exact_mut(RUN / 4).enumerate() {
-        for first in 0..SLOTS / LANES {
-            // SAFETY: there are runs of sixteen slots, `width` bytes apart: asserted above.
-            let [low, high] = unsafe {
-                let codes = codes.add(first * LANES * width + run * RUN);
-                [eight_words(s, codes, width), eight_words(s, codes.add(2 * FOUR * width), width)]
-            };
-            for (n, (low, high)) in low.into_iter().zip(high).enumerate() {
-                for (word, slots) in [n, FOUR + n].into_iter().zip(s.split_quarters(low, high)) {
-                    s.store(&mut words[word][first], slots);
+    for run in 0..width / RUN {
+        for first in (0..SLOTS).step_by(LANES) {
+            // SAFETY: sixteen slots' runs are within the codes, and their words' places within `words`: asserted above.
+            unsafe {
+                let codes = codes.add(first * width + run * RUN);
+                let low = eight_words(s, codes, width);
+                let high = eight_words(s, codes.add(2 * FOUR * width), width);
+                for (n, (low, high)) in low.into_iter().zip(high).enumerate() {
+                    for (word, slots) in [n, FOUR + n].into_iter().zip(s.split_quarters(low, high)) {
+                        let word = run * RUN / 4 + word;
+                        s.store_ptr(words.as_mut_ptr().add(word * SLOTS + first), slots);
+                    }
                 }
             }
         }
@@ -372,12 +369,6 @@ fn interleave_pairs<S: Simd, const N: usize>(s: S, rows: &[f32], n: usize, pairs
     }
 }
 
-/// The pairs of `N` rows from `at` on.
-#[inline(always)]
-fn pairs_at<const N: usize>(pairs: &[f32], at: usize) -> &[f32; N] {
-    pairs[at..].first_chunk().expect("a pair of each row")
-}
-
 /// Scores of `N` rows with all keys, `[N, 64]`.
 #[inline(always)]
 fn score<S: Simd, const N: usize, const ACROSS: usize>(
@@ -390,29 +381,35 @@ fn score<S: Simd, const N: usize, const ACROSS: usize>(
     prefetcher: &mut Prefetcher<'_>,
 ) {
     let (stride, count) = (stride(N), key_dim / 8);
-    let words: &[SlotWords] = words.as_chunks().0.as_chunks().0;
-    // A word's low halves are channels of the key's first half, and its high ones of the second.
-    let (low, high) = pairs[..key_dim / 2 * stride].split_at(2 * count * stride);
-    let (scores, _) = scores.as_chunks_mut();
-    for first in (0..SLOTS / LANES).step_by(ACROSS) {
+    assert!(words.len() >= count * SLOTS && pairs.len() >= key_dim / 2 * stride && scores.len() >= N * SLOTS);
+    for first in (0..SLOTS).step_by(ACROSS * LANES) {
         let mut sums = [[s.splat_i(0); N]; ACROSS];
-        let pairs = low.chunks_exact(2 * stride).zip(high.chunks_exact(2 * stride));
-        for (words, (low, high)) in words[..count].iter().zip(pairs) {
+        for word in 0..count {
             prefetcher.step();
-            for (words, sums) in words[first..first + ACROSS].iter().zip(&mut sums) {
-                let codes = s.load_bits(words);
+            // A word's low halves are channels of the key's first half, and its high ones of the second.
+            // SAFETY: there are `4 * count` pairs of `N` rows, `stride` apart: asserted above.
+            let [low, next_low, high, next_high] = unsafe {
+                let at = |pair: usize| &*pairs.as_ptr().add(pair * stride).cast::<[f32; N]>();
+                [at(2 * word), at(2 * word + 1), at(2 * (count + word)), at(2 * (count + word) + 1)]
+            };
+            for (at, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: there are `count` words of 64 slots: asserted above.
+                let codes = s.load_bits(unsafe {
+                    &*words.as_ptr().add(word * SLOTS + first + at * LANES).cast::<[f32; LANES]>()
+                });
                 let mask = s.splat_i(LOW_HALVES);
-                s.dot_add(sums, s.and(codes, mask), pairs_at(low, 0));
-                s.dot_add(sums, s.and(s.shr(codes, 4), mask), pairs_at(high, 0));
-                s.dot_add(sums, s.and(s.shr(codes, 8), mask), pairs_at(low, stride));
-                s.dot_add(sums, s.and(s.shr(codes, 12), mask), pairs_at(high, stride));
+                s.dot_add(sums, s.and(codes, mask), low);
+                s.dot_add(sums, s.and(s.shr(codes, 4), mask), high);
+                s.dot_add(sums, s.and(s.shr(codes, 8), mask), next_low);
+                s.dot_add(sums, s.and(s.shr(codes, 12), mask), next_high);
             }
         }
         for (at, sums) in sums.into_iter().enumerate() {
             for (n, sum) in sums.into_iter().enumerate() {
                 let (scale, offset) = (s.splat(queries.scales[n]), s.splat(queries.offsets[n]));
                 let score = s.fma(s.to_float(sum), scale, offset);
-                s.store(&mut scores[n * (SLOTS / LANES) + first + at], score);
+                // SAFETY: the scores are `[N, 64]`: asserted above.
+                unsafe { s.store_ptr(scores.as_mut_ptr().add(n * SLOTS + first + at * LANES), score) };
             }
         }
     }

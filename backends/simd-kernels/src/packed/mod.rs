@@ -31,7 +31,6 @@ mod codes;
 mod scales;
 
 use std::marker::PhantomData;
-use std::slice::ChunksExact;
 
 use bytemuck::Zeroable;
 use herald_layers::quant::iq4::{Iq4Nl, Iq4Xs};
@@ -99,9 +98,8 @@ pub(crate) trait Format: 'static {
 
     /// The header of a packed block, and its groups.
     #[inline(always)]
-    fn split(block: &[u8]) -> (&[u8], ChunksExact<'_, u8>) {
-        let (header, groups) = block.split_at(Self::Scaling::HEADER_BYTES);
-        (header, groups.chunks_exact(Self::GROUP_BYTES))
+    fn split(block: &[u8]) -> (&[u8], &[u8]) {
+        block.split_at(Self::Scaling::HEADER_BYTES)
     }
 
     /// The codes of four pairs of a packed group: pairs `2 Q`, `2 Q + 1`, `8 + 2 Q` and `9 + 2 Q`, with the offset, where

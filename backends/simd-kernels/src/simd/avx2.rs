@@ -499,8 +499,8 @@ impl<P: PairDot> Simd for Avx2<P> {
         fn keep_range(x: F, other: f32, range: [usize; 2], at: usize) -> F {
             let half = |x: __m256, at: usize| {
                 let [before, until] = range.map(|bound| first(bound.saturating_sub(at).min(8)));
-                let kept = _mm256_castsi256_ps(_mm256_andnot_si256(before, until));
-                _mm256_blendv_ps(_mm256_set1_ps(other), x, kept)
+                let within = _mm256_castsi256_ps(_mm256_andnot_si256(before, until));
+                _mm256_blendv_ps(_mm256_set1_ps(other), x, within)
             };
             [half(x[0], at), half(x[1], at + 8)]
         }

@@ -12,9 +12,7 @@ pub(crate) const LANES: usize = 16;
 
 /// A token: a zero-sized value that proves that this CPU has an instruction set. Its methods are that instruction set's
 /// vector operations. They are safe, since nobody has a token without the instructions; only those that take a raw
-/// pointer ask for anything.
-///
-/// Loads and stores need no alignment beyond their element's.
+/// pointer have a contract. Loads and stores need no alignment beyond their element's.
 pub(crate) trait Simd: Copy + 'static {
     /// Sixteen int32, or sixteen pairs of int16.
     type I: Copy;
