@@ -21,7 +21,7 @@ const BATCH_FROM_TOKENS: usize = 64;
 /// The `id` of this backend's format of activations.
 const FORMAT_ID: u32 = 2;
 
-/// Rows of a panel, in whole row tiles.
+/// Rows of a panel: whole row tiles.
 fn panel_rows(columns: usize, row_tile: usize) -> usize {
     (PANEL_LEN / columns.max(1)).clamp(64, 512).next_multiple_of(row_tile)
 }
@@ -95,11 +95,11 @@ fn multiply_rows(run: &MatmulCall<'_>, scratch: &mut [f32], out: &mut OutputTile
     let (panel, results) = scratch.split_at_mut(at_once * columns);
     for first in (0..n_rows).step_by(at_once) {
         let count = at_once.min(n_rows - first);
-        let tiles = first / products.row_tile..(first + count).div_ceil(products.row_tile);
-        // The last row tile's rows beyond the matrix's are zeros.
-        let rows = tiles.len() * products.row_tile;
+        let row_tiles = first / products.row_tile..(first + count).div_ceil(products.row_tile);
+        // A last row tile's rows beyond the matrix's are zeros.
+        let rows = row_tiles.len() * products.row_tile;
         let panel = &mut panel[..rows * columns];
-        unpack(&run.rows[tiles.start * row_tile_bytes..tiles.end * row_tile_bytes], columns, panel);
+        unpack(&run.rows[row_tiles.start * row_tile_bytes..row_tiles.end * row_tile_bytes], columns, panel);
         let results = &mut results[..n_tokens * rows];
         library.multiply(x, panel, Form::Columns, [n_tokens, rows, columns], results);
         for (token, results) in results.chunks_exact(rows).enumerate() {
