@@ -1,4 +1,4 @@
-//! Feed-forward networks as layers of their own: with a gate (GLU variants, arXiv 2002.05202) or without.
+//! MLP layers: one feed-forward network, with a gate (GLU variants, arXiv 2002.05202) or without.
 //!
 //! ```text
 //! x += residual_scale * n'(Wdown (act(Wgate n(x)) * Wup n(x)))      or without a gate  Wdown act(Wup n(x))

@@ -20,7 +20,7 @@
 //! The same three lines merge the softmaxes of two runs of pages.
 //!
 //! - [`project`]: queries, keys and values; norms; RoPE; keys and values into the cache.
-//! - [`tile`]: one page: a block of queries of one KV head meets the page's keys and values in one kernel call
+//! - [`tile`]: one page. One kernel call attends from a block of queries of one KV head to the page's keys and values
 //!   (FlashAttention, arXiv 2205.14135).
 //! - [`schedule`]: which worker takes which query block, KV head and run of pages (split-K attention; Flash-Decoding).
 

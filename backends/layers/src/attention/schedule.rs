@@ -41,7 +41,7 @@ const MERGE_ALONE_ELEMENTS: usize = 1 << 13;
 /// Bytes of one layer's keys and values up to which the last-level cache may still have them when the next token needs them.
 const CACHED_KV_BYTES: usize = 2 << 20;
 
-/// Consecutive tokens of one sequence whose queries meet a page together.
+/// Consecutive tokens of one sequence, whose queries attend to a page in one kernel call.
 #[derive(Clone)]
 pub(super) struct QueryBlock<'a> {
     pub(super) sequence: Sequence<'a>,

@@ -1,4 +1,4 @@
-//! One page: the queries of a block of tokens for one KV head meet the page's keys and values in one kernel call.
+//! One page: one kernel call attends from the queries of a block of tokens, for one KV head, to the page's keys and values.
 
 use herald_api::{Attention as Params, Page, Q4_GROUP, Q4Rows, abi};
 
@@ -11,15 +11,15 @@ use crate::scratch::Scratch;
 /// A work item's queries.
 #[derive(Clone, Copy)]
 pub(super) struct Queries<'q> {
-    /// `[tokens, group, key_dim]`.
-    plain: &'q [f32],
-    /// The same as [`crate::Kernels::pack_queries`] lays them out.
+    /// `[tokens, group, key_dim]`, for pages of 4-bit codes.
+    unpacked: &'q [f32],
+    /// As [`crate::Kernels::pack_queries`] lays them out, for pages of 16-bit integers.
     packed: &'q [f32],
 }
 
 /// A worker's buffers for queries as they are, or with their positions shifted.
 pub(super) struct QueryBuffers<'s> {
-    plain: &'s mut [f32],
+    unpacked: &'s mut [f32],
     packed: &'s mut [f32],
 }
 
@@ -40,7 +40,7 @@ impl Attention<'_> {
     pub(super) fn query_buffers<'s>(&self, scratch: &mut Scratch<'s>, rows: usize) -> QueryBuffers<'s> {
         let key_dim = self.params.key_dim;
         QueryBuffers {
-            plain: scratch.take(rows * key_dim),
+            unpacked: scratch.take(rows * key_dim),
             packed: scratch.take(Tile::<i16>::packed_queries_len(rows, key_dim)),
         }
     }
@@ -63,13 +63,13 @@ impl Attention<'_> {
         q: &[f32],
         buffers: QueryBuffers<'b>,
     ) -> Queries<'b> {
-        let QueryBuffers { plain, packed } = buffers;
+        let QueryBuffers { unpacked, packed } = buffers;
         let width = self.group() * self.params.key_dim;
-        for (queries, token) in plain.chunks_exact_mut(width).zip(item.block.tokens.clone()) {
+        for (queries, token) in unpacked.chunks_exact_mut(width).zip(item.block.tokens.clone()) {
             queries.copy_from_slice(&q[token * self.query.rows + item.kv_head * width..][..width]);
         }
-        (self.kernels.pack_queries)(plain, self.params.key_dim, packed);
-        Queries { plain, packed }
+        (self.kernels.pack_queries)(unpacked, self.params.key_dim, packed);
+        Queries { unpacked, packed }
     }
 
     /// Attends from a work item's queries to one page. `next`: the memory of the page after it.
@@ -92,18 +92,18 @@ impl Attention<'_> {
         let queries = if shift == 0 {
             queries
         } else {
-            shifted.plain.copy_from_slice(queries.plain);
+            shifted.unpacked.copy_from_slice(queries.unpacked);
             self.rope.turned_back(self.kernels, shift, rotation);
-            for query in shifted.plain.chunks_exact_mut(self.params.key_dim) {
+            for query in shifted.unpacked.chunks_exact_mut(self.params.key_dim) {
                 (self.kernels.rope)(self.params.rope, query, rotation);
             }
             if !quantised {
-                (self.kernels.pack_queries)(shifted.plain, self.params.key_dim, shifted.packed);
+                (self.kernels.pack_queries)(shifted.unpacked, self.params.key_dim, shifted.packed);
             }
-            Queries { plain: shifted.plain, packed: shifted.packed }
+            Queries { unpacked: shifted.unpacked, packed: shifted.packed }
         };
         if quantised {
-            let tile = self.q4_tile(page, item.kv_head, queries.plain, visible, next);
+            let tile = self.q4_tile(page, item.kv_head, queries.unpacked, visible, next);
             (self.kernels.attend_q4)(&tile, softmax, kernel);
         } else {
             let tile = self.tile(page, item.kv_head, queries.packed, visible, next);

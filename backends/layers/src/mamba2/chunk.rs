@@ -132,7 +132,7 @@ impl Mamba2<'_> {
             let mut buffers = HeadBuffers::of(&mut scratch.reborrow(), len, dim, n);
             let (width, at) = (len + n, group * recurrence.n_tokens + first);
             self.decays(first, head, recurrence.projected, &mut buffers);
-            // SAFETY: as the caller vouches: u is the head's own, and nobody writes C.
+            // SAFETY: u is the head's own, and nobody writes C, by this function's contract.
             unsafe { self.fill_operands(first, head, at, h, recurrence, &mut buffers) };
             let HeadBuffers { dt, sums, left, rows, panel, out: results } = buffers;
             let out = &mut results[..len * dim];

@@ -1,5 +1,5 @@
-//! Products with weight matrices of every element type, as layers use them: packed where the backend packs, with prepared
-//! activations where it prepares them, a run of rows at a time.
+//! Products with weight matrices of every element type, as layers use them: packed where the backend packs, with activations
+//! in the backend's format where it has one, a run of rows at a time.
 
 use herald_api::{AlignedBytes, DType};
 use ndarray::Array2;
