@@ -145,50 +145,38 @@ typedef struct HeraldTier HeraldTier;
 // A mixture of feed-forward networks with its norm, of which each token uses a few (arXiv 1701.06538).
 #define HERALD_LAYER_MOE 8
 
-// IEEE float32.
-#define HERALD_DTYPE_F32 0
+// x * sigmoid(x).
+#define HERALD_ACTIVATION_SILU 1
 
-// IEEE float16.
-#define HERALD_DTYPE_F16 1
+// GELU in its tanh approximation.
+#define HERALD_ACTIVATION_GELU_TANH 2
 
-// Blocks of 32: float16 scale, 4-bit values less 8. 18 bytes.
-#define HERALD_DTYPE_Q4_0 2
+// max(x, 0) squared (arXiv 2109.08668).
+#define HERALD_ACTIVATION_SQUARED_RELU 3
 
-// Blocks of 32: float16 scale and minimum, 4-bit values. 20 bytes.
-#define HERALD_DTYPE_Q4_1 3
+// No RoPE.
+#define HERALD_ROPE_NONE 0
 
-// Blocks of 32: float16 scale, 5-bit values less 16. 22 bytes.
-#define HERALD_DTYPE_Q5_0 6
+// RoPE that rotates neighbours: elements 2i and 2i+1 (llama's own order).
+#define HERALD_ROPE_NEIGHBOURS 1
 
-// Blocks of 32: float16 scale and minimum, 5-bit values. 24 bytes.
-#define HERALD_DTYPE_Q5_1 7
+// RoPE that rotates halves: elements i and i + rope_dims/2 (GPT-NeoX's order).
+#define HERALD_ROPE_HALVES 2
 
-// Blocks of 32: float16 scale, signed 8-bit values. 34 bytes.
-#define HERALD_DTYPE_Q8_0 8
+// RoPE's frequencies as they are.
+#define HERALD_ROPE_SCALING_NONE 0
 
-// Blocks of 256, 2 bits. 84 bytes.
-#define HERALD_DTYPE_Q2_K 10
+// Positions divided by rope_factor.
+#define HERALD_ROPE_SCALING_LINEAR 1
 
-// Blocks of 256, 3 bits. 110 bytes.
-#define HERALD_DTYPE_Q3_K 11
+// YaRN (arXiv 2309.00071): interpolated by wavelength.
+#define HERALD_ROPE_SCALING_YARN 2
 
-// Blocks of 256, 4 bits. 144 bytes.
-#define HERALD_DTYPE_Q4_K 12
+// Experts by the softmax of their scores.
+#define HERALD_ROUTING_SOFTMAX 1
 
-// Blocks of 256, 5 bits. 176 bytes.
-#define HERALD_DTYPE_Q5_K 13
-
-// Blocks of 256, 6 bits. 210 bytes.
-#define HERALD_DTYPE_Q6_K 14
-
-// Blocks of 32: float16 scale, 4-bit indices into a table of 16 levels. 18 bytes.
-#define HERALD_DTYPE_IQ4_NL 20
-
-// Blocks of 256, IQ4_NL's levels with 6-bit scales. 136 bytes.
-#define HERALD_DTYPE_IQ4_XS 23
-
-// bfloat16.
-#define HERALD_DTYPE_BF16 30
+// Experts by the sigmoid of each score.
+#define HERALD_ROUTING_SIGMOID 2
 
 // The weight of the norm at the layer's entry: [hidden]. Attention and MLP may come without it where they have
 // HERALD_WEIGHT_POST_NORM (OLMo 2): the branch then reads its input as it is.
@@ -242,9 +230,9 @@ typedef struct HeraldTier HeraldTier;
 // The embedding matrix, or the head's output matrix: [vocabulary, hidden].
 #define HERALD_WEIGHT_EMBEDDING 17
 
-// Input projection. Mamba-1: x and the gate z, [2 * inner, hidden]. Mamba-2: z, x, B, C and dt,
-// [2 * inner + 2 * n_groups * state + n_heads, hidden]. Short convolution: B, C and x, [3 * hidden, hidden].
-#define HERALD_WEIGHT_SSM_IN 18
+// Input projection of Mamba and of short convolutions. Mamba-1: x and the gate z, [2 * inner, hidden]. Mamba-2: z, x, B,
+// C and dt, [2 * inner + 2 * n_groups * state + n_heads, hidden]. Short convolution: B, C and x, [3 * hidden, hidden].
+#define HERALD_WEIGHT_IN_PROJECTION 18
 
 // The causal convolution, a filter for each channel, the newest token's tap last: [channels, taps]. Channels are x in
 // Mamba-1, x, B and C in Mamba-2, [hidden] in a short convolution.
@@ -272,8 +260,8 @@ typedef struct HeraldTier HeraldTier;
 // Mamba-2, the norm of the gated output, by groups: [inner] or [n_groups, inner / n_groups].
 #define HERALD_WEIGHT_SSM_NORM 26
 
-// Output projection of Mamba and of short convolutions: [hidden, inner].
-#define HERALD_WEIGHT_SSM_OUT 27
+// Output projection of Mamba, [hidden, inner], and of short convolutions, [hidden, hidden].
+#define HERALD_WEIGHT_OUT_PROJECTION 27
 
 // Mamba-1, norm of dt before its projection (Jamba): [dt_rank].
 #define HERALD_WEIGHT_SSM_DT_NORM 28
@@ -311,38 +299,50 @@ typedef struct HeraldTier HeraldTier;
 // Mixture of experts, what the shared expert is weighted by: sigmoid(w . x), [hidden]. Left out: by 1.
 #define HERALD_WEIGHT_SHARED_ROUTER 39
 
-// No RoPE.
-#define HERALD_ROPE_NONE 0
+// IEEE float32.
+#define HERALD_DTYPE_F32 0
 
-// RoPE that rotates neighbours: elements 2i and 2i+1 (llama's own order).
-#define HERALD_ROPE_NEIGHBOURS 1
+// IEEE float16.
+#define HERALD_DTYPE_F16 1
 
-// RoPE that rotates halves: elements i and i + rope_dims/2 (GPT-NeoX's order).
-#define HERALD_ROPE_HALVES 2
+// Blocks of 32: float16 scale, 4-bit values less 8. 18 bytes.
+#define HERALD_DTYPE_Q4_0 2
 
-// RoPE's frequencies as they are.
-#define HERALD_ROPE_SCALING_NONE 0
+// Blocks of 32: float16 scale and minimum, 4-bit values. 20 bytes.
+#define HERALD_DTYPE_Q4_1 3
 
-// Positions divided by rope_factor.
-#define HERALD_ROPE_SCALING_LINEAR 1
+// Blocks of 32: float16 scale, 5-bit values less 16. 22 bytes.
+#define HERALD_DTYPE_Q5_0 6
 
-// YaRN (arXiv 2309.00071): interpolated by wavelength.
-#define HERALD_ROPE_SCALING_YARN 2
+// Blocks of 32: float16 scale and minimum, 5-bit values. 24 bytes.
+#define HERALD_DTYPE_Q5_1 7
 
-// x * sigmoid(x).
-#define HERALD_ACTIVATION_SILU 1
+// Blocks of 32: float16 scale, signed 8-bit values. 34 bytes.
+#define HERALD_DTYPE_Q8_0 8
 
-// GELU in its tanh approximation.
-#define HERALD_ACTIVATION_GELU_TANH 2
+// Blocks of 256, 2 bits. 84 bytes.
+#define HERALD_DTYPE_Q2_K 10
 
-// max(x, 0) squared (arXiv 2109.08668).
-#define HERALD_ACTIVATION_SQUARED_RELU 3
+// Blocks of 256, 3 bits. 110 bytes.
+#define HERALD_DTYPE_Q3_K 11
 
-// Experts by the softmax of their scores.
-#define HERALD_ROUTING_SOFTMAX 1
+// Blocks of 256, 4 bits. 144 bytes.
+#define HERALD_DTYPE_Q4_K 12
 
-// Experts by the sigmoid of each score.
-#define HERALD_ROUTING_SIGMOID 2
+// Blocks of 256, 5 bits. 176 bytes.
+#define HERALD_DTYPE_Q5_K 13
+
+// Blocks of 256, 6 bits. 210 bytes.
+#define HERALD_DTYPE_Q6_K 14
+
+// Blocks of 32: float16 scale, 4-bit indices into a table of 16 levels. 18 bytes.
+#define HERALD_DTYPE_IQ4_NL 20
+
+// Blocks of 256, IQ4_NL's levels with 6-bit scales. 136 bytes.
+#define HERALD_DTYPE_IQ4_XS 23
+
+// bfloat16.
+#define HERALD_DTYPE_BF16 30
 
 // A page of 16-bit integers with a scale for each head of each token: keys is first float32 scales
 // [n_kv_heads, capacity], then int16 codes [n_kv_heads, capacity, key_dim]; values the same with value_dim. An element
@@ -450,7 +450,7 @@ typedef struct HeraldHardware {
 typedef struct HeraldProbe {
   // sizeof(HeraldProbe) of the host.
   size_t struct_size;
-  // Higher is preferred. Scalar code scores 100; each plugin's author ranks it beside that. 0 is not a score: a plugin
+  // Higher is preferred. Scalar code scores 100; each plugin's author ranks it against that. 0 is not a score: a plugin
   // that can't run here returns HERALD_STATUS_UNSUPPORTED.
   uint32_t score;
   // Not used; 0.
@@ -475,7 +475,7 @@ typedef struct HeraldAttention {
   uint32_t window;
   // HERALD_ROPE_*.
   uint32_t rope;
-  // The first so many elements of each query and key head are rotated: even, at most key_dim.
+  // How many elements of each query and key head, from the first on, are rotated: even, at most key_dim.
   uint32_t rope_dims;
   // HERALD_ROPE_SCALING_*.
   uint32_t rope_scaling;
@@ -613,7 +613,7 @@ typedef struct HeraldLayerDesc {
   // HERALD_LAYER_*.
   uint32_t kind;
   // The block that the layer belongs to, counted from 0; for messages.
-  uint32_t index;
+  uint32_t block;
   // Elements of a token's activations.
   uint32_t hidden;
   // Multiplies the branch before it is added; usually 1.
@@ -678,7 +678,7 @@ typedef struct HeraldTask {
   void (*run)(void *argument, uint64_t begin, uint64_t end, uint32_t worker);
 } HeraldTask;
 
-// The host's threads, lent for one call. A plugin starts no compute threads of its own.
+// The host's threads, lent for one call. A plugin starts no compute threads itself.
 typedef struct HeraldParallel {
   // sizeof(HeraldParallel) of the host.
   size_t struct_size;
@@ -701,7 +701,7 @@ typedef struct HeraldLayerRequest {
   size_t struct_size;
   // The description; valid during the call.
   const struct HeraldLayerDesc *desc;
-  // The weights, each by a pointer of its own; the structs are valid during the call, their data and names until
+  // The weights, one pointer each; the structs are valid during the call, their data and names until
   // layer_destroy. A role that the layer doesn't know must be answered with UNSUPPORTED, never ignored.
   const struct HeraldTensor *const *weights;
   // How many weights.
@@ -728,12 +728,12 @@ typedef struct HeraldLayerInfo {
   uint64_t state_bytes;
   // Bytes that the layer itself allocated for weights (repacked copies); for reports.
   uint64_t weight_bytes;
-  // Attention: formats of whole pages that it reads beside HERALD_PAGE_I16: bit HERALD_PAGE_* of each.
+  // Attention: formats of whole pages that it reads besides HERALD_PAGE_I16: bit HERALD_PAGE_* of each.
   uint32_t page_formats;
-  // Attention: float32 elements of HeraldFetch's scores that the layer works in for each far page; 0: it can't choose
-  // pages, and far pages are not brought to it.
+  // Attention: float32 elements of HeraldFetch's scores that the layer works in for each selectable page; 0: it does no
+  // page selection, and is brought no selectable pages.
   uint32_t score_width;
-  // Attention: bytes of a far page's summary; 0: it makes none.
+  // Attention: bytes of a selectable page's summary; 0: it makes none.
   uint64_t summary_bytes;
 } HeraldLayerInfo;
 
@@ -741,9 +741,9 @@ typedef struct HeraldLayerInfo {
 typedef struct HeraldPage {
   // sizeof(HeraldPage) of whoever made it.
   size_t struct_size;
-  // The place in its sequence of the page's first token.
+  // The position in its sequence of the page's first token.
   uint64_t start;
-  // Tokens that it holds, the ones that the call at hand will write counted.
+  // Tokens that it holds, counting those that this call will write.
   uint32_t n_tokens;
   // Tokens that it has room for.
   uint32_t capacity;
@@ -765,11 +765,11 @@ typedef struct HeraldPage {
 typedef struct HeraldSequence {
   // sizeof(HeraldSequence) of the host.
   size_t struct_size;
-  // Its first token's place in the batch.
+  // The index of its first token in the batch.
   uint64_t first;
   // Its tokens in this batch, one after another.
   uint64_t n_tokens;
-  // Tokens that it had before them: the first one's place in the sequence.
+  // Tokens that it had before them: the first one's position in the sequence.
   uint64_t past;
   // Its KV pages for this layer, in rising order of start; they may leave out earlier tokens, which are then not
   // attended to, and always hold room for this batch's tokens. Pages that hold only earlier tokens may be shared with
@@ -779,29 +779,30 @@ typedef struct HeraldSequence {
   size_t n_pages;
   // Its recurrent state, state_bytes as the layer asked, zeroed when the sequence began, aligned to 64 bytes; or null.
   void *state;
-  // Far pages, of which the layer is to say how much its queries would attend to each (see HeraldFetch): the place of
-  // each page's first token, rising.
-  const uint64_t *far_starts;
-  // Their summaries, as summarise made them, one after another; aligned to 8 bytes.
-  const void *far_summaries;
-  // How many far pages; 0: none, and both pointers may be null.
-  size_t n_far;
-  // The most tokens that may lie between a query and a key for the layer's RoPE, usually what the model was trained
-  // for: the queries of a batch see a page whose first token is farther than this from the batch's last token as if it
-  // were as far as this (InfLLM, arXiv 2402.04617). 0: positions are as they are.
-  uint64_t reach;
+  // Page selection (Quest, arXiv 2406.10774; InfLLM, arXiv 2402.04617): pages that attention may choose among, by scores
+  // that the layer gives them (see HeraldFetch). The position of each page's first token, rising.
+  const uint64_t *selectable_starts;
+  // The selectable pages' summaries, as summarise made them, one after another; aligned to 8 bytes.
+  const void *selectable_summaries;
+  // How many selectable pages; 0: none, and both pointers may be null.
+  size_t n_selectable;
+  // The greatest distance between a query and a key that the layer's RoPE may see, usually the context that the model was
+  // trained for. For a page whose first token is further than this from the batch's last token, the layer subtracts a
+  // position shift from the positions of the batch's queries, so that the distance is exactly this (InfLLM, arXiv
+  // 2402.04617). 0: no limit, positions stay as they are.
+  uint64_t max_distance;
 } HeraldSequence;
 
-// Pages on demand: a layer whose sequences have far pages fills scores and calls run, once, when its keys and values
-// are written and before it attends.
+// Page selection: a layer whose sequences have selectable pages fills scores and calls run, once, after it has written its
+// keys and values and before it attends.
 typedef struct HeraldFetch {
   // sizeof(HeraldFetch) of the host.
   size_t struct_size;
   // For run.
   void *context;
-  // Memory for n_scores float32: score_width for each far page of every sequence, holding anything at first. What
-  // counts when run is called are the first elements, one for each far page, sequence after sequence: the more the
-  // batch's queries would attend to a page, the greater.
+  // Memory for n_scores float32: score_width for each selectable page of every sequence, holding anything at first. run
+  // reads the first elements, one for each selectable page, sequence after sequence: the more the batch's queries would
+  // attend to a page, the greater.
   float *scores;
   // Elements of scores.
   size_t n_scores;
@@ -829,7 +830,7 @@ typedef struct HeraldCall {
   // Activations [n_tokens, hidden] that a residual branch adds to and the embedding fills, or the head's logits
   // [n_tokens, vocabulary]. Does not overlap input.
   float *output;
-  // The sequences, covering the batch's tokens in order, each by a pointer of its own. Null for the embedding and the
+  // The sequences, covering the batch's tokens in order, one pointer each. Null for the embedding and the
   // head.
   const struct HeraldSequence *const *sequences;
   // How many sequences.
@@ -840,7 +841,7 @@ typedef struct HeraldCall {
   uint64_t scratch_bytes;
   // Threads to work with.
   const struct HeraldParallel *parallel;
-  // Pages on demand; null where no sequence has far pages.
+  // Page selection; null where no sequence has selectable pages.
   const struct HeraldFetch *fetch;
 } HeraldCall;
 

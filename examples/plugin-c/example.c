@@ -44,7 +44,7 @@ typedef struct Matrix {
 
 struct HeraldLayer {
     size_t hidden, width;
-    uint32_t activation, max_tokens, index;
+    uint32_t activation, max_tokens, block;
     float residual_scale, norm_eps;
     Matrix norm, gate, up, down;
     Matrix post_norm; /* data is null where the layer has none */
@@ -89,20 +89,20 @@ static uint32_t read_request(const HeraldLayerRequest *request, HeraldLayer *lay
         return fail(error, HERALD_STATUS_UNSUPPORTED, "layer kind %u is not offered", (unsigned)desc->kind);
     const HeraldMlp *mlp = desc->mlp;
     if (mlp == NULL || !COVERS(mlp, HeraldMlp, gated) || mlp->width == 0 || desc->hidden == 0)
-        return fail(error, HERALD_STATUS_INVALID_ARGUMENT, "block %u's mlp has no size", (unsigned)desc->index);
+        return fail(error, HERALD_STATUS_INVALID_ARGUMENT, "block %u's mlp has no size", (unsigned)desc->block);
     if (mlp->gated != 1)
         return fail(error, HERALD_STATUS_UNSUPPORTED, "only a gated mlp is offered");
     if (mlp->activation != HERALD_ACTIVATION_SILU && mlp->activation != HERALD_ACTIVATION_GELU_TANH)
         return fail(error, HERALD_STATUS_UNSUPPORTED, "activation %u is not offered", (unsigned)mlp->activation);
     if (request->max_tokens > UINT64_MAX / sizeof(float) / ((uint64_t)desc->hidden + mlp->width))
         return fail(error, HERALD_STATUS_INVALID_ARGUMENT, "%u tokens of block %u's mlp need more than 64 bits",
-                    (unsigned)request->max_tokens, (unsigned)desc->index);
+                    (unsigned)request->max_tokens, (unsigned)desc->block);
     memset(layer, 0, sizeof *layer);
     layer->hidden = desc->hidden;
     layer->width = mlp->width;
     layer->activation = mlp->activation;
     layer->max_tokens = request->max_tokens;
-    layer->index = desc->index;
+    layer->block = desc->block;
     layer->residual_scale = desc->residual_scale;
     layer->norm_eps = desc->norm_eps;
     /* A role that isn't in this list is UNSUPPORTED: to leave a weight out would be to compute something else. */
@@ -143,7 +143,7 @@ static uint32_t read_request(const HeraldLayerRequest *request, HeraldLayer *lay
     }
     if (!layer->norm.data || !layer->gate.data || !layer->up.data || !layer->down.data)
         return fail(error, HERALD_STATUS_INVALID_ARGUMENT,
-                    "block %u's mlp needs the weights norm, gate, up and down", (unsigned)desc->index);
+                    "block %u's mlp needs the weights norm, gate, up and down", (unsigned)desc->block);
     return HERALD_STATUS_OK;
 }
 
@@ -244,7 +244,7 @@ static uint32_t layer_forward(const HeraldLayer *layer, const HeraldCall *call, 
         return fail(error, HERALD_STATUS_INVALID_ARGUMENT,
                     "block %u's mlp got %zu tokens and %llu bytes of scratch memory, where 1 to %u tokens and %llu bytes "
                     "were expected",
-                    (unsigned)layer->index, call->n_tokens, (unsigned long long)call->scratch_bytes,
+                    (unsigned)layer->block, call->n_tokens, (unsigned long long)call->scratch_bytes,
                     (unsigned)layer->max_tokens, (unsigned long long)scratch_bytes(layer, layer->max_tokens));
     Forward f = {layer, call->n_tokens, call->input != NULL ? call->input : call->output, call->output,
                  call->scratch, (float *)call->scratch + call->n_tokens * layer->hidden};

@@ -1,14 +1,14 @@
-//! Pages on demand, as a backend sees them.
+//! Page selection as a backend sees it.
 
 use std::marker::PhantomData;
 
 use crate::abi::{self, HeraldFetch, HeraldSequence};
-use crate::call::Sequences;
-use crate::contract::check_pages;
-use crate::import::call;
+use crate::marshal::try_call;
+use crate::sequence::{Sequences, check_pages};
 use crate::{Attention, Error, Result};
 
-/// Pages on demand: a layer scores its sequences' far pages, and the host answers with sequences that have the best.
+/// Page selection (Quest, arXiv 2406.10774; InfLLM, arXiv 2402.04617): a layer scores its sequences' selectable pages, and
+/// the host answers with sequences that have the best.
 #[derive(Debug)]
 pub struct Fetch<'a> {
     raw: HeraldFetch,
@@ -32,7 +32,7 @@ impl<'a> Fetch<'a> {
         if pointer.is_null() {
             return Ok(None);
         }
-        // SAFETY: the caller vouches.
+        // SAFETY: the host's contract: a HeraldFetch that is good for the call; `read` checks the struct.
         let raw = unsafe { abi::read(pointer).map_err(Error::invalid)? };
         if raw.run.is_none() || !raw.scores.is_aligned() || (raw.n_scores > 0 && raw.scores.is_null()) {
             return Err(Error::invalid(format!(
@@ -43,8 +43,8 @@ impl<'a> Fetch<'a> {
         Ok(Some(Self { raw, n_tokens, shape, page_formats, lent: PhantomData }))
     }
 
-    /// Memory for scores: `score_width` for each far page of every sequence. What counts at the end are the first
-    /// elements, one for each far page, sequence after sequence.
+    /// Memory for scores: `score_width` for each selectable page of every sequence. [`Fetch::run`] reads the first
+    /// elements, one for each selectable page, sequence after sequence.
     pub fn scores(&mut self) -> &mut [f32] {
         if self.raw.n_scores == 0 {
             return &mut [];
@@ -66,7 +66,7 @@ impl<'a> Fetch<'a> {
         let mut list = std::ptr::null();
         let Some(run) = self.raw.run else { return Err(Error::invalid("HeraldFetch has no run function")) };
         // SAFETY: the host's contract: this thread, once.
-        call(|error| unsafe { run(self.raw.context, &mut list, error) })?;
+        try_call(|error| unsafe { run(self.raw.context, &mut list, error) })?;
         let mut len = 0;
         let mut tokens = 0;
         while tokens < self.n_tokens as u64 {

@@ -20,7 +20,7 @@ mod derived {
 
     /// The structs that cross the boundary, in the header's order.
     fn layouts() -> Vec<&'static TypeLayout> {
-        vec![
+        let mut layouts = vec![
             <abi::HeraldError as StableAbi>::LAYOUT,
             <abi::HeraldHost as StableAbi>::LAYOUT,
             <abi::HeraldHardware as StableAbi>::LAYOUT,
@@ -28,14 +28,9 @@ mod derived {
             <abi::HeraldTask as StableAbi>::LAYOUT,
             <abi::HeraldParallel as StableAbi>::LAYOUT,
             <abi::HeraldTensor as StableAbi>::LAYOUT,
-            <abi::HeraldAttention as StableAbi>::LAYOUT,
-            <abi::HeraldMlp as StableAbi>::LAYOUT,
-            <abi::HeraldEmbedding as StableAbi>::LAYOUT,
-            <abi::HeraldHead as StableAbi>::LAYOUT,
-            <abi::HeraldMamba1 as StableAbi>::LAYOUT,
-            <abi::HeraldMamba2 as StableAbi>::LAYOUT,
-            <abi::HeraldShortConv as StableAbi>::LAYOUT,
-            <abi::HeraldMoe as StableAbi>::LAYOUT,
+        ];
+        layouts.extend(crate::layers::param_layouts());
+        layouts.extend([
             <abi::HeraldLayerDesc as StableAbi>::LAYOUT,
             <abi::HeraldLayerRequest as StableAbi>::LAYOUT,
             <abi::HeraldLayerInfo as StableAbi>::LAYOUT,
@@ -51,7 +46,8 @@ mod derived {
             <abi::HeraldTierStats as StableAbi>::LAYOUT,
             <abi::HeraldTierTable as StableAbi>::LAYOUT,
             <abi::HeraldPlugin as StableAbi>::LAYOUT,
-        ]
+        ]);
+        layouts
     }
 
     pub(super) fn report() -> &'static str {
@@ -104,6 +100,22 @@ pub fn check(theirs: &str) -> Result<(), String> {
     report().map_or(Ok(()), |ours| compare(ours, theirs))
 }
 
+/// Fields that had another name in reports of version 0.1.0: the struct, the former name and today's. A name is no part of
+/// a layout, so plugins with such reports still load.
+const RENAMED: [(&str, &str, &str); 5] = [
+    ("HeraldLayerDesc", "index", "block"),
+    ("HeraldSequence", "far_starts", "selectable_starts"),
+    ("HeraldSequence", "far_summaries", "selectable_summaries"),
+    ("HeraldSequence", "n_far", "n_selectable"),
+    ("HeraldSequence", "reach", "max_distance"),
+];
+
+/// Today's name of a field.
+fn renamed<'r>(name: &str, field: &'r str) -> &'r str {
+    let found = RENAMED.iter().find(|(of, former, _)| (*of, *former) == (name, field));
+    found.map_or(field, |(_, _, today)| today)
+}
+
 /// Each struct's fields: name, and the rest of the line.
 type Fields<'r> = HashMap<&'r str, Vec<(&'r str, &'r str)>>;
 
@@ -117,7 +129,7 @@ fn compare<'r>(ours: &'r str, theirs: &'r str) -> Result<(), String> {
                     "its layout report has the line {line:?}, where \"struct field offset size type\" was expected"
                 ));
             };
-            structs.entry(name).or_default().push((field, rest));
+            structs.entry(name).or_default().push((renamed(name, field), rest));
         }
         Ok(structs)
     };
@@ -154,6 +166,18 @@ mod tests {
         assert_eq!(
             compare(REPORT, &moved).unwrap_err(),
             "its HeraldTask has the field argument (16 8 *mut c_void), where argument (8 8 *mut c_void) was expected"
+        );
+    }
+
+    #[test]
+    fn a_former_name_is_no_mismatch() {
+        let former = "HeraldLayerDesc index 12 4 u32\nHeraldSequence reach 80 8 u64\n";
+        let today = "HeraldLayerDesc block 12 4 u32\nHeraldSequence max_distance 80 8 u64\n";
+        assert_eq!(compare(today, former), Ok(()));
+        let moved = former.replace("reach 80", "reach 88");
+        assert_eq!(
+            compare(today, &moved).unwrap_err(),
+            "its HeraldSequence has the field max_distance (88 8 u64), where max_distance (80 8 u64) was expected"
         );
     }
 

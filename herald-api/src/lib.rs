@@ -4,33 +4,39 @@
 //! functions. [`abi`] holds those tables exactly as C sees them; `include/herald_plugin.h` is generated from it. Rust
 //! on either side never touches them: a backend implements the safe traits [`EngineLayer`], [`Tokenizer`] and
 //! [`MemoryTier`] and writes [`export_plugin!`], and the host holds the safe handles of [`import`]. All of the
-//! boundary's `unsafe` code lives in [`export`], [`import`], and the views of a call between them.
+//! boundary's `unsafe` code lives in [`export`], [`import`], what both marshal with, and the views of a call.
 
 pub mod abi;
 mod aligned;
-mod call;
-mod contract;
 mod dtype;
 mod error;
 pub mod export;
 mod fetch;
+mod forward_call;
 mod hardware;
 pub mod import;
 mod layer;
+mod layers;
 pub mod layout;
+mod marshal;
+mod page;
+mod parallel;
+mod sequence;
 mod tier;
 mod tokenizer;
+mod validate;
 
 pub use aligned::AlignedBytes;
-pub use call::{Call, Page, Parallel, Q4_GROUP, Q4Rows, Rows, Sequence, Sequences, q4_page_bytes};
 pub use dtype::DType;
 pub use error::{Error, Result, Status};
 pub use fetch::Fetch;
+pub use forward_call::Call;
 pub use hardware::{Hardware, Probe};
-pub use layer::{
-    Activation, Attention, Embedding, EngineLayer, Head, LayerDesc, LayerFactory, LayerKind, LayerParams,
-    LayerRequest, Mamba1, Mamba2, Mlp, Moe, RopeKind, RopeScaling, Routing, ShortConv, Weight, WeightRole,
-};
+pub use layer::{EngineLayer, LayerFactory, LayerRequest, Weight};
+pub use layers::*;
+pub use page::{I16Rows, Page, Q4_GROUP, Q4Rows, q4_page_bytes};
+pub use parallel::Parallel;
+pub use sequence::{Sequence, Sequences};
 pub use tier::{Found, MemoryTier, RawPage, TierConfig, TierFactory, TierKind, TierStats};
 pub use tokenizer::{DecodeOptions, EncodeOptions, TokenType, Tokenizer, TokenizerFactory, Vocabulary};
 
@@ -38,3 +44,8 @@ pub use tokenizer::{DecodeOptions, EncodeOptions, TokenType, Tokenizer, Tokenize
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/PLUGINS.md")]
 struct PluginsPage;
+
+/// So does README.md's.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

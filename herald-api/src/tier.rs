@@ -1,6 +1,6 @@
 //! The memory-tier interface: where pages of keys and values, and recurrent states, are kept.
 
-use crate::call::{Page, q4_page_bytes};
+use crate::page::{Page, q4_page_bytes};
 use crate::{Result, abi};
 
 /// Kinds of tiers.

@@ -64,13 +64,14 @@ fn generated() -> String {
     // Structs that nothing but a table's functions refers to are part of the header all the same.
     config.export.include = ["HeraldPlugin", "HeraldTask"].map(str::to_owned).to_vec();
     config.export.exclude = ["ENTRY_SYMBOL", "MAX_STRUCT_SIZE"].map(str::to_owned).to_vec();
-    let source = |name: &str| repository().join("herald-api/src/abi").join(name);
+    let source = |name: &str| repository().join("herald-api/src").join(name);
     let bindings = cbindgen::Builder::new()
         .with_config(config)
-        .with_src(source("plugin.rs"))
-        .with_src(source("layer.rs"))
-        .with_src(source("tokenizer.rs"))
-        .with_src(source("tier.rs"))
+        .with_src(source("abi/plugin.rs"))
+        .with_src(source("layers/mod.rs"))
+        .with_src(source("abi/layer.rs"))
+        .with_src(source("abi/tokenizer.rs"))
+        .with_src(source("abi/tier.rs"))
         .generate()
         .expect("cbindgen reads the ABI's sources");
     let mut text = Vec::new();

@@ -88,28 +88,20 @@ impl<'w> Attention<'w> {
         request: &LayerRequest<'w, '_>,
         params: &Params,
     ) -> Result<Self> {
-        let hidden = request.desc.hidden;
         check(params)?;
-        let (q_rows, k_rows) = (params.n_heads * params.key_dim, params.n_kv_heads * params.key_dim);
-        let (v_rows, o_columns) = (params.n_kv_heads * params.value_dim, params.n_heads * params.value_dim);
         let rope_dims = if params.rope == RopeKind::None { 0 } else { params.rope_dims };
         let mut weights = Weights::new(kernels, request);
-        let factors = weights.optional_vector(WeightRole::RopeFactors, rope_dims / 2)?;
+        let factors = weights.optional_vector(WeightRole::RopeFactors)?;
         let layer = Self {
             kernels,
-            norm: weights.entry_norm(hidden)?,
-            post_norm: weights.optional_vector(WeightRole::PostNorm, hidden)?,
-            query_norm: weights.optional_vector_of(WeightRole::QueryNorm, [params.key_dim, q_rows])?,
-            key_norm: weights.optional_vector_of(WeightRole::KeyNorm, [params.key_dim, k_rows])?,
-            query: weights.biased(WeightRole::Query, WeightRole::QueryBias, q_rows, hidden)?,
-            key: weights.biased(WeightRole::Key, WeightRole::KeyBias, k_rows, hidden)?,
-            value: weights.biased(WeightRole::Value, WeightRole::ValueBias, v_rows, hidden)?,
-            output: weights.biased(
-                WeightRole::AttentionOutput,
-                WeightRole::AttentionOutputBias,
-                hidden,
-                o_columns,
-            )?,
+            norm: weights.optional_vector(WeightRole::Norm)?,
+            post_norm: weights.optional_vector(WeightRole::PostNorm)?,
+            query_norm: weights.optional_vector(WeightRole::QueryNorm)?,
+            key_norm: weights.optional_vector(WeightRole::KeyNorm)?,
+            query: weights.biased(WeightRole::Query, WeightRole::QueryBias)?,
+            key: weights.biased(WeightRole::Key, WeightRole::KeyBias)?,
+            value: weights.biased(WeightRole::Value, WeightRole::ValueBias)?,
+            output: weights.biased(WeightRole::AttentionOutput, WeightRole::AttentionOutputBias)?,
             far: Far::new(kernels, params),
             rope: Rope::new(rope_dims, params.rope_base, params.rope_scaling, factors.as_deref()),
             desc: request.desc.clone(),

@@ -43,11 +43,11 @@ impl Conv {
         if taps == 0 || taps > MOST_TAPS {
             return Err(Error::invalid(format!(
                 "the convolution of block {} has {taps} taps, where 1 to {MOST_TAPS} were expected",
-                request.desc.index
+                request.desc.block
             )));
         }
-        let filters = weights.floats(WeightRole::Conv, channels, taps)?;
-        let bias = weights.optional_vector(WeightRole::ConvBias, channels)?;
+        let filters = weights.vector(WeightRole::Conv)?;
+        let bias = weights.optional_vector(WeightRole::ConvBias)?;
         let mut weight = vec![0.0; taps * channels];
         for (channel, filter) in filters.chunks_exact(taps).enumerate() {
             for (tap, value) in filter.iter().enumerate() {

@@ -26,7 +26,7 @@ impl<'w> Embedding<'w> {
         params: &EmbeddingParams,
     ) -> Result<Self> {
         let mut weights = Weights::new(kernels, request);
-        let matrix = weights.rows(WeightRole::Embedding, params.vocabulary, request.desc.hidden)?;
+        let matrix = weights.rows(WeightRole::Embedding)?;
         weights.finish()?;
         Ok(Self { desc: request.desc.clone(), params: params.clone(), matrix })
     }
@@ -83,8 +83,8 @@ impl<'w> Head<'w> {
         let mut weights = Weights::new(kernels, request);
         let layer = Self {
             kernels,
-            norm: weights.vector(WeightRole::Norm, request.desc.hidden)?,
-            matrix: weights.matrix(WeightRole::Embedding, params.vocabulary, request.desc.hidden)?,
+            norm: weights.vector(WeightRole::Norm)?,
+            matrix: weights.matrix(WeightRole::Embedding)?,
             desc: request.desc.clone(),
             params: params.clone(),
             max_tokens: request.max_tokens,

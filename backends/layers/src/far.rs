@@ -38,7 +38,7 @@ const PANEL: usize = 128;
 /// first token and the batch's last there are no more than the reach.
 pub(crate) fn moved(sequence: &Sequence<'_>, start: usize) -> usize {
     let end = sequence.past() + sequence.batch().len();
-    sequence.reach().map_or(0, |reach| (end - start).saturating_sub(reach.max(1)))
+    sequence.max_distance().map_or(0, |reach| (end - start).saturating_sub(reach.max(1)))
 }
 
 /// Scores of far pages for one attention layer.
@@ -124,7 +124,7 @@ impl Far {
         // The scores of one sequence are made in memory that those of the ones before it don't need.
         let mut done = 0;
         for sequence in sequences.iter() {
-            let n_far = sequence.far_starts().len();
+            let n_far = sequence.selectable_starts().len();
             if n_far > 0 {
                 let queries = self.means(&sequence, q, means);
                 self.score_sequence(
@@ -170,8 +170,8 @@ impl Far {
         work: &mut [f32],
         scores: &mut [f32],
     ) {
-        let starts = sequence.far_starts();
-        let summaries: &[u16] = bytemuck::cast_slice(sequence.far_summaries(self.summary_bytes()));
+        let starts = sequence.selectable_starts();
+        let summaries: &[u16] = bytemuck::cast_slice(sequence.selectable_summaries(self.summary_bytes()));
         let (n_far, share) = (starts.len(), work.len() / parallel.workers());
         let n_rows = means.len() / self.key_dim;
         // Bounds `[n_rows, n_far]`, beginning where the result goes: a row's bounds are used before the result is written.
@@ -219,7 +219,7 @@ impl Far {
         let (out, work) = work.split_at_mut(self.score_width() * PANEL);
         let rotation: &mut [[f32; 2]] = bytemuck::cast_slice_mut(&mut work[..2 * rope.pairs()]);
         let end = sequence.past() + sequence.batch().len();
-        let starts = sequence.far_starts();
+        let starts = sequence.selectable_starts();
         let n_heads = n_kv_heads * group;
         let n_queries = means.len() / (n_heads * key_dim) * group;
         // Of a KV head's queries, which mean's they are and of which of its query heads.

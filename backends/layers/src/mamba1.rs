@@ -82,37 +82,36 @@ impl<'w> Mamba1<'w> {
         request: &LayerRequest<'w, '_>,
         params: &Params,
     ) -> Result<Self> {
-        let hidden = request.desc.hidden;
         let Params { inner, state, taps, dt_rank, plain_norms } = *params;
         if inner == 0 || state == 0 || dt_rank == 0 {
             return Err(Error::invalid(format!(
                 "the Mamba layer of block {} has {inner} channels with states of {state} and a dt of rank {dt_rank}, where \
                  nothing empty was expected",
-                request.desc.index
+                request.desc.block
             )));
         }
         let mut weights = Weights::new(kernels, request);
         let mut norm = |role, len| {
-            let weight = weights.optional_vector(role, len)?;
+            let weight = weights.optional_vector(role)?;
             Ok::<_, Error>(weight.or_else(|| plain_norms.then(|| vec![1.0; len])))
         };
         let dt_norm = norm(WeightRole::SsmDtNorm, dt_rank)?;
         let b_norm = norm(WeightRole::SsmBNorm, state)?;
         let c_norm = norm(WeightRole::SsmCNorm, state)?;
-        let a = weights.floats(WeightRole::SsmA, inner, state)?;
+        let a = weights.vector(WeightRole::SsmA)?;
         let layer = Self {
             kernels,
-            norm: weights.vector(WeightRole::Norm, hidden)?,
-            input: weights.matrix(WeightRole::SsmIn, inner.saturating_mul(2), hidden)?,
+            norm: weights.vector(WeightRole::Norm)?,
+            input: weights.matrix(WeightRole::InProjection)?,
             conv: Conv::new(&mut weights, request, inner, taps)?,
-            x: weights.matrix(WeightRole::SsmX, dt_rank + 2 * state, inner)?,
+            x: weights.matrix(WeightRole::SsmX)?,
             dt_norm,
             b_norm,
             c_norm,
-            dt: weights.biased(WeightRole::SsmDt, WeightRole::SsmDtBias, inner, dt_rank)?,
+            dt: weights.biased(WeightRole::SsmDt, WeightRole::SsmDtBias)?,
             a: by_blocks(&a, state),
-            d: weights.floats(WeightRole::SsmD, inner, 1)?,
-            output: weights.matrix(WeightRole::SsmOut, hidden, inner)?,
+            d: weights.vector(WeightRole::SsmD)?,
+            output: weights.matrix(WeightRole::OutProjection)?,
             desc: request.desc.clone(),
             params: params.clone(),
             max_tokens: request.max_tokens,

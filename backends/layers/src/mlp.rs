@@ -33,15 +33,14 @@ impl<'w> Mlp<'w> {
         request: &LayerRequest<'w, '_>,
         params: &Params,
     ) -> Result<Self> {
-        let (hidden, width) = (request.desc.hidden, params.width);
         let mut weights = Weights::new(kernels, request);
         let layer = Self {
             kernels,
-            norm: weights.entry_norm(hidden)?,
-            post_norm: weights.optional_vector(WeightRole::PostNorm, hidden)?,
-            gate: if params.gated { Some(weights.matrix(WeightRole::Gate, width, hidden)?) } else { None },
-            up: weights.matrix(WeightRole::Up, width, hidden)?,
-            down: weights.matrix(WeightRole::Down, hidden, width)?,
+            norm: weights.optional_vector(WeightRole::Norm)?,
+            post_norm: weights.optional_vector(WeightRole::PostNorm)?,
+            gate: weights.optional_matrix(WeightRole::Gate)?,
+            up: weights.matrix(WeightRole::Up)?,
+            down: weights.matrix(WeightRole::Down)?,
             desc: request.desc.clone(),
             params: params.clone(),
             max_tokens: request.max_tokens,

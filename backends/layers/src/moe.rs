@@ -79,45 +79,37 @@ impl<'w> Moe<'w> {
         request: &LayerRequest<'w, '_>,
         params: &Params,
     ) -> Result<Self> {
-        let hidden = request.desc.hidden;
         let Params { n_experts, n_used, width, shared_width, gated, .. } = *params;
         if width == 0 || n_used == 0 || n_used > n_experts || n_experts > u32::MAX as usize {
             return Err(Error::invalid(format!(
                 "the mixture of experts of block {} uses {n_used} of {n_experts} experts of width {width}, where at least one \
                  and no more than there are was expected, and nothing empty",
-                request.desc.index
+                request.desc.block
             )));
         }
         let mut weights = Weights::new(kernels, request);
-        let gates = if gated {
-            weights.matrices(WeightRole::ExpertsGate, n_experts, width, hidden)?
-        } else {
-            Vec::new()
-        };
-        let ups = weights.matrices(WeightRole::ExpertsUp, n_experts, width, hidden)?;
-        let downs = weights.matrices(WeightRole::ExpertsDown, n_experts, hidden, width)?;
+        let gates = if gated { weights.matrices(WeightRole::ExpertsGate, n_experts)? } else { Vec::new() };
+        let ups = weights.matrices(WeightRole::ExpertsUp, n_experts)?;
+        let downs = weights.matrices(WeightRole::ExpertsDown, n_experts)?;
         let gates = gates.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
         let experts =
             ups.into_iter().zip(downs).zip(gates).map(|((up, down), gate)| Expert { gate, up, down });
         let experts = experts.collect();
         let shared = match shared_width {
-            Some(width) => Some(Expert {
-                gate: if gated { Some(weights.matrix(WeightRole::SharedGate, width, hidden)?) } else { None },
-                up: weights.matrix(WeightRole::SharedUp, width, hidden)?,
-                down: weights.matrix(WeightRole::SharedDown, hidden, width)?,
+            Some(_) => Some(Expert {
+                gate: weights.optional_matrix(WeightRole::SharedGate)?,
+                up: weights.matrix(WeightRole::SharedUp)?,
+                down: weights.matrix(WeightRole::SharedDown)?,
             }),
             None => None,
         };
         let layer = Self {
             kernels,
-            norm: weights.vector(WeightRole::Norm, hidden)?,
-            router: weights.matrix(WeightRole::Router, n_experts, hidden)?,
-            router_bias: weights.optional_vector(WeightRole::RouterBias, n_experts)?,
+            norm: weights.vector(WeightRole::Norm)?,
+            router: weights.matrix(WeightRole::Router)?,
+            router_bias: weights.optional_vector(WeightRole::RouterBias)?,
             experts,
-            shared_router: match shared {
-                Some(_) => weights.optional_vector(WeightRole::SharedRouter, hidden)?,
-                None => None,
-            },
+            shared_router: weights.optional_vector(WeightRole::SharedRouter)?,
             shared,
             desc: request.desc.clone(),
             params: params.clone(),

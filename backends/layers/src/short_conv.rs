@@ -38,10 +38,10 @@ impl<'w> ShortConv<'w> {
         let mut weights = Weights::new(kernels, request);
         let layer = Self {
             kernels,
-            norm: weights.vector(WeightRole::Norm, hidden)?,
-            input: weights.matrix(WeightRole::SsmIn, 3 * hidden, hidden)?,
+            norm: weights.vector(WeightRole::Norm)?,
+            input: weights.matrix(WeightRole::InProjection)?,
             conv: Conv::new(&mut weights, request, hidden, params.taps)?,
-            output: weights.matrix(WeightRole::SsmOut, hidden, hidden)?,
+            output: weights.matrix(WeightRole::OutProjection)?,
             desc: request.desc.clone(),
             max_tokens: request.max_tokens,
             max_workers: request.max_workers,

@@ -79,7 +79,7 @@ impl<'w> GatedMlp<'w> {
         }
         let needed = |role, rows, columns| {
             find(role, rows, columns)?
-                .ok_or_else(|| Error::invalid(format!("block {}'s mlp has no {role:?} weight", desc.index)))
+                .ok_or_else(|| Error::invalid(format!("block {}'s mlp has no {role:?} weight", desc.block)))
         };
         let scratch_bytes = hidden
             .checked_add(width)

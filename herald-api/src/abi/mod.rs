@@ -1,4 +1,5 @@
-//! The C side of the boundary, exactly as C sees it; `include/herald_plugin.h` is generated from these files.
+//! The C side of the boundary, exactly as C sees it; `include/herald_plugin.h` is generated from these files and
+//! those of the layers' kinds.
 //!
 //! Rules: every struct begins with `struct_size`, fields are only ever appended, and a reader touches a field only
 //! where `struct_size` covers it (see [`read`]); a null function is "not offered"; unknown constants are errors.
@@ -17,6 +18,8 @@ pub use opaque::*;
 pub use plugin::*;
 pub use tier::*;
 pub use tokenizer::*;
+
+pub use crate::layers::c::*;
 
 /// The name of the symbol that every plugin exports.
 pub const ENTRY_SYMBOL: &str = "herald_plugin_v1";
@@ -46,18 +49,21 @@ pub unsafe trait AbiStruct: Copy {
     }
 }
 
+/// Makes structs [`AbiStruct`]s, each with its last required field.
 macro_rules! abi_structs {
     ($($name:ident up to $last:ident),* $(,)?) => {$(
         // SAFETY: the struct is repr(C) with struct_size first, and of plain C types (this module's rule; the golden
         // layout test looks at each).
-        unsafe impl AbiStruct for $name {
+        unsafe impl $crate::abi::AbiStruct for $name {
             const NAME: &'static str = stringify!($name);
-            const REQUIRED: usize = std::mem::offset_of!($name, $last) + field_size(|s: &$name| &raw const s.$last);
+            const REQUIRED: usize = std::mem::offset_of!($name, $last)
+                + $crate::abi::field_size(|s: &$name| &raw const s.$last);
         }
     )*};
 }
+pub(crate) use abi_structs;
 
-const fn field_size<S, F>(_: fn(&S) -> *const F) -> usize {
+pub(crate) const fn field_size<S, F>(_: fn(&S) -> *const F) -> usize {
     size_of::<F>()
 }
 
@@ -70,14 +76,6 @@ abi_structs! {
     HeraldParallel up to run,
     HeraldPlugin up to probe,
     HeraldTensor up to data_bytes,
-    HeraldAttention up to scale,
-    HeraldMlp up to gated,
-    HeraldEmbedding up to scale,
-    HeraldHead up to scale,
-    HeraldMamba1 up to plain_norms,
-    HeraldMamba2 up to n_groups,
-    HeraldShortConv up to taps,
-    HeraldMoe up to weight_scale,
     HeraldLayerDesc up to norm_eps,
     HeraldLayerRequest up to page_tokens,
     HeraldLayerInfo up to scratch_bytes,
@@ -109,7 +107,7 @@ pub unsafe fn read<T: AbiStruct>(pointer: *const T) -> Result<T, String> {
     if !pointer.is_aligned() {
         return Err(format!("{} at {pointer:p} is not aligned to {} bytes", T::NAME, align_of::<T>()));
     }
-    // SAFETY: not null, aligned, and the caller vouches for the rest.
+    // SAFETY: not null, aligned, and by this function's contract it points to a struct_size.
     let size = unsafe { pointer.cast::<usize>().read() };
     if size < T::REQUIRED || size > MAX_STRUCT_SIZE {
         return Err(format!(
@@ -136,7 +134,7 @@ pub unsafe fn read<T: AbiStruct>(pointer: *const T) -> Result<T, String> {
 /// # Safety
 /// As for [`read`], and the bytes must be writable, with nobody else at them.
 pub unsafe fn write<T: AbiStruct>(pointer: *mut T, value: &T) -> Result<(), String> {
-    // SAFETY: the caller vouches as `read` asks.
+    // SAFETY: this function's contract includes `read`'s.
     unsafe { read(pointer.cast_const())? };
     // SAFETY: `read` has checked the pointer; the first field is the size, which is skipped.
     unsafe {

@@ -1,4 +1,4 @@
-//! The plugin's table, and what host and plugin hand each other beside the three interfaces.
+//! The plugin's table, and what host and plugin hand each other besides the three interfaces.
 
 use std::ffi::{c_char, c_void};
 
@@ -118,7 +118,7 @@ pub struct HeraldHardware {
 pub struct HeraldProbe {
     /// sizeof(HeraldProbe) of the host.
     pub struct_size: usize,
-    /// Higher is preferred. Scalar code scores 100; each plugin's author ranks it beside that. 0 is not a score: a plugin
+    /// Higher is preferred. Scalar code scores 100; each plugin's author ranks it against that. 0 is not a score: a plugin
     /// that can't run here returns HERALD_STATUS_UNSUPPORTED.
     pub score: u32,
     /// Not used; 0.
@@ -141,7 +141,7 @@ pub struct HeraldTask {
     pub run: Option<unsafe extern "C" fn(argument: *mut c_void, begin: u64, end: u64, worker: u32)>,
 }
 
-/// The host's threads, lent for one call. A plugin starts no compute threads of its own.
+/// The host's threads, lent for one call. A plugin starts no compute threads itself.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]

@@ -2,24 +2,23 @@
 
 use std::ffi::c_void;
 
-use super::{guard, slice, text};
 use crate::abi::{
-    self, AbiStruct, HeraldAttention, HeraldCall, HeraldError, HeraldLayer, HeraldLayerDesc, HeraldLayerInfo,
-    HeraldLayerRequest, HeraldLayerTable, HeraldMoe, HeraldPage, HeraldTensor,
+    self, AbiStruct, HeraldCall, HeraldError, HeraldLayer, HeraldLayerInfo, HeraldLayerRequest,
+    HeraldLayerTable, HeraldPage, HeraldTensor,
 };
-use crate::call::Sequences;
-use crate::contract;
+use crate::marshal::{catch, guard, slice, text};
+use crate::sequence::Sequences;
+use crate::validate;
 use crate::{
-    Activation, Attention, Call, DType, Embedding, EngineLayer, Error, Fetch, Head, LayerDesc, LayerFactory,
-    LayerKind, LayerParams, LayerRequest, Mamba1, Mamba2, Mlp, Moe, Page, Parallel, Result, RopeKind,
-    RopeScaling, Routing, ShortConv, Weight, WeightRole,
+    Call, DType, EngineLayer, Error, Fetch, LayerDesc, LayerFactory, LayerParams, LayerRequest, Page,
+    Parallel, Result, Weight, WeightRole,
 };
 
 /// Scratch memory is aligned to this many bytes: a cache line, and the widest vector.
 const SCRATCH_ALIGN: usize = 64;
 
 /// No slice may be longer.
-const MOST_SCRATCH: u64 = isize::MAX as u64;
+const MAX_SCRATCH: u64 = isize::MAX as u64;
 
 /// A layer and what a call must bring, which the boundary checks for it.
 struct Exported {
@@ -71,7 +70,7 @@ unsafe extern "C" fn create<F: LayerFactory>(
     unsafe {
         guard(error, || {
             if out.is_null() {
-                return Err(Error::invalid("layer_create was given no place for the layer (out is null)"));
+                return Err(Error::invalid("layer_create was given nowhere to put the layer (out is null)"));
             }
             let request: LayerRequest<'static, '_> = read_request(request)?;
             let layer = F::create(&request)?;
@@ -122,21 +121,21 @@ unsafe extern "C" fn forward(
             let call = abi::read(call).map_err(Error::invalid)?;
             let mut call = read_call(exported, &call)?;
             let (state_bytes, formats) = (exported.layer.state_bytes(), exported.layer.page_formats());
-            contract::check(&call, &exported.desc, exported.max_workers, state_bytes, formats)?;
-            check_far_pages(exported, &call)?;
+            validate::check(&call, &exported.desc, exported.max_workers, state_bytes, formats)?;
+            check_selectable_pages(exported, &call)?;
             exported.layer.forward(&mut call)
         })
     }
 }
 
-/// Far pages come with a way to fetch them, and with memory for their scores, to a layer that can choose among them.
-fn check_far_pages(exported: &Exported, call: &Call<'_>) -> Result<()> {
-    let far: usize = call.sequences.iter().map(|sequence| sequence.far_starts().len()).sum();
+/// Selectable pages come with a way to fetch them, and with memory for their scores, to a layer that can choose among them.
+fn check_selectable_pages(exported: &Exported, call: &Call<'_>) -> Result<()> {
+    let n_pages: usize = call.sequences.iter().map(|sequence| sequence.selectable_starts().len()).sum();
     let width = exported.layer.score_width();
     let scores = call.fetch.as_ref().map_or(0, Fetch::n_scores);
-    if far > 0 && (width == 0 || far.checked_mul(width).is_none_or(|needed| needed > scores)) {
+    if n_pages > 0 && (width == 0 || n_pages.checked_mul(width).is_none_or(|needed| needed > scores)) {
         return Err(Error::invalid(format!(
-            "a call brought {far} far pages and memory for {scores} scores, where {width} for each were expected"
+            "a call brought {n_pages} selectable pages and memory for {scores} scores, where {width} for each were expected"
         )));
     }
     Ok(())
@@ -185,7 +184,7 @@ unsafe extern "C" fn destroy(layer: *mut HeraldLayer) {
     if !layer.is_null() {
         // SAFETY: the host's contract: it came from `create`, and no call is running on it. A panic in a layer's drop
         // must not cross either.
-        let dropped = super::catch(|| unsafe { drop(Box::from_raw(layer.cast::<Exported>())) });
+        let dropped = catch(|| unsafe { drop(Box::from_raw(layer.cast::<Exported>())) });
         if dropped.is_err() {
             super::log(super::Level::Error, "a layer panicked while it was destroyed");
         }
@@ -195,17 +194,17 @@ unsafe extern "C" fn destroy(layer: *mut HeraldLayer) {
 /// # Safety
 /// `layer` is null or came from `create`.
 unsafe fn exported<'a>(layer: *const HeraldLayer) -> Result<&'a Exported> {
-    // SAFETY: the caller vouches.
+    // SAFETY: the host's contract: null, or what `create` gave and `destroy` hasn't had.
     unsafe { layer.cast::<Exported>().as_ref() }.ok_or_else(|| Error::invalid("the layer is null"))
 }
 
 /// # Safety
 /// As `HeraldLayerRequest` says; what the request points to holds for `'w`, and its threads for `'p`.
 unsafe fn read_request<'w, 'p>(request: *const HeraldLayerRequest) -> Result<LayerRequest<'w, 'p>> {
-    // SAFETY: the caller vouches for every pointer; each struct is checked as it is read.
+    // SAFETY: the host's contract for HeraldLayerRequest; each struct is checked as it is read.
     unsafe {
         let raw = abi::read(request).map_err(Error::invalid)?;
-        let desc = read_desc(raw.desc)?;
+        let desc = LayerDesc::from_raw(raw.desc)?;
         let weights = slice(raw.weights, raw.n_weights, "the list of weights")?
             .iter()
             .map(|weight| read_weight(*weight))
@@ -229,7 +228,7 @@ unsafe fn read_request<'w, 'p>(request: *const HeraldLayerRequest) -> Result<Lay
 /// # Safety
 /// As for [`read_request`].
 unsafe fn read_weight<'w>(weight: *const HeraldTensor) -> Result<Weight<'w>> {
-    // SAFETY: the caller vouches.
+    // SAFETY: the host's contract for HeraldTensor; struct and slices are checked as they are read.
     unsafe {
         let raw = abi::read(weight).map_err(Error::invalid)?;
         let name = text(raw.name, raw.name_len, "a weight's name")?;
@@ -264,147 +263,6 @@ unsafe fn read_weight<'w>(weight: *const HeraldTensor) -> Result<Weight<'w>> {
 }
 
 /// # Safety
-/// As `HeraldLayerDesc` says.
-unsafe fn read_desc(desc: *const HeraldLayerDesc) -> Result<LayerDesc> {
-    // SAFETY: the caller vouches for every pointer; each struct is checked as it is read.
-    unsafe {
-        let raw = abi::read(desc).map_err(Error::invalid)?;
-        let kind = LayerKind::from_code(raw.kind).ok_or_else(|| {
-            Error::unsupported(format!("layer kind {} is not known to this plugin", raw.kind))
-        })?;
-        let params = match kind {
-            LayerKind::Embedding => {
-                let raw = abi::read(raw.embedding).map_err(Error::invalid)?;
-                LayerParams::Embedding(Embedding { vocabulary: raw.vocabulary as usize, scale: raw.scale })
-            }
-            LayerKind::Attention => {
-                LayerParams::Attention(read_attention(&abi::read(raw.attention).map_err(Error::invalid)?)?)
-            }
-            LayerKind::Mlp => {
-                let raw = abi::read(raw.mlp).map_err(Error::invalid)?;
-                let activation = read_activation(raw.activation)?;
-                let gated = read_flag(raw.gated, "an MLP's gated")?;
-                LayerParams::Mlp(Mlp { width: raw.width as usize, activation, gated })
-            }
-            LayerKind::Head => {
-                let raw = abi::read(raw.head).map_err(Error::invalid)?;
-                LayerParams::Head(Head {
-                    vocabulary: raw.vocabulary as usize,
-                    scale: raw.scale,
-                    softcap: (raw.softcap != 0.0).then_some(raw.softcap),
-                })
-            }
-            LayerKind::Mamba1 => {
-                let raw = abi::read(raw.mamba1).map_err(Error::invalid)?;
-                LayerParams::Mamba1(Mamba1 {
-                    inner: raw.inner as usize,
-                    state: raw.state as usize,
-                    taps: raw.taps as usize,
-                    dt_rank: raw.dt_rank as usize,
-                    plain_norms: read_flag(raw.plain_norms, "Mamba's plain_norms")?,
-                })
-            }
-            LayerKind::Mamba2 => {
-                let raw = abi::read(raw.mamba2).map_err(Error::invalid)?;
-                LayerParams::Mamba2(Mamba2 {
-                    inner: raw.inner as usize,
-                    state: raw.state as usize,
-                    taps: raw.taps as usize,
-                    n_heads: raw.n_heads as usize,
-                    n_groups: raw.n_groups as usize,
-                })
-            }
-            LayerKind::ShortConv => {
-                let raw = abi::read(raw.short_conv).map_err(Error::invalid)?;
-                LayerParams::ShortConv(ShortConv { taps: raw.taps as usize })
-            }
-            LayerKind::Moe => LayerParams::Moe(read_moe(&abi::read(raw.moe).map_err(Error::invalid)?)?),
-        };
-        if raw.hidden == 0 {
-            return Err(Error::invalid("the layer's hidden size is 0"));
-        }
-        Ok(LayerDesc {
-            index: raw.index as usize,
-            hidden: raw.hidden as usize,
-            residual_scale: raw.residual_scale,
-            norm_eps: raw.norm_eps,
-            params,
-        })
-    }
-}
-
-fn read_activation(code: u32) -> Result<Activation> {
-    Ok(match code {
-        abi::HERALD_ACTIVATION_SILU => Activation::Silu,
-        abi::HERALD_ACTIVATION_GELU_TANH => Activation::GeluTanh,
-        abi::HERALD_ACTIVATION_SQUARED_RELU => Activation::SquaredRelu,
-        other => return Err(Error::unsupported(format!("activation {other} is not known to this plugin"))),
-    })
-}
-
-fn read_flag(flag: u32, what: &str) -> Result<bool> {
-    match flag {
-        0 => Ok(false),
-        1 => Ok(true),
-        other => Err(Error::unsupported(format!("{what} is {other}, where 0 or 1 was expected"))),
-    }
-}
-
-fn read_moe(raw: &HeraldMoe) -> Result<Moe> {
-    let routing = match raw.routing {
-        abi::HERALD_ROUTING_SOFTMAX => Routing::Softmax,
-        abi::HERALD_ROUTING_SIGMOID => Routing::Sigmoid,
-        other => return Err(Error::unsupported(format!("routing {other} is not known to this plugin"))),
-    };
-    Ok(Moe {
-        n_experts: raw.n_experts as usize,
-        n_used: raw.n_used as usize,
-        width: raw.width as usize,
-        shared_width: (raw.shared_width != 0).then_some(raw.shared_width as usize),
-        activation: read_activation(raw.activation)?,
-        gated: read_flag(raw.gated, "a mixture of experts' gated")?,
-        routing,
-        normalize: read_flag(raw.normalize, "a mixture of experts' normalize")?,
-        weight_scale: raw.weight_scale,
-    })
-}
-
-fn read_attention(raw: &HeraldAttention) -> Result<Attention> {
-    let rope = match raw.rope {
-        abi::HERALD_ROPE_NONE => RopeKind::None,
-        abi::HERALD_ROPE_NEIGHBOURS => RopeKind::Neighbours,
-        abi::HERALD_ROPE_HALVES => RopeKind::Halves,
-        other => return Err(Error::unsupported(format!("RoPE kind {other} is not known to this plugin"))),
-    };
-    let rope_scaling = match raw.rope_scaling {
-        abi::HERALD_ROPE_SCALING_NONE => RopeScaling::None,
-        abi::HERALD_ROPE_SCALING_LINEAR => RopeScaling::Linear { factor: raw.rope_factor },
-        abi::HERALD_ROPE_SCALING_YARN => RopeScaling::Yarn {
-            factor: raw.rope_factor,
-            original_context: raw.rope_original_context,
-            ext_factor: raw.yarn_ext_factor,
-            attn_factor: raw.yarn_attn_factor,
-            beta_fast: raw.yarn_beta_fast,
-            beta_slow: raw.yarn_beta_slow,
-        },
-        other => return Err(Error::unsupported(format!("RoPE scaling {other} is not known to this plugin"))),
-    };
-    Ok(Attention {
-        n_heads: raw.n_heads as usize,
-        n_kv_heads: raw.n_kv_heads as usize,
-        key_dim: raw.key_dim as usize,
-        value_dim: raw.value_dim as usize,
-        window: (raw.window != 0).then_some(raw.window as usize),
-        rope,
-        rope_dims: raw.rope_dims as usize,
-        rope_base: raw.rope_base,
-        rope_scaling,
-        softcap: (raw.softcap != 0.0).then_some(raw.softcap),
-        scale: raw.scale,
-    })
-}
-
-/// # Safety
 /// As `HeraldCall` says, for the lifetime `'a`.
 unsafe fn read_call<'a>(exported: &'a Exported, raw: &HeraldCall) -> Result<Call<'a>> {
     let n_tokens = raw.n_tokens;
@@ -416,7 +274,7 @@ unsafe fn read_call<'a>(exported: &'a Exported, raw: &HeraldCall) -> Result<Call
     }
     let scratch = exported.layer.scratch_bytes();
     let aligned = !raw.scratch.is_null() && (raw.scratch as usize).is_multiple_of(SCRATCH_ALIGN);
-    if scratch > 0 && (raw.scratch_bytes < scratch as u64 || raw.scratch_bytes > MOST_SCRATCH || !aligned) {
+    if scratch > 0 && (raw.scratch_bytes < scratch as u64 || raw.scratch_bytes > MAX_SCRATCH || !aligned) {
         return Err(Error::invalid(format!(
             "a call brought {} bytes of scratch memory at {:p}, where {scratch} aligned to {SCRATCH_ALIGN} were \
              expected",
@@ -436,7 +294,7 @@ unsafe fn read_call<'a>(exported: &'a Exported, raw: &HeraldCall) -> Result<Call
     };
     // A pointer may be left out (null) where the layer's kind has no use for it.
     let optional = |pointer: *const u32| if pointer.is_null() { 0 } else { n_tokens };
-    // SAFETY: the caller vouches for every pointer, and slice and Sequences check what can be checked.
+    // SAFETY: the host's contract for HeraldCall; `slice` and `Sequences` check what can be checked.
     unsafe {
         if raw.output.is_null() || !raw.output.is_aligned() {
             return Err(Error::invalid(format!(

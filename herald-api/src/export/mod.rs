@@ -8,17 +8,15 @@ mod panics;
 mod tier;
 mod tokenizer;
 
-use std::any::Any;
-use std::ffi::c_char;
 use std::sync::OnceLock;
 
 pub use layer::layer_table;
-pub(crate) use panics::catch;
 pub use tier::tier_table;
 pub use tokenizer::tokenizer_table;
 
 use crate::abi::{self, AbiStruct, HeraldError, HeraldHardware, HeraldHost, HeraldPlugin, HeraldProbe};
-use crate::{Error, Hardware, Probe, Result, Status};
+use crate::marshal::{catch, fill_text, guard};
+use crate::{Error, Hardware, Probe, Result};
 
 /// A plugin's table, shared with the host for as long as the library is loaded.
 pub struct Table(HeraldPlugin);
@@ -43,7 +41,7 @@ pub trait Probed: 'static {
     /// How well the plugin suits the machine.
     ///
     /// # Errors
-    /// [`Status::Unsupported`] with the reason where it can't run there.
+    /// [`crate::Status::Unsupported`] with the reason where it can't run there.
     fn probe(hardware: &Hardware) -> Result<Probe>;
 }
 
@@ -216,77 +214,4 @@ unsafe extern "C" fn probe<P: Probed>(
             abi::write(out, &answer).map_err(Error::invalid)
         })
     }
-}
-
-/// Runs a call's body: its status, and on failure the sentence in the caller's buffer. No panic gets out.
-///
-/// # Safety
-/// `error` is null or a caller's `HeraldError`.
-pub(crate) unsafe fn guard(error: *mut HeraldError, body: impl FnOnce() -> Result<()>) -> u32 {
-    let failure = match catch(body) {
-        Ok(Ok(())) => return abi::HERALD_STATUS_OK,
-        Ok(Err(failure)) => failure,
-        Err(panic) => {
-            Error::new(Status::Internal, format!("the plugin panicked: {}", panic_message(&*panic)))
-        }
-    };
-    if !error.is_null() {
-        let mut answer: HeraldError = AbiStruct::empty();
-        fill_text(&mut answer.message, failure.message());
-        // SAFETY: the caller vouches for a pointer that is not null. A buffer that can't be read gets no sentence.
-        let _ = unsafe { abi::write(error, &answer) };
-    }
-    failure.status().code()
-}
-
-/// What a panic said.
-pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message")
-}
-
-/// Copies text into a C array, cut at a character where it is too long, NUL-terminated.
-pub(crate) fn fill_text(array: &mut [c_char], text: &str) {
-    let room = array.len() - 1;
-    let mut len = text.len().min(room);
-    while !text.is_char_boundary(len) {
-        len -= 1;
-    }
-    for (to, from) in array.iter_mut().zip(&text.as_bytes()[..len]) {
-        *to = (*from).cast_signed() as c_char;
-    }
-    array[len] = 0;
-}
-
-/// A slice that the other side gave as pointer and length.
-///
-/// # Safety
-/// A pointer that is not null and is aligned must point to `len` values that hold for the lifetime `'a`.
-pub(crate) unsafe fn slice<'a, T>(pointer: *const T, len: usize, what: &str) -> Result<&'a [T]> {
-    if len == 0 {
-        return Ok(&[]);
-    }
-    let bytes = len.checked_mul(size_of::<T>()).filter(|bytes| isize::try_from(*bytes).is_ok());
-    if pointer.is_null() || !pointer.is_aligned() || bytes.is_none() {
-        return Err(Error::invalid(format!(
-            "{what} is {len} elements at {pointer:p}, where aligned memory was expected"
-        )));
-    }
-    // SAFETY: checked, and the caller vouches for the rest.
-    Ok(unsafe { std::slice::from_raw_parts(pointer, len) })
-}
-
-/// A text that the other side gave as pointer and length.
-///
-/// # Safety
-/// As for [`slice`].
-pub(crate) unsafe fn text<'a>(pointer: *const c_char, len: usize, what: &str) -> Result<&'a str> {
-    // SAFETY: the caller vouches.
-    let bytes = unsafe { slice(pointer.cast::<u8>(), len, what)? };
-    std::str::from_utf8(bytes).map_err(|error| {
-        Error::invalid(format!("{what} is not UTF-8: byte {} begins no character", error.valid_up_to()))
-    })
 }

@@ -2,13 +2,12 @@
 
 use std::ffi::c_void;
 
-use super::{guard, slice, text};
 use crate::abi::{
     self, AbiStruct, HeraldError, HeraldPage, HeraldTier, HeraldTierConfig, HeraldTierQuery, HeraldTierStats,
     HeraldTierTable,
 };
-use crate::call::Page;
-use crate::{Error, MemoryTier, Result, Status, TierConfig, TierFactory, TierKind};
+use crate::marshal::{catch, guard, slice, text};
+use crate::{Error, MemoryTier, Page, Result, Status, TierConfig, TierFactory, TierKind};
 
 /// A tier and the shape of its pages, which the boundary checks for it.
 struct Exported {
@@ -55,7 +54,7 @@ unsafe extern "C" fn create<F: TierFactory>(
     unsafe {
         guard(error, || {
             if out.is_null() {
-                return Err(Error::invalid("tier_create was given no place for the tier (out is null)"));
+                return Err(Error::invalid("tier_create was given nowhere to put the tier (out is null)"));
             }
             let config = read_config(config)?;
             let page_bytes = config
@@ -148,7 +147,7 @@ unsafe fn buffer<'a>(pointer: *mut c_void, len: usize) -> Result<&'a mut [u8]> {
     if pointer.is_null() {
         return Err(Error::invalid(format!("a buffer for {len} bytes is null")));
     }
-    // SAFETY: the caller vouches.
+    // SAFETY: the host's contract: its own buffer, with this many bytes.
     Ok(unsafe { std::slice::from_raw_parts_mut(pointer.cast(), len) })
 }
 
@@ -209,11 +208,11 @@ unsafe extern "C" fn list(
     n: *mut usize,
     error: *mut HeraldError,
 ) -> u32 {
-    // SAFETY: the host's contract: the tier came from `create`, ids has room for so many.
+    // SAFETY: the host's contract: the tier came from `create`, ids has room for all of them.
     unsafe {
         guard(error, || {
             if n.is_null() || (room > 0 && ids.is_null()) {
-                return Err(Error::invalid("a list of pages needs a place for their ids and their number"));
+                return Err(Error::invalid("a list of pages needs pointers for their ids and their number"));
             }
             let found = exported(tier)?.tier.list()?;
             for (index, id) in found.iter().take(room).enumerate() {
@@ -233,7 +232,7 @@ unsafe extern "C" fn flush(tier: *mut HeraldTier, error: *mut HeraldError) -> u3
 unsafe extern "C" fn destroy(tier: *mut HeraldTier) {
     if !tier.is_null() {
         // SAFETY: the host's contract: it came from `create`, and no call is running on it.
-        let dropped = super::catch(|| unsafe { drop(Box::from_raw(tier.cast::<Exported>())) });
+        let dropped = catch(|| unsafe { drop(Box::from_raw(tier.cast::<Exported>())) });
         if dropped.is_err() {
             super::log(super::Level::Error, "a memory tier panicked while it was destroyed");
         }
@@ -303,14 +302,14 @@ unsafe extern "C" fn search(
 /// # Safety
 /// `tier` is null or came from `create`.
 unsafe fn exported<'a>(tier: *mut HeraldTier) -> Result<&'a Exported> {
-    // SAFETY: the caller vouches; the tier is used through shared references only.
+    // SAFETY: the host's contract: null, or what `create` gave and `destroy` hasn't had; only shared references are made.
     unsafe { tier.cast_const().cast::<Exported>().as_ref() }.ok_or_else(|| Error::invalid("the tier is null"))
 }
 
 /// # Safety
 /// As `HeraldTierConfig` says.
 unsafe fn read_config(config: *const HeraldTierConfig) -> Result<TierConfig> {
-    // SAFETY: the caller vouches.
+    // SAFETY: the host's contract for HeraldTierConfig; struct and text are checked as they are read.
     unsafe {
         let raw = abi::read(config).map_err(Error::invalid)?;
         let kind = TierKind::from_code(raw.kind).ok_or_else(|| {

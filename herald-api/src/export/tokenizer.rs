@@ -2,8 +2,8 @@
 
 use std::ffi::c_char;
 
-use super::{guard, slice, text};
 use crate::abi::{self, HeraldError, HeraldTokenizer, HeraldTokenizerTable, HeraldVocabulary};
+use crate::marshal::{catch, guard, slice, text};
 use crate::{DecodeOptions, EncodeOptions, Error, Result, Status, Tokenizer, TokenizerFactory, Vocabulary};
 
 const TEXT_FLAGS: u32 = abi::HERALD_TEXT_SPECIAL | abi::HERALD_TEXT_CONTINUES;
@@ -46,7 +46,7 @@ unsafe extern "C" fn create<F: TokenizerFactory>(
         guard(error, || {
             if out.is_null() {
                 return Err(Error::invalid(
-                    "tokenizer_create was given no place for the tokenizer (out is null)",
+                    "tokenizer_create was given nowhere to put the tokenizer (out is null)",
                 ));
             }
             let made = F::create(&read_vocabulary(vocabulary)?)?;
@@ -111,7 +111,7 @@ unsafe extern "C" fn decode(
 unsafe extern "C" fn destroy(tokenizer: *mut HeraldTokenizer) {
     if !tokenizer.is_null() {
         // SAFETY: the host's contract: it came from `create`, and no call is running on it.
-        let dropped = super::catch(|| unsafe { drop(Box::from_raw(tokenizer.cast::<Box<dyn Tokenizer>>())) });
+        let dropped = catch(|| unsafe { drop(Box::from_raw(tokenizer.cast::<Box<dyn Tokenizer>>())) });
         if dropped.is_err() {
             super::log(super::Level::Error, "a tokenizer panicked while it was destroyed");
         }
@@ -121,7 +121,7 @@ unsafe extern "C" fn destroy(tokenizer: *mut HeraldTokenizer) {
 /// # Safety
 /// `tokenizer` is null or came from `create`.
 unsafe fn made<'a>(tokenizer: *const HeraldTokenizer) -> Result<&'a dyn Tokenizer> {
-    // SAFETY: the caller vouches.
+    // SAFETY: the host's contract: null, or what `create` gave and `destroy` hasn't had.
     unsafe { tokenizer.cast::<Box<dyn Tokenizer>>().as_ref() }
         .map(Box::as_ref)
         .ok_or_else(|| Error::invalid("the tokenizer is null"))
@@ -131,9 +131,9 @@ unsafe fn made<'a>(tokenizer: *const HeraldTokenizer) -> Result<&'a dyn Tokenize
 /// `to` has room for `capacity` values, and `len` is null or writable.
 unsafe fn hand_over<T: Copy>(found: &[T], to: *mut T, capacity: usize, len: *mut usize) -> Result<()> {
     if len.is_null() || (to.is_null() && capacity > 0) {
-        return Err(Error::invalid("the buffer for the result, or the place for its length, is null"));
+        return Err(Error::invalid("the buffer for the result, or the pointer for its length, is null"));
     }
-    // SAFETY: checked for null; the caller vouches for the rest.
+    // SAFETY: checked for null; the host's contract: `to` has room for `capacity`.
     unsafe {
         len.write(found.len());
         if found.len() > capacity {
@@ -152,7 +152,7 @@ unsafe fn hand_over<T: Copy>(found: &[T], to: *mut T, capacity: usize, len: *mut
 /// # Safety
 /// As `HeraldVocabulary` says, for the lifetime `'a`.
 unsafe fn read_vocabulary<'a>(vocabulary: *const HeraldVocabulary) -> Result<Vocabulary<'a>> {
-    // SAFETY: the caller vouches for every pointer; slices and pieces are checked as they are read.
+    // SAFETY: the host's contract for HeraldVocabulary; slices and pieces are checked as they are read.
     unsafe {
         let raw = abi::read(vocabulary).map_err(Error::invalid)?;
         known_flags(raw.flags, VOCABULARY_FLAGS)?;
@@ -178,9 +178,9 @@ unsafe fn pieces<'a>(bytes: *const u8, offsets: *const u64, n: usize, what: &str
     if n == 0 {
         return Ok(Vec::new());
     }
-    // SAFETY: the caller vouches.
+    // SAFETY: the host's contract: one offset more than there are pieces.
     let offsets = unsafe { slice(offsets, n.saturating_add(1), what)? };
-    // SAFETY: the caller vouches that the bytes reach the last offset.
+    // SAFETY: the host's contract: the bytes reach the last offset.
     let bytes = unsafe { slice(bytes, offsets[n] as usize, what)? };
     offsets
         .windows(2)

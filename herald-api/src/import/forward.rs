@@ -5,10 +5,9 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::tier::PageHandle;
+use super::page::PageHandle;
 use crate::abi::{self, AbiStruct, HeraldPage, HeraldParallel, HeraldSequence, HeraldTask};
-use crate::call::Parallel;
-use crate::{AlignedBytes, Error, Result};
+use crate::{AlignedBytes, Error, Parallel, Result};
 
 /// Threads that the host can lend.
 pub trait Executor: Sync {
@@ -60,7 +59,7 @@ impl Argument {
 unsafe extern "C" fn run(context: *mut c_void, items: u64, task: *const HeraldTask) {
     // SAFETY: the context is the `Lent` that `parallel` was asked of, which outlives the call that it was lent for.
     let lent = unsafe { &*context.cast_const().cast::<Lent<'_>>() };
-    // SAFETY: the plugin's contract: a task of its own.
+    // SAFETY: the plugin's contract: its own task.
     let Ok(HeraldTask { run: Some(run), argument, .. }) = (unsafe { abi::read(task) }) else { return };
     let argument = Argument(argument);
     lent.0.run(items as usize, &|range, worker| {
@@ -85,10 +84,10 @@ pub struct Forward<'c> {
     pub parallel: Parallel<'c>,
 }
 
-/// Who brings the far pages that a layer's queries would attend to most.
+/// Page selection: brings the pages that a layer's queries would attend to most.
 pub trait Fetcher {
-    /// Adds pages to the batch ([`Batch::add_fetched`]). `scores`: one for each far page, sequence after sequence; the
-    /// greater, the more it would be attended to.
+    /// Adds pages to the batch ([`Batch::add_fetched`]). `scores`: one for each selectable page, sequence after sequence;
+    /// the greater, the more it would be attended to.
     ///
     /// # Errors
     /// Where a page can't be had: the call then fails with the error.
@@ -147,8 +146,8 @@ pub struct Batch<'b> {
 }
 
 impl<'b> Batch<'b> {
-    /// Adds a sequence's next `n_tokens` tokens, before which it had `past`. `pages`, each with the place of its first
-    /// token, in rising order, must have room for the tokens in pages of its own; a layer without KV takes none.
+    /// Adds a sequence's next `n_tokens` tokens, before which it had `past`. `pages`, each with the position of its first
+    /// token, in rising order, must have room for the tokens in its own pages; a layer without KV takes none.
     ///
     /// # Errors
     /// [`crate::Status::InvalidArgument`] where the pages don't hold the batch's tokens, or overlap.
@@ -204,20 +203,20 @@ impl<'b> Batch<'b> {
         Ok(())
     }
 
-    /// Gives the sequence that was pushed last far pages, for the layer to choose among: where they begin, rising, and
-    /// their summaries, aligned to 8 bytes.
-    pub fn far(&mut self, starts: &'b [u64], summaries: &'b [u8]) {
+    /// Gives the sequence that was pushed last its selectable pages, for the layer to choose among: the positions where they
+    /// begin, rising, and their summaries, aligned to 8 bytes.
+    pub fn selectable_pages(&mut self, starts: &'b [u64], summaries: &'b [u8]) {
         if let Some(sequence) = self.buffers.sequences.last_mut() {
-            sequence.far_starts = starts.as_ptr();
-            sequence.far_summaries = summaries.as_ptr().cast();
-            sequence.n_far = starts.len();
+            sequence.selectable_starts = starts.as_ptr();
+            sequence.selectable_summaries = summaries.as_ptr().cast();
+            sequence.n_selectable = starts.len();
         }
     }
 
-    /// Lets the sequence that was pushed last see pages from no farther than so many tokens.
-    pub fn reach(&mut self, reach: usize) {
+    /// Bounds the distance in tokens between a query and a key that RoPE sees, for the sequence that was pushed last.
+    pub fn max_distance(&mut self, tokens: usize) {
         if let Some(sequence) = self.buffers.sequences.last_mut() {
-            sequence.reach = reach as u64;
+            sequence.max_distance = tokens as u64;
         }
     }
 
@@ -233,10 +232,10 @@ impl<'b> Batch<'b> {
         self.buffers.sequences.is_empty()
     }
 
-    /// Far pages of each sequence, in order.
+    /// How many selectable pages each sequence has, in order.
     #[must_use]
-    pub fn n_far(&self) -> Vec<usize> {
-        self.buffers.sequences.iter().map(|sequence| sequence.n_far).collect()
+    pub fn n_selectable(&self) -> Vec<usize> {
+        self.buffers.sequences.iter().map(|sequence| sequence.n_selectable).collect()
     }
 
     /// Adds a whole page of earlier tokens to the sequence `index`, which is kept for as long as the batch: beforehand, or
@@ -259,14 +258,14 @@ impl<'b> Batch<'b> {
         Ok(())
     }
 
-    /// Memory for scores of the far pages, `width` for each, and how many that makes.
+    /// Memory for the selectable pages' scores, `width` for each, and how many elements that makes.
     pub(super) fn scores(&mut self, width: usize) -> (*mut f32, usize) {
-        let far: usize = self.buffers.sequences.iter().map(|sequence| sequence.n_far).sum();
-        self.buffers.scores.resize(far * width, 0.0);
+        let n_pages: usize = self.buffers.sequences.iter().map(|sequence| sequence.n_selectable).sum();
+        self.buffers.scores.resize(n_pages * width, 0.0);
         (self.buffers.scores.as_mut_ptr(), self.buffers.scores.len())
     }
 
-    /// The scores of the far pages, as the layer left them, apart from the batch that they are to change.
+    /// The selectable pages' scores, as the layer left them, apart from the batch that they are to change.
     pub(super) fn take_scores(&mut self) -> Vec<f32> {
         std::mem::take(&mut self.buffers.scores)
     }
@@ -275,7 +274,7 @@ impl<'b> Batch<'b> {
         self.buffers.scores = scores;
     }
 
-    /// The C lists, once everything is in place; again after pages were fetched.
+    /// The C lists, once everything has been pushed; again after pages were fetched.
     pub(super) fn sequences(
         &mut self,
         n_tokens: usize,

@@ -1,85 +1,28 @@
 //! Layers of a plugin.
 
 use std::ffi::c_void;
-use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::forward::{Batch, Fetcher, Forward};
-use super::tier::PageHandle;
-use super::{Inner, Plugin, call, refused};
+use super::page::PageHandle;
+use super::weight::{SharedWeight, raw_weight};
+use super::{Inner, Plugin, refused};
 use crate::abi::{
-    self, AbiStruct, HeraldAttention, HeraldCall, HeraldEmbedding, HeraldError, HeraldFetch, HeraldHead,
-    HeraldLayer, HeraldLayerDesc, HeraldLayerInfo, HeraldLayerRequest, HeraldMamba1, HeraldMamba2, HeraldMlp,
-    HeraldMoe, HeraldShortConv, HeraldTensor,
+    self, AbiStruct, HeraldCall, HeraldError, HeraldFetch, HeraldLayer, HeraldLayerInfo, HeraldLayerRequest,
+    HeraldTensor,
 };
-use crate::call::Sequences;
-use crate::contract;
-use crate::export::guard;
-use crate::{
-    AlignedBytes, Attention, Call, DType, Error, LayerDesc, LayerParams, Moe, Parallel, Result, RopeScaling,
-    Status, WeightRole,
-};
+use crate::marshal::{guard, try_call};
+use crate::sequence::Sequences;
+use crate::validate;
+use crate::{AlignedBytes, Call, Error, LayerDesc, LayerParams, Parallel, Result, Status};
 
 /// No layer is believed that asks for more scratch memory or state than this.
-const MOST_BYTES: u64 = 1 << 34;
-
-/// Bytes that stay where they are, unchanged, for as long as their owner lives.
-///
-/// # Safety
-/// `bytes` returns the same slice each time, and nothing writes to it.
-pub unsafe trait StableBytes: Send + Sync {
-    /// The bytes.
-    fn bytes(&self) -> &[u8];
-}
-
-// SAFETY: behind a shared reference a Vec neither moves nor changes its elements.
-unsafe impl StableBytes for Vec<u8> {
-    fn bytes(&self) -> &[u8] {
-        self
-    }
-}
-
-/// A part of an owner's bytes, which it keeps alive.
-#[derive(Clone)]
-pub struct SharedBytes {
-    owner: Arc<dyn StableBytes>,
-    range: Range<usize>,
-}
-
-impl SharedBytes {
-    /// The bytes `range` of `owner`; `None` where it has no such bytes.
-    #[must_use]
-    pub fn new(owner: Arc<dyn StableBytes>, range: Range<usize>) -> Option<Self> {
-        owner.bytes().get(range.clone())?;
-        Some(Self { owner, range })
-    }
-
-    /// The bytes.
-    #[must_use]
-    pub fn bytes(&self) -> &[u8] {
-        &self.owner.bytes()[self.range.clone()]
-    }
-}
-
-/// One weight of a layer, whose bytes it keeps alive.
-#[derive(Clone)]
-pub struct SharedWeight {
-    /// What the layer uses it for.
-    pub role: WeightRole,
-    /// The tensor's name in the model file.
-    pub name: String,
-    /// The element type.
-    pub dtype: DType,
-    /// Dimensions in GGUF's order: a row's length first; 1 to 4.
-    pub dims: Vec<u64>,
-    /// The rows' bytes.
-    pub data: SharedBytes,
-}
+const MAX_BYTES: u64 = 1 << 34;
 
 /// A layer that the host wants.
 #[derive(Clone)]
-pub struct LayerOrder {
+pub struct LayerSpec {
     /// Its description.
     pub desc: LayerDesc,
     /// Its weights.
@@ -96,7 +39,7 @@ pub struct LayerOrder {
 pub struct LayerHandle {
     raw: NonNull<HeraldLayer>,
     plugin: Arc<Inner>,
-    order: LayerOrder,
+    spec: LayerSpec,
     scratch_bytes: usize,
     state_bytes: usize,
     weight_bytes: usize,
@@ -115,38 +58,40 @@ impl Plugin {
     ///
     /// # Errors
     /// [`Status::Unsupported`] with what is missing; otherwise as the plugin failed.
-    pub fn supports_layer(&self, order: &LayerOrder, parallel: Parallel<'_>) -> Result<()> {
-        let kind = order.desc.kind();
+    pub fn supports_layer(&self, spec: &LayerSpec, parallel: Parallel<'_>) -> Result<()> {
+        let kind = spec.desc.kind();
         let Some(table) = self.0.layers.as_ref().filter(|_| self.0.layer_kinds.contains(&(kind as u32)))
         else {
             return Err(Error::unsupported(format!("{} offers no {} layers", self.name(), kind.name())));
         };
         let Some(supports) = table.supports else { return Ok(()) };
         // SAFETY: the ABI's contract; everything that the request points to lives for the call.
-        with_request(order, parallel, |request| call(|error| unsafe { supports(request, error) }))
+        with_request(spec, parallel, |request| try_call(|error| unsafe { supports(request, error) }))
     }
 
     /// Has the plugin make a layer, and checks what it says the layer needs.
     ///
     /// # Errors
     /// [`Status::Unsupported`] where it doesn't offer this one; any other failure is the plugin's fault.
-    pub fn create_layer(&self, order: LayerOrder, parallel: Parallel<'_>) -> Result<LayerHandle> {
-        self.supports_layer(&order, parallel)?;
+    pub fn create_layer(&self, spec: LayerSpec, parallel: Parallel<'_>) -> Result<LayerHandle> {
+        self.supports_layer(&spec, parallel)?;
         let table = self.0.layers.as_ref().filter(|table| table.destroy.is_some());
         let Some((table, create, info)) = table.and_then(|table| Some((table, table.create?, table.info?)))
         else {
             return Err(Error::unsupported(format!("{} offers no layers", self.name())));
         };
         let mut raw = std::ptr::null_mut();
-        // SAFETY: the ABI's contract. The layer may keep the weights' bytes and names, which `order` keeps alive and in
-        // place: the handle drops it after the layer.
-        with_request(&order, parallel, |request| call(|error| unsafe { create(request, &mut raw, error) }))?;
+        with_request(&spec, parallel, |request| {
+            // SAFETY: the ABI's contract. The layer may keep the weights' bytes and names, which `spec` keeps alive and
+            // where they are: the handle drops it after the layer.
+            try_call(|error| unsafe { create(request, &mut raw, error) })
+        })?;
         let raw = NonNull::new(raw)
             .ok_or_else(|| refused("its layer_create succeeded without a layer".to_owned()))?;
         let mut handle = LayerHandle {
             raw,
             plugin: Arc::clone(&self.0),
-            order,
+            spec,
             scratch_bytes: 0,
             state_bytes: 0,
             weight_bytes: 0,
@@ -157,16 +102,16 @@ impl Plugin {
         debug_assert!(table.forward.is_some());
         let mut answer: HeraldLayerInfo = AbiStruct::empty();
         // SAFETY: the ABI's contract; the answer is our own.
-        call(|error| unsafe { info(raw.as_ptr(), &mut answer, error) })?;
+        try_call(|error| unsafe { info(raw.as_ptr(), &mut answer, error) })?;
         for (bytes, what) in [
             (answer.scratch_bytes, "scratch memory"),
             (answer.state_bytes, "recurrent state"),
             (answer.summary_bytes, "summaries"),
         ] {
-            if bytes > MOST_BYTES {
+            if bytes > MAX_BYTES {
                 return Err(refused(format!(
-                    "its {} layer asks for {bytes} bytes of {what}, where at most {MOST_BYTES} were expected",
-                    handle.order.desc.kind().name()
+                    "its {} layer asks for {bytes} bytes of {what}, where at most {MAX_BYTES} were expected",
+                    handle.spec.desc.kind().name()
                 )));
             }
         }
@@ -186,7 +131,7 @@ impl LayerHandle {
     /// The description that it was made from.
     #[must_use]
     pub fn desc(&self) -> &LayerDesc {
-        &self.order.desc
+        &self.spec.desc
     }
 
     /// The name of the plugin that made it.
@@ -219,7 +164,7 @@ impl LayerHandle {
         format == abi::HERALD_PAGE_I16 || (format < 32 && self.page_formats & (1 << format) != 0)
     }
 
-    /// Bytes of a page's summary; 0: the layer can't choose among far pages.
+    /// Bytes of a page's summary; 0: the layer does no page selection.
     #[must_use]
     pub fn summary_bytes(&self) -> usize {
         self.summary_bytes
@@ -237,7 +182,7 @@ impl LayerHandle {
         };
         if summary.len() != self.summary_bytes || !summary.as_ptr().cast::<u64>().is_aligned() {
             return Err(Error::invalid(format!(
-                "a summary has {} bytes, where {} at an aligned place were expected",
+                "a summary has {} bytes, where {} at an aligned address were expected",
                 summary.len(),
                 self.summary_bytes
             )));
@@ -246,15 +191,15 @@ impl LayerHandle {
         raw.start = start as u64;
         raw.n_tokens = raw.capacity;
         // SAFETY: the ABI's contract: the page and the memory for the summary are borrowed for the call.
-        call(|error| unsafe { summarise(self.raw.as_ptr(), &raw, summary.as_mut_ptr().cast(), error) })
+        try_call(|error| unsafe { summarise(self.raw.as_ptr(), &raw, summary.as_mut_ptr().cast(), error) })
     }
 
     /// Elements of a token's output: the hidden size, or the head's vocabulary.
     #[must_use]
     pub fn output_width(&self) -> usize {
-        match &self.order.desc.params {
+        match &self.spec.desc.params {
             LayerParams::Head(head) => head.vocabulary,
-            _ => self.order.desc.hidden,
+            _ => self.spec.desc.hidden,
         }
     }
 
@@ -271,7 +216,7 @@ impl LayerHandle {
         self.forward_fetching(request, batch, scratch, None)
     }
 
-    /// As [`LayerHandle::forward`]; `fetcher` brings far pages, without which none may be in the batch.
+    /// As [`LayerHandle::forward`]; `fetcher` brings selected pages; without one the batch may have no selectable pages.
     ///
     /// # Errors
     /// As [`LayerHandle::forward`], and as the fetcher failed.
@@ -283,35 +228,9 @@ impl LayerHandle {
         fetcher: Option<&mut dyn Fetcher>,
     ) -> Result<()> {
         let n_tokens = request.n_tokens;
-        let params = &self.order.desc.params;
+        self.check_lengths(&request, scratch.len())?;
+        let params = &self.spec.desc.params;
         let residual = !matches!(params, LayerParams::Embedding(_) | LayerParams::Head(_));
-        let is = |len: usize, width: usize| n_tokens.checked_mul(width) == Some(len);
-        let ids_fit = |ids: &[u32]| ids.is_empty() || ids.len() == n_tokens;
-        let fits = match params {
-            LayerParams::Embedding(_) => request.tokens.len() == n_tokens,
-            LayerParams::Head(_) => {
-                request.input.is_some_and(|input| is(input.len(), self.order.desc.hidden))
-            }
-            _ => request.input.is_none_or(|input| is(input.len(), self.order.desc.hidden)),
-        };
-        let within = (1..=self.order.max_tokens).contains(&n_tokens) && scratch.len() >= self.scratch_bytes;
-        let output_fits = is(request.output.len(), self.output_width());
-        if !within || !fits || !output_fits || !ids_fit(request.tokens) || !ids_fit(request.positions) {
-            return Err(Error::invalid(format!(
-                "a call of the {} layer of block {} brought {n_tokens} tokens (of at most {}), {} ids, {} positions, {} \
-                 activations, room for {} results and {} bytes of scratch memory (of at least {}), which don't fit each \
-                 other",
-                self.order.desc.kind().name(),
-                self.order.desc.index,
-                self.order.max_tokens,
-                request.tokens.len(),
-                request.positions.len(),
-                request.input.map_or(0, <[f32]>::len),
-                request.output.len(),
-                scratch.len(),
-                self.scratch_bytes
-            )));
-        }
         let list: &[*const abi::HeraldSequence] = match batch.as_deref_mut().filter(|_| residual) {
             Some(batch) => {
                 let list = batch.sequences(n_tokens, self.state_bytes)?;
@@ -335,20 +254,14 @@ impl LayerHandle {
             parallel: request.parallel,
             fetch: None,
         };
-        contract::check(
-            &call,
-            &self.order.desc,
-            self.order.max_workers,
-            self.state_bytes,
-            self.page_formats,
-        )?;
-        let far = call.sequences.iter().any(|sequence| !sequence.far_starts().is_empty());
-        if !far {
-            return self.call(call, list, std::ptr::null());
+        validate::check(&call, &self.spec.desc, self.spec.max_workers, self.state_bytes, self.page_formats)?;
+        let selects = call.sequences.iter().any(|sequence| !sequence.selectable_starts().is_empty());
+        if !selects {
+            return self.forward_call(call, list, std::ptr::null());
         }
         let (Some(batch), Some(fetcher)) = (batch, fetcher.filter(|_| self.summary_bytes > 0)) else {
             return Err(Error::invalid(
-                "far pages came without anyone to fetch them, or to a layer that can't choose",
+                "selectable pages came without anyone to fetch them, or to a layer that can't choose",
             ));
         };
         let (scores, n_scores) = batch.scores(self.score_width);
@@ -360,10 +273,41 @@ impl LayerHandle {
             run: Some(fetch),
             ..AbiStruct::empty()
         };
-        self.call(call, list, &raw)
+        self.forward_call(call, list, &raw)
     }
 
-    fn call(
+    /// Checks that the request's buffers fit each other and the layer.
+    fn check_lengths(&self, request: &Forward<'_>, scratch_bytes: usize) -> Result<()> {
+        let n_tokens = request.n_tokens;
+        let is = |len: usize, width: usize| n_tokens.checked_mul(width) == Some(len);
+        let ids_fit = |ids: &[u32]| ids.is_empty() || ids.len() == n_tokens;
+        let hidden = self.spec.desc.hidden;
+        let fits = match &self.spec.desc.params {
+            LayerParams::Embedding(_) => request.tokens.len() == n_tokens,
+            LayerParams::Head(_) => request.input.is_some_and(|input| is(input.len(), hidden)),
+            _ => request.input.is_none_or(|input| is(input.len(), hidden)),
+        };
+        let within = (1..=self.spec.max_tokens).contains(&n_tokens) && scratch_bytes >= self.scratch_bytes;
+        let output_fits = is(request.output.len(), self.output_width());
+        if within && fits && output_fits && ids_fit(request.tokens) && ids_fit(request.positions) {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "a call of the {} layer of block {} brought {n_tokens} tokens (of at most {}), {} ids, {} positions, {} \
+             activations, room for {} results and {scratch_bytes} bytes of scratch memory (of at least {}), which don't \
+             fit each other",
+            self.spec.desc.kind().name(),
+            self.spec.desc.block,
+            self.spec.max_tokens,
+            request.tokens.len(),
+            request.positions.len(),
+            request.input.map_or(0, <[f32]>::len),
+            request.output.len(),
+            self.scratch_bytes
+        )))
+    }
+
+    fn forward_call(
         &self,
         request: Call<'_>,
         sequences: &[*const abi::HeraldSequence],
@@ -389,7 +333,7 @@ impl LayerHandle {
             forward.ok_or_else(|| Error::new(Status::Internal, "the plugin has no forward function"))?;
         // SAFETY: the ABI's contract. Every buffer has the size that the call states, output and scratch are borrowed
         // mutably (through `Call`), and pages and states are held by the batch.
-        call(|error| unsafe { forward(self.raw.as_ptr(), &raw, error) })
+        try_call(|error| unsafe { forward(self.raw.as_ptr(), &raw, error) })
     }
 }
 
@@ -411,11 +355,11 @@ unsafe extern "C" fn fetch(
         guard(error, || {
             let fetching = &mut *context.cast::<Fetching<'_, '_>>();
             if sequences.is_null() {
-                return Err(Error::invalid("HeraldFetch was given no place for the sequences"));
+                return Err(Error::invalid("HeraldFetch was given nowhere to put the sequences"));
             }
-            let far: usize = fetching.batch.n_far().iter().sum();
+            let n_pages: usize = fetching.batch.n_selectable().iter().sum();
             let scores = fetching.batch.take_scores();
-            let fetched = fetching.fetcher.fetch(&scores[..far.min(scores.len())], fetching.batch);
+            let fetched = fetching.fetcher.fetch(&scores[..n_pages.min(scores.len())], fetching.batch);
             fetching.batch.give_scores(scores);
             fetched?;
             sequences.write(fetching.batch.sequences(fetching.n_tokens, fetching.state_bytes)?.as_ptr());
@@ -435,171 +379,22 @@ impl Drop for LayerHandle {
 
 /// Builds the C request, which lives for the call of `body`.
 fn with_request<T>(
-    order: &LayerOrder,
+    spec: &LayerSpec,
     parallel: Parallel<'_>,
     body: impl FnOnce(*const HeraldLayerRequest) -> T,
 ) -> T {
-    let weights: Vec<HeraldTensor> = order.weights.iter().map(raw_weight).collect();
+    let weights: Vec<HeraldTensor> = spec.weights.iter().map(raw_weight).collect();
     let pointers: Vec<*const HeraldTensor> = weights.iter().map(std::ptr::from_ref).collect();
-    let params = &order.desc.params;
-    let attention = match params {
-        LayerParams::Attention(params) => Some(raw_attention(params)),
-        _ => None,
-    };
-    let mlp = match params {
-        LayerParams::Mlp(params) => Some(HeraldMlp {
-            width: params.width as u32,
-            activation: params.activation as u32,
-            gated: u32::from(params.gated),
+    spec.desc.with_raw(|desc| {
+        body(&HeraldLayerRequest {
+            desc,
+            weights: pointers.as_ptr(),
+            n_weights: pointers.len(),
+            parallel: parallel.raw(),
+            max_tokens: spec.max_tokens as u32,
+            max_workers: spec.max_workers as u32,
+            page_tokens: spec.page_tokens as u32,
             ..AbiStruct::empty()
-        }),
-        _ => None,
-    };
-    let embedding = match params {
-        LayerParams::Embedding(params) => Some(HeraldEmbedding {
-            vocabulary: params.vocabulary as u32,
-            scale: params.scale,
-            ..AbiStruct::empty()
-        }),
-        _ => None,
-    };
-    let head = match params {
-        LayerParams::Head(params) => Some(HeraldHead {
-            vocabulary: params.vocabulary as u32,
-            scale: params.scale,
-            softcap: params.softcap.unwrap_or(0.0),
-            ..AbiStruct::empty()
-        }),
-        _ => None,
-    };
-    let mamba1 = match params {
-        LayerParams::Mamba1(params) => Some(HeraldMamba1 {
-            inner: params.inner as u32,
-            state: params.state as u32,
-            taps: params.taps as u32,
-            dt_rank: params.dt_rank as u32,
-            plain_norms: u32::from(params.plain_norms),
-            ..AbiStruct::empty()
-        }),
-        _ => None,
-    };
-    let mamba2 = match params {
-        LayerParams::Mamba2(params) => Some(HeraldMamba2 {
-            inner: params.inner as u32,
-            state: params.state as u32,
-            taps: params.taps as u32,
-            n_heads: params.n_heads as u32,
-            n_groups: params.n_groups as u32,
-            ..AbiStruct::empty()
-        }),
-        _ => None,
-    };
-    let short_conv = match params {
-        LayerParams::ShortConv(params) => {
-            Some(HeraldShortConv { taps: params.taps as u32, ..AbiStruct::empty() })
-        }
-        _ => None,
-    };
-    let moe = match params {
-        LayerParams::Moe(params) => Some(raw_moe(params)),
-        _ => None,
-    };
-    let desc = HeraldLayerDesc {
-        kind: order.desc.kind() as u32,
-        index: order.desc.index as u32,
-        hidden: order.desc.hidden as u32,
-        residual_scale: order.desc.residual_scale,
-        norm_eps: order.desc.norm_eps,
-        attention: pointer(attention.as_ref()),
-        mlp: pointer(mlp.as_ref()),
-        embedding: pointer(embedding.as_ref()),
-        head: pointer(head.as_ref()),
-        mamba1: pointer(mamba1.as_ref()),
-        mamba2: pointer(mamba2.as_ref()),
-        short_conv: pointer(short_conv.as_ref()),
-        moe: pointer(moe.as_ref()),
-        ..AbiStruct::empty()
-    };
-    body(&HeraldLayerRequest {
-        desc: &raw const desc,
-        weights: pointers.as_ptr(),
-        n_weights: pointers.len(),
-        parallel: parallel.raw(),
-        max_tokens: order.max_tokens as u32,
-        max_workers: order.max_workers as u32,
-        page_tokens: order.page_tokens as u32,
-        ..AbiStruct::empty()
+        })
     })
-}
-
-fn pointer<T>(value: Option<&T>) -> *const T {
-    value.map_or(std::ptr::null(), std::ptr::from_ref)
-}
-
-fn raw_weight(weight: &SharedWeight) -> HeraldTensor {
-    let mut dims = [1; 4];
-    for (to, from) in dims.iter_mut().zip(&weight.dims) {
-        *to = *from;
-    }
-    let bytes = weight.data.bytes();
-    HeraldTensor {
-        role: weight.role as u32,
-        dtype: weight.dtype.code(),
-        n_dims: weight.dims.len().min(4) as u32,
-        dims,
-        data: bytes.as_ptr().cast(),
-        data_bytes: bytes.len() as u64,
-        name: weight.name.as_ptr().cast(),
-        name_len: weight.name.len(),
-        ..AbiStruct::empty()
-    }
-}
-
-fn raw_moe(params: &Moe) -> HeraldMoe {
-    HeraldMoe {
-        n_experts: params.n_experts as u32,
-        n_used: params.n_used as u32,
-        width: params.width as u32,
-        shared_width: params.shared_width.unwrap_or(0) as u32,
-        activation: params.activation as u32,
-        gated: u32::from(params.gated),
-        routing: params.routing as u32,
-        normalize: u32::from(params.normalize),
-        weight_scale: params.weight_scale,
-        ..AbiStruct::empty()
-    }
-}
-
-fn raw_attention(params: &Attention) -> HeraldAttention {
-    let mut raw = HeraldAttention {
-        n_heads: params.n_heads as u32,
-        n_kv_heads: params.n_kv_heads as u32,
-        key_dim: params.key_dim as u32,
-        value_dim: params.value_dim as u32,
-        window: params.window.unwrap_or(0) as u32,
-        rope: params.rope as u32,
-        rope_dims: params.rope_dims as u32,
-        rope_base: params.rope_base,
-        rope_factor: 1.0,
-        softcap: params.softcap.unwrap_or(0.0),
-        scale: params.scale,
-        ..AbiStruct::empty()
-    };
-    match params.rope_scaling {
-        RopeScaling::None => raw.rope_scaling = abi::HERALD_ROPE_SCALING_NONE,
-        RopeScaling::Linear { factor } => {
-            raw.rope_scaling = abi::HERALD_ROPE_SCALING_LINEAR;
-            raw.rope_factor = factor;
-        }
-        RopeScaling::Yarn { factor, original_context, ext_factor, attn_factor, beta_fast, beta_slow } => {
-            raw.rope_scaling = abi::HERALD_ROPE_SCALING_YARN;
-            raw.rope_factor = factor;
-            raw.rope_original_context = original_context;
-            raw.yarn_ext_factor = ext_factor;
-            raw.yarn_attn_factor = attn_factor;
-            raw.yarn_beta_fast = beta_fast;
-            raw.yarn_beta_slow = beta_slow;
-        }
-    }
-    raw
 }

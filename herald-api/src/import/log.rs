@@ -3,9 +3,9 @@
 use std::ffi::{c_char, c_void};
 use std::sync::Mutex;
 
-use super::{LogSink, one_line};
+use super::LogSink;
 use crate::abi::{AbiStruct, HeraldHost};
-use crate::export::slice;
+use crate::marshal::{one_line, slice};
 
 /// The longest line that is read, in bytes.
 const LONGEST_LINE: usize = 1 << 16;

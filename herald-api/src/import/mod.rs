@@ -6,23 +6,27 @@
 mod forward;
 mod layer;
 mod log;
+mod page;
 mod tier;
 mod tokenizer;
+mod weight;
 
 use std::any::Any;
 use std::ffi::c_char;
 use std::sync::Arc;
 
 pub use forward::{Batch, BatchBuffers, Executor, Fetcher, Forward, Lent, PageUse};
-pub use layer::{LayerHandle, LayerOrder, SharedBytes, SharedWeight, StableBytes};
-pub use tier::{PageHandle, StoredPage, TierHandle};
+pub use layer::{LayerHandle, LayerSpec};
+pub use page::{PageHandle, StoredPage};
+pub use tier::TierHandle;
 pub use tokenizer::TokenizerHandle;
+pub use weight::{SharedBytes, SharedWeight, StableBytes};
 
 use crate::abi::{
-    self, AbiStruct, HeraldError, HeraldHardware, HeraldLayerTable, HeraldPlugin, HeraldProbe,
-    HeraldTierTable, HeraldTokenizerTable,
+    self, AbiStruct, HeraldHardware, HeraldLayerTable, HeraldPlugin, HeraldProbe, HeraldTierTable,
+    HeraldTokenizerTable,
 };
-use crate::export::{slice, text};
+use crate::marshal::{c_text, one_line, slice, text, try_call};
 use crate::{Error, Hardware, LayerKind, Probe, Result, Status, TierKind};
 
 /// The entry function of a plugin.
@@ -64,7 +68,7 @@ impl Plugin {
     /// # Safety
     /// `entry` must be a plugin's `herald_plugin_v1`, good for as long as `library` lives.
     pub unsafe fn load(entry: Entry, library: Box<dyn Any + Send + Sync>, log: LogSink) -> Result<Self> {
-        // SAFETY: the caller vouches for the entry, and the entry's contract for what it returns; every struct is
+        // SAFETY: the entry is a plugin's, by this function's contract, and the ABI says what it returns; every struct is
         // checked as it is read.
         unsafe {
             let table = abi::read(entry()).map_err(refused)?;
@@ -121,7 +125,7 @@ impl Plugin {
             }
             if let Some(start) = table.start {
                 let host = log::host_for(&name, log);
-                call(|error| start(host, error))?;
+                try_call(|error| start(host, error))?;
             }
             Ok(Self(Arc::new(Inner {
                 name,
@@ -189,7 +193,7 @@ impl Plugin {
         let mut answer: HeraldProbe = AbiStruct::empty();
         let probe = self.0.table.probe.ok_or_else(|| refused("it has no probe function".to_owned()))?;
         // SAFETY: the ABI's contract; both structs are our own.
-        call(|error| unsafe { probe(&raw, &mut answer, error) })?;
+        try_call(|error| unsafe { probe(&raw, &mut answer, error) })?;
         if answer.score == 0 {
             return Err(refused("its probe gave the score 0, where at least 1 was expected".to_owned()));
         }
@@ -213,7 +217,7 @@ unsafe fn optional<T: AbiStruct>(
     if table.is_null() {
         return Ok(None);
     }
-    // SAFETY: the caller vouches.
+    // SAFETY: the plugin's contract: null, or a static table.
     let table = unsafe { abi::read(table).map_err(refused)? };
     if !complete(&table) {
         return Err(refused(format!("its table of {what} ({}) lacks a required function", T::NAME)));
@@ -230,7 +234,7 @@ unsafe fn kinds(list: Option<(*const u32, usize)>, what: &str) -> Result<Vec<u32
             "it says that it offers {len} {what} kinds, where at most 1024 were expected"
         )));
     }
-    // SAFETY: the caller vouches.
+    // SAFETY: the plugin's contract: the list has this many numbers.
     unsafe { slice(kinds, len, &format!("its list of {what} kinds")) }.map(<[u32]>::to_vec)
 }
 
@@ -242,40 +246,6 @@ unsafe fn short_text(pointer: *const c_char, len: usize, most: usize, what: &str
             "{what} is {len} bytes at {pointer:p}, where at most {most} bytes were expected"
         )));
     }
-    // SAFETY: the caller vouches.
+    // SAFETY: the plugin's contract: the text has this many bytes.
     unsafe { text(pointer, len, what) }.map(str::to_owned)
-}
-
-/// Calls a plugin's function with a buffer for its sentence, and turns its status into a result.
-pub(crate) fn call(function: impl FnOnce(*mut HeraldError) -> u32) -> Result<()> {
-    let mut error: HeraldError = AbiStruct::empty();
-    let code = function(&mut error);
-    if code == abi::HERALD_STATUS_OK {
-        return Ok(());
-    }
-    let message = c_text(&error.message);
-    Err(match (Status::from_code(code), message.is_empty()) {
-        (Some(status), false) => Error::new(status, message),
-        (Some(status), true) => {
-            Error::new(status, format!("it failed with status {status:?} and said nothing"))
-        }
-        (None, quiet) => Error::new(
-            Status::Internal,
-            format!(
-                "it returned {code}, which is no status of this ABI, and said {}",
-                if quiet { "nothing" } else { &message }
-            ),
-        ),
-    })
-}
-
-/// The text of a C array, up to its NUL, or all of it where there is none.
-fn c_text(array: &[c_char]) -> String {
-    let bytes: Vec<u8> = array.iter().take_while(|byte| **byte != 0).map(|byte| *byte as u8).collect();
-    one_line(&String::from_utf8_lossy(&bytes))
-}
-
-/// A plugin's text as people see it: a line break or a terminal's escape in it would pass for the host's own words.
-fn one_line(text: &str) -> String {
-    text.trim().replace(char::is_control, " ")
 }

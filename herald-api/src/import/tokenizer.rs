@@ -3,8 +3,9 @@
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use super::{Inner, Plugin, call, refused};
+use super::{Inner, Plugin, refused};
 use crate::abi::{self, AbiStruct, HeraldTokenizer, HeraldVocabulary};
+use crate::marshal::try_call;
 use crate::{DecodeOptions, EncodeOptions, Error, Result, Status, Tokenizer, Vocabulary};
 
 /// A tokenizer that a plugin made.
@@ -71,7 +72,7 @@ impl Plugin {
         };
         let mut made = std::ptr::null_mut();
         // SAFETY: the ABI's contract; all that the vocabulary points to lives for the call.
-        call(|error| unsafe { create(&raw, &mut made, error) })?;
+        try_call(|error| unsafe { create(&raw, &mut made, error) })?;
         let made = NonNull::new(made);
         let raw =
             made.ok_or_else(|| refused("its tokenizer_create succeeded without a tokenizer".to_owned()))?;
@@ -148,7 +149,7 @@ impl Tokenizer for TokenizerHandle {
         let guess = text.len() + 8;
         collect(ids, guess, 16 * guess, |buffer, room, len| {
             // SAFETY: the ABI's contract; text and buffer have the sizes that are said.
-            call(|error| unsafe {
+            try_call(|error| unsafe {
                 encode(self.raw.as_ptr(), text.as_ptr().cast(), text.len(), flags, buffer, room, len, error)
             })
         })?;
@@ -175,7 +176,7 @@ impl Tokenizer for TokenizerHandle {
         let most = ids.len().saturating_mul(self.longest.max(16));
         collect(bytes, ids.len() * 16, most, |buffer, room, len| {
             // SAFETY: the ABI's contract; ids and buffer have the sizes that are said.
-            call(|error| unsafe {
+            try_call(|error| unsafe {
                 decode(self.raw.as_ptr(), ids.as_ptr(), ids.len(), flags, buffer, room, len, error)
             })
         })

@@ -83,7 +83,7 @@ fn a_layer() {
     let create = |change: fn(&mut HeraldLayerTable)| {
         let mut tables = Tables::new();
         change(&mut tables.layers);
-        tables.load().expect("a plugin").create_layer(attention_order(), Parallel::serial())
+        tables.load().expect("a plugin").create_layer(attention_spec(), Parallel::serial())
     };
     says(create(|table| table.create = Some(makes_no_layer)), "its layer_create succeeded without a layer");
     says(

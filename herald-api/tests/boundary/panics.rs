@@ -1,6 +1,6 @@
 //! A plugin that panics: the message arrives as a sentence, and everything goes on.
 
-use herald_api::import::{LayerOrder, Lent};
+use herald_api::import::{LayerSpec, Lent};
 use herald_api::{EncodeOptions, MemoryTier, Parallel, Status, TierConfig, Tokenizer};
 
 use crate::plugin::{PANICS_IN_CREATE, PANICS_IN_DROP, PANICS_IN_FORWARD, PANICS_IN_TASK};
@@ -8,16 +8,16 @@ use crate::support::*;
 use crate::threads::Threads;
 use crate::works::{Held, attend};
 
-fn order_of_block(index: usize) -> LayerOrder {
-    let mut order = attention_order();
-    order.desc.index = index;
-    order
+fn spec_of_block(index: usize) -> LayerSpec {
+    let mut spec = attention_spec();
+    spec.desc.block = index;
+    spec
 }
 
 #[test]
 fn in_create() {
     let plugin = loaded();
-    let refused = plugin.create_layer(order_of_block(PANICS_IN_CREATE), Parallel::serial());
+    let refused = plugin.create_layer(spec_of_block(PANICS_IN_CREATE), Parallel::serial());
     let error = refused.err().expect("it panicked");
     assert_eq!(error.status(), Status::Internal);
     assert_eq!(error.message(), "the plugin panicked: create was told to panic");
@@ -32,16 +32,16 @@ fn in_create() {
     );
     let config = TierConfig { path: Some("panic".to_owned()), ..tier_config() };
     says(plugin.create_tier(&config), "the plugin panicked: tier_create was told to panic");
-    plugin.create_layer(attention_order(), Parallel::serial()).expect("the next one");
+    plugin.create_layer(attention_spec(), Parallel::serial()).expect("the next one");
 }
 
 #[test]
 fn in_forward_and_in_its_tasks() {
     let plugin = loaded();
     let (mut held, threads) = (Held::new(&plugin, 1), Threads(3));
-    let layer = plugin.create_layer(order_of_block(PANICS_IN_FORWARD), Parallel::serial()).expect("made");
+    let layer = plugin.create_layer(spec_of_block(PANICS_IN_FORWARD), Parallel::serial()).expect("made");
     says(attend(&layer, &mut [(&mut held, 2)], Parallel::serial()), "panicked: forward was told to panic");
-    let layer = plugin.create_layer(order_of_block(PANICS_IN_TASK), Parallel::serial()).expect("made");
+    let layer = plugin.create_layer(spec_of_block(PANICS_IN_TASK), Parallel::serial()).expect("made");
     says(attend(&layer, &mut [(&mut held, 4)], Parallel::serial()), "panicked: a task was told to panic");
     let lent = Lent::new(&threads);
     says(attend(&layer, &mut [(&mut held, 4)], lent.parallel()), "panicked: a task was told to panic");
@@ -50,7 +50,7 @@ fn in_forward_and_in_its_tasks() {
 #[test]
 fn in_drop() {
     let plugin = loaded();
-    let layer = plugin.create_layer(order_of_block(PANICS_IN_DROP), Parallel::serial()).expect("made");
+    let layer = plugin.create_layer(spec_of_block(PANICS_IN_DROP), Parallel::serial()).expect("made");
     drop(layer);
     assert!(logged().iter().any(|line| line == "1 test: a layer panicked while it was destroyed"));
 }

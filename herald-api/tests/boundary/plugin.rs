@@ -57,7 +57,7 @@ impl LayerFactory for Plugin {
 
     fn create<'w>(request: &LayerRequest<'w, '_>) -> Result<Box<dyn EngineLayer + 'w>> {
         Self::supports(request)?;
-        assert!(request.desc.index != PANICS_IN_CREATE, "create was told to panic");
+        assert!(request.desc.block != PANICS_IN_CREATE, "create was told to panic");
         let weights = request.weights.iter().map(|weight| weight.bytes).collect();
         Ok(Box::new(Layer { desc: request.desc.clone(), weights }))
     }
@@ -123,11 +123,11 @@ impl EngineLayer for Layer<'_> {
     }
 
     fn forward(&self, call: &mut Call<'_>) -> Result<()> {
-        assert!(self.desc.index != PANICS_IN_FORWARD, "forward was told to panic");
+        assert!(self.desc.block != PANICS_IN_FORWARD, "forward was told to panic");
         assert!(call.scratch.len() >= SCRATCH_BYTES, "too little scratch memory");
         call.scratch.fill(0xA5);
         let tokens_seen = AtomicU64::new(0);
-        let (workers, index) = (call.parallel.workers(), self.desc.index);
+        let (workers, index) = (call.parallel.workers(), self.desc.block);
         call.parallel.run(call.n_tokens, &|range, worker| {
             assert!(worker < workers, "worker {worker} of {workers}");
             assert!(index != PANICS_IN_TASK, "a task was told to panic");
@@ -158,7 +158,7 @@ impl EngineLayer for Layer<'_> {
 
 impl Drop for Layer<'_> {
     fn drop(&mut self) {
-        assert!(self.desc.index != PANICS_IN_DROP, "drop was told to panic");
+        assert!(self.desc.block != PANICS_IN_DROP, "drop was told to panic");
     }
 }
 

@@ -61,8 +61,8 @@ fn run(layer: &LayerHandle, change: impl FnOnce(&mut Brought)) -> Result<()> {
 #[test]
 fn the_host_refuses_them() {
     let plugin = loaded();
-    let make = |order| plugin.create_layer(order, Parallel::serial()).expect("the layer");
-    let attention = make(attention_order());
+    let make = |spec| plugin.create_layer(spec, Parallel::serial()).expect("the layer");
+    let attention = make(attention_spec());
     run(&attention, |_| ()).expect("sound");
     run(&attention, |call| call.input = None).expect("in place");
     let unfit = "which don't fit each other";
@@ -83,14 +83,14 @@ fn the_host_refuses_them() {
         run(&attention, |call| call.threads = 4),
         &of_the_layer("4 workers, where at most 3 were announced"),
     );
-    let embedding = make(embedding_order());
+    let embedding = make(embedding_spec());
     run(&embedding, |call| call.with_sequence = false).expect("sound");
     says(run(&embedding, |call| call.tokens.clear()), unfit);
     says(
         run(&embedding, |call| call.tokens[1] = 10),
         "brought the token id 10, where ids below 10 were expected",
     );
-    let head = make(head_order());
+    let head = make(head_spec());
     run(&head, |_| ()).expect("sound");
     says(run(&head, |call| call.input = None), unfit);
     says(run(&head, |call| call.output.truncate(2 * HIDDEN)), unfit);
@@ -99,7 +99,7 @@ fn the_host_refuses_them() {
 #[test]
 fn the_host_refuses_pages_that_do_not_suit() {
     let plugin = loaded();
-    let layer = plugin.create_layer(attention_order(), Parallel::serial()).expect("the layer");
+    let layer = plugin.create_layer(attention_spec(), Parallel::serial()).expect("the layer");
     let mut held = Held::new(&plugin, 1);
     says(
         attend(&layer, &mut [(&mut held, 5)], Parallel::serial()),
@@ -178,7 +178,7 @@ fn run_raw(change: impl FnOnce(&mut Raw)) -> Result<(), String> {
     let mut tables = Tables::new();
     let forward = tables.layers.forward.expect("forward");
     tables.layers.create = Some(create_and_tell);
-    let layer = tables.load().expect("a plugin").create_layer(attention_order(), Parallel::serial());
+    let layer = tables.load().expect("a plugin").create_layer(attention_spec(), Parallel::serial());
     let handle = layer.expect("the layer");
     let raw_layer = LAYER.get();
     let (key_bytes, value_bytes) = tier_config().page_bytes().expect("small");

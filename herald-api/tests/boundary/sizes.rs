@@ -21,7 +21,7 @@ macro_rules! until {
 
 fn tries_everything(plugin: &herald_api::import::Plugin) {
     assert_eq!(plugin.probe(&Hardware::detect(2, 0)).expect("a score").score, 102);
-    let layer = plugin.create_layer(attention_order(), Parallel::serial()).expect("the layer");
+    let layer = plugin.create_layer(attention_spec(), Parallel::serial()).expect("the layer");
     let mut held = Held::new(plugin, 1);
     let output = attend(&layer, &mut [(&mut held, 2)], Parallel::serial()).expect("the call");
     assert_eq!(output[HIDDEN], 12.0);
@@ -67,13 +67,13 @@ fn a_plugin_table_may_end_behind_what_it_offers() {
     let plugin = tables.load().expect("a plugin from before tiers");
     assert!(plugin.tier_kinds().is_empty() && plugin.offers_tokenizers());
     says(plugin.create_tier(&tier_config()), "test offers no active memory tier");
-    plugin.create_layer(attention_order(), Parallel::serial()).expect("the layer");
+    plugin.create_layer(attention_spec(), Parallel::serial()).expect("the layer");
 
     let mut tables = Tables::new();
     tables.plugin.struct_size = until!(HeraldPlugin, layers);
     let plugin = tables.load().expect("a plugin that offers nothing");
     assert!(plugin.layer_kinds().is_empty() && !plugin.offers_tokenizers());
-    says(plugin.create_layer(attention_order(), Parallel::serial()), "test offers no attention layers");
+    says(plugin.create_layer(attention_spec(), Parallel::serial()), "test offers no attention layers");
     says(plugin.create_tokenizer(&vocabulary("bytes")), "test offers no tokenizers");
 }
 

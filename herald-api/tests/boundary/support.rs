@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use herald_api::abi::{AbiStruct, HeraldLayerTable, HeraldPlugin, HeraldTierTable, HeraldTokenizerTable};
-use herald_api::import::{LayerOrder, Plugin, SharedBytes, SharedWeight};
+use herald_api::import::{LayerSpec, Plugin, SharedBytes, SharedWeight};
 use herald_api::{
     Attention, DType, Embedding, Error, Head, LayerDesc, LayerParams, Result, RopeKind, RopeScaling,
     TierConfig, TierKind, Vocabulary, WeightRole,
@@ -137,11 +137,11 @@ pub(crate) fn attention() -> Attention {
     }
 }
 
-pub(crate) fn order(params: LayerParams) -> LayerOrder {
+pub(crate) fn spec(params: LayerParams) -> LayerSpec {
     let bytes = Arc::new(vec![1_u8; HIDDEN * 4]);
     let data = SharedBytes::new(bytes, 0..HIDDEN * 4).expect("the range is within the bytes");
-    LayerOrder {
-        desc: LayerDesc { index: 7, hidden: HIDDEN, residual_scale: 1.0, norm_eps: 1e-5, params },
+    LayerSpec {
+        desc: LayerDesc { block: 7, hidden: HIDDEN, residual_scale: 1.0, norm_eps: 1e-5, params },
         weights: vec![SharedWeight {
             role: WeightRole::Norm,
             name: "blk.7.norm".to_owned(),
@@ -155,16 +155,16 @@ pub(crate) fn order(params: LayerParams) -> LayerOrder {
     }
 }
 
-pub(crate) fn attention_order() -> LayerOrder {
-    order(LayerParams::Attention(attention()))
+pub(crate) fn attention_spec() -> LayerSpec {
+    spec(LayerParams::Attention(attention()))
 }
 
-pub(crate) fn embedding_order() -> LayerOrder {
-    order(LayerParams::Embedding(Embedding { vocabulary: 10, scale: 0.5 }))
+pub(crate) fn embedding_spec() -> LayerSpec {
+    spec(LayerParams::Embedding(Embedding { vocabulary: 10, scale: 0.5 }))
 }
 
-pub(crate) fn head_order() -> LayerOrder {
-    order(LayerParams::Head(Head { vocabulary: 10, scale: 1.0, softcap: None }))
+pub(crate) fn head_spec() -> LayerSpec {
+    spec(LayerParams::Head(Head { vocabulary: 10, scale: 1.0, softcap: None }))
 }
 
 pub(crate) fn tier_config() -> TierConfig {

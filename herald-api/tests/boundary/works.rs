@@ -11,7 +11,7 @@ use crate::plugin::{SCRATCH_BYTES, STATE_BYTES};
 use crate::support::*;
 use crate::threads::Threads;
 
-/// One sequence: `past` tokens before, some more now, its pages in order.
+/// One sequence: `past` tokens before, some more now, its pages in spec.
 pub(crate) struct Held {
     pub(crate) past: usize,
     pub(crate) state: AlignedBytes,
@@ -77,7 +77,7 @@ fn a_plugin_says_who_it_is() {
 #[test]
 fn attention_sees_its_pages_and_states() {
     let plugin = loaded();
-    let layer = plugin.create_layer(attention_order(), Parallel::serial()).expect("the layer");
+    let layer = plugin.create_layer(attention_spec(), Parallel::serial()).expect("the layer");
     assert_eq!((layer.scratch_bytes(), layer.state_bytes(), layer.weight_bytes()), (640, 128, 16));
     assert_eq!((layer.plugin(), layer.output_width()), ("test", HIDDEN));
     let (mut a, mut b) = (Held::new(&plugin, 3), Held::new(&plugin, 2));
@@ -100,7 +100,7 @@ fn attention_sees_its_pages_and_states() {
 fn the_embedding_and_the_head_have_their_own_shapes() {
     let plugin = loaded();
     let mut scratch = AlignedBytes::zeroed(SCRATCH_BYTES).expect("scratch memory");
-    let embedding = plugin.create_layer(embedding_order(), Parallel::serial()).expect("the embedding");
+    let embedding = plugin.create_layer(embedding_spec(), Parallel::serial()).expect("the embedding");
     let mut activations = vec![0.0; 2 * HIDDEN];
     let request = Forward {
         n_tokens: 2,
@@ -112,7 +112,7 @@ fn the_embedding_and_the_head_have_their_own_shapes() {
     };
     embedding.forward(request, None, &mut scratch).expect("the embedding's call");
     assert_eq!(activations, [2.0, 2.0, 2.0, 2.0, 4.5, 4.5, 4.5, 4.5]);
-    let head = plugin.create_layer(head_order(), Parallel::serial()).expect("the head");
+    let head = plugin.create_layer(head_spec(), Parallel::serial()).expect("the head");
     let mut logits = vec![0.0; 2 * 10];
     let request = Forward {
         n_tokens: 2,
@@ -129,7 +129,7 @@ fn the_embedding_and_the_head_have_their_own_shapes() {
 #[test]
 fn what_a_plugin_does_not_offer_is_unsupported() {
     let plugin = loaded();
-    let mut odd = attention_order();
+    let mut odd = attention_spec();
     odd.desc.hidden = 3;
     let refusal = plugin.create_layer(odd, Parallel::serial()).err().expect("not offered");
     assert_eq!(
@@ -137,7 +137,7 @@ fn what_a_plugin_does_not_offer_is_unsupported() {
         (Status::Unsupported, "a hidden size of 3 is not offered")
     );
     let mlp = herald_api::Mlp { width: 8, activation: herald_api::Activation::Silu, gated: true };
-    let mlp = plugin.supports_layer(&order(herald_api::LayerParams::Mlp(mlp)), Parallel::serial());
+    let mlp = plugin.supports_layer(&spec(herald_api::LayerParams::Mlp(mlp)), Parallel::serial());
     assert_eq!(mlp.expect_err("not offered").message(), "test offers no mlp layers");
     let model = plugin.create_tokenizer(&vocabulary("other")).err().expect("not offered");
     assert_eq!(

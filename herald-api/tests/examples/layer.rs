@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use herald_api::import::{
-    Executor, Forward, LayerHandle, LayerOrder, Lent, Plugin, SharedBytes, SharedWeight,
+    Executor, Forward, LayerHandle, LayerSpec, Lent, Plugin, SharedBytes, SharedWeight,
 };
 use herald_api::{
     Activation, AlignedBytes, DType, LayerDesc, LayerParams, Mlp, Parallel, Result, Status, WeightRole,
@@ -57,7 +57,7 @@ impl Case {
         }
     }
 
-    fn order(&self) -> LayerOrder {
+    fn spec(&self) -> LayerSpec {
         let (hidden, width) = (self.hidden as u64, self.width as u64);
         let mut weights = vec![
             weight(WeightRole::Down, &[width, hidden], &self.down),
@@ -67,9 +67,9 @@ impl Case {
         ];
         weights.extend(self.post_norm.as_ref().map(|norm| weight(WeightRole::PostNorm, &[hidden], norm)));
         let mlp = Mlp { width: self.width, activation: self.activation, gated: true };
-        LayerOrder {
+        LayerSpec {
             desc: LayerDesc {
-                index: 3,
+                block: 3,
                 hidden: self.hidden,
                 residual_scale: self.residual_scale,
                 norm_eps: self.norm_eps,
@@ -197,23 +197,21 @@ fn check(plugin: &Plugin, case: &Case, layer: &LayerHandle, n_tokens: usize, in_
 /// One layer, run once on threads.
 pub(crate) fn an_mlp_runs(plugin: &Plugin) {
     let case = Case::new(12, 20, Activation::Silu, true);
-    let layer = plugin.create_layer(case.order(), Parallel::serial()).expect("the layer");
+    let layer = plugin.create_layer(case.spec(), Parallel::serial()).expect("the layer");
     check(plugin, &case, &layer, 3, false, true);
 }
 
-#[test]
-fn the_mlp_is_the_reference() {
-    for plugin in plugins() {
-        for (hidden, width) in [(1, 1), (7, 13), (32, 24), (33, 65)] {
-            for activation in [Activation::Silu, Activation::GeluTanh] {
-                for post_norm in [false, true] {
-                    let case = Case::new(hidden, width, activation, post_norm);
-                    let layer = plugin.create_layer(case.order(), Parallel::serial()).expect("the layer");
-                    assert_eq!((layer.state_bytes(), layer.weight_bytes()), (0, 0));
-                    for n_tokens in [1, 2, 9] {
-                        for (in_place, threads) in [(true, false), (false, true)] {
-                            check(&plugin, &case, &layer, n_tokens, in_place, threads);
-                        }
+/// Layers of several shapes, each run over several batches.
+pub(crate) fn mlps_are_the_reference(plugin: &Plugin) {
+    for (hidden, width) in [(1, 1), (7, 13), (32, 24), (33, 65)] {
+        for activation in [Activation::Silu, Activation::GeluTanh] {
+            for post_norm in [false, true] {
+                let case = Case::new(hidden, width, activation, post_norm);
+                let layer = plugin.create_layer(case.spec(), Parallel::serial()).expect("the layer");
+                assert_eq!((layer.state_bytes(), layer.weight_bytes()), (0, 0));
+                for n_tokens in [1, 2, 9] {
+                    for (in_place, threads) in [(true, false), (false, true)] {
+                        check(plugin, &case, &layer, n_tokens, in_place, threads);
                     }
                 }
             }
@@ -222,37 +220,41 @@ fn the_mlp_is_the_reference() {
 }
 
 #[test]
+fn the_mlp_is_the_reference() {
+    plugins().iter().for_each(mlps_are_the_reference);
+}
+
+#[test]
 fn what_they_do_not_offer_is_left_to_others() {
     let case = Case::new(8, 4, Activation::Silu, false);
-    let refused = |plugin: &Plugin, change: fn(&mut LayerOrder)| {
-        let mut order = case.order();
-        change(&mut order);
-        let made: Result<LayerHandle> = plugin.create_layer(order, Parallel::serial());
+    let refused = |plugin: &Plugin, change: fn(&mut LayerSpec)| {
+        let mut spec = case.spec();
+        change(&mut spec);
+        let made: Result<LayerHandle> = plugin.create_layer(spec, Parallel::serial());
         made.err().map(|error| (error.status(), error.message().to_owned())).expect("this is not offered")
     };
     for plugin in plugins() {
-        let (status, message) = refused(&plugin, |order| {
+        let (status, message) = refused(&plugin, |spec| {
             // As many bytes as [8, 4] of F32.
-            order.weights[0].dtype = DType::F16;
-            order.weights[0].dims = vec![8, 8];
+            spec.weights[0].dtype = DType::F16;
+            spec.weights[0].dims = vec![8, 8];
         });
         assert_eq!(status, Status::Unsupported, "{message}");
         assert!(message.contains("blk.3.Down"), "{message}");
-        let (status, message) = refused(&plugin, |order| order.weights[1].role = WeightRole::QueryNorm);
+        let (status, message) = refused(&plugin, |spec| spec.weights[1].role = WeightRole::QueryNorm);
         assert_eq!(status, Status::Unsupported, "{message}");
         assert!(message.contains("blk.3.Norm"), "{message}");
-        let (status, _) = refused(&plugin, |order| {
-            order.desc.params =
-                LayerParams::Mlp(Mlp { width: 4, activation: Activation::Silu, gated: false });
+        let (status, _) = refused(&plugin, |spec| {
+            spec.desc.params = LayerParams::Mlp(Mlp { width: 4, activation: Activation::Silu, gated: false });
         });
         assert_eq!(status, Status::Unsupported);
         // What contradicts itself is nobody's to offer.
-        let (status, message) = refused(&plugin, |order| order.weights[0].dims = vec![8, 4]);
+        let (status, message) = refused(&plugin, |spec| spec.weights[0].dims = vec![8, 4]);
         assert_eq!(status, Status::InvalidArgument, "{message}");
         assert!(message.contains("is [4, 8]") && message.contains("where [8, 4]"), "{message}");
-        let (status, message) = refused(&plugin, |order| order.weights.truncate(3));
+        let (status, message) = refused(&plugin, |spec| spec.weights.truncate(3));
         assert_eq!(status, Status::InvalidArgument, "{message}");
-        let (status, message) = refused(&plugin, |order| order.weights.push(order.weights[0].clone()));
+        let (status, message) = refused(&plugin, |spec| spec.weights.push(spec.weights[0].clone()));
         assert_eq!(status, Status::InvalidArgument, "{message}");
         assert!(message.contains("a role that is taken"), "{message}");
     }

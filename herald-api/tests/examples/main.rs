@@ -2,6 +2,8 @@
 
 mod layer;
 mod page;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod published;
 mod tokenizer;
 mod versions;
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use herald_api::import::{Forward, LayerOrder, SharedBytes, SharedWeight};
+use herald_api::import::{Forward, LayerSpec, SharedBytes, SharedWeight};
 use herald_api::{
     AlignedBytes, DType, Embedding, Hardware, LayerDesc, LayerKind, LayerParams, Parallel, Status, WeightRole,
 };
@@ -34,9 +34,9 @@ fn the_pages_plugin_runs() {
     assert_eq!((plugin.name(), plugin.layer_kinds()), ("lookup", vec![LayerKind::Embedding]));
     assert_eq!(plugin.probe(&Hardware::detect(1, 0)).expect("a score").score, 120);
     let values: Vec<u8> = (0..6).flat_map(|value| (value as f32).to_ne_bytes()).collect();
-    let order = |dtype| LayerOrder {
+    let spec = |dtype| LayerSpec {
         desc: LayerDesc {
-            index: 0,
+            block: 0,
             hidden: 2,
             residual_scale: 1.0,
             norm_eps: 0.0,
@@ -53,9 +53,9 @@ fn the_pages_plugin_runs() {
         max_workers: 1,
         page_tokens: 16,
     };
-    let refused = plugin.supports_layer(&order(DType::F16), Parallel::serial()).expect_err("not offered");
+    let refused = plugin.supports_layer(&spec(DType::F16), Parallel::serial()).expect_err("not offered");
     assert_eq!(refused.status(), Status::Unsupported);
-    let layer = plugin.create_layer(order(DType::F32), Parallel::serial()).expect("the layer");
+    let layer = plugin.create_layer(spec(DType::F32), Parallel::serial()).expect("the layer");
     let mut output = [0.0; 6];
     let request = Forward {
         n_tokens: 3,

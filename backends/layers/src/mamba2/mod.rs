@@ -84,7 +84,6 @@ impl<'w> Mamba2<'w> {
         request: &LayerRequest<'w, '_>,
         params: &Params,
     ) -> Result<Self> {
-        let hidden = request.desc.hidden;
         let Params { inner, state, taps, n_heads, n_groups } = *params;
         let divides = |n: usize, of: usize| n > 0 && of > 0 && of.is_multiple_of(n);
         if state == 0
@@ -95,21 +94,21 @@ impl<'w> Mamba2<'w> {
             return Err(Error::invalid(format!(
                 "the Mamba-2 layer of block {} has {inner} channels in {n_heads} heads in {n_groups} groups with states of \
                  {state}, where a multiple each was expected, and nothing empty",
-                request.desc.index
+                request.desc.block
             )));
         }
         let channels = inner + 2 * n_groups * state;
         let mut weights = Weights::new(kernels, request);
         let layer = Self {
             kernels,
-            norm: weights.vector(WeightRole::Norm, hidden)?,
-            input: weights.matrix(WeightRole::SsmIn, inner + channels + n_heads, hidden)?,
+            norm: weights.vector(WeightRole::Norm)?,
+            input: weights.matrix(WeightRole::InProjection)?,
             conv: Conv::new(&mut weights, request, channels, taps)?,
-            dt_bias: weights.vector(WeightRole::SsmDtBias, n_heads)?,
-            a: weights.floats(WeightRole::SsmA, n_heads, 1)?,
-            d: weights.floats(WeightRole::SsmD, n_heads, 1)?,
-            gated_norm: weights.optional_floats(WeightRole::SsmNorm, n_groups, inner / n_groups)?,
-            output: weights.matrix(WeightRole::SsmOut, hidden, inner)?,
+            dt_bias: weights.vector(WeightRole::SsmDtBias)?,
+            a: weights.vector(WeightRole::SsmA)?,
+            d: weights.vector(WeightRole::SsmD)?,
+            gated_norm: weights.optional_vector(WeightRole::SsmNorm)?,
+            output: weights.matrix(WeightRole::OutProjection)?,
             desc: request.desc.clone(),
             params: params.clone(),
             max_tokens: request.max_tokens,

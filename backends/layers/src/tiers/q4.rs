@@ -3,7 +3,7 @@
 //! As in KIVI (arXiv 2402.02750) keys share steps along tokens, channel by channel, since some channels of keys are always
 //! large, and values along channels, token by token. Keys are taken as they are stored, after RoPE.
 
-use herald_api::{Q4_GROUP, Q4Rows, Rows};
+use herald_api::{I16Rows, Q4_GROUP, Q4Rows};
 
 use crate::quant::f16_value;
 
@@ -62,7 +62,7 @@ fn get(row: &[u8], dim: usize, index: usize) -> u8 {
 pub(super) fn encode_keys(
     shape: Shape,
     n_tokens: usize,
-    rows: Rows<'_>,
+    rows: I16Rows<'_>,
     pairs: &mut [[u16; 2]],
     codes: &mut [u8],
 ) {
@@ -92,7 +92,7 @@ pub(super) fn encode_keys(
 pub(super) fn encode_values(
     shape: Shape,
     n_tokens: usize,
-    rows: Rows<'_>,
+    rows: I16Rows<'_>,
     pairs: &mut [[u16; 2]],
     codes: &mut [u8],
 ) {

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use herald_api::import::{
-    LayerHandle, LayerOrder, Lent, Plugin, SharedBytes, SharedWeight, StableBytes, TierHandle,
-    TokenizerHandle,
+    LayerHandle, LayerSpec, Lent, Plugin, SharedBytes, SharedWeight, StableBytes, TierHandle, TokenizerHandle,
 };
 use herald_api::{LayerParams, Status, TierConfig, TierKind, abi};
 
@@ -73,7 +72,7 @@ fn build_with(
     let mut layers = Vec::with_capacity(plan.layers.len());
     for layer in &plan.layers {
         let order = order(gguf, layer, pool.threads().get(), options)?;
-        let part = || format!("the {} layer of block {}", layer.desc.kind().name(), layer.desc.index);
+        let part = || format!("the {} layer of block {}", layer.desc.kind().name(), layer.desc.block);
         match first_of(ranked, part, faults, |plugin| plugin.create_layer(order.clone(), threads.parallel()))?
         {
             Ok(made) => {
@@ -194,7 +193,7 @@ pub(super) fn for_prompts(
             Ok(_) => layers.push(None),
             Err(error) if is_not_offered(&error) => layers.push(None),
             Err(error) => {
-                let part = format!("{} layer of block {}", layer.desc.kind().name(), layer.desc.index);
+                let part = format!("{} layer of block {}", layer.desc.kind().name(), layer.desc.block);
                 tracing::warn!("backend {} computes no prompts: the {part}: {error}", plugin.name());
                 choice.unsplit(&format!("its {part} failed: {error}"));
                 return Ok(Vec::new());
@@ -277,7 +276,7 @@ unsafe impl StableBytes for TensorView {
     }
 }
 
-fn order(gguf: &Gguf, layer: &LayerPlan, workers: usize, options: &LoadOptions) -> Result<LayerOrder> {
+fn order(gguf: &Gguf, layer: &LayerPlan, workers: usize, options: &LoadOptions) -> Result<LayerSpec> {
     let weights = layer
         .weights
         .iter()
@@ -301,7 +300,7 @@ fn order(gguf: &Gguf, layer: &LayerPlan, workers: usize, options: &LoadOptions) 
             })
         })
         .collect::<Result<Vec<_>>>()?;
-    Ok(LayerOrder {
+    Ok(LayerSpec {
         desc: layer.desc.clone(),
         weights,
         max_tokens: match layer.desc.params {

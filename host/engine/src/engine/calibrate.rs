@@ -128,9 +128,9 @@ fn cut(gguf: &Gguf, plan: &ModelPlan) -> (ModelPlan, f64) {
         let bytes = bytes(layer);
         all += bytes;
         // A block is kept whole.
-        if kept < ENOUGH_BYTES || layer.desc.index == last {
+        if kept < ENOUGH_BYTES || layer.desc.block == last {
             kept += bytes;
-            last = layer.desc.index;
+            last = layer.desc.block;
             cut.layers.push(layer.clone());
         }
     }

@@ -233,7 +233,7 @@ impl NeuroEngine {
         let past_end = |layer: &LayerHandle| match layer.desc().kind() {
             LayerKind::Embedding => false,
             LayerKind::Head => true,
-            _ => layer.desc().index >= blocks,
+            _ => layer.desc().block >= blocks,
         };
         let n_layers = self.layers.iter().position(past_end).unwrap_or(self.layers.len());
         let mut sequence = self.sequence()?;
@@ -455,7 +455,7 @@ impl NeuroEngine {
 }
 
 fn at(layer: &LayerHandle) -> String {
-    format!("{}, {} layer of block {}", layer.plugin(), layer.desc().kind().name(), layer.desc().index)
+    format!("{}, {} layer of block {}", layer.plugin(), layer.desc().kind().name(), layer.desc().block)
 }
 
 fn failed(what: &str, source: herald_api::Error) -> Error {

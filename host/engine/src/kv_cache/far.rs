@@ -97,7 +97,7 @@ impl<'b> BestPages<'b> {
 impl Fetcher for BestPages<'_> {
     fn fetch(&mut self, scores: &[f32], batch: &mut Batch<'_>) -> Result<()> {
         let mut first = 0;
-        for (index, n_far) in batch.n_far().into_iter().enumerate() {
+        for (index, n_far) in batch.n_selectable().into_iter().enumerate() {
             let scores = &scores[first..first + n_far];
             first += n_far;
             let Some(Some(far)) = self.sequences.get_mut(index).filter(|_| n_far > 0) else { continue };

@@ -196,10 +196,10 @@ impl LayerPages {
             batch.add_fetched(batch.len() - 1, (SINKS + index) * page_tokens, page.open()?)?;
         }
         if n_far > 0 && needs.far_pages.is_some() {
-            batch.reach(needs.trained);
+            batch.max_distance(needs.trained);
         }
         let Some(most) = chosen else { return Ok(None) };
-        batch.far(starts, bytemuck::cast_slice(summaries));
+        batch.selectable_pages(starts, bytemuck::cast_slice(summaries));
         Ok(Some(FarPages { pages: far, first: SINKS, page_tokens, most, open, traffic: &needs.traffic }))
     }
 

@@ -60,9 +60,9 @@ impl<'k, 'g> Builder<'k, 'g> {
     }
 
     /// Adds a layer.
-    pub(super) fn push(&mut self, index: usize, params: LayerParams, weights: Vec<WeightPlan>) {
+    pub(super) fn push(&mut self, block: usize, params: LayerParams, weights: Vec<WeightPlan>) {
         let desc = LayerDesc {
-            index,
+            block,
             hidden: self.hidden,
             residual_scale: self.residual_scale,
             norm_eps: self.norm_eps,

@@ -44,14 +44,14 @@ impl Builder<'_, '_> {
             block,
             &[
                 (WeightRole::Norm, "attn_norm.weight"),
-                (WeightRole::SsmIn, "ssm_in.weight"),
+                (WeightRole::InProjection, "ssm_in.weight"),
                 (WeightRole::Conv, "ssm_conv1d.weight"),
                 (WeightRole::SsmX, "ssm_x.weight"),
                 (WeightRole::SsmDt, "ssm_dt.weight"),
                 (WeightRole::SsmDtBias, "ssm_dt.bias"),
                 (WeightRole::SsmA, "ssm_a"),
                 (WeightRole::SsmD, "ssm_d"),
-                (WeightRole::SsmOut, "ssm_out.weight"),
+                (WeightRole::OutProjection, "ssm_out.weight"),
             ],
             &[
                 (WeightRole::ConvBias, "ssm_conv1d.bias"),
@@ -69,12 +69,12 @@ impl Builder<'_, '_> {
             block,
             &[
                 (WeightRole::Norm, "attn_norm.weight"),
-                (WeightRole::SsmIn, "ssm_in.weight"),
+                (WeightRole::InProjection, "ssm_in.weight"),
                 (WeightRole::Conv, "ssm_conv1d.weight"),
                 (WeightRole::SsmDtBias, "ssm_dt.bias"),
                 (WeightRole::SsmA, "ssm_a"),
                 (WeightRole::SsmD, "ssm_d"),
-                (WeightRole::SsmOut, "ssm_out.weight"),
+                (WeightRole::OutProjection, "ssm_out.weight"),
             ],
             &[(WeightRole::ConvBias, "ssm_conv1d.bias"), (WeightRole::SsmNorm, "ssm_norm.weight")],
         );
@@ -87,9 +87,9 @@ impl Builder<'_, '_> {
             block,
             &[
                 (WeightRole::Norm, "attn_norm.weight"),
-                (WeightRole::SsmIn, "shortconv.in_proj.weight"),
+                (WeightRole::InProjection, "shortconv.in_proj.weight"),
                 (WeightRole::Conv, "shortconv.conv.weight"),
-                (WeightRole::SsmOut, "shortconv.out_proj.weight"),
+                (WeightRole::OutProjection, "shortconv.out_proj.weight"),
             ],
             &[(WeightRole::ConvBias, "shortconv.conv.bias")],
         );

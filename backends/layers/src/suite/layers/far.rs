@@ -155,9 +155,9 @@ fn check_shape(plugin: &Subject<'_>, shape: &Shape) -> Case {
         let near = [0, past - PAGE].map(|start| (start, PageUse::Shared(&earlier.pages[start / PAGE])));
         let own = own.iter_mut().enumerate().map(|(page, own)| (past + page * PAGE, PageUse::Own(own)));
         batch.push(n_tokens, past, None, near.into_iter().chain(own)).map_err(failed)?;
-        batch.far(&starts, bytemuck::cast_slice(&summaries));
+        batch.selectable_pages(&starts, bytemuck::cast_slice(&summaries));
         if let Some(reach) = shape.reach {
-            batch.reach(reach);
+            batch.max_distance(reach);
         }
         let threads = Scoped(shape.workers);
         let lent = Lent::new(&threads);

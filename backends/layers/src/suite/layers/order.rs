@@ -1,6 +1,6 @@
 //! A layer's order to a plugin together with what the reference makes of the same weights.
 
-use herald_api::import::{LayerHandle, LayerOrder, Lent, Plugin, SharedWeight};
+use herald_api::import::{LayerHandle, LayerSpec, Lent, Plugin, SharedWeight};
 use herald_api::{AlignedBytes, DType, LayerDesc, LayerParams, Result, WeightRole};
 use ndarray::{Array1, Array2};
 
@@ -83,9 +83,9 @@ impl Weights {
 }
 
 /// The order for a layer.
-pub(super) fn order(desc: &LayerDesc, weights: &[SharedWeight], limits: Limits) -> LayerOrder {
+pub(super) fn order(desc: &LayerDesc, weights: &[SharedWeight], limits: Limits) -> LayerSpec {
     let Limits { max_tokens, max_workers, page_tokens } = limits;
-    LayerOrder { desc: desc.clone(), weights: weights.to_vec(), max_tokens, max_workers, page_tokens }
+    LayerSpec { desc: desc.clone(), weights: weights.to_vec(), max_tokens, max_workers, page_tokens }
 }
 
 /// The largest calls that a layer is made for.
@@ -97,7 +97,7 @@ pub(super) struct Limits {
 }
 
 /// Has the plugin make the layer, with as many threads as calls will bring.
-pub(super) fn create(plugin: &Plugin, order: LayerOrder) -> Result<LayerHandle> {
+pub(super) fn create(plugin: &Plugin, order: LayerSpec) -> Result<LayerHandle> {
     let threads = Scoped(order.max_workers);
     plugin.create_layer(order, Lent::new(&threads).parallel())
 }
@@ -112,7 +112,7 @@ pub(super) fn scratch(layer: &LayerHandle) -> Result<AlignedBytes> {
 /// A layer's description with everything particular to the test's seed.
 pub(super) fn desc(hidden: usize, params: LayerParams, values: &mut Values) -> LayerDesc {
     LayerDesc {
-        index: 3,
+        block: 3,
         hidden,
         residual_scale: values.pick(&[1.0, 0.22, -1.5]),
         norm_eps: values.pick(&[1e-5, 1e-6]),

@@ -78,7 +78,7 @@ fn mamba1(hidden: usize, params: &Mamba1, weights: &mut Weights) -> Reference {
     let desc = desc(hidden, LayerParams::Mamba1(params.clone()), &mut weights.values);
     let eps = f64::from(desc.norm_eps);
     let norm = weights.norm(WeightRole::Norm, hidden);
-    let input = weights.matrix(WeightRole::SsmIn, 2 * inner, hidden);
+    let input = weights.matrix(WeightRole::InProjection, 2 * inner, hidden);
     let filters = weights.plain(WeightRole::Conv, [inner, taps], [-1.0, 1.0]);
     let bias = weights.perhaps(|weights| weights.vector(WeightRole::ConvBias, inner, [-0.5, 0.5]));
     let x = weights.matrix(WeightRole::SsmX, dt_rank + 2 * state, inner);
@@ -95,7 +95,7 @@ fn mamba1(hidden: usize, params: &Mamba1, weights: &mut Weights) -> Reference {
     let dt_bias = weights.perhaps(|weights| weights.vector(WeightRole::SsmDtBias, inner, [-5.0, 0.0]));
     let a = weights.plain(WeightRole::SsmA, [inner, state], [-8.0, -0.1]);
     let d = weights.vector(WeightRole::SsmD, inner, [-1.0, 1.0]);
-    let output = weights.matrix(WeightRole::SsmOut, hidden, inner);
+    let output = weights.matrix(WeightRole::OutProjection, hidden, inner);
     let branch = move |rows: &Approx| {
         let uz = rows.rms_norm(&norm, eps).multiply(&input, None);
         let (u, z) = (uz.columns(0..inner), uz.columns(inner..2 * inner));
@@ -121,7 +121,7 @@ fn mamba2(hidden: usize, params: &Mamba2, weights: &mut Weights) -> Reference {
     let desc = desc(hidden, LayerParams::Mamba2(params.clone()), &mut weights.values);
     let eps = f64::from(desc.norm_eps);
     let norm = weights.norm(WeightRole::Norm, hidden);
-    let input = weights.matrix(WeightRole::SsmIn, inner + channels + n_heads, hidden);
+    let input = weights.matrix(WeightRole::InProjection, inner + channels + n_heads, hidden);
     let filters = weights.plain(WeightRole::Conv, [channels, taps], [-1.0, 1.0]);
     let bias = weights.perhaps(|weights| weights.vector(WeightRole::ConvBias, channels, [-0.5, 0.5]));
     let dt_bias = weights.vector(WeightRole::SsmDtBias, n_heads, [-4.0, 0.0]);
@@ -138,7 +138,7 @@ fn mamba2(hidden: usize, params: &Mamba2, weights: &mut Weights) -> Reference {
     let group = inner / n_groups;
     let gated_norm: Option<Array2<f64>> =
         weights.perhaps(|weights| weights.plain(WeightRole::SsmNorm, [n_groups, group], [0.5, 1.5]));
-    let output = weights.matrix(WeightRole::SsmOut, hidden, inner);
+    let output = weights.matrix(WeightRole::OutProjection, hidden, inner);
     let branch = move |rows: &Approx| {
         let projected = rows.rms_norm(&norm, eps).multiply(&input, None);
         let z = projected.columns(0..inner);
@@ -179,10 +179,10 @@ fn short_conv(hidden: usize, params: &ShortConv, weights: &mut Weights) -> Refer
     let desc = desc(hidden, LayerParams::ShortConv(params.clone()), &mut weights.values);
     let eps = f64::from(desc.norm_eps);
     let norm = weights.norm(WeightRole::Norm, hidden);
-    let input: Matrix = weights.matrix(WeightRole::SsmIn, 3 * hidden, hidden);
+    let input: Matrix = weights.matrix(WeightRole::InProjection, 3 * hidden, hidden);
     let filters = weights.plain(WeightRole::Conv, [hidden, params.taps], [-1.0, 1.0]);
     let bias = weights.perhaps(|weights| weights.vector(WeightRole::ConvBias, hidden, [-0.5, 0.5]));
-    let output = weights.matrix(WeightRole::SsmOut, hidden, hidden);
+    let output = weights.matrix(WeightRole::OutProjection, hidden, hidden);
     let branch = move |rows: &Approx| {
         let bcu = rows.rms_norm(&norm, eps).multiply(&input, None);
         let [b, c, u] = [0, 1, 2].map(|part| bcu.columns(part * hidden..(part + 1) * hidden));

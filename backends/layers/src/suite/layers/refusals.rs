@@ -1,7 +1,7 @@
 //! What layers refuse: orders and calls that contradict themselves. Each refusal is one sentence that says what was wrong
 //! and what was expected, and none is a panic.
 
-use herald_api::import::{BatchBuffers, Forward, LayerOrder, PageUse};
+use herald_api::import::{BatchBuffers, Forward, LayerSpec, PageUse};
 use herald_api::{
     Activation, Attention, DType, Embedding, Head, LayerDesc, LayerKind, LayerParams, Mamba1, Mamba2, Mlp,
     Moe, Parallel, Result, RopeKind, RopeScaling, Routing, ShortConv, Status, WeightRole,
@@ -48,7 +48,7 @@ fn experts() -> Moe {
 }
 
 /// An order that every plugin which offers the kind takes.
-fn good(kind: LayerKind) -> LayerOrder {
+fn good(kind: LayerKind) -> LayerSpec {
     let (params, shapes): (_, Vec<(WeightRole, [usize; 2])>) = match kind {
         LayerKind::Attention => (
             LayerParams::Attention(attention()),
@@ -73,34 +73,34 @@ fn good(kind: LayerKind) -> LayerOrder {
             LayerParams::Mamba1(Mamba1 { inner: 40, state: 4, taps: 3, dt_rank: 5, plain_norms: false }),
             vec![
                 (WeightRole::Norm, [1, HIDDEN]),
-                (WeightRole::SsmIn, [80, HIDDEN]),
+                (WeightRole::InProjection, [80, HIDDEN]),
                 (WeightRole::Conv, [40, 3]),
                 (WeightRole::SsmX, [13, 40]),
                 (WeightRole::SsmDt, [40, 5]),
                 (WeightRole::SsmA, [40, 4]),
                 (WeightRole::SsmD, [1, 40]),
-                (WeightRole::SsmOut, [HIDDEN, 40]),
+                (WeightRole::OutProjection, [HIDDEN, 40]),
             ],
         ),
         LayerKind::Mamba2 => (
             LayerParams::Mamba2(Mamba2 { inner: 40, state: 3, taps: 3, n_heads: 4, n_groups: 2 }),
             vec![
                 (WeightRole::Norm, [1, HIDDEN]),
-                (WeightRole::SsmIn, [96, HIDDEN]),
+                (WeightRole::InProjection, [96, HIDDEN]),
                 (WeightRole::Conv, [52, 3]),
                 (WeightRole::SsmDtBias, [1, 4]),
                 (WeightRole::SsmA, [4, 1]),
                 (WeightRole::SsmD, [1, 4]),
-                (WeightRole::SsmOut, [HIDDEN, 40]),
+                (WeightRole::OutProjection, [HIDDEN, 40]),
             ],
         ),
         LayerKind::ShortConv => (
             LayerParams::ShortConv(ShortConv { taps: 3 }),
             vec![
                 (WeightRole::Norm, [1, HIDDEN]),
-                (WeightRole::SsmIn, [3 * HIDDEN, HIDDEN]),
+                (WeightRole::InProjection, [3 * HIDDEN, HIDDEN]),
                 (WeightRole::Conv, [HIDDEN, 3]),
-                (WeightRole::SsmOut, [HIDDEN, HIDDEN]),
+                (WeightRole::OutProjection, [HIDDEN, HIDDEN]),
             ],
         ),
         LayerKind::Moe => (
@@ -127,12 +127,12 @@ fn good(kind: LayerKind) -> LayerOrder {
         .into_iter()
         .map(|(role, shape)| random_weight(role, DType::F16, shape, 0.5, &mut values).0)
         .collect();
-    let desc = LayerDesc { index: 3, hidden: HIDDEN, residual_scale: 1.0, norm_eps: 1e-5, params };
+    let desc = LayerDesc { block: 3, hidden: HIDDEN, residual_scale: 1.0, norm_eps: 1e-5, params };
     order(&desc, &weights, LIMITS)
 }
 
 /// The order must be refused with one of the statuses, in a sentence with all of these parts.
-fn refused(plugin: &Subject<'_>, what: &str, order: LayerOrder, statuses: &[Status], parts: &[&str]) {
+fn refused(plugin: &Subject<'_>, what: &str, order: LayerSpec, statuses: &[Status], parts: &[&str]) {
     sentence(&format!("{}: {what}", plugin.name()), create(plugin, order).map(drop), statuses, parts);
 }
 
@@ -193,7 +193,7 @@ pub(super) fn check(plugin: &Subject<'_>, kind: LayerKind) {
     let parts = [HIDDEN.to_string(), (HIDDEN + 1).to_string()];
     refused(plugin, "another hidden size", order, INVALID, &[&parts[0], &parts[1]]);
     for change in [
-        (|order: &mut LayerOrder| order.desc.hidden = 0) as fn(&mut LayerOrder),
+        (|order: &mut LayerSpec| order.desc.hidden = 0) as fn(&mut LayerSpec),
         |order| order.max_tokens = 0,
         |order| order.max_workers = 0,
         |order| order.page_tokens = 0,
@@ -224,7 +224,7 @@ pub(super) fn check(plugin: &Subject<'_>, kind: LayerKind) {
     }
 }
 
-fn check_heads(plugin: &Subject<'_>, good: &LayerOrder) {
+fn check_heads(plugin: &Subject<'_>, good: &LayerSpec) {
     type Change = fn(&mut Attention);
     let changes: [(&str, Change, &[&str]); 7] = [
         ("no heads", |params| params.n_heads = 0, &["0", "2"]),
@@ -248,7 +248,7 @@ fn check_heads(plugin: &Subject<'_>, good: &LayerOrder) {
     }
 }
 
-fn check_groups(plugin: &Subject<'_>, good: &LayerOrder) {
+fn check_groups(plugin: &Subject<'_>, good: &LayerSpec) {
     let [mut heads, mut groups] = [good.clone(), good.clone()];
     if let LayerParams::Mamba2(params) = &mut heads.desc.params {
         params.n_heads = 6;
@@ -260,7 +260,7 @@ fn check_groups(plugin: &Subject<'_>, good: &LayerOrder) {
     refused(plugin, "groups that don't divide the heads", groups, INVALID, &["4", "3"]);
 }
 
-fn check_experts(plugin: &Subject<'_>, good: &LayerOrder) {
+fn check_experts(plugin: &Subject<'_>, good: &LayerSpec) {
     for n_used in [0, 5] {
         let mut order = good.clone();
         order.desc.params = LayerParams::Moe(Moe { n_used, ..experts() });
@@ -268,7 +268,7 @@ fn check_experts(plugin: &Subject<'_>, good: &LayerOrder) {
     }
 }
 
-fn check_tokens(plugin: &Subject<'_>, good: LayerOrder) {
+fn check_tokens(plugin: &Subject<'_>, good: LayerSpec) {
     let layer = create(plugin, good).unwrap_or_else(|error| panic!("{}: {error}", plugin.name()));
     let mut output = [0.0; 2 * HIDDEN];
     let request = Forward {

@@ -1,0 +1,36 @@
+//! The function between the projections of feed-forward networks and experts.
+
+use crate::{Error, Result};
+
+/// x * sigmoid(x).
+pub const HERALD_ACTIVATION_SILU: u32 = 1;
+/// GELU in its tanh approximation.
+pub const HERALD_ACTIVATION_GELU_TANH: u32 = 2;
+/// max(x, 0) squared (arXiv 2109.08668).
+pub const HERALD_ACTIVATION_SQUARED_RELU: u32 = 3;
+
+/// The function between an MLP's projections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+#[non_exhaustive]
+pub enum Activation {
+    /// `x * sigmoid(x)`.
+    Silu = HERALD_ACTIVATION_SILU,
+    /// GELU in its tanh approximation.
+    GeluTanh = HERALD_ACTIVATION_GELU_TANH,
+    /// `max(x, 0)` squared.
+    SquaredRelu = HERALD_ACTIVATION_SQUARED_RELU,
+}
+
+impl Activation {
+    pub(super) fn from_code(code: u32) -> Result<Self> {
+        Ok(match code {
+            HERALD_ACTIVATION_SILU => Self::Silu,
+            HERALD_ACTIVATION_GELU_TANH => Self::GeluTanh,
+            HERALD_ACTIVATION_SQUARED_RELU => Self::SquaredRelu,
+            other => {
+                return Err(Error::unsupported(format!("activation {other} is not known to this plugin")));
+            }
+        })
+    }
+}

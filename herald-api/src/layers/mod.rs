@@ -1,0 +1,323 @@
+//! Kinds of layers: each is a file, with its parameters as C and as Rust have them, the way between the two, and the shapes
+//! of its weights. A new kind is a new file, and in this one its `mod`, its part of [`c`], and a line of the list below.
+
+/// What C sees of this module: a part of [`crate::abi`].
+// The comments are the C header's: their brackets are shapes, not links.
+#[allow(rustdoc::broken_intra_doc_links)]
+pub(crate) mod c {
+    pub use super::activation::{
+        HERALD_ACTIVATION_GELU_TANH, HERALD_ACTIVATION_SILU, HERALD_ACTIVATION_SQUARED_RELU,
+    };
+    pub use super::attention::{
+        HERALD_ROPE_HALVES, HERALD_ROPE_NEIGHBOURS, HERALD_ROPE_NONE, HERALD_ROPE_SCALING_LINEAR,
+        HERALD_ROPE_SCALING_NONE, HERALD_ROPE_SCALING_YARN, HeraldAttention,
+    };
+    pub use super::embedding::HeraldEmbedding;
+    pub use super::head::HeraldHead;
+    pub use super::mamba1::HeraldMamba1;
+    pub use super::mamba2::HeraldMamba2;
+    pub use super::mlp::HeraldMlp;
+    pub use super::moe::{HERALD_ROUTING_SIGMOID, HERALD_ROUTING_SOFTMAX, HeraldMoe};
+    pub use super::role::c::*;
+    pub use super::short_conv::HeraldShortConv;
+
+    /// Looks up token embeddings: output[t] = scale * embedding[tokens[t]].
+    pub const HERALD_LAYER_EMBEDDING: u32 = 1;
+    /// Self-attention with its norm: output += residual_scale * attention(norm(input)).
+    pub const HERALD_LAYER_ATTENTION: u32 = 2;
+    /// A feed-forward network with its norm: output += residual_scale * mlp(norm(input)).
+    pub const HERALD_LAYER_MLP: u32 = 3;
+    /// The final norm and the product with the output matrix: output[t] = logits, [n_tokens, vocabulary].
+    pub const HERALD_LAYER_HEAD: u32 = 4;
+    /// A selective state space with its norm (Mamba, arXiv 2312.00752): output += residual_scale * mamba(norm(input)). Keeps
+    /// a recurrent state.
+    pub const HERALD_LAYER_MAMBA1: u32 = 5;
+    /// The same with a scalar decay for each head (Mamba-2, arXiv 2405.21060). Keeps a recurrent state.
+    pub const HERALD_LAYER_MAMBA2: u32 = 6;
+    /// A gated short convolution with its norm (LFM2, arXiv 2511.23404). Keeps a recurrent state.
+    pub const HERALD_LAYER_SHORT_CONV: u32 = 7;
+    /// A mixture of feed-forward networks with its norm, of which each token uses a few (arXiv 1701.06538).
+    pub const HERALD_LAYER_MOE: u32 = 8;
+
+    /// A layer: a whole residual branch with its norm. Exactly the parameters of its own kind are not null.
+    #[repr(C)]
+    #[derive(Clone, Copy, Debug)]
+    #[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
+    pub struct HeraldLayerDesc {
+        /// sizeof(HeraldLayerDesc) of the host.
+        pub struct_size: usize,
+        /// HERALD_LAYER_*.
+        pub kind: u32,
+        /// The block that the layer belongs to, counted from 0; for messages.
+        pub block: u32,
+        /// Elements of a token's activations.
+        pub hidden: u32,
+        /// Multiplies the branch before it is added; usually 1.
+        pub residual_scale: f32,
+        /// Added to the mean square in the layer's RMS norms.
+        pub norm_eps: f32,
+        /// Not used; 0.
+        pub reserved: u32,
+        /// For HERALD_LAYER_ATTENTION.
+        pub attention: *const HeraldAttention,
+        /// For HERALD_LAYER_MLP.
+        pub mlp: *const HeraldMlp,
+        /// For HERALD_LAYER_EMBEDDING.
+        pub embedding: *const HeraldEmbedding,
+        /// For HERALD_LAYER_HEAD.
+        pub head: *const HeraldHead,
+        /// For HERALD_LAYER_MAMBA1.
+        pub mamba1: *const HeraldMamba1,
+        /// For HERALD_LAYER_MAMBA2.
+        pub mamba2: *const HeraldMamba2,
+        /// For HERALD_LAYER_SHORT_CONV.
+        pub short_conv: *const HeraldShortConv,
+        /// For HERALD_LAYER_MOE.
+        pub moe: *const HeraldMoe,
+    }
+}
+
+mod activation;
+mod attention;
+mod embedding;
+mod head;
+mod mamba1;
+mod mamba2;
+mod mlp;
+mod moe;
+mod role;
+mod shape;
+mod short_conv;
+#[cfg(test)]
+mod tests;
+
+pub use activation::Activation;
+pub use attention::{RopeKind, RopeScaling};
+pub use moe::Routing;
+pub use role::WeightRole;
+pub use shape::{Need, WeightShape};
+
+use c::HeraldLayerDesc;
+
+use crate::abi::{self, AbiStruct};
+use crate::{Error, Result};
+
+/// What is particular to one kind of layer: its parameters on both sides of the boundary, and what follows from them.
+trait KindParams: Sized {
+    /// The parameters as C has them.
+    type Raw: AbiStruct;
+
+    /// Whether a layer of this kind keeps a recurrent state for each sequence.
+    const RECURRENT: bool = false;
+
+    /// The parameters for C.
+    fn to_raw(&self) -> Self::Raw;
+
+    /// The parameters from C.
+    ///
+    /// # Errors
+    /// [`crate::Status::Unsupported`] for a constant or a flag that isn't known.
+    fn from_raw(raw: &Self::Raw) -> Result<Self>;
+
+    /// The shape of this role's weight in a layer of this hidden size; `None` where the layer has no such weight.
+    fn weight(&self, hidden: usize, role: WeightRole) -> Option<WeightShape>;
+}
+
+macro_rules! layer_kinds {
+    ($($(#[$doc:meta])* $kind:ident($field:ident, $raw:ident) = $code:ident, $name:literal;)*) => {
+        $(pub use $field::$kind;)*
+
+        /// Kinds of layers.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u32)]
+        #[non_exhaustive]
+        pub enum LayerKind {
+            $($(#[$doc])* $kind = abi::$code,)*
+        }
+
+        impl LayerKind {
+            /// Every kind that this version knows.
+            pub const ALL: [Self; [$(abi::$code),*].len()] = [$(Self::$kind),*];
+
+            /// The word for people.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $name,)*
+                }
+            }
+        }
+
+        /// What is particular to a layer's kind.
+        #[derive(Clone, Debug, PartialEq)]
+        #[non_exhaustive]
+        pub enum LayerParams {
+            $($(#[$doc])* $kind($kind),)*
+        }
+
+        impl LayerParams {
+            /// Reads the parameters of the description's kind.
+            ///
+            /// # Safety
+            /// The pointers of `desc` are as `HeraldLayerDesc` says.
+            unsafe fn from_raw(kind: LayerKind, desc: &HeraldLayerDesc) -> Result<Self> {
+                Ok(match kind {
+                    $(LayerKind::$kind => {
+                        // SAFETY: the maker of HeraldLayerDesc guarantees the pointer, and `read` checks the struct.
+                        let raw = unsafe { abi::read(desc.$field).map_err(Error::invalid)? };
+                        Self::$kind($kind::from_raw(&raw)?)
+                    })*
+                })
+            }
+
+            /// Calls `body` with a description that has these parameters as well.
+            fn with_raw<T>(&self, desc: HeraldLayerDesc, body: impl FnOnce(&HeraldLayerDesc) -> T) -> T {
+                match self {
+                    $(Self::$kind(params) => {
+                        let raw: abi::$raw = params.to_raw();
+                        body(&HeraldLayerDesc { $field: &raw const raw, ..desc })
+                    })*
+                }
+            }
+
+            fn kind(&self) -> LayerKind {
+                match self {
+                    $(Self::$kind(_) => LayerKind::$kind,)*
+                }
+            }
+
+            fn weight(&self, hidden: usize, role: WeightRole) -> Option<WeightShape> {
+                match self {
+                    $(Self::$kind(params) => params.weight(hidden, role),)*
+                }
+            }
+
+            /// Whether a layer with these parameters keeps a recurrent state for each sequence.
+            #[must_use]
+            pub fn is_recurrent(&self) -> bool {
+                match self {
+                    $(Self::$kind(_) => $kind::RECURRENT,)*
+                }
+            }
+        }
+
+        /// The layouts of the parameters, in the order of `HeraldLayerDesc`'s fields.
+        #[cfg(feature = "layout")]
+        pub(crate) fn param_layouts() -> Vec<&'static abi_stable::type_layout::TypeLayout> {
+            use abi_stable::StableAbi;
+            let mut layouts =
+                [$((std::mem::offset_of!(HeraldLayerDesc, $field), <abi::$raw as StableAbi>::LAYOUT)),*];
+            layouts.sort_by_key(|(offset, _)| *offset);
+            layouts.into_iter().map(|(_, layout)| layout).collect()
+        }
+    };
+}
+
+// Of each kind: its parameters (its file, which is also their field in HeraldLayerDesc, and their C struct), its number, and
+// its name for people.
+layer_kinds! {
+    /// Token embeddings.
+    Embedding(embedding, HeraldEmbedding) = HERALD_LAYER_EMBEDDING, "embedding";
+    /// Self-attention with its norm.
+    Attention(attention, HeraldAttention) = HERALD_LAYER_ATTENTION, "attention";
+    /// A feed-forward network with its norm.
+    Mlp(mlp, HeraldMlp) = HERALD_LAYER_MLP, "mlp";
+    /// The final norm and the product with the output matrix.
+    Head(head, HeraldHead) = HERALD_LAYER_HEAD, "head";
+    /// A selective state space with its norm (Mamba).
+    Mamba1(mamba1, HeraldMamba1) = HERALD_LAYER_MAMBA1, "mamba1";
+    /// The same with a scalar decay for each head (Mamba-2).
+    Mamba2(mamba2, HeraldMamba2) = HERALD_LAYER_MAMBA2, "mamba2";
+    /// A gated short convolution with its norm (LFM2).
+    ShortConv(short_conv, HeraldShortConv) = HERALD_LAYER_SHORT_CONV, "short convolution";
+    /// A mixture of feed-forward networks with its norm.
+    Moe(moe, HeraldMoe) = HERALD_LAYER_MOE, "mixture of experts";
+}
+
+impl LayerKind {
+    /// The kind with this number.
+    #[must_use]
+    pub fn from_code(code: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u32 == code)
+    }
+}
+
+/// A layer: a whole residual branch with its norm.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LayerDesc {
+    /// The block that it belongs to, counted from 0.
+    pub block: usize,
+    /// Elements of a token's activations.
+    pub hidden: usize,
+    /// Multiplies the branch before it is added.
+    pub residual_scale: f32,
+    /// Added to the mean square in RMS norms.
+    pub norm_eps: f32,
+    /// What is particular to its kind.
+    pub params: LayerParams,
+}
+
+impl LayerDesc {
+    /// The layer's kind.
+    #[must_use]
+    pub fn kind(&self) -> LayerKind {
+        self.params.kind()
+    }
+
+    /// The shape that a weight of this role must have, and whether it must be there; `None` where the layer has no such
+    /// weight.
+    #[must_use]
+    pub fn weight_shape(&self, role: WeightRole) -> Option<WeightShape> {
+        self.params.weight(self.hidden, role)
+    }
+
+    /// Calls `body` with the description as C has it, which lives for the call.
+    pub(crate) fn with_raw<T>(&self, body: impl FnOnce(&HeraldLayerDesc) -> T) -> T {
+        let desc = HeraldLayerDesc {
+            kind: self.kind() as u32,
+            block: self.block as u32,
+            hidden: self.hidden as u32,
+            residual_scale: self.residual_scale,
+            norm_eps: self.norm_eps,
+            ..AbiStruct::empty()
+        };
+        self.params.with_raw(desc, body)
+    }
+
+    /// The description from C.
+    ///
+    /// # Errors
+    /// [`crate::Status::Unsupported`] for a kind or a constant that isn't known, [`crate::Status::InvalidArgument`] for a
+    /// description that contradicts itself.
+    ///
+    /// # Safety
+    /// As `HeraldLayerDesc` says.
+    pub(crate) unsafe fn from_raw(desc: *const HeraldLayerDesc) -> Result<Self> {
+        // SAFETY: the maker of HeraldLayerDesc guarantees the pointer, and `read` checks the struct.
+        let raw = unsafe { abi::read(desc).map_err(Error::invalid)? };
+        let kind = LayerKind::from_code(raw.kind).ok_or_else(|| {
+            Error::unsupported(format!("layer kind {} is not known to this plugin", raw.kind))
+        })?;
+        // SAFETY: the maker of HeraldLayerDesc guarantees the pointers in it.
+        let params = unsafe { LayerParams::from_raw(kind, &raw)? };
+        if raw.hidden == 0 {
+            return Err(Error::invalid("the layer's hidden size is 0"));
+        }
+        Ok(Self {
+            block: raw.block as usize,
+            hidden: raw.hidden as usize,
+            residual_scale: raw.residual_scale,
+            norm_eps: raw.norm_eps,
+            params,
+        })
+    }
+}
+
+/// A flag from C.
+fn flag(value: u32, what: &str) -> Result<bool> {
+    match value {
+        0 => Ok(false),
+        1 => Ok(true),
+        other => Err(Error::unsupported(format!("{what} is {other}, where 0 or 1 was expected"))),
+    }
+}

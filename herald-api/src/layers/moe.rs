@@ -1,0 +1,136 @@
+//! Mixtures of experts (arXiv 1701.06538).
+
+use super::{Activation, KindParams, WeightRole, WeightShape, flag};
+use crate::abi::{AbiStruct, abi_structs};
+use crate::{Error, Result};
+
+/// Experts by the softmax of their scores.
+pub const HERALD_ROUTING_SOFTMAX: u32 = 1;
+/// Experts by the sigmoid of each score.
+pub const HERALD_ROUTING_SIGMOID: u32 = 2;
+
+/// Parameters of HERALD_LAYER_MOE.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
+pub struct HeraldMoe {
+    /// sizeof(HeraldMoe) of the host.
+    pub struct_size: usize,
+    /// Experts.
+    pub n_experts: u32,
+    /// Experts that each token uses: those of the greatest scores, of equal ones the first.
+    pub n_used: u32,
+    /// Elements between an expert's projections.
+    pub width: u32,
+    /// The same of the expert that every token uses; 0: there is none.
+    pub shared_width: u32,
+    /// HERALD_ACTIVATION_*.
+    pub activation: u32,
+    /// As in HeraldMlp.
+    pub gated: u32,
+    /// HERALD_ROUTING_*: what makes the weights of the experts from the router's scores.
+    pub routing: u32,
+    /// 1: the weights of a token's experts are divided by their sum; 0: they are not.
+    pub normalize: u32,
+    /// Multiplies the weights of a token's experts; usually 1.
+    pub weight_scale: f32,
+}
+
+abi_structs! { HeraldMoe up to weight_scale }
+
+/// What makes the weights of experts from a router's scores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+#[non_exhaustive]
+pub enum Routing {
+    /// The softmax of all scores.
+    Softmax = HERALD_ROUTING_SOFTMAX,
+    /// The sigmoid of each score.
+    Sigmoid = HERALD_ROUTING_SIGMOID,
+}
+
+impl Routing {
+    fn from_code(code: u32) -> Result<Self> {
+        Ok(match code {
+            HERALD_ROUTING_SOFTMAX => Self::Softmax,
+            HERALD_ROUTING_SIGMOID => Self::Sigmoid,
+            other => return Err(Error::unsupported(format!("routing {other} is not known to this plugin"))),
+        })
+    }
+}
+
+/// A mixture of feed-forward networks, of which each token uses a few.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Moe {
+    /// Experts.
+    pub n_experts: usize,
+    /// Experts that each token uses: those of the greatest scores, of equal ones the first.
+    pub n_used: usize,
+    /// Elements between an expert's projections.
+    pub width: usize,
+    /// The same of the expert that every token uses.
+    pub shared_width: Option<usize>,
+    /// The function between the projections.
+    pub activation: Activation,
+    /// Whether there are gates.
+    pub gated: bool,
+    /// What makes weights from the router's scores.
+    pub routing: Routing,
+    /// Whether the weights of a token's experts are divided by their sum.
+    pub normalize: bool,
+    /// Multiplies the weights of a token's experts.
+    pub weight_scale: f32,
+}
+
+impl KindParams for Moe {
+    type Raw = HeraldMoe;
+
+    fn to_raw(&self) -> HeraldMoe {
+        HeraldMoe {
+            n_experts: self.n_experts as u32,
+            n_used: self.n_used as u32,
+            width: self.width as u32,
+            shared_width: self.shared_width.unwrap_or(0) as u32,
+            activation: self.activation as u32,
+            gated: u32::from(self.gated),
+            routing: self.routing as u32,
+            normalize: u32::from(self.normalize),
+            weight_scale: self.weight_scale,
+            ..AbiStruct::empty()
+        }
+    }
+
+    fn from_raw(raw: &HeraldMoe) -> Result<Self> {
+        Ok(Self {
+            n_experts: raw.n_experts as usize,
+            n_used: raw.n_used as usize,
+            width: raw.width as usize,
+            shared_width: (raw.shared_width != 0).then_some(raw.shared_width as usize),
+            activation: Activation::from_code(raw.activation)?,
+            gated: flag(raw.gated, "a mixture of experts' gated")?,
+            routing: Routing::from_code(raw.routing)?,
+            normalize: flag(raw.normalize, "a mixture of experts' normalize")?,
+            weight_scale: raw.weight_scale,
+        })
+    }
+
+    fn weight(&self, hidden: usize, role: WeightRole) -> Option<WeightShape> {
+        let Self { n_experts, width, gated, .. } = *self;
+        // Of all experts, one after another.
+        let stacked =
+            |rows: usize, columns: usize| WeightShape::matrix(n_experts.saturating_mul(rows), columns);
+        Some(match role {
+            WeightRole::Norm => WeightShape::vector(hidden),
+            WeightRole::Router => WeightShape::matrix(n_experts, hidden),
+            WeightRole::RouterBias => WeightShape::vector(n_experts).optional(),
+            WeightRole::ExpertsGate if gated => stacked(width, hidden),
+            WeightRole::ExpertsUp => stacked(width, hidden),
+            WeightRole::ExpertsDown => stacked(hidden, width),
+            WeightRole::SharedGate if gated => WeightShape::matrix(self.shared_width?, hidden),
+            WeightRole::SharedUp => WeightShape::matrix(self.shared_width?, hidden),
+            WeightRole::SharedDown => WeightShape::matrix(hidden, self.shared_width?),
+            WeightRole::SharedRouter => self.shared_width.map(|_| WeightShape::vector(hidden).optional())?,
+            _ => return None,
+        })
+    }
+}

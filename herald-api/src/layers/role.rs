@@ -1,0 +1,199 @@
+//! What layers use their weights for. A kind of layer may share its roles with others, so all of them stand here: each has
+//! its own number.
+
+use c::*;
+
+/// What C sees of them.
+// The comments are the C header's: their brackets are shapes, not links.
+#[allow(rustdoc::broken_intra_doc_links)]
+pub(super) mod c {
+    /// The weight of the norm at the layer's entry: [hidden]. Attention and MLP may come without it where they have
+    /// HERALD_WEIGHT_POST_NORM (OLMo 2): the branch then reads its input as it is.
+    pub const HERALD_WEIGHT_NORM: u32 = 1;
+    /// The weight of a norm over the branch's output, before the residual addition: [hidden].
+    pub const HERALD_WEIGHT_POST_NORM: u32 = 2;
+    /// Attention, query projection: [n_heads * key_dim, hidden].
+    pub const HERALD_WEIGHT_QUERY: u32 = 3;
+    /// Attention, key projection: [n_kv_heads * key_dim, hidden].
+    pub const HERALD_WEIGHT_KEY: u32 = 4;
+    /// Attention, value projection: [n_kv_heads * value_dim, hidden].
+    pub const HERALD_WEIGHT_VALUE: u32 = 5;
+    /// Attention, output projection: [hidden, n_heads * value_dim].
+    pub const HERALD_WEIGHT_ATTENTION_OUTPUT: u32 = 6;
+    /// Attention, bias of the query projection: [n_heads * key_dim].
+    pub const HERALD_WEIGHT_QUERY_BIAS: u32 = 7;
+    /// Attention, bias of the key projection: [n_kv_heads * key_dim].
+    pub const HERALD_WEIGHT_KEY_BIAS: u32 = 8;
+    /// Attention, bias of the value projection: [n_kv_heads * value_dim].
+    pub const HERALD_WEIGHT_VALUE_BIAS: u32 = 9;
+    /// Attention, bias of the output projection: [hidden].
+    pub const HERALD_WEIGHT_ATTENTION_OUTPUT_BIAS: u32 = 10;
+    /// Attention, norm of each query head before RoPE: [key_dim]; or of all heads as one: [n_heads * key_dim].
+    pub const HERALD_WEIGHT_QUERY_NORM: u32 = 11;
+    /// Attention, norm of each key head before RoPE: [key_dim]; or of all heads as one: [n_kv_heads * key_dim].
+    pub const HERALD_WEIGHT_KEY_NORM: u32 = 12;
+    /// Attention, divisors of RoPE's frequencies (llama3 scaling): [rope_dims / 2].
+    pub const HERALD_WEIGHT_ROPE_FACTORS: u32 = 13;
+    /// MLP, gate projection: [width, hidden].
+    pub const HERALD_WEIGHT_GATE: u32 = 14;
+    /// MLP, up projection: [width, hidden].
+    pub const HERALD_WEIGHT_UP: u32 = 15;
+    /// MLP, down projection: [hidden, width].
+    pub const HERALD_WEIGHT_DOWN: u32 = 16;
+    /// The embedding matrix, or the head's output matrix: [vocabulary, hidden].
+    pub const HERALD_WEIGHT_EMBEDDING: u32 = 17;
+    /// Input projection of Mamba and of short convolutions. Mamba-1: x and the gate z, [2 * inner, hidden]. Mamba-2: z, x, B,
+    /// C and dt, [2 * inner + 2 * n_groups * state + n_heads, hidden]. Short convolution: B, C and x, [3 * hidden, hidden].
+    pub const HERALD_WEIGHT_IN_PROJECTION: u32 = 18;
+    /// The causal convolution, a filter for each channel, the newest token's tap last: [channels, taps]. Channels are x in
+    /// Mamba-1, x, B and C in Mamba-2, [hidden] in a short convolution.
+    pub const HERALD_WEIGHT_CONV: u32 = 19;
+    /// The convolution's bias: [channels].
+    pub const HERALD_WEIGHT_CONV_BIAS: u32 = 20;
+    /// Mamba-1, projection to dt, B and C: [dt_rank + 2 * state, inner].
+    pub const HERALD_WEIGHT_SSM_X: u32 = 21;
+    /// Mamba-1, projection of dt: [inner, dt_rank].
+    pub const HERALD_WEIGHT_SSM_DT: u32 = 22;
+    /// Bias of dt: [inner] in Mamba-1, [n_heads] in Mamba-2.
+    pub const HERALD_WEIGHT_SSM_DT_BIAS: u32 = 23;
+    /// The decay A, which is negative: [inner, state] in Mamba-1; a number for each head in Mamba-2, [n_heads] or
+    /// [n_heads, 1].
+    pub const HERALD_WEIGHT_SSM_A: u32 = 24;
+    /// The skip D: [inner] in Mamba-1; a number for each head in Mamba-2, [n_heads] or [n_heads, 1].
+    pub const HERALD_WEIGHT_SSM_D: u32 = 25;
+    /// Mamba-2, the norm of the gated output, by groups: [inner] or [n_groups, inner / n_groups].
+    pub const HERALD_WEIGHT_SSM_NORM: u32 = 26;
+    /// Output projection of Mamba, [hidden, inner], and of short convolutions, [hidden, hidden].
+    pub const HERALD_WEIGHT_OUT_PROJECTION: u32 = 27;
+    /// Mamba-1, norm of dt before its projection (Jamba): [dt_rank].
+    pub const HERALD_WEIGHT_SSM_DT_NORM: u32 = 28;
+    /// Mamba-1, norm of B (Jamba): [state].
+    pub const HERALD_WEIGHT_SSM_B_NORM: u32 = 29;
+    /// Mamba-1, norm of C (Jamba): [state].
+    pub const HERALD_WEIGHT_SSM_C_NORM: u32 = 30;
+    /// Mixture of experts, the router: [n_experts, hidden].
+    pub const HERALD_WEIGHT_ROUTER: u32 = 31;
+    /// Mixture of experts, added to the scores by which experts are chosen, not to their weights: [n_experts].
+    pub const HERALD_WEIGHT_ROUTER_BIAS: u32 = 32;
+    /// Mixture of experts, gate projections: [n_experts * width, hidden], expert after expert.
+    pub const HERALD_WEIGHT_EXPERTS_GATE: u32 = 33;
+    /// Mixture of experts, up projections: [n_experts * width, hidden].
+    pub const HERALD_WEIGHT_EXPERTS_UP: u32 = 34;
+    /// Mixture of experts, down projections: [n_experts * hidden, width].
+    pub const HERALD_WEIGHT_EXPERTS_DOWN: u32 = 35;
+    /// Mixture of experts, gate projection of the expert that every token uses: [shared_width, hidden].
+    pub const HERALD_WEIGHT_SHARED_GATE: u32 = 36;
+    /// Mixture of experts, up projection of the shared expert: [shared_width, hidden].
+    pub const HERALD_WEIGHT_SHARED_UP: u32 = 37;
+    /// Mixture of experts, down projection of the shared expert: [hidden, shared_width].
+    pub const HERALD_WEIGHT_SHARED_DOWN: u32 = 38;
+    /// Mixture of experts, what the shared expert is weighted by: sigmoid(w . x), [hidden]. Left out: by 1.
+    pub const HERALD_WEIGHT_SHARED_ROUTER: u32 = 39;
+}
+
+macro_rules! weight_roles {
+    ($($(#[$doc:meta])* $role:ident = $code:ident,)*) => {
+        /// What a layer uses a weight for. [`LayerDesc::weight_shape`](crate::LayerDesc::weight_shape) says which roles a
+        /// layer has, and the shape of each.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u32)]
+        #[non_exhaustive]
+        pub enum WeightRole {
+            $($(#[$doc])* $role = $code,)*
+        }
+
+        impl WeightRole {
+            /// Every role that this version knows.
+            pub const ALL: [Self; [$($code),*].len()] = [$(Self::$role),*];
+        }
+    };
+}
+
+weight_roles! {
+    /// Norm at the layer's entry.
+    Norm = HERALD_WEIGHT_NORM,
+    /// Norm over the branch's output.
+    PostNorm = HERALD_WEIGHT_POST_NORM,
+    /// Query projection.
+    Query = HERALD_WEIGHT_QUERY,
+    /// Key projection.
+    Key = HERALD_WEIGHT_KEY,
+    /// Value projection.
+    Value = HERALD_WEIGHT_VALUE,
+    /// Attention's output projection.
+    AttentionOutput = HERALD_WEIGHT_ATTENTION_OUTPUT,
+    /// Bias of the query projection.
+    QueryBias = HERALD_WEIGHT_QUERY_BIAS,
+    /// Bias of the key projection.
+    KeyBias = HERALD_WEIGHT_KEY_BIAS,
+    /// Bias of the value projection.
+    ValueBias = HERALD_WEIGHT_VALUE_BIAS,
+    /// Bias of attention's output projection.
+    AttentionOutputBias = HERALD_WEIGHT_ATTENTION_OUTPUT_BIAS,
+    /// Norm of each query head before RoPE, or of all heads as one.
+    QueryNorm = HERALD_WEIGHT_QUERY_NORM,
+    /// Norm of each key head before RoPE, or of all heads as one.
+    KeyNorm = HERALD_WEIGHT_KEY_NORM,
+    /// Divisors of RoPE's frequencies.
+    RopeFactors = HERALD_WEIGHT_ROPE_FACTORS,
+    /// MLP's gate projection.
+    Gate = HERALD_WEIGHT_GATE,
+    /// MLP's up projection.
+    Up = HERALD_WEIGHT_UP,
+    /// MLP's down projection.
+    Down = HERALD_WEIGHT_DOWN,
+    /// The embedding matrix, or the head's output matrix.
+    Embedding = HERALD_WEIGHT_EMBEDDING,
+    /// Input projection of Mamba and of short convolutions.
+    InProjection = HERALD_WEIGHT_IN_PROJECTION,
+    /// The causal convolution's filters.
+    Conv = HERALD_WEIGHT_CONV,
+    /// The convolution's bias.
+    ConvBias = HERALD_WEIGHT_CONV_BIAS,
+    /// Mamba-1's projection to dt, B and C.
+    SsmX = HERALD_WEIGHT_SSM_X,
+    /// Mamba-1's projection of dt.
+    SsmDt = HERALD_WEIGHT_SSM_DT,
+    /// Bias of dt.
+    SsmDtBias = HERALD_WEIGHT_SSM_DT_BIAS,
+    /// The decay A, negative.
+    SsmA = HERALD_WEIGHT_SSM_A,
+    /// The skip D.
+    SsmD = HERALD_WEIGHT_SSM_D,
+    /// Norm of Mamba-2's gated output.
+    SsmNorm = HERALD_WEIGHT_SSM_NORM,
+    /// Output projection of Mamba and of short convolutions.
+    OutProjection = HERALD_WEIGHT_OUT_PROJECTION,
+    /// Norm of Mamba-1's dt.
+    SsmDtNorm = HERALD_WEIGHT_SSM_DT_NORM,
+    /// Norm of Mamba-1's B.
+    SsmBNorm = HERALD_WEIGHT_SSM_B_NORM,
+    /// Norm of Mamba-1's C.
+    SsmCNorm = HERALD_WEIGHT_SSM_C_NORM,
+    /// Router of a mixture of experts.
+    Router = HERALD_WEIGHT_ROUTER,
+    /// Added to the scores by which experts are chosen.
+    RouterBias = HERALD_WEIGHT_ROUTER_BIAS,
+    /// Experts' gate projections.
+    ExpertsGate = HERALD_WEIGHT_EXPERTS_GATE,
+    /// Experts' up projections.
+    ExpertsUp = HERALD_WEIGHT_EXPERTS_UP,
+    /// Experts' down projections.
+    ExpertsDown = HERALD_WEIGHT_EXPERTS_DOWN,
+    /// Gate projection of the shared expert.
+    SharedGate = HERALD_WEIGHT_SHARED_GATE,
+    /// Up projection of the shared expert.
+    SharedUp = HERALD_WEIGHT_SHARED_UP,
+    /// Down projection of the shared expert.
+    SharedDown = HERALD_WEIGHT_SHARED_DOWN,
+    /// What the shared expert is weighted by, as `sigmoid(w . x)`.
+    SharedRouter = HERALD_WEIGHT_SHARED_ROUTER,
+}
+
+impl WeightRole {
+    /// The role with this number.
+    #[must_use]
+    pub fn from_code(code: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| *role as u32 == code)
+    }
+}

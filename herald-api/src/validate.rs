@@ -1,0 +1,63 @@
+//! What a forward call must bring, by the layer's kind. Both sides check it, because each may face another party's code:
+//! a host that brings too few pages, or a caller of the host that brings too many workers, would have a layer write past
+//! the ends of its buffers.
+
+use crate::sequence::{Sequence, check_pages};
+use crate::{AlignedBytes, Call, Error, LayerDesc, LayerParams, Result};
+
+/// Checks everything of a call that its buffers' lengths don't already say: ids within the vocabulary, positions and
+/// input where the kind needs them, no more workers than the layer was made for, states, and attention's pages.
+pub(crate) fn check(
+    call: &Call<'_>,
+    desc: &LayerDesc,
+    max_workers: usize,
+    state_bytes: usize,
+    page_formats: u32,
+) -> Result<()> {
+    let wrong = |what: String| {
+        let (kind, index) = (desc.kind().name(), desc.block);
+        Err(Error::invalid(format!("a call of the {kind} layer of block {index} brought {what}")))
+    };
+    if call.parallel.workers() > max_workers {
+        return wrong(format!(
+            "{} workers, where at most {max_workers} were announced",
+            call.parallel.workers()
+        ));
+    }
+    if state_bytes > 0 {
+        let aligned =
+            |state: *mut u8| !state.is_null() && (state as usize).is_multiple_of(AlignedBytes::ALIGN);
+        if call.sequences.is_empty() || !call.sequences.iter().all(|sequence| aligned(sequence.state())) {
+            return wrong(format!(
+                "a sequence without an aligned state, where {state_bytes} bytes were expected"
+            ));
+        }
+    }
+    match &desc.params {
+        LayerParams::Embedding(embedding) => {
+            if call.tokens.len() != call.n_tokens {
+                return wrong("no token ids".to_owned());
+            }
+            match call.tokens.iter().find(|id| **id as usize >= embedding.vocabulary) {
+                Some(id) => wrong(format!(
+                    "the token id {id}, where ids below {} were expected",
+                    embedding.vocabulary
+                )),
+                None => Ok(()),
+            }
+        }
+        LayerParams::Head(_) if call.input.is_none() => wrong("no input".to_owned()),
+        LayerParams::Attention(shape) => {
+            if call.positions.len() != call.n_tokens {
+                return wrong("no positions".to_owned());
+            }
+            if call.sequences.is_empty() {
+                return wrong("no sequences".to_owned());
+            }
+            let page_of = |sequence: Sequence<'_>| check_pages(&sequence, shape, page_formats).or_else(wrong);
+            call.sequences.iter().try_for_each(page_of)
+        }
+        params if params.is_recurrent() && call.sequences.is_empty() => wrong("no sequences".to_owned()),
+        _ => Ok(()),
+    }
+}
