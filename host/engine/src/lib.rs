@@ -18,11 +18,11 @@ pub mod threads;
 mod tokenizer;
 
 pub use constrain::Constraint;
-pub use contexts::{Input, ManagerOptions, MemoryLeakStats, Moved, MultiTierMemoryManager, Optimized};
+pub use contexts::{Demoted, Input, ManagerOptions, MemoryLeakStats, MultiTierMemoryManager, Optimized};
 pub use engine::{
-    Extras, Finish, GenerateOptions, Generated, LoadOptions, NeuroEngine, Part, Piece, Restored, Sequence,
-    calibrate,
+    BatchEntry, Finish, GenerateOptions, Generated, LoadOptions, LoadedState, NeuroEngine, SavedExtras,
+    Sequence, TokenOutput, calibrate,
 };
 pub use error::{Error, Result};
-pub use kv_cache::{Capacity, Choice, ChoiceWatcher, MemoryOptions, MemoryUsage};
+pub use kv_cache::{Capacity, MemoryOptions, MemoryUsage, PageSelection, SelectionWatcher};
 pub use tokenizer::AscTokenizer;

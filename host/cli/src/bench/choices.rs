@@ -56,10 +56,10 @@ impl Choices {
         engine.demote(&mut sequence, &asked)?;
         let choices: Arc<Mutex<Vec<Value>>> = Arc::default();
         let heard = Arc::clone(&choices);
-        engine.watch_choices(Some(Arc::new(move |choice| {
-            let pages: Vec<usize> = choice.chosen.iter().map(|page| choice.first + page).collect();
-            let far = [choice.first, choice.first + choice.scores.len()];
-            let choice = json!({"layer": choice.layer, "far": far, "chosen": pages});
+        engine.watch_selections(Some(Arc::new(move |selection| {
+            let pages: Vec<usize> = selection.selected.iter().map(|page| selection.first + page).collect();
+            let selectable = [selection.first, selection.first + selection.scores.len()];
+            let choice = json!({"layer": selection.layer, "selectable": selectable, "selected": pages});
             heard.lock().unwrap_or_else(PoisonError::into_inner).push(choice);
         })));
         let mut chosen = Vec::new();

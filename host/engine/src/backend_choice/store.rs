@@ -90,7 +90,7 @@ fn name(record: &Record) -> io::Result<String> {
 mod tests {
     use super::super::record::tests::shapes;
     use super::*;
-    use crate::backend_choice::{Figures, Machine, PluginId, Speeds};
+    use crate::backend_choice::{Machine, Measured, PluginId, Speeds};
 
     fn record(prefill: f64) -> Record {
         let machine = Machine { cpu: "a CPU".to_owned(), arch: 1, features: 7, threads: 2 };
@@ -103,7 +103,7 @@ mod tests {
             modified: u64::MAX,
         };
         let speeds = Some(Speeds { prefill, decode: 10.5, prompt_tokens: 128 });
-        Record::new(machine, shapes("llama", "F32", 1000), vec![Figures { plugin, speeds }])
+        Record::new(machine, shapes("llama", "F32", 1000), vec![Measured { plugin, speeds }])
     }
 
     #[test]

@@ -6,8 +6,8 @@ use herald_api::TierStats;
 use serde::Serialize;
 
 use super::context::{Context, Hold};
-use super::{Moved, MultiTierMemoryManager};
-use crate::engine::Twins;
+use super::{Demoted, MultiTierMemoryManager};
+use crate::engine::SharedPages;
 use crate::error::Result;
 use crate::kv_cache::{Capacity, MemoryOptions, MemoryUsage};
 use crate::metrics::{process_memory, trim_heap};
@@ -16,7 +16,7 @@ use crate::metrics::{process_memory, trim_heap};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Optimized {
     /// Pages that went down a tier, and what that freed.
-    pub demoted: Moved,
+    pub demoted: Demoted,
     /// Pages of earlier prompts that no context held, and were dropped.
     pub unreferenced_pages: u64,
     /// Their bytes.
@@ -62,7 +62,7 @@ impl MultiTierMemoryManager {
         let usual = self.engine.memory_options();
         let cold = MemoryOptions { active: Capacity::Tokens(self.options.cold_tokens), ..usual.clone() };
         let contexts: Vec<Arc<Context>> = self.map().values().cloned().collect();
-        let mut twins = Twins::default();
+        let mut twins = SharedPages::default();
         for context in &contexts {
             let Ok(held) = context.try_lock(&hold) else {
                 did.busy_contexts += 1;

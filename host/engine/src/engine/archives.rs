@@ -7,7 +7,7 @@ use etcetera::{BaseStrategy, choose_base_strategy};
 use herald_api::import::TierHandle;
 use herald_api::{MemoryTier, Status, TierConfig, TierKind};
 
-use super::build::Faulty;
+use super::build::PluginFault;
 use crate::error::{Error, Result};
 use crate::kv_cache::MemoryOptions;
 use crate::plugin::Loaded;
@@ -34,7 +34,7 @@ impl Archives {
         &mut self,
         shape: &TierConfig,
         ranked: &[Loaded],
-    ) -> Result<Result<Option<TierHandle>, Faulty>> {
+    ) -> Result<Result<Option<TierHandle>, PluginFault>> {
         let path = match self.made.len() {
             0 => self.path.clone(),
             _ if self.path.is_dir() => self.path.clone(),
@@ -82,7 +82,7 @@ impl Archives {
                     }
                     _ => {
                         let reason = format!("the archived memory tier: {error}");
-                        return Ok(Err(Faulty { plugin: loaded.plugin.name().to_owned(), reason }));
+                        return Ok(Err(PluginFault { plugin: loaded.plugin.name().to_owned(), reason }));
                     }
                 },
             }

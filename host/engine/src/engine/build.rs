@@ -19,7 +19,7 @@ use crate::plugin::{Loaded, Plugins};
 use crate::threads::ThreadPool;
 
 /// A model's parts, built.
-pub(super) struct Built {
+pub(super) struct ModelParts {
     pub(super) layers: Vec<LayerHandle>,
     pub(super) needs: Vec<LayerNeeds>,
     pub(super) tokenizer: TokenizerHandle,
@@ -29,12 +29,12 @@ pub(super) struct Built {
 }
 
 /// A plugin that failed in a way that no plugin may: it is left out, and everything is built anew without it.
-pub(super) struct Faulty {
+pub(super) struct PluginFault {
     pub(super) plugin: String,
     pub(super) reason: String,
 }
 
-impl Faulty {
+impl PluginFault {
     fn leave_out(self, ranked: &mut Vec<Loaded>, faults: &mut Vec<String>) {
         let Self { plugin, reason } = self;
         tracing::warn!("backend {plugin} is refused: {reason}");
@@ -50,7 +50,7 @@ pub(super) fn build(
     mut ranked: Vec<Loaded>,
     pool: &Arc<ThreadPool>,
     options: &LoadOptions,
-) -> Result<Built> {
+) -> Result<ModelParts> {
     let mut faults = Vec::new();
     loop {
         match build_with(gguf, plan, &ranked, pool, options, &faults)? {
@@ -67,7 +67,7 @@ fn build_with(
     pool: &Arc<ThreadPool>,
     options: &LoadOptions,
     faults: &[String],
-) -> Result<Result<Built, Faulty>> {
+) -> Result<Result<ModelParts, PluginFault>> {
     let threads = Lent::new(&**pool);
     let mut layers = Vec::with_capacity(plan.layers.len());
     for layer in &plan.layers {
@@ -101,7 +101,7 @@ fn build_with(
                     path: None,
                     lz4: false,
                 };
-                let mut tier_of = |config: &TierConfig| -> Result<Result<TierHandle, Faulty>> {
+                let mut tier_of = |config: &TierConfig| -> Result<Result<TierHandle, PluginFault>> {
                     if let Some(tier) = tiers.iter().find(|tier| tier.config() == config) {
                         return Ok(Ok(tier.clone()));
                     }
@@ -116,8 +116,8 @@ fn build_with(
                 };
                 // Pages are compressed where the layer reads such pages and can choose among them. Behind a sliding
                 // window there is nothing to choose.
-                let far_pages = options.memory.far_pages;
-                let chooses = layer.summary_bytes() > 0 || far_pages.is_none();
+                let selected_pages = options.memory.selected_pages;
+                let chooses = layer.summary_bytes() > 0 || selected_pages.is_none();
                 let (mut compressed, mut archived) = (None, None);
                 if layer.reads(abi::HERALD_PAGE_Q4) && chooses && attention.window.is_none() {
                     match tier_of(&TierConfig { kind: TierKind::Compressed, ..config.clone() }) {
@@ -138,8 +138,8 @@ fn build_with(
                     archive: archived,
                     traffic: Arc::clone(&traffic),
                     ledger: Arc::clone(&ledger),
-                    far_pages,
-                    trained: plan.context,
+                    selected_pages,
+                    trained_context: plan.context,
                     summary_bytes: layer.summary_bytes(),
                 })
             }
@@ -148,7 +148,7 @@ fn build_with(
         });
     }
     let limits = kv_cache::limits(&needs, &options.memory);
-    Ok(tokenizer_with(gguf, ranked, faults)?.map(|tokenizer| Built {
+    Ok(tokenizer_with(gguf, ranked, faults)?.map(|tokenizer| ModelParts {
         layers,
         needs,
         tokenizer,
@@ -164,7 +164,7 @@ fn build_with(
 pub(super) fn for_prompts(
     gguf: &Gguf,
     plan: &ModelPlan,
-    built: &Built,
+    built: &ModelParts,
     plugins: &Plugins,
     choice: &mut Choice,
     pool: &Arc<ThreadPool>,
@@ -238,7 +238,7 @@ fn tokenizer_with(
     gguf: &Gguf,
     ranked: &[Loaded],
     faults: &[String],
-) -> Result<Result<TokenizerHandle, Faulty>> {
+) -> Result<Result<TokenizerHandle, PluginFault>> {
     let vocabulary = crate::tokenizer::vocabulary(gguf)?;
     let part = || "the tokenizer".to_owned();
     first_of(ranked, part, faults, |plugin| plugin.create_tokenizer(&vocabulary.view()))
@@ -250,7 +250,7 @@ fn first_of<T>(
     part: impl Fn() -> String,
     faults: &[String],
     make: impl Fn(&Plugin) -> herald_api::Result<T>,
-) -> Result<Result<T, Faulty>> {
+) -> Result<Result<T, PluginFault>> {
     let mut reasons = Vec::new();
     for loaded in ranked {
         let name = loaded.plugin.name();
@@ -260,7 +260,10 @@ fn first_of<T>(
                 reasons.push(format!("{name}: {error}"));
             }
             Err(error) => {
-                return Ok(Err(Faulty { plugin: name.to_owned(), reason: format!("{}: {error}", part()) }));
+                return Ok(Err(PluginFault {
+                    plugin: name.to_owned(),
+                    reason: format!("{}: {error}", part()),
+                }));
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::kv_cache::{Census, Seen};
 
 /// Pages that several sequences could share: by a hash of the tokens up to their end, the layer and the place.
 #[derive(Default)]
-pub(crate) struct Twins(HashMap<(u64, usize, usize), Arc<PageHandle>>);
+pub(crate) struct SharedPages(HashMap<(u64, usize, usize), Arc<PageHandle>>);
 
 impl NeuroEngine {
     /// How many sequences are open, those of other owners too.
@@ -43,7 +43,7 @@ impl Sequence {
 
     /// Has it share whole pages with the sequences that were shown to `twins` before, where their content is the same to the
     /// byte. Returns how many pages that freed, and their bytes.
-    pub(crate) fn merge(&mut self, twins: &mut Twins, page_tokens: usize) -> (u64, u64) {
+    pub(crate) fn merge(&mut self, twins: &mut SharedPages, page_tokens: usize) -> (u64, u64) {
         let mut hasher = DefaultHasher::new();
         let ways: Vec<u64> = self
             .tokens

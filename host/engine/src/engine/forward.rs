@@ -5,13 +5,13 @@ use herald_api::{AlignedBytes, LayerKind};
 
 use super::{NeuroEngine, Sequence};
 use crate::error::{Error, Result};
-use crate::kv_cache::BestPages;
+use crate::kv_cache::PageSelector;
 
 /// The most tokens whose logits are computed at once: they are as wide as the vocabulary.
 pub(super) const HEAD_TOKENS: usize = 32;
 
 /// One sequence's part of a step.
-pub struct Part<'p> {
+pub struct BatchEntry<'p> {
     /// The sequence.
     pub sequence: &'p mut Sequence,
     /// Tokens to run after what it has seen.
@@ -21,7 +21,7 @@ pub struct Part<'p> {
 }
 
 /// Which tokens' logits a pass is to give.
-enum Rows<'r> {
+enum WantedLogits<'r> {
     /// Every token's.
     All,
     /// Those of the last token of each sequence.
@@ -76,7 +76,7 @@ impl NeuroEngine {
         for piece in ids.chunks(self.max_batch) {
             done += piece.len();
             let last = done == ids.len();
-            self.pass(&mut [(sequence, piece)], last.then_some(Rows::Last), &mut |rows| {
+            self.pass(&mut [(sequence, piece)], last.then_some(WantedLogits::Last), &mut |rows| {
                 logits.extend_from_slice(rows)
             })?;
             if !progress(done) && !last {
@@ -146,7 +146,7 @@ impl NeuroEngine {
             parts.push((&mut **sequence, ids));
         }
         let mut logits = Vec::with_capacity(parts.len() * self.plan.vocabulary);
-        self.pass(&mut parts, Some(Rows::Last), &mut |rows| logits.extend_from_slice(rows))?;
+        self.pass(&mut parts, Some(WantedLogits::Last), &mut |rows| logits.extend_from_slice(rows))?;
         Ok(logits)
     }
 
@@ -156,7 +156,7 @@ impl NeuroEngine {
     /// # Errors
     /// As [`NeuroEngine::prefill`]; no sequence then has its tokens. Where a plugin fails at work, recurrent states may be
     /// half-way, and their sequences of no more use.
-    pub fn step(&self, parts: &mut [Part<'_>], each: &mut dyn FnMut(&[f32])) -> Result<()> {
+    pub fn step(&self, parts: &mut [BatchEntry<'_>], each: &mut dyn FnMut(&[f32])) -> Result<()> {
         let n_tokens: usize = parts.iter().map(|part| part.ids.len()).sum();
         if n_tokens > self.max_batch {
             return Err(Error::Invalid(format!(
@@ -166,11 +166,11 @@ impl NeuroEngine {
         }
         let wanted: Vec<bool> = parts.iter().map(|part| part.logits).collect();
         let mut runs = Vec::with_capacity(parts.len());
-        for Part { sequence, ids, .. } in parts {
+        for BatchEntry { sequence, ids, .. } in parts {
             self.check(sequence, ids)?;
             runs.push((&mut **sequence, *ids));
         }
-        self.pass(&mut runs, wanted.contains(&true).then_some(Rows::LastOf(&wanted)), each)
+        self.pass(&mut runs, wanted.contains(&true).then_some(WantedLogits::LastOf(&wanted)), each)
     }
 
     /// Makes room for `n_tokens` more tokens, so that the next step doesn't fail for lack of it.
@@ -215,7 +215,7 @@ impl NeuroEngine {
             let mut rows = |logits: &[f32]| {
                 go_on = go_on && logits.chunks_exact(self.plan.vocabulary).all(&mut *each);
             };
-            self.pass(&mut [(sequence, piece)], Some(Rows::All), &mut rows)?;
+            self.pass(&mut [(sequence, piece)], Some(WantedLogits::All), &mut rows)?;
             if !go_on {
                 return Err(Error::Cancelled);
             }
@@ -241,7 +241,7 @@ impl NeuroEngine {
         let hidden = self.plan.hidden;
         let mut rows = |rows: &[f32]| rows.chunks_exact(hidden).for_each(&mut *each);
         ids.chunks(self.max_batch).try_for_each(|piece| {
-            self.pass(&mut [(&mut sequence, piece)], Some(Rows::Hidden(n_layers)), &mut rows)
+            self.pass(&mut [(&mut sequence, piece)], Some(WantedLogits::Hidden(n_layers)), &mut rows)
         })
     }
 
@@ -297,7 +297,7 @@ impl NeuroEngine {
     fn pass(
         &self,
         parts: &mut [(&mut Sequence, &[u32])],
-        logits: Option<Rows<'_>>,
+        logits: Option<WantedLogits<'_>>,
         each: &mut dyn FnMut(&[f32]),
     ) -> Result<()> {
         let mut workspace = self.workspace();
@@ -315,7 +315,7 @@ impl NeuroEngine {
         &self,
         workspace: &mut Workspace,
         parts: &mut [(&mut Sequence, &[u32])],
-        logits: Option<Rows<'_>>,
+        logits: Option<WantedLogits<'_>>,
         each: &mut dyn FnMut(&[f32]),
     ) -> Result<()> {
         let Workspace { activations, entry, tokens, positions, logits: rows_of_logits, scratch, batch } =
@@ -340,14 +340,14 @@ impl NeuroEngine {
         let threads = Lent::new(&*self.pool);
         let watcher = self.watcher.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
         let n_layers = match logits {
-            Some(Rows::Hidden(n_layers)) => n_layers,
+            Some(WantedLogits::Hidden(n_layers)) => n_layers,
             _ => self.layers.len(),
         };
         for index in 0..n_layers {
-            let has_far_pages = parts.iter().any(|(sequence, _)| sequence.memory.has_far_pages(index));
+            let has_far_pages = parts.iter().any(|(sequence, _)| sequence.memory.has_selectable_pages(index));
             let layer = self.layer_for(index, n_tokens, has_far_pages);
-            let beside = self.plan.layers[index].beside;
-            let next_beside = self.plan.layers.get(index + 1).is_some_and(|next| next.beside);
+            let beside = self.plan.layers[index].shares_input;
+            let next_beside = self.plan.layers.get(index + 1).is_some_and(|next| next.shares_input);
             if next_beside && !beside {
                 entry.clear();
                 entry.extend_from_slice(activations);
@@ -365,7 +365,7 @@ impl NeuroEngine {
                 LayerKind::Head => break,
                 _ => {
                     let mut batch = batch.begin();
-                    let mut best = BestPages::new(index, watcher.clone(), &self.pool);
+                    let mut best = PageSelector::new(index, watcher.clone(), &self.pool);
                     parts
                         .iter_mut()
                         .try_for_each(|(sequence, ids)| {
@@ -398,8 +398,8 @@ impl NeuroEngine {
         }
         match logits {
             None => Ok(()),
-            Some(Rows::All) => self.head(activations, &threads, scratch, rows_of_logits, each),
-            Some(Rows::Hidden(_)) => {
+            Some(WantedLogits::All) => self.head(activations, &threads, scratch, rows_of_logits, each),
+            Some(WantedLogits::Hidden(_)) => {
                 each(activations);
                 Ok(())
             }
@@ -409,7 +409,7 @@ impl NeuroEngine {
                 let (mut end, mut kept) = (0, 0);
                 for (index, (_, ids)) in parts.iter().enumerate() {
                     end += ids.len();
-                    if !matches!(rows, Rows::LastOf(wanted) if !wanted[index]) {
+                    if !matches!(rows, WantedLogits::LastOf(wanted) if !wanted[index]) {
                         activations.copy_within((end - 1) * hidden..end * hidden, kept * hidden);
                         kept += 1;
                     }

@@ -19,13 +19,13 @@ use std::time::{Duration, Instant};
 
 use herald_api::import::LayerHandle;
 
-use crate::backend_choice::{self, Choice, Chosen, Shapes};
+use crate::backend_choice::{self, Choice, Picked, Shapes};
 use crate::chat::ChatTemplate;
 use crate::constrain::Forms;
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::kv_cache::{
-    Account, ChoiceWatcher, Entry, LayerNeeds, Ledger, Limits, MemoryOptions, MemoryUsage, PrefixCache,
+    Account, Entry, LayerNeeds, Ledger, Limits, MemoryOptions, MemoryUsage, PrefixCache, SelectionWatcher,
     SequenceMemory,
 };
 use crate::metrics::TierTraffic;
@@ -35,11 +35,11 @@ use crate::threads::ThreadPool;
 use crate::tokenizer::AscTokenizer;
 
 pub use calibrate::calibrate;
-pub(crate) use census::Twins;
-pub use forward::Part;
-pub use generate::{Finish, GenerateOptions, Generated, Piece};
+pub(crate) use census::SharedPages;
+pub use forward::BatchEntry;
+pub use generate::{Finish, GenerateOptions, Generated, TokenOutput};
 pub(crate) use generation::Generation;
-pub use saved::{Extras, Restored};
+pub use saved::{LoadedState, SavedExtras};
 
 use forward::Workspace;
 
@@ -111,7 +111,7 @@ pub struct NeuroEngine {
     limits: Mutex<Limits>,
     /// The most bytes of RAM for what sequences have seen.
     budget: Option<u64>,
-    watcher: Mutex<Option<ChoiceWatcher>>,
+    watcher: Mutex<Option<SelectionWatcher>>,
     /// Made when an answer is first to have a form.
     forms: OnceLock<Forms>,
     max_batch: usize,
@@ -182,8 +182,8 @@ impl NeuroEngine {
         let pool = crate::threads::shared(options.threads)?;
         let plugins = Plugins::discover(&options.search, &plugin::this_machine());
         let threads = pool.threads().get();
-        let Chosen { choice, ignored } =
-            backend_choice::choose(&plugins, options, threads, Some(&Shapes::of(&gguf, &plan)))?;
+        let Picked { choice, ignored } =
+            backend_choice::pick_backends(&plugins, options, threads, Some(&Shapes::of(&gguf, &plan)))?;
         ignored.iter().for_each(|sentence| tracing::warn!("{sentence}"));
         let engine = Self::assemble((path, gguf, plan), &plugins, choice, pool, options)?;
         Ok(Self { load_time: start.elapsed(), ..engine })

@@ -26,7 +26,7 @@ const SAMPLE: usize = 4096;
 
 /// What is saved beside a sequence.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Extras<'e> {
+pub struct SavedExtras<'e> {
     /// Tokens that are to be run next.
     pub pending: &'e [u32],
     /// The random numbers that come next.
@@ -36,7 +36,7 @@ pub struct Extras<'e> {
 }
 
 /// A sequence from a file.
-pub struct Restored {
+pub struct LoadedState {
     /// The sequence.
     pub sequence: Sequence,
     /// Tokens that were to come next when it was saved: they have not been run.
@@ -100,14 +100,14 @@ impl NeuroEngine {
     /// Where the sequence belongs to another engine, an archived page is damaged, or the file can't be written: an earlier
     /// one then stays.
     pub fn save(&self, sequence: &Sequence, pending: &[u32], path: &Path) -> Result<()> {
-        self.save_with(sequence, &Extras { pending, ..Extras::default() }, path)
+        self.save_with(sequence, &SavedExtras { pending, ..SavedExtras::default() }, path)
     }
 
     /// As [`NeuroEngine::save`], with more beside it.
     ///
     /// # Errors
     /// As [`NeuroEngine::save`].
-    pub fn save_with(&self, sequence: &Sequence, extras: &Extras<'_>, path: &Path) -> Result<()> {
+    pub fn save_with(&self, sequence: &Sequence, extras: &SavedExtras<'_>, path: &Path) -> Result<()> {
         self.owns(sequence)?;
         let (tokens, pending) = (words(&sequence.tokens), words(extras.pending));
         let mut facts = self.facts();
@@ -164,7 +164,7 @@ impl NeuroEngine {
     /// # Errors
     /// Where the file can't be read, is none, or is of another version, another model, other pages, or a recurrent state of
     /// another backend.
-    pub fn restore(&self, path: &Path) -> Result<Restored> {
+    pub fn restore(&self, path: &Path) -> Result<LoadedState> {
         let wrong = |what: &str| Error::Invalid(format!("{}: {what}", path.display()));
         let unread =
             |error: &dyn std::fmt::Display| wrong(&format!("the saved sequence can't be read: {error}"));
@@ -225,7 +225,7 @@ impl NeuroEngine {
         let sampler = pair("sampler")?.map(|[seed, draws]| SamplerState { seed, draws });
         let notes = found.get("notes").cloned().unwrap_or_default();
         let sequence = self.opened(memory, tokens);
-        Ok(Restored { sequence, pending, sampler, notes })
+        Ok(LoadedState { sequence, pending, sampler, notes })
     }
 
     /// What a file has of a layer.

@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 
 use super::{NeuroEngine, Sequence};
 use crate::error::{Error, Result};
-use crate::kv_cache::{self, ChoiceWatcher, LayerNeeds, Limits, MemoryOptions, MemoryUsage};
+use crate::kv_cache::{self, LayerNeeds, Limits, MemoryOptions, MemoryUsage, SelectionWatcher};
 
 impl NeuroEngine {
     /// What the tiers hold for all sequences of this engine, pages that sequences share counted once.
@@ -62,7 +62,7 @@ impl NeuroEngine {
 
     /// Has `watcher` be told which pages each layer chooses, from the next pass on; `None`: nobody any more. It is called
     /// while the layer waits.
-    pub fn watch_choices(&self, watcher: Option<ChoiceWatcher>) {
+    pub fn watch_selections(&self, watcher: Option<SelectionWatcher>) {
         *self.watcher.lock().unwrap_or_else(PoisonError::into_inner) = watcher;
     }
 }

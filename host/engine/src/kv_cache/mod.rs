@@ -2,9 +2,9 @@
 
 mod census;
 mod copies;
-mod far;
 mod ledger;
 mod options;
+mod page_selection;
 mod pages;
 mod prefix;
 
@@ -17,10 +17,10 @@ use crate::metrics::TierTraffic;
 use crate::threads::ThreadPool;
 
 pub(crate) use census::{Account, Census, Entry, Seen};
-pub(crate) use far::BestPages;
-pub use far::{Choice, ChoiceWatcher};
 use ledger::Charge;
 pub(crate) use ledger::Ledger;
+pub(crate) use page_selection::PageSelector;
+pub use page_selection::{PageSelection, SelectionWatcher};
 
 pub use options::{Capacity, MemoryOptions};
 pub(crate) use pages::{LayerPages, Limits, PagesNeeds};
@@ -202,7 +202,7 @@ impl SequenceMemory {
         &'b mut self,
         layer: usize,
         batch: &mut Batch<'b>,
-        best: &mut BestPages<'b>,
+        best: &mut PageSelector<'b>,
         n_tokens: usize,
         past: usize,
     ) -> Result<()> {
@@ -217,8 +217,8 @@ impl SequenceMemory {
     }
 
     /// Whether a layer has compressed pages.
-    pub(crate) fn has_far_pages(&self, layer: usize) -> bool {
-        matches!(&self.layers[layer], LayerMemory::Pages(pages) if pages.n_far() > 0)
+    pub(crate) fn has_selectable_pages(&self, layer: usize) -> bool {
+        matches!(&self.layers[layer], LayerMemory::Pages(pages) if pages.n_selectable() > 0)
     }
 
     /// Tells the tiers that tokens `past..tokens` are written, and moves pages that are no longer among the latest down a

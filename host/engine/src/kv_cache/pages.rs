@@ -9,13 +9,13 @@ use herald_api::import::{Batch, LayerHandle, PageHandle, PageUse, StoredPage, Ti
 use herald_api::{AlignedBytes, Error, Result, TierKind};
 
 use super::copies::PageBytes;
-use super::far::{FarPage, FarPages, OpenPages};
 use super::ledger::{Charge, Ledger};
+use super::page_selection::{Candidates, OpenPages, SelectablePage};
 use super::{Census, MemoryUsage};
 use crate::metrics::TierTraffic;
 
 /// Bytes that a far page takes beside its summary: its handle, and where it begins.
-const FAR_BYTES: usize = size_of::<FarPage>() + size_of::<StoredPage>() + 3 * size_of::<u64>();
+const FAR_BYTES: usize = size_of::<SelectablePage>() + size_of::<StoredPage>() + 3 * size_of::<u64>();
 
 /// Pages at the beginning of a sequence that are never compressed.
 const SINKS: usize = 1;
@@ -43,9 +43,9 @@ pub(crate) struct PagesNeeds {
     /// Counts what the host holds itself.
     pub(crate) ledger: Arc<Ledger>,
     /// The most compressed pages that a batch attends to; `None`: all.
-    pub(crate) far_pages: Option<usize>,
+    pub(crate) selected_pages: Option<usize>,
     /// The context that the model was trained for.
-    pub(crate) trained: usize,
+    pub(crate) trained_context: usize,
     /// Bytes of a page's summary.
     pub(crate) summary_bytes: usize,
 }
@@ -57,7 +57,7 @@ pub(crate) struct LayerPages {
     /// Sinks and the latest. Sequences that began alike share pages: one that is shared is copied before it is written.
     near: Vec<Arc<PageHandle>>,
     /// Compressed pages, between the sinks and the others.
-    far: Vec<FarPage>,
+    far: Vec<SelectablePage>,
     /// How many of these are archived: the first.
     n_archived: usize,
     open: OpenPages,
@@ -131,11 +131,11 @@ impl LayerPages {
         let (Some(compressed), Some(last)) = (&self.needs.compressed, self.far.last()) else { return Ok(()) };
         let mut page = self.needs.tier.reserve()?;
         match last {
-            FarPage::Compressed(last) => compressed.restore(last, &mut page)?,
-            FarPage::Archived(last) => last.restore(&mut page)?,
+            SelectablePage::Compressed(last) => compressed.restore(last, &mut page)?,
+            SelectablePage::Archived(last) => last.restore(&mut page)?,
         }
         page.commit(self.page_tokens)?;
-        self.needs.traffic.moved(last.tier(), TierKind::Active, 1, bytes_of(&page) as u64);
+        self.needs.traffic.record_move(last.tier(), TierKind::Active, 1, bytes_of(&page) as u64);
         self.keep_far(self.far.len() - 1);
         self.near.insert(SINKS, Arc::new(page));
         Ok(())
@@ -166,10 +166,10 @@ impl LayerPages {
         batch: &mut Batch<'b>,
         n_tokens: usize,
         past: usize,
-    ) -> Result<Option<FarPages<'b>>> {
+    ) -> Result<Option<Candidates<'b>>> {
         let Self { needs, page_tokens, near, far, n_archived, open, starts, summaries, .. } = self;
         let page_tokens = *page_tokens;
-        let chosen = needs.far_pages.filter(|most| far.len() > *most && needs.summary_bytes > 0);
+        let chosen = needs.selected_pages.filter(|most| far.len() > *most && needs.summary_bytes > 0);
         let listed = if chosen.is_some() { &[] } else { &far[..] };
         let n_far = far.len();
         let n_sinks = SINKS.min(near.len());
@@ -183,8 +183,10 @@ impl LayerPages {
         };
         let sinks = sinks.iter_mut().enumerate().map(|(index, page)| use_of(index, page));
         let compressed = listed.iter().enumerate().filter_map(|(index, page)| match page {
-            FarPage::Compressed(page) => Some(Ok(((SINKS + index) * page_tokens, PageUse::Shared(page)))),
-            FarPage::Archived(_) => None,
+            SelectablePage::Compressed(page) => {
+                Some(Ok(((SINKS + index) * page_tokens, PageUse::Shared(page))))
+            }
+            SelectablePage::Archived(_) => None,
         });
         let latest = latest.iter_mut().enumerate().map(|(index, page)| use_of(SINKS + n_far + index, page));
         let end = past + n_tokens;
@@ -195,12 +197,19 @@ impl LayerPages {
         for (index, page) in listed.iter().enumerate().take(*n_archived) {
             batch.add_fetched(batch.len() - 1, (SINKS + index) * page_tokens, page.open()?)?;
         }
-        if n_far > 0 && needs.far_pages.is_some() {
-            batch.max_distance(needs.trained);
+        if n_far > 0 && needs.selected_pages.is_some() {
+            batch.max_distance(needs.trained_context);
         }
         let Some(most) = chosen else { return Ok(None) };
         batch.selectable_pages(starts, bytemuck::cast_slice(summaries));
-        Ok(Some(FarPages { pages: far, first: SINKS, page_tokens, most, open, traffic: &needs.traffic }))
+        Ok(Some(Candidates {
+            pages: far,
+            first: SINKS,
+            page_tokens,
+            max_selected: most,
+            open,
+            traffic: &needs.traffic,
+        }))
     }
 
     /// Tells the tier that tokens `past..tokens` are written.
@@ -267,8 +276,8 @@ impl LayerPages {
             let page = &mut self.far[self.n_archived - 1];
             let kept = compressed.keep(&*page.open()?)?;
             let bytes = bytes_of(&kept) as u64;
-            self.needs.traffic.moved(TierKind::Archived, TierKind::Compressed, 1, bytes);
-            *page = FarPage::Compressed(Arc::new(kept));
+            self.needs.traffic.record_move(TierKind::Archived, TierKind::Compressed, 1, bytes);
+            *page = SelectablePage::Compressed(Arc::new(kept));
             self.n_archived -= 1;
         }
         Ok(())
@@ -285,8 +294,13 @@ impl LayerPages {
         let summarised = if words > 0 { layer.summarise(page, start, summary) } else { Ok(()) };
         match summarised.and_then(|()| compressed.keep(page)) {
             Ok(kept) => {
-                self.needs.traffic.moved(TierKind::Active, TierKind::Compressed, 1, bytes_of(&kept) as u64);
-                self.far.push(FarPage::Compressed(Arc::new(kept)));
+                self.needs.traffic.record_move(
+                    TierKind::Active,
+                    TierKind::Compressed,
+                    1,
+                    bytes_of(&kept) as u64,
+                );
+                self.far.push(SelectablePage::Compressed(Arc::new(kept)));
                 self.starts.push(start as u64);
                 self.charge();
                 Ok(())
@@ -303,11 +317,11 @@ impl LayerPages {
         let (Some(archive), Some(page)) = (&self.needs.archive, self.far.get_mut(self.n_archived)) else {
             return Ok(());
         };
-        if let FarPage::Compressed(compressed) = page {
+        if let SelectablePage::Compressed(compressed) = page {
             let stored = archive.store(compressed)?;
             let bytes = bytes_of(compressed) as u64;
-            self.needs.traffic.moved(TierKind::Compressed, TierKind::Archived, 1, bytes);
-            *page = FarPage::Archived(Arc::new(stored));
+            self.needs.traffic.record_move(TierKind::Compressed, TierKind::Archived, 1, bytes);
+            *page = SelectablePage::Archived(Arc::new(stored));
         }
         self.n_archived += 1;
         Ok(())
@@ -334,7 +348,7 @@ impl LayerPages {
     }
 
     /// How many compressed pages there are.
-    pub(crate) fn n_far(&self) -> usize {
+    pub(crate) fn n_selectable(&self) -> usize {
         self.far.len()
     }
 
@@ -366,7 +380,7 @@ impl LayerPages {
         let (sinks, latest) = self.near.split_at(SINKS.min(self.near.len()));
         let sinks = sinks.iter().map(|page| Ok(Arc::clone(page)));
         let latest = latest.iter().map(|page| Ok(Arc::clone(page)));
-        let all = sinks.chain(self.far.iter().map(FarPage::open)).chain(latest);
+        let all = sinks.chain(self.far.iter().map(SelectablePage::open)).chain(latest);
         all.take(tokens.div_ceil(self.page_tokens)).collect()
     }
 
@@ -427,9 +441,9 @@ impl LayerPages {
             made.far.push(match needs.archive.as_ref().filter(|_| index - SINKS < far[0]) {
                 Some(archive) => {
                     made.n_archived += 1;
-                    FarPage::Archived(Arc::new(archive.store(&page)?))
+                    SelectablePage::Archived(Arc::new(archive.store(&page)?))
                 }
-                None => FarPage::Compressed(Arc::new(compressed.keep(&page)?)),
+                None => SelectablePage::Compressed(Arc::new(compressed.keep(&page)?)),
             });
             made.starts.push((index * page_tokens) as u64);
         }
@@ -461,8 +475,8 @@ impl LayerPages {
             let from = index % there;
             let page = self.far[from].open()?;
             copies.push(match self.needs.archive.as_ref().filter(|_| index < archived) {
-                Some(archive) => FarPage::Archived(Arc::new(archive.store(&page)?)),
-                None => FarPage::Compressed(Arc::new(compressed.keep(&page)?)),
+                Some(archive) => SelectablePage::Archived(Arc::new(archive.store(&page)?)),
+                None => SelectablePage::Compressed(Arc::new(compressed.keep(&page)?)),
             });
             summaries.extend_from_slice(&self.summaries[from * words..(from + 1) * words]);
         }
@@ -488,8 +502,8 @@ impl LayerPages {
         let far = SINKS..SINKS + self.far.len();
         for index in 0..self.len() {
             let (stats, bytes, in_memory) = match self.far.get(index.wrapping_sub(far.start)) {
-                Some(FarPage::Compressed(_)) => (&mut usage.compressed, coded, true),
-                Some(FarPage::Archived(_)) => (&mut usage.archived, coded, false),
+                Some(SelectablePage::Compressed(_)) => (&mut usage.compressed, coded, true),
+                Some(SelectablePage::Archived(_)) => (&mut usage.archived, coded, false),
                 None => (&mut usage.active, exact, true),
             };
             stats.pages += 1;
@@ -505,8 +519,8 @@ impl LayerPages {
         self.near.iter().for_each(|page| census.see(page));
         for page in &self.far {
             match page {
-                FarPage::Compressed(page) => census.see(page),
-                FarPage::Archived(page) => census.see_archived(page),
+                SelectablePage::Compressed(page) => census.see(page),
+                SelectablePage::Archived(page) => census.see_archived(page),
             }
         }
     }
@@ -520,8 +534,8 @@ impl LayerPages {
         let n_sinks = SINKS.min(self.near.len());
         let (sinks, latest) = self.near.split_at_mut(n_sinks);
         let far = self.far.iter_mut().map(|page| match page {
-            FarPage::Compressed(page) => Some(page),
-            FarPage::Archived(_) => None,
+            SelectablePage::Compressed(page) => Some(page),
+            SelectablePage::Archived(_) => None,
         });
         let all = sinks.iter_mut().map(Some).chain(far).chain(latest.iter_mut().map(Some));
         for (index, page) in all.take(tokens / self.page_tokens).enumerate() {
@@ -535,8 +549,8 @@ impl LayerPages {
     pub(crate) fn bytes(&self) -> usize {
         let near: usize = self.near.iter().map(|page| bytes_of(page)).sum();
         let far = self.far.iter().map(|page| match page {
-            FarPage::Compressed(page) => bytes_of(page),
-            FarPage::Archived(_) => 0,
+            SelectablePage::Compressed(page) => bytes_of(page),
+            SelectablePage::Archived(_) => 0,
         });
         near + far.sum::<usize>() + self.own_bytes()
     }

@@ -46,14 +46,14 @@ fn place(kind: TierKind) -> usize {
 
 impl TierTraffic {
     /// Pages have moved, which take so many bytes where they went. Any thread.
-    pub fn moved(&self, from: TierKind, to: TierKind, pages: u64, bytes: u64) {
+    pub fn record_move(&self, from: TierKind, to: TierKind, pages: u64, bytes: u64) {
         let count = &self.counts[place(from)][place(to)];
         count.pages.fetch_add(pages, Ordering::Relaxed);
         count.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// A layer has chosen so many pages that are in this tier. Any thread.
-    pub fn fetch(&self, from: TierKind, pages: u64) {
+    pub fn record_fetch(&self, from: TierKind, pages: u64) {
         self.fetched[place(from)].fetch_add(pages, Ordering::Relaxed);
     }
 
@@ -87,9 +87,9 @@ mod tests {
     fn moves_add_up_by_pair() {
         let traffic = TierTraffic::default();
         assert_eq!(traffic.report(), []);
-        traffic.moved(TierKind::Active, TierKind::Compressed, 2, 20);
-        traffic.moved(TierKind::Active, TierKind::Compressed, 1, 10);
-        traffic.moved(TierKind::Archived, TierKind::Active, 1, 40);
+        traffic.record_move(TierKind::Active, TierKind::Compressed, 2, 20);
+        traffic.record_move(TierKind::Active, TierKind::Compressed, 1, 10);
+        traffic.record_move(TierKind::Archived, TierKind::Active, 1, 40);
         let expected = [
             Traffic { from: TierKind::Active, to: TierKind::Compressed, pages: 3, bytes: 30 },
             Traffic { from: TierKind::Archived, to: TierKind::Active, pages: 1, bytes: 40 },

@@ -27,7 +27,7 @@ pub struct LayerPlan {
     /// Its weights.
     pub weights: Vec<WeightPlan>,
     /// Whether it reads what the layer before it read, not what that made of it: two branches side by side.
-    pub beside: bool,
+    pub shares_input: bool,
 }
 
 /// A weight of a layer.

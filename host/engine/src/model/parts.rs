@@ -68,13 +68,13 @@ impl<'k, 'g> Builder<'k, 'g> {
             norm_eps: self.norm_eps,
             params,
         };
-        self.layers.push(LayerPlan { desc, weights, beside: false });
+        self.layers.push(LayerPlan { desc, weights, shares_input: false });
     }
 
     /// Has the last layer read what the one before it read.
-    pub(super) fn beside(&mut self) {
+    pub(super) fn share_input(&mut self) {
         if let Some(layer) = self.layers.last_mut() {
-            layer.beside = true;
+            layer.shares_input = true;
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::SchedulerOptions;
 use super::request::{Answer, Event, Sink};
 use super::share::share;
-use crate::engine::{Finish, Generation, NeuroEngine, Part, Sequence};
+use crate::engine::{BatchEntry, Finish, Generation, NeuroEngine, Sequence};
 use crate::error::{Error, Result};
 use crate::metrics::{RequestClock, ServingMetrics, Step};
 
@@ -218,7 +218,7 @@ impl Batch {
                 let room = context - sequence.tokens().len() - n;
                 choices.push(Mutex::new((&mut request.generation, room, None)));
             }
-            parts.push(Part { sequence, ids, logits });
+            parts.push(BatchEntry { sequence, ids, logits });
         }
         let (mut given, start, sequences) = (0, Instant::now(), parts.len());
         engine.step(&mut parts, &mut |rows| {

@@ -11,14 +11,14 @@ use crate::threads::ThreadPool;
 
 /// A page beyond the active ones.
 #[derive(Clone)]
-pub(crate) enum FarPage {
+pub(crate) enum SelectablePage {
     /// In RAM.
     Compressed(Arc<PageHandle>),
     /// In a file.
     Archived(Arc<StoredPage>),
 }
 
-impl FarPage {
+impl SelectablePage {
     /// The page in place, for as long as the result lives.
     pub(crate) fn open(&self) -> Result<Arc<PageHandle>> {
         match self {
@@ -40,21 +40,21 @@ impl FarPage {
 pub(crate) type OpenPages = Vec<(usize, Arc<PageHandle>)>;
 
 /// A sequence's far pages of one layer.
-pub(crate) struct FarPages<'b> {
-    pub(crate) pages: &'b [FarPage],
+pub(crate) struct Candidates<'b> {
+    pub(crate) pages: &'b [SelectablePage],
     /// The place in pages of the first.
     pub(crate) first: usize,
     /// Tokens of a page.
     pub(crate) page_tokens: usize,
     /// How many of them a batch may fetch.
-    pub(crate) most: usize,
+    pub(crate) max_selected: usize,
     pub(crate) open: &'b mut OpenPages,
     pub(crate) traffic: &'b TierTraffic,
 }
 
 /// Which far pages a layer attends to for a batch.
 #[derive(Clone, Copy, Debug)]
-pub struct Choice<'c> {
+pub struct PageSelection<'c> {
     /// The layer's place among all.
     pub layer: usize,
     /// The sequence's place in the batch.
@@ -64,37 +64,37 @@ pub struct Choice<'c> {
     /// Each far page's score.
     pub scores: &'c [f32],
     /// The far pages that were chosen, in no order.
-    pub chosen: &'c [usize],
+    pub selected: &'c [usize],
 }
 
 /// Pages in a file that one thread opens in the time that it takes to wake the others.
 const FEW: usize = 4;
 
 /// Who is told of every choice.
-pub type ChoiceWatcher = Arc<dyn Fn(&Choice<'_>) + Send + Sync>;
+pub type SelectionWatcher = Arc<dyn Fn(&PageSelection<'_>) + Send + Sync>;
 
 /// Brings the far pages with the best scores.
-pub(crate) struct BestPages<'b> {
+pub(crate) struct PageSelector<'b> {
     layer: usize,
     /// Of each sequence of the batch.
-    sequences: Vec<Option<FarPages<'b>>>,
-    watcher: Option<ChoiceWatcher>,
+    sequences: Vec<Option<Candidates<'b>>>,
+    watcher: Option<SelectionWatcher>,
     /// Opens pages: those in a file are read and checked then.
     pool: &'b ThreadPool,
 }
 
-impl<'b> BestPages<'b> {
-    pub(crate) fn new(layer: usize, watcher: Option<ChoiceWatcher>, pool: &'b ThreadPool) -> Self {
+impl<'b> PageSelector<'b> {
+    pub(crate) fn new(layer: usize, watcher: Option<SelectionWatcher>, pool: &'b ThreadPool) -> Self {
         Self { layer, sequences: Vec::new(), watcher, pool }
     }
 
     /// Adds the next sequence of the batch.
-    pub(crate) fn push(&mut self, far: Option<FarPages<'b>>) {
+    pub(crate) fn push(&mut self, far: Option<Candidates<'b>>) {
         self.sequences.push(far);
     }
 }
 
-impl Fetcher for BestPages<'_> {
+impl Fetcher for PageSelector<'_> {
     fn fetch(&mut self, scores: &[f32], batch: &mut Batch<'_>) -> Result<()> {
         let mut first = 0;
         for (index, n_far) in batch.n_selectable().into_iter().enumerate() {
@@ -102,15 +102,21 @@ impl Fetcher for BestPages<'_> {
             first += n_far;
             let Some(Some(far)) = self.sequences.get_mut(index).filter(|_| n_far > 0) else { continue };
             let mut order: Vec<usize> = (0..n_far.min(far.pages.len())).collect();
-            if order.len() > far.most {
-                order.select_nth_unstable_by(far.most, |a, b| {
+            if order.len() > far.max_selected {
+                order.select_nth_unstable_by(far.max_selected, |a, b| {
                     scores[*b].total_cmp(&scores[*a]).then(b.cmp(a))
                 });
-                order.truncate(far.most);
+                order.truncate(far.max_selected);
             }
             if let Some(watcher) = &self.watcher {
                 let Self { layer, .. } = *self;
-                watcher(&Choice { layer, sequence: index, first: far.first, scores, chosen: &order });
+                watcher(&PageSelection {
+                    layer,
+                    sequence: index,
+                    first: far.first,
+                    scores,
+                    selected: &order,
+                });
             }
             let before = std::mem::take(far.open);
             let opened = open_all(self.pool, far.pages, &order, &before);
@@ -125,8 +131,8 @@ impl Fetcher for BestPages<'_> {
                 batch.add_fetched(index, (far.first + place) * far.page_tokens, page)?;
             }
             far.open.sort_unstable_by_key(|(place, _)| *place);
-            far.traffic.fetch(TierKind::Compressed, fetched[0]);
-            far.traffic.fetch(TierKind::Archived, fetched[1]);
+            far.traffic.record_fetch(TierKind::Compressed, fetched[0]);
+            far.traffic.record_fetch(TierKind::Archived, fetched[1]);
         }
         Ok(())
     }
@@ -136,12 +142,12 @@ impl Fetcher for BestPages<'_> {
 /// and checked then.
 fn open_all(
     pool: &ThreadPool,
-    pages: &[FarPage],
+    pages: &[SelectablePage],
     order: &[usize],
     before: &OpenPages,
 ) -> Vec<Result<Arc<PageHandle>>> {
     let open_already = |place: usize| {
-        let FarPage::Archived(stored) = &pages[place] else { return None };
+        let SelectablePage::Archived(stored) = &pages[place] else { return None };
         let found = before.binary_search_by_key(&place, |(place, _)| *place).ok()?;
         Some(&before[found].1).filter(|page| page.id() == stored.id()).map(Arc::clone)
     };
