@@ -6,13 +6,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use herald::plugin::Search;
+use herald::threads::MAX_THREADS;
 use herald::{Capacity, LoadOptions, MemoryOptions, NeuroEngine};
 
 use super::failure::Failure;
 use super::store;
-
-/// More threads than any machine has use for are a slip of the finger.
-const MOST_THREADS: usize = 1024;
 
 /// Which model, computed by what.
 #[derive(Debug, Args)]
@@ -201,6 +199,6 @@ pub(super) fn selected_pages(text: &str) -> Result<SelectedPages, String> {
 }
 
 pub(super) fn threads(text: &str) -> Result<NonZeroUsize, String> {
-    let threads = text.parse().ok().filter(|threads: &NonZeroUsize| threads.get() <= MOST_THREADS);
-    threads.ok_or_else(|| format!("a number from 1 to {MOST_THREADS} was expected"))
+    let threads = text.parse().ok().filter(|threads: &NonZeroUsize| threads.get() <= MAX_THREADS);
+    threads.ok_or_else(|| format!("a number from 1 to {MAX_THREADS} was expected"))
 }

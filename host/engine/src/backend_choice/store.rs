@@ -13,7 +13,7 @@ use super::Record;
 use super::record::{FORMAT, VERSION};
 
 /// The most bytes of a file that is read: no calibration comes near.
-const MOST_BYTES: u64 = 1 << 20;
+const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// The calibrations of a folder.
 #[derive(Clone, Debug, Default)]
@@ -50,8 +50,10 @@ pub fn read(folder: &Path) -> Records {
 fn read_one(path: &Path) -> Result<Record, String> {
     let unread = |error: io::Error| format!("it can't be read: {error}");
     let len = path.metadata().map_err(unread)?.len();
-    if len > MOST_BYTES {
-        return Err(format!("it has {len} bytes, where a calibration of at most {MOST_BYTES} was expected"));
+    if len > MAX_FILE_BYTES {
+        return Err(format!(
+            "it has {len} bytes, where a calibration of at most {MAX_FILE_BYTES} was expected"
+        ));
     }
     let text = fs::read(path).map_err(unread)?;
     let value: Value = serde_json::from_slice(&text).map_err(|error| format!("it is no JSON: {error}"))?;
@@ -125,7 +127,7 @@ mod tests {
         let wrong = sound.replace("100.0", "-1.0");
         let later = sound.replace("\"version\":1", "\"version\":2");
         let more = sound.replace("\"threads\"", "\"cores\"");
-        let long = format!("{sound}{}", " ".repeat(MOST_BYTES as usize));
+        let long = format!("{sound}{}", " ".repeat(MAX_FILE_BYTES as usize));
         let cases = [
             ("a", &sound[..sound.len() / 2], "no JSON"),
             ("b", "[1, 2]", "no herald-calibration of version 1"),

@@ -9,12 +9,13 @@ mod leaks;
 mod optimize;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::engine::{GenerateOptions, Generated, NeuroEngine, Sequence, TokenOutput};
 use crate::error::{Error, Result};
 use crate::kv_cache::{Capacity, MemoryOptions, MemoryUsage};
 use crate::metrics::{MemoryProfiler, MemorySnapshot};
+use crate::threads::locked;
 
 use context::Context;
 pub use leaks::MemoryLeakStats;
@@ -298,7 +299,7 @@ impl MultiTierMemoryManager {
     /// From within a callback of [`MultiTierMemoryManager::generate_while`].
     pub fn close(&self, context: &str) -> Result<bool> {
         let hold = context::Hold::begin()?;
-        let _open = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        let _working = self.enter();
         let removed = self.map().remove(context);
         if let Some(removed) = &removed {
             removed.close(&hold);
@@ -330,7 +331,7 @@ impl MultiTierMemoryManager {
         work: impl FnOnce(&mut context::State) -> Result<R>,
     ) -> Result<R> {
         let hold = context::Hold::begin()?;
-        let _open = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        let _working = self.enter();
         loop {
             let found = {
                 let mut map = self.map();
@@ -352,13 +353,22 @@ impl MultiTierMemoryManager {
         }
     }
 
+    /// Holds [`MultiTierMemoryManager::get_memory_leak_stats`] up while a context is worked on.
+    fn enter(&self) -> RwLockReadGuard<'_, ()> {
+        self.gate.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until nobody works on any context, and keeps it so.
+    fn enter_alone(&self) -> RwLockWriteGuard<'_, ()> {
+        self.gate.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn map(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Context>>> {
-        // Nothing that holds the lock leaves the map half-changed.
-        self.contexts.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.contexts)
     }
 
     fn epoch(&self) -> u64 {
-        *self.epoch.lock().unwrap_or_else(PoisonError::into_inner)
+        *locked(&self.epoch)
     }
 
     /// The tokens to run for an input: first what is pending.

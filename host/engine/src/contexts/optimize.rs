@@ -1,6 +1,6 @@
 //! Keeping memory tidy.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use herald_api::TierStats;
 use serde::Serialize;
@@ -11,6 +11,7 @@ use crate::engine::SharedPages;
 use crate::error::Result;
 use crate::kv_cache::{Capacity, MemoryOptions, MemoryUsage};
 use crate::metrics::{process_memory, trim_heap};
+use crate::threads::locked;
 
 /// What [`MultiTierMemoryManager::optimize_memory`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
@@ -51,11 +52,11 @@ impl MultiTierMemoryManager {
     /// Where a tier fails: no page is then lost. From within a callback of [`MultiTierMemoryManager::generate_while`].
     pub fn optimize_memory(&self) -> Result<Optimized> {
         let hold = Hold::begin()?;
-        let _open = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        let _working = self.enter();
         let before = self.engine.memory_usage();
         let mut did = Optimized { fragmentation_before: self.fragmentation(&before), ..Optimized::default() };
         let epoch = {
-            let mut epoch = self.epoch.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut epoch = locked(&self.epoch);
             *epoch += 1;
             *epoch
         };

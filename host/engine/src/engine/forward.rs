@@ -6,6 +6,7 @@ use herald_api::{AlignedBytes, LayerKind};
 use super::{NeuroEngine, Sequence};
 use crate::error::{Error, Result};
 use crate::kv_cache::PageSelector;
+use crate::threads::locked;
 
 /// The most tokens whose logits are computed at once: they are as wide as the vocabulary.
 pub(super) const HEAD_TOKENS: usize = 32;
@@ -302,12 +303,12 @@ impl NeuroEngine {
     ) -> Result<()> {
         let mut workspace = self.workspace();
         let done = self.pass_in(&mut workspace, parts, logits, each);
-        self.workspaces.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(workspace);
+        locked(&self.workspaces).push(workspace);
         done
     }
 
     fn workspace(&self) -> Workspace {
-        let mut free = self.workspaces.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut free = locked(&self.workspaces);
         free.pop().unwrap_or_default()
     }
 
@@ -338,7 +339,7 @@ impl NeuroEngine {
         let n_tokens = tokens.len();
         activations.resize(n_tokens * self.plan.hidden, 0.0);
         let threads = Lent::new(&*self.pool);
-        let watcher = self.watcher.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+        let watcher = locked(&self.watcher).clone();
         let n_layers = match logits {
             Some(WantedLogits::Hidden(n_layers)) => n_layers,
             _ => self.layers.len(),

@@ -1,10 +1,9 @@
 //! What the memory tiers hold, moving a sequence's pages between them, and watching which are chosen.
 
-use std::sync::PoisonError;
-
 use super::{NeuroEngine, Sequence};
 use crate::error::{Error, Result};
 use crate::kv_cache::{self, LayerNeeds, Limits, MemoryOptions, MemoryUsage, SelectionWatcher};
+use crate::threads::locked;
 
 impl NeuroEngine {
     /// What the tiers hold for all sequences of this engine, pages that sequences share counted once.
@@ -21,12 +20,12 @@ impl NeuroEngine {
 
     /// How much of a sequence stays in which tier.
     pub(crate) fn limits(&self) -> Limits {
-        *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+        *locked(&self.limits)
     }
 
     /// Changes how much of a sequence stays in which tier, from the next pass on; of the options only the capacities count.
     pub fn set_capacities(&self, options: &MemoryOptions) {
-        *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = kv_cache::limits(&self.needs, options);
+        *locked(&self.limits) = kv_cache::limits(&self.needs, options);
     }
 
     /// How many layers keep pages of a sequence.
@@ -63,6 +62,6 @@ impl NeuroEngine {
     /// Has `watcher` be told which pages each layer chooses, from the next pass on; `None`: nobody any more. It is called
     /// while the layer waits.
     pub fn watch_selections(&self, watcher: Option<SelectionWatcher>) {
-        *self.watcher.lock().unwrap_or_else(PoisonError::into_inner) = watcher;
+        *locked(&self.watcher) = watcher;
     }
 }

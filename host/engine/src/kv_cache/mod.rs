@@ -15,6 +15,7 @@ use herald_api::{AlignedBytes, MemoryTier, Result, TierKind, TierStats};
 
 use crate::metrics::TierTraffic;
 use crate::threads::ThreadPool;
+use crate::threads::{into_value, locked};
 
 pub(crate) use census::{Account, Census, Entry, Seen};
 use ledger::Charge;
@@ -277,14 +278,12 @@ impl SequenceMemory {
         }
         herald_api::import::Executor::run(pool, demoted.len(), &|range, _| {
             for item in &demoted[range] {
-                let mut item = item.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                let mut item = locked(&item);
                 let (pages, limits, layer, done) = &mut *item;
                 *done = pages.demote(tokens, *limits, layer);
             }
         });
-        demoted
-            .into_iter()
-            .try_for_each(|item| item.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).3)
+        demoted.into_iter().try_for_each(|item| into_value(item).3)
     }
 
     /// Forgets the tokens from `tokens` on; `false` where a recurrent state, which can't go back, is in the way.

@@ -1,7 +1,7 @@
 //! The sequences that run together, and a step of all of them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::SchedulerOptions;
@@ -10,6 +10,7 @@ use super::share::share;
 use crate::engine::{BatchEntry, Finish, Generation, NeuroEngine, Sequence};
 use crate::error::{Error, Result};
 use crate::metrics::{RequestClock, ServingMetrics, Step};
+use crate::threads::{into_value, locked};
 
 /// A request that waits for a place.
 pub(super) struct Waiting {
@@ -225,7 +226,7 @@ impl Batch {
             // Choosing takes about as long as a layer's work, so it is shared out too.
             engine.pool().run(rows.len() / vocabulary, &|range, _| {
                 for row in range {
-                    let mut choice = choices[given + row].lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut choice = locked(&choices[given + row]);
                     let (generation, room, chosen) = &mut *choice;
                     let logits = &rows[row * vocabulary..(row + 1) * vocabulary];
                     *chosen = Some(generation.choose(engine.tokenizer(), logits, *room));
@@ -234,11 +235,8 @@ impl Batch {
             given += rows.len() / vocabulary;
         })?;
         drop(parts);
-        let mut chosen = choices
-            .into_iter()
-            .map(|choice| choice.into_inner().unwrap_or_else(PoisonError::into_inner).2)
-            .collect::<Vec<_>>()
-            .into_iter();
+        let mut chosen =
+            choices.into_iter().map(|choice| into_value(choice).2).collect::<Vec<_>>().into_iter();
         let now = Instant::now();
         let prompt: usize =
             pieces.iter().filter(|(index, _)| self.running[*index].left() > 0).map(|(_, n)| n).sum();
