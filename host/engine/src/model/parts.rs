@@ -21,6 +21,7 @@ pub(super) struct Builder<'k, 'g> {
     pub(super) output_norm: &'static str,
     vocabulary: usize,
     layers: Vec<LayerPlan>,
+    ignored_tensors: Vec<String>,
 }
 
 impl<'k, 'g> Builder<'k, 'g> {
@@ -53,6 +54,7 @@ impl<'k, 'g> Builder<'k, 'g> {
             output_norm: "output_norm.weight",
             vocabulary,
             layers: Vec::new(),
+            ignored_tensors: Vec::new(),
         };
         let params = LayerParams::Embedding(Embedding { vocabulary, scale: embedding_scale(hidden) });
         builder.push(0, params, vec![whole(WeightRole::Embedding, "token_embd.weight".to_owned())]);
@@ -76,6 +78,11 @@ impl<'k, 'g> Builder<'k, 'g> {
         if let Some(layer) = self.layers.last_mut() {
             layer.shares_input = true;
         }
+    }
+
+    /// Accepts tensors that the file may have and the model doesn't use.
+    pub(super) fn ignore(&mut self, tensors: &[&str]) {
+        self.ignored_tensors.extend(tensors.iter().map(|name| (*name).to_owned()));
     }
 
     /// The name of a block's tensor.
@@ -276,6 +283,7 @@ impl<'k, 'g> Builder<'k, 'g> {
             context: self.keys.size("context_length")?,
             blocks: self.blocks,
             layers: self.layers,
+            ignored_tensors: self.ignored_tensors,
         })
     }
 }
