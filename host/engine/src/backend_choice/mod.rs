@@ -11,11 +11,12 @@ mod store;
 
 use serde::Serialize;
 
-use crate::LoadOptions;
+use crate::options::LoadOptions;
 use crate::plugin::{ChooseError, Loaded, Plugins, this_machine};
 
+pub use crate::folders::calibrations as calibrations_folder;
 pub use record::{Machine, Measured, PluginId, Record, Shapes, Speeds};
-pub use store::{Records, keep, read, usual_folder};
+pub use store::{Records, keep, read};
 
 use fastest::fastest;
 

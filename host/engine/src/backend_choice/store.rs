@@ -4,7 +4,6 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use etcetera::{BaseStrategy, choose_base_strategy};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
@@ -22,12 +21,6 @@ pub struct Records {
     pub records: Vec<Record>,
     /// A sentence for each file that is none.
     pub ignored: Vec<String>,
-}
-
-/// Where calibrations are kept: `herald/calibrations` in the user's cache folder, where there is one.
-#[must_use]
-pub fn usual_folder() -> Option<PathBuf> {
-    Some(choose_base_strategy().ok()?.cache_dir().join("herald").join("calibrations"))
 }
 
 /// Reads the calibrations of a folder; none where there is no such folder.

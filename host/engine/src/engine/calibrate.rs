@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use herald_api::LayerParams;
 
-use super::{LoadOptions, NeuroEngine};
+use super::NeuroEngine;
 use crate::backend_choice::{Choice, Machine, Measured, PluginId, Record, Shapes, Speeds};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::model::{self, LayerPlan, ModelPlan};
+use crate::options::LoadOptions;
 use crate::plugin::{Loaded, Plugins, this_machine};
 
 /// Bytes of weights that leave every cache behind.

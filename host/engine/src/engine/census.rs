@@ -17,12 +17,12 @@ impl NeuroEngine {
     /// How many sequences are open, those of other owners too.
     #[must_use]
     pub fn open_sequences(&self) -> u64 {
-        self.account.sequences()
+        self.memory.ledger.sequences()
     }
 
     /// Forgets the pages of earlier prompts that no sequence holds; returns how many they were, and their bytes.
     pub fn forget_unheld_prefixes(&self) -> (u64, u64) {
-        let (pages, bytes) = self.prefixes.forget_unheld();
+        let (pages, bytes) = self.memory.prefixes.forget_unheld();
         (pages as u64, bytes as u64)
     }
 
@@ -30,7 +30,7 @@ impl NeuroEngine {
     pub(crate) fn reachable<'s>(&self, sequences: impl Iterator<Item = &'s Sequence>) -> Seen {
         let mut census = Census::default();
         sequences.for_each(|sequence| sequence.memory.count(&mut census));
-        self.prefixes.each_page(&mut |page| census.see(page));
+        self.memory.prefixes.each_page(&mut |page| census.see(page));
         census.count()
     }
 }

@@ -158,7 +158,7 @@ impl ThreadPool {
             return;
         }
         let Team { shared, turn, .. } = &*self.team;
-        let turn = locked(&turn);
+        let turn = locked(turn);
         let task = Task { pool, items, active: items.min(self.threads.get()), body };
         if task.active > 1 {
             let erased = ptr::from_ref(&task).cast::<Task<'static>>().cast_mut();
