@@ -48,7 +48,7 @@ pub fn chosen() -> Result<&'static Variant> {
 
 /// The named variant, or the best, if this CPU runs it.
 fn choose(name: Option<&str>) -> Result<&'static Variant> {
-    let hardware = Hardware::detect(1, 0);
+    let hardware = Hardware::features_only();
     let names = || VARIANTS.iter().map(|variant| variant.name).collect::<Vec<_>>().join(", ");
     match name {
         None => VARIANTS

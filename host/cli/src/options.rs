@@ -6,13 +6,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use herald::plugin::Search;
+use herald::threads::MAX_THREADS;
 use herald::{Capacity, LoadOptions, MemoryOptions, NeuroEngine};
 
 use super::failure::Failure;
 use super::store;
-
-/// More threads than any machine has use for are a slip of the finger.
-const MOST_THREADS: usize = 1024;
 
 /// Which model, computed by what.
 #[derive(Debug, Args)]
@@ -65,8 +63,8 @@ pub(super) struct EngineOptions {
     pub(super) archive_lz4: bool,
 
     /// How many pages of older tokens to attend to, the most wanted ones of each layer; `all` for every one [default: 64]
-    #[arg(long, global = true, value_name = "PAGES|all", value_parser = far_pages)]
-    pub(super) far_pages: Option<FarPages>,
+    #[arg(long, global = true, value_name = "PAGES|all", value_parser = selected_pages)]
+    pub(super) selected_pages: Option<SelectedPages>,
 
     /// The most RAM for what sequences have seen, such as 2GiB; at the limit, tokens are compressed and archived earlier
     /// [default: no limit]
@@ -116,9 +114,9 @@ impl EngineOptions {
             ("--compressed-tokens", self.compressed_tokens.map(|capacity| capacity.to_string())),
             ("--memory-budget", self.memory_budget.map(|bytes| Capacity::Bytes(bytes).to_string())),
             (
-                "--far-pages",
-                self.far_pages
-                    .map(|FarPages(pages)| pages.map_or("all".to_owned(), |pages| pages.to_string())),
+                "--selected-pages",
+                self.selected_pages
+                    .map(|SelectedPages(pages)| pages.map_or("all".to_owned(), |pages| pages.to_string())),
             ),
         ];
         for (name, value) in values {
@@ -152,7 +150,9 @@ impl EngineOptions {
             memory: MemoryOptions {
                 active: self.active_tokens.unwrap_or(usual.memory.active),
                 compressed: self.compressed_tokens.unwrap_or(usual.memory.compressed),
-                far_pages: self.far_pages.map_or(usual.memory.far_pages, |FarPages(pages)| pages),
+                selected_pages: self
+                    .selected_pages
+                    .map_or(usual.memory.selected_pages, |SelectedPages(pages)| pages),
                 archive: self.archive.clone(),
                 archive_lz4: self.archive_lz4,
                 budget: self.memory_budget,
@@ -179,7 +179,7 @@ impl EngineOptions {
 
 /// Pages of older tokens to attend to; `None`: all.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct FarPages(Option<usize>);
+pub(super) struct SelectedPages(Option<usize>);
 
 pub(super) fn bytes(text: &str) -> Result<u64, String> {
     match text.parse() {
@@ -188,15 +188,17 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
     }
 }
 
-pub(super) fn far_pages(text: &str) -> Result<FarPages, String> {
+pub(super) fn selected_pages(text: &str) -> Result<SelectedPages, String> {
     if text == "all" {
-        return Ok(FarPages(None));
+        return Ok(SelectedPages(None));
     }
     let pages = text.parse().ok().filter(|pages| *pages > 0);
-    pages.map(|pages| FarPages(Some(pages))).ok_or_else(|| "a number from 1 or `all` was expected".to_owned())
+    pages
+        .map(|pages| SelectedPages(Some(pages)))
+        .ok_or_else(|| "a number from 1 or `all` was expected".to_owned())
 }
 
 pub(super) fn threads(text: &str) -> Result<NonZeroUsize, String> {
-    let threads = text.parse().ok().filter(|threads: &NonZeroUsize| threads.get() <= MOST_THREADS);
-    threads.ok_or_else(|| format!("a number from 1 to {MOST_THREADS} was expected"))
+    let threads = text.parse().ok().filter(|threads: &NonZeroUsize| threads.get() <= MAX_THREADS);
+    threads.ok_or_else(|| format!("a number from 1 to {MAX_THREADS} was expected"))
 }

@@ -15,9 +15,9 @@ use herald::{Capacity, MemoryOptions};
 use herald::{Error, Result};
 use herald::{LoadOptions, NeuroEngine};
 
-/// The latest tokens that stay active, and the far pages that are attended to: little, so that much moves.
+/// The latest tokens that stay active, and the older pages that are attended to: few, so that much moves.
 const ACTIVE: usize = 1024;
-const FAR_PAGES: usize = 16;
+const SELECTED_PAGES: usize = 16;
 
 const fn benchmark(
     name: &'static str,
@@ -102,7 +102,7 @@ fn manager(context: &Context) -> Result<MultiTierMemoryManager> {
         context: Some(1 << 20),
         memory: MemoryOptions {
             active: Capacity::Tokens(ACTIVE),
-            far_pages: Some(FAR_PAGES),
+            selected_pages: Some(SELECTED_PAGES),
             ..context.options().memory.clone()
         },
         ..context.options().clone()

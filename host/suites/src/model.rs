@@ -10,8 +10,8 @@ use super::measurement::{Line, Measurement, median};
 use super::target::Target;
 use super::{Benchmark, Suite};
 use herald::metrics::process_memory;
+use herald::{BatchEntry, GenerateOptions, NeuroEngine};
 use herald::{Error, Result};
-use herald::{GenerateOptions, NeuroEngine, Part};
 
 /// The batches that throughput is measured at.
 const BATCHES: [usize; 5] = [1, 2, 4, 8, 16];
@@ -211,10 +211,10 @@ fn decode(engine: &NeuroEngine, batch: usize, tokens: usize) -> Result<(f64, Vec
     let mut answers = vec![Vec::new(); batch];
     let start = Instant::now();
     for _ in 0..tokens {
-        let mut parts: Vec<Part<'_>> = sequences
+        let mut parts: Vec<BatchEntry<'_>> = sequences
             .iter_mut()
             .zip(&next)
-            .map(|(sequence, token)| Part { sequence, ids: std::slice::from_ref(token), logits: true })
+            .map(|(sequence, token)| BatchEntry { sequence, ids: std::slice::from_ref(token), logits: true })
             .collect();
         let chosen: Vec<AtomicU32> = (0..batch).map(|_| AtomicU32::new(0)).collect();
         let mut given = 0;

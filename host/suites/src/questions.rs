@@ -8,7 +8,7 @@ use herald::Result;
 use herald::{GenerateOptions, NeuroEngine};
 
 /// The most tokens of an answer.
-const MOST: usize = 48;
+const MAX_ANSWER_TOKENS: usize = 48;
 
 /// The form: a word of reasoning, a number, and how sure the answer is.
 fn schema() -> Value {
@@ -27,7 +27,7 @@ fn schema() -> Value {
 /// How a question is answered.
 pub(super) fn options() -> GenerateOptions {
     GenerateOptions {
-        max_tokens: Some(MOST),
+        max_tokens: Some(MAX_ANSWER_TOKENS),
         constraint: Some(Constraint::JsonSchema(schema())),
         ..GenerateOptions::default()
     }
