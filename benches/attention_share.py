@@ -66,16 +66,17 @@ def main(model_path, state_path, choices_path):
             end = depth + index + 1
             choice = next(choice for choice in query["choices"] if choice["layer"] == layer)
             seen = np.ones((end + page_tokens - 1) // page_tokens, bool)
-            seen[choice["far"][0] : choice["far"][1]] = False
-            far = ~seen
-            seen[choice["chosen"]] = True
+            seen[choice["selectable"][0] : choice["selectable"][1]] = False
+            selectable = ~seen
+            seen[choice["selected"]] = True
             for head in range(n_heads):
                 scores = keys[:end, head // group] @ q[index, head] / np.sqrt(dim)
                 mass = np.exp(scores - scores.max())
                 mass /= mass.sum()
                 by_page = np.bincount(np.arange(end) // page_tokens, weights=mass)
-                of_far = by_page[far].sum()
-                shares.append((layer, by_page[seen].sum(), by_page[far & seen].sum() / of_far, of_far))
+                of_selectable = by_page[selectable].sum()
+                selected = by_page[selectable & seen].sum() / of_selectable
+                shares.append((layer, by_page[seen].sum(), selected, of_selectable))
                 attended[index, head] = mass @ values[:end, head // group]
         x = x + attended.reshape(len(x), -1) @ part("attn_output").T
         h = norm(x, part("ffn_norm"))
@@ -84,7 +85,7 @@ def main(model_path, state_path, choices_path):
     shares = np.array(shares)
     print(f"{len(queries)} queries at a depth of {depth}, {n_layers} layers, {n_heads} heads:")
     print(f"attended pages hold {shares[:, 1].mean():.2%} of exact attention")
-    print(f"(far pages have {shares[:, 3].mean():.2%} of it, of which the chosen hold {shares[:, 2].mean():.2%})")
+    print(f"(selectable pages have {shares[:, 3].mean():.2%} of it, of which the selected hold {shares[:, 2].mean():.2%})")
     by_layer = [shares[shares[:, 0] == layer, 1].mean() for layer in np.unique(shares[:, 0])]
     print("by block:", " ".join(f"{share:.3f}" for share in by_layer))
 

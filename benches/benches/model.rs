@@ -15,7 +15,8 @@ const PROMPT: usize = 512;
 /// The model's file, where there is one.
 fn model() -> Option<PathBuf> {
     let named = std::env::var_os("HERALD_MODEL").filter(|name| !name.is_empty()).map(PathBuf::from);
-    let pulled = || Some(backend_choice::usual_folder()?.parent()?.join("models/smollm2-135m-instruct.gguf"));
+    let pulled =
+        || Some(backend_choice::calibrations_folder()?.parent()?.join("models/smollm2-135m-instruct.gguf"));
     named.or_else(pulled).filter(|path| path.is_file())
 }
 

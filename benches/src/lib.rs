@@ -15,7 +15,7 @@ pub fn tables() -> Vec<&'static Kernels> {
     let mut tables = vec![&herald_cpu::KERNELS];
     #[cfg(target_arch = "x86_64")]
     {
-        let hardware = herald_api::Hardware::detect(1, 0);
+        let hardware = herald_api::Hardware::features_only();
         let variants = herald_simd::VARIANTS.iter().rev();
         tables.extend(variants.filter(|variant| variant.runs_on(&hardware)).map(|variant| variant.kernels));
         match herald_blas::kernels() {

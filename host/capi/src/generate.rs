@@ -13,7 +13,7 @@ use super::{HeraldEngine, HeraldEngineSequence};
 use herald_engine::Constraint;
 use herald_engine::Error;
 use herald_engine::sampler::SamplerConfig;
-use herald_engine::{Finish, GenerateOptions, Generated, Piece};
+use herald_engine::{Finish, GenerateOptions, Generated, TokenOutput};
 
 /// HeraldGenerateOptions.seed is the seed, and not one from the operating system.
 pub const HERALD_GENERATE_SEEDED: u32 = 1 << 0;
@@ -205,11 +205,11 @@ unsafe fn run(
 ) -> Outcome {
     // SAFETY: the caller vouches.
     let sequence = unsafe { arguments::value(sequence, "sequence")? };
-    let work = |options: &GenerateOptions, each: &mut dyn FnMut(&Piece<'_>) -> bool| {
+    let work = |options: &GenerateOptions, each: &mut dyn FnMut(&TokenOutput<'_>) -> bool| {
         let mut locked = sequence.begin(handle)?;
         let go_on = &mut || !sequence.is_cancelled();
         let mut cancelled = false;
-        let each = &mut |piece: &Piece<'_>| {
+        let each = &mut |piece: &TokenOutput<'_>| {
             cancelled = cancelled || !each(piece) || sequence.is_cancelled();
             !cancelled
         };
@@ -230,7 +230,7 @@ pub(super) unsafe fn generate_with(
     n_prompt_tokens: usize,
     work: impl FnOnce(
         &GenerateOptions,
-        &mut dyn FnMut(&Piece<'_>) -> bool,
+        &mut dyn FnMut(&TokenOutput<'_>) -> bool,
     ) -> Outcome<herald_engine::Result<Generated>>,
 ) -> Outcome {
     let raw = match options.is_null() {
@@ -308,7 +308,7 @@ impl Callback {
     }
 
     /// Hands a piece to the callback. Whether to go on.
-    fn call(&mut self, piece: &Piece<'_>) -> bool {
+    fn call(&mut self, piece: &TokenOutput<'_>) -> bool {
         let Some(on_piece) = self.on_piece else { return true };
         self.text.clear();
         self.text.extend_from_slice(piece.text.as_bytes());

@@ -46,8 +46,8 @@ impl Backends {
                 .and_then(|path| shapes(&path)),
         };
         let threads = load.threads.unwrap_or_else(threads::available_threads).get();
-        let choice =
-            backend_choice::choose(&plugins, &load, threads, shapes.as_ref()).map(|chosen| chosen.choice);
+        let choice = backend_choice::pick_backends(&plugins, &load, threads, shapes.as_ref())
+            .map(|chosen| chosen.choice);
         let Records { ignored, .. } =
             load.calibrations.as_deref().map(backend_choice::read).unwrap_or_default();
         let found = Found { plugins, choice, ignored, measured };

@@ -22,7 +22,7 @@ struct Config {
     batch: Option<NonZeroUsize>,
     active_tokens: Option<Value>,
     compressed_tokens: Option<Value>,
-    far_pages: Option<Value>,
+    selected_pages: Option<Value>,
     archive: Option<PathBuf>,
     archive_lz4: Option<bool>,
     memory_budget: Option<Value>,
@@ -91,7 +91,12 @@ impl EngineOptions {
         let (active, compressed) = (config.active_tokens.as_ref(), config.compressed_tokens.as_ref());
         self.active_tokens = of(self.active_tokens, "active-tokens", active, str::parse)?;
         self.compressed_tokens = of(self.compressed_tokens, "compressed-tokens", compressed, str::parse)?;
-        self.far_pages = of(self.far_pages, "far-pages", config.far_pages.as_ref(), options::far_pages)?;
+        self.selected_pages = of(
+            self.selected_pages,
+            "selected-pages",
+            config.selected_pages.as_ref(),
+            options::selected_pages,
+        )?;
         let budget = config.memory_budget.as_ref();
         self.memory_budget = of(self.memory_budget, "memory-budget", budget, options::bytes)?;
         self.archive = self.archive.take().or(config.archive);

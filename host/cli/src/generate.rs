@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use herald::chat::Message;
-use herald::{Extras, Finish, Generated, NeuroEngine};
+use herald::{Finish, Generated, NeuroEngine, SavedExtras};
 use serde_json::{Value, json};
 
 use super::failure::Failure;
@@ -125,7 +125,11 @@ impl Generate {
             // The last token has been sampled, but not run.
             let last = generated.tokens.last().map_or(&[][..], std::slice::from_ref);
             let sampler = Some(generated.random);
-            engine.save_with(&sequence, &Extras { pending: last, sampler, ..Extras::default() }, path)?;
+            engine.save_with(
+                &sequence,
+                &SavedExtras { pending: last, sampler, ..SavedExtras::default() },
+                path,
+            )?;
         }
         if self.json {
             let logprobs = if self.logprobs.is_some() { logprobs(&engine, &pieces)? } else { Value::Null };

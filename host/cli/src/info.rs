@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
-use herald::backend_choice::{Choice, Shapes, choose};
+use herald::backend_choice::{Choice, Shapes, pick_backends};
 use herald::gguf::{Gguf, Value as Held};
 use herald::model::{self, LayerPlan, ModelPlan};
 use herald::plugin::{Plugins, this_machine};
@@ -118,7 +118,7 @@ fn choice(shapes: &Shapes, options: &EngineOptions) -> Option<Choice> {
     let load = options.load_options();
     let plugins = Plugins::discover(&load.search, &this_machine());
     let threads = load.threads.unwrap_or_else(available_threads).get();
-    Some(choose(&plugins, &load, threads, Some(shapes)).ok()?.choice)
+    Some(pick_backends(&plugins, &load, threads, Some(shapes)).ok()?.choice)
 }
 
 /// Bytes of a token's keys and values in all layers.

@@ -6,13 +6,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use herald::plugin::Search;
+use herald::threads::MAX_THREADS;
 use herald::{Capacity, LoadOptions, MemoryOptions, NeuroEngine};
 
 use super::failure::Failure;
 use super::store;
-
-/// More threads than any machine can use must be a typing error.
-const MAX_THREADS: usize = 1024;
 
 /// The model and how to run it.
 #[derive(Debug, Args)]
@@ -62,16 +60,16 @@ pub(super) struct EngineOptions {
     #[arg(long, global = true)]
     pub(super) archive_lz4: bool,
 
-    /// How many pages of older tokens to attend to, the most wanted ones of each layer; `all` for every one [default: 64]
-    #[arg(long, global = true, value_name = "PAGES|all", value_parser = far_pages)]
-    pub(super) far_pages: Option<FarPages>,
+    /// How many pages of older tokens each layer selects to attend to, by score; `all` for every one [default: 64]
+    #[arg(long, global = true, value_name = "PAGES|all", value_parser = selected_pages)]
+    pub(super) selected_pages: Option<SelectedPages>,
 
     /// RAM budget for the KV cache, such as 2GiB; at the limit, tokens are compressed and archived earlier [default: no limit]
     #[arg(long, global = true, value_name = "BYTES", value_parser = bytes)]
     pub(super) memory_budget: Option<u64>,
 
-    /// Take the options of this section that aren't given from a file in TOML [default: herald/config.toml in the user's
-    /// folder for configuration, where it exists]
+    /// A TOML file with values for the options of this section that aren't given [default: herald/config.toml in the user's
+    /// configuration folder, if it exists]
     #[arg(long, global = true, env = "HERALD_CONFIG", value_name = "FILE", hide_env_values = true)]
     pub(super) config: Option<PathBuf>,
 
@@ -93,7 +91,7 @@ pub(super) struct EngineOptions {
 }
 
 impl EngineOptions {
-    /// Where to look for plugins.
+    /// Where to search for plugins.
     pub(super) fn search(&self) -> Search {
         let mut search = Search::usual();
         search.files.clone_from(&self.plugins);
@@ -113,9 +111,9 @@ impl EngineOptions {
             ("--compressed-tokens", self.compressed_tokens.map(|capacity| capacity.to_string())),
             ("--memory-budget", self.memory_budget.map(|bytes| Capacity::Bytes(bytes).to_string())),
             (
-                "--far-pages",
-                self.far_pages
-                    .map(|FarPages(pages)| pages.map_or("all".to_owned(), |pages| pages.to_string())),
+                "--selected-pages",
+                self.selected_pages
+                    .map(|SelectedPages(pages)| pages.map_or("all".to_owned(), |pages| pages.to_string())),
             ),
         ];
         for (name, value) in values {
@@ -149,7 +147,9 @@ impl EngineOptions {
             memory: MemoryOptions {
                 active: self.active_tokens.unwrap_or(usual.memory.active),
                 compressed: self.compressed_tokens.unwrap_or(usual.memory.compressed),
-                far_pages: self.far_pages.map_or(usual.memory.far_pages, |FarPages(pages)| pages),
+                selected_pages: self
+                    .selected_pages
+                    .map_or(usual.memory.selected_pages, |SelectedPages(pages)| pages),
                 archive: self.archive.clone(),
                 archive_lz4: self.archive_lz4,
                 budget: self.memory_budget,
@@ -174,9 +174,9 @@ impl EngineOptions {
     }
 }
 
-/// Pages of older tokens to attend to; `None`: all.
+/// Pages of older tokens to select; `None`: all.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct FarPages(Option<usize>);
+pub(super) struct SelectedPages(Option<usize>);
 
 pub(super) fn bytes(text: &str) -> Result<u64, String> {
     match text.parse() {
@@ -185,12 +185,14 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
     }
 }
 
-pub(super) fn far_pages(text: &str) -> Result<FarPages, String> {
+pub(super) fn selected_pages(text: &str) -> Result<SelectedPages, String> {
     if text == "all" {
-        return Ok(FarPages(None));
+        return Ok(SelectedPages(None));
     }
     let pages = text.parse().ok().filter(|pages| *pages > 0);
-    pages.map(|pages| FarPages(Some(pages))).ok_or_else(|| "a number from 1 or `all` was expected".to_owned())
+    pages
+        .map(|pages| SelectedPages(Some(pages)))
+        .ok_or_else(|| "a number from 1 or `all` was expected".to_owned())
 }
 
 pub(super) fn threads(text: &str) -> Result<NonZeroUsize, String> {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use etcetera::{BaseStrategy, choose_base_strategy};
 use herald::chat::Message;
 use herald::sampler::SamplerState;
-use herald::{Extras, NeuroEngine, Sequence};
+use herald::{NeuroEngine, SavedExtras, Sequence};
 use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
@@ -80,7 +80,7 @@ impl Session {
         random: Option<SamplerState>,
     ) -> Result<(), Failure> {
         let notes = serde_json::to_string(transcript).map_err(|error| Failure::Failed(error.to_string()))?;
-        let extras = Extras { pending: &[], sampler: random, notes: &notes };
+        let extras = SavedExtras { pending: &[], sampler: random, notes: &notes };
         Ok(engine.save_with(sequence, &extras, &self.path)?)
     }
 }

@@ -32,7 +32,7 @@ const UNFINISHED: &str = ".writing-";
 const ABANDONED_AFTER: Duration = Duration::from_secs(3600);
 
 /// Maximum size of a document's file.
-const MAX_BYTES: u64 = 4 << 30;
+const MAX_FILE_BYTES: u64 = 4 << 30;
 
 /// A document.
 #[derive(Clone, Debug, PartialEq)]
@@ -104,9 +104,9 @@ impl Store {
         for id in self.ids()? {
             let path = self.path(id);
             match fs::metadata(&path).and_then(|facts| match facts.len() {
-                0..=MAX_BYTES => fs::read(&path),
+                0..=MAX_FILE_BYTES => fs::read(&path),
                 len => Err(io::Error::other(format!(
-                    "it has {len} bytes, where at most {MAX_BYTES} were expected"
+                    "it has {len} bytes, where at most {MAX_FILE_BYTES} were expected"
                 ))),
             }) {
                 Ok(bytes) => match parse(&bytes) {

@@ -17,7 +17,7 @@ use herald::{LoadOptions, NeuroEngine};
 
 /// Active tokens, and older pages that attention selects: few, so that much moves between tiers.
 const ACTIVE: usize = 1024;
-const FAR_PAGES: usize = 16;
+const SELECTED_PAGES: usize = 16;
 
 const fn benchmark(
     name: &'static str,
@@ -101,7 +101,7 @@ fn manager(context: &Context) -> Result<MultiTierMemoryManager> {
         context: Some(1 << 20),
         memory: MemoryOptions {
             active: Capacity::Tokens(ACTIVE),
-            far_pages: Some(FAR_PAGES),
+            selected_pages: Some(SELECTED_PAGES),
             ..context.options().memory.clone()
         },
         ..context.options().clone()

@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::measurement::Check;
 use super::{corpus, questions, sanity};
 use herald::Result;
+use herald::threads::{into_value, locked};
 use herald::{GenerateOptions, NeuroEngine};
 
 /// Runs one operation; the result is a text that depends on every bit of the output.
@@ -80,13 +81,13 @@ pub(super) fn run(engine: &NeuroEngine, operations: usize, workers: usize) -> Re
                         break;
                     }
                     let result = perform(engine, index);
-                    results.lock().unwrap_or_else(|poisoned| poisoned.into_inner())[index] = Some(result);
+                    locked(&results)[index] = Some(result);
                 }
             });
         }
     });
     let concurrent_s = start.elapsed().as_secs_f64();
-    let results = results.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let results = into_value(results);
     let equal = results.iter().zip(&serial).filter(|(found, expected)| match found {
         Some(Ok(found)) => found == *expected,
         _ => false,

@@ -8,7 +8,7 @@ use herald::Result;
 use herald::{GenerateOptions, NeuroEngine};
 
 /// Maximum tokens of an answer.
-const MAX_TOKENS: usize = 48;
+const MAX_ANSWER_TOKENS: usize = 48;
 
 /// The answers' schema: a reason, a number, and whether the answer is sure.
 fn schema() -> Value {
@@ -27,7 +27,7 @@ fn schema() -> Value {
 /// The options that answers are generated with.
 pub(super) fn options() -> GenerateOptions {
     GenerateOptions {
-        max_tokens: Some(MAX_TOKENS),
+        max_tokens: Some(MAX_ANSWER_TOKENS),
         constraint: Some(Constraint::JsonSchema(schema())),
         ..GenerateOptions::default()
     }

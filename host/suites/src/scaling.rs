@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::corpus;
 use super::measurement::median;
 use herald::Result;
-use herald::{NeuroEngine, Part};
+use herald::{BatchEntry, NeuroEngine};
 
 /// The batch sizes that throughput is measured at.
 pub(super) const BATCHES: [usize; 5] = [1, 2, 4, 8, 16];
@@ -45,10 +45,10 @@ pub(super) fn decode(engine: &NeuroEngine, batch: usize, tokens: usize) -> Resul
     let mut answers = vec![Vec::new(); batch];
     let start = Instant::now();
     for _ in 0..tokens {
-        let mut parts: Vec<Part<'_>> = sequences
+        let mut parts: Vec<BatchEntry<'_>> = sequences
             .iter_mut()
             .zip(&next)
-            .map(|(sequence, token)| Part { sequence, ids: std::slice::from_ref(token), logits: true })
+            .map(|(sequence, token)| BatchEntry { sequence, ids: std::slice::from_ref(token), logits: true })
             .collect();
         let sampled: Vec<AtomicU32> = (0..batch).map(|_| AtomicU32::new(0)).collect();
         let mut n_sampled = 0;

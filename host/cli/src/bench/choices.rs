@@ -1,7 +1,7 @@
 //! `host bench choices`: the pages that layers select, to compare with full attention.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use clap::Args;
 use herald::{Capacity, Error, LoadOptions, MemoryOptions, NeuroEngine};
@@ -11,6 +11,7 @@ use crate::failure::Failure;
 use crate::interrupt::Lookout;
 use crate::options::EngineOptions;
 use crate::{input, output};
+use herald::threads::locked;
 
 /// Print which pages the layers select at some depth of a text, token by token, as one JSON object
 #[derive(Debug, Args)]
@@ -56,11 +57,11 @@ impl Choices {
         engine.demote(&mut sequence, &requested)?;
         let choices: Arc<Mutex<Vec<Value>>> = Arc::default();
         let heard = Arc::clone(&choices);
-        engine.watch_choices(Some(Arc::new(move |choice| {
-            let pages: Vec<usize> = choice.chosen.iter().map(|page| choice.first + page).collect();
-            let selectable = [choice.first, choice.first + choice.scores.len()];
-            let choice = json!({"layer": choice.layer, "selectable": selectable, "selected": pages});
-            heard.lock().unwrap_or_else(PoisonError::into_inner).push(choice);
+        engine.watch_selections(Some(Arc::new(move |selection| {
+            let pages: Vec<usize> = selection.selected.iter().map(|page| selection.first + page).collect();
+            let selectable = [selection.first, selection.first + selection.scores.len()];
+            let choice = json!({"layer": selection.layer, "selectable": selectable, "selected": pages});
+            locked(&heard).push(choice);
         })));
         let mut by_query = Vec::new();
         for id in &ids[depth..depth + queries] {
@@ -68,7 +69,7 @@ impl Choices {
                 return Err(Error::Cancelled.into());
             }
             engine.decode(&mut [(&mut sequence, *id)])?;
-            let choices = std::mem::take(&mut *choices.lock().unwrap_or_else(PoisonError::into_inner));
+            let choices = std::mem::take(&mut *locked(&choices));
             by_query.push(json!({"token": id, "choices": choices}));
         }
         output::json(&json!({"depth": depth, "page_tokens": load.page_tokens, "queries": by_query}))

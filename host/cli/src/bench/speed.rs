@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use clap::Args;
 use herald::metrics::process_memory;
-use herald::{NeuroEngine, Part};
+use herald::{BatchEntry, NeuroEngine};
 use serde_json::json;
 
 use crate::failure::Failure;
@@ -112,7 +112,7 @@ fn run(
             return Err(Failure::Interrupted);
         }
         let ids = [next];
-        let part = Part { sequence: &mut sequence, ids: &ids, logits: true };
+        let part = BatchEntry { sequence: &mut sequence, ids: &ids, logits: true };
         engine.step(&mut [part], &mut |logits| next = best(logits))?;
     }
     Ok((prompt_s, start.elapsed().as_secs_f64()))

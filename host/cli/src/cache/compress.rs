@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use herald::{Extras, MultiTierMemoryManager};
+use herald::{MultiTierMemoryManager, SavedExtras};
 use serde_json::json;
 
 use super::tiers;
@@ -46,7 +46,8 @@ impl Compress {
         let moved = memory.compress_memory("state", self.keep)?;
         let path = self.output.as_ref().unwrap_or(&self.state);
         // Everything else in the file, such as a conversation's messages, stays.
-        let extras = Extras { pending: &restored.pending, sampler: restored.sampler, notes: &restored.notes };
+        let extras =
+            SavedExtras { pending: &restored.pending, sampler: restored.sampler, notes: &restored.notes };
         memory.with_sequence("state", |engine, sequence| engine.save_with(sequence, &extras, path))?;
         let (after, usage) = (size(path)?, memory.get_context_usage("state")?);
         if self.json {

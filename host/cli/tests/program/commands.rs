@@ -305,7 +305,7 @@ fn a_configuration_file_has_the_options_that_are_not_given() {
     fs::create_dir_all(path.parent().expect("a folder")).expect("the folder");
     let write = |text: &str| fs::write(&path, text).expect("the file");
     write(&format!(
-        "model = {:?}\nactive-tokens = \"2MiB\"\nfar-pages = \"all\"\nthreads = 1\n",
+        "model = {:?}\nactive-tokens = \"2MiB\"\nselected-pages = \"all\"\nthreads = 1\n",
         tiny("llama")
     ));
     host(&home).args(["info"]).assert().success();
@@ -318,7 +318,7 @@ fn a_configuration_file_has_the_options_that_are_not_given() {
     fails(given, &["none.toml", "can't be read"]);
     for (text, words) in [
         ("colour = 3", ["config.toml", "colour"]),
-        ("far-pages = 0", ["config.toml", "far-pages"]),
+        ("selected-pages = 0", ["config.toml", "selected-pages"]),
         ("active-tokens = \"2 cats\"", ["active-tokens", "2 cats"]),
         ("threads = [", ["config.toml", "wrong"]),
     ] {
@@ -354,7 +354,7 @@ fn a_long_context_is_measured_run_by_run() {
     let mut command = host(&home);
     command.arg("--model").arg(tiny("llama")).args(["--active-tokens", "128", "--compressed-tokens", "128"]);
     command.args([
-        "--far-pages",
+        "--selected-pages",
         "2",
         "bench",
         "context",

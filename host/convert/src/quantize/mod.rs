@@ -8,12 +8,13 @@ mod plan;
 mod tests;
 
 use std::io::Write;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use herald_api::DType;
 
 use herald::gguf::{DataWriter, Gguf, GgufError, TensorInfo, Value, Writer};
 use herald::threads::ThreadPool;
+use herald::threads::{into_value, locked};
 
 pub use plan::{Fallback, Plan, QuantizeOptions};
 
@@ -110,12 +111,12 @@ fn convert<W: Write>(
         pool.run(shares.len(), &|range, _| {
             let mut weights = vec![0.0; columns];
             for (number, (old, new)) in range.clone().zip(&shares[range]) {
-                let mut new = new.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut new = locked(new);
                 for (row, (old, new)) in old.chunks(old_row).zip(new.chunks_mut(new_row)).enumerate() {
                     herald_formats::dequantize_row(info.dtype(), old, &mut weights);
                     if let Err(source) = herald_formats::quantize_row(dtype, &weights, new) {
                         let row = piece * at_once + number * share + row;
-                        let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+                        let mut failed = locked(&failed);
                         // The first one by index, so that the error doesn't depend on the threads.
                         if failed.as_ref().is_none_or(|&(other, _)| row < other) {
                             *failed = Some((row, source));
@@ -125,7 +126,7 @@ fn convert<W: Write>(
                 }
             }
         });
-        if let Some((row, source)) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        if let Some((row, source)) = into_value(failed) {
             return Err(QuantizeError::Weight { tensor: info.name().to_owned(), row, source });
         }
         drop(shares);

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use herald::threads::ThreadPool;
+use herald::threads::{into_value, locked};
 
 /// Larger than any cache, so that reads go to memory.
 const BYTES: usize = 256 << 20;
@@ -31,11 +32,11 @@ pub(super) fn read(pool: &ThreadPool) -> f64 {
         let start = Instant::now();
         pool.run(data.len() / 512, &|range, _| {
             let sum = sum(&data[range.start * 512..range.end * 512], WAYS[round % WAYS.len()]);
-            *sums.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) ^= sum;
+            *locked(&sums) ^= sum;
         });
         best = best.max(BYTES as f64 / start.elapsed().as_secs_f64());
     }
-    black_box(sums.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()));
+    black_box(into_value(sums));
     best
 }
 

@@ -11,13 +11,13 @@ use crate::Kernels;
 pub(in super::super) fn check(kernels: &'static Kernels) {
     for (what, x) in edges() {
         if let Err(failure) = compare(kernels, &x, 0) {
-            panic!("{}: narrow: {what}: {failure}", kernels.name);
+            panic!("{}: quantize_i16: {what}: {failure}", kernels.name);
         }
     }
     let scale = (kernels.quantize_i16)(&[1.0, f32::NAN, 2.0], &mut [0; 3]);
-    assert!(scale.is_nan(), "{}: narrow: a NaN is lost: the scale is {scale}", kernels.name);
+    assert!(scale.is_nan(), "{}: quantize_i16: a NaN is lost: the scale is {scale}", kernels.name);
     property(
-        &format!("{}: narrow", kernels.name),
+        &format!("{}: quantize_i16", kernels.name),
         CASES,
         (0_usize..200, 0_usize..8, Spread::any(), any::<u64>()),
         |(len, before, spread, seed)| {
@@ -38,7 +38,7 @@ fn edges() -> Vec<(&'static str, Vec<f32>)> {
         ("the greatest", vec![f32::MAX, f32::MIN, 1.0]),
         ("the least normal", vec![f32::MIN_POSITIVE, -f32::MIN_POSITIVE, 0.0]),
         ("subnormals", vec![1e-40, -1e-45, 0.0]),
-        ("small ones beside a large one", vec![1e30, 1e-30, -1e-30]),
+        ("small ones next to a large one", vec![1e30, 1e-30, -1e-30]),
         ("middles between codes", middles),
     ]
 }

@@ -1,5 +1,5 @@
-//! Far pages in float64: their summaries, the scores by which the best are chosen, and attention to those, with queries that
-//! are turned back for pages beyond the reach.
+//! Page selection in float64: summaries of older pages, the scores by which the best are chosen, and attention to those, with
+//! queries whose positions are shifted for pages beyond the maximum distance.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use super::super::reference::Approx;
 use super::super::softmax::{attention, score};
 use super::super::values::Values;
 use super::super::{Case, Subject, property};
-use super::attention::{self as plain, Reference};
+use super::attention::{self as dense, Reference};
 use super::batches::tier;
 use super::order::{Limits, Weights, activations, create, order, scratch};
 
@@ -28,22 +28,23 @@ const HALF: [f64; 2] = [1.0 / 2048.0, 1.0 / 33_554_432.0];
 
 #[derive(Clone, Debug)]
 struct Shape {
-    plain: plain::Shape,
+    dense: dense::Shape,
     n_tokens: usize,
-    n_far: usize,
-    /// How many far pages are fetched.
-    most: usize,
-    reach: Option<usize>,
+    /// Pages to choose from.
+    n_candidates: usize,
+    /// How many of them are fetched.
+    n_fetched: usize,
+    max_distance: Option<usize>,
     workers: usize,
 }
 
 fn shapes() -> impl Strategy<Value = Shape> {
     let tokens = select(&[1_usize, 3, 31, 70, 150][..]);
-    let reach = select(&[None, Some(1_usize), Some(20), Some(90), Some(100_000)][..]);
-    (plain::shapes(), tokens, 1_usize..40, 0_usize..12, reach, 1_usize..4).prop_map(
-        |(mut plain, n_tokens, n_far, most, reach, workers)| {
-            plain.params.window = None;
-            Shape { plain, n_tokens, n_far, most, reach, workers }
+    let max_distance = select(&[None, Some(1_usize), Some(20), Some(90), Some(100_000)][..]);
+    (dense::shapes(), tokens, 1_usize..40, 0_usize..12, max_distance, 1_usize..4).prop_map(
+        |(mut dense, n_tokens, n_candidates, n_fetched, max_distance, workers)| {
+            dense.params.window = None;
+            Shape { dense, n_tokens, n_candidates, n_fetched, max_distance, workers }
         },
     )
 }
@@ -96,8 +97,8 @@ impl Earlier {
 
 /// Fetches the pages with the best scores, and keeps these.
 struct Best<'p> {
-    far: &'p [Arc<PageHandle>],
-    most: usize,
+    candidates: &'p [Arc<PageHandle>],
+    n_fetched: usize,
     scores: Vec<f32>,
     chosen: Vec<usize>,
 }
@@ -105,11 +106,11 @@ struct Best<'p> {
 impl Fetcher for Best<'_> {
     fn fetch(&mut self, scores: &[f32], batch: &mut Batch<'_>) -> Result<()> {
         self.scores = scores.to_vec();
-        let mut order: Vec<usize> = (0..self.far.len()).collect();
+        let mut order: Vec<usize> = (0..self.candidates.len()).collect();
         order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
-        order.truncate(self.most);
+        order.truncate(self.n_fetched);
         for page in &order {
-            batch.add_fetched(0, (1 + page) * PAGE, Arc::clone(&self.far[*page]))?;
+            batch.add_fetched(0, (1 + page) * PAGE, Arc::clone(&self.candidates[*page]))?;
         }
         self.chosen = order;
         Ok(())
@@ -117,26 +118,29 @@ impl Fetcher for Best<'_> {
 }
 
 pub(super) fn check(plugin: &Subject<'_>) {
-    property(&format!("{}: far pages", plugin.name()), 60, shapes(), |shape| check_shape(plugin, &shape));
+    property(&format!("{}: page selection", plugin.name()), 60, shapes(), |shape| {
+        check_shape(plugin, &shape)
+    });
 }
 
 fn check_shape(plugin: &Subject<'_>, shape: &Shape) -> Case {
     let failed = |error: herald_api::Error| TestCaseError::fail(error.to_string());
-    let (hidden, params, n_tokens) = (shape.plain.hidden, &shape.plain.params, shape.n_tokens);
-    let mut weights = Weights::new(plugin.kernels, shape.plain.seed);
+    let (hidden, params, n_tokens) = (shape.dense.hidden, &shape.dense.params, shape.n_tokens);
+    let mut weights = Weights::new(plugin.kernels, shape.dense.seed);
     let reference = Reference::random(hidden, params, &mut weights);
     let limits = Limits { max_tokens: n_tokens, max_workers: shape.workers, page_tokens: PAGE };
     let layer = create(plugin, order(&reference.desc, &weights.shared, limits)).map_err(failed)?;
     if layer.summary_bytes() == 0 {
         return Ok(());
     }
-    // The first page, the far ones, and the latest.
-    let earlier = Earlier::random(plugin, params, shape.n_far + 2, &mut weights.values).map_err(failed)?;
-    let far = &earlier.pages[1..=shape.n_far];
-    let mut summaries = vec![0_u64; shape.n_far * layer.summary_bytes() / 8];
-    let starts: Vec<u64> = (1..=shape.n_far).map(|page| (page * PAGE) as u64).collect();
+    // The first page, the candidates, and the latest.
+    let earlier =
+        Earlier::random(plugin, params, shape.n_candidates + 2, &mut weights.values).map_err(failed)?;
+    let candidates = &earlier.pages[1..=shape.n_candidates];
+    let mut summaries = vec![0_u64; shape.n_candidates * layer.summary_bytes() / 8];
+    let starts: Vec<u64> = (1..=shape.n_candidates).map(|page| (page * PAGE) as u64).collect();
     let len = layer.summary_bytes() / 8;
-    for ((page, summary), start) in far.iter().zip(summaries.chunks_exact_mut(len)).zip(&starts) {
+    for ((page, summary), start) in candidates.iter().zip(summaries.chunks_exact_mut(len)).zip(&starts) {
         layer.summarise(page, *start as usize, bytemuck::cast_slice_mut(summary)).map_err(failed)?;
     }
     let boxes = check_summaries(&reference, &earlier, &starts, &summaries, len)?;
@@ -148,7 +152,7 @@ fn check_shape(plugin: &Subject<'_>, shape: &Shape) -> Case {
     let mut own: Vec<PageHandle> =
         (0..n_tokens.div_ceil(PAGE)).map(|_| own_tier.reserve()).collect::<Result<_>>().map_err(failed)?;
     let mut output = x.clone();
-    let mut best = Best { far, most: shape.most, scores: Vec::new(), chosen: Vec::new() };
+    let mut best = Best { candidates, n_fetched: shape.n_fetched, scores: Vec::new(), chosen: Vec::new() };
     {
         let mut buffers = BatchBuffers::default();
         let mut batch = buffers.begin();
@@ -156,8 +160,8 @@ fn check_shape(plugin: &Subject<'_>, shape: &Shape) -> Case {
         let own = own.iter_mut().enumerate().map(|(page, own)| (past + page * PAGE, PageUse::Own(own)));
         batch.push(n_tokens, past, None, near.into_iter().chain(own)).map_err(failed)?;
         batch.selectable_pages(&starts, bytemuck::cast_slice(&summaries));
-        if let Some(reach) = shape.reach {
-            batch.max_distance(reach);
+        if let Some(max_distance) = shape.max_distance {
+            batch.max_distance(max_distance);
         }
         let threads = Scoped(shape.workers);
         let lent = Lent::new(&threads);
@@ -174,7 +178,7 @@ fn check_shape(plugin: &Subject<'_>, shape: &Shape) -> Case {
     }
     let [q, k, v] = reference.heads(&exact, &positions);
     let seen = Seen { shape, past };
-    check_all("the scores", &best.scores[..shape.n_far], seen.scores(&reference, &q, &boxes))?;
+    check_all("the scores", &best.scores[..shape.n_candidates], seen.scores(&reference, &q, &boxes))?;
     let attended = seen.attended(&reference, &earlier, &best.chosen, [&q, &k, &v]);
     let expected = exact.plus(&reference.leave(&attended));
     for (token, row) in output.chunks_exact(hidden).enumerate() {
@@ -233,14 +237,14 @@ struct Seen<'s> {
 }
 
 impl Seen<'_> {
-    /// By how many positions queries are turned back for a page.
-    fn moved(&self, start: usize) -> usize {
+    /// How many positions are subtracted from queries' for a page.
+    fn position_shift(&self, start: usize) -> usize {
         let distance = self.past + self.shape.n_tokens - start;
-        self.shape.reach.map_or(0, |reach| distance.saturating_sub(reach))
+        self.shape.max_distance.map_or(0, |max_distance| distance.saturating_sub(max_distance))
     }
 
-    /// The score of each far page: for means of queries and each head, the softmax over the pages of `scale` times the
-    /// greatest product with anything in the page's box; summed.
+    /// The score of each candidate: for each mean query and head, the softmax over the pages of `scale` times the greatest
+    /// product with anything in the page's box; summed.
     fn scores(&self, reference: &Reference, q: &Approx, boxes: &[Vec<f64>]) -> Vec<Expected> {
         let Attention { n_heads, n_kv_heads, key_dim, scale, .. } = reference.params;
         let (n_tokens, scale) = (self.shape.n_tokens, f64::from(scale));
@@ -262,7 +266,7 @@ impl Seen<'_> {
                 .map(|page| {
                     let start = (1 + page) * PAGE;
                     let end = self.past + n_tokens;
-                    let distance = end - start - self.moved(start);
+                    let distance = end - start - self.position_shift(start);
                     mean.turn_back(&reference.rotation, key_dim, end - distance)
                 })
                 .collect();
@@ -318,13 +322,13 @@ impl Seen<'_> {
         let Attention { n_heads, n_kv_heads, key_dim, value_dim, scale, softcap, .. } = reference.params;
         let n_tokens = self.shape.n_tokens;
         let mut pages: Vec<usize> = chosen.iter().map(|page| 1 + page).collect();
-        pages.extend([0, self.shape.n_far + 1]);
+        pages.extend([0, self.shape.n_candidates + 1]);
         pages.sort_unstable();
         let own = (0..n_tokens.div_ceil(PAGE)).map(|page| self.past / PAGE + page);
         let turned: Vec<(usize, Approx)> = pages
             .into_iter()
             .chain(own)
-            .map(|page| (page, q.turn_back(&reference.rotation, key_dim, self.moved(page * PAGE))))
+            .map(|page| (page, q.turn_back(&reference.rotation, key_dim, self.position_shift(page * PAGE))))
             .collect();
         let mut attended = Approx::exact(Array2::zeros((n_tokens, n_heads * value_dim)));
         for token in 0..n_tokens {
@@ -335,8 +339,8 @@ impl Seen<'_> {
                 let value_columns = kv_head * value_dim..(kv_head + 1) * value_dim;
                 let (mut scores, mut rows) = (Vec::new(), [Vec::new(), Vec::new()]);
                 for (page, turned) in &turned {
-                    // A page within the reach is met by the query as it is.
-                    let query = if self.moved(page * PAGE) == 0 { q } else { turned };
+                    // Pages within the maximum distance take the query unshifted.
+                    let query = if self.position_shift(page * PAGE) == 0 { q } else { turned };
                     let query = [query.value.slice(query_part), query.error.slice(query_part)];
                     for place in page * PAGE..((page + 1) * PAGE).min(self.past + token + 1) {
                         let of = |earlier: &Array2<f64>, own: &Approx, columns: std::ops::Range<usize>| {

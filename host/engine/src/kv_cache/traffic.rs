@@ -7,11 +7,11 @@ use serde::Serialize;
 
 const KINDS: usize = TierKind::ALL.len();
 
-/// Counts what moves between an engine's memory tiers. Whoever moves a page calls [`TierTraffic::moved`].
+/// Counts what moves between an engine's memory tiers. Whoever moves a page calls [`TierTraffic::record_move`].
 #[derive(Debug, Default)]
 pub struct TierTraffic {
     counts: [[Count; KINDS]; KINDS],
-    /// Pages that layers chose and that came from there.
+    /// Pages that layers selected, by the tier that they were in.
     fetched: [AtomicU64; KINDS],
 }
 
@@ -40,27 +40,27 @@ fn name<S: serde::Serializer>(kind: &TierKind, serializer: S) -> Result<S::Ok, S
     serializer.serialize_str(kind.name())
 }
 
-fn place(kind: TierKind) -> usize {
+fn index(kind: TierKind) -> usize {
     TierKind::ALL.iter().position(|other| *other == kind).unwrap_or(0)
 }
 
 impl TierTraffic {
-    /// Pages have moved, which take so many bytes where they went. Any thread.
-    pub fn moved(&self, from: TierKind, to: TierKind, pages: u64, bytes: u64) {
-        let count = &self.counts[place(from)][place(to)];
+    /// Counts pages that have moved, and the bytes that they take where they went. Any thread.
+    pub fn record_move(&self, from: TierKind, to: TierKind, pages: u64, bytes: u64) {
+        let count = &self.counts[index(from)][index(to)];
         count.pages.fetch_add(pages, Ordering::Relaxed);
         count.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// A layer has chosen so many pages that are in this tier. Any thread.
-    pub fn fetch(&self, from: TierKind, pages: u64) {
-        self.fetched[place(from)].fetch_add(pages, Ordering::Relaxed);
+    /// Counts pages of this tier that a layer has selected. Any thread.
+    pub fn record_fetch(&self, from: TierKind, pages: u64) {
+        self.fetched[index(from)].fetch_add(pages, Ordering::Relaxed);
     }
 
-    /// How many pages layers have chosen that were in this tier.
+    /// How many pages of this tier layers have selected.
     #[must_use]
     pub fn fetched(&self, from: TierKind) -> u64 {
-        self.fetched[place(from)].load(Ordering::Relaxed)
+        self.fetched[index(from)].load(Ordering::Relaxed)
     }
 
     /// What has moved so far, for each pair of tiers between which something has.
@@ -69,7 +69,7 @@ impl TierTraffic {
         let pairs = TierKind::ALL.into_iter().flat_map(|from| TierKind::ALL.map(|to| (from, to)));
         pairs
             .map(|(from, to)| {
-                let count = &self.counts[place(from)][place(to)];
+                let count = &self.counts[index(from)][index(to)];
                 let (pages, bytes) =
                     (count.pages.load(Ordering::Relaxed), count.bytes.load(Ordering::Relaxed));
                 Traffic { from, to, pages, bytes }
@@ -87,9 +87,9 @@ mod tests {
     fn moves_add_up_by_pair() {
         let traffic = TierTraffic::default();
         assert_eq!(traffic.report(), []);
-        traffic.moved(TierKind::Active, TierKind::Compressed, 2, 20);
-        traffic.moved(TierKind::Active, TierKind::Compressed, 1, 10);
-        traffic.moved(TierKind::Archived, TierKind::Active, 1, 40);
+        traffic.record_move(TierKind::Active, TierKind::Compressed, 2, 20);
+        traffic.record_move(TierKind::Active, TierKind::Compressed, 1, 10);
+        traffic.record_move(TierKind::Archived, TierKind::Active, 1, 40);
         let expected = [
             Traffic { from: TierKind::Active, to: TierKind::Compressed, pages: 3, bytes: 30 },
             Traffic { from: TierKind::Archived, to: TierKind::Active, pages: 1, bytes: 40 },
