@@ -1,5 +1,4 @@
-//! What the benches share: every backend's kernels, this machine's limits, and the summary that sets the one beside the
-//! other.
+//! Shared by the benches: every backend's kernels, and the summary that compares results with this machine's limits.
 
 mod matrix;
 mod summary;
@@ -9,7 +8,7 @@ use herald_layers::Kernels;
 pub use matrix::{Matrix, weights};
 pub use summary::{Share, Summary};
 
-/// The tables of kernels that run on this machine: the scalar ones, each SIMD variant's, and BLAS's where there is one.
+/// The kernel tables that run on this machine: the scalar one, each SIMD variant's, and BLAS's if a BLAS is found.
 #[must_use]
 pub fn tables() -> Vec<&'static Kernels> {
     let mut tables = vec![&herald_cpu::KERNELS];

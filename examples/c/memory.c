@@ -1,10 +1,10 @@
 /*
- * What MultiTierMemoryManager and the documents do, in C11.
+ * The memory manager and the documents, in C11.
  *
  *     memory MODEL.gguf
  *
- * A context is filled, compressed, read, tidied up and cleared, and what its memory takes is shown after each; then texts
- * are kept and found again. All goes to stdout, one line a step.
+ * Fills, compresses, continues, clears and optimises a context, and prints its memory after each step; then keeps texts and
+ * searches them. Everything goes to stdout, one line per step.
  */
 
 #include <stdio.h>
@@ -13,7 +13,7 @@
 
 #include <herald.h>
 
-/* All that the program holds: whatever happens, main frees it in one place. */
+/* Everything that the program owns; main frees it. */
 typedef struct Program {
     HeraldEngine *engine;
     HeraldMemory *memory;
@@ -31,7 +31,7 @@ static uint32_t show_usage(Program *program, const char *step) {
     return status;
 }
 
-/* Fills a context with a text, compresses what is old of it, goes on from it, and clears it. */
+/* Fills a context with a text, compresses its older pages, generates from it, and clears it. */
 static uint32_t manage(Program *program) {
     const char *sentence = "The lamp was lit again at dusk, and the ships found their way home. ";
     HeraldGenerateOptions how = {.struct_size = sizeof how, .max_tokens = 8, .flags = HERALD_GENERATE_IGNORE_EOS};
@@ -72,7 +72,7 @@ static int32_t show_hit(void *user_data, const HeraldHit *hit) {
     return HERALD_GO_ON;
 }
 
-/* Keeps texts and finds them again. */
+/* Keeps texts and searches them. */
 static uint32_t recall(Program *program) {
     static const char *const texts[] = {
         "The cat was asleep beside the fire while snow fell outside.",
@@ -93,7 +93,7 @@ static uint32_t recall(Program *program) {
     if (status != HERALD_STATUS_OK)
         return status;
 
-    /* Ask for the length first. */
+    /* The first call gets the length. */
     status = herald_documents_recall(program->texts, "What do bees do?", 2, 256, NULL, 0, &len, error);
     if (status != HERALD_STATUS_BUFFER_TOO_SMALL)
         return status;

@@ -13,19 +13,18 @@ use crate::failure::Failure;
 use crate::options::EngineOptions;
 use crate::output;
 
-/// Compress a saved sequence's older pages to 4 bits an element, and save it again
+/// Compress a saved sequence's older pages to 4 bits per element, and save it again
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The first page and the latest tokens stay as they are. What is compressed is not what it was: see
-docs/MEMORY.md for what that costs."
+    after_help = "The first page and the latest tokens stay as they are. Compression is lossy: docs/MEMORY.md says what it costs."
 )]
 pub(crate) struct Compress {
     /// A sequence that `host generate --save-state` or `host chat --session` saved
     state: PathBuf,
-    /// The latest tokens, which stay as they are
+    /// How many of the latest tokens stay as they are
     #[arg(long, value_name = "TOKENS", default_value_t = 1024)]
     keep: usize,
-    /// Where to save it [default: in its place]
+    /// Where to save it [default: over the original]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Print one JSON object
@@ -46,7 +45,7 @@ impl Compress {
         memory.adopt("state", restored.sequence, restored.pending.clone())?;
         let moved = memory.compress_memory("state", self.keep)?;
         let path = self.output.as_ref().unwrap_or(&self.state);
-        // What else was saved with it, as a conversation's messages are, stays as it was.
+        // Everything else in the file, such as a conversation's messages, stays.
         let extras =
             SavedExtras { pending: &restored.pending, sampler: restored.sampler, notes: &restored.notes };
         memory.with_sequence("state", |engine, sequence| engine.save_with(sequence, &extras, path))?;
@@ -60,7 +59,7 @@ impl Compress {
         }
         tiers::print(&usage)?;
         output::line(format_args!(
-            "{}: {} were {}",
+            "{}: {}, from {}",
             path.display(),
             output::bytes(after),
             output::bytes(before)

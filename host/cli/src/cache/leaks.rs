@@ -1,4 +1,4 @@
-//! `host cache leaks`: whether work leaves memory behind.
+//! `host cache leaks`: checks for memory leaks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,16 +12,16 @@ use crate::interrupt::Lookout;
 use crate::options::EngineOptions;
 use crate::{output, progress};
 
-/// Add, compress, read and clear contexts, several at once, and show what is left behind
+/// Fill, compress, read and clear several contexts at once, and show what memory is left behind
 #[derive(Debug, Args)]
 pub(crate) struct Leaks {
-    /// How often each thread goes through all of it
+    /// Rounds of each thread
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rounds: u32,
-    /// Threads that do so at once, each on a context of its own
+    /// Threads, each with its own context
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
     contexts: u32,
-    /// Tokens that are added to a context in each round
+    /// Tokens that each round adds to a context
     #[arg(long, value_name = "N", default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..))]
     tokens: u32,
     /// Print one JSON object
@@ -34,7 +34,7 @@ impl Leaks {
         let engine = Arc::new(options.load()?);
         let memory = MultiTierMemoryManager::new(Arc::clone(&engine));
         let lookout = Lookout::begin();
-        // The engine's working memory is made by its first pass, and stays.
+        // The engine's first pass allocates its working memory, which stays.
         self.round(&memory, "first", 0)?;
         memory.close("first")?;
         memory.optimize_memory()?;
@@ -65,12 +65,12 @@ impl Leaks {
             })
         })?;
         bar.finish_and_clear();
-        let did = memory.optimize_memory()?;
+        let optimized = memory.optimize_memory()?;
         let stats = memory.get_memory_leak_stats()?;
         let left = stats.held_pages > 0 || stats.leaks();
         if self.json {
             output::json(
-                &json!({"rounds": done.into_inner(), "leaks": left, "stats": stats, "optimized": did}),
+                &json!({"rounds": done.into_inner(), "leaks": left, "stats": stats, "optimized": optimized}),
             )?;
         } else {
             output::line(format_args!(
@@ -87,9 +87,9 @@ impl Leaks {
 
     fn round(&self, memory: &MultiTierMemoryManager, name: &str, seed: u32) -> herald::Result<()> {
         let vocabulary = memory.engine().plan().vocabulary as u32;
-        let most = memory.engine().context().saturating_sub(16).max(1) as u32;
-        let ids: Vec<u32> = (0..self.tokens.min(most))
-            .map(|place| place.wrapping_mul(7919).wrapping_add(seed.wrapping_mul(104_729)) % vocabulary)
+        let max_tokens = memory.engine().context().saturating_sub(16).max(1) as u32;
+        let ids: Vec<u32> = (0..self.tokens.min(max_tokens))
+            .map(|index| index.wrapping_mul(7919).wrapping_add(seed.wrapping_mul(104_729)) % vocabulary)
             .collect();
         memory.add_to_active_memory(name, &ids)?;
         memory.compress_memory(name, ids.len() / 4)?;

@@ -1,4 +1,4 @@
-//! `host cache`: the KV caches of saved sequences, and whether work leaves memory behind.
+//! `host cache`: the KV caches of saved sequences, and a check for memory leaks.
 
 mod compress;
 mod leaks;
@@ -13,9 +13,9 @@ use super::options::EngineOptions;
 /// Inspect and shrink the KV cache of a saved sequence; look for memory leaks
 #[derive(Debug, Subcommand)]
 #[command(after_help = "Examples:
-  host cache usage s.herald                    what a saved sequence takes, tier by tier
+  host cache usage s.herald                    a saved sequence's memory, tier by tier
   host cache compress s.herald --keep 1024     make it smaller
-  host cache leaks                             whether work leaves memory behind")]
+  host cache leaks                             check for memory leaks")]
 pub(super) enum Cache {
     Usage(usage::Usage),
     Compress(compress::Compress),

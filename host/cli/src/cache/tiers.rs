@@ -1,4 +1,4 @@
-//! A context's tiers, shown.
+//! A sequence's memory tiers as JSON and as a table.
 
 use herald::MemoryUsage;
 use serde_json::{Value, json};

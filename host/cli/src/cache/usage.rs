@@ -1,4 +1,4 @@
-//! `host cache usage`: what a saved sequence takes, tier by tier.
+//! `host cache usage`: a saved sequence's memory, tier by tier.
 
 use std::path::PathBuf;
 

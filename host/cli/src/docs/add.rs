@@ -10,12 +10,12 @@ use crate::interrupt::Lookout;
 use crate::options::EngineOptions;
 use crate::{input, output, progress};
 
-/// Keep a text, in chunks of 1,024 tokens that share 128 with the next
+/// Keep a text, in chunks of 1,024 tokens that overlap by 128
 #[derive(Debug, Args)]
 pub(crate) struct Add {
     /// The text's file; `-` is stdin [default: stdin]
     file: Option<PathBuf>,
-    /// What the text is called [default: the file's name]
+    /// The text's name [default: the file's]
     #[arg(long, value_name = "TEXT")]
     name: Option<String>,
     /// Print one JSON object

@@ -1,4 +1,4 @@
-//! `host docs ask`: an answer out of what was kept.
+//! `host docs ask`: an answer from the kept texts.
 
 use std::fs;
 use std::path::PathBuf;
@@ -16,32 +16,31 @@ use crate::options::EngineOptions;
 use crate::output;
 use crate::sampling::Sampling;
 
-/// Tokens that a prompt leaves for the answer and the chat template, where nothing says how long the answer may be.
-const LEFT: usize = 512;
+/// Tokens that the prompt leaves for the answer and the chat template if the user doesn't limit the answer.
+const RESERVED_TOKENS: usize = 512;
 
-/// Answer a question from the texts that are kept
+/// Answer a question from the kept texts
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The chunks that fit best go into the prompt, as many as there is room for. Small models make things
-up all the same: the texts that the answer should come from are named on stderr."
+    after_help = "The chunks that fit best go into the prompt, as many as there is room for. Small models still make things up:
+the texts that the answer should come from are named on stderr."
 )]
 pub(crate) struct Ask {
     /// The question
     question: String,
-    /// The most chunks to put into the prompt
+    /// Maximum number of chunks in the prompt
     #[arg(short = 'k', long, value_name = "N", default_value_t = 3)]
     count: usize,
-    /// The most tokens of the prompt, the model's chat template left out of account [default: 2048, or what the context
-    /// has room for]
+    /// Maximum tokens of the prompt, without the model's chat template [default: 2048, or what the context has room for]
     #[arg(long, value_name = "TOKENS")]
     budget: Option<usize>,
-    /// How the prompt is put together: a Jinja template of `notes` (each with `name` and `text`) and `question`
+    /// The prompt as a Jinja template of `notes` (each with `name` and `text`) and `question`
     #[arg(long, value_name = "FILE")]
     template: Option<PathBuf>,
-    /// Print the prompt, and don't answer
+    /// Print the prompt instead of an answer
     #[arg(long)]
     prompt_only: bool,
-    /// Print one JSON object in place of the text
+    /// Print one JSON object instead of the text
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -60,7 +59,7 @@ impl Ask {
         };
         let documents = self.folder.documents(options)?;
         let engine = documents.engine();
-        let room = engine.context().saturating_sub(LEFT).max(engine.context() / 2);
+        let room = engine.context().saturating_sub(RESERVED_TOKENS).max(engine.context() / 2);
         let budget = self.budget.unwrap_or(room.min(2048));
         let recalled = documents.recall_as(&template, &self.question, self.count, budget)?;
         if self.prompt_only {
@@ -73,7 +72,7 @@ impl Ask {
         }
         let prompt = prompt(engine, &recalled.prompt)?;
         let room = engine.context().saturating_sub(prompt.len());
-        generate.max_tokens = Some(generate.max_tokens.unwrap_or(LEFT).min(room.max(1)));
+        generate.max_tokens = Some(generate.max_tokens.unwrap_or(RESERVED_TOKENS).min(room.max(1)));
         let lookout = Lookout::begin();
         let (mut stream, mut unwritten) = (output::Stream::new(), None);
         let generated = engine.generate(
@@ -104,7 +103,7 @@ impl Ask {
     }
 }
 
-/// The prompt's tokens: a user's message where the model talks, and otherwise a text that an answer goes on.
+/// The prompt's tokens: a user's message for a chat model, otherwise a text that ends in "Answer:".
 fn prompt(engine: &NeuroEngine, text: &str) -> Result<Vec<u32>, Failure> {
     let tokenizer = engine.tokenizer();
     Ok(match engine.chat_template() {

@@ -1,4 +1,4 @@
-//! `host docs list`: the texts that are kept.
+//! `host docs list`: the kept texts.
 
 use clap::Args;
 use serde_json::json;
@@ -7,7 +7,7 @@ use super::Folder;
 use crate::failure::Failure;
 use crate::output;
 
-/// List the texts that are kept
+/// List the kept texts
 #[derive(Debug, Args)]
 pub(crate) struct List {
     /// Print {"documents": [...], "damaged": [...]}

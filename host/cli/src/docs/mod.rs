@@ -1,4 +1,4 @@
-//! `host docs`: texts that are kept, found again, and put into prompts.
+//! `host docs`: keeps texts, searches them, and puts them into prompts.
 
 mod add;
 mod ask;
@@ -19,13 +19,13 @@ use super::failure::Failure;
 use super::options::EngineOptions;
 use super::output;
 
-/// Keep texts, find them by meaning and by words, and answer from them
+/// Keep texts, search them by meaning and by words, and answer from them
 #[derive(Debug, Subcommand)]
 #[command(after_help = "Examples:
   host docs add notes.txt                      keep a text
   host docs search 'Where is the key?'         the chunks that fit best, by meaning and by words
   host docs ask 'Where is the key?'            an answer from them
-  host docs usage                              what is kept, and the space it takes")]
+  host docs usage                              how many texts are kept, and the space they take")]
 pub(super) enum Docs {
     Add(add::Add),
     Search(search::Search),
@@ -52,10 +52,10 @@ impl Docs {
     }
 }
 
-/// Where texts are kept.
+/// The folder of the kept texts.
 #[derive(Debug, Args)]
 struct Folder {
-    /// The folder that the texts are kept in [default: herald/documents in the user's data folder]
+    /// The folder of the kept texts [default: herald/documents in the user's data folder]
     #[arg(long, value_name = "FOLDER", env = "HERALD_DOCUMENTS", hide_env_values = true)]
     folder: Option<PathBuf>,
 }
@@ -74,14 +74,14 @@ impl Folder {
         Ok(if former.is_dir() && !folder.exists() { former } else { folder })
     }
 
-    /// The texts, without a model.
+    /// Opens the texts without a model.
     fn store(&self) -> Result<DocumentStore, Failure> {
         let store = DocumentStore::open(&self.path()?)?;
         warn(store.damaged());
         Ok(store)
     }
 
-    /// The texts, with the model.
+    /// Opens the texts with the model.
     fn documents(&self, options: &EngineOptions) -> Result<Documents, Failure> {
         let folder = self.path()?;
         let documents = Documents::open(Arc::new(options.load()?), &folder)?;
@@ -90,7 +90,7 @@ impl Folder {
     }
 }
 
-/// Names files that are damaged.
+/// Warns about damaged files.
 fn warn(damaged: &[Damaged]) {
     for Damaged { path, reason } in damaged {
         output::note(format_args!("warning: {}: {reason}; it is left out", path.display()));

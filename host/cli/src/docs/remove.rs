@@ -1,4 +1,4 @@
-//! `host docs remove` and `host docs clear`: forget texts.
+//! `host docs remove` and `host docs clear`: remove texts.
 
 use clap::Args;
 use serde_json::json;
@@ -7,7 +7,7 @@ use super::Folder;
 use crate::failure::Failure;
 use crate::output;
 
-/// Forget texts by their numbers, as `list` shows them
+/// Remove texts by their numbers, as `list` shows them
 #[derive(Debug, Args)]
 pub(crate) struct Remove {
     /// The texts' numbers
@@ -34,7 +34,7 @@ impl Remove {
     }
 }
 
-/// Forget all texts
+/// Remove all texts
 #[derive(Debug, Args)]
 pub(crate) struct Clear {
     /// Print {"removed": N}
@@ -54,5 +54,5 @@ fn report(removed: usize, as_json: bool) -> Result<(), Failure> {
     if as_json {
         return output::json(&json!({ "removed": removed }));
     }
-    output::line(format_args!("{removed} texts are forgotten"))
+    output::line(format_args!("removed {removed} texts"))
 }

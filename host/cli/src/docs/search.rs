@@ -8,7 +8,7 @@ use crate::failure::Failure;
 use crate::options::EngineOptions;
 use crate::output;
 
-/// Characters of a chunk that are shown.
+/// How many characters of a chunk are shown.
 const SHOWN: usize = 160;
 
 /// Find the chunks that fit a query, by meaning and by words

@@ -7,7 +7,7 @@ use super::Folder;
 use crate::failure::Failure;
 use crate::output;
 
-/// Remove damaged files, and what additions that were cut off left behind, from the texts' folder
+/// Remove damaged files and the remains of interrupted additions from the texts' folder
 #[derive(Debug, Args)]
 pub(crate) struct Tidy {
     /// Print {"removed_files": N, "removed_bytes": N}
@@ -23,6 +23,6 @@ impl Tidy {
         if self.json {
             return output::json(&json!({"removed_files": files, "removed_bytes": bytes}));
         }
-        output::line(format_args!("{files} files with {} are removed", output::bytes(bytes)))
+        output::line(format_args!("removed {files} files with {}", output::bytes(bytes)))
     }
 }

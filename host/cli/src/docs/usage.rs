@@ -1,4 +1,4 @@
-//! `host docs usage`: what is kept, and the space it takes.
+//! `host docs usage`: how many texts are kept, and the space they take.
 
 use clap::Args;
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! `host docs` and `host cache` as a user meets them.
+//! `host docs` and `host cache` from a user's side.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use herald_testing::{cpu_plugin, tiny};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// The program with the cpu plugin, a model of the test data, and a home where the texts are.
+/// Runs the program with the cpu plugin, a tiny model, and a home folder with the texts.
 fn run(home: &TempDir, model: &str, arguments: &[&str]) -> Assert {
     let mut command = Command::new(env!("CARGO_BIN_EXE_host"));
     for variable in ["HERALD_MODEL", "HERALD_PLUGIN_PATH", "HERALD_DOCUMENTS"] {
@@ -63,7 +63,7 @@ fn texts_are_added_found_listed_and_removed() {
     let list = json(run(&home, "llama", &["docs", "list", "--json"]));
     assert_eq!(list["documents"][1]["name"], "boats");
 
-    // Another model's vectors: named, and nothing is lost.
+    // Another model's vectors are refused by name, and nothing is lost.
     fails(
         run(&home, "qwen3", &["docs", "search", "fox"]),
         1,
@@ -147,7 +147,7 @@ fn leaks_are_looked_for() {
     }
 }
 
-/// Version 0.1.0 kept texts in the folder `memory`: where it is there, it is used.
+/// Version 0.1.0 kept texts in the folder `memory`: it is used if it exists.
 #[test]
 fn texts_of_an_earlier_version_are_found() {
     let home = home();

@@ -1,12 +1,12 @@
-//! Files that are written whole or not at all: under another name first, beside their place.
+//! Atomic writes: a file is written under a temporary name in the same folder, then renamed.
 
 use std::io;
 use std::path::Path;
 
 use tempfile::NamedTempFile;
 
-/// A file beside the one that it is to become.
-pub(super) fn beside(path: &Path) -> io::Result<NamedTempFile> {
+/// Creates a temporary file in the folder of `path`. Persist it to `path` when it is complete; dropping it removes it.
+pub(super) fn create(path: &Path) -> io::Result<NamedTempFile> {
     if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
         return Err(io::Error::other("it is a folder or a device, where a file was expected"));
     }
@@ -15,7 +15,7 @@ pub(super) fn beside(path: &Path) -> io::Result<NamedTempFile> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        // As for any new file, it is the user's umask that says who may not read it.
+        // Like any new file: the user's umask limits who may read it.
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
     builder.prefix(".host-").tempfile_in(folder)
