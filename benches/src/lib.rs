@@ -1,5 +1,4 @@
-//! What the benches share: every backend's kernels, this machine's limits, and the summary that sets the one beside the
-//! other.
+//! Shared by the benches: every backend's kernels, and the summary that compares results with this machine's limits.
 
 mod matrix;
 mod summary;
@@ -9,13 +8,13 @@ use herald_layers::Kernels;
 pub use matrix::{Matrix, weights};
 pub use summary::{Share, Summary};
 
-/// The tables of kernels that run on this machine: the scalar ones, each SIMD variant's, and BLAS's where there is one.
+/// The kernel tables that run on this machine: the scalar one, each SIMD variant's, and BLAS's if a BLAS is found.
 #[must_use]
 pub fn tables() -> Vec<&'static Kernels> {
     let mut tables = vec![&herald_cpu::KERNELS];
     #[cfg(target_arch = "x86_64")]
     {
-        let hardware = herald_api::Hardware::detect(1, 0);
+        let hardware = herald_api::Hardware::features_only();
         let variants = herald_simd::VARIANTS.iter().rev();
         tables.extend(variants.filter(|variant| variant.runs_on(&hardware)).map(|variant| variant.kernels));
         match herald_blas::kernels() {

@@ -22,6 +22,12 @@ impl Hardware {
         Self { arch: arch(), cpus, features: features(), memory_bytes }
     }
 
+    /// Detects the CPU's architecture and features alone: one CPU, and RAM of unknown size.
+    #[must_use]
+    pub fn features_only() -> Self {
+        Self::detect(1, 0)
+    }
+
     /// Whether all of these `HERALD_CPU_*` bits are there.
     #[must_use]
     pub fn has(&self, features: u64) -> bool {

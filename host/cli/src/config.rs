@@ -22,7 +22,7 @@ struct Config {
     batch: Option<NonZeroUsize>,
     active_tokens: Option<Value>,
     compressed_tokens: Option<Value>,
-    far_pages: Option<Value>,
+    selected_pages: Option<Value>,
     archive: Option<PathBuf>,
     archive_lz4: Option<bool>,
     memory_budget: Option<Value>,
@@ -46,7 +46,7 @@ impl Value {
 }
 
 impl EngineOptions {
-    /// These options, with those of the configuration file where none was given.
+    /// These options, with the configuration file's values for those that were not given.
     pub(super) fn configured(mut self) -> Result<Self, Failure> {
         let given = self.config.clone().filter(|path| !path.as_os_str().is_empty());
         let path = match given.clone().or_else(usual) {
@@ -68,7 +68,7 @@ impl EngineOptions {
     }
 
     fn fill(&mut self, config: Config) -> Result<(), String> {
-        /// What was given, or else what the file has.
+        /// The given value, or else the file's.
         fn of<T>(
             given: Option<T>,
             key: &str,
@@ -82,7 +82,7 @@ impl EngineOptions {
                 (given, _) => Ok(given),
             }
         }
-        // Set to nothing, a variable of the environment means nothing.
+        // An empty environment variable counts as unset.
         self.model = self.model.take().filter(|model| !model.is_empty()).or(config.model);
         self.backend = self.backend.take().filter(|backend| !backend.is_empty()).or(config.backend);
         self.threads = of(self.threads, "threads", config.threads.as_ref(), options::threads)?;
@@ -91,7 +91,12 @@ impl EngineOptions {
         let (active, compressed) = (config.active_tokens.as_ref(), config.compressed_tokens.as_ref());
         self.active_tokens = of(self.active_tokens, "active-tokens", active, str::parse)?;
         self.compressed_tokens = of(self.compressed_tokens, "compressed-tokens", compressed, str::parse)?;
-        self.far_pages = of(self.far_pages, "far-pages", config.far_pages.as_ref(), options::far_pages)?;
+        self.selected_pages = of(
+            self.selected_pages,
+            "selected-pages",
+            config.selected_pages.as_ref(),
+            options::selected_pages,
+        )?;
         let budget = config.memory_budget.as_ref();
         self.memory_budget = of(self.memory_budget, "memory-budget", budget, options::bytes)?;
         self.archive = self.archive.take().or(config.archive);

@@ -6,10 +6,12 @@ mod constrain;
 mod contexts;
 mod engine;
 mod error;
+mod folders;
 pub mod gguf;
 mod kv_cache;
 pub mod metrics;
 pub mod model;
+mod options;
 pub mod plugin;
 pub mod sampler;
 pub mod schedule;
@@ -18,11 +20,12 @@ pub mod threads;
 mod tokenizer;
 
 pub use constrain::Constraint;
-pub use contexts::{Input, ManagerOptions, MemoryLeakStats, Moved, MultiTierMemoryManager, Optimized};
+pub use contexts::{Demoted, Input, ManagerOptions, MemoryLeakStats, MultiTierMemoryManager, Optimized};
 pub use engine::{
-    Extras, Finish, GenerateOptions, Generated, LoadOptions, NeuroEngine, Part, Piece, Restored, Sequence,
-    calibrate,
+    BatchEntry, Finish, GenerateOptions, Generated, LoadedState, NeuroEngine, SavedExtras, Sequence,
+    TokenOutput, calibrate,
 };
 pub use error::{Error, Result};
-pub use kv_cache::{Capacity, Choice, ChoiceWatcher, MemoryOptions, MemoryUsage};
+pub use kv_cache::{Capacity, MemoryOptions, MemoryUsage, PageSelection, SelectionWatcher};
+pub use options::LoadOptions;
 pub use tokenizer::AscTokenizer;

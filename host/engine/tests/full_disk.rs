@@ -34,7 +34,7 @@ fn child_with_a_full_disk() {
     let memory = MemoryOptions {
         active: Capacity::Tokens(PAGE),
         compressed: Capacity::Tokens(PAGE),
-        far_pages: Some(4),
+        selected_pages: Some(4),
         archive: Some(folder.path().to_owned()),
         ..MemoryOptions::default()
     };

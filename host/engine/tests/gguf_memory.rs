@@ -11,13 +11,13 @@ use herald::gguf::Gguf;
 struct Counting;
 
 static HELD: AtomicUsize = AtomicUsize::new(0);
-static MOST: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
 
 // SAFETY: every call goes to the system's allocator unchanged; counting touches no memory that it manages.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let held = HELD.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-        MOST.fetch_max(held, Ordering::Relaxed);
+        PEAK.fetch_max(held, Ordering::Relaxed);
         // SAFETY: the caller's promises are the system allocator's.
         unsafe { System.alloc(layout) }
     }
@@ -35,9 +35,9 @@ static ALLOCATOR: Counting = Counting;
 /// The most memory that parsing took, and whether the bytes parsed.
 fn most_taken(bytes: &[u8]) -> (usize, bool) {
     let before = HELD.load(Ordering::Relaxed);
-    MOST.store(before, Ordering::Relaxed);
+    PEAK.store(before, Ordering::Relaxed);
     let parsed = Gguf::from_bytes(bytes).is_ok();
-    (MOST.load(Ordering::Relaxed) - before, parsed)
+    (PEAK.load(Ordering::Relaxed) - before, parsed)
 }
 
 fn header(tensors: u64, entries: u64) -> Vec<u8> {

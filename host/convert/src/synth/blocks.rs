@@ -11,12 +11,12 @@ fn unit(random: &mut Pcg64Mcg) -> f32 {
     (random.next_u32() >> 8) as f32 / (1 << 24) as f32
 }
 
-/// Float32 numbers, each made from one between 0 and 1.
+/// Float32 numbers, each computed from a random one between 0 and 1.
 pub(super) fn floats(elements: usize, random: &mut Pcg64Mcg, make: impl Fn(f32) -> f32) -> Vec<u8> {
     (0..elements).flat_map(|_| make(unit(random)).to_le_bytes()).collect()
 }
 
-/// Weights around 0 with this standard deviation: blocks of any codes, with scales to suit them.
+/// Weights around 0 with this standard deviation: blocks of random codes with matching scales.
 pub(super) fn random(dtype: DType, elements: usize, deviation: f32, random: &mut Pcg64Mcg) -> Vec<u8> {
     let mut bytes = vec![0; elements / dtype.block_len() * dtype.block_bytes()];
     dispatch!(dtype,
@@ -30,7 +30,7 @@ pub(super) fn random(dtype: DType, elements: usize, deviation: f32, random: &mut
 }
 
 fn random_floats<F: Float>(weights: &mut [F], deviation: f32, random: &mut Pcg64Mcg) {
-    // Evenly spread numbers between -limit and limit.
+    // Uniform numbers between -limit and limit.
     let limit = deviation * 3.0_f32.sqrt();
     weights.fill_with(|| F::from_f32((2.0 * unit(random) - 1.0) * limit));
 }
@@ -42,7 +42,7 @@ fn spread<B: Block>(block: &mut B, deviation: f32) {
         block.unpack().dequantize(&mut weights);
         weights.iter().map(|weight| weight.powi(power)).sum::<f32>() / weights.len() as f32
     };
-    // The codes' own mean is taken away by the offsets, in units of the scale.
+    // The offsets cancel the codes' mean, in units of the scale.
     let mut shift = 0.0;
     if B::Unpacked::OFFSETS {
         block.set_scales([0.0, 1.0]);

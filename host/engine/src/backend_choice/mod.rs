@@ -11,18 +11,19 @@ mod store;
 
 use serde::Serialize;
 
-use crate::LoadOptions;
+use crate::options::LoadOptions;
 use crate::plugin::{ChooseError, Loaded, Plugins, this_machine};
 
-pub use record::{Figures, Machine, PluginId, Record, Shapes, Speeds};
-pub use store::{Records, keep, read, usual_folder};
+pub use crate::folders::calibrations as calibrations_folder;
+pub use record::{Machine, Measured, PluginId, Record, Shapes, Speeds};
+pub use store::{Records, keep, read};
 
 use fastest::fastest;
 
 /// What a choice follows from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum By {
+pub enum Reason {
     /// The user named the plugin.
     Name,
     /// What the plugins say of themselves.
@@ -39,14 +40,14 @@ pub struct Choice {
     /// For few tokens, and for everything else.
     pub decode: String,
     /// What it follows from.
-    pub by: By,
+    pub by: Reason,
     /// Why, as a sentence without its full stop.
     pub why: String,
 }
 
 /// A choice, and what was left out of account.
 #[derive(Clone, Debug)]
-pub struct Chosen {
+pub struct Picked {
     /// The choice.
     pub choice: Choice,
     /// Files that are no calibrations, a sentence each.
@@ -57,10 +58,10 @@ impl Choice {
     /// The plugin that the user named.
     #[must_use]
     pub fn named(name: &str) -> Self {
-        Self::one(name, By::Name, format!("{name} is asked first for each layer, since it was named"))
+        Self::one(name, Reason::Name, format!("{name} is asked first for each layer, since it was named"))
     }
 
-    fn one(name: &str, by: By, why: String) -> Self {
+    fn one(name: &str, by: Reason, why: String) -> Self {
         Self { prefill: name.to_owned(), decode: name.to_owned(), by, why }
     }
 
@@ -81,24 +82,24 @@ impl Choice {
 ///
 /// # Errors
 /// Where there is no plugin at all, or none of the name that was asked for.
-pub fn choose(
+pub fn pick_backends(
     plugins: &Plugins,
     options: &LoadOptions,
     threads: usize,
     model: Option<&Shapes>,
-) -> Result<Chosen, ChooseError> {
+) -> Result<Picked, ChooseError> {
     let ranked = plugins.ranked(options.backend.as_deref(), &options.search)?;
     let first = ranked[0].plugin.name();
     if options.backend.as_deref().is_some_and(|name| name != "auto") {
-        return Ok(Chosen { choice: Choice::named(first), ignored: Vec::new() });
+        return Ok(Picked { choice: Choice::named(first), ignored: Vec::new() });
     }
     let Records { records, ignored } = options.calibrations.as_deref().map(read).unwrap_or_default();
     let machine = Machine::of(&this_machine(), threads);
     let choice = by_figures(&ranked, &records, &machine, model).unwrap_or_else(|note| {
         let why = "is asked first for each layer, since its score on this machine is the highest";
-        Choice::one(first, By::Score, format!("{first} {why}{note}"))
+        Choice::one(first, Reason::Score, format!("{first} {why}{note}"))
     });
-    Ok(Chosen { choice, ignored })
+    Ok(Picked { choice, ignored })
 }
 
 /// Chooses by the figures of a record, or says why none counts, as the end of a sentence.
@@ -136,12 +137,12 @@ fn by_figures(
              {measured}",
             decode.0, decode.1.prefill, decode.1.decode
         );
-        return Ok(Choice::one(decode.0, By::Calibration, why));
+        return Ok(Choice::one(decode.0, Reason::Calibration, why));
     }
     Ok(Choice {
         prefill: prefill.0.to_owned(),
         decode: decode.0.to_owned(),
-        by: By::Calibration,
+        by: Reason::Calibration,
         why: format!(
             "{} is asked first for prompts ({:.0} tokens/s) and {} for single tokens ({:.0} tokens/s), {measured}: both \
              keep weights of their own, for which the two are {:.2} times as fast as one alone",

@@ -28,7 +28,7 @@ pub struct Record {
     /// With what.
     pub model: Shapes,
     /// Each plugin's figures.
-    pub backends: Vec<Figures>,
+    pub backends: Vec<Measured>,
 }
 
 /// A machine, as far as speeds depend on it.
@@ -88,7 +88,7 @@ pub struct PluginId {
 /// One plugin's figures.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Figures {
+pub struct Measured {
     /// The plugin.
     pub plugin: PluginId,
     /// With it asked first for each layer; `None`: it computed none.
@@ -110,7 +110,7 @@ pub struct Speeds {
 impl Record {
     /// A record of this version.
     #[must_use]
-    pub fn new(machine: Machine, model: Shapes, backends: Vec<Figures>) -> Self {
+    pub fn new(machine: Machine, model: Shapes, backends: Vec<Measured>) -> Self {
         Self { format: FORMAT.to_owned(), version: VERSION, machine, model, backends }
     }
 

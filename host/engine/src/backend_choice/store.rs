@@ -4,7 +4,6 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use etcetera::{BaseStrategy, choose_base_strategy};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
@@ -13,7 +12,7 @@ use super::Record;
 use super::record::{FORMAT, VERSION};
 
 /// The most bytes of a file that is read: no calibration comes near.
-const MOST_BYTES: u64 = 1 << 20;
+const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// The calibrations of a folder.
 #[derive(Clone, Debug, Default)]
@@ -22,12 +21,6 @@ pub struct Records {
     pub records: Vec<Record>,
     /// A sentence for each file that is none.
     pub ignored: Vec<String>,
-}
-
-/// Where calibrations are kept: `herald/calibrations` in the user's cache folder, where there is one.
-#[must_use]
-pub fn usual_folder() -> Option<PathBuf> {
-    Some(choose_base_strategy().ok()?.cache_dir().join("herald").join("calibrations"))
 }
 
 /// Reads the calibrations of a folder; none where there is no such folder.
@@ -50,8 +43,10 @@ pub fn read(folder: &Path) -> Records {
 fn read_one(path: &Path) -> Result<Record, String> {
     let unread = |error: io::Error| format!("it can't be read: {error}");
     let len = path.metadata().map_err(unread)?.len();
-    if len > MOST_BYTES {
-        return Err(format!("it has {len} bytes, where a calibration of at most {MOST_BYTES} was expected"));
+    if len > MAX_FILE_BYTES {
+        return Err(format!(
+            "it has {len} bytes, where a calibration of at most {MAX_FILE_BYTES} was expected"
+        ));
     }
     let text = fs::read(path).map_err(unread)?;
     let value: Value = serde_json::from_slice(&text).map_err(|error| format!("it is no JSON: {error}"))?;
@@ -90,7 +85,7 @@ fn name(record: &Record) -> io::Result<String> {
 mod tests {
     use super::super::record::tests::shapes;
     use super::*;
-    use crate::backend_choice::{Figures, Machine, PluginId, Speeds};
+    use crate::backend_choice::{Machine, Measured, PluginId, Speeds};
 
     fn record(prefill: f64) -> Record {
         let machine = Machine { cpu: "a CPU".to_owned(), arch: 1, features: 7, threads: 2 };
@@ -103,7 +98,7 @@ mod tests {
             modified: u64::MAX,
         };
         let speeds = Some(Speeds { prefill, decode: 10.5, prompt_tokens: 128 });
-        Record::new(machine, shapes("llama", "F32", 1000), vec![Figures { plugin, speeds }])
+        Record::new(machine, shapes("llama", "F32", 1000), vec![Measured { plugin, speeds }])
     }
 
     #[test]
@@ -125,7 +120,7 @@ mod tests {
         let wrong = sound.replace("100.0", "-1.0");
         let later = sound.replace("\"version\":1", "\"version\":2");
         let more = sound.replace("\"threads\"", "\"cores\"");
-        let long = format!("{sound}{}", " ".repeat(MOST_BYTES as usize));
+        let long = format!("{sound}{}", " ".repeat(MAX_FILE_BYTES as usize));
         let cases = [
             ("a", &sound[..sound.len() / 2], "no JSON"),
             ("b", "[1, 2]", "no herald-calibration of version 1"),

@@ -9,8 +9,8 @@ use crate::error::{Error, Result};
 /// Bytes that tend to lead out of what is open, in the order in which they are tried.
 const CLOSING: &[u8] = b"\"}]0,: ntfeE.-/";
 
-/// The most tokens of a way to the end that is looked for.
-const MOST: usize = 512;
+/// The longest way to the end that is searched for, in tokens.
+const MAX_WAY_TOKENS: usize = 512;
 
 /// One answer's place in its form.
 pub(crate) struct Guide {
@@ -41,7 +41,7 @@ impl Guide {
         let bytes = CLOSING.iter().copied().chain(others);
         let bytes = bytes.filter_map(|byte| trie.token_id(&[byte])).collect();
         let mut guide = Self { matcher, tokens, bytes, ignore_eos, way: None };
-        guide.way = guide.find_way(MOST)?;
+        guide.way = guide.find_way(MAX_WAY_TOKENS)?;
         Ok(guide)
     }
 
@@ -83,7 +83,7 @@ impl Guide {
             self.way.as_mut().map(|way| way.remove(0));
             return Ok(None);
         }
-        let found = self.find_way(left.min(MOST))?;
+        let found = self.find_way(left.min(MAX_WAY_TOKENS))?;
         if let (None, Some(way)) = (&found, &mut self.way)
             && !way.is_empty()
             && way.len() <= left + 1

@@ -3,11 +3,12 @@
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use crate::engine::Sequence;
 use crate::error::{Error, Result};
 use crate::kv_cache::MemoryUsage;
+use crate::threads::locked;
 
 thread_local! {
     /// Whether this thread works on a context.
@@ -72,7 +73,7 @@ impl Context {
     /// Waits for it; `None` where it has been closed.
     pub(super) fn lock<'c>(&'c self, _: &'c Hold) -> Option<Held<'c>> {
         // A callback that panicked did so between two passes, with the sequence whole.
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = locked(&self.state);
         (!state.closed).then_some(Held { context: self, state })
     }
 
@@ -96,7 +97,7 @@ impl Context {
     }
 
     pub(super) fn usage(&self) -> MemoryUsage {
-        *self.usage.lock().unwrap_or_else(PoisonError::into_inner)
+        *locked(&self.usage)
     }
 }
 
@@ -126,6 +127,6 @@ impl DerefMut for Held<'_> {
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         let usage = self.state.sequence.memory_usage();
-        *self.context.usage.lock().unwrap_or_else(PoisonError::into_inner) = usage;
+        *locked(&self.context.usage) = usage;
     }
 }

@@ -1,6 +1,6 @@
 //! Whether pages are left behind.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -8,6 +8,7 @@ use super::MultiTierMemoryManager;
 use super::context::{Context, Hold};
 use crate::error::Result;
 use crate::metrics::Leak;
+use crate::threads::locked;
 
 /// Pages that tiers hold, beside those that can be reached. Counted at a moment at which nobody works on a context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -48,7 +49,7 @@ impl MultiTierMemoryManager {
     /// From within a callback of [`MultiTierMemoryManager::generate_while`].
     pub fn get_memory_leak_stats(&self) -> Result<MemoryLeakStats> {
         let hold = Hold::begin()?;
-        let _still = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        let _alone = self.enter_alone();
         let contexts: Vec<Arc<Context>> = self.map().values().cloned().collect();
         // Nobody else holds any of them, so nothing is waited for.
         let held: Vec<_> = contexts.iter().filter_map(|context| context.lock(&hold)).collect();
@@ -62,7 +63,7 @@ impl MultiTierMemoryManager {
                 .checked_mul(u128::from(seen.archived.min(archived.pages)))
                 .and_then(|bytes| bytes.checked_div(u128::from(archived.pages)))
                 .map_or(0, |bytes| bytes as u64);
-        let mark = self.mark.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mark = locked(&self.mark).clone();
         Ok(MemoryLeakStats {
             held_pages: total.pages,
             held_bytes: total.bytes,
@@ -78,6 +79,6 @@ impl MultiTierMemoryManager {
     /// Has growth be counted from now on.
     pub fn mark(&self) {
         let now = self.profiler.now("");
-        *self.mark.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        *locked(&self.mark) = now;
     }
 }

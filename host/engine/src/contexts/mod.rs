@@ -9,12 +9,13 @@ mod leaks;
 mod optimize;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::engine::{GenerateOptions, Generated, NeuroEngine, Piece, Sequence};
+use crate::engine::{GenerateOptions, Generated, NeuroEngine, Sequence, TokenOutput};
 use crate::error::{Error, Result};
 use crate::kv_cache::{Capacity, MemoryOptions, MemoryUsage};
 use crate::metrics::{MemoryProfiler, MemorySnapshot};
+use crate::threads::locked;
 
 use context::Context;
 pub use leaks::MemoryLeakStats;
@@ -63,7 +64,7 @@ impl Default for ManagerOptions {
 
 /// Pages that moved down a tier, or went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Moved {
+pub struct Demoted {
     /// Moves of pages from a tier to the one below.
     pub pages: u64,
     /// Bytes of RAM that the tiers take less.
@@ -181,7 +182,7 @@ impl MultiTierMemoryManager {
         input: impl Into<Input<'i>>,
         options: &GenerateOptions,
         proceed: &mut dyn FnMut() -> bool,
-        each: &mut dyn FnMut(&Piece<'_>) -> bool,
+        each: &mut dyn FnMut(&TokenOutput<'_>) -> bool,
     ) -> Result<Generated> {
         let input = input.into();
         self.work(context, true, |state| {
@@ -217,7 +218,7 @@ impl MultiTierMemoryManager {
     }
 
     /// Takes a sequence in as a context, with tokens that are to be run before whatever comes next (as
-    /// [`crate::Restored`] has both); an earlier context of that name goes.
+    /// [`crate::LoadedState`] has both); an earlier context of that name goes.
     ///
     /// # Errors
     /// Where the sequence belongs to another engine.
@@ -243,18 +244,18 @@ impl MultiTierMemoryManager {
     ///
     /// # Errors
     /// Where there is no such context, or a tier fails: no page is then lost.
-    pub fn compress_memory(&self, context: &str, keep_tokens: usize) -> Result<Moved> {
+    pub fn compress_memory(&self, context: &str, keep_tokens: usize) -> Result<Demoted> {
         let options =
             MemoryOptions { active: Capacity::Tokens(keep_tokens), ..self.engine.memory_options().clone() };
         self.work(context, false, |state| self.demote(&mut state.sequence, &options))
     }
 
-    fn demote(&self, sequence: &mut Sequence, options: &MemoryOptions) -> Result<Moved> {
+    fn demote(&self, sequence: &mut Sequence, options: &MemoryOptions) -> Result<Demoted> {
         let before = sequence.memory_usage();
         let done = self.engine.demote(sequence, options);
         let after = sequence.memory_usage();
         done?;
-        Ok(Moved {
+        Ok(Demoted {
             pages: before.active.pages.saturating_sub(after.active.pages)
                 + after.archived.pages.saturating_sub(before.archived.pages),
             bytes_freed: before.total().memory_bytes.saturating_sub(after.total().memory_bytes),
@@ -298,7 +299,7 @@ impl MultiTierMemoryManager {
     /// From within a callback of [`MultiTierMemoryManager::generate_while`].
     pub fn close(&self, context: &str) -> Result<bool> {
         let hold = context::Hold::begin()?;
-        let _open = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        let _working = self.enter();
         let removed = self.map().remove(context);
         if let Some(removed) = &removed {
             removed.close(&hold);
@@ -330,7 +331,7 @@ impl MultiTierMemoryManager {
         work: impl FnOnce(&mut context::State) -> Result<R>,
     ) -> Result<R> {
         let hold = context::Hold::begin()?;
-        let _open = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        let _working = self.enter();
         loop {
             let found = {
                 let mut map = self.map();
@@ -352,13 +353,22 @@ impl MultiTierMemoryManager {
         }
     }
 
+    /// Holds [`MultiTierMemoryManager::get_memory_leak_stats`] up while a context is worked on.
+    fn enter(&self) -> RwLockReadGuard<'_, ()> {
+        self.gate.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until nobody works on any context, and keeps it so.
+    fn enter_alone(&self) -> RwLockWriteGuard<'_, ()> {
+        self.gate.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn map(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Context>>> {
-        // Nothing that holds the lock leaves the map half-changed.
-        self.contexts.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.contexts)
     }
 
     fn epoch(&self) -> u64 {
-        *self.epoch.lock().unwrap_or_else(PoisonError::into_inner)
+        *locked(&self.epoch)
     }
 
     /// The tokens to run for an input: first what is pending.

@@ -1,22 +1,23 @@
 //! Keeping memory tidy.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use herald_api::TierStats;
 use serde::Serialize;
 
 use super::context::{Context, Hold};
-use super::{Moved, MultiTierMemoryManager};
-use crate::engine::Twins;
+use super::{Demoted, MultiTierMemoryManager};
+use crate::engine::SharedPages;
 use crate::error::Result;
 use crate::kv_cache::{Capacity, MemoryOptions, MemoryUsage};
 use crate::metrics::{process_memory, trim_heap};
+use crate::threads::locked;
 
 /// What [`MultiTierMemoryManager::optimize_memory`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Optimized {
     /// Pages that went down a tier, and what that freed.
-    pub demoted: Moved,
+    pub demoted: Demoted,
     /// Pages of earlier prompts that no context held, and were dropped.
     pub unreferenced_pages: u64,
     /// Their bytes.
@@ -51,18 +52,18 @@ impl MultiTierMemoryManager {
     /// Where a tier fails: no page is then lost. From within a callback of [`MultiTierMemoryManager::generate_while`].
     pub fn optimize_memory(&self) -> Result<Optimized> {
         let hold = Hold::begin()?;
-        let _open = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        let _working = self.enter();
         let before = self.engine.memory_usage();
         let mut did = Optimized { fragmentation_before: self.fragmentation(&before), ..Optimized::default() };
         let epoch = {
-            let mut epoch = self.epoch.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut epoch = locked(&self.epoch);
             *epoch += 1;
             *epoch
         };
         let usual = self.engine.memory_options();
         let cold = MemoryOptions { active: Capacity::Tokens(self.options.cold_tokens), ..usual.clone() };
         let contexts: Vec<Arc<Context>> = self.map().values().cloned().collect();
-        let mut twins = Twins::default();
+        let mut twins = SharedPages::default();
         for context in &contexts {
             let Ok(held) = context.try_lock(&hold) else {
                 did.busy_contexts += 1;

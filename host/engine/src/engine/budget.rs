@@ -2,24 +2,19 @@
 
 use herald_api::MemoryTier;
 
+use super::memory::EngineMemory;
 use super::{NeuroEngine, Sequence};
 use crate::error::{Error, Result};
 use crate::kv_cache::{LayerNeeds, Limits};
 
 impl NeuroEngine {
-    /// By how much more than the budget allows is held, with `wanted` bytes more.
-    fn excess(&self, wanted: usize) -> u64 {
-        let Some(budget) = self.budget else { return 0 };
-        self.memory_usage().memory_bytes().saturating_add(wanted as u64).saturating_sub(budget)
-    }
-
-    /// Makes room for `n_tokens` more tokens of a sequence, and finishes what could not be moved before.
+    /// Makes room for `n_tokens` more tokens of a sequence, and moves down what could not be moved before.
     pub(super) fn make_room(&self, sequence: &mut Sequence, n_tokens: usize) -> Result<()> {
         let past = sequence.tokens.len();
-        let limits = self.limits();
+        let limits = self.memory.limits();
         self.move_down(sequence, limits)?;
-        let excess = |sequence: &Sequence| self.excess(sequence.memory.wanted(past, past + n_tokens));
-        if excess(sequence) == 0 || self.give_prefixes_up(excess(sequence), || excess(sequence)) {
+        let excess = |sequence: &Sequence| self.memory.excess(sequence.memory.wanted(past, past + n_tokens));
+        if self.memory.give_prefixes_up(|| excess(sequence)) {
             return Ok(());
         }
         let mut limits = Limits {
@@ -38,37 +33,39 @@ impl NeuroEngine {
                 return Ok(());
             }
         }
-        self.write_archives()?;
+        self.memory.write_archives()?;
         match excess(sequence) {
             0 => Ok(()),
-            over => Err(self.over(over)),
+            excess => Err(self.memory.over_budget(excess)),
         }
     }
 
-    fn move_down(&self, sequence: &mut Sequence, limits: Limits) -> Result<()> {
+    pub(super) fn move_down(&self, sequence: &mut Sequence, limits: Limits) -> Result<()> {
         let tokens = sequence.tokens.len();
         let moved = sequence.memory.demote(tokens, limits, &self.layers, &self.pool);
         moved.map_err(|source| Error::Plugin { what: "the memory of a sequence".to_owned(), source })
     }
+}
 
+impl EngineMemory {
     /// Makes room for an empty sequence's recurrent states.
     pub(super) fn make_room_for_states(&self) -> Result<()> {
-        if self.budget.is_none() {
-            return Ok(());
-        }
         let state = |needs: &LayerNeeds| if let LayerNeeds::State(bytes) = needs { *bytes } else { 0 };
         let wanted = self.needs.iter().map(state).sum();
         let excess = || if wanted == 0 { 0 } else { self.excess(wanted) };
-        if excess() == 0 || self.give_prefixes_up(excess(), excess) {
-            Ok(())
-        } else {
-            Err(self.over(excess()))
-        }
+        if self.give_prefixes_up(excess) { Ok(()) } else { Err(self.over_budget(excess())) }
     }
 
-    /// Gives up what is kept of earlier prompts, which may be in use elsewhere, until nothing is left or there is room:
-    /// whether there is.
-    fn give_prefixes_up(&self, mut over: u64, excess: impl Fn() -> u64) -> bool {
+    /// By how many bytes the budget would be exceeded with `wanted` bytes more.
+    fn excess(&self, wanted: usize) -> u64 {
+        let Some(budget) = self.options.budget else { return 0 };
+        self.usage().memory_bytes().saturating_add(wanted as u64).saturating_sub(budget)
+    }
+
+    /// Gives up pages of earlier prompts, which may be in use elsewhere, until there is room or none is left. Returns whether
+    /// there is room.
+    fn give_prefixes_up(&self, excess: impl Fn() -> u64) -> bool {
+        let mut over = excess();
         while over > 0 && self.prefixes.bytes() > 0 {
             self.prefixes.give_up(usize::try_from(over).unwrap_or(usize::MAX));
             over = excess();
@@ -76,7 +73,7 @@ impl NeuroEngine {
         over == 0
     }
 
-    /// Has what waits to be archived leave RAM.
+    /// Has pages that wait to be archived leave RAM.
     fn write_archives(&self) -> Result<()> {
         self.needs.iter().try_for_each(|needs| match needs {
             LayerNeeds::Pages(needs) => needs.archive.as_ref().map_or(Ok(()), |tier| {
@@ -87,8 +84,8 @@ impl NeuroEngine {
         })
     }
 
-    fn over(&self, over: u64) -> Error {
-        let budget = self.budget.unwrap_or(0);
-        Error::Budget { wanted: budget.saturating_add(over), budget }
+    fn over_budget(&self, excess: u64) -> Error {
+        let budget = self.options.budget.unwrap_or(0);
+        Error::Budget { wanted: budget.saturating_add(excess), budget }
     }
 }

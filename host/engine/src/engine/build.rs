@@ -2,160 +2,61 @@
 
 use std::sync::Arc;
 
+use herald_api::LayerParams;
 use herald_api::import::{
-    LayerHandle, LayerSpec, Lent, Plugin, SharedBytes, SharedWeight, StableBytes, TierHandle, TokenizerHandle,
+    LayerHandle, LayerSpec, Lent, SharedBytes, SharedWeight, StableBytes, TokenizerHandle,
 };
-use herald_api::{LayerParams, Status, TierConfig, TierKind, abi};
 
-use super::LoadOptions;
-use super::archives::Archives;
+use super::fault::{BuildResult, PluginRanking, is_not_offered};
+use super::tiers::{MemoryParts, build_tiers};
 use crate::backend_choice::Choice;
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, TensorView};
-use crate::kv_cache::{self, LayerNeeds, Ledger, Limits, PagesNeeds};
-use crate::metrics::TierTraffic;
+use crate::kv_cache::LayerNeeds;
 use crate::model::{LayerPlan, ModelPlan};
+use crate::options::LoadOptions;
 use crate::plugin::{Loaded, Plugins};
 use crate::threads::ThreadPool;
 
 /// A model's parts, built.
-pub(super) struct Built {
+pub(super) struct ModelParts {
     pub(super) layers: Vec<LayerHandle>,
-    pub(super) needs: Vec<LayerNeeds>,
+    pub(super) memory: MemoryParts,
     pub(super) tokenizer: TokenizerHandle,
-    pub(super) traffic: Arc<TierTraffic>,
-    pub(super) ledger: Arc<Ledger>,
-    pub(super) limits: Limits,
 }
 
-/// A plugin that failed in a way that no plugin may: it is left out, and everything is built anew without it.
-pub(super) struct Faulty {
-    pub(super) plugin: String,
-    pub(super) reason: String,
-}
-
-impl Faulty {
-    fn leave_out(self, ranked: &mut Vec<Loaded>, faults: &mut Vec<String>) {
-        let Self { plugin, reason } = self;
-        tracing::warn!("backend {plugin} is refused: {reason}");
-        ranked.retain(|loaded| loaded.plugin.name() != plugin);
-        faults.push(format!("{plugin}: {reason}"));
-    }
-}
-
-/// Builds everything. `ranked`: the plugins in the order in which they are to be asked.
+/// Builds everything. `ranked`: the plugins in the order in which they are asked.
 pub(super) fn build(
     gguf: &Gguf,
     plan: &ModelPlan,
-    mut ranked: Vec<Loaded>,
+    ranked: Vec<Loaded>,
     pool: &Arc<ThreadPool>,
     options: &LoadOptions,
-) -> Result<Built> {
-    let mut faults = Vec::new();
-    loop {
-        match build_with(gguf, plan, &ranked, pool, options, &faults)? {
-            Ok(built) => return Ok(built),
-            Err(faulty) => faulty.leave_out(&mut ranked, &mut faults),
-        }
-    }
+) -> Result<ModelParts> {
+    PluginRanking::new(ranked).build(|plugins| {
+        let layers = build_layers(gguf, plan, plugins, pool, options)?;
+        let memory = build_tiers(&layers, plan, plugins, options)?;
+        let tokenizer = build_tokenizer(gguf, plugins)?;
+        Ok(ModelParts { layers, memory, tokenizer })
+    })
 }
 
-fn build_with(
+fn build_layers(
     gguf: &Gguf,
     plan: &ModelPlan,
-    ranked: &[Loaded],
+    plugins: &PluginRanking,
     pool: &Arc<ThreadPool>,
     options: &LoadOptions,
-    faults: &[String],
-) -> Result<Result<Built, Faulty>> {
+) -> BuildResult<Vec<LayerHandle>> {
     let threads = Lent::new(&**pool);
-    let mut layers = Vec::with_capacity(plan.layers.len());
-    for layer in &plan.layers {
-        let order = order(gguf, layer, pool.threads().get(), options)?;
+    let build = |layer: &LayerPlan| {
+        let spec = layer_spec(gguf, layer, pool.threads().get(), options)?;
         let part = || format!("the {} layer of block {}", layer.desc.kind().name(), layer.desc.block);
-        match first_of(ranked, part, faults, |plugin| plugin.create_layer(order.clone(), threads.parallel()))?
-        {
-            Ok(made) => {
-                give_back(gguf, layer, &made);
-                layers.push(made);
-            }
-            Err(faulty) => return Ok(Err(faulty)),
-        }
-    }
-    let mut tiers: Vec<TierHandle> = Vec::new();
-    let mut archives = Archives::new(&options.memory);
-    let traffic: Arc<TierTraffic> = Arc::default();
-    let ledger: Arc<Ledger> = Arc::default();
-    let mut needs = Vec::with_capacity(layers.len());
-    for layer in &layers {
-        needs.push(match (&layer.desc().params, layer.state_bytes()) {
-            (LayerParams::Attention(attention), _) => {
-                let config = TierConfig {
-                    kind: TierKind::Active,
-                    n_kv_heads: attention.n_kv_heads,
-                    key_dim: attention.key_dim,
-                    value_dim: attention.value_dim,
-                    page_tokens: options.page_tokens,
-                    state_bytes: 0,
-                    capacity_bytes: None,
-                    path: None,
-                    lz4: false,
-                };
-                let mut tier_of = |config: &TierConfig| -> Result<Result<TierHandle, Faulty>> {
-                    if let Some(tier) = tiers.iter().find(|tier| tier.config() == config) {
-                        return Ok(Ok(tier.clone()));
-                    }
-                    let part = || format!("the {} memory tier", config.kind.name());
-                    let made = first_of(ranked, part, faults, |plugin| plugin.create_tier(config))?;
-                    tiers.extend(made.as_ref().ok().cloned());
-                    Ok(made)
-                };
-                let tier = match tier_of(&config)? {
-                    Ok(tier) => tier,
-                    Err(faulty) => return Ok(Err(faulty)),
-                };
-                // Pages are compressed where the layer reads such pages and can choose among them. Behind a sliding
-                // window there is nothing to choose.
-                let far_pages = options.memory.far_pages;
-                let chooses = layer.summary_bytes() > 0 || far_pages.is_none();
-                let (mut compressed, mut archived) = (None, None);
-                if layer.reads(abi::HERALD_PAGE_Q4) && chooses && attention.window.is_none() {
-                    match tier_of(&TierConfig { kind: TierKind::Compressed, ..config.clone() }) {
-                        Ok(Ok(tier)) => compressed = Some(tier),
-                        Ok(Err(faulty)) => return Ok(Err(faulty)),
-                        Err(none) => tracing::debug!("older pages stay uncompressed: {none}"),
-                    }
-                }
-                if compressed.is_some() {
-                    archived = match archives.tier(&config, ranked)? {
-                        Ok(tier) => tier,
-                        Err(faulty) => return Ok(Err(faulty)),
-                    };
-                }
-                LayerNeeds::Pages(PagesNeeds {
-                    tier,
-                    compressed,
-                    archive: archived,
-                    traffic: Arc::clone(&traffic),
-                    ledger: Arc::clone(&ledger),
-                    far_pages,
-                    trained: plan.context,
-                    summary_bytes: layer.summary_bytes(),
-                })
-            }
-            (_, 0) => LayerNeeds::Nothing,
-            (_, bytes) => LayerNeeds::State(bytes),
-        });
-    }
-    let limits = kv_cache::limits(&needs, &options.memory);
-    Ok(tokenizer_with(gguf, ranked, faults)?.map(|tokenizer| Built {
-        layers,
-        needs,
-        tokenizer,
-        traffic,
-        ledger,
-        limits,
-    }))
+        let made = plugins.first_of(part, |plugin| plugin.create_layer(spec.clone(), threads.parallel()))?;
+        give_back(gguf, layer, &made);
+        Ok(made)
+    };
+    plan.layers.iter().map(build).collect()
 }
 
 /// Has the plugin that was chosen for prompts build the layers that it can, where that is another one: a layer or none for
@@ -164,7 +65,7 @@ fn build_with(
 pub(super) fn for_prompts(
     gguf: &Gguf,
     plan: &ModelPlan,
-    built: &Built,
+    built: &ModelParts,
     plugins: &Plugins,
     choice: &mut Choice,
     pool: &Arc<ThreadPool>,
@@ -172,7 +73,7 @@ pub(super) fn for_prompts(
 ) -> Result<Vec<Option<LayerHandle>>> {
     let chosen = plugins.usable.iter().find(|loaded| loaded.plugin.name() == choice.prefill);
     let Some(Loaded { plugin, .. }) = chosen.filter(|_| choice.is_split()) else { return Ok(Vec::new()) };
-    if built.needs.iter().any(|needs| matches!(needs, LayerNeeds::State(_))) {
+    if built.memory.needs.iter().any(|needs| matches!(needs, LayerNeeds::State(_))) {
         choice.unsplit("the model keeps states that only the plugin which wrote them can read");
         return Ok(Vec::new());
     }
@@ -184,8 +85,8 @@ pub(super) fn for_prompts(
             layers.push(None);
             continue;
         }
-        let order = order(gguf, layer, pool.threads().get(), options)?;
-        match plugin.create_layer(order, threads.parallel()) {
+        let spec = layer_spec(gguf, layer, pool.threads().get(), options)?;
+        match plugin.create_layer(spec, threads.parallel()) {
             Ok(made) if made.state_bytes() == 0 => {
                 give_back(gguf, layer, &made);
                 layers.push(Some(made));
@@ -217,56 +118,14 @@ fn give_back(gguf: &Gguf, layer: &LayerPlan, made: &LayerHandle) {
     }
 }
 
-/// Whether a plugin's answer is that it can't make the part: a shape that contradicts the description may be the model's
-/// fault, so it is no failure of the plugin's.
-fn is_not_offered(error: &herald_api::Error) -> bool {
-    matches!(error.status(), Status::Unsupported | Status::InvalidArgument)
-}
-
 /// Builds the tokenizer alone.
-pub(super) fn tokenizer(gguf: &Gguf, mut ranked: Vec<Loaded>) -> Result<TokenizerHandle> {
-    let mut faults = Vec::new();
-    loop {
-        match tokenizer_with(gguf, &ranked, &faults)? {
-            Ok(built) => return Ok(built),
-            Err(faulty) => faulty.leave_out(&mut ranked, &mut faults),
-        }
-    }
+pub(super) fn tokenizer(gguf: &Gguf, ranked: Vec<Loaded>) -> Result<TokenizerHandle> {
+    PluginRanking::new(ranked).build(|plugins| build_tokenizer(gguf, plugins))
 }
 
-fn tokenizer_with(
-    gguf: &Gguf,
-    ranked: &[Loaded],
-    faults: &[String],
-) -> Result<Result<TokenizerHandle, Faulty>> {
+fn build_tokenizer(gguf: &Gguf, plugins: &PluginRanking) -> BuildResult<TokenizerHandle> {
     let vocabulary = crate::tokenizer::vocabulary(gguf)?;
-    let part = || "the tokenizer".to_owned();
-    first_of(ranked, part, faults, |plugin| plugin.create_tokenizer(&vocabulary.view()))
-}
-
-/// The first plugin's answer that isn't "not offered"; any other failure is the plugin's own.
-fn first_of<T>(
-    ranked: &[Loaded],
-    part: impl Fn() -> String,
-    faults: &[String],
-    make: impl Fn(&Plugin) -> herald_api::Result<T>,
-) -> Result<Result<T, Faulty>> {
-    let mut reasons = Vec::new();
-    for loaded in ranked {
-        let name = loaded.plugin.name();
-        match make(&loaded.plugin) {
-            Ok(made) => return Ok(Ok(made)),
-            Err(error) if is_not_offered(&error) => {
-                reasons.push(format!("{name}: {error}"));
-            }
-            Err(error) => {
-                return Ok(Err(Faulty { plugin: name.to_owned(), reason: format!("{}: {error}", part()) }));
-            }
-        }
-    }
-    reasons.extend(faults.iter().cloned());
-    let reasons = if reasons.is_empty() { "no plugin is left".to_owned() } else { reasons.join("; ") };
-    Err(Error::Unbuilt { part: part(), reasons })
+    plugins.first_of(|| "the tokenizer".to_owned(), |plugin| plugin.create_tokenizer(&vocabulary.view()))
 }
 
 // SAFETY: a view keeps its file mapped, read-only, in one place for as long as it lives.
@@ -276,7 +135,7 @@ unsafe impl StableBytes for TensorView {
     }
 }
 
-fn order(gguf: &Gguf, layer: &LayerPlan, workers: usize, options: &LoadOptions) -> Result<LayerSpec> {
+fn layer_spec(gguf: &Gguf, layer: &LayerPlan, workers: usize, options: &LoadOptions) -> Result<LayerSpec> {
     let weights = layer
         .weights
         .iter()
@@ -304,7 +163,7 @@ fn order(gguf: &Gguf, layer: &LayerPlan, workers: usize, options: &LoadOptions) 
         desc: layer.desc.clone(),
         weights,
         max_tokens: match layer.desc.params {
-            LayerParams::Head(_) => options.max_batch.min(super::forward::HEAD_TOKENS),
+            LayerParams::Head(_) => options.max_batch.min(super::pass::HEAD_TOKENS),
             _ => options.max_batch,
         },
         max_workers: workers,

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use herald_api::LayerParams;
 
-use super::{LoadOptions, NeuroEngine};
-use crate::backend_choice::{Choice, Figures, Machine, PluginId, Record, Shapes, Speeds};
+use super::NeuroEngine;
+use crate::backend_choice::{Choice, Machine, Measured, PluginId, Record, Shapes, Speeds};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::model::{self, LayerPlan, ModelPlan};
+use crate::options::LoadOptions;
 use crate::plugin::{Loaded, Plugins, this_machine};
 
 /// Bytes of weights that leave every cache behind.
@@ -61,7 +62,7 @@ pub fn calibrate(
     for loaded in plugins.usable.iter().filter(|loaded| !loaded.plugin.layer_kinds().is_empty()) {
         let name = loaded.plugin.name();
         go_on(&format!("loading {name}"))?;
-        figures.push(Figures { plugin: identity(loaded)?, speeds: None });
+        figures.push(Measured { plugin: identity(loaded)?, speeds: None });
         let (gguf, choice) = (Gguf::open(path)?, Choice::named(name));
         let engine =
             NeuroEngine::assemble((path, gguf, cut.clone()), &plugins, choice, pool.clone(), options);

@@ -11,18 +11,18 @@ use crate::kv_cache::{Census, Seen};
 
 /// Pages that several sequences could share: by a hash of the tokens up to their end, the layer and the place.
 #[derive(Default)]
-pub(crate) struct Twins(HashMap<(u64, usize, usize), Arc<PageHandle>>);
+pub(crate) struct SharedPages(HashMap<(u64, usize, usize), Arc<PageHandle>>);
 
 impl NeuroEngine {
     /// How many sequences are open, those of other owners too.
     #[must_use]
     pub fn open_sequences(&self) -> u64 {
-        self.account.sequences()
+        self.memory.ledger.sequences()
     }
 
     /// Forgets the pages of earlier prompts that no sequence holds; returns how many they were, and their bytes.
     pub fn forget_unheld_prefixes(&self) -> (u64, u64) {
-        let (pages, bytes) = self.prefixes.forget_unheld();
+        let (pages, bytes) = self.memory.prefixes.forget_unheld();
         (pages as u64, bytes as u64)
     }
 
@@ -30,7 +30,7 @@ impl NeuroEngine {
     pub(crate) fn reachable<'s>(&self, sequences: impl Iterator<Item = &'s Sequence>) -> Seen {
         let mut census = Census::default();
         sequences.for_each(|sequence| sequence.memory.count(&mut census));
-        self.prefixes.each_page(&mut |page| census.see(page));
+        self.memory.prefixes.each_page(&mut |page| census.see(page));
         census.count()
     }
 }
@@ -43,7 +43,7 @@ impl Sequence {
 
     /// Has it share whole pages with the sequences that were shown to `twins` before, where their content is the same to the
     /// byte. Returns how many pages that freed, and their bytes.
-    pub(crate) fn merge(&mut self, twins: &mut Twins, page_tokens: usize) -> (u64, u64) {
+    pub(crate) fn merge(&mut self, twins: &mut SharedPages, page_tokens: usize) -> (u64, u64) {
         let mut hasher = DefaultHasher::new();
         let ways: Vec<u64> = self
             .tokens

@@ -1,51 +1,20 @@
-//! A forward pass: a batch of tokens through the layers in turn.
+//! Running tokens: prompts, single tokens of many sequences, and any mix of both.
 
-use herald_api::import::{BatchBuffers, Forward, LayerHandle, Lent};
-use herald_api::{AlignedBytes, LayerKind};
+use herald_api::LayerKind;
+use herald_api::import::LayerHandle;
 
+use super::pass::{WantedLogits, failed};
 use super::{NeuroEngine, Sequence};
 use crate::error::{Error, Result};
-use crate::kv_cache::BestPages;
 
-/// The most tokens whose logits are computed at once: they are as wide as the vocabulary.
-pub(super) const HEAD_TOKENS: usize = 32;
-
-/// One sequence's part of a step.
-pub struct Part<'p> {
+/// A sequence in a step's batch.
+pub struct BatchEntry<'p> {
     /// The sequence.
     pub sequence: &'p mut Sequence,
     /// Tokens to run after what it has seen.
     pub ids: &'p [u32],
     /// Whether the logits of the last of them are wanted.
     pub logits: bool,
-}
-
-/// Which tokens' logits a pass is to give.
-enum Rows<'r> {
-    /// Every token's.
-    All,
-    /// Those of the last token of each sequence.
-    Last,
-    /// Those of the last token of each sequence for which this is true.
-    LastOf(&'r [bool]),
-    /// No logits, but every token's activations `[n_tokens, hidden]` after so many layers: the others are not run, so that
-    /// the sequences are of no further use.
-    Hidden(usize),
-}
-
-/// Memory that a pass works in, kept from pass to pass.
-#[derive(Default)]
-pub(super) struct Workspace {
-    /// Activations `[n_tokens, hidden]`.
-    activations: Vec<f32>,
-    /// What branches side by side read, `[n_tokens, hidden]`.
-    entry: Vec<f32>,
-    tokens: Vec<u32>,
-    positions: Vec<u32>,
-    /// Logits `[n, vocabulary]` of some of the tokens.
-    logits: Vec<f32>,
-    scratch: Option<AlignedBytes>,
-    batch: BatchBuffers,
 }
 
 impl NeuroEngine {
@@ -76,9 +45,8 @@ impl NeuroEngine {
         for piece in ids.chunks(self.max_batch) {
             done += piece.len();
             let last = done == ids.len();
-            self.pass(&mut [(sequence, piece)], last.then_some(Rows::Last), &mut |rows| {
-                logits.extend_from_slice(rows)
-            })?;
+            let wanted = if last { WantedLogits::Last } else { WantedLogits::None };
+            self.pass(&mut [(sequence, piece)], wanted, &mut |rows| logits.extend_from_slice(rows))?;
             if !progress(done) && !last {
                 return Err(Error::Cancelled);
             }
@@ -113,7 +81,7 @@ impl NeuroEngine {
     pub(crate) fn begin_shared(&self, sequence: &mut Sequence, ids: &[u32]) -> usize {
         let page_tokens = sequence.memory.shared_page_tokens().filter(|_| sequence.tokens.is_empty());
         let (Some(page_tokens), [before_last @ .., _]) = (page_tokens, ids) else { return 0 };
-        let rows = self.prefixes.find(before_last, page_tokens);
+        let rows = self.memory.prefixes.find(before_last, page_tokens);
         let at_hand = rows.len() * page_tokens;
         sequence.memory.begin_with(rows);
         sequence.tokens.extend_from_slice(&ids[..at_hand]);
@@ -123,7 +91,7 @@ impl NeuroEngine {
     /// Keeps whole pages of a prompt that a sequence has just run, from its beginning, for later ones.
     pub(crate) fn keep_prompt(&self, sequence: &Sequence, ids: &[u32]) {
         if let Some(page_tokens) = sequence.memory.shared_page_tokens() {
-            self.prefixes.keep(ids, page_tokens, |index| sequence.memory.page_row(index));
+            self.memory.prefixes.keep(ids, page_tokens, |index| sequence.memory.page_row(index));
         }
     }
 
@@ -146,7 +114,7 @@ impl NeuroEngine {
             parts.push((&mut **sequence, ids));
         }
         let mut logits = Vec::with_capacity(parts.len() * self.plan.vocabulary);
-        self.pass(&mut parts, Some(Rows::Last), &mut |rows| logits.extend_from_slice(rows))?;
+        self.pass(&mut parts, WantedLogits::Last, &mut |rows| logits.extend_from_slice(rows))?;
         Ok(logits)
     }
 
@@ -156,21 +124,22 @@ impl NeuroEngine {
     /// # Errors
     /// As [`NeuroEngine::prefill`]; no sequence then has its tokens. Where a plugin fails at work, recurrent states may be
     /// half-way, and their sequences of no more use.
-    pub fn step(&self, parts: &mut [Part<'_>], each: &mut dyn FnMut(&[f32])) -> Result<()> {
-        let n_tokens: usize = parts.iter().map(|part| part.ids.len()).sum();
+    pub fn step(&self, entries: &mut [BatchEntry<'_>], each: &mut dyn FnMut(&[f32])) -> Result<()> {
+        let n_tokens: usize = entries.iter().map(|entry| entry.ids.len()).sum();
         if n_tokens > self.max_batch {
             return Err(Error::Invalid(format!(
                 "{n_tokens} tokens are too many for one pass, where at most {} were expected",
                 self.max_batch
             )));
         }
-        let wanted: Vec<bool> = parts.iter().map(|part| part.logits).collect();
-        let mut runs = Vec::with_capacity(parts.len());
-        for Part { sequence, ids, .. } in parts {
+        let wanted: Vec<bool> = entries.iter().map(|entry| entry.logits).collect();
+        let mut runs = Vec::with_capacity(entries.len());
+        for BatchEntry { sequence, ids, .. } in entries {
             self.check(sequence, ids)?;
             runs.push((&mut **sequence, *ids));
         }
-        self.pass(&mut runs, wanted.contains(&true).then_some(Rows::LastOf(&wanted)), each)
+        let wanted = if wanted.contains(&true) { WantedLogits::LastOf(&wanted) } else { WantedLogits::None };
+        self.pass(&mut runs, wanted, each)
     }
 
     /// Makes room for `n_tokens` more tokens, so that the next step doesn't fail for lack of it.
@@ -215,7 +184,7 @@ impl NeuroEngine {
             let mut rows = |logits: &[f32]| {
                 go_on = go_on && logits.chunks_exact(self.plan.vocabulary).all(&mut *each);
             };
-            self.pass(&mut [(sequence, piece)], Some(Rows::All), &mut rows)?;
+            self.pass(&mut [(sequence, piece)], WantedLogits::All, &mut rows)?;
             if !go_on {
                 return Err(Error::Cancelled);
             }
@@ -241,7 +210,7 @@ impl NeuroEngine {
         let hidden = self.plan.hidden;
         let mut rows = |rows: &[f32]| rows.chunks_exact(hidden).for_each(&mut *each);
         ids.chunks(self.max_batch).try_for_each(|piece| {
-            self.pass(&mut [(&mut sequence, piece)], Some(Rows::Hidden(n_layers)), &mut rows)
+            self.pass(&mut [(&mut sequence, piece)], WantedLogits::Hidden(n_layers), &mut rows)
         })
     }
 
@@ -257,7 +226,7 @@ impl NeuroEngine {
         }
         self.check(sequence, ids)?;
         ids.chunks(self.max_batch)
-            .try_for_each(|piece| self.pass(&mut [(&mut *sequence, piece)], None, &mut |_| {}))
+            .try_for_each(|piece| self.pass(&mut [(&mut *sequence, piece)], WantedLogits::None, &mut |_| {}))
     }
 
     /// Whether a sequence is this engine's.
@@ -292,172 +261,4 @@ impl NeuroEngine {
         }
         Ok(())
     }
-
-    /// One pass over a flat batch: the sequences' new tokens, one after another.
-    fn pass(
-        &self,
-        parts: &mut [(&mut Sequence, &[u32])],
-        logits: Option<Rows<'_>>,
-        each: &mut dyn FnMut(&[f32]),
-    ) -> Result<()> {
-        let mut workspace = self.workspace();
-        let done = self.pass_in(&mut workspace, parts, logits, each);
-        self.workspaces.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(workspace);
-        done
-    }
-
-    fn workspace(&self) -> Workspace {
-        let mut free = self.workspaces.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        free.pop().unwrap_or_default()
-    }
-
-    fn pass_in(
-        &self,
-        workspace: &mut Workspace,
-        parts: &mut [(&mut Sequence, &[u32])],
-        logits: Option<Rows<'_>>,
-        each: &mut dyn FnMut(&[f32]),
-    ) -> Result<()> {
-        let Workspace { activations, entry, tokens, positions, logits: rows_of_logits, scratch, batch } =
-            workspace;
-        let scratch = match scratch {
-            Some(scratch) => scratch,
-            None => {
-                let most = self.all_layers().map(LayerHandle::scratch_bytes).max().unwrap_or(0);
-                scratch.insert(AlignedBytes::zeroed(most).map_err(|source| failed("scratch memory", source))?)
-            }
-        };
-        tokens.clear();
-        positions.clear();
-        for (sequence, ids) in parts.iter_mut() {
-            let past = sequence.tokens.len();
-            tokens.extend_from_slice(ids);
-            positions.extend(past as u32..(past + ids.len()) as u32);
-            self.reserve(sequence, ids.len())?;
-        }
-        let n_tokens = tokens.len();
-        activations.resize(n_tokens * self.plan.hidden, 0.0);
-        let threads = Lent::new(&*self.pool);
-        let watcher = self.watcher.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
-        let n_layers = match logits {
-            Some(Rows::Hidden(n_layers)) => n_layers,
-            _ => self.layers.len(),
-        };
-        for index in 0..n_layers {
-            let has_far_pages = parts.iter().any(|(sequence, _)| sequence.memory.has_far_pages(index));
-            let layer = self.layer_for(index, n_tokens, has_far_pages);
-            let beside = self.plan.layers[index].beside;
-            let next_beside = self.plan.layers.get(index + 1).is_some_and(|next| next.beside);
-            if next_beside && !beside {
-                entry.clear();
-                entry.extend_from_slice(activations);
-            }
-            let forward = |output| Forward {
-                n_tokens,
-                tokens,
-                positions,
-                input: (beside || next_beside).then_some(&entry[..]),
-                output,
-                parallel: threads.parallel(),
-            };
-            let done = match layer.desc().kind() {
-                LayerKind::Embedding => layer.forward(forward(&mut *activations), None, scratch),
-                LayerKind::Head => break,
-                _ => {
-                    let mut batch = batch.begin();
-                    let mut best = BestPages::new(index, watcher.clone(), &self.pool);
-                    parts
-                        .iter_mut()
-                        .try_for_each(|(sequence, ids)| {
-                            sequence.memory.add_to(
-                                index,
-                                &mut batch,
-                                &mut best,
-                                ids.len(),
-                                sequence.tokens.len(),
-                            )
-                        })
-                        .and_then(|()| {
-                            let call = forward(&mut *activations);
-                            layer.forward_fetching(call, Some(&mut batch), scratch, Some(&mut best))
-                        })
-                }
-            };
-            if done.is_err() {
-                batch.end();
-            }
-            done.map_err(|source| failed(&at(layer), source))?;
-        }
-        batch.end();
-        for (sequence, ids) in parts.iter_mut() {
-            let past = sequence.tokens.len();
-            let committed =
-                sequence.memory.commit(past, past + ids.len(), self.limits(), &self.layers, &self.pool);
-            committed.map_err(|source| failed("the memory of a sequence", source))?;
-            sequence.tokens.extend_from_slice(ids);
-        }
-        match logits {
-            None => Ok(()),
-            Some(Rows::All) => self.head(activations, &threads, scratch, rows_of_logits, each),
-            Some(Rows::Hidden(_)) => {
-                each(activations);
-                Ok(())
-            }
-            Some(rows) => {
-                // Only the last tokens' activations go on: they are moved to the front.
-                let hidden = self.plan.hidden;
-                let (mut end, mut kept) = (0, 0);
-                for (index, (_, ids)) in parts.iter().enumerate() {
-                    end += ids.len();
-                    if !matches!(rows, Rows::LastOf(wanted) if !wanted[index]) {
-                        activations.copy_within((end - 1) * hidden..end * hidden, kept * hidden);
-                        kept += 1;
-                    }
-                }
-                self.head(&activations[..kept * hidden], &threads, scratch, rows_of_logits, each)
-            }
-        }
-    }
-
-    /// The logits of rows of activations, given to `each` some rows at a time.
-    fn head(
-        &self,
-        activations: &[f32],
-        threads: &Lent<'_>,
-        scratch: &mut AlignedBytes,
-        logits: &mut Vec<f32>,
-        each: &mut dyn FnMut(&[f32]),
-    ) -> Result<()> {
-        let Some(head) = self.layers.last().filter(|layer| layer.desc().kind() == LayerKind::Head) else {
-            return Err(Error::Invalid("the model has no output head".to_owned()));
-        };
-        let hidden = self.plan.hidden;
-        let most = HEAD_TOKENS.min(self.max_batch);
-        let wanted = most.min(activations.len() / hidden) * self.plan.vocabulary;
-        if logits.len() < wanted {
-            logits.resize(wanted, 0.0);
-        }
-        for rows in activations.chunks(most * hidden) {
-            let n_tokens = rows.len() / hidden;
-            let forward = Forward {
-                n_tokens,
-                tokens: &[],
-                positions: &[],
-                input: Some(rows),
-                output: &mut logits[..n_tokens * self.plan.vocabulary],
-                parallel: threads.parallel(),
-            };
-            head.forward(forward, None, scratch).map_err(|source| failed(&at(head), source))?;
-            each(&logits[..n_tokens * self.plan.vocabulary]);
-        }
-        Ok(())
-    }
-}
-
-fn at(layer: &LayerHandle) -> String {
-    format!("{}, {} layer of block {}", layer.plugin(), layer.desc().kind().name(), layer.desc().block)
-}
-
-fn failed(what: &str, source: herald_api::Error) -> Error {
-    Error::Plugin { what: what.to_owned(), source }
 }

@@ -31,7 +31,7 @@ pub struct GenerateOptions {
 
 /// What the callback is given: a token, and the text that is certain with it.
 #[derive(Debug)]
-pub struct Piece<'p> {
+pub struct TokenOutput<'p> {
     /// The token, with its log-probability and the likeliest others where they were asked for.
     pub sampled: &'p Sampled,
     /// Whole characters that can't be part of a stop text any more; may be empty.
@@ -98,7 +98,7 @@ impl NeuroEngine {
         prompt: &[u32],
         options: &GenerateOptions,
         proceed: &mut dyn FnMut() -> bool,
-        each: &mut dyn FnMut(&Piece<'_>) -> bool,
+        each: &mut dyn FnMut(&TokenOutput<'_>) -> bool,
     ) -> Result<Generated> {
         let mut generation = Generation::new(self, options)?;
         let start = Instant::now();
@@ -112,7 +112,7 @@ impl NeuroEngine {
             }
             let room = self.context - sequence.tokens.len();
             let chosen = generation.choose(&self.tokenizer, &logits, room)?;
-            let go_on = each(&Piece { sampled: &chosen.sampled, text: &chosen.text, tail: false });
+            let go_on = each(&TokenOutput { sampled: &chosen.sampled, text: &chosen.text, tail: false });
             match chosen.finish {
                 Some(finish @ (Finish::StopText(_) | Finish::EndToken(_) | Finish::Complete)) => {
                     break finish;
@@ -124,7 +124,7 @@ impl NeuroEngine {
         };
         let (generated, tail) = generation.end(finish);
         if let Some((sampled, text)) = tail {
-            each(&Piece { sampled: &sampled, text: &text, tail: true });
+            each(&TokenOutput { sampled: &sampled, text: &text, tail: true });
         }
         let (prompt_tokens, decode_time) = (prompt.len(), start.elapsed());
         Ok(Generated { prompt_tokens, shared_tokens, prompt_time, decode_time, ..generated })

@@ -23,7 +23,7 @@ pub(crate) struct Generation {
 }
 
 /// A token that was chosen.
-pub(crate) struct Chosen {
+pub(crate) struct ChosenToken {
     pub(crate) sampled: Sampled,
     /// Text that is certain with it.
     pub(crate) text: String,
@@ -67,7 +67,12 @@ impl Generation {
     }
 
     /// Chooses the next token from logits `[vocabulary]`. `room`: tokens that the sequence has room for.
-    pub(crate) fn choose(&mut self, tokenizer: &AscTokenizer, logits: &[f32], room: usize) -> Result<Chosen> {
+    pub(crate) fn choose(
+        &mut self,
+        tokenizer: &AscTokenizer,
+        logits: &[f32],
+        room: usize,
+    ) -> Result<ChosenToken> {
         let sampled = self.sample(logits, room)?;
         let token = sampled.token;
         self.tokens.push(token);
@@ -93,7 +98,7 @@ impl Generation {
         } else {
             None
         };
-        Ok(Chosen { sampled, text, finish })
+        Ok(ChosenToken { sampled, text, finish })
     }
 
     /// Tokens that there is still room for, where the sequence has room for `room` more to be run.

@@ -5,13 +5,16 @@ mod budget;
 mod build;
 mod calibrate;
 mod census;
+mod fault;
 mod forward;
 mod generate;
 mod generation;
+mod memory;
+mod pass;
 mod saved;
+mod tiers;
 mod usage;
 
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -19,68 +22,27 @@ use std::time::{Duration, Instant};
 
 use herald_api::import::LayerHandle;
 
-use crate::backend_choice::{self, Choice, Chosen, Shapes};
+use crate::backend_choice::{self, Choice, Picked, Shapes};
 use crate::chat::ChatTemplate;
 use crate::constrain::Forms;
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
-use crate::kv_cache::{
-    Account, ChoiceWatcher, Entry, LayerNeeds, Ledger, Limits, MemoryOptions, MemoryUsage, PrefixCache,
-    SequenceMemory,
-};
-use crate::metrics::TierTraffic;
+use crate::kv_cache::{MemoryOptions, MemoryUsage, SequenceMemory, TierTraffic};
 use crate::model::{self, ModelPlan};
-use crate::plugin::{self, Plugins, Search};
+use crate::options::LoadOptions;
+use crate::plugin::{self, Plugins};
 use crate::threads::ThreadPool;
 use crate::tokenizer::AscTokenizer;
 
 pub use calibrate::calibrate;
-pub(crate) use census::Twins;
-pub use forward::Part;
-pub use generate::{Finish, GenerateOptions, Generated, Piece};
+pub(crate) use census::SharedPages;
+pub use forward::BatchEntry;
+pub use generate::{Finish, GenerateOptions, Generated, TokenOutput};
 pub(crate) use generation::Generation;
-pub use saved::{Extras, Restored};
+pub use saved::{LoadedState, SavedExtras};
 
-use forward::Workspace;
-
-/// How to load a model.
-#[derive(Clone, Debug)]
-pub struct LoadOptions {
-    /// The backend to ask first, or `None` (or `auto`) for the fastest.
-    pub backend: Option<String>,
-    /// The folder of the calibrations by which the fastest is chosen, where there are any; `None`: by score alone.
-    pub calibrations: Option<PathBuf>,
-    /// Where to look for plugins.
-    pub search: Search,
-    /// Threads to compute with; `None`: as many as this process may use.
-    pub threads: Option<NonZeroUsize>,
-    /// The most tokens of a forward pass; longer prompts go in pieces.
-    pub max_batch: usize,
-    /// The most tokens that a sequence may have; `None`: what the model was trained for.
-    pub context: Option<usize>,
-    /// Tokens of a KV page.
-    pub page_tokens: usize,
-    /// The most bytes of pages of earlier prompts to keep, for prompts that begin alike; 0: none.
-    pub prefix_bytes: usize,
-    /// How much of a sequence is kept how.
-    pub memory: MemoryOptions,
-}
-
-impl Default for LoadOptions {
-    fn default() -> Self {
-        Self {
-            backend: None,
-            calibrations: backend_choice::usual_folder(),
-            search: Search::usual(),
-            threads: None,
-            max_batch: 512,
-            context: None,
-            page_tokens: 64,
-            prefix_bytes: 256 << 20,
-            memory: MemoryOptions::default(),
-        }
-    }
-}
+use memory::EngineMemory;
+use pass::Workspace;
 
 /// Tokens from which on a batch goes to the plugin that was chosen for prompts: plugins' products of many tokens are at
 /// their best from about there.
@@ -96,8 +58,7 @@ pub struct NeuroEngine {
     /// For prompts: those layers of another plugin's that are used in place of the ones above; all or none of them there.
     prompt_layers: Vec<Option<LayerHandle>>,
     choice: Choice,
-    needs: Vec<LayerNeeds>,
-    prefixes: PrefixCache,
+    memory: EngineMemory,
     tokenizer: AscTokenizer,
     template: Option<String>,
     plan: ModelPlan,
@@ -105,19 +66,11 @@ pub struct NeuroEngine {
     path: PathBuf,
     pool: Arc<ThreadPool>,
     workspaces: Mutex<Vec<Workspace>>,
-    traffic: Arc<TierTraffic>,
-    account: Arc<Account>,
-    ledger: Arc<Ledger>,
-    limits: Mutex<Limits>,
-    /// The most bytes of RAM for what sequences have seen.
-    budget: Option<u64>,
-    watcher: Mutex<Option<ChoiceWatcher>>,
     /// Made when an answer is first to have a form.
     forms: OnceLock<Forms>,
     max_batch: usize,
     context: usize,
     page_tokens: usize,
-    memory: MemoryOptions,
     load_time: Duration,
     /// A number that no other engine of this process has had.
     id: u64,
@@ -129,7 +82,6 @@ pub struct Sequence {
     tokens: Vec<u32>,
     /// Which engine it belongs to.
     engine: u64,
-    _entry: Entry,
 }
 
 impl Sequence {
@@ -182,8 +134,8 @@ impl NeuroEngine {
         let pool = crate::threads::shared(options.threads)?;
         let plugins = Plugins::discover(&options.search, &plugin::this_machine());
         let threads = pool.threads().get();
-        let Chosen { choice, ignored } =
-            backend_choice::choose(&plugins, options, threads, Some(&Shapes::of(&gguf, &plan)))?;
+        let Picked { choice, ignored } =
+            backend_choice::pick_backends(&plugins, options, threads, Some(&Shapes::of(&gguf, &plan)))?;
         ignored.iter().for_each(|sentence| tracing::warn!("{sentence}"));
         let engine = Self::assemble((path, gguf, plan), &plugins, choice, pool, options)?;
         Ok(Self { load_time: start.elapsed(), ..engine })
@@ -207,8 +159,7 @@ impl NeuroEngine {
             layers: built.layers,
             prompt_layers,
             choice,
-            needs: built.needs,
-            prefixes: PrefixCache::new(options.prefix_bytes),
+            memory: EngineMemory::new(built.memory, options.prefix_bytes, &options.memory),
             tokenizer,
             template,
             plan,
@@ -216,17 +167,10 @@ impl NeuroEngine {
             path: path.to_owned(),
             pool,
             workspaces: Mutex::default(),
-            traffic: built.traffic,
-            account: Arc::default(),
-            ledger: built.ledger,
-            limits: Mutex::new(built.limits),
-            budget: options.memory.budget,
-            watcher: Mutex::default(),
             forms: OnceLock::new(),
             max_batch: options.max_batch,
             context,
             page_tokens: options.page_tokens,
-            memory: options.memory.clone(),
             load_time: Duration::ZERO,
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
         })
@@ -344,13 +288,13 @@ impl NeuroEngine {
     /// How much of a sequence is kept how.
     #[must_use]
     pub fn memory_options(&self) -> &MemoryOptions {
-        &self.memory
+        &self.memory.options
     }
 
     /// Counts what moves between its memory tiers.
     #[must_use]
     pub fn traffic(&self) -> &Arc<TierTraffic> {
-        &self.traffic
+        &self.memory.traffic
     }
 
     pub(crate) fn forms(&self) -> Result<&Forms> {
@@ -375,7 +319,7 @@ impl NeuroEngine {
 
     /// Forgets the pages of earlier prompts; those that sequences use stay until these go.
     pub fn forget_prefixes(&self) {
-        self.prefixes.clear();
+        self.memory.prefixes.clear();
     }
 
     /// Opens an empty sequence.
@@ -383,13 +327,13 @@ impl NeuroEngine {
     /// # Errors
     /// Where there is no memory for it.
     pub fn sequence(&self) -> Result<Sequence> {
-        self.make_room_for_states()?;
-        let memory = SequenceMemory::new(&self.needs, &self.ledger)
+        self.memory.make_room_for_states()?;
+        let memory = SequenceMemory::new(&self.memory.needs, &self.memory.ledger)
             .map_err(|source| Error::Plugin { what: "a new sequence".to_owned(), source })?;
         Ok(self.opened(memory, Vec::new()))
     }
 
     fn opened(&self, memory: SequenceMemory, tokens: Vec<u32>) -> Sequence {
-        Sequence { _entry: Entry::new(&self.account, &memory), memory, tokens, engine: self.id }
+        Sequence { memory, tokens, engine: self.id }
     }
 }

@@ -26,7 +26,7 @@ const SAMPLE: usize = 4096;
 
 /// What is saved beside a sequence.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Extras<'e> {
+pub struct SavedExtras<'e> {
     /// Tokens that are to be run next.
     pub pending: &'e [u32],
     /// The random numbers that come next.
@@ -36,7 +36,7 @@ pub struct Extras<'e> {
 }
 
 /// A sequence from a file.
-pub struct Restored {
+pub struct LoadedState {
     /// The sequence.
     pub sequence: Sequence,
     /// Tokens that were to come next when it was saved: they have not been run.
@@ -72,7 +72,7 @@ impl NeuroEngine {
         }
         let past = sequence.tokens.len();
         let missing = len.saturating_sub(past);
-        let grown = sequence.memory.stretch(missing, self.limits());
+        let grown = sequence.memory.stretch(missing, self.memory.limits());
         let added = grown.map_err(|source| Error::Plugin { what: "a longer sequence".to_owned(), source })?;
         let copies: Vec<u32> = sequence.tokens.iter().copied().cycle().take(added).collect();
         sequence.tokens.extend(copies);
@@ -100,14 +100,14 @@ impl NeuroEngine {
     /// Where the sequence belongs to another engine, an archived page is damaged, or the file can't be written: an earlier
     /// one then stays.
     pub fn save(&self, sequence: &Sequence, pending: &[u32], path: &Path) -> Result<()> {
-        self.save_with(sequence, &Extras { pending, ..Extras::default() }, path)
+        self.save_with(sequence, &SavedExtras { pending, ..SavedExtras::default() }, path)
     }
 
     /// As [`NeuroEngine::save`], with more beside it.
     ///
     /// # Errors
     /// As [`NeuroEngine::save`].
-    pub fn save_with(&self, sequence: &Sequence, extras: &Extras<'_>, path: &Path) -> Result<()> {
+    pub fn save_with(&self, sequence: &Sequence, extras: &SavedExtras<'_>, path: &Path) -> Result<()> {
         self.owns(sequence)?;
         let (tokens, pending) = (words(&sequence.tokens), words(extras.pending));
         let mut facts = self.facts();
@@ -126,14 +126,14 @@ impl NeuroEngine {
             match layer {
                 LayerBytes::Nothing => {}
                 LayerBytes::State(state) => parts.push((state_name(index), state)),
-                LayerBytes::Pages { pages, far, summaries } => {
+                LayerBytes::Pages { pages, selectable, summaries } => {
                     for (page, (keys, values)) in pages.iter().map(PageBytes::bytes).enumerate() {
                         parts.push((page_name(index, page, "keys"), keys));
                         parts.push((page_name(index, page, "values"), values));
                     }
-                    if *far != [0, 0] {
+                    if *selectable != [0, 0] {
                         parts.push((summaries_name(index), summaries));
-                        facts.insert(format!("far.{index}"), format!("{} {}", far[0], far[1]));
+                        facts.insert(selectable_name(index), format!("{} {}", selectable[0], selectable[1]));
                         facts.insert(summaries_name(index), self.summaries_of(index));
                     }
                 }
@@ -164,7 +164,7 @@ impl NeuroEngine {
     /// # Errors
     /// Where the file can't be read, is none, or is of another version, another model, other pages, or a recurrent state of
     /// another backend.
-    pub fn restore(&self, path: &Path) -> Result<Restored> {
+    pub fn restore(&self, path: &Path) -> Result<LoadedState> {
         let wrong = |what: &str| Error::Invalid(format!("{}: {what}", path.display()));
         let unread =
             |error: &dyn std::fmt::Display| wrong(&format!("the saved sequence can't be read: {error}"));
@@ -212,12 +212,13 @@ impl NeuroEngine {
             return Err(Error::ContextFull { wanted: tokens.len(), room: self.context });
         }
         let mut failed = None;
-        let memory = SequenceMemory::from_bytes(&self.needs, &self.ledger, tokens.len(), |index| {
-            self.saved_layer(index, tokens.len(), &part, &pair, &check).map_err(|error| {
-                failed.get_or_insert(error);
-                herald_api::Error::invalid("a part is missing")
-            })
-        });
+        let memory =
+            SequenceMemory::from_bytes(&self.memory.needs, &self.memory.ledger, tokens.len(), |index| {
+                self.saved_layer(index, tokens.len(), &part, &pair, &check).map_err(|error| {
+                    failed.get_or_insert(error);
+                    herald_api::Error::invalid("a part is missing")
+                })
+            });
         if let Some(error) = failed {
             return Err(error);
         }
@@ -225,7 +226,7 @@ impl NeuroEngine {
         let sampler = pair("sampler")?.map(|[seed, draws]| SamplerState { seed, draws });
         let notes = found.get("notes").cloned().unwrap_or_default();
         let sequence = self.opened(memory, tokens);
-        Ok(Restored { sequence, pending, sampler, notes })
+        Ok(LoadedState { sequence, pending, sampler, notes })
     }
 
     /// What a file has of a layer.
@@ -237,7 +238,7 @@ impl NeuroEngine {
         pair: &dyn Fn(&str) -> Result<Option<[u64; 2]>>,
         check: &dyn Fn(&str, &str) -> Result<()>,
     ) -> Result<LayerBytes<'b>> {
-        Ok(match &self.needs[index] {
+        Ok(match &self.memory.needs[index] {
             LayerNeeds::Nothing => LayerBytes::Nothing,
             LayerNeeds::State(_) => LayerBytes::State(part(&state_name(index))?),
             LayerNeeds::Pages(needs) => {
@@ -248,14 +249,14 @@ impl NeuroEngine {
                         Ok(PageBytes::Lent(keys, part(&page_name(index, page, "values"))?))
                     })
                     .collect::<Result<_>>()?;
-                let far = pair(&format!("far.{index}"))?.unwrap_or_default();
+                let selectable = pair(&selectable_name(index))?.unwrap_or_default();
                 let mut summaries: &[u8] = &[];
-                if far != [0, 0] {
+                if selectable != [0, 0] {
                     check(&summaries_name(index), &self.summaries_of(index))?;
                     summaries = part(&summaries_name(index))?;
                 }
-                let far = far.map(|count| usize::try_from(count).unwrap_or(usize::MAX));
-                LayerBytes::Pages { pages, far, summaries }
+                let selectable = selectable.map(|count| usize::try_from(count).unwrap_or(usize::MAX));
+                LayerBytes::Pages { pages, selectable, summaries }
             }
         })
     }
@@ -272,7 +273,7 @@ impl NeuroEngine {
             ("herald.version".to_owned(), VERSION.to_owned()),
             ("model".to_owned(), fingerprint(&self.gguf)),
         ]);
-        for (index, (layer, needs)) in self.layers.iter().zip(&self.needs).enumerate() {
+        for (index, (layer, needs)) in self.layers.iter().zip(&self.memory.needs).enumerate() {
             match needs {
                 LayerNeeds::Nothing => {}
                 LayerNeeds::State(bytes) => {
@@ -290,6 +291,11 @@ impl NeuroEngine {
 
 fn state_name(layer: usize) -> String {
     format!("layer.{layer}.state")
+}
+
+// The word of earlier versions, whose files are still read.
+fn selectable_name(layer: usize) -> String {
+    format!("far.{layer}")
 }
 
 fn summaries_name(layer: usize) -> String {

@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use herald_api::import::{PageHandle, StoredPage};
 
@@ -54,52 +53,12 @@ fn bytes_of(page: &PageHandle) -> u64 {
     page_bytes(Some((keys.len(), values.len())))
 }
 
-/// The open sequences of an engine, and what they keep beside pages.
-#[derive(Debug, Default)]
-pub(crate) struct Account {
-    sequences: AtomicU64,
-    state_bytes: AtomicU64,
-}
-
-impl Account {
-    /// How many sequences are open.
-    pub(crate) fn sequences(&self) -> u64 {
-        self.sequences.load(Ordering::Relaxed)
-    }
-
-    /// Bytes of their recurrent states.
-    pub(crate) fn state_bytes(&self) -> u64 {
-        self.state_bytes.load(Ordering::Relaxed)
-    }
-}
-
-/// An open sequence's entry in the account, which goes with it.
-pub(crate) struct Entry {
-    account: Arc<Account>,
-    state_bytes: u64,
-}
-
-impl Entry {
-    pub(crate) fn new(account: &Arc<Account>, memory: &SequenceMemory) -> Self {
-        let state_bytes = memory.state_bytes() as u64;
-        account.sequences.fetch_add(1, Ordering::Relaxed);
-        account.state_bytes.fetch_add(state_bytes, Ordering::Relaxed);
-        Self { account: Arc::clone(account), state_bytes }
-    }
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        self.account.sequences.fetch_sub(1, Ordering::Relaxed);
-        self.account.state_bytes.fetch_sub(self.state_bytes, Ordering::Relaxed);
-    }
-}
-
 impl SequenceMemory {
     /// What it holds of `tokens` tokens, pages that it shares with other sequences counted whole, and those in archives before
     /// LZ4.
     pub(crate) fn usage(&self, tokens: usize) -> MemoryUsage {
-        let mut usage = MemoryUsage { state_bytes: self.state_bytes() as u64, ..MemoryUsage::default() };
+        let mut usage =
+            MemoryUsage { state_bytes: super::state_bytes(&self.layers) as u64, ..MemoryUsage::default() };
         for layer in &self.layers {
             if let LayerMemory::Pages(pages) = layer {
                 pages.tally(tokens, &mut usage);

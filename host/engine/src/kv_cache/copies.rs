@@ -5,7 +5,7 @@ use std::sync::Arc;
 use herald_api::import::PageHandle;
 use herald_api::{AlignedBytes, Error, Result};
 
-use super::ledger::{Charge, Ledger};
+use super::ledger::Ledger;
 use super::{LayerMemory, LayerNeeds, LayerPages, Limits, SequenceMemory};
 
 /// What a layer keeps, as bytes.
@@ -15,8 +15,8 @@ pub(crate) enum LayerBytes<'a> {
     /// Pages, in order.
     Pages {
         pages: Vec<PageBytes<'a>>,
-        /// After the first ones, how many are archived, and how many compressed after these.
-        far: [usize; 2],
+        /// How many are archived after the sinks, and how many compressed after these.
+        selectable: [usize; 2],
         /// The summaries of those.
         summaries: &'a [u8],
     },
@@ -55,7 +55,7 @@ impl SequenceMemory {
                 })
             })
             .collect::<Result<_>>()?;
-        Ok(Self { layers, charge: Charge::new(self.charge.ledger(), self.state_bytes()) })
+        Ok(Self::charged(layers, self.charge.ledger()))
     }
 
     /// Makes this longer by whole pages of at most `tokens` tokens together (see [`super::LayerPages::stretch`]); returns
@@ -79,9 +79,9 @@ impl SequenceMemory {
                 LayerMemory::Stateless => LayerBytes::Nothing,
                 LayerMemory::State(state) => LayerBytes::State(state),
                 LayerMemory::Pages(pages) => {
-                    let (far, summaries) = pages.far();
+                    let (selectable, summaries) = pages.selectable();
                     let pages = pages.opened(tokens)?.into_iter().map(PageBytes::Opened).collect();
-                    LayerBytes::Pages { pages, far, summaries }
+                    LayerBytes::Pages { pages, selectable, summaries }
                 }
             })
         })
@@ -103,9 +103,9 @@ impl SequenceMemory {
                 }
                 (
                     LayerMemory::Pages(made),
-                    LayerBytes::Pages { pages, far, summaries },
+                    LayerBytes::Pages { pages, selectable, summaries },
                     LayerNeeds::Pages(needs),
-                ) => *made = LayerPages::restored(needs, tokens, &pages, far, summaries)?,
+                ) => *made = LayerPages::restored(needs, tokens, &pages, selectable, summaries)?,
                 _ => {
                     return Err(Error::invalid(format!(
                         "layer {index} keeps something else of a sequence than the model does here"

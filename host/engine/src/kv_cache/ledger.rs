@@ -1,48 +1,89 @@
-//! What the host itself holds of sequences: recurrent states, and summaries of pages.
+//! What the host itself holds of an engine's sequences, beside pages: recurrent states, and summaries of pages.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Adds up the charges of an engine's sequences, in bytes.
+/// Adds up the charges of an engine's sequences.
 #[derive(Debug, Default)]
-pub(crate) struct Ledger(AtomicU64);
+pub(crate) struct Ledger {
+    sequences: AtomicU64,
+    state_bytes: AtomicU64,
+    summary_bytes: AtomicU64,
+}
 
 impl Ledger {
-    pub(crate) fn bytes(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+    /// How many sequences are open.
+    pub(crate) fn sequences(&self) -> u64 {
+        self.sequences.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of their recurrent states.
+    pub(crate) fn state_bytes(&self) -> u64 {
+        self.state_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the summaries of their pages.
+    pub(crate) fn summary_bytes(&self) -> u64 {
+        self.summary_bytes.load(Ordering::Relaxed)
     }
 }
 
-/// What one owner holds; nothing any more when it is dropped.
+/// An open sequence and its recurrent states, whose size never changes. They leave the ledger when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Charge {
+pub(crate) struct SequenceCharge {
+    ledger: Arc<Ledger>,
+    state_bytes: u64,
+}
+
+impl SequenceCharge {
+    pub(crate) fn new(ledger: &Arc<Ledger>, state_bytes: usize) -> Self {
+        let state_bytes = state_bytes as u64;
+        ledger.sequences.fetch_add(1, Ordering::Relaxed);
+        ledger.state_bytes.fetch_add(state_bytes, Ordering::Relaxed);
+        Self { ledger: Arc::clone(ledger), state_bytes }
+    }
+
+    pub(crate) fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+}
+
+impl Drop for SequenceCharge {
+    fn drop(&mut self) {
+        self.ledger.sequences.fetch_sub(1, Ordering::Relaxed);
+        self.ledger.state_bytes.fetch_sub(self.state_bytes, Ordering::Relaxed);
+    }
+}
+
+/// The summaries of one layer's pages. They leave the ledger when this is dropped.
+#[derive(Debug)]
+pub(crate) struct SummaryCharge {
     ledger: Arc<Ledger>,
     bytes: u64,
 }
 
-impl Charge {
-    pub(crate) fn new(ledger: &Arc<Ledger>, bytes: usize) -> Self {
-        let mut charge = Self { ledger: Arc::clone(ledger), bytes: 0 };
-        charge.set(bytes);
-        charge
+impl SummaryCharge {
+    pub(crate) fn new(ledger: &Arc<Ledger>) -> Self {
+        Self { ledger: Arc::clone(ledger), bytes: 0 }
     }
 
     pub(crate) fn ledger(&self) -> &Arc<Ledger> {
         &self.ledger
     }
 
-    /// Says how much it is now.
+    /// Changes the charge to this many bytes.
     pub(crate) fn set(&mut self, bytes: usize) {
         let bytes = bytes as u64;
         // Added before it is taken away, so that the sum never wraps.
-        self.ledger.0.fetch_add(bytes, Ordering::Relaxed);
-        self.ledger.0.fetch_sub(std::mem::replace(&mut self.bytes, bytes), Ordering::Relaxed);
+        self.ledger.summary_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let before = std::mem::replace(&mut self.bytes, bytes);
+        self.ledger.summary_bytes.fetch_sub(before, Ordering::Relaxed);
     }
 }
 
-impl Drop for Charge {
+impl Drop for SummaryCharge {
     fn drop(&mut self) {
-        self.ledger.0.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.ledger.summary_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -53,11 +94,14 @@ mod tests {
     #[test]
     fn charges_add_up_and_go() {
         let ledger = Arc::default();
-        let mut a = Charge::new(&ledger, 10);
-        let b = Charge::new(&ledger, 5);
-        a.set(3);
-        assert_eq!(ledger.bytes(), 8);
-        drop((a, b));
-        assert_eq!(ledger.bytes(), 0);
+        let (one, other) = (SequenceCharge::new(&ledger, 10), SequenceCharge::new(&ledger, 5));
+        let mut summaries = SummaryCharge::new(&ledger);
+        summaries.set(7);
+        summaries.set(3);
+        assert_eq!((ledger.sequences(), ledger.state_bytes(), ledger.summary_bytes()), (2, 15, 3));
+        drop((one, summaries));
+        assert_eq!((ledger.sequences(), ledger.state_bytes(), ledger.summary_bytes()), (1, 5, 0));
+        drop(other);
+        assert_eq!((ledger.sequences(), ledger.state_bytes()), (0, 0));
     }
 }

@@ -2,31 +2,36 @@
 
 mod census;
 mod copies;
-mod far;
 mod ledger;
+mod moves;
 mod options;
+mod page_selection;
 mod pages;
 mod prefix;
+mod selectable;
+mod traffic;
+mod usage;
 
 use std::sync::{Arc, Mutex};
 
-use herald_api::import::{Batch, LayerHandle, TierHandle};
-use herald_api::{AlignedBytes, MemoryTier, Result, TierKind, TierStats};
+use herald_api::import::{Batch, LayerHandle};
+use herald_api::{AlignedBytes, Result};
 
-use crate::metrics::TierTraffic;
-use crate::threads::ThreadPool;
+use crate::threads::{ThreadPool, into_value, locked};
 
-pub(crate) use census::{Account, Census, Entry, Seen};
-pub(crate) use far::BestPages;
-pub use far::{Choice, ChoiceWatcher};
-use ledger::Charge;
-pub(crate) use ledger::Ledger;
-
-pub use options::{Capacity, MemoryOptions};
-pub(crate) use pages::{LayerPages, Limits, PagesNeeds};
-pub(crate) use prefix::{PageRow, PrefixCache};
-
+pub(crate) use census::{Census, Seen};
 pub(crate) use copies::{LayerBytes, PageBytes};
+pub(crate) use ledger::Ledger;
+use ledger::SequenceCharge;
+pub(crate) use moves::Limits;
+pub use options::{Capacity, MemoryOptions};
+pub(crate) use page_selection::PageSelector;
+pub use page_selection::{PageSelection, SelectionWatcher};
+pub(crate) use pages::{LayerPages, PagesNeeds};
+pub(crate) use prefix::{PageRow, PrefixCache};
+pub use traffic::{TierTraffic, Traffic};
+pub use usage::MemoryUsage;
+pub(crate) use usage::{limits, usage};
 
 /// What one layer keeps of one sequence.
 enum LayerMemory {
@@ -48,112 +53,10 @@ pub(crate) enum LayerNeeds {
     State(usize),
 }
 
-/// What the tiers hold of a sequence, or of all sequences of an engine. In tiers each layer counts its own tokens.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MemoryUsage {
-    /// The active tier: pages as attention writes them.
-    pub active: TierStats,
-    /// The compressed tier: whole pages of earlier tokens, 4 bits an element. Its hits are pages that a layer chose and that
-    /// were in it, its misses those that came from the archive.
-    pub compressed: TierStats,
-    /// The archived tier: the oldest pages, in a file. Its hits are views of pages.
-    pub archived: TierStats,
-    /// Bytes of active pages that are kept for prompts that begin alike (some of the active tier's).
-    pub prefix_bytes: u64,
-    /// Bytes of recurrent states, which are in no tier.
-    pub state_bytes: u64,
-    /// Bytes that the pages of all tiers would take in the active one.
-    pub exact_bytes: u64,
-    /// Bytes of recurrent states (`state_bytes`), and of what tells pages beyond the active ones apart.
-    pub other_bytes: u64,
-}
-
-impl MemoryUsage {
-    /// Bytes of RAM, all together.
-    #[must_use]
-    pub fn memory_bytes(&self) -> u64 {
-        self.tiers().iter().map(|(_, stats)| stats.memory_bytes).sum::<u64>() + self.other_bytes
-    }
-
-    /// Each kind of tier with what it holds.
-    #[must_use]
-    pub fn tiers(&self) -> [(TierKind, TierStats); 3] {
-        [
-            (TierKind::Active, self.active),
-            (TierKind::Compressed, self.compressed),
-            (TierKind::Archived, self.archived),
-        ]
-    }
-
-    /// Everything in all tiers.
-    #[must_use]
-    pub fn total(&self) -> TierStats {
-        let mut total = TierStats::default();
-        self.tiers().into_iter().for_each(|(_, stats)| total += stats);
-        total
-    }
-
-    /// How many times smaller the pages of all tiers are than they would be in the active one; 1 where there are none.
-    #[must_use]
-    pub fn ratio(&self) -> f64 {
-        let bytes = self.total().bytes;
-        if bytes == 0 { 1.0 } else { self.exact_bytes as f64 / bytes as f64 }
-    }
-}
-
-/// Adds up what the tiers hold, each counted once.
-pub(crate) fn usage(
-    needs: &[LayerNeeds],
-    prefix_bytes: usize,
-    state_bytes: u64,
-    traffic: &TierTraffic,
-    ledger: &Ledger,
-) -> MemoryUsage {
-    let mut seen: Vec<&TierHandle> = Vec::new();
-    let mut usage = MemoryUsage { prefix_bytes: prefix_bytes as u64, state_bytes, ..MemoryUsage::default() };
-    for needs in needs {
-        let LayerNeeds::Pages(needs) = needs else { continue };
-        let tiers = [
-            (Some(&needs.tier), &mut usage.active),
-            (needs.compressed.as_ref(), &mut usage.compressed),
-            (needs.archive.as_ref(), &mut usage.archived),
-        ];
-        for (tier, sum) in tiers {
-            let Some(tier) = tier.filter(|tier| !seen.iter().any(|seen| seen.is(tier))) else { continue };
-            seen.push(tier);
-            let stats = tier.stats();
-            *sum += stats;
-            usage.exact_bytes += stats.pages * pages::page_bytes(tier.config().page_bytes());
-        }
-    }
-    usage.other_bytes = ledger.bytes();
-    usage.compressed.hits = traffic.fetched(TierKind::Compressed);
-    usage.compressed.misses = traffic.fetched(TierKind::Archived);
-    usage
-}
-
-/// How much of a sequence stays in which tier, by options in tokens or bytes.
-pub(crate) fn limits(needs: &[LayerNeeds], options: &MemoryOptions) -> Limits {
-    let (mut active_bytes, mut compressed_bytes) = (0, 0);
-    for needs in needs {
-        let LayerNeeds::Pages(PagesNeeds { tier, compressed: Some(_), .. }) = needs else { continue };
-        let config = tier.config();
-        let token_bytes =
-            |page: Option<(usize, usize)>| page.map_or(0, |(k, v)| (k + v) / config.page_tokens);
-        active_bytes += token_bytes(config.page_bytes());
-        compressed_bytes += token_bytes(config.q4_page_bytes());
-    }
-    Limits {
-        active_tokens: options.active.tokens(active_bytes),
-        compressed_tokens: options.compressed.tokens(compressed_bytes),
-    }
-}
-
 /// What all layers keep of one sequence.
 pub(crate) struct SequenceMemory {
     layers: Vec<LayerMemory>,
-    /// What its recurrent states take.
-    charge: Charge,
+    charge: SequenceCharge,
 }
 
 impl SequenceMemory {
@@ -169,18 +72,12 @@ impl SequenceMemory {
                 })
             })
             .collect::<Result<_>>()?;
-        let mut memory = Self { layers, charge: Charge::new(ledger, 0) };
-        memory.charge.set(memory.state_bytes());
-        Ok(memory)
+        Ok(Self::charged(layers, ledger))
     }
 
-    /// Bytes of its recurrent states.
-    fn state_bytes(&self) -> usize {
-        let state = |layer: &LayerMemory| match layer {
-            LayerMemory::State(state) => state.len(),
-            _ => 0,
-        };
-        self.layers.iter().map(state).sum()
+    fn charged(layers: Vec<LayerMemory>, ledger: &Arc<Ledger>) -> Self {
+        let charge = SequenceCharge::new(ledger, state_bytes(&layers));
+        Self { layers, charge }
     }
 
     fn pages(&mut self) -> impl Iterator<Item = &mut LayerPages> {
@@ -196,13 +93,13 @@ impl SequenceMemory {
         self.pages().try_for_each(|pages| pages.reserve(past, tokens))
     }
 
-    /// Adds a layer's part of this sequence to a batch: `n_tokens` new tokens after `past`. What the layer may choose
-    /// from goes to `best`.
+    /// Adds a layer's memory of this sequence to a batch: `n_tokens` new tokens after `past`. The pages that the layer has to
+    /// select from go to `selector`.
     pub(crate) fn add_to<'b>(
         &'b mut self,
         layer: usize,
         batch: &mut Batch<'b>,
-        best: &mut BestPages<'b>,
+        selector: &mut PageSelector<'b>,
         n_tokens: usize,
         past: usize,
     ) -> Result<()> {
@@ -210,15 +107,15 @@ impl SequenceMemory {
             LayerMemory::Stateless => batch.push(n_tokens, past, None, []),
             LayerMemory::State(state) => batch.push(n_tokens, past, Some(state), []),
             LayerMemory::Pages(pages) => {
-                best.push(pages.add_to(batch, n_tokens, past)?);
+                selector.push(pages.add_to(batch, n_tokens, past)?);
                 Ok(())
             }
         }
     }
 
-    /// Whether a layer has compressed pages.
-    pub(crate) fn has_far_pages(&self, layer: usize) -> bool {
-        matches!(&self.layers[layer], LayerMemory::Pages(pages) if pages.n_far() > 0)
+    /// Whether a layer has compressed or archived pages.
+    pub(crate) fn has_selectable_pages(&self, layer: usize) -> bool {
+        matches!(&self.layers[layer], LayerMemory::Pages(pages) if pages.n_selectable() > 0)
     }
 
     /// Tells the tiers that tokens `past..tokens` are written, and moves pages that are no longer among the latest down a
@@ -232,7 +129,7 @@ impl SequenceMemory {
         pool: &ThreadPool,
     ) -> Result<()> {
         self.pages().try_for_each(|pages| pages.commit(past, tokens))?;
-        // The tokens are run all the same: a page that could not move stays, and is moved when the sequence next grows.
+        // The tokens have been run: a page that can't move stays where it is, and moves when the sequence next grows.
         if let Err(error) = self.demote(tokens, limits, layers, pool) {
             tracing::debug!("pages stay in their tier: {error}");
         }
@@ -277,14 +174,12 @@ impl SequenceMemory {
         }
         herald_api::import::Executor::run(pool, demoted.len(), &|range, _| {
             for item in &demoted[range] {
-                let mut item = item.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                let mut item = locked(item);
                 let (pages, limits, layer, done) = &mut *item;
                 *done = pages.demote(tokens, *limits, layer);
             }
         });
-        demoted
-            .into_iter()
-            .try_for_each(|item| item.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).3)
+        demoted.into_iter().try_for_each(|item| into_value(item).3)
     }
 
     /// Forgets the tokens from `tokens` on; `false` where a recurrent state, which can't go back, is in the way.
@@ -323,7 +218,7 @@ impl SequenceMemory {
         let mut row = PageRow::new();
         for layer in &self.layers {
             if let LayerMemory::Pages(pages) = layer {
-                let page = pages.exact_page(index)?;
+                let page = pages.active_page(index)?;
                 bytes += page.bytes().0.len() + page.bytes().1.len();
                 row.push(Arc::clone(page));
             }
@@ -351,4 +246,13 @@ impl SequenceMemory {
             })
             .sum()
     }
+}
+
+/// Bytes of recurrent states.
+fn state_bytes(layers: &[LayerMemory]) -> usize {
+    let state = |layer: &LayerMemory| match layer {
+        LayerMemory::State(state) => state.len(),
+        _ => 0,
+    };
+    layers.iter().map(state).sum()
 }

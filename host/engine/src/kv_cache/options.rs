@@ -76,7 +76,7 @@ pub struct MemoryOptions {
     pub compressed: Capacity,
     /// The most pages that are not active that a batch of tokens attends to, those that its queries would attend to most, chosen
     /// anew in every layer; `None`: all of them.
-    pub far_pages: Option<usize>,
+    pub selected_pages: Option<usize>,
     /// Where the archive lies: a file, or a folder for a file without a name that goes with the engine; `None`: the latter,
     /// in the user's cache folder. Nothing is written before the first page goes there.
     pub archive: Option<PathBuf>,
@@ -93,7 +93,7 @@ impl Default for MemoryOptions {
         Self {
             active: Capacity::Tokens(3072),
             compressed: Capacity::Tokens(32768),
-            far_pages: Some(64),
+            selected_pages: Some(64),
             archive: None,
             archive_lz4: false,
             budget: None,

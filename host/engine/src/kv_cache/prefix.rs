@@ -8,6 +8,7 @@ use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use crate::threads::locked;
 use herald_api::import::PageHandle;
 
 /// A page of every layer that keeps pages, in the layers' order.
@@ -46,8 +47,7 @@ impl PrefixCache {
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
-        // Nothing that holds the lock leaves it half-changed.
-        self.kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        locked(&self.kept)
     }
 
     /// Bytes that it keeps.

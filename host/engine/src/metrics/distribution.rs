@@ -1,11 +1,12 @@
 //! A distribution that is added to as work goes, and asked for quantiles.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use hdrhistogram::Histogram as Hdr;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 use super::request::Quantiles;
+use crate::threads::locked;
 
 /// Values of one kind: kept to three digits for quantiles, and in buckets for Prometheus.
 #[derive(Debug)]
@@ -36,12 +37,12 @@ impl Distribution {
 
     pub(super) fn add(&self, value: f64) {
         self.buckets.observe(value);
-        let mut hdr = self.hdr.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hdr = locked(&self.hdr);
         hdr.saturating_record((value / self.unit).max(0.0) as u64);
     }
 
     pub(super) fn quantiles(&self) -> Quantiles {
-        let hdr = self.hdr.lock().unwrap_or_else(PoisonError::into_inner);
+        let hdr = locked(&self.hdr);
         if hdr.is_empty() {
             return Quantiles::default();
         }

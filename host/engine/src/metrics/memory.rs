@@ -1,12 +1,13 @@
 //! Where memory goes: snapshots, the peak, and whether anything is left behind.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use serde::Serialize;
 
 use super::process::{self, ProcessMemory};
 use crate::engine::NeuroEngine;
+use crate::threads::locked;
 
 /// What a memory tier holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -117,14 +118,14 @@ impl MemoryProfiler {
     /// Memory now, which is kept.
     pub fn snapshot(&self, label: &str) -> MemorySnapshot {
         let snapshot = self.now(label);
-        self.snapshots.lock().unwrap_or_else(PoisonError::into_inner).push(snapshot.clone());
+        locked(&self.snapshots).push(snapshot.clone());
         snapshot
     }
 
     /// The snapshots that were kept, oldest first.
     #[must_use]
     pub fn snapshots(&self) -> Vec<MemorySnapshot> {
-        self.snapshots.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        locked(&self.snapshots).clone()
     }
 
     /// The most that this process has had in RAM, in bytes.

@@ -12,8 +12,8 @@ mod request;
 mod serving;
 mod text;
 mod throughput;
-mod traffic;
 
+pub use crate::kv_cache::{TierTraffic, Traffic};
 pub use heap::trim_heap;
 pub use memory::{Leak, MemoryProfiler, MemorySnapshot, TierBytes};
 pub use monitor::{PerformanceMonitor, Sample};
@@ -22,4 +22,3 @@ pub(crate) use request::RequestClock;
 pub use request::{Quantiles, RequestMetrics};
 pub use serving::{Outcomes, ServingMetrics, ServingReport, Step};
 pub use throughput::{Phase, PhaseReport, ThroughputMeasurer};
-pub use traffic::{TierTraffic, Traffic};

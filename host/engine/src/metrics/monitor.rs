@@ -1,7 +1,7 @@
 //! Following a scheduler over time.
 
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use super::memory::{MemoryProfiler, MemorySnapshot};
 use super::serving::ServingMetrics;
 use crate::engine::NeuroEngine;
 use crate::error::{Error, Result};
+use crate::threads::locked;
 
 /// What went on at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -35,8 +36,8 @@ pub struct PerformanceMonitor {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Samples beyond so many are thinned out to every second one, and the interval doubles.
-const MOST: usize = 2048;
+/// At this many samples every second one is dropped, and the interval doubles.
+const MAX_SAMPLES: usize = 2048;
 
 impl PerformanceMonitor {
     /// Begins to sample, at once and then every `interval`.
@@ -61,9 +62,9 @@ impl PerformanceMonitor {
                 prompt_tokens: report.phases[0].tokens,
                 generated_tokens: report.phases[1].tokens,
             };
-            let mut samples = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut samples = locked(&kept);
             samples.push(sample);
-            if samples.len() >= MOST {
+            if samples.len() >= MAX_SAMPLES {
                 let mut odd = false;
                 samples.retain(|_| {
                     odd = !odd;
@@ -85,7 +86,7 @@ impl PerformanceMonitor {
     /// The samples so far, oldest first.
     #[must_use]
     pub fn samples(&self) -> Vec<Sample> {
-        self.samples.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        locked(&self.samples).clone()
     }
 }
 

@@ -1,11 +1,12 @@
 //! Tokens a second, by phase: since the beginning, and lately.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use super::request::per_second;
+use crate::threads::locked;
 
 /// What tokens were run for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -74,7 +75,7 @@ impl ThroughputMeasurer {
     }
 
     fn add_at(&self, phase: Phase, tokens: usize, took: Duration, second: u64) {
-        let mut phases = self.phases.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut phases = locked(&self.phases);
         let counts = &mut phases[phase as usize];
         counts.tokens += tokens as u64;
         counts.busy += took;
@@ -92,7 +93,7 @@ impl ThroughputMeasurer {
     }
 
     fn report_at(&self, now: Duration) -> [PhaseReport; 2] {
-        let phases = *self.phases.lock().unwrap_or_else(PoisonError::into_inner);
+        let phases = *locked(&self.phases);
         // The second that runs is not over: its tokens count, and so does its part of the window.
         let oldest = (now.as_secs() + 1).saturating_sub(WINDOW as u64);
         let window = now.as_secs_f64() - oldest as f64;

@@ -4,7 +4,7 @@ use super::ModelError;
 use crate::gguf::{FromValue, Gguf, Metadata, Value};
 
 /// The greatest value that a count or a size can sensibly have: it keeps products of two in range.
-const MOST: u64 = 1 << 24;
+const MAX_SIZE: u64 = 1 << 24;
 
 /// A model file's metadata, seen from its architecture.
 pub struct Keys<'g> {
@@ -58,8 +58,8 @@ impl<'g> Keys<'g> {
     /// Where it is 0, no integer, or absurd.
     pub fn optional_size(&self, key: &str) -> Result<Option<usize>, ModelError> {
         let Some(value) = self.metadata().get::<u64>(&self.full(key))? else { return Ok(None) };
-        if value == 0 || value > MOST {
-            return Err(self.bad(key, value, format!("a number from 1 to {MOST}")));
+        if value == 0 || value > MAX_SIZE {
+            return Err(self.bad(key, value, format!("a number from 1 to {MAX_SIZE}")));
         }
         Ok(Some(value as usize))
     }
@@ -70,8 +70,8 @@ impl<'g> Keys<'g> {
     /// Where it is no integer, or absurd.
     pub fn count(&self, key: &str) -> Result<usize, ModelError> {
         match self.metadata().get::<u64>(&self.full(key))?.unwrap_or(0) {
-            value if value <= MOST => Ok(value as usize),
-            value => Err(self.bad(key, value, format!("a number up to {MOST}"))),
+            value if value <= MAX_SIZE => Ok(value as usize),
+            value => Err(self.bad(key, value, format!("a number up to {MAX_SIZE}"))),
         }
     }
 
@@ -99,8 +99,8 @@ impl<'g> Keys<'g> {
         values
             .into_iter()
             .map(|value| match u64::try_from(value) {
-                Ok(size) if size <= MOST => Ok(size as usize),
-                _ => Err(self.bad(key, value, format!("numbers from 0 to {MOST}"))),
+                Ok(size) if size <= MAX_SIZE => Ok(size as usize),
+                _ => Err(self.bad(key, value, format!("numbers from 0 to {MAX_SIZE}"))),
             })
             .collect()
     }
@@ -161,7 +161,7 @@ impl<'g> Keys<'g> {
     pub fn rows(&self, tensor: &str) -> Result<usize, ModelError> {
         let found = self.gguf.tensor(tensor).ok_or_else(|| ModelError::MissingTensor(tensor.to_owned()))?;
         match found.dims().get(1) {
-            Some(rows) if (1..=MOST as usize).contains(rows) => Ok(*rows),
+            Some(rows) if (1..=MAX_SIZE as usize).contains(rows) => Ok(*rows),
             _ => Err(ModelError::BadKey {
                 key: format!("tensor {tensor}"),
                 value: format!("of dimensions {:?}", found.dims()),

@@ -27,7 +27,7 @@ pub struct LayerPlan {
     /// Its weights.
     pub weights: Vec<WeightPlan>,
     /// Whether it reads what the layer before it read, not what that made of it: two branches side by side.
-    pub beside: bool,
+    pub shares_input: bool,
 }
 
 /// A weight of a layer.
@@ -56,6 +56,8 @@ pub struct ModelPlan {
     pub blocks: usize,
     /// Its layers in order.
     pub layers: Vec<LayerPlan>,
+    /// Tensors that the architecture has and this model has no use for.
+    pub ignored_tensors: Vec<String>,
 }
 
 /// Why a file is no model that HERALD can run.
@@ -132,12 +134,12 @@ pub fn plan(gguf: &Gguf) -> Result<ModelPlan, ModelError> {
             used.insert(weight.tensor.as_str());
         }
     }
-    // What rotates positions may be stored as a table that is computed anyway.
-    let table = |name: &str| name.ends_with(".attn_rot_embd") || name.ends_with(".rotary_emb.inv_freq");
-    // Of two tables of divisors, for short and for long contexts, a model uses one.
-    let divisors = |name: &str| name == "rope_factors_long.weight" || name == "rope_factors_short.weight";
-    let idle = |name: &str| table(name) || (plan.architecture == "phi3" && divisors(name));
-    let unknown = gguf.tensors().find(|tensor| !used.contains(tensor.name()) && !idle(tensor.name()));
+    // Some files store RoPE's frequencies, which are computed anyway.
+    let is_rope_table =
+        |name: &str| name.ends_with(".attn_rot_embd") || name.ends_with(".rotary_emb.inv_freq");
+    let is_ignored =
+        |name: &str| is_rope_table(name) || plan.ignored_tensors.iter().any(|ignored| ignored == name);
+    let unknown = gguf.tensors().find(|tensor| !used.contains(tensor.name()) && !is_ignored(tensor.name()));
     match unknown {
         None => Ok(plan),
         Some(tensor) => {

@@ -21,6 +21,7 @@ pub(super) struct Builder<'k, 'g> {
     pub(super) output_norm: &'static str,
     vocabulary: usize,
     layers: Vec<LayerPlan>,
+    ignored_tensors: Vec<String>,
 }
 
 impl<'k, 'g> Builder<'k, 'g> {
@@ -53,6 +54,7 @@ impl<'k, 'g> Builder<'k, 'g> {
             output_norm: "output_norm.weight",
             vocabulary,
             layers: Vec::new(),
+            ignored_tensors: Vec::new(),
         };
         let params = LayerParams::Embedding(Embedding { vocabulary, scale: embedding_scale(hidden) });
         builder.push(0, params, vec![whole(WeightRole::Embedding, "token_embd.weight".to_owned())]);
@@ -68,14 +70,19 @@ impl<'k, 'g> Builder<'k, 'g> {
             norm_eps: self.norm_eps,
             params,
         };
-        self.layers.push(LayerPlan { desc, weights, beside: false });
+        self.layers.push(LayerPlan { desc, weights, shares_input: false });
     }
 
     /// Has the last layer read what the one before it read.
-    pub(super) fn beside(&mut self) {
+    pub(super) fn share_input(&mut self) {
         if let Some(layer) = self.layers.last_mut() {
-            layer.beside = true;
+            layer.shares_input = true;
         }
+    }
+
+    /// Accepts tensors that the file may have and the model doesn't use.
+    pub(super) fn ignore(&mut self, tensors: &[&str]) {
+        self.ignored_tensors.extend(tensors.iter().map(|name| (*name).to_owned()));
     }
 
     /// The name of a block's tensor.
@@ -276,6 +283,7 @@ impl<'k, 'g> Builder<'k, 'g> {
             context: self.keys.size("context_length")?,
             blocks: self.blocks,
             layers: self.layers,
+            ignored_tensors: self.ignored_tensors,
         })
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use crate::threads::locked;
 use herald_api::abi;
 use herald_api::import::{Entry, Plugin};
 use libloading::Library;
@@ -15,7 +16,7 @@ static LOADED: Mutex<BTreeMap<PathBuf, Plugin>> = Mutex::new(BTreeMap::new());
 
 /// Loads the plugin at a canonical path, or says why it is none.
 pub(super) fn load(path: &Path) -> Result<Plugin, String> {
-    let mut loaded = LOADED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut loaded = locked(&LOADED);
     if let Some(plugin) = loaded.get(path) {
         return Ok(plugin.clone());
     }

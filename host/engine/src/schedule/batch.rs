@@ -1,15 +1,16 @@
 //! The sequences that run together, and a step of all of them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::SchedulerOptions;
 use super::request::{Answer, Event, Sink};
 use super::share::share;
-use crate::engine::{Finish, Generation, NeuroEngine, Part, Sequence};
+use crate::engine::{BatchEntry, Finish, Generation, NeuroEngine, Sequence};
 use crate::error::{Error, Result};
 use crate::metrics::{RequestClock, ServingMetrics, Step};
+use crate::threads::{into_value, locked};
 
 /// A request that waits for a place.
 pub(super) struct Waiting {
@@ -218,14 +219,14 @@ impl Batch {
                 let room = context - sequence.tokens().len() - n;
                 choices.push(Mutex::new((&mut request.generation, room, None)));
             }
-            parts.push(Part { sequence, ids, logits });
+            parts.push(BatchEntry { sequence, ids, logits });
         }
         let (mut given, start, sequences) = (0, Instant::now(), parts.len());
         engine.step(&mut parts, &mut |rows| {
             // Choosing takes about as long as a layer's work, so it is shared out too.
             engine.pool().run(rows.len() / vocabulary, &|range, _| {
                 for row in range {
-                    let mut choice = choices[given + row].lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut choice = locked(&choices[given + row]);
                     let (generation, room, chosen) = &mut *choice;
                     let logits = &rows[row * vocabulary..(row + 1) * vocabulary];
                     *chosen = Some(generation.choose(engine.tokenizer(), logits, *room));
@@ -234,11 +235,8 @@ impl Batch {
             given += rows.len() / vocabulary;
         })?;
         drop(parts);
-        let mut chosen = choices
-            .into_iter()
-            .map(|choice| choice.into_inner().unwrap_or_else(PoisonError::into_inner).2)
-            .collect::<Vec<_>>()
-            .into_iter();
+        let mut chosen =
+            choices.into_iter().map(|choice| into_value(choice).2).collect::<Vec<_>>().into_iter();
         let now = Instant::now();
         let prompt: usize =
             pieces.iter().filter(|(index, _)| self.running[*index].left() > 0).map(|(_, n)| n).sum();

@@ -28,6 +28,7 @@ use queue::Queue;
 use crate::engine::{Finish, Generation, NeuroEngine};
 use crate::error::{Error, Result};
 use crate::metrics::{RequestClock, ServingMetrics};
+use crate::threads::locked;
 
 /// How a scheduler shares an engine out.
 #[derive(Clone, Debug)]
@@ -69,8 +70,7 @@ struct State {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing that holds the lock leaves it half-changed.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.state)
     }
 
     fn cancel_waiting(&self, client: &str, id: u64) {

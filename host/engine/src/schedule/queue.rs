@@ -6,8 +6,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-/// Idle clients beyond so many are forgotten, the least served first: that favours nobody by more than their own debt.
-const MOST_IDLE: usize = 4096;
+/// Beyond this many clients, idle ones are forgotten, the least served first: none gains more than its own debt by that.
+const MAX_CLIENTS: usize = 4096;
 
 /// Requests that wait, up to a number of them.
 pub(super) struct Queue<T> {
@@ -108,7 +108,7 @@ impl<T> Queue<T> {
     }
 
     fn forget_idle(&mut self) {
-        if self.clients.len() > MOST_IDLE {
+        if self.clients.len() > MAX_CLIENTS {
             let idle = self.clients.iter().filter(|(_, client)| client.is_idle());
             let least = idle.min_by_key(|(_, client)| client.served).map(|(name, _)| name.clone());
             least.map(|name| self.clients.remove(&name));

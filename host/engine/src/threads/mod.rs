@@ -20,10 +20,22 @@ pub use process::shared;
 pub use share::share_of;
 
 use std::num::NonZeroUsize;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// How many threads this process may keep busy: the processors that its affinity allows, or fewer where a container's
 /// CPU quota (cgroup v1 or v2) does. 1 where the system doesn't say.
 #[must_use]
 pub fn available_threads() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
+/// Locks a mutex, also where a thread panicked while it held it. That is for data that no holder leaves half-changed, as is the
+/// rule for every mutex of HERALD.
+pub fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a mutex held, under the rule of [`locked`].
+pub fn into_value<T>(mutex: Mutex<T>) -> T {
+    mutex.into_inner().unwrap_or_else(PoisonError::into_inner)
 }

@@ -15,11 +15,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use super::available_threads;
+use super::locked;
 use super::share::share_of;
-use super::signal::{CLOSED, MOST, Signal};
+use super::signal::{CLOSED, Signal};
 
 /// The most threads that a pool may have.
-pub const MAX_THREADS: usize = MOST;
+pub const MAX_THREADS: usize = super::signal::MAX_THREADS;
 
 /// Why a pool could not be made. Each displays as one sentence.
 #[derive(Debug, thiserror::Error)]
@@ -157,7 +158,7 @@ impl ThreadPool {
             return;
         }
         let Team { shared, turn, .. } = &*self.team;
-        let turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = locked(turn);
         let task = Task { pool, items, active: items.min(self.threads.get()), body };
         if task.active > 1 {
             let erased = ptr::from_ref(&task).cast::<Task<'static>>().cast_mut();
@@ -171,7 +172,7 @@ impl ThreadPool {
             // Not even a panic may leave before: the workers use `task`, on this stack.
             shared.signal.wait_until_finished(self.watch);
         }
-        let others = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let others = locked(&shared.panic).take();
         drop(turn);
         if let Some(payload) = own.err().or(others) {
             resume_unwind(payload);
@@ -195,7 +196,7 @@ impl Team {
         if threads.get() > MAX_THREADS {
             return Err(ThreadPoolError::TooMany(threads.get()));
         }
-        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut workers = locked(&self.workers);
         for worker in workers.len() + 1..threads.get() {
             let shared = Arc::clone(&self.shared);
             let thread = thread::Builder::new().name(format!("herald-{worker}"));
@@ -239,7 +240,7 @@ impl Shared {
         // its fields are only read, and the body is `Sync`.
         let task = unsafe { &*task };
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| task.run_share(worker))) {
-            let mut first = self.panic.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut first = locked(&self.panic);
             if first.is_none() {
                 *first = Some(payload);
             } else {

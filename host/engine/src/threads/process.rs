@@ -2,10 +2,11 @@
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use herald_api::import::Executor;
 
+use super::locked;
 use super::pool::Team;
 use super::{MAX_THREADS, ThreadPool, ThreadPoolError, available_threads};
 
@@ -19,7 +20,7 @@ static TEAM: Mutex<Weak<Team>> = Mutex::new(Weak::new());
 /// As [`ThreadPool::new`].
 pub fn shared(threads: Option<NonZeroUsize>) -> Result<Arc<ThreadPool>, ThreadPoolError> {
     let threads = threads.unwrap_or_else(available_threads);
-    let mut shared = TEAM.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut shared = locked(&TEAM);
     let team = shared.upgrade().unwrap_or_else(|| Arc::new(Team::new(MAX_THREADS)));
     let pool = ThreadPool::of(&team, threads)?;
     *shared = Arc::downgrade(&team);

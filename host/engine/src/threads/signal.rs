@@ -23,8 +23,8 @@ const CALLER_SLEEPS: usize = 1 << (usize::BITS - 1);
 /// would notice of an idle engine.
 const WATCH: Duration = Duration::from_micros(50);
 /// The most threads that can take part, the caller included.
-pub(super) const MOST: usize = 1024;
-const WORDS: usize = MOST.div_ceil(64);
+pub(super) const MAX_THREADS: usize = 1024;
+const WORDS: usize = MAX_THREADS.div_ceil(64);
 
 /// Which workers sleep, a bit each.
 type Asleep = [u64; WORDS];
@@ -42,7 +42,7 @@ pub(super) struct Signal {
 impl Signal {
     /// For at most so many threads, the caller included.
     pub(super) fn new(threads: usize) -> Self {
-        assert!(threads <= MOST, "{threads} threads at one signal");
+        assert!(threads <= MAX_THREADS, "{threads} threads at one signal");
         Self {
             ticket: AtomicU64::new(0),
             pending: AtomicUsize::new(0),

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use herald::backend_choice::{self, By, Figures, Machine, PluginId, Record, Shapes, Speeds};
+use herald::backend_choice::{self, Machine, Measured, PluginId, Reason, Record, Shapes, Speeds};
 use herald::gguf::Gguf;
 use herald::plugin::{Plugins, Search, this_machine};
 use herald::{LoadOptions, NeuroEngine, calibrate, model};
@@ -36,7 +36,7 @@ fn invented(model: &Path, options: &LoadOptions, speeds: impl Fn(&str) -> [f64; 
     let figures = plugins.usable.iter().map(|loaded| {
         let [prefill, decode] = speeds(loaded.plugin.name());
         let plugin = PluginId::of(loaded).expect("a file");
-        Figures { plugin, speeds: Some(Speeds { prefill, decode, prompt_tokens: 512 }) }
+        Measured { plugin, speeds: Some(Speeds { prefill, decode, prompt_tokens: 512 }) }
     });
     Record::new(Machine::of(&this_machine(), threads), shapes, figures.collect())
 }
@@ -54,7 +54,7 @@ fn what_is_measured_is_chosen_by_until_a_plugin_changes() {
     let (folder, kept) = (folder(), folder());
     let (cpu, example) = (cpu_plugin(), example(folder.path()));
     let options = options(&[&cpu, &example], kept.path());
-    assert_eq!(load("llama", &options).choice().by, By::Score);
+    assert_eq!(load("llama", &options).choice().by, Reason::Score);
     let mut steps = Vec::new();
     let record = calibrate(&tiny("llama"), &options, &mut |step| {
         steps.push(step.to_owned());
@@ -63,7 +63,7 @@ fn what_is_measured_is_chosen_by_until_a_plugin_changes() {
     let record = record.expect("it is measured");
     assert!(steps.iter().any(|step| step == "measuring cpu"), "{steps:?}");
     // Which is faster depends on what else the machine does.
-    let sound = |figures: &Figures| {
+    let sound = |figures: &Measured| {
         figures
             .speeds
             .is_some_and(|speeds| [speeds.prefill, speeds.decode].iter().all(|speed| speed.is_normal()))
@@ -71,23 +71,26 @@ fn what_is_measured_is_chosen_by_until_a_plugin_changes() {
     assert!(record.backends.len() == 2 && record.backends.iter().all(sound), "{record:?}");
     backend_choice::keep(&record, kept.path()).expect("it is kept");
     let choice = load("llama", &options).choice().clone();
-    assert_eq!(choice.by, By::Calibration);
+    assert_eq!(choice.by, Reason::Calibration);
     // Another model of the same type counts by its likeness, one of another kind doesn't.
     let similar = load("qwen3", &options).choice().clone();
-    assert!(similar.by == By::Calibration && similar.why.contains("the most similar model"), "{similar:?}");
-    assert_eq!(load("mamba", &options).choice().by, By::Score);
+    assert!(
+        similar.by == Reason::Calibration && similar.why.contains("the most similar model"),
+        "{similar:?}"
+    );
+    assert_eq!(load("mamba", &options).choice().by, Reason::Score);
     // Who is named is taken, and with other threads it is another machine.
-    assert_eq!(load("llama", &named(&options, "cpu")).choice().by, By::Name);
+    assert_eq!(load("llama", &named(&options, "cpu")).choice().by, Reason::Name);
     let threads = herald::threads::available_threads().saturating_add(1);
     assert_eq!(
         load("llama", &LoadOptions { threads: Some(threads), ..options.clone() }).choice().by,
-        By::Score
+        Reason::Score
     );
     // The same plugin built anew is another file.
     let file = fs::File::options().append(true).open(&example).expect("the plugin's file");
     file.set_modified(std::time::SystemTime::UNIX_EPOCH).expect("another time");
     let choice = load("llama", &options).choice().clone();
-    assert!(choice.by == By::Score && choice.why.contains("other plugins"), "{choice:?}");
+    assert!(choice.by == Reason::Score && choice.why.contains("other plugins"), "{choice:?}");
 }
 
 /// One plugin computes a prompt's pages and another reads them: as when one engine saves a sequence and another goes on.
@@ -130,7 +133,7 @@ fn models_with_recurrent_states_stay_on_one_backend() {
     let choice = load("jamba", &options).choice().clone();
     assert_eq!(
         (choice.by, choice.prefill, choice.decode),
-        (By::Calibration, "example-c".into(), "example-c".into())
+        (Reason::Calibration, "example-c".into(), "example-c".into())
     );
 }
 

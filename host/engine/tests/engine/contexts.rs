@@ -19,7 +19,7 @@ fn engine(prefix_bytes: usize) -> Arc<NeuroEngine> {
     let memory = MemoryOptions {
         active: Capacity::Tokens(ACTIVE),
         compressed: Capacity::Tokens(COMPRESSED),
-        far_pages: None,
+        selected_pages: None,
         ..MemoryOptions::default()
     };
     let options = LoadOptions {
@@ -247,7 +247,7 @@ fn misuse_is_told_and_callbacks_do_not_wait_for_themselves() {
     memory.adopt("a", sequence, Vec::new()).expect_err("another engine's");
     let (mut refused, options) =
         (0, GenerateOptions { max_tokens: Some(3), ignore_eos: true, ..GenerateOptions::default() });
-    let each = &mut |_: &herald::Piece<'_>| {
+    let each = &mut |_: &herald::TokenOutput<'_>| {
         for error in [
             memory.add_to_active_memory("b", "x").map(drop),
             memory.optimize_memory().map(drop),

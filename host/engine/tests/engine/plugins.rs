@@ -15,7 +15,7 @@ fn faulty(fault: &str, folder: &Path) -> PathBuf {
 }
 
 fn discover(search: &Search) -> Plugins {
-    Plugins::discover(search, &Hardware::detect(1, 0))
+    Plugins::discover(search, &Hardware::features_only())
 }
 
 /// The one line that a refused file costs.

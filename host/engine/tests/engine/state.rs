@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use herald::sampler::SamplerConfig;
-use herald::{Capacity, Extras, GenerateOptions, LoadOptions, MemoryOptions, NeuroEngine, Sequence};
+use herald::{Capacity, GenerateOptions, LoadOptions, MemoryOptions, NeuroEngine, SavedExtras, Sequence};
 use herald_testing::{cpu_options, load_tiny, tiny};
 
 /// Models of every kind of state: Mamba, Mamba-2 beside attention, short convolutions, and pages alone.
@@ -74,7 +74,7 @@ fn in_tiers(name: &str) -> NeuroEngine {
     let memory = MemoryOptions {
         active: Capacity::Tokens(32),
         compressed: Capacity::Tokens(48),
-        far_pages: Some(3),
+        selected_pages: Some(3),
         ..MemoryOptions::default()
     };
     let options = LoadOptions { page_tokens: 16, memory, ..cpu_options() };
@@ -125,7 +125,7 @@ fn random_numbers_go_on_too() {
     let expected = generate(&engine, &mut whole, &[5, 6, 7], None, 20).tokens;
     let mut half = engine.sequence().expect("a sequence");
     let begun = generate(&engine, &mut half, &[5, 6, 7], None, 8);
-    let extras = Extras { pending: &begun.tokens[7..], sampler: Some(begun.random), notes: "mine" };
+    let extras = SavedExtras { pending: &begun.tokens[7..], sampler: Some(begun.random), notes: "mine" };
     engine.save_with(&half, &extras, &path).expect("a file");
     let mut restored = engine.restore(&path).expect("the sequence");
     assert_eq!(restored.notes, "mine");

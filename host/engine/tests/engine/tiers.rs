@@ -8,9 +8,9 @@ use herald_testing::{cpu_options, tiny};
 const PAGE: usize = 16;
 const ACTIVE: usize = 3 * PAGE;
 
-fn engine(active_tokens: usize, far_pages: Option<usize>) -> NeuroEngine {
+fn engine(active_tokens: usize, selected_pages: Option<usize>) -> NeuroEngine {
     let memory =
-        MemoryOptions { active: Capacity::Tokens(active_tokens), far_pages, ..MemoryOptions::default() };
+        MemoryOptions { active: Capacity::Tokens(active_tokens), selected_pages, ..MemoryOptions::default() };
     let options =
         LoadOptions { page_tokens: PAGE, memory, max_batch: 40, context: Some(1 << 20), ..cpu_options() };
     NeuroEngine::load(&tiny("llama"), &options).expect("the model loads")
@@ -127,11 +127,11 @@ fn pages_come_up_on_demand() {
 }
 
 /// Tiers so small that most pages of 20 go to the archive.
-fn archiving(far_pages: Option<usize>, archive: Option<PathBuf>, archive_lz4: bool) -> NeuroEngine {
+fn archiving(selected_pages: Option<usize>, archive: Option<PathBuf>, archive_lz4: bool) -> NeuroEngine {
     let memory = MemoryOptions {
         active: Capacity::Tokens(ACTIVE),
         compressed: Capacity::Tokens(2 * PAGE),
-        far_pages,
+        selected_pages,
         archive,
         archive_lz4,
         budget: None,
@@ -144,17 +144,17 @@ fn archiving(far_pages: Option<usize>, archive: Option<PathBuf>, archive_lz4: bo
 #[test]
 fn an_archived_page_gives_the_logits_of_a_compressed_one() {
     let folder = tempfile::tempdir().expect("a folder");
-    for far_pages in [None, Some(4)] {
-        let (_, expected) = run(&engine(ACTIVE, far_pages), 20 * PAGE);
+    for selected_pages in [None, Some(4)] {
+        let (_, expected) = run(&engine(ACTIVE, selected_pages), 20 * PAGE);
         for (file, lz4) in [(None, false), (Some("pages"), false), (None, true)] {
             let path = Some(file.map_or(folder.path().to_owned(), |file| folder.path().join(file)));
-            let engine = archiving(far_pages, path, lz4);
+            let engine = archiving(selected_pages, path, lz4);
             let (sequence, logits) = run(&engine, 20 * PAGE);
-            assert_eq!(logits, expected, "{far_pages:?} {file:?} {lz4}");
+            assert_eq!(logits, expected, "{selected_pages:?} {file:?} {lz4}");
             let usage = engine.memory_usage();
             assert_eq!(usage.archived.pages, usage.active.pages / 4 * 14, "{usage:?}");
             assert_eq!(usage.compressed.pages, usage.active.pages / 4 * 2, "{usage:?}");
-            if far_pages.is_some() {
+            if selected_pages.is_some() {
                 assert!(usage.compressed.hits > 0 && usage.compressed.misses > 0, "{usage:?}");
             }
             drop(sequence);
@@ -172,7 +172,7 @@ fn sixty_four_thousand_tokens_go_through_small_tiers() {
     let memory = MemoryOptions {
         active: Capacity::Tokens(4 * PAGE),
         compressed: Capacity::Tokens(8 * PAGE),
-        far_pages: Some(4),
+        selected_pages: Some(4),
         ..MemoryOptions::default()
     };
     let options =
@@ -224,7 +224,7 @@ fn a_budget_holds() {
     };
     // Of which the summaries of sixty far pages will take about six.
     let budget = 16 * page_bytes;
-    let memory = MemoryOptions { far_pages: Some(4), budget: Some(budget), ..MemoryOptions::default() };
+    let memory = MemoryOptions { selected_pages: Some(4), budget: Some(budget), ..MemoryOptions::default() };
     let options =
         LoadOptions { page_tokens: PAGE, memory, max_batch: 40, context: Some(1 << 20), ..cpu_options() };
     let engine = NeuroEngine::load(&tiny("llama"), &options).expect("the model loads");

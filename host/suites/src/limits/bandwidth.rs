@@ -1,18 +1,19 @@
-//! How fast this process's threads read memory.
+//! Read bandwidth of this process's threads.
 
 use std::hint::black_box;
 use std::sync::Mutex;
 use std::time::Instant;
 
 use herald::threads::ThreadPool;
+use herald::threads::{into_value, locked};
 
-/// Larger than the caches of the machines that this runs on, so that reading it is reading memory.
+/// Larger than any cache, so that reads go to memory.
 const BYTES: usize = 256 << 20;
 
-/// How far ahead memory is prefetched, in bytes.
+/// Prefetch distance in bytes.
 const AHEAD: usize = 8192;
 
-/// How memory is read: some CPUs are fastest by themselves, others with software prefetch into one cache or another.
+/// How memory is read: some CPUs are fastest on their own, others with software prefetch into one cache or another.
 #[derive(Clone, Copy)]
 enum Way {
     Plain,
@@ -22,7 +23,7 @@ enum Way {
 
 const WAYS: [Way; 3] = [Way::Plain, Way::FirstCache, Way::SecondCache];
 
-/// Bytes a second, all threads together, the best of some rounds: what is asked is what the machine can do.
+/// Bytes per second of all threads together: the best of some rounds, since this is the machine's limit.
 pub(super) fn read(pool: &ThreadPool) -> f64 {
     let data = vec![1_u64; BYTES / size_of::<u64>()];
     let sums = Mutex::new(0_u64);
@@ -31,18 +32,18 @@ pub(super) fn read(pool: &ThreadPool) -> f64 {
         let start = Instant::now();
         pool.run(data.len() / 512, &|range, _| {
             let sum = sum(&data[range.start * 512..range.end * 512], WAYS[round % WAYS.len()]);
-            *sums.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) ^= sum;
+            *locked(&sums) ^= sum;
         });
         best = best.max(BYTES as f64 / start.elapsed().as_secs_f64());
     }
-    black_box(sums.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()));
+    black_box(into_value(sums));
     best
 }
 
-/// Bytes that a second-level cache holds.
+/// Fits into a second-level cache.
 const CACHED_BYTES: usize = 256 << 10;
 
-/// Bytes a second that one thread reads from the second-level cache, the best of some rounds.
+/// Bytes per second that one thread reads from the second-level cache, the best of some rounds.
 pub(super) fn read_cached() -> f64 {
     let data = vec![1_u64; CACHED_BYTES / size_of::<u64>()];
     let mut best = 0.0_f64;
@@ -56,7 +57,7 @@ pub(super) fn read_cached() -> f64 {
     best
 }
 
-/// In many sums side by side, so that none waits for another.
+/// Sums 64-bit words into many independent sums, so that none waits for another.
 fn sum(data: &[u64], way: Way) -> u64 {
     let mut sums = [0_u64; 32];
     for part in data.chunks_exact(32) {
@@ -73,7 +74,7 @@ fn sum(data: &[u64], way: Way) -> u64 {
 /// Prefetches a line of memory, unless the way is plain.
 fn prefetch(line: *const u8, way: Way) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: prefetching has no effect that a program could see, wherever it lies.
+    // SAFETY: a prefetch has no effect on memory and doesn't fault, whatever the address.
     unsafe {
         use std::arch::x86_64::{_MM_HINT_NTA, _MM_HINT_T1, _mm_prefetch};
         match way {

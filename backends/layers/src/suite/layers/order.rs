@@ -53,14 +53,11 @@ impl Weights {
         let middle = (low + high) / 2.0;
         let numbers = self.values.many(len, low - middle, high - middle);
         let dtype = self.values.pick(&[DType::F32, DType::F16, DType::Bf16]);
-        let numbers = numbers.into_iter().map(|number| number + middle);
-        let bytes: Vec<u8> = match dtype {
-            DType::F16 => numbers.flat_map(|number| half::f16::from_f32(number).to_le_bytes()).collect(),
-            DType::Bf16 => numbers.flat_map(|number| half::bf16::from_f32(number).to_le_bytes()).collect(),
-            _ => numbers.flat_map(f32::to_le_bytes).collect(),
-        };
+        let numbers: Vec<f32> = numbers.into_iter().map(|number| number + middle).collect();
+        let mut bytes = vec![0; len * dtype.block_bytes()];
+        herald_formats::quantize_row(dtype, &numbers, &mut bytes).expect("the numbers are small");
         let mut vector = vec![0.0; len];
-        crate::quant::dequantize_row(dtype, &bytes, &mut vector);
+        herald_formats::dequantize_row(dtype, &bytes, &mut vector);
         self.shared.push(super::super::weights::shared(role, dtype, dims, bytes, 0));
         vector.into_iter().map(f64::from).collect()
     }

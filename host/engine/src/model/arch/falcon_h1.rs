@@ -14,7 +14,7 @@ pub(super) fn plan(keys: &Keys<'_>) -> Result<ModelPlan, ModelError> {
     for (block, (attention, width)) in attention.into_iter().zip(widths).enumerate() {
         model.attention(block, attention);
         model.mamba2(block, mamba.clone());
-        model.beside();
+        model.share_input();
         model.gated_mlp(block, width, Activation::Silu);
     }
     model.finish(None)

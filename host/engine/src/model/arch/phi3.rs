@@ -31,6 +31,8 @@ pub(super) fn plan(keys: &Keys<'_>) -> Result<ModelPlan, ModelError> {
         model.gated_mlp(block, width, Activation::Silu);
     }
     // Of the divisors for short and for long contexts, those of the context that the model is made for.
-    model.rope_factors(if long { "rope_factors_long.weight" } else { "rope_factors_short.weight" });
+    let divisors = ["rope_factors_short.weight", "rope_factors_long.weight"];
+    model.rope_factors(divisors[usize::from(long)]);
+    model.ignore(&divisors);
     model.finish(None)
 }

@@ -1,0 +1,241 @@
+//! One forward pass: a flat batch of tokens through the layers in turn.
+
+use herald_api::import::{BatchBuffers, Forward, LayerHandle, Lent};
+use herald_api::{AlignedBytes, LayerKind};
+
+use super::{NeuroEngine, Sequence};
+use crate::error::{Error, Result};
+use crate::kv_cache::PageSelector;
+use crate::threads::locked;
+
+/// The most tokens whose logits are computed at once: they are as wide as the vocabulary.
+pub(super) const HEAD_TOKENS: usize = 32;
+
+/// A sequence, and the tokens to run after what it has seen.
+pub(super) type Entry<'s, 'i> = (&'s mut Sequence, &'i [u32]);
+
+/// Which tokens' logits a pass gives.
+pub(super) enum WantedLogits<'r> {
+    /// None.
+    None,
+    /// Every token's.
+    All,
+    /// Those of the last token of each sequence.
+    Last,
+    /// Those of the last token of each sequence for which this is true.
+    LastOf(&'r [bool]),
+    /// No logits, but every token's activations `[n_tokens, hidden]` after the first layers, as many as this says. The others
+    /// are not run, so the sequences are of no further use.
+    Hidden(usize),
+}
+
+/// Memory that a pass works in, kept from pass to pass.
+pub(super) struct Workspace {
+    tokens: Vec<u32>,
+    positions: Vec<u32>,
+    /// Activations `[n_tokens, hidden]`.
+    activations: Vec<f32>,
+    /// What parallel branches read, `[n_tokens, hidden]`.
+    branch_input: Vec<f32>,
+    /// Logits `[n, vocabulary]` of some of the tokens.
+    logits: Vec<f32>,
+    /// What any of the layers needs.
+    scratch: AlignedBytes,
+    batch: BatchBuffers,
+}
+
+impl NeuroEngine {
+    /// Runs the sequences' new tokens, one sequence after another in the batch, and gives the logits to `each`, some at a time.
+    pub(super) fn pass(
+        &self,
+        entries: &mut [Entry<'_, '_>],
+        wanted: WantedLogits<'_>,
+        each: &mut dyn FnMut(&[f32]),
+    ) -> Result<()> {
+        let mut workspace = self.workspace()?;
+        let done = self.pass_in(&mut workspace, entries, wanted, each);
+        locked(&self.workspaces).push(workspace);
+        done
+    }
+
+    fn workspace(&self) -> Result<Workspace> {
+        if let Some(free) = locked(&self.workspaces).pop() {
+            return Ok(free);
+        }
+        let bytes = self.all_layers().map(LayerHandle::scratch_bytes).max().unwrap_or(0);
+        Ok(Workspace {
+            tokens: Vec::new(),
+            positions: Vec::new(),
+            activations: Vec::new(),
+            branch_input: Vec::new(),
+            logits: Vec::new(),
+            scratch: AlignedBytes::zeroed(bytes).map_err(|source| failed("scratch memory", source))?,
+            batch: BatchBuffers::default(),
+        })
+    }
+
+    fn pass_in(
+        &self,
+        workspace: &mut Workspace,
+        entries: &mut [Entry<'_, '_>],
+        wanted: WantedLogits<'_>,
+        each: &mut dyn FnMut(&[f32]),
+    ) -> Result<()> {
+        self.gather(workspace, entries)?;
+        let n_layers = match wanted {
+            WantedLogits::Hidden(n_layers) => n_layers,
+            _ => self.layers.len(),
+        };
+        let done = self.run_layers(workspace, entries, n_layers);
+        workspace.batch.end();
+        done?;
+        self.commit(entries)?;
+        self.logits_of(workspace, entries, wanted, each)
+    }
+
+    /// Puts the tokens and their positions into the workspace, and makes room for them.
+    fn gather(&self, workspace: &mut Workspace, entries: &mut [Entry<'_, '_>]) -> Result<()> {
+        let Workspace { tokens, positions, activations, .. } = workspace;
+        tokens.clear();
+        positions.clear();
+        for (sequence, ids) in entries {
+            let past = sequence.tokens.len();
+            tokens.extend_from_slice(ids);
+            positions.extend(past as u32..(past + ids.len()) as u32);
+            self.reserve(sequence, ids.len())?;
+        }
+        activations.resize(tokens.len() * self.plan.hidden, 0.0);
+        Ok(())
+    }
+
+    /// Runs the first layers, all but the head.
+    fn run_layers(
+        &self,
+        workspace: &mut Workspace,
+        entries: &mut [Entry<'_, '_>],
+        n_layers: usize,
+    ) -> Result<()> {
+        let Workspace { tokens, positions, activations, branch_input, scratch, batch, .. } = workspace;
+        let threads = Lent::new(&*self.pool);
+        let watcher = self.memory.watcher();
+        for index in 0..n_layers {
+            let selects = entries.iter().any(|(sequence, _)| sequence.memory.has_selectable_pages(index));
+            let layer = self.layer_for(index, tokens.len(), selects);
+            let shares_input = self.plan.layers[index].shares_input;
+            let next_shares = self.plan.layers.get(index + 1).is_some_and(|next| next.shares_input);
+            if next_shares && !shares_input {
+                branch_input.clear();
+                branch_input.extend_from_slice(activations);
+            }
+            let call = Forward {
+                n_tokens: tokens.len(),
+                tokens,
+                positions,
+                input: (shares_input || next_shares).then_some(&branch_input[..]),
+                output: activations,
+                parallel: threads.parallel(),
+            };
+            let done = match layer.desc().kind() {
+                LayerKind::Embedding => layer.forward(call, None, scratch),
+                LayerKind::Head => break,
+                _ => {
+                    let mut batch = batch.begin();
+                    let mut selector = PageSelector::new(index, watcher.clone(), &self.pool);
+                    let added = entries.iter_mut().try_for_each(|(sequence, ids)| {
+                        let past = sequence.tokens.len();
+                        sequence.memory.add_to(index, &mut batch, &mut selector, ids.len(), past)
+                    });
+                    added.and_then(|()| {
+                        layer.forward_fetching(call, Some(&mut batch), scratch, Some(&mut selector))
+                    })
+                }
+            };
+            done.map_err(|source| failed(&name_of(layer), source))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the tokens that were run part of their sequences.
+    fn commit(&self, entries: &mut [Entry<'_, '_>]) -> Result<()> {
+        for (sequence, ids) in entries {
+            let past = sequence.tokens.len();
+            let limits = self.memory.limits();
+            let committed = sequence.memory.commit(past, past + ids.len(), limits, &self.layers, &self.pool);
+            committed.map_err(|source| failed("the memory of a sequence", source))?;
+            sequence.tokens.extend_from_slice(ids);
+        }
+        Ok(())
+    }
+
+    /// Gives what is wanted of the tokens that were run to `each`.
+    fn logits_of(
+        &self,
+        workspace: &mut Workspace,
+        entries: &[Entry<'_, '_>],
+        wanted: WantedLogits<'_>,
+        each: &mut dyn FnMut(&[f32]),
+    ) -> Result<()> {
+        let hidden = self.plan.hidden;
+        let is_wanted = |index: usize| match wanted {
+            WantedLogits::LastOf(wanted) => wanted[index],
+            _ => true,
+        };
+        match wanted {
+            WantedLogits::None => Ok(()),
+            WantedLogits::Hidden(_) => {
+                each(&workspace.activations);
+                Ok(())
+            }
+            WantedLogits::All => self.head(workspace, workspace.tokens.len(), each),
+            WantedLogits::Last | WantedLogits::LastOf(_) => {
+                // Only the last tokens' activations go on: they are moved to the front.
+                let (mut end, mut kept) = (0, 0);
+                for (index, (_, ids)) in entries.iter().enumerate() {
+                    end += ids.len();
+                    if is_wanted(index) {
+                        workspace.activations.copy_within((end - 1) * hidden..end * hidden, kept * hidden);
+                        kept += 1;
+                    }
+                }
+                self.head(workspace, kept, each)
+            }
+        }
+    }
+
+    /// The logits of the first `n_rows` rows of activations, given to `each` some rows at a time.
+    fn head(&self, workspace: &mut Workspace, n_rows: usize, each: &mut dyn FnMut(&[f32])) -> Result<()> {
+        let Some(head) = self.layers.last().filter(|layer| layer.desc().kind() == LayerKind::Head) else {
+            return Err(Error::Invalid("the model has no output head".to_owned()));
+        };
+        let Workspace { activations, logits, scratch, .. } = workspace;
+        let (hidden, vocabulary) = (self.plan.hidden, self.plan.vocabulary);
+        let max_rows = HEAD_TOKENS.min(self.max_batch);
+        let wanted = max_rows.min(n_rows) * vocabulary;
+        if logits.len() < wanted {
+            logits.resize(wanted, 0.0);
+        }
+        let threads = Lent::new(&*self.pool);
+        for rows in activations[..n_rows * hidden].chunks(max_rows * hidden) {
+            let n_tokens = rows.len() / hidden;
+            let forward = Forward {
+                n_tokens,
+                tokens: &[],
+                positions: &[],
+                input: Some(rows),
+                output: &mut logits[..n_tokens * vocabulary],
+                parallel: threads.parallel(),
+            };
+            head.forward(forward, None, scratch).map_err(|source| failed(&name_of(head), source))?;
+            each(&logits[..n_tokens * vocabulary]);
+        }
+        Ok(())
+    }
+}
+
+fn name_of(layer: &LayerHandle) -> String {
+    format!("{}, {} layer of block {}", layer.plugin(), layer.desc().kind().name(), layer.desc().block)
+}
+
+pub(super) fn failed(what: &str, source: herald_api::Error) -> Error {
+    Error::Plugin { what: what.to_owned(), source }
+}

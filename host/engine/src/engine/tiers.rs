@@ -1,0 +1,112 @@
+//! Having the plugins make the memory tiers that a model's layers need.
+
+use std::sync::Arc;
+
+use herald_api::import::{LayerHandle, TierHandle};
+use herald_api::{Attention, LayerParams, TierConfig, TierKind, abi};
+
+use super::archives::Archives;
+use super::fault::{BuildError, BuildResult, PluginRanking};
+use crate::kv_cache::{LayerNeeds, Ledger, PagesNeeds, TierTraffic};
+use crate::model::ModelPlan;
+use crate::options::LoadOptions;
+
+/// What each layer keeps of each sequence, and what counts it.
+pub(super) struct MemoryParts {
+    pub(super) needs: Vec<LayerNeeds>,
+    pub(super) traffic: Arc<TierTraffic>,
+    pub(super) ledger: Arc<Ledger>,
+}
+
+pub(super) fn build_tiers(
+    layers: &[LayerHandle],
+    plan: &ModelPlan,
+    plugins: &PluginRanking,
+    options: &LoadOptions,
+) -> BuildResult<MemoryParts> {
+    let mut tiers = Tiers { plugins, options, made: Vec::new(), archives: Archives::new(&options.memory) };
+    let (traffic, ledger): (Arc<TierTraffic>, Arc<Ledger>) = Default::default();
+    let needs = layers.iter().map(|layer| match (&layer.desc().params, layer.state_bytes()) {
+        (LayerParams::Attention(attention), _) => {
+            let OfLayer { active, compressed, archive } = tiers.for_layer(layer, attention)?;
+            Ok(LayerNeeds::Pages(PagesNeeds {
+                tier: active,
+                compressed,
+                archive,
+                traffic: Arc::clone(&traffic),
+                ledger: Arc::clone(&ledger),
+                selected_pages: options.memory.selected_pages,
+                trained_context: plan.context,
+                summary_bytes: layer.summary_bytes(),
+            }))
+        }
+        (_, 0) => Ok(LayerNeeds::Nothing),
+        (_, bytes) => Ok(LayerNeeds::State(bytes)),
+    });
+    let needs = needs.collect::<BuildResult<_>>()?;
+    Ok(MemoryParts { needs, traffic, ledger })
+}
+
+/// The tiers so far: layers whose pages have the same shape share them.
+struct Tiers<'b> {
+    plugins: &'b PluginRanking,
+    options: &'b LoadOptions,
+    made: Vec<TierHandle>,
+    archives: Archives,
+}
+
+/// The tiers of one layer.
+struct OfLayer {
+    active: TierHandle,
+    compressed: Option<TierHandle>,
+    archive: Option<TierHandle>,
+}
+
+impl Tiers<'_> {
+    fn for_layer(&mut self, layer: &LayerHandle, attention: &Attention) -> BuildResult<OfLayer> {
+        let config = TierConfig {
+            kind: TierKind::Active,
+            n_kv_heads: attention.n_kv_heads,
+            key_dim: attention.key_dim,
+            value_dim: attention.value_dim,
+            page_tokens: self.options.page_tokens,
+            state_bytes: 0,
+            capacity_bytes: None,
+            path: None,
+            lz4: false,
+        };
+        let active = self.tier(&config)?;
+        // Pages are compressed where the layer reads such pages and can select among them. Behind a sliding window there is
+        // nothing to select.
+        let selects = layer.summary_bytes() > 0 || self.options.memory.selected_pages.is_none();
+        let compresses = layer.reads(abi::HERALD_PAGE_Q4) && selects && attention.window.is_none();
+        let compressed = if compresses {
+            match self.tier(&TierConfig { kind: TierKind::Compressed, ..config.clone() }) {
+                Ok(tier) => Some(tier),
+                Err(BuildError::Other(none)) => {
+                    tracing::debug!("older pages stay uncompressed: {none}");
+                    None
+                }
+                Err(fault) => return Err(fault),
+            }
+        } else {
+            None
+        };
+        let archive = match compressed {
+            Some(_) => self.archives.tier(&config, &self.plugins.ranked)?,
+            None => None,
+        };
+        Ok(OfLayer { active, compressed, archive })
+    }
+
+    /// A tier of this configuration, the same one each time.
+    fn tier(&mut self, config: &TierConfig) -> BuildResult<TierHandle> {
+        if let Some(tier) = self.made.iter().find(|tier| tier.config() == config) {
+            return Ok(tier.clone());
+        }
+        let part = || format!("the {} memory tier", config.kind.name());
+        let tier = self.plugins.first_of(part, |plugin| plugin.create_tier(config))?;
+        self.made.push(tier.clone());
+        Ok(tier)
+    }
+}

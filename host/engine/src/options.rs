@@ -1,0 +1,47 @@
+//! How to load a model.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use crate::folders;
+use crate::kv_cache::MemoryOptions;
+use crate::plugin::Search;
+
+/// How to load a model.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// The backend to ask first, or `None` (or `auto`) for the fastest.
+    pub backend: Option<String>,
+    /// The folder of the calibrations by which the fastest is chosen, where there are any; `None`: by score alone.
+    pub calibrations: Option<PathBuf>,
+    /// Where to look for plugins.
+    pub search: Search,
+    /// Threads to compute with; `None`: as many as this process may use.
+    pub threads: Option<NonZeroUsize>,
+    /// The most tokens of a forward pass; longer prompts go in pieces.
+    pub max_batch: usize,
+    /// The most tokens that a sequence may have; `None`: what the model was trained for.
+    pub context: Option<usize>,
+    /// Tokens of a KV page.
+    pub page_tokens: usize,
+    /// The most bytes of pages of earlier prompts to keep, for prompts that begin alike; 0: none.
+    pub prefix_bytes: usize,
+    /// How much of a sequence is kept how.
+    pub memory: MemoryOptions,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self {
+            backend: None,
+            calibrations: folders::calibrations(),
+            search: Search::usual(),
+            threads: None,
+            max_batch: 512,
+            context: None,
+            page_tokens: 64,
+            prefix_bytes: 256 << 20,
+            memory: MemoryOptions::default(),
+        }
+    }
+}
