@@ -53,7 +53,7 @@ impl Workshop {
                 "-Werror",
                 "-g",
                 "-pthread",
-                "-I../../../include",
+                "-I../../../../include",
             ])
             .arg(format!("{name}.c"))
             .arg("-o")
