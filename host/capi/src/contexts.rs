@@ -283,8 +283,8 @@ pub unsafe extern "C" fn herald_memory_close(
     })
 }
 
-/// Fills usage, whose struct_size the caller must set, with what the tiers hold of a context, as of the end of the last work
-/// on it; for null, of all sequences of the engine, counting shared pages once. Doesn't wait, and may be called from
+/// Fills usage, whose struct_size the caller must set, with what the tiers held of a context when work on it last ended; for
+/// null, with what they hold of all sequences of the engine, counting shared pages once. Doesn't wait, and may be called from
 /// callbacks. Any thread, many at once. Statuses: OK; INVALID_ARGUMENT (no such context).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn herald_memory_usage(

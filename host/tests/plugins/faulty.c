@@ -41,7 +41,7 @@ HERALD_EXPORT const HeraldPlugin *herald_plugin_v1(void);
 #elif defined(CREATE_NULL)
 #define CREATE(out) *(out) = NULL; (void)error; return HERALD_STATUS_OK
 #elif defined(UNKNOWN_STATUS)
-#define CREATE(out) (void)(out); return fail(error, 77, "this plugin has statuses of its own")
+#define CREATE(out) (void)(out); return fail(error, 77, "this plugin has its own statuses")
 #endif
 
 #ifdef CREATE
