@@ -111,7 +111,7 @@ fn convert<W: Write>(
         pool.run(shares.len(), &|range, _| {
             let mut weights = vec![0.0; columns];
             for (number, (old, new)) in range.clone().zip(&shares[range]) {
-                let mut new = locked(&new);
+                let mut new = locked(new);
                 for (row, (old, new)) in old.chunks(old_row).zip(new.chunks_mut(new_row)).enumerate() {
                     herald_formats::dequantize_row(info.dtype(), old, &mut weights);
                     if let Err(source) = herald_formats::quantize_row(dtype, &weights, new) {
