@@ -1,10 +1,10 @@
-"""How much of exact attention the pages hold that `host bench choices` says were chosen.
+"""The share of exact attention that the pages hold which `host bench choices` reports as selected.
 
     host bench choices -f text.txt -p 8192 -n 64 --active-tokens 1024 --save-state exact.state > choices.json
     python3 benches/attention_share.py model.gguf exact.state choices.json
 
-Runs the tokens that chose through the model in numpy, with exact attention over the saved pages, and adds up each head's
-softmax over the pages that the layer attended to: the first, the active ones, and those that it chose. Needs numpy and gguf;
+Runs the selecting tokens through the model in numpy, with exact attention over the saved pages, and adds up each head's
+softmax over the pages that the layer attended to: the first, the active ones, and the selected ones. Needs numpy and gguf;
 reads models of the architecture llama.
 """
 
@@ -39,15 +39,15 @@ def main(model_path, state_path, choices_path):
     def norm(x, weight):
         return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps) * weight
 
-    places = depth + np.arange(len(queries))
-    angles = places[:, None] * base ** (-np.arange(0, dim, 2) / dim)
+    positions = depth + np.arange(len(queries))
+    angles = positions[:, None] * base ** (-np.arange(0, dim, 2) / dim)
     cos, sin = np.cos(angles)[:, None], np.sin(angles)[:, None]
 
     def rope(x):
         even, odd = x[..., 0::2], x[..., 1::2]
-        turned = np.empty_like(x)
-        turned[..., 0::2], turned[..., 1::2] = even * cos - odd * sin, even * sin + odd * cos
-        return turned
+        rotated = np.empty_like(x)
+        rotated[..., 0::2], rotated[..., 1::2] = even * cos - odd * sin, even * sin + odd * cos
+        return rotated
 
     # Each block has two layers after the embedding: attention, then the MLP.
     x = weights("token_embd.weight")[[query["token"] for query in queries]]
@@ -65,18 +65,18 @@ def main(model_path, state_path, choices_path):
         for index, query in enumerate(queries):
             end = depth + index + 1
             choice = next(choice for choice in query["choices"] if choice["layer"] == layer)
-            seen = np.ones((end + page_tokens - 1) // page_tokens, bool)
-            seen[choice["selectable"][0] : choice["selectable"][1]] = False
-            selectable = ~seen
-            seen[choice["selected"]] = True
+            attended_pages = np.ones((end + page_tokens - 1) // page_tokens, bool)
+            attended_pages[choice["selectable"][0] : choice["selectable"][1]] = False
+            selectable = ~attended_pages
+            attended_pages[choice["selected"]] = True
             for head in range(n_heads):
                 scores = keys[:end, head // group] @ q[index, head] / np.sqrt(dim)
                 mass = np.exp(scores - scores.max())
                 mass /= mass.sum()
                 by_page = np.bincount(np.arange(end) // page_tokens, weights=mass)
                 of_selectable = by_page[selectable].sum()
-                selected = by_page[selectable & seen].sum() / of_selectable
-                shares.append((layer, by_page[seen].sum(), selected, of_selectable))
+                selected = by_page[selectable & attended_pages].sum() / of_selectable
+                shares.append((layer, by_page[attended_pages].sum(), selected, of_selectable))
                 attended[index, head] = mass @ values[:end, head // group]
         x = x + attended.reshape(len(x), -1) @ part("attn_output").T
         h = norm(x, part("ffn_norm"))
@@ -101,7 +101,7 @@ def saved_parts(path):
 
 
 def pages(saved, layer, depth, page_tokens, n_kv, dim, part):
-    """Keys or values [depth, n_kv, dim]: each head of each token has a scale and 16-bit codes."""
+    """Keys or values [depth, n_kv, dim]: each head of each token has a scale and int16 codes."""
     rows = []
     for page in range((depth + page_tokens - 1) // page_tokens):
         data = saved[f"layer.{layer}.page.{page}.{part}"].tobytes()

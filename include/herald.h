@@ -155,8 +155,8 @@ typedef struct HeraldEngineSequence HeraldEngineSequence;
 typedef struct HeraldMemory HeraldMemory;
 
 // Texts in chunks of 1,024 tokens that share 128 with the next, found by meaning and by words. All calls on it but
-// herald_text_memory_free may come from any thread, many at once.
-typedef struct HeraldTextMemory HeraldTextMemory;
+// herald_documents_free may come from any thread, many at once.
+typedef struct HeraldDocuments HeraldDocuments;
 
 // How to load a model. A zero is each field's default; only model_path has none.
 typedef struct HeraldEngineOptions {
@@ -721,20 +721,20 @@ uint32_t herald_memory_mark(const struct HeraldMemory *memory,
                             struct HeraldError *error);
 
 // Opens the text memory of a folder (NUL-terminated path), which is made where it isn't there, and puts it in *out, for the
-// caller to give to herald_text_memory_free; on failure *out becomes null. Null for folder: one in RAM alone. Damaged files
+// caller to give to herald_documents_free; on failure *out becomes null. Null for folder: one in RAM alone. Damaged files
 // are left out, with a warning in the log. The engine may be freed before it. Any thread. Statuses: OK; INVALID_ARGUMENT (also
 // where the texts were added with another model); IO; NOT_FOUND; INTERNAL.
-uint32_t herald_text_memory_open(const struct HeraldEngine *engine,
+uint32_t herald_documents_open(const struct HeraldEngine *engine,
                                  const char *folder,
-                                 struct HeraldTextMemory **out,
+                                 struct HeraldDocuments **out,
                                  struct HeraldError *error);
 
 // Frees a text memory, while no call runs on it. Its files stay. Any thread. Null is allowed.
-void herald_text_memory_free(struct HeraldTextMemory *memory);
+void herald_documents_free(struct HeraldDocuments *memory);
 
 // Adds a text (UTF-8, text_len bytes) under a name (NUL-terminated UTF-8), and puts its number in *id, unless it is null.
 // Any thread, many at once. Statuses: OK; INVALID_ARGUMENT (an empty text); UNSUPPORTED; IO; OUT_OF_MEMORY; INTERNAL.
-uint32_t herald_text_memory_add(const struct HeraldTextMemory *memory,
+uint32_t herald_documents_add(const struct HeraldDocuments *memory,
                                 const char *name,
                                 const char *text,
                                 size_t text_len,
@@ -744,7 +744,7 @@ uint32_t herald_text_memory_add(const struct HeraldTextMemory *memory,
 // Hands the count chunks that fit a query (NUL-terminated UTF-8) best to each, best first. each returns HERALD_GO_ON, or
 // HERALD_STOP for no more; it runs on the calling thread and must not throw or longjmp. user_data is handed to it. Any
 // thread, many at once. Statuses: OK; INVALID_ARGUMENT (an empty query); OUT_OF_MEMORY; INTERNAL.
-uint32_t herald_text_memory_search(const struct HeraldTextMemory *memory,
+uint32_t herald_documents_search(const struct HeraldDocuments *memory,
                                    const char *query,
                                    size_t count,
                                    int32_t (*each)(void *user_data, const struct HeraldHit *hit),
@@ -755,7 +755,7 @@ uint32_t herald_text_memory_search(const struct HeraldTextMemory *memory,
 // than budget tokens, to text, NUL-terminated, and its length without the NUL to *len. capacity: bytes that text has room
 // for, which must be more than *len. Any thread, many at once. Statuses: OK; BUFFER_TOO_SMALL, with *len the length;
 // INVALID_ARGUMENT (also where the question alone takes more tokens); OUT_OF_MEMORY; INTERNAL.
-uint32_t herald_text_memory_recall(const struct HeraldTextMemory *memory,
+uint32_t herald_documents_recall(const struct HeraldDocuments *memory,
                                    const char *question,
                                    size_t count,
                                    size_t budget,
@@ -765,12 +765,12 @@ uint32_t herald_text_memory_recall(const struct HeraldTextMemory *memory,
                                    struct HeraldError *error);
 
 // Removes a text by its number. Any thread, many at once. Statuses: OK; INVALID_ARGUMENT (no such text); IO; INTERNAL.
-uint32_t herald_text_memory_remove(const struct HeraldTextMemory *memory,
+uint32_t herald_documents_remove(const struct HeraldDocuments *memory,
                                    uint64_t id,
                                    struct HeraldError *error);
 
 // Removes all texts. Any thread, many at once. Statuses: OK; INVALID_ARGUMENT; IO; INTERNAL.
-uint32_t herald_text_memory_clear(const struct HeraldTextMemory *memory, struct HeraldError *error);
+uint32_t herald_documents_clear(const struct HeraldDocuments *memory, struct HeraldError *error);
 
 // Sets the function that the engine's log goes to, for the whole process; null for none, as at the start. It is handed
 // lines of this level (HERALD_LOG_*) and graver ones: UTF-8 without a newline at its end, NUL-terminated, text_len bytes

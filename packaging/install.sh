@@ -5,10 +5,10 @@
 #     PREFIX/lib/libherald.so, .a        the library, for C and C++
 #     PREFIX/lib/herald/plugins          the backends
 #     PREFIX/include                     herald.h, herald_plugin.h
-#     PREFIX/lib/pkgconfig/herald.pc     how to compile and link against all of it
+#     PREFIX/lib/pkgconfig/herald.pc     flags for compiling and linking
 #
-# Set by the environment: PREFIX (/usr/local), DESTDIR (empty; put before every path, for packagers), and BUILD
-# (target/release), the folder that cargo built to.
+# Environment variables: PREFIX (default /usr/local), DESTDIR (default empty; prepended to every path, for packagers), and
+# BUILD (default target/release), cargo's output folder.
 set -eu
 
 repository=$(cd "$(dirname "$0")/.." && pwd)
@@ -22,7 +22,7 @@ fail() {
 }
 
 case $prefix in
-*[\|\&\\]*) fail "PREFIX is \"$prefix\", where a path without | & and \\ was expected" ;; # They would confuse sed, below.
+*[\|\&\\]*) fail "PREFIX is \"$prefix\", where a path without | & and \\ was expected" ;; # They would confuse sed below.
 /*) ;;
 *) fail "PREFIX is \"$prefix\", where an absolute path was expected" ;;
 esac
@@ -36,7 +36,7 @@ for file in host "libherald.$dynamic" libherald.a "libherald_cpu.$dynamic"; do
 done
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' "$repository/Cargo.toml" | head -n 1)
 
-# Nobody but the owner may write to what is installed: the library refuses plugins that others could have changed.
+# Only the owner may write to installed files: the library refuses plugins that others could have changed.
 folder() { install -d -m 755 "$destination$prefix/$1"; }
 put() { install -m "$1" "$2" "$destination$prefix/$3"; }
 

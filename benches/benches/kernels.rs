@@ -1,6 +1,6 @@
-//! Every kernel of every backend by itself, on one thread: products of weights of each type with one token (matrices that
-//! leave the caches behind, so memory is the limit) and with many (so arithmetic is), and all the others over what lies in
-//! the second-level cache. The summary after criterion's words gives each as a share of the machine's limit.
+//! Every kernel of every backend alone, on one thread: matmuls of weights of each type with one token (matrices larger than
+//! the caches, so memory is the limit) and with many (so arithmetic is), and all other kernels over data in the second-level
+//! cache. The summary after criterion's output gives each as a share of the machine's limit.
 
 use std::hint::black_box;
 
@@ -10,20 +10,20 @@ use herald_benches::{Matrix, Share, Summary, tables, weights};
 use herald_layers::Kernels;
 use herald_layers::kernels::{Gemm, OnlineSoftmax, Q4Tile, SelectiveScan, SsdStep, Tap, Tile, Upcoming};
 
-/// A row of a small model's MLP.
+/// Columns of a small model's MLP weights.
 const COLUMNS: usize = 1536;
 
-/// Bytes of a matrix that leaves the caches behind.
+/// Bytes of a matrix that is larger than the caches.
 const LARGE: usize = 64 << 20;
 
-/// Tokens of a prompt's piece, and the rows that they are multiplied with.
+/// Tokens of a prompt's piece, and rows of the matrix that they are multiplied with.
 const TOKENS: usize = 256;
 const ROWS: usize = 256;
 
-/// Elements of vectors, of which three stay in the second-level cache.
+/// Elements of a vector; three vectors fit into the second-level cache.
 const LEN: usize = 16 << 10;
 
-/// What a bench works on: multiply-adds, bytes, and the limit.
+/// A bench's work: its multiply-adds, its bytes, and its limit.
 struct Work {
     multiply_adds: usize,
     bytes: usize,
@@ -50,7 +50,7 @@ struct Benches<'b> {
 impl Benches<'_> {
     fn add(&mut self, name: &str, work: &Work, mut run: impl FnMut()) {
         let mut group = self.criterion.benchmark_group(self.backend);
-        // A sample is as many runs as all others, which may be one: the slowest backend takes its time.
+        // Flat sampling: every sample has the same number of runs, which may be one for a slow backend.
         group.sampling_mode(SamplingMode::Flat);
         group.throughput(match (work.multiply_adds as u64, work.bytes as u64) {
             (0, bytes) => Throughput::Bytes(bytes),
@@ -58,7 +58,7 @@ impl Benches<'_> {
             (elements, bytes) => Throughput::ElementsAndBytes { elements, bytes },
         });
         group.bench_function(name, |bencher| bencher.iter(&mut run));
-        self.summary.goes_against(self.backend, name, work.share);
+        self.summary.compare_with(self.backend, name, work.share);
     }
 }
 
@@ -77,7 +77,7 @@ fn products(benches: &mut Benches<'_>, kernels: &Kernels) {
         let row_bytes = dtype.row_bytes(COLUMNS).unwrap_or(1);
         let rows = (LARGE / row_bytes).next_multiple_of(64);
         let float = matches!(dtype, DType::F32 | DType::F16 | DType::Bf16);
-        // Made when it is first wanted: a run may leave the bench out.
+        // Created when it is first needed: a run may leave the bench out.
         let mut matrix = None;
         let (x, mut out) = (floats(COLUMNS), vec![0.0; rows]);
         let work = Work { multiply_adds: rows * COLUMNS, bytes: rows * row_bytes, share: Share::Memory };
@@ -107,19 +107,19 @@ fn vectors(benches: &mut Benches<'_>, kernels: &Kernels) {
         black_box((kernels.dot)(black_box(&x), &y));
     });
     benches.add("add_scaled", &Work::vectors(3 * LEN), || (kernels.add_scaled)(&mut y, black_box(1e-9), &x));
-    benches.add("times", &Work::vectors(3 * LEN), || {
+    benches.add("mul", &Work::vectors(3 * LEN), || {
         (kernels.mul)(&mut y, black_box(&x));
     });
     let mut out = vec![0.0; LEN];
     benches
         .add("rms_norm", &Work::vectors(3 * LEN), || (kernels.rms_norm)(black_box(&x), &x, 1e-5, &mut out));
     let mut scaled = vec![0; LEN];
-    benches.add("narrow", &Work::vectors(LEN), || {
+    benches.add("quantize_i16", &Work::vectors(LEN), || {
         black_box((kernels.quantize_i16)(black_box(&x), &mut scaled));
     });
-    // Activations and the like are made anew each time, so that they don't settle at a fixed point.
+    // In-place kernels get fresh input each time, so that values don't settle at a fixed point.
     for (name, kind) in [("silu", Activation::Silu), ("gelu", Activation::GeluTanh)] {
-        benches.add(&format!("gate ({name})"), &Work::vectors(4 * LEN), || {
+        benches.add(&format!("glu ({name})"), &Work::vectors(4 * LEN), || {
             out.copy_from_slice(black_box(&x));
             (kernels.glu)(kind, &mut out, &x);
         });
@@ -132,7 +132,7 @@ fn vectors(benches: &mut Benches<'_>, kernels: &Kernels) {
         out.copy_from_slice(black_box(&x));
         (kernels.softplus)(&mut out);
     });
-    benches.add("decay", &Work::vectors(4 * LEN), || {
+    benches.add("decay_weights", &Work::vectors(4 * LEN), || {
         (kernels.decay_weights)(black_box(0.5), &x, &x, &mut out);
     });
     let rotation = vec![[0.8, 0.6]; LEN / 2];
@@ -149,7 +149,7 @@ fn vectors(benches: &mut Benches<'_>, kernels: &Kernels) {
     });
 }
 
-/// One page's keys and values against the queries of a decoding token, and of a run of a prompt's.
+/// One page's keys and values against the queries of a decoded token, and of a prompt's tokens.
 fn attention(benches: &mut Benches<'_>, kernels: &Kernels) {
     let (slots, dim) = (64, 64);
     let (keys, values, scales) = (codes(slots * dim), codes(slots * dim), vec![1e-5; slots]);
@@ -206,8 +206,8 @@ fn recurrent(benches: &mut Benches<'_>, kernels: &Kernels) {
     let (x, dt, bc) = (floats(tokens * channels), vec![0.01; tokens * channels], floats(tokens * state));
     let (a, d) = (vec![-1.0; state * channels], floats(channels));
     let (mut h, mut out) = (vec![0.0; state * channels], vec![0.0; tokens * channels]);
-    // The state's decay, input and output: three multiply-adds for each element and token.
-    benches.add("scan", &Work::arithmetic(3 * tokens * channels * state, Share::Float), || {
+    // The state's decay, input and output: three multiply-adds per element and token.
+    benches.add("selective_scan", &Work::arithmetic(3 * tokens * channels * state, Share::Float), || {
         let call = SelectiveScan {
             x: black_box(&x),
             x_stride: channels,
@@ -226,7 +226,7 @@ fn recurrent(benches: &mut Benches<'_>, kernels: &Kernels) {
     let (channels, state) = (64, 128);
     let (x, bc) = (floats(channels), floats(state));
     let (mut h, mut out) = (vec![0.0; channels * state], vec![0.0; channels]);
-    benches.add("step", &Work::arithmetic(3 * channels * state, Share::Float), || {
+    benches.add("ssd_step", &Work::arithmetic(3 * channels * state, Share::Float), || {
         let call = SsdStep { x: black_box(&x), b: &bc, c: &bc, decay: 0.9, dt: 0.01 };
         (kernels.ssd_step)(&call, &mut h, &mut out);
     });

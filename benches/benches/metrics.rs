@@ -1,5 +1,5 @@
-//! What measuring costs: what a scheduler counts of all requests in a step that decodes a token of each sequence, and what a
-//! monitor reads at intervals. A step's figure beside the time of a step (`host bench speed`) is the part of it that goes to metrics.
+//! The cost of metrics: what a scheduler counts in a step that decodes a token of each sequence, and what a monitor reads at
+//! intervals. A step's figure over the time of a step (`host bench speed`) is the share that metrics take.
 
 use std::hint::black_box;
 use std::time::Instant;

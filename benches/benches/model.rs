@@ -1,5 +1,5 @@
-//! A whole model through each backend, on all threads: a prompt, whose limit is arithmetic, and single tokens, whose limit
-//! is reading all weights. The model is the one that HERALD_MODEL names, or SmolLM2 where `host pull` has fetched it.
+//! A whole model on each backend, with all threads: a prompt, limited by arithmetic, and single tokens, limited by reading
+//! all weights. The model is the one that HERALD_MODEL names, or SmolLM2 if `host pull` has fetched it.
 
 use std::path::PathBuf;
 
@@ -9,10 +9,10 @@ use herald::plugin::{Plugins, Search, this_machine};
 use herald::{LoadOptions, NeuroEngine, Sequence, backend_choice};
 use herald_benches::{Share, Summary};
 
-/// Tokens of the prompt, and of what is seen before single tokens are timed.
+/// Tokens of the prompt, which also precedes the timed single tokens.
 const PROMPT: usize = 512;
 
-/// The model's file, where there is one.
+/// The model's file, if there is one.
 fn model() -> Option<PathBuf> {
     let named = std::env::var_os("HERALD_MODEL").filter(|name| !name.is_empty()).map(PathBuf::from);
     let pulled =
@@ -20,8 +20,8 @@ fn model() -> Option<PathBuf> {
     named.or_else(pulled).filter(|path| path.is_file())
 }
 
-/// Bytes that a token reads of the weights, and multiply-adds that it takes: of every matrix, where the embedding counts
-/// only if it is the output head too. Of a model with experts this counts them all.
+/// Bytes of weights that a token reads, and its multiply-adds, over all matrices. The embedding counts only if it is the
+/// output head too. For a model with experts this counts all of them.
 fn work(gguf: &Gguf) -> [u64; 2] {
     let tied = gguf.tensor("output.weight").is_none();
     let matrices = gguf.tensors().filter(|tensor| tensor.dims().len() > 1);
@@ -36,7 +36,7 @@ fn ids(engine: &NeuroEngine) -> Vec<u32> {
     (0..PROMPT).map(|index| (index * 7919 % vocabulary) as u32).collect()
 }
 
-fn seen(engine: &NeuroEngine, ids: &[u32]) -> Sequence {
+fn prefilled(engine: &NeuroEngine, ids: &[u32]) -> Sequence {
     let mut sequence = engine.sequence().expect("a sequence");
     engine.prefill(&mut sequence, ids).expect("a prompt");
     sequence
@@ -45,14 +45,14 @@ fn seen(engine: &NeuroEngine, ids: &[u32]) -> Sequence {
 fn main() {
     let Some(path) = model() else {
         println!(
-            "no model is here to measure: name one in HERALD_MODEL, or fetch one with `host pull smollm2-135m-instruct`"
+            "there is no model to measure: name one in HERALD_MODEL, or fetch one with `host pull smollm2-135m-instruct`"
         );
         return;
     };
     let search = Search { allow_insecure: true, ..Search::usual() };
     let plugins = Plugins::discover(&search, &this_machine());
     if plugins.usable.is_empty() {
-        println!("no plugins are here to measure: build them first with cargo build --release");
+        println!("there are no plugins to measure: build them first with cargo build --release");
         return;
     }
     let [bytes, elements] = work(&Gguf::open(&path).unwrap_or_else(|error| panic!("{error}")));
@@ -69,7 +69,7 @@ fn main() {
             NeuroEngine::load(&path, &options).unwrap_or_else(|error| panic!("{error}"))
         };
         let group_name = format!("model, {backend}");
-        // Loaded when it is first wanted: a run may leave the bench out.
+        // Loaded when it is first needed: a run may leave the bench out.
         let mut engine = None;
         let mut group = criterion.benchmark_group(&group_name);
         group.sampling_mode(SamplingMode::Flat);
@@ -78,22 +78,22 @@ fn main() {
         group.bench_function(&prompt, |bencher| {
             let engine = engine.get_or_insert_with(load);
             let ids = ids(engine);
-            bencher.iter(|| seen(engine, &ids));
+            bencher.iter(|| prefilled(engine, &ids));
         });
-        summary.goes_against(&group_name, &prompt, Share::IntOfAll);
+        summary.compare_with(&group_name, &prompt, Share::IntOfAll);
         group.throughput(Throughput::ElementsAndBytes { elements, bytes });
         let mut sequence = None;
         group.bench_function("single token", |bencher| {
             let engine = engine.get_or_insert_with(load);
             let ids = ids(engine);
-            let sequence = sequence.get_or_insert_with(|| seen(engine, &ids));
+            let sequence = sequence.get_or_insert_with(|| prefilled(engine, &ids));
             bencher.iter(|| {
                 engine.decode(&mut [(sequence, ids[0])]).expect("a token");
-                // Where states are kept instead of pages, the sequence grows, at no cost.
+                // With recurrent states this fails and the sequence grows, which costs nothing.
                 sequence.truncate(PROMPT);
             });
         });
-        summary.goes_against(&group_name, "single token", Share::MemoryOfAll);
+        summary.compare_with(&group_name, "single token", Share::MemoryOfAll);
         group.finish();
     }
     criterion.final_summary();

@@ -1,4 +1,4 @@
-//! Choosing a token from a large vocabulary's logits.
+//! Sampling a token from a large vocabulary's logits.
 
 use std::hint::black_box;
 

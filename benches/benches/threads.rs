@@ -1,4 +1,4 @@
-//! How long it takes to start a parallel loop and to join its threads: one that does nothing.
+//! The time to start an empty parallel loop and join its threads.
 
 use std::hint::black_box;
 use std::num::NonZeroUsize;

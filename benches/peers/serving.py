@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Throughput of requests served at once: `host serve` beside llama.cpp's server (the Python package xllamacpp).
+"""Throughput of simultaneous requests: `host serve` against llama.cpp's server (the Python package xllamacpp).
 
-Both serve the same GGUF file over HTTP with the same number of threads; in each round each gets 16 requests at once, each
-with a prompt of its own of 64 tokens and at most 64 tokens to generate, greedy. Generated tokens over the time from the first
-request to the last answer, in turns, medians.
+Both serve the same GGUF file over HTTP with the same number of threads. In each round, each server gets 16 requests at once,
+with different prompts of 64 tokens and at most 64 tokens to generate, greedy. Measures generated tokens over the time from
+the first request to the last answer; the servers take turns, and the median of the rounds counts.
 
     pip install xllamacpp
     benches/peers/serving.py target/release/host "$(target/release/host pull smollm2-135m-instruct)"
@@ -32,7 +32,7 @@ def post(base, path, body):
 
 
 def prompts(host, model, count, tokens):
-    """Prompts of so many tokens, which differ from their first ones on: pieces of one text."""
+    """Prompts of `tokens` tokens that differ from their first tokens: pieces of one text."""
     text = " ".join(
         f"In the year {1800 + index} the old man walked along harbour {index} and looked at {index % 7 + 2} ships."
         for index in range(count * tokens // 16 + 1)

@@ -1,17 +1,14 @@
-//! What the benches share: every backend's kernels, this machine's limits, and the summary that sets the one beside the
-//! other.
+//! Shared by the benches: every backend's kernels, and the summary that compares results with this machine's limits.
 
-mod limits;
 mod matrix;
 mod summary;
 
 use herald_layers::Kernels;
 
-pub use limits::Limits;
 pub use matrix::{Matrix, weights};
 pub use summary::{Share, Summary};
 
-/// The tables of kernels that run on this machine: the scalar ones, each SIMD variant's, and BLAS's where there is one.
+/// The kernel tables that run on this machine: the scalar one, each SIMD variant's, and BLAS's if a BLAS is found.
 #[must_use]
 pub fn tables() -> Vec<&'static Kernels> {
     let mut tables = vec![&herald_cpu::KERNELS];

@@ -1,22 +1,24 @@
-//! The table after criterion's own words: what each bench came to a second, and what share of this machine's limit that is.
+//! The table after criterion's output: each bench's speed, and its share of this machine's limit.
 
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::thread::available_parallelism;
 use std::time::SystemTime;
 
 use criterion::Criterion;
+use herald::threads::ThreadPool;
+use herald_suites::{Machine, cache_bytes_per_s};
 use serde_json::Value;
 
-use crate::Limits;
-
-/// Which limit a bench goes against.
+/// The limit that a bench is compared with.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Share {
-    /// Bytes from memory, by one thread.
+    /// Bytes that one thread reads from memory.
     Memory,
-    /// Bytes from memory, by all threads.
+    /// Bytes that all threads read from memory.
     MemoryOfAll,
-    /// Bytes from the second-level cache, by one thread.
+    /// Bytes that one thread reads from the second-level cache.
     Cache,
     /// Float32 multiply-adds of one thread.
     Float,
@@ -26,12 +28,28 @@ pub enum Share {
     IntOfAll,
 }
 
-/// The benches of a run, with the limit of each.
+/// The benches of a run, each with its limit.
 pub struct Summary {
     begun: SystemTime,
     folder: PathBuf,
     limits: Option<Limits>,
     shares: Vec<(String, Share)>,
+}
+
+/// This machine's limits: of one thread, of all threads, and of the second-level cache in bytes per second.
+struct Limits {
+    one: Machine,
+    all: Machine,
+    cache: f64,
+}
+
+impl Limits {
+    /// Measures them, which takes a few seconds.
+    fn measure() -> Self {
+        let of = |threads| Machine::measure(&ThreadPool::new(threads).expect("threads to measure with"));
+        let all = available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        Self { one: of(NonZeroUsize::MIN), all: of(all), cache: cache_bytes_per_s() }
+    }
 }
 
 /// One line of the table.
@@ -44,31 +62,29 @@ struct Line {
 }
 
 impl Summary {
-    /// Begins a run; measures the limits where criterion is to measure (`cargo bench`) and not just to try (`cargo test`).
+    /// Begins a run. Measures the limits if criterion measures (`cargo bench`), not if it only tests (`cargo test`).
     #[must_use]
     pub fn begin() -> Self {
         let measuring = std::env::args().any(|argument| argument == "--bench");
         let limits = measuring.then(Limits::measure);
-        if let Some(limits) = &limits {
-            let [memory, float, int] =
-                [limits.memory, limits.float, limits.int].map(|of| of.map(|of| of / 1e9));
+        if let Some(Limits { one, all, cache }) = &limits {
             println!(
                 "limits of this machine, one thread and all {}: {:.1} and {:.1} GB/s from memory ({:.0} from the \
-                 second-level cache); float32 {:.0} and {:.0}, int16 {:.0} and {:.0} thousand million multiply-adds/s",
-                limits.threads,
-                memory[0],
-                memory[1],
-                limits.cache / 1e9,
-                float[0],
-                float[1],
-                int[0],
-                int[1]
+                 second-level cache); float32 {:.0} and {:.0}, int16 {:.0} and {:.0} GMAC/s",
+                all.threads,
+                one.read_bytes_per_s / 1e9,
+                all.read_bytes_per_s / 1e9,
+                cache / 1e9,
+                one.float_macs_per_s / 1e9,
+                all.float_macs_per_s / 1e9,
+                one.int16_macs_per_s / 1e9,
+                all.int16_macs_per_s / 1e9
             );
         }
         Self { begun: SystemTime::now(), folder: folder(), limits, shares: Vec::new() }
     }
 
-    /// Criterion as these benches use it: short, for there are many of them, and what counts is a share of a limit.
+    /// Criterion's configuration: short runs, since there are many benches and only the share of a limit matters.
     #[must_use]
     pub fn criterion(&self) -> Criterion {
         Criterion::default()
@@ -79,20 +95,20 @@ impl Summary {
             .configure_from_args()
     }
 
-    /// Says against which limit the bench `group/name` goes.
-    pub fn goes_against(&mut self, group: &str, name: &str, share: Share) {
+    /// Sets the limit that the bench `group/name` is compared with.
+    pub fn compare_with(&mut self, group: &str, name: &str, share: Share) {
         self.shares.push((format!("{group}/{name}"), share));
     }
 
-    /// Prints the table of what was measured.
+    /// Prints the table of the measured benches.
     pub fn print(&self) {
         let Some(limits) = &self.limits else { return };
         let mut measured = Vec::new();
         collect(&self.folder, &mut measured);
-        println!("\n{:<44} {:>11} {:>8} {:>12}  share of", "bench", "time, us", "GB/s", "Gmadd/s");
+        println!("\n{:<44} {:>11} {:>8} {:>12}  share of", "bench", "time, us", "GB/s", "GMAC/s");
         for (name, share) in &self.shares {
             let line = measured.iter().find_map(|folder| self.line(folder, name, *share, limits));
-            // Left out of this run.
+            // Not part of this run.
             let Some(line) = line else { continue };
             let number = |value: f64| if value > 0.0 { format!("{:.1}", value / 1e9) } else { String::new() };
             println!(
@@ -106,7 +122,7 @@ impl Summary {
         }
     }
 
-    /// The line of a bench, where a folder of criterion's holds what it measured of it in this run.
+    /// The line of a bench, if criterion's folder has its result of this run.
     fn line(&self, folder: &Path, name: &str, of: Share, limits: &Limits) -> Option<Line> {
         let json = |file: &str| -> Option<Value> {
             let path = folder.join(file);
@@ -123,12 +139,12 @@ impl Summary {
         let bytes = of_both("bytes").or(throughput["Bytes"].as_f64()).unwrap_or(0.0) / seconds;
         let multiply_adds = of_both("elements").or(throughput["Elements"].as_f64()).unwrap_or(0.0) / seconds;
         let share = match of {
-            Share::Memory => bytes / limits.memory[0],
-            Share::MemoryOfAll => bytes / limits.memory[1],
+            Share::Memory => bytes / limits.one.read_bytes_per_s,
+            Share::MemoryOfAll => bytes / limits.all.read_bytes_per_s,
             Share::Cache => bytes / limits.cache,
-            Share::Float => multiply_adds / limits.float[0],
-            Share::Int => multiply_adds / limits.int[0],
-            Share::IntOfAll => multiply_adds / limits.int[1],
+            Share::Float => multiply_adds / limits.one.float_macs_per_s,
+            Share::Int => multiply_adds / limits.one.int16_macs_per_s,
+            Share::IntOfAll => multiply_adds / limits.all.int16_macs_per_s,
         };
         Some(Line { seconds, bytes, multiply_adds, share, of })
     }
@@ -147,13 +163,13 @@ impl Share {
     }
 }
 
-/// Criterion's folder: beside the profile's folder that this bench was built to.
+/// Criterion's folder, next to the folder of the profile that this bench was built with.
 fn folder() -> PathBuf {
     let exe = std::env::current_exe().unwrap_or_default();
     exe.ancestors().nth(3).unwrap_or(Path::new("target")).join("criterion")
 }
 
-/// The folders of latest results.
+/// Finds the folders of the latest results.
 fn collect(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();

@@ -3,7 +3,7 @@
  *
  *     generate MODEL.gguf PROMPT [MAX_TOKENS]
  *
- * Text goes to stdout as it is generated, all else to stderr. Ctrl-C ends the text, and the program with it in order.
+ * Text goes to stdout as it is generated, everything else to stderr. Ctrl-C ends the text, and the program cleanly.
  */
 
 #include <errno.h>
@@ -15,7 +15,7 @@
 
 #include <herald.h>
 
-/* All that the program holds: whatever happens, main frees it in one place. */
+/* Everything that the program owns; main frees it. */
 typedef struct Program {
     HeraldEngine *engine;
     HeraldEngineSequence *sequence;
@@ -24,7 +24,7 @@ typedef struct Program {
     HeraldError error;
 } Program;
 
-/* The sequence that Ctrl-C is to stop. */
+/* The sequence that Ctrl-C stops. */
 static _Atomic(HeraldEngineSequence *) running = NULL;
 
 static void interrupted(int signal) {
@@ -38,11 +38,11 @@ static int32_t show(void *user_data, const HeraldPiece *piece) {
     if (piece->token != HERALD_NO_TOKEN)
         ++*tokens;
     if (fwrite(piece->text, 1, piece->text_len, stdout) != piece->text_len || fflush(stdout) != 0)
-        return HERALD_STOP; /* Nobody reads any more. */
+        return HERALD_STOP; /* stdout was closed. */
     return HERALD_GO_ON;
 }
 
-/* Loads the model, opens a sequence, and says what was loaded. */
+/* Loads the model, creates a sequence, and prints what was loaded. */
 static uint32_t load(Program *program, const char *path) {
     HeraldEngineOptions options = {.struct_size = sizeof options, .model_path = path};
     uint32_t status = herald_engine_load(&options, &program->engine, &program->error);
@@ -67,8 +67,7 @@ static uint32_t load(Program *program, const char *path) {
     return HERALD_STATUS_OK;
 }
 
-/* The prompt's ids, with the tokens that the model wants at its beginning: asked for twice, for their number and then
- * for themselves. */
+/* The prompt's ids, with the model's BOS token: the first call gets their number, the second the ids. */
 static uint32_t tokenize(Program *program, const char *prompt, size_t *n_ids) {
     uint32_t status = herald_tokenize(program->engine, prompt, strlen(prompt), HERALD_TEXT_PROMPT, NULL, 0, n_ids,
                                       &program->error);
@@ -90,7 +89,7 @@ static uint32_t tokenize(Program *program, const char *prompt, size_t *n_ids) {
     return HERALD_STATUS_OK;
 }
 
-/* Says which token the model itself finds most probable after the prompt. The sequence is empty again afterwards. */
+/* Prints the token that the model finds most probable after the prompt. The sequence is empty again afterwards. */
 static uint32_t look_at_logits(Program *program, size_t n_ids) {
     HeraldEngineInfo info = {.struct_size = sizeof info};
     uint32_t status = herald_engine_info(program->engine, &info, &program->error);
@@ -125,13 +124,13 @@ static const char *reason(uint32_t finish) {
     case HERALD_FINISH_END_TOKEN:
         return "the model ended it";
     case HERALD_FINISH_STOP_TEXT:
-        return "a stop text came";
+        return "a stop text";
     case HERALD_FINISH_LENGTH:
-        return "all tokens that were asked for";
+        return "max_tokens";
     case HERALD_FINISH_CONTEXT_FULL:
         return "the context is full";
     case HERALD_FINISH_COMPLETE:
-        return "it has the form that was asked for";
+        return "it matches the schema";
     case HERALD_FINISH_CANCELLED:
         return "stopped";
     default:

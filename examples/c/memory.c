@@ -1,10 +1,10 @@
 /*
- * What MultiTierMemoryManager and the text memory do, in C11.
+ * The memory manager and the documents, in C11.
  *
  *     memory MODEL.gguf
  *
- * A context is filled, compressed, read, tidied up and cleared, and what its memory takes is shown after each; then texts
- * are kept and found again. All goes to stdout, one line a step.
+ * Fills, compresses, continues, clears and optimises a context, and prints its memory after each step; then keeps texts and
+ * searches them. Everything goes to stdout, one line per step.
  */
 
 #include <stdio.h>
@@ -13,11 +13,11 @@
 
 #include <herald.h>
 
-/* All that the program holds: whatever happens, main frees it in one place. */
+/* Everything that the program owns; main frees it. */
 typedef struct Program {
     HeraldEngine *engine;
     HeraldMemory *memory;
-    HeraldTextMemory *texts;
+    HeraldDocuments *texts;
     HeraldError error;
 } Program;
 
@@ -31,7 +31,7 @@ static uint32_t show_usage(Program *program, const char *step) {
     return status;
 }
 
-/* Fills a context with a text, compresses what is old of it, goes on from it, and clears it. */
+/* Fills a context with a text, compresses its older pages, generates from it, and clears it. */
 static uint32_t manage(Program *program) {
     const char *sentence = "The lamp was lit again at dusk, and the ships found their way home. ";
     HeraldGenerateOptions how = {.struct_size = sizeof how, .max_tokens = 8, .flags = HERALD_GENERATE_IGNORE_EOS};
@@ -72,7 +72,7 @@ static int32_t show_hit(void *user_data, const HeraldHit *hit) {
     return HERALD_GO_ON;
 }
 
-/* Keeps texts and finds them again. */
+/* Keeps texts and searches them. */
 static uint32_t recall(Program *program) {
     static const char *const texts[] = {
         "The cat was asleep beside the fire while snow fell outside.",
@@ -86,15 +86,15 @@ static uint32_t recall(Program *program) {
     for (size_t i = 0; i < 3 && status == HERALD_STATUS_OK; i++) {
         char name[16];
         snprintf(name, sizeof name, "note %zu", i + 1);
-        status = herald_text_memory_add(program->texts, name, texts[i], strlen(texts[i]), NULL, error);
+        status = herald_documents_add(program->texts, name, texts[i], strlen(texts[i]), NULL, error);
     }
     if (status == HERALD_STATUS_OK)
-        status = herald_text_memory_search(program->texts, "interest rates", 1, show_hit, NULL, error);
+        status = herald_documents_search(program->texts, "interest rates", 1, show_hit, NULL, error);
     if (status != HERALD_STATUS_OK)
         return status;
 
-    /* Ask for the length first. */
-    status = herald_text_memory_recall(program->texts, "What do bees do?", 2, 256, NULL, 0, &len, error);
+    /* The first call gets the length. */
+    status = herald_documents_recall(program->texts, "What do bees do?", 2, 256, NULL, 0, &len, error);
     if (status != HERALD_STATUS_BUFFER_TOO_SMALL)
         return status;
     char *prompt = malloc(len + 1);
@@ -102,7 +102,7 @@ static uint32_t recall(Program *program) {
         snprintf(error->message, sizeof error->message, "there is no memory for a prompt of %zu bytes", len);
         return HERALD_STATUS_OUT_OF_MEMORY;
     }
-    status = herald_text_memory_recall(program->texts, "What do bees do?", 2, 256, prompt, len + 1, &len, error);
+    status = herald_documents_recall(program->texts, "What do bees do?", 2, 256, prompt, len + 1, &len, error);
     if (status == HERALD_STATUS_OK)
         printf("%s\n", prompt);
     free(prompt);
@@ -123,12 +123,12 @@ int main(int argc, char **argv) {
     if (status == HERALD_STATUS_OK)
         status = manage(&program);
     if (status == HERALD_STATUS_OK)
-        status = herald_text_memory_open(program.engine, NULL, &program.texts, &program.error);
+        status = herald_documents_open(program.engine, NULL, &program.texts, &program.error);
     if (status == HERALD_STATUS_OK)
         status = recall(&program);
     if (status != HERALD_STATUS_OK)
         fprintf(stderr, "error: %s\n", program.error.message);
-    herald_text_memory_free(program.texts);
+    herald_documents_free(program.texts);
     herald_memory_free(program.memory);
     herald_engine_free(program.engine);
     return status != HERALD_STATUS_OK;

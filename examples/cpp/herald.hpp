@@ -1,4 +1,4 @@
-// HERALD for C++17: owners for its handles, and exceptions made of its sentences. Copy it and bend it to your needs.
+// HERALD for C++17: owning handles, and exceptions with the library's sentences. Copy it and adapt it.
 
 #ifndef HERALD_HPP
 #define HERALD_HPP
@@ -27,7 +27,7 @@ private:
     std::uint32_t status_;
 };
 
-// Makes a call whose last argument is the error, and throws where it fails.
+// Calls a function whose last argument is the error, and throws if it fails.
 template <typename Function, typename... Arguments>
 void call(Function function, Arguments... arguments) {
     HeraldError error{};
@@ -89,7 +89,7 @@ public:
     }
 
     std::vector<std::uint32_t> tokenize(std::string_view text, std::uint32_t flags = HERALD_TEXT_PROMPT) const {
-        // No text has more tokens than bytes, but for the BOS and EOS: most calls fit at once.
+        // A text has at most as many tokens as bytes, plus BOS and EOS: the first call usually fits.
         std::vector<std::uint32_t> ids(text.size() + 2);
         std::size_t n = 0;
         for (;;) {
@@ -130,7 +130,7 @@ public:
         return logits;
     }
 
-    // Runs the prompt and generates; on_text is given each piece of text (a string_view), and may throw.
+    // Runs the prompt and generates; on_text gets each piece of text (a string_view), and may throw.
     template <typename OnText>
     HeraldGenerated generate(Sequence &sequence, std::string_view prompt, HeraldGenerateOptions options,
                              OnText on_text) const {
@@ -141,7 +141,7 @@ public:
         options.struct_size = sizeof options;
         options.user_data = &state;
         options.on_piece = [](void *user_data, const HeraldPiece *piece) -> std::int32_t {
-            // No exception may cross the library: it is kept, and thrown again behind it.
+            // No exception may cross the library: keep it, and throw it again after the call.
             auto &state = *static_cast<State *>(user_data);
             try {
                 state.on_text(std::string_view(piece->text, piece->text_len));
@@ -176,7 +176,7 @@ private:
         vocabulary_ = info().vocabulary;
     }
 
-    // A text from a call that writes one: with a buffer that is large enough for most, and then for this one.
+    // A text from a call that writes one: first with a buffer that is usually large enough, then with one of the needed size.
     template <typename Call>
     static std::string text(Call write) {
         std::string text(256, '\0');
@@ -187,7 +187,7 @@ private:
             const std::uint32_t status = write(text.data(), text.size(), &len, &error);
             if (status != HERALD_STATUS_OK && status != HERALD_STATUS_BUFFER_TOO_SMALL)
                 throw Error(status, error.message);
-            // One byte more for the NUL, which the caller needn't see.
+            // One more byte for the NUL, which is not part of the string.
             text.resize(status == HERALD_STATUS_OK ? len : len + 1);
             if (status == HERALD_STATUS_OK)
                 return text;

@@ -1,9 +1,9 @@
 // Continues two texts at once with HERALD, in C++17: each step decodes one token of both in one batch, which reads the
-// model's weights once for the two.
+// model's weights only once.
 //
 //     two_sequences MODEL.gguf PROMPT PROMPT [MAX_TOKENS]
 //
-// The two texts go to stdout, all else to stderr.
+// The two texts go to stdout, everything else to stderr.
 
 #include <algorithm>
 #include <charconv>
@@ -18,14 +18,14 @@
 
 namespace {
 
-// A text in the making: its context, its tokens, and the one to run next.
+// A growing text: its context and its generated tokens; the last one has not been run.
 struct Story {
     herald::Sequence sequence;
     std::vector<std::uint32_t> tokens;
     bool ended = false;
 };
 
-// Greedy: the most probable token. A sampler of your own would go here.
+// Greedy: the most probable token. Replace it with your own sampler.
 std::uint32_t best(const float *logits, std::size_t vocabulary) {
     return static_cast<std::uint32_t>(std::max_element(logits, logits + vocabulary) - logits);
 }
@@ -48,7 +48,7 @@ void run(const std::string &model, const std::vector<std::string> &prompts, std:
     const auto start = std::chrono::steady_clock::now();
     std::size_t decoded = 0;
     for (;;) {
-        // Those that go on; one that has ended makes the batch smaller.
+        // The unfinished texts: a finished one makes the batch smaller.
         std::vector<Story *> going;
         for (Story &story : stories)
             if (!story.ended)
@@ -79,7 +79,7 @@ void run(const std::string &model, const std::vector<std::string> &prompts, std:
         std::cout << prompts[i] << engine.detokenize(stories[i].tokens, HERALD_TEXT_CONTINUES) << '\n';
     }
 
-    // The same from the engine itself, as a stream, for one text.
+    // The same for one text, streamed by the engine.
     herald::Sequence sequence(engine);
     HeraldGenerateOptions options{};
     options.max_tokens = static_cast<std::uint32_t>(max_tokens);

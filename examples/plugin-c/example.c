@@ -1,8 +1,8 @@
 /*
- * A HERALD plugin in plain C, to be copied and changed. It offers one kind of engine layer (the gated MLP over float32
+ * A HERALD plugin in plain C, to copy and change. It offers one kind of engine layer (the gated MLP over float32
  * weights) and a tokenizer (greedy longest match), and leaves everything else to the next plugin.
  *
- * Everything that it knows of HERALD is in herald_plugin.h. docs/PLUGINS.md walks through it.
+ * It needs only herald_plugin.h. docs/PLUGINS.md walks through it.
  */
 #include <math.h>
 #include <stdarg.h>
@@ -12,10 +12,10 @@
 
 #include <herald_plugin.h>
 
-/* Whether a struct of the host's is long enough to have the field: an older host's may end before it. */
+/* Whether the host's struct is long enough to have the field: an older host's may end before it. */
 #define COVERS(pointer, type, field) ((pointer)->struct_size >= offsetof(type, field) + sizeof((pointer)->field))
 
-/* A status, with one sentence in the caller's buffer, cut between characters where it is too long. */
+/* Returns the status, with one sentence in the caller's buffer, cut between characters if it is too long. */
 static uint32_t fail(HeraldError *error, uint32_t status, const char *format, ...) {
     if (error != NULL && COVERS(error, HeraldError, message)) {
         va_list arguments;
@@ -47,17 +47,17 @@ struct HeraldLayer {
     uint32_t activation, max_tokens, block;
     float residual_scale, norm_eps;
     Matrix norm, gate, up, down;
-    Matrix post_norm; /* data is null where the layer has none */
+    Matrix post_norm; /* data is null if the layer has none */
 };
 
 static float element(const unsigned char *data, size_t index) {
-    float value; /* a copy, as the place may not be aligned; compilers make one load of it */
+    float value; /* a copy, since data may not be aligned; compilers turn it into one load */
     memcpy(&value, data + index * sizeof value, sizeof value);
     return value;
 }
 
 static float dot(const unsigned char *row, const float *x, size_t n) {
-    float sums[8] = {0}; /* eight sums that don't wait for each other, and round less than one */
+    float sums[8] = {0}; /* eight independent sums: none waits for another, and they round less than one */
     size_t i = 0;
     for (; i + 8 <= n; i += 8)
         for (size_t lane = 0; lane < 8; lane++) sums[lane] += element(row, i + lane) * x[i + lane];
@@ -78,7 +78,7 @@ static float activate(uint32_t activation, float x) {
     return 0.5f * x * (1.0f + tanhf(0.7978845608f * (x + 0.044715f * x * x * x)));
 }
 
-/* Finds the layer's parts in the request and checks every one: what supports and create share. */
+/* Finds the layer's parts in the request and checks every one, for supports and create. */
 static uint32_t read_request(const HeraldLayerRequest *request, HeraldLayer *layer, HeraldError *error) {
     if (request == NULL || !COVERS(request, HeraldLayerRequest, max_tokens) || request->desc == NULL)
         return fail(error, HERALD_STATUS_INVALID_ARGUMENT, "the layer request is missing or too short");
@@ -105,7 +105,7 @@ static uint32_t read_request(const HeraldLayerRequest *request, HeraldLayer *lay
     layer->block = desc->block;
     layer->residual_scale = desc->residual_scale;
     layer->norm_eps = desc->norm_eps;
-    /* A role that isn't in this list is UNSUPPORTED: to leave a weight out would be to compute something else. */
+    /* A role that isn't in this list is UNSUPPORTED: ignoring a weight would compute something else. */
     const struct { uint32_t role; Matrix *matrix; size_t rows, columns; } parts[] = {
         {HERALD_WEIGHT_NORM, &layer->norm, 1, layer->hidden},
         {HERALD_WEIGHT_GATE, &layer->gate, layer->width, layer->hidden},
@@ -130,7 +130,7 @@ static uint32_t read_request(const HeraldLayerRequest *request, HeraldLayer *lay
             return fail(error, HERALD_STATUS_UNSUPPORTED, "weight %.*s has dtype %u, where only F32 (0) is offered",
                         length, name, (unsigned)tensor->dtype);
         size_t rows = parts[part].rows, columns = parts[part].columns;
-        /* Both sizes are below 2^32, so their product fits in 64 bits, and is compared without being multiplied by 4. */
+        /* Both sizes are below 2^32, so their product fits in 64 bits; it is compared without multiplying it by 4. */
         if (tensor->dims[0] != columns || tensor->dims[1] != rows || tensor->dims[2] != 1 || tensor->dims[3] != 1 ||
             tensor->data == NULL || tensor->data_bytes / 4 != (uint64_t)rows * columns || tensor->data_bytes % 4 != 0)
             return fail(error, HERALD_STATUS_INVALID_ARGUMENT,
@@ -158,7 +158,7 @@ static uint32_t layer_create(const HeraldLayerRequest *request, HeraldLayer **ou
     if (status != HERALD_STATUS_OK) return status;
     HeraldLayer *layer = malloc(sizeof *layer);
     if (layer == NULL) return fail(error, HERALD_STATUS_OUT_OF_MEMORY, "there is no memory for a layer");
-    *layer = made; /* the weights' bytes stay the host's, and valid until layer_destroy */
+    *layer = made; /* the weights' bytes belong to the host, and are valid until layer_destroy */
     *out = layer;
     return HERALD_STATUS_OK;
 }
@@ -179,7 +179,7 @@ static uint32_t layer_info(const HeraldLayer *layer, HeraldLayerInfo *out, Heral
     return HERALD_STATUS_OK;
 }
 
-/* What the tasks of one forward call share; it lives on the caller's stack. */
+/* Shared by the tasks of one forward call; it is on the caller's stack. */
 typedef struct Forward {
     const HeraldLayer *layer;
     size_t n_tokens;
@@ -211,7 +211,7 @@ static void gate_and_up(void *argument, uint64_t begin, uint64_t end, uint32_t w
     }
 }
 
-/* Items are rows of down; the normed activations are done with, and their place takes the branch. */
+/* Items are rows of down. The normed activations are no longer needed, so the branch reuses their memory. */
 static void project_down(void *argument, uint64_t begin, uint64_t end, uint32_t worker) {
     const Forward *f = argument;
     size_t n = f->layer->hidden, width = f->layer->width;
@@ -249,12 +249,12 @@ static uint32_t layer_forward(const HeraldLayer *layer, const HeraldCall *call, 
     Forward f = {layer, call->n_tokens, call->input != NULL ? call->input : call->output, call->output,
                  call->scratch, (float *)call->scratch + call->n_tokens * layer->hidden};
     const HeraldParallel *parallel = call->parallel;
-    /* Fields by name: what a later header appends is then 0. */
+    /* By name, so that fields of a later header are 0. */
     HeraldTask norm = {.struct_size = sizeof norm, .argument = &f, .run = norm_tokens};
     HeraldTask inner = {.struct_size = sizeof inner, .argument = &f, .run = gate_and_up};
     HeraldTask down = {.struct_size = sizeof down, .argument = &f, .run = project_down};
     HeraldTask add = {.struct_size = sizeof add, .argument = &f, .run = add_branch};
-    parallel->run(parallel->context, call->n_tokens, &norm); /* each returns when all of it is done */
+    parallel->run(parallel->context, call->n_tokens, &norm); /* each call returns when its work is done */
     parallel->run(parallel->context, layer->width, &inner);
     parallel->run(parallel->context, layer->hidden, &down);
     parallel->run(parallel->context, call->n_tokens, &add);
@@ -274,7 +274,7 @@ static const HeraldLayerTable LAYERS = {
     .destroy = layer_destroy,
 };
 
-/* ---- The tokenizer: at each place, the longest token of the vocabulary that the text goes on with. ---- */
+/* ---- The tokenizer: at each position, the longest token of the vocabulary that matches the text. ---- */
 
 typedef struct Token {
     const uint8_t *bytes;
@@ -283,7 +283,7 @@ typedef struct Token {
 } Token;
 
 struct HeraldTokenizer {
-    uint8_t *bytes;  /* all tokens' bytes, its own copy */
+    uint8_t *bytes;  /* a copy of all tokens' bytes */
     Token *tokens;   /* [n_tokens], by id */
     Token *matched;  /* [n_matched], those that text can produce, sorted by bytes */
     size_t n_tokens, n_matched;
@@ -298,7 +298,7 @@ static void tokenizer_destroy(HeraldTokenizer *tokenizer) {
     free(tokenizer);
 }
 
-/* By bytes; of equals, special tokens last (a control token has a type that only they have), then by id. */
+/* By bytes; among equals special tokens last (by their type, which no other token has), then by id. */
 static int compare(const void *left, const void *right) {
     const Token *a = left, *b = right;
     size_t shorter = a->length < b->length ? a->length : b->length;
@@ -316,7 +316,7 @@ static int hex_digit(uint8_t c) {
     return -1;
 }
 
-/* Fills a new tokenizer, which the caller destroys where this fails. */
+/* Fills a new tokenizer, which the caller destroys if this fails. */
 static uint32_t fill_tokenizer(HeraldTokenizer *made, const HeraldVocabulary *v, HeraldError *error) {
     size_t n = v->n_tokens;
     size_t n_bytes = (size_t)v->token_offsets[n];
@@ -338,7 +338,7 @@ static uint32_t fill_tokenizer(HeraldTokenizer *made, const HeraldVocabulary *v,
         token->length = (size_t)(v->token_offsets[i + 1] - v->token_offsets[i]);
         token->id = (uint32_t)i;
         token->type = v->token_types != NULL ? v->token_types[i] : HERALD_TOKEN_NORMAL;
-        if (token->type == HERALD_TOKEN_BYTE) { /* spelt <0x0A>: from here on it is that byte */
+        if (token->type == HERALD_TOKEN_BYTE) { /* written <0x0A>: replace it by that byte */
             int high = token->length == 6 ? hex_digit(bytes[3]) : -1;
             int low = token->length == 6 ? hex_digit(bytes[4]) : -1;
             if (high < 0 || low < 0 || memcmp(bytes, "<0x", 3) != 0 || bytes[5] != '>')
@@ -379,13 +379,13 @@ static uint32_t tokenizer_create(const HeraldVocabulary *v, HeraldTokenizer **ou
     return HERALD_STATUS_OK;
 }
 
-/* The longest token that the text begins with; null where none does. The tokens that share its first bytes stand next to
- * each other, so each further byte narrows a range of the table. */
+/* The longest token that the text begins with, or null. Tokens with the same first bytes are adjacent, so each further byte
+ * narrows a range of the table. */
 static const Token *longest(const HeraldTokenizer *tokenizer, const uint8_t *text, size_t length, int special) {
     const Token *table = tokenizer->matched, *found = NULL;
     size_t low = 0, high = tokenizer->n_matched;
     for (size_t depth = 0; depth < length && low < high; depth++) {
-        for (int upper = 0; upper < 2; upper++) { /* the first token past text[depth], then the first that has it */
+        for (int upper = 0; upper < 2; upper++) { /* the first token after text[depth], then the first with it */
             size_t from = low, to = high;
             while (from < to) {
                 size_t middle = from + (to - from) / 2;
@@ -396,7 +396,7 @@ static const Token *longest(const HeraldTokenizer *tokenizer, const uint8_t *tex
             if (upper == 0) high = from;
             else low = from;
         }
-        /* Of the tokens that end here, the first is not special, unless all are. */
+        /* The first token that ends here is not special, unless all are. */
         if (low < high && table[low].length == depth + 1 && (special || table[low].type != HERALD_TOKEN_CONTROL))
             found = &table[low];
     }
@@ -473,7 +473,7 @@ static uint32_t probe(const HeraldHardware *hardware, HeraldProbe *out, HeraldEr
     (void)hardware; /* plain C runs anywhere */
     if (!COVERS(out, HeraldProbe, variant))
         return fail(error, HERALD_STATUS_INVALID_ARGUMENT, "HeraldProbe is too short");
-    out->score = 50; /* half of what scalar code scores: chosen only where a user asks for it by name */
+    out->score = 50; /* half of scalar code's score: used only if the user names this backend */
     memcpy(out->variant, "c", 2);
     return HERALD_STATUS_OK;
 }

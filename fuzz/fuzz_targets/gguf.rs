@@ -1,4 +1,4 @@
-//! Arbitrary bytes as a GGUF file: they parse or get one sentence, and all that parses can be read.
+//! Arbitrary bytes as a GGUF file: they parse or give a one-line error, and everything that parses can be read.
 #![no_main]
 
 use std::hint::black_box;
@@ -13,7 +13,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// Reads every value and every byte that the file offers.
+/// Reads every value and every byte of the file.
 fn read_all(gguf: &Gguf) {
     let metadata = gguf.metadata();
     for (key, value) in metadata.iter() {

@@ -5,6 +5,7 @@
 //! types.
 
 use std::collections::HashMap;
+use std::sync::OnceLock;
 
 #[cfg(feature = "layout")]
 mod derived {
@@ -100,8 +101,8 @@ pub fn check(theirs: &str) -> Result<(), String> {
     report().map_or(Ok(()), |ours| compare(ours, theirs))
 }
 
-/// Fields that had another name in reports of version 0.1.0: the struct, the former name and today's. A name is no part of
-/// a layout, so plugins with such reports still load.
+/// Fields that had another name in version 0.1.0: the struct, the former name and today's. A name is no part of a layout,
+/// but hosts of that version compare it, so plugins carry the former names.
 const RENAMED: [(&str, &str, &str); 5] = [
     ("HeraldLayerDesc", "index", "block"),
     ("HeraldSequence", "far_starts", "selectable_starts"),
@@ -110,8 +111,19 @@ const RENAMED: [(&str, &str, &str); 5] = [
     ("HeraldSequence", "reach", "max_distance"),
 ];
 
-/// Today's name of a field.
-fn renamed<'r>(name: &str, field: &'r str) -> &'r str {
+/// The report that a plugin carries; `None` as for [`report`].
+pub(crate) fn carried() -> Option<&'static str> {
+    static CARRIED: OnceLock<String> = OnceLock::new();
+    let report = report()?;
+    Some(CARRIED.get_or_init(|| {
+        RENAMED.iter().fold(report.to_owned(), |report, (name, former, today)| {
+            report.replace(&format!("{name} {today} "), &format!("{name} {former} "))
+        })
+    }))
+}
+
+/// Today's name of a field in a report.
+fn today<'r>(name: &str, field: &'r str) -> &'r str {
     let found = RENAMED.iter().find(|(of, former, _)| (*of, *former) == (name, field));
     found.map_or(field, |(_, _, today)| today)
 }
@@ -129,7 +141,7 @@ fn compare<'r>(ours: &'r str, theirs: &'r str) -> Result<(), String> {
                     "its layout report has the line {line:?}, where \"struct field offset size type\" was expected"
                 ));
             };
-            structs.entry(name).or_default().push((renamed(name, field), rest));
+            structs.entry(name).or_default().push((today(name, field), rest));
         }
         Ok(structs)
     };
@@ -179,6 +191,19 @@ mod tests {
             compare(today, &moved).unwrap_err(),
             "its HeraldSequence has the field max_distance (88 8 u64), where max_distance (80 8 u64) was expected"
         );
+    }
+
+    #[cfg(feature = "layout")]
+    #[test]
+    fn plugins_carry_former_names() {
+        let carried = carried().unwrap();
+        for (name, former, today) in RENAMED {
+            assert!(
+                carried.contains(&format!("{name} {former} "))
+                    && !carried.contains(&format!("{name} {today} "))
+            );
+        }
+        assert_eq!(check(carried), Ok(()));
     }
 
     #[test]

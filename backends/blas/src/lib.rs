@@ -1,7 +1,7 @@
-//! The blas backend: products of a batch through the system's BLAS, all else through the simd kernels.
+//! The blas backend: matrix products of large batches through the system's BLAS, all else through the simd kernels.
 //!
-//! Nothing is linked: the library is looked for when the backend is first asked about its machine (`library`), and
-//! without one it says so and is left out.
+//! Nothing is linked: the library is looked for when the backend is first probed (`library`). Without one the probe says so,
+//! and the host leaves the backend out.
 
 #![cfg(target_arch = "x86_64")]
 
@@ -10,14 +10,14 @@ mod matmul;
 
 use std::sync::OnceLock;
 
-use herald_api::{Error, Hardware, Probe, Result, Tokenizer, TokenizerFactory, Vocabulary};
+use herald_api::{Error, Hardware, Probe, Result};
 use herald_layers::{HasKernels, Kernels, Layers, Tiers};
-
 use herald_simd_kernels::Variant;
+use herald_tokenizers::Tokenizers;
+
 use library::Library;
 
-/// How it ranks beside scalar code, which scores 100, and AVX2's own kernels, which score more: those multiply quantised
-/// weights as integers. Measuring (`host backends --calibrate`) finds where a batch goes faster through BLAS.
+/// Above scalar code, which scores 100, and below AVX2's own kernels, which multiply quantised weights as integers. Measuring (`host backends --calibrate`) finds where a batch goes faster through BLAS.
 const SCORE: u32 = 250;
 
 /// What computes.
@@ -28,7 +28,7 @@ struct Chosen {
     variant: String,
 }
 
-/// The library and the simd variant beside it, chosen when the backend is first asked about its machine.
+/// The library, and the simd variant for all else, chosen when the backend is first probed.
 fn chosen() -> &'static Result<Chosen> {
     static CHOSEN: OnceLock<Result<Chosen>> = OnceLock::new();
     CHOSEN.get_or_init(|| {
@@ -54,15 +54,6 @@ impl HasKernels for Blas {
 /// Where no BLAS is found, or this CPU has no simd variant.
 pub fn kernels() -> Result<&'static Kernels> {
     chosen().as_ref().map(|chosen| &chosen.kernels).map_err(Error::clone)
-}
-
-/// The model tokenizers, which every backend may offer.
-pub struct Tokenizers;
-
-impl TokenizerFactory for Tokenizers {
-    fn create(vocabulary: &Vocabulary<'_>) -> Result<Box<dyn Tokenizer>> {
-        herald_tokenizers::create(vocabulary)
-    }
 }
 
 fn probe(_: &Hardware) -> Result<Probe> {

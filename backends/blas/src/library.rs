@@ -68,8 +68,8 @@ pub(crate) fn found() -> &'static Result<Library, String> {
 }
 
 impl Library {
-    /// Loads a library, sees to it that it starts no threads of its own in products, and tries one; else says what is
-    /// wrong with it, for a sentence in which it is the subject.
+    /// Loads a library, turns off its threads, and tries a product. The error is the predicate of a sentence about the
+    /// library.
     fn open(name: &str) -> Result<Self, String> {
         // SAFETY: loading runs the library's initialisers. It is a BLAS that the system's loader found, or the file that
         // the user named to be loaded.
@@ -94,7 +94,7 @@ impl Library {
             // SAFETY: as documented, it may be called at any time.
             unsafe { set(1) };
         }
-        // Never unloaded: a BLAS may keep threads and memory of its own.
+        // Never unloaded: a BLAS may keep threads and memory.
         std::mem::forget(library);
         let name = name.rsplit('/').next().unwrap_or(name).to_owned();
         let library = Self { name, sgemm };

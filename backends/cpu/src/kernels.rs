@@ -1,16 +1,14 @@
-//! Scalar kernels: plain, portable, and the reference that every other backend is read against.
-//!
-//! Sums run in a fixed number of lanes, which a compiler may keep in a vector register of any CPU: the order of
-//! additions, and so the result, is the same everywhere.
+//! Scalar kernels: simple, portable, and the reference that every other backend is read against.
 
 use herald_api::{Activation, DType, RopeKind};
+use herald_formats::{f16_value, row_kernels};
 use herald_layers::Kernels;
 use herald_layers::fallback;
 use herald_layers::kernels::{Gemm, HeadMatmul, OnlineSoftmax, Q4Tile, Tile};
 use herald_layers::matmul::MatmulKernel;
-use herald_layers::quant::{f16_value, row_kernels};
 
 use crate::recurrent;
+use crate::vectors::{LANES, add_scaled, dot, mul};
 
 /// The cpu backend's table.
 pub static KERNELS: Kernels = Kernels {
@@ -50,26 +48,6 @@ fn matmul(dtype: DType) -> MatmulKernel {
         activations: None,
         scratch_len: fallback::scratch_len,
         matmul: |run, scratch, out| fallback::matmul(row_kernels(run.dtype), gemm, run, scratch, out),
-    }
-}
-
-const LANES: usize = 16;
-
-pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0.0; LANES];
-    let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let tail: f32 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(a, b)| a * b).sum();
-    for (a, b) in a_chunks.zip(b_chunks) {
-        for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
-            *lane += a * b;
-        }
-    }
-    lanes.iter().sum::<f32>() + tail
-}
-
-fn add_scaled(y: &mut [f32], a: f32, x: &[f32]) {
-    for (y, x) in y.iter_mut().zip(x) {
-        *y += a * x;
     }
 }
 
@@ -188,10 +166,6 @@ fn activate(activation: Activation, x: &mut [f32]) {
     x.iter_mut().for_each(|x| *x = function(*x));
 }
 
-fn mul(x: &mut [f32], y: &[f32]) {
-    x.iter_mut().zip(y).for_each(|(x, y)| *x *= y);
-}
-
 fn softplus(x: &mut [f32]) {
     // Without overflow for large x, and without loss for small.
     x.iter_mut().for_each(|x| *x = x.max(0.0) + (-x.abs()).exp().ln_1p());
@@ -207,7 +181,7 @@ fn softmax(x: &mut [f32]) {
     x.iter_mut().for_each(|part| *part /= sum);
 }
 
-fn attend(tile: &Tile<'_>, running: &mut OnlineSoftmax<'_>, scratch: &mut [f32]) {
+fn attend(tile: &Tile<'_>, softmax: &mut OnlineSoftmax<'_>, scratch: &mut [f32]) {
     let Tile { queries, visible, key_dim, value_dim, scale, softcap, key_scales, value_scales, next, .. } =
         *tile;
     let slots = tile.keys.len() / key_dim;
@@ -228,42 +202,42 @@ fn attend(tile: &Tile<'_>, running: &mut OnlineSoftmax<'_>, scratch: &mut [f32])
         softcap,
         next,
     };
-    attend_wide(&wide, running, rest);
+    attend_wide(&wide, softmax, rest);
 }
 
-fn attend_q4(tile: &Q4Tile<'_>, running: &mut OnlineSoftmax<'_>, scratch: &mut [f32]) {
+fn attend_q4(tile: &Q4Tile<'_>, softmax: &mut OnlineSoftmax<'_>, scratch: &mut [f32]) {
     let widen = |pairs: &mut [f32], keys: &mut [f32], values: &mut [f32]| tile.widen(pairs, keys, values);
-    tile.attend_with(tile.queries, running, scratch, widen, attend_wide);
+    tile.attend_with(tile.queries, softmax, scratch, widen, attend_wide);
 }
 
-/// Attention over keys and values that their scales are part of already.
-fn attend_wide(tile: &Tile<'_, f32>, running: &mut OnlineSoftmax<'_>, scratch: &mut [f32]) {
+/// Attention over float32 keys and values, already multiplied by their scales.
+fn attend_wide(tile: &Tile<'_, f32>, softmax: &mut OnlineSoftmax<'_>, scratch: &mut [f32]) {
     let Tile { keys, values, key_dim, value_dim, scale, softcap, .. } = *tile;
     let scores = &mut scratch[..keys.len() / key_dim];
     let rows =
-        tile.queries.chunks_exact(key_dim).zip(tile.visible).zip(running.out.chunks_exact_mut(value_dim));
+        tile.queries.chunks_exact(key_dim).zip(tile.visible).zip(softmax.out.chunks_exact_mut(value_dim));
     for (row, ((query, [begin, end]), out)) in rows.enumerate() {
-        let seen = *begin as usize..*end as usize;
-        if seen.is_empty() {
+        let visible = *begin as usize..*end as usize;
+        if visible.is_empty() {
             continue;
         }
-        let scores = &mut scores[seen.clone()];
-        let mut max = running.max[row];
-        for (score, key) in scores.iter_mut().zip(keys[seen.start * key_dim..].chunks_exact(key_dim)) {
+        let scores = &mut scores[visible.clone()];
+        let mut max = softmax.max[row];
+        for (score, key) in scores.iter_mut().zip(keys[visible.start * key_dim..].chunks_exact(key_dim)) {
             *score = dot(query, key) * scale;
             if let Some(cap) = softcap {
                 *score = cap * (*score / cap).tanh();
             }
             max = max.max(*score);
         }
-        // What was summed under the old maximum is worth this much under the new one.
-        let kept = (running.max[row] - max).exp();
-        running.max[row] = max;
-        running.sum[row] *= kept;
-        out.iter_mut().for_each(|value| *value *= kept);
-        for (score, value) in scores.iter().zip(values[seen.start * value_dim..].chunks_exact(value_dim)) {
+        // Rescales what was summed under the old maximum.
+        let rescale = (softmax.max[row] - max).exp();
+        softmax.max[row] = max;
+        softmax.sum[row] *= rescale;
+        out.iter_mut().for_each(|value| *value *= rescale);
+        for (score, value) in scores.iter().zip(values[visible.start * value_dim..].chunks_exact(value_dim)) {
             let weight = (score - max).exp();
-            running.sum[row] += weight;
+            softmax.sum[row] += weight;
             add_scaled(out, weight, value);
         }
     }
@@ -279,16 +253,16 @@ fn scaled(codes: &[i16], scales: &[f32], dim: usize, out: &mut [f32]) {
 }
 
 fn quantize_i16(x: &[f32], codes: &mut [i16]) -> f32 {
-    const MOST: f32 = i16::MAX as f32;
+    const MAX_CODE: f32 = i16::MAX as f32;
     let max = x.iter().fold(0.0_f32, |max, x| max.max(x.abs()));
     if x.iter().any(|x| x.is_nan()) {
-        // What is wrong upstream must show downstream.
+        // An error upstream has to show downstream.
         codes.fill(1);
         return f32::NAN;
     }
-    // The reciprocal of a scale below the least normal number would overflow: so small a row is zeros.
-    let scale = max / MOST;
-    let inverse = if scale < f32::MIN_POSITIVE { 0.0 } else { MOST / max };
+    // The reciprocal of a scale below the smallest normal number would overflow, so such a row becomes zeros.
+    let scale = max / MAX_CODE;
+    let inverse = if scale < f32::MIN_POSITIVE { 0.0 } else { MAX_CODE / max };
     for (code, x) in codes.iter_mut().zip(x) {
         *code = (x * inverse).round_ties_even() as i16;
     }

@@ -2,13 +2,15 @@
 
 mod kernels;
 mod recurrent;
+mod vectors;
 
-use herald_api::{Hardware, Probe, Result, Tokenizer, TokenizerFactory, Vocabulary};
+use herald_api::{Hardware, Probe, Result};
 use herald_layers::{HasKernels, Kernels, Layers, Tiers};
+use herald_tokenizers::Tokenizers;
 
 pub use kernels::KERNELS;
 
-/// The score of scalar code, beside which other backends rank themselves.
+/// The score of scalar code: other backends rank themselves relative to it.
 const SCORE: u32 = 100;
 
 /// The cpu backend's kernels, for the shared layers.
@@ -17,15 +19,6 @@ pub struct Cpu;
 impl HasKernels for Cpu {
     fn kernels() -> &'static Kernels {
         &KERNELS
-    }
-}
-
-/// The model tokenizers, which every backend may offer.
-pub struct Tokenizers;
-
-impl TokenizerFactory for Tokenizers {
-    fn create(vocabulary: &Vocabulary<'_>) -> Result<Box<dyn Tokenizer>> {
-        herald_tokenizers::create(vocabulary)
     }
 }
 

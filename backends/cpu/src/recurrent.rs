@@ -2,6 +2,8 @@
 
 use herald_layers::kernels::{SelectiveScan, SsdStep, Tap};
 
+use crate::vectors::dot;
+
 pub(crate) fn conv(taps: &[Tap<'_>], bias: &[f32], out: &mut [f32]) {
     out.copy_from_slice(bias);
     for tap in taps {
@@ -36,7 +38,7 @@ pub(crate) fn ssd_step(step: &SsdStep<'_>, h: &mut [f32], out: &mut [f32]) {
         for (h, b) in h.iter_mut().zip(step.b) {
             *h = step.decay * *h + scaled * b;
         }
-        *y = super::kernels::dot(h, step.c);
+        *y = dot(h, step.c);
     }
 }
 

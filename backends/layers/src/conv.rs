@@ -1,17 +1,17 @@
-//! Causal convolutions of channels by themselves, over a sequence that goes on from call to call.
+//! Causal depthwise convolutions over a sequence that continues from call to call.
 
 use std::ops::Range;
 
 use herald_api::{Error, LayerRequest, Result, WeightRole};
 
+use crate::disjoint_slice::DisjointSlice;
 use crate::kernels::{Kernels, Tap};
-use crate::shared::Shared;
 use crate::weights::Weights;
 
-/// The most taps that a convolution may have; models have 3 or 4.
-const MOST_TAPS: usize = 16;
+/// A convolution has at most this many taps; models have 3 or 4.
+const MAX_TAPS: usize = 16;
 
-/// Channels that a worker takes at a time where a convolution is shared out.
+/// Channels of a worker's item of a convolution.
 pub(crate) const CONV_BLOCK: usize = 256;
 
 /// The filters of a convolution.
@@ -23,10 +23,10 @@ pub(crate) struct Conv {
     bias: Vec<f32>,
 }
 
-/// What one sequence brings in a call: rows of tokens, of which the convolution reads some columns.
+/// One sequence's tokens in a call: rows of which the convolution reads some columns.
 #[derive(Clone, Copy)]
 pub(crate) struct Inputs<'x> {
-    /// The first token's first channel; each next token's lies `stride` further.
+    /// The first token's first channel; each next token's is `stride` elements later.
     pub(crate) x: &'x [f32],
     pub(crate) stride: usize,
     pub(crate) n_tokens: usize,
@@ -40,9 +40,9 @@ impl Conv {
         channels: usize,
         taps: usize,
     ) -> Result<Self> {
-        if taps == 0 || taps > MOST_TAPS {
+        if taps == 0 || taps > MAX_TAPS {
             return Err(Error::invalid(format!(
-                "the convolution of block {} has {taps} taps, where 1 to {MOST_TAPS} were expected",
+                "the convolution of block {} has {taps} taps, where 1 to {MAX_TAPS} were expected",
                 request.desc.block
             )));
         }
@@ -62,49 +62,49 @@ impl Conv {
         (self.taps - 1) * self.channels
     }
 
-    /// Convolves the channels `channels` of all of a sequence's tokens: the results go to the same columns of `out`, whose
-    /// rows are `out_stride` apart, the first at `out_first`. Then keeps the last tokens' inputs in the state.
+    /// Convolves the channels `channels` of all of a sequence's tokens into the same columns of `out`, whose rows are
+    /// `out_stride` apart, the first at `out_first`. Then keeps the last tokens' inputs in the state.
     ///
     /// # Safety
-    /// Nobody else uses these channels of the state or of those rows meanwhile.
+    /// During the call nobody else uses these channels of the state or of those rows.
     pub(crate) unsafe fn run(
         &self,
         kernels: &Kernels,
         inputs: Inputs<'_>,
         channels: Range<usize>,
-        state: &Shared<'_, f32>,
-        (out, out_first, out_stride): (&Shared<'_, f32>, usize, usize),
+        state: &DisjointSlice<'_, f32>,
+        (out, out_first, out_stride): (&DisjointSlice<'_, f32>, usize, usize),
     ) {
         let Inputs { x, stride, n_tokens } = inputs;
         let kept = self.taps - 1;
-        // SAFETY: the caller vouches; each row is borrowed once, for this call.
+        // SAFETY: nobody else uses these channels of the state, by this function's contract; rows don't overlap.
         let past = |row: usize| unsafe {
             state.part(row * self.channels + channels.start..row * self.channels + channels.end)
         };
         let input = |token: usize| &x[token * stride + channels.start..token * stride + channels.end];
         let empty = Tap { weight: &[], input: &[] };
         for token in 0..n_tokens {
-            let mut taps = [empty; MOST_TAPS];
+            let mut taps = [empty; MAX_TAPS];
             for (tap, slot) in taps[..self.taps].iter_mut().enumerate() {
                 let first = tap * self.channels;
-                // The tap falls on the token `kept - tap` places back, which may be of an earlier call.
-                let place = token + tap;
+                // The tap falls on the token `kept - tap` before this one, which may be of an earlier call.
+                let row = token + tap;
                 *slot = Tap {
                     weight: &self.weight[first + channels.start..first + channels.end],
-                    input: if place >= kept { input(place - kept) } else { past(place) },
+                    input: if row >= kept { input(row - kept) } else { past(row) },
                 };
             }
             let first = out_first + token * out_stride;
-            // SAFETY: the caller vouches.
+            // SAFETY: nobody else uses these channels of `out`, by this function's contract.
             let out = unsafe { out.part(first + channels.start..first + channels.end) };
             (kernels.conv)(&taps[..self.taps], &self.bias[channels.clone()], out);
         }
         for row in 0..kept {
-            let place = row + n_tokens;
-            if place >= kept {
-                past(row).copy_from_slice(input(place - kept));
+            let from = row + n_tokens;
+            if from >= kept {
+                past(row).copy_from_slice(input(from - kept));
             } else {
-                past(row).copy_from_slice(past(place));
+                past(row).copy_from_slice(past(from));
             }
         }
     }

@@ -5,16 +5,17 @@ use std::marker::PhantomData;
 use herald_api::{EngineLayer, Error, LayerFactory, LayerKind, LayerParams, LayerRequest, Result};
 
 use crate::attention::Attention;
-use crate::ends::{Embedding, Head};
+use crate::embedding::Embedding;
+use crate::head::Head;
 use crate::kernels::Kernels;
-use crate::linear::Linear;
+use crate::layer::Layer;
 use crate::mamba1::Mamba1;
 use crate::mamba2::Mamba2;
 use crate::mlp::Mlp;
 use crate::moe::Moe;
 use crate::short_conv::ShortConv;
 
-/// A backend's table of kernels, chosen once for the CPU at hand.
+/// A backend's table of kernels, chosen once for the CPU that it runs on.
 pub trait HasKernels: 'static {
     /// The table.
     fn kernels() -> &'static Kernels;
@@ -27,7 +28,7 @@ impl<B: HasKernels> LayerFactory for Layers<B> {
     const KINDS: &'static [LayerKind] = &LayerKind::ALL;
 
     fn supports(request: &LayerRequest<'_, '_>) -> Result<()> {
-        // Until its matrices are packed, a layer has read no weights but norms and biases, so asking is making.
+        // Making a layer is cheap until its matrices are packed: it reads no weights but norms and biases.
         layer(B::kernels(), request).map(drop)
     }
 
@@ -38,12 +39,6 @@ impl<B: HasKernels> LayerFactory for Layers<B> {
         }
         Ok(layer)
     }
-}
-
-/// A layer of this crate.
-pub(crate) trait Layer<'w>: EngineLayer {
-    /// The matrices that it multiplies with.
-    fn matrices(&mut self) -> Vec<&mut Linear<'w>>;
 }
 
 fn layer<'w>(kernels: &'static Kernels, request: &LayerRequest<'w, '_>) -> Result<Box<dyn Layer<'w> + 'w>> {

@@ -1,14 +1,14 @@
-//! Plain code that backends share which have nothing of their own: the turns of RoPE, and products over rows as they lie in
-//! the file, each row read as it is for few tokens, and as a panel of float32 for many.
+//! Fallbacks for backends without their own kernels: RoPE's angles, and products with rows as they lie in the file. Few
+//! tokens read each row directly; many share a panel of rows dequantised to float32.
 
 use crate::kernels::Gemm;
 use crate::matmul::{MatmulCall, OutputTile};
-use crate::quant::RowKernels;
+use herald_formats::RowKernels;
 
-/// Tokens from which on rows are dequantised once for all of them; for fewer, each product reads the row as it is.
-const BATCH_FROM: usize = 4;
+/// With at least this many tokens, rows are dequantised once for all of them; with fewer, each product reads the row.
+const BATCH_FROM_TOKENS: usize = 4;
 
-/// Rows that one step of a batched product takes: their float32 copy stays in the second-level cache.
+/// Rows of a panel: their float32 copy stays in the second-level cache.
 const PANEL_ROWS: usize = 32;
 
 /// `[cos, sin]` of angles times a magnitude; see [`crate::Kernels::rope_angles`].
@@ -22,10 +22,10 @@ pub fn rope_angles(frequencies: &[f64], position: f64, magnitude: f64, out: &mut
 /// Float32 elements of scratch memory that [`matmul`] uses.
 #[must_use]
 pub fn scratch_len(columns: usize, max_tokens: usize) -> usize {
-    if max_tokens < BATCH_FROM { 0 } else { PANEL_ROWS * (columns + max_tokens) }
+    if max_tokens < BATCH_FROM_TOKENS { 0 } else { PANEL_ROWS * (columns + max_tokens) }
 }
 
-/// Multiplies a run of rows with activations that were not prepared.
+/// Multiplies a run of rows with float32 activations.
 pub fn matmul(
     row_kernels: RowKernels,
     gemm: fn(&Gemm<'_>, &mut [f32]),
@@ -33,7 +33,7 @@ pub fn matmul(
     scratch: &mut [f32],
     out: &mut OutputTile<'_>,
 ) {
-    if run.n_tokens < BATCH_FROM {
+    if run.n_tokens < BATCH_FROM_TOKENS {
         by_dot(row_kernels, run, out);
     } else {
         by_panel(row_kernels, gemm, run, scratch, out);

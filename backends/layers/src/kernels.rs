@@ -1,24 +1,24 @@
 //! The table of kernels that a backend fills: layers are written once over it.
 //!
-//! Every entry is checked against a float64 reference by the module `suite` (with the feature of that name), the same
-//! for every backend.
+//! The module `suite` (with the feature of that name) checks every entry of every backend against the same float64
+//! reference.
 
 use herald_api::{Activation, DType, Q4_GROUP, Q4Rows, RopeKind};
 
 use crate::matmul::MatmulKernel;
-use crate::quant::{RowKernels, f16_value};
+use herald_formats::{RowKernels, f16_value};
 
 /// A backend's kernels.
 pub struct Kernels {
     /// The backend's name, for messages.
     pub name: &'static str,
-    /// Kernels over one row of a weight matrix of a type. The weights are those of [`crate::quant`] to the bit.
+    /// Kernels over one row of a weight matrix of a type. Weights are [`herald_formats`]'s to the bit.
     pub rows: fn(DType) -> RowKernels,
-    /// Products of activations with weights of a type.
+    /// Matrix multiplication with weights of a type.
     pub matmul: fn(DType) -> MatmulKernel,
-    /// `out[t * rows + r] = x[t] . panel[r]` for all tokens and rows; what `out` held is not read.
+    /// `out[t * rows + r] = x[t] . panel[r]` for all tokens and rows; `out` is only written.
     pub gemm: fn(&Gemm<'_>, &mut [f32]),
-    /// Products of each head's queries with its part of each of some rows of float16.
+    /// Products of each head's queries with the head's part of float16 rows.
     pub head_matmul: fn(&HeadMatmul<'_>, &mut [f32]),
     /// `sum(a[i] * b[i])`.
     pub dot: fn(&[f32], &[f32]) -> f32,
@@ -27,11 +27,11 @@ pub struct Kernels {
     /// `out[i] = x[i] / sqrt(mean(x^2) + eps) * weight[i]` (RMSNorm, arXiv 1910.07467), for
     /// vectors whose sum of squares is a float32 number.
     pub rms_norm: fn(&[f32], &[f32], f32, &mut [f32]),
-    /// Turns pairs of a head's first `2 * rotation.len()` elements by the angles whose cosine and sine are given
-    /// (RoPE, arXiv 2104.09864).
+    /// Rotates pairs of a head's first `2 * rotation.len()` elements by angles given as `[cos, sin]` (RoPE, arXiv
+    /// 2104.09864).
     pub rope: fn(RopeKind, &mut [f32], &[[f32; 2]]),
-    /// The turns of RoPE's pairs: `[cos, sin]` of `position * frequencies[i]`, times a magnitude. The arguments are
-    /// frequencies, position, magnitude and the result.
+    /// The rotations of RoPE's pairs: `[cos, sin]` of `position * frequencies[i]`, times a magnitude. Arguments:
+    /// frequencies, position, magnitude, result.
     pub rope_angles: fn(&[f64], f64, f64, &mut [[f32; 2]]),
     /// `exp(x[i]) / sum(exp(x))`.
     pub softmax: fn(&mut [f32]),
@@ -39,33 +39,33 @@ pub struct Kernels {
     pub glu: fn(Activation, &mut [f32], &[f32]),
     /// `x[i] = activation(x[i])`.
     pub activate: fn(Activation, &mut [f32]),
-    /// Lays queries `[n, key_dim]` out as this table's `attend` reads them, in [`Tile::packed_queries_len`] elements. The arguments
-    /// are queries, `key_dim` and the result.
+    /// Lays queries `[n, key_dim]` out as this table's `attend` reads them, in [`Tile::packed_queries_len`] elements.
+    /// Arguments: queries, `key_dim`, result.
     pub pack_queries: fn(&[f32], usize, &mut [f32]),
-    /// One tile of attention with online softmax.
+    /// One tile of attention, added to the online softmax of its rows.
     pub attend: fn(&Tile<'_>, &mut OnlineSoftmax<'_>, &mut [f32]),
-    /// The same over 4-bit codes, with queries as they are.
+    /// The same over 4-bit codes, with queries that aren't packed.
     pub attend_q4: fn(&Q4Tile<'_>, &mut OnlineSoftmax<'_>, &mut [f32]),
-    /// The most that `attend_q4` rounds a number of a query times its step, and of a weight times its step, as a share of
-    /// the largest of its row; tests bound errors with it.
+    /// Relative rounding error of `attend_q4`'s int16 operands (queries times key steps, weights times value steps), against
+    /// the row's largest magnitude. Used only by error bounds in tests.
     pub attend_q4_rounding: f32,
-    /// Adds to what the first has seen what the second has seen of other slots of the same queries' rows.
+    /// Merges the second softmax, of the same rows over other slots, into the first.
     pub merge: fn(&mut OnlineSoftmax<'_>, &OnlineSoftmax<'_>),
-    /// `x[i]` as `scale * codes[i]`, with the least scale that has room for all: fills the codes, returns the scale.
+    /// `x[i]` as `scale * codes[i]`, with the smallest scale that fits them all: fills the codes, returns the scale.
     pub quantize_i16: fn(&[f32], &mut [i16]) -> f32,
     /// `x[i] *= y[i]`.
     pub mul: fn(&mut [f32], &[f32]),
     /// `x[i] = ln(1 + exp(x[i]))`.
     pub softplus: fn(&mut [f32]),
-    /// One token of a causal convolution of channels by themselves: `out[c] = bias[c] + sum(tap.weight[c] * tap.input[c])`.
+    /// One token of a causal depthwise convolution: `out[c] = bias[c] + sum(tap.weight[c] * tap.input[c])`.
     pub conv: fn(&[Tap<'_>], &[f32], &mut [f32]),
-    /// A run of tokens of a block of channels through Mamba's selective scan: updates the state `[state, channels]` and
+    /// Takes a run of tokens of a block of channels through Mamba's selective scan: updates the state `[state, channels]` and
     /// fills `[n_tokens, channels]`.
     pub selective_scan: fn(&SelectiveScan<'_>, &mut [f32], &mut [f32]),
-    /// One token of a head through Mamba-2's recurrence: updates the state `[channels, state]` and fills `[channels]`.
+    /// Takes one token of a head through Mamba-2's recurrence: updates the state `[channels, state]` and fills `[channels]`.
     pub ssd_step: fn(&SsdStep<'_>, &mut [f32], &mut [f32]),
-    /// `x[i] *= exp(to - from[i]) * weight[i]`, the arguments being `to`, `from`, `weight` and `x`: what is left of each
-    /// token after the decay between it and another.
+    /// `x[i] *= exp(to - from[i]) * weight[i]`: each token's contribution, decayed up to another token. Arguments: `to`,
+    /// `from`, `weight`, `x`.
     pub decay_weights: fn(f32, &[f32], &[f32], &mut [f32]),
 }
 
@@ -74,7 +74,7 @@ pub struct Kernels {
 pub struct Tap<'a> {
     /// Its weight for each channel.
     pub weight: &'a [f32],
-    /// The token that it falls on, channel by channel.
+    /// The token it falls on, channel by channel.
     pub input: &'a [f32],
 }
 
@@ -87,13 +87,13 @@ pub struct Tap<'a> {
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct SelectiveScan<'a> {
-    /// The first token's channels; each next token's lie `x_stride` further.
+    /// The first token's channels; each next token's are `x_stride` elements later.
     pub x: &'a [f32],
     /// Elements from one token's `x` to the next.
     pub x_stride: usize,
     /// Time steps `[n_tokens, channels]`.
     pub dt: &'a [f32],
-    /// The first token's B, `[state]`; each next token's lies `bc_stride` further.
+    /// The first token's B, `[state]`; each next token's is `bc_stride` elements later.
     pub b: &'a [f32],
     /// The first token's C, likewise.
     pub c: &'a [f32],
@@ -142,7 +142,7 @@ pub struct Gemm<'a> {
     pub columns: usize,
 }
 
-/// `out[h, q, r] = queries[h, q] . rows[r, h]` for all heads, queries and rows; what `out` held is not read.
+/// `out[h, q, r] = queries[h, q] . rows[r, h]` for all heads, queries and rows; `out` is only written.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadMatmul<'a> {
     /// `[n_heads, n_queries, width]`.
@@ -160,10 +160,10 @@ pub struct HeadMatmul<'a> {
 }
 
 impl HeadMatmul<'_> {
-    /// How many rows there are.
+    /// Number of rows.
     ///
     /// # Panics
-    /// Where slices are too short, the result's of so many elements included.
+    /// Where a slice is too short, or `out_len` elements don't hold the result.
     #[must_use]
     #[inline]
     pub fn n_rows(&self, out_len: usize) -> usize {
@@ -179,7 +179,7 @@ impl HeadMatmul<'_> {
     }
 }
 
-/// The memory of a tile: of keys and of values, and of either one's scales or pairs.
+/// Memory that the next tile will read, to be prefetched.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Upcoming<'a> {
     /// Codes of keys.
@@ -188,11 +188,11 @@ pub struct Upcoming<'a> {
     pub values: &'a [u8],
     /// Scales or pairs of keys, and of values.
     pub scales: [&'a [u8]; 2],
-    /// Whether there is so much of all that shared caches won't have it any more when it is read again.
+    /// Whether the sequence's keys and values outgrow the shared caches, so that prefetched lines need not stay there.
     pub streaming: bool,
 }
 
-/// Queries of one KV head against a run of slots of one page, whose elements are codes to be scaled.
+/// Queries of one KV head against the slots of one page, whose elements are codes with a scale per slot.
 #[derive(Clone, Copy, Debug)]
 pub struct Tile<'a, E = i16> {
     /// Queries, already rotated, as [`Kernels::pack_queries`] left them.
@@ -205,7 +205,7 @@ pub struct Tile<'a, E = i16> {
     pub values: &'a [E],
     /// The scale of each value `[slots]`.
     pub value_scales: &'a [f32],
-    /// For each query the slots that it sees, `begin..end`; empty where it sees none.
+    /// The slots that each query sees, `begin..end`; empty where it sees none.
     pub visible: &'a [[u32; 2]],
     /// Elements of a key.
     pub key_dim: usize,
@@ -215,19 +215,19 @@ pub struct Tile<'a, E = i16> {
     pub scale: f32,
     /// Scores are `softcap * tanh(score / softcap)`.
     pub softcap: Option<f32>,
-    /// What will be read next, so that it may be asked for in time.
+    /// What will be read next, to be prefetched.
     pub next: Upcoming<'a>,
 }
 
 impl<E> Tile<'_, E> {
-    /// Float32 elements of so many queries as [`Kernels::pack_queries`] leaves them, at most: in whole vectors.
+    /// Float32 elements that [`Kernels::pack_queries`] may fill for this many queries: whole vectors.
     #[must_use]
     pub fn packed_queries_len(queries: usize, key_dim: usize) -> usize {
         queries.next_multiple_of(16) * key_dim.next_multiple_of(16)
     }
 
-    /// Float32 elements of scratch memory that [`Kernels::attend`] may use for a tile of so many queries and slots: room
-    /// for the queries' scores in whole vectors, for a number of each query, and for keys and values as float32.
+    /// Float32 elements of scratch memory that [`Kernels::attend`] may use for a tile of this many queries and slots: scores
+    /// in whole vectors, one number per query, and keys and values as float32.
     #[must_use]
     pub fn scratch_len(queries: usize, slots: usize, key_dim: usize, value_dim: usize) -> usize {
         queries.next_multiple_of(16) * (slots.next_multiple_of(16) + 1) + slots * (key_dim + value_dim)
@@ -245,7 +245,7 @@ pub struct Q4Tile<'a> {
     pub values: Q4Rows<'a>,
     /// Slots of the page.
     pub slots: usize,
-    /// For each query the slots that it sees, `begin..end`; empty where it sees none.
+    /// The slots that each query sees, `begin..end`; empty where it sees none.
     pub visible: &'a [[u32; 2]],
     /// Elements of a key.
     pub key_dim: usize,
@@ -255,27 +255,28 @@ pub struct Q4Tile<'a> {
     pub scale: f32,
     /// Scores are `softcap * tanh(score / softcap)`.
     pub softcap: Option<f32>,
-    /// What will be read next, so that it may be asked for in time.
+    /// What will be read next, to be prefetched.
     pub next: Upcoming<'a>,
 }
 
 impl Q4Tile<'_> {
-    /// Float32 elements of scratch memory that [`Kernels::attend_q4`] may use: what attention over as many float32
-    /// elements takes, and room for queries as it takes them and for a group's steps and offsets.
+    /// Float32 elements of scratch memory that [`Kernels::attend_q4`] may use: what attention over that many float32
+    /// elements takes, packed queries, and a group's steps and offsets.
     #[must_use]
     pub fn scratch_len(queries: usize, slots: usize, key_dim: usize, value_dim: usize) -> usize {
         let tile = Tile::<i16>::scratch_len(queries, slots, key_dim, value_dim);
         Tile::<i16>::packed_queries_len(queries, key_dim) + tile + 2 * key_dim + slots
     }
 
-    /// Attends by reading the tile's elements as float32 into scratch memory (a tile of one head, which stays in the
-    /// nearest caches) with `widen`, as [`Q4Tile::widen`] does, and `attend` over them with the queries as it wants them.
-    /// `#[inline(always)]`: the loops become the caller's vectors.
+    /// Attends by dequantising: `widen` writes the tile's elements as float32 into scratch memory, as [`Q4Tile::widen`] does
+    /// (one head's tile, which stays in the nearest caches), then `attend` runs over those. `queries`: as `attend` reads
+    /// them. Both are closures so that, inlined into the caller, they compile to the caller's instruction set while the
+    /// layout of the scratch memory stands here once.
     #[inline(always)]
     pub fn attend_with(
         &self,
         queries: &[f32],
-        running: &mut OnlineSoftmax<'_>,
+        softmax: &mut OnlineSoftmax<'_>,
         scratch: &mut [f32],
         widen: impl FnOnce(&mut [f32], &mut [f32], &mut [f32]),
         attend: impl FnOnce(&Tile<'_, f32>, &mut OnlineSoftmax<'_>, &mut [f32]),
@@ -300,10 +301,11 @@ impl Q4Tile<'_> {
             softcap: self.softcap,
             next: self.next,
         };
-        attend(&tile, running, scratch);
+        attend(&tile, softmax, scratch);
     }
 
-    /// Keys as `[slots, key_dim]` and values as `[slots, value_dim]`, with room for a group's pairs `[2, key_dim]`.
+    /// Dequantises keys to `[slots, key_dim]` and values to `[slots, value_dim]`. `pairs`: room for a group's steps and
+    /// offsets, `[2, key_dim]`.
     #[inline(always)]
     pub fn widen(&self, pairs: &mut [f32], keys: &mut [f32], values: &mut [f32]) {
         let Self { key_dim, value_dim, .. } = *self;
@@ -333,7 +335,7 @@ impl Q4Tile<'_> {
                 let [step, offset] = [f16_value(pair[0]), f16_value(pair[1])];
                 let begin = group * Q4_GROUP;
                 let end = (begin + Q4_GROUP).min(value_dim);
-                // The group's part that lies in the low halves, and its part in the high ones.
+                // The group's part in the low halves of bytes ends here, and its part in the high halves begins.
                 let middle = width.clamp(begin, end);
                 for (out, code) in value[begin..middle].iter_mut().zip(&codes[begin.min(width)..]) {
                     *out = offset + step * f32::from(code & 15);
@@ -346,11 +348,11 @@ impl Q4Tile<'_> {
     }
 }
 
-/// The state of an online softmax over `n` queries (Milakov and Gimelshein, arXiv 1805.02867): what has been seen of
-/// each query's row so far.
+/// The state of an online softmax over `n` queries (Milakov and Gimelshein, arXiv 1805.02867): each query's maximum, sum
+/// and output over the slots so far.
 #[derive(Debug)]
 pub struct OnlineSoftmax<'a> {
-    /// The greatest score of each query; negative infinity before the first.
+    /// The greatest score of each query; negative infinity before any slot.
     pub max: &'a mut [f32],
     /// Sum of `exp(score - max)` of each query.
     pub sum: &'a mut [f32],
@@ -367,14 +369,14 @@ impl<'a> OnlineSoftmax<'a> {
         Self { max, sum, out }
     }
 
-    /// Nothing seen yet.
+    /// Starts over, with no slots.
     pub fn begin(&mut self) {
         self.max.fill(f32::NEG_INFINITY);
         self.sum.fill(0.0);
         self.out.fill(0.0);
     }
 
-    /// Adds what another state has seen of other slots of the same queries' rows; see [`Kernels::merge`].
+    /// Merges the state of the same queries over other slots; see [`Kernels::merge`].
     pub fn merge(&mut self, other: &OnlineSoftmax<'_>) {
         let width = self.out.len() / self.sum.len().max(1);
         let rows = self.out.chunks_exact_mut(width.max(1)).zip(other.out.chunks_exact(width.max(1)));
@@ -383,16 +385,16 @@ impl<'a> OnlineSoftmax<'a> {
                 continue;
             }
             let max = self.max[row].max(other.max[row]);
-            let (kept, added) = ((self.max[row] - max).exp(), (other.max[row] - max).exp());
+            let [own, others] = [(self.max[row] - max).exp(), (other.max[row] - max).exp()];
             self.max[row] = max;
-            self.sum[row] = self.sum[row] * kept + other.sum[row] * added;
+            self.sum[row] = self.sum[row] * own + other.sum[row] * others;
             for (out, other) in out.iter_mut().zip(other_out) {
-                *out = *out * kept + other * added;
+                *out = *out * own + other * others;
             }
         }
     }
 
-    /// Divides by the sums: `out` then holds each query's attention. A query that saw nothing has zeros.
+    /// Divides by the sums: `out` then holds each query's attention, zeros for a query that saw no slot.
     pub fn finish(&mut self) {
         let width = self.out.len() / self.sum.len().max(1);
         for (row, sum) in self.out.chunks_exact_mut(width.max(1)).zip(&*self.sum) {

@@ -1,16 +1,17 @@
-//! What HERALD's backends share: layers and memory tiers, written once over a backend's table of kernels, and the
-//! quantised block formats.
+//! What HERALD's backends share: layers and memory tiers, written once over a backend's table of kernels.
 //!
-//! A backend fills a [`Kernels`] table and exports [`Layers`] over it; [`Tiers`] it may export as they are.
+//! A backend fills a [`Kernels`] table and exports [`Layers`] over it; it may export [`Tiers`] as they are.
 
-mod arena;
 mod attention;
 mod conv;
-mod ends;
+mod disjoint_slice;
+mod embedding;
 mod factory;
 pub mod fallback;
-mod far;
+mod feed_forward;
+mod head;
 pub mod kernels;
+mod layer;
 mod linear;
 mod mamba1;
 mod mamba2;
@@ -18,16 +19,17 @@ pub mod matmul;
 mod mlp;
 mod moe;
 mod norm;
+mod page_selection;
+mod parallel;
+mod recurrent_state;
 mod rope;
-mod shared;
+mod scratch;
 mod short_conv;
-mod state;
 #[cfg(feature = "suite")]
 pub mod suite;
 mod tiers;
 mod weights;
 
 pub use factory::{HasKernels, Layers};
-pub use herald_formats as quant;
 pub use kernels::Kernels;
 pub use tiers::Tiers;

@@ -1,26 +1,30 @@
-//! Products of activations with weight matrices.
+//! Weight matrices, and their products with activations.
+
+use std::ops::Range;
 
 use herald_api::{AlignedBytes, Parallel, Result, Weight};
 
+use crate::disjoint_slice::DisjointSlice;
 use crate::kernels::Kernels;
 use crate::matmul::{MatmulCall, MatmulKernel};
-use crate::quant::RowKernels;
-use crate::shared::Shared;
+use crate::parallel::ParallelExt;
+use crate::scratch::{PerWorker, Scratch};
+use herald_formats::RowKernels;
 
-/// Elements that workers' shares of scratch memory are aligned to: a cache line.
-const ALIGN: usize = 16;
+/// Tokens from which on it pays off to wake the workers for quantising a batch's activations.
+const SHARE_FROM_TOKENS: usize = 8;
 
-/// Tokens from which on a batch's activations are prepared by all workers.
-const SHARE_FROM: usize = 8;
+/// Matrices that [`matmul`] takes at once: the outputs sit in an array, since a forward call allocates nothing.
+const MAX_MATRICES: usize = 3;
 
 /// A weight matrix `[rows, columns]`, with a bias where there is one.
 pub(crate) struct Linear<'w> {
     pub(crate) rows: usize,
     pub(crate) columns: usize,
-    products: MatmulKernel,
+    kernel: MatmulKernel,
     /// As they lie in the model's file.
     bytes: &'w [u8],
-    /// As the backend wants them, where that is another order.
+    /// As the backend packs them, where it does.
     packed: Option<AlignedBytes>,
     bias: Option<Vec<f32>>,
 }
@@ -38,7 +42,7 @@ impl<'w> Linear<'w> {
         Self {
             rows: weight.rows,
             columns: weight.columns,
-            products: (kernels.matmul)(weight.dtype),
+            kernel: (kernels.matmul)(weight.dtype),
             bytes: weight.bytes,
             packed: None,
             bias: None,
@@ -49,13 +53,13 @@ impl<'w> Linear<'w> {
         self.bias = bias;
     }
 
-    /// Brings the weights into the backend's order, where it has one. Runs of rows are shared out.
+    /// Packs the weights as the backend wants them, where it does. Row tiles are shared out over the workers.
     ///
     /// # Errors
     /// Where there is no memory for them.
     pub(crate) fn pack(&mut self, parallel: &Parallel<'_>) -> Result<()> {
-        let Some(packing) = self.products.packing else { return Ok(()) };
-        let row_tile = self.products.row_tile;
+        let Some(packing) = self.kernel.packing else { return Ok(()) };
+        let row_tile = self.kernel.row_tile;
         let row_tile_bytes = (packing.bytes)(row_tile, self.columns);
         let mut packed = AlignedBytes::zeroed((packing.bytes)(self.rows, self.columns))?;
         parallel.for_chunks(&mut packed, row_tile_bytes, &|index, packed, _| {
@@ -72,55 +76,48 @@ impl<'w> Linear<'w> {
         self.packed.as_ref().map_or(0, |packed| packed.len())
     }
 
-    /// Float32 elements of scratch memory that [`multiply`] needs for each worker: a share of the prepared tokens, and
-    /// what the backend's products work in.
-    pub(crate) fn scratch_len(&self, max_tokens: usize) -> usize {
-        let work = (self.products.scratch_len)(self.columns, max_tokens).next_multiple_of(ALIGN);
-        (self.prepared_len() * max_tokens).next_multiple_of(ALIGN) + work + ALIGN
+    /// Float32 elements of a token's quantised activations; 0 where kernels take them as they are.
+    fn quantized_len(&self) -> usize {
+        self.kernel.activations.map_or(0, |format| (format.len)(self.columns))
     }
 
-    /// Float32 elements of a token's prepared activations; 0 where they are taken as they are.
-    fn prepared_len(&self) -> usize {
-        self.products.activations.map_or(0, |preparation| (preparation.len)(self.columns))
+    fn n_row_tiles(&self) -> usize {
+        self.rows.div_ceil(self.kernel.row_tile)
     }
 
-    /// The granules `begin..end` of rows with all tokens.
-    fn granules(
+    /// Multiplies a run of row tiles with all tokens.
+    fn multiply_row_tiles(
         &self,
-        [begin, end]: [usize; 2],
+        tiles: Range<usize>,
         x: &[f32],
         n_tokens: usize,
         scratch: &mut [f32],
-        out: &Shared<'_, f32>,
+        out: &DisjointSlice<'_, f32>,
     ) {
-        let row_tile = self.products.row_tile;
-        let rows = begin * row_tile..self.rows.min(end * row_tile);
-        let data = match (&self.packed, self.products.packing) {
+        let row_tile = self.kernel.row_tile;
+        let rows = tiles.start * row_tile..self.rows.min(tiles.end * row_tile);
+        let data = match (&self.packed, self.kernel.packing) {
             (Some(packed), Some(packing)) => {
                 let row_tile_bytes = (packing.bytes)(row_tile, self.columns);
-                &packed[begin * row_tile_bytes..packed.len().min(end * row_tile_bytes)]
+                &packed[tiles.start * row_tile_bytes..packed.len().min(tiles.end * row_tile_bytes)]
             }
             _ => {
                 let row_bytes = self.bytes.len() / self.rows;
                 &self.bytes[rows.start * row_bytes..rows.end * row_bytes]
             }
         };
-        let run = MatmulCall {
+        let call = MatmulCall {
             rows: data,
             n_rows: rows.len(),
-            dtype: self.products.dtype,
+            dtype: self.kernel.dtype,
             columns: self.columns,
             n_tokens,
             x,
             bias: self.bias.as_ref().map(|bias| &bias[rows.clone()]),
         };
-        // SAFETY: `multiply` gives each row to one worker, and `out` is `[n_tokens, rows]`.
-        let mut results = unsafe { out.results(rows.start, self.rows, n_tokens, rows.len()) };
-        (self.products.matmul)(&run, scratch, &mut results);
-    }
-
-    fn n_granules(&self) -> usize {
-        self.rows.div_ceil(self.products.row_tile)
+        // SAFETY: `matmul_same_format` gives each row tile to one worker, and `out` is `[n_tokens, rows]`.
+        let mut tile = unsafe { out.output_tile(rows.start, self.rows, n_tokens, rows.len()) };
+        (self.kernel.matmul)(&call, scratch, &mut tile);
     }
 }
 
@@ -147,95 +144,135 @@ impl<'w> Rows<'w> {
     }
 }
 
-/// Multiplies the activations `x` `[n_tokens, columns]` with several matrices at once: rows of all of them are shared out
-/// over the workers. `scratch` holds for each worker the greatest [`Linear::scratch_len`] of them.
+/// The buffers of a product.
+struct Buffers<'s> {
+    /// The activations of all tokens in the kernels' format, where they have one.
+    quantized: &'s mut [f32],
+    /// The kernels' own memory.
+    workers: PerWorker<'s>,
+    /// Elements of it that a worker has.
+    worker_len: usize,
+}
+
+impl<'s> Buffers<'s> {
+    /// Buffers for products of `n_tokens` tokens with any of these matrices.
+    fn of<'l, 'w: 'l>(
+        scratch: &mut Scratch<'s>,
+        linears: impl Iterator<Item = &'l Linear<'w>> + Clone,
+        n_tokens: usize,
+        workers: usize,
+    ) -> Self {
+        let quantized_len = linears.clone().map(Linear::quantized_len).max().unwrap_or(0);
+        let worker_len = linears.map(|linear| (linear.kernel.scratch_len)(linear.columns, n_tokens));
+        let worker_len = worker_len.max().unwrap_or(0);
+        Self {
+            quantized: scratch.take(n_tokens * quantized_len),
+            workers: scratch.per_worker(workers, |scratch| scratch.take::<f32>(worker_len)),
+            worker_len,
+        }
+    }
+}
+
+/// Bytes of scratch memory that [`matmul`] needs for up to `n_tokens` tokens and any of these matrices.
+pub(crate) fn matmul_bytes<'l, 'w: 'l>(
+    linears: impl IntoIterator<Item = &'l Linear<'w>, IntoIter: Clone>,
+    n_tokens: usize,
+    workers: usize,
+) -> usize {
+    Scratch::measure(|scratch| Buffers::of(scratch, linears.into_iter(), n_tokens, workers))
+}
+
+/// Multiplies the activations `x` `[n_tokens, columns]` with up to three matrices at once: row tiles of all of them are
+/// shared out over the workers. `work` has the bytes that [`matmul_bytes`] tells.
 pub(crate) fn matmul(
     parallel: &Parallel<'_>,
     x: &[f32],
     n_tokens: usize,
-    scratch: &mut [f32],
+    work: &mut [u8],
     products: &mut [Product<'_, '_>],
 ) {
-    const MOST: usize = 3;
-    assert!(products.len() <= MOST, "{} products at once", products.len());
-    // Matrices of different types may want activations in different forms, each made once, one after the other.
-    let mut done = [false; MOST];
+    assert!(products.len() <= MAX_MATRICES, "{} products at once", products.len());
+    // Matrices of different types may want activations in different formats; each is made once, one after the other.
+    let mut done = [false; MAX_MATRICES];
     for first in 0..products.len() {
         if done[first] {
             continue;
         }
-        let form = |product: &Product<'_, '_>| product.linear.products.activations.map(|form| form.id);
-        let wanted = form(&products[first]);
-        // No allocation in a forward call: the few outputs sit in an array.
-        let mut jobs: [Option<(&Linear<'_>, Shared<'_, f32>)>; MOST] = [const { None }; MOST];
+        let format = |product: &Product<'_, '_>| product.linear.kernel.activations.map(|format| format.id);
+        let wanted = format(&products[first]);
+        let mut jobs: [Option<Job<'_, '_>>; MAX_MATRICES] = [const { None }; MAX_MATRICES];
         for ((job, product), done) in jobs.iter_mut().zip(products.iter_mut()).zip(&mut done) {
-            if !*done && form(product) == wanted {
+            if !*done && format(product) == wanted {
                 *done = true;
-                *job = Some((product.linear, Shared::new(product.out)));
+                *job = Some((product.linear, DisjointSlice::new(product.out)));
             }
         }
-        matmul_same_format(parallel, x, n_tokens, scratch, &jobs);
+        matmul_same_format(parallel, x, n_tokens, work, &jobs);
     }
 }
 
-/// As [`multiply`], with one matrix.
-pub(crate) fn multiply_one(
+/// As [`matmul`], with one matrix.
+pub(crate) fn matmul_one(
     parallel: &Parallel<'_>,
     linear: &Linear<'_>,
     x: &[f32],
     n_tokens: usize,
-    scratch: &mut [f32],
+    work: &mut [u8],
     out: &mut [f32],
 ) {
-    matmul(parallel, x, n_tokens, scratch, &mut [Product { linear, out }]);
+    matmul(parallel, x, n_tokens, work, &mut [Product { linear, out }]);
 }
 
-/// Multiplies with matrices that take activations in the same form.
+/// A matrix, and where its results go.
+type Job<'p, 'w> = (&'p Linear<'w>, DisjointSlice<'p, f32>);
+
+/// Multiplies with matrices that take activations in the same format.
 fn matmul_same_format(
     parallel: &Parallel<'_>,
     x: &[f32],
     n_tokens: usize,
-    scratch: &mut [f32],
-    jobs: &[Option<(&Linear<'_>, Shared<'_, f32>)>],
+    work: &mut [u8],
+    jobs: &[Option<Job<'_, '_>>],
 ) {
-    let Some((model, _)) = jobs.iter().flatten().next() else { return };
-    let (columns, prepared_len) = (model.columns, model.prepared_len());
-    let (prepared, work) = scratch.split_at_mut((prepared_len * n_tokens).next_multiple_of(ALIGN));
-    let x: &[f32] = match model.products.activations {
-        None => x,
-        Some(form) => {
-            let whole = Shared::new(&mut *prepared);
-            let prepare = |tiles: std::ops::Range<usize>, _: usize| {
-                for tile in form.tiles(n_tokens).skip(tiles.start).take(tiles.len()) {
-                    let x = &x[tile.start * columns..tile.end * columns];
-                    // SAFETY: each tile of tokens is one worker's.
-                    let prepared = unsafe { whole.part(tile.start * prepared_len..tile.end * prepared_len) };
-                    (form.quantize)(x, columns, prepared);
-                }
-            };
-            let tiles = form.tiles(n_tokens).count();
-            if n_tokens < SHARE_FROM || tiles == 1 {
-                prepare(0..tiles, 0)
-            } else {
-                parallel.run(tiles, &prepare)
-            }
-            prepared
-        }
-    };
-    let share = work.len() / parallel.workers() / ALIGN * ALIGN;
-    let work = Shared::new(work);
-    let total = jobs.iter().flatten().map(|(linear, _)| linear.n_granules()).sum();
-    parallel.run(total, &|range, worker| {
-        // SAFETY: no two tasks that run at once have the same worker.
-        let scratch = unsafe { work.part(worker * share..(worker + 1) * share) };
+    let linears = jobs.iter().flatten().map(|(linear, _)| *linear);
+    let Some(linear) = linears.clone().next() else { return };
+    let Buffers { quantized, mut workers, worker_len } =
+        Buffers::of(&mut Scratch::new(work), linears.clone(), n_tokens, parallel.workers());
+    let x = quantize(parallel, linear, x, n_tokens, quantized);
+    let n_tiles = linears.map(Linear::n_row_tiles).sum();
+    parallel.run_with(n_tiles, &mut workers, |range, mut scratch| {
+        let scratch = scratch.take(worker_len);
         let mut first = 0;
         for (linear, out) in jobs.iter().flatten() {
             let begin = range.start.max(first) - first;
-            let end = range.end.min(first + linear.n_granules()).max(first) - first;
-            first += linear.n_granules();
+            let end = range.end.min(first + linear.n_row_tiles()).max(first) - first;
+            first += linear.n_row_tiles();
             if begin < end {
-                linear.granules([begin, end], x, n_tokens, scratch, out);
+                linear.multiply_row_tiles(begin..end, x, n_tokens, scratch, out);
             }
         }
     });
+}
+
+/// The activations of a batch in the format that a matrix's kernel takes.
+fn quantize<'x>(
+    parallel: &Parallel<'_>,
+    linear: &Linear<'_>,
+    x: &'x [f32],
+    n_tokens: usize,
+    quantized: &'x mut [f32],
+) -> &'x [f32] {
+    let Some(format) = linear.kernel.activations else { return x };
+    let (columns, len) = (linear.columns, linear.quantized_len());
+    let parts = DisjointSlice::new(&mut *quantized);
+    let n_tiles = format.tiles(n_tokens).count();
+    parallel.when(n_tokens >= SHARE_FROM_TOKENS && n_tiles > 1).run(n_tiles, &|range, _| {
+        for tile in format.tiles(n_tokens).skip(range.start).take(range.len()) {
+            let x = &x[tile.start * columns..tile.end * columns];
+            // SAFETY: each tile of tokens is one worker's.
+            let quantized = unsafe { parts.part(tile.start * len..tile.end * len) };
+            (format.quantize)(x, columns, quantized);
+        }
+    });
+    quantized
 }

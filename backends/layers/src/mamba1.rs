@@ -3,14 +3,14 @@
 //! ```text
 //! u, z     = Win n(x)                              n: RMS norm
 //! u        = silu(conv(u))
-//! dt, B, C = n'(Wx u)                              n': norms of their own, where the model has them
+//! dt, B, C = n'(Wx u)                              n': a norm for each, where the model has them
 //! dt       = softplus(Wdt dt + bias)
 //! h        = exp(dt A) h + dt B u                  the recurrent state, by channel
 //! y        = C h + D u
 //! x       += residual_scale * Wout (y * silu(z))
 //! ```
 //!
-//! The scan goes over blocks of channels, which workers share out, and over blocks of tokens, which stay in the cache.
+//! The scan goes over blocks of channels, shared out over the workers, and over blocks of tokens that stay in the cache.
 
 use std::ops::Range;
 
@@ -19,20 +19,21 @@ use herald_api::{
     WeightRole,
 };
 
-use crate::arena::{Arena, padded};
 use crate::conv::{CONV_BLOCK, Conv, Inputs};
-use crate::factory::Layer;
+use crate::disjoint_slice::DisjointSlice;
 use crate::kernels::{Kernels, SelectiveScan};
-use crate::linear::{Linear, multiply_one};
+use crate::layer::Layer;
+use crate::linear::{Linear, matmul_bytes, matmul_one};
 use crate::norm::{add_branch, norm_rows};
-use crate::shared::Shared;
-use crate::state::state;
+use crate::parallel::ParallelExt;
+use crate::recurrent_state::recurrent_state;
+use crate::scratch::{PerWorker, Scratch};
 use crate::weights::Weights;
 
-/// Channels that a worker takes through the scan at a time: states lie in blocks of them.
+/// Channels that a worker scans at a time; states are laid out in blocks of them.
 const CHANNEL_BLOCK: usize = 64;
 
-/// Tokens that a worker takes through the scan at a time.
+/// Tokens that a worker scans at a time.
 const TOKEN_BLOCK: usize = 64;
 
 pub(crate) struct Mamba1<'w> {
@@ -48,7 +49,7 @@ pub(crate) struct Mamba1<'w> {
     b_norm: Option<Vec<f32>>,
     c_norm: Option<Vec<f32>>,
     dt: Linear<'w>,
-    /// The decay, for each block of channels `[state, channels of the block]`, as states are.
+    /// The decay, laid out as states are: for each block of channels `[state, channels of the block]`.
     a: Vec<f32>,
     d: Vec<f32>,
     output: Linear<'w>,
@@ -56,7 +57,7 @@ pub(crate) struct Mamba1<'w> {
     max_workers: usize,
 }
 
-/// The buffers of one forward call, all float32.
+/// The buffers of one forward call.
 struct Buffers<'s> {
     /// Normed activations, and later the branch's output: `[n_tokens, hidden]`.
     hidden: &'s mut [f32],
@@ -72,8 +73,26 @@ struct Buffers<'s> {
     dt: &'s mut [f32],
     /// The gated output: `[n_tokens, inner]`.
     y: &'s mut [f32],
-    /// A share for each worker.
-    work: &'s mut [f32],
+    /// For products, norms and the scan, one after the other.
+    work: &'s mut [u8],
+}
+
+/// A worker's buffers for the scan of a block of tokens and channels.
+struct ScanBuffers<'s> {
+    /// dt after softplus: `[tokens, channels]`.
+    dt: &'s mut [f32],
+    /// The scan's output: `[tokens, channels]`.
+    y: &'s mut [f32],
+}
+
+impl<'s> ScanBuffers<'s> {
+    fn of(scratch: &mut Scratch<'s>) -> Self {
+        Self { dt: scratch.take(TOKEN_BLOCK * CHANNEL_BLOCK), y: scratch.take(TOKEN_BLOCK * CHANNEL_BLOCK) }
+    }
+
+    fn for_workers(scratch: &mut Scratch<'s>, workers: usize) -> PerWorker<'s> {
+        scratch.per_worker(workers, ScanBuffers::of)
+    }
 }
 
 impl<'w> Mamba1<'w> {
@@ -130,38 +149,27 @@ impl<'w> Mamba1<'w> {
         self.conv.state_len() + self.params.inner * self.params.state
     }
 
-    fn lens(&self, n_tokens: usize, workers: usize) -> [usize; 8] {
-        let Params { inner, state, dt_rank, .. } = self.params;
-        let products = self.linears().map(|linear| linear.scratch_len(self.max_tokens));
-        let products = products.into_iter().max().unwrap_or(0);
-        // dt and the output of a block of tokens and channels; or a row for the norm of dt, B or C.
-        let scan = 2 * TOKEN_BLOCK * CHANNEL_BLOCK;
-        let worker = products.max(scan).max(dt_rank.max(state));
-        [
-            n_tokens * self.desc.hidden,
-            n_tokens * 2 * inner,
-            n_tokens * inner,
-            n_tokens * self.x.rows,
-            n_tokens * dt_rank,
-            n_tokens * inner,
-            n_tokens * inner,
-            workers * worker,
-        ]
+    fn buffers<'s>(&self, scratch: &mut Scratch<'s>, n_tokens: usize, workers: usize) -> Buffers<'s> {
+        let Params { inner, dt_rank, .. } = self.params;
+        Buffers {
+            hidden: scratch.take(n_tokens * self.desc.hidden),
+            uz: scratch.take(n_tokens * self.input.rows),
+            u: scratch.take(n_tokens * inner),
+            dbc: scratch.take(n_tokens * self.x.rows),
+            low: scratch.take(n_tokens * dt_rank),
+            dt: scratch.take(n_tokens * inner),
+            y: scratch.take(n_tokens * inner),
+            work: scratch.for_steps([
+                matmul_bytes(self.linears(), n_tokens, workers),
+                Scratch::measure(|scratch| self.normed(scratch)),
+                Scratch::measure(|scratch| ScanBuffers::for_workers(scratch, workers)),
+            ]),
+        }
     }
 
-    fn buffers<'s>(&self, call: &mut Call<'s>) -> Result<Buffers<'s>> {
-        let lens = self.lens(call.n_tokens, call.parallel.workers());
-        let mut arena = Arena::new(std::mem::take(&mut call.scratch));
-        Ok(Buffers {
-            hidden: arena.take(lens[0])?,
-            uz: arena.take(lens[1])?,
-            u: arena.take(lens[2])?,
-            dbc: arena.take(lens[3])?,
-            low: arena.take(lens[4])?,
-            dt: arena.take(lens[5])?,
-            y: arena.take(lens[6])?,
-            work: arena.take(lens[7])?,
-        })
+    /// A row for the norm of dt, B or C.
+    fn normed<'s>(&self, scratch: &mut Scratch<'s>) -> &'s mut [f32] {
+        scratch.take(self.params.dt_rank.max(self.params.state))
     }
 
     fn blocks(&self) -> usize {
@@ -176,7 +184,7 @@ impl<'w> Mamba1<'w> {
     fn convolve(&self, call: &Call<'_>, buffers: &mut Buffers<'_>) {
         let inner = self.params.inner;
         let blocks = inner.div_ceil(CONV_BLOCK);
-        let u = Shared::new(&mut *buffers.u);
+        let u = DisjointSlice::new(&mut *buffers.u);
         let uz = &*buffers.uz;
         let sequences = &call.sequences;
         call.parallel.run(sequences.len() * blocks, &|items, _| {
@@ -189,7 +197,7 @@ impl<'w> Mamba1<'w> {
                     Inputs { x: &uz[batch.start * 2 * inner..], stride: 2 * inner, n_tokens: batch.len() };
                 // SAFETY: each sequence's block of channels is one worker's, in its state and in `u`.
                 unsafe {
-                    let state = state(&sequence, self.state_len());
+                    let state = recurrent_state(&sequence, self.state_len());
                     let out = (&u, batch.start * inner, inner);
                     self.conv.run(self.kernels, inputs, channels.clone(), &state, out);
                     for token in batch {
@@ -201,16 +209,17 @@ impl<'w> Mamba1<'w> {
         });
     }
 
-    /// Norms dt, B and C where the model does, and puts dt by itself.
+    /// Norms dt, B and C where the model does, and copies dt out.
     fn split(&self, buffers: &mut Buffers<'_>) {
         let Params { state, dt_rank, .. } = self.params;
+        let normed = self.normed(&mut Scratch::new(buffers.work));
         let rows = buffers.dbc.chunks_exact_mut(self.x.rows).zip(buffers.low.chunks_exact_mut(dt_rank));
         for (row, low) in rows {
             let (dt, bc) = row.split_at_mut(dt_rank);
             let (b, c) = bc.split_at_mut(state);
             for (part, norm) in [(&mut *dt, &self.dt_norm), (b, &self.b_norm), (c, &self.c_norm)] {
                 if let Some(norm) = norm {
-                    let normed = &mut buffers.work[..part.len()];
+                    let normed = &mut normed[..part.len()];
                     (self.kernels.rms_norm)(part, norm, self.desc.norm_eps, normed);
                     part.copy_from_slice(normed);
                 }
@@ -222,17 +231,16 @@ impl<'w> Mamba1<'w> {
     /// Scans all sequences and gates the results: `y`.
     fn scan(&self, call: &Call<'_>, buffers: &mut Buffers<'_>) {
         let blocks = self.blocks();
-        let share = buffers.work.len() / call.parallel.workers();
-        let (y, work) = (Shared::new(&mut *buffers.y), Shared::new(&mut *buffers.work));
+        let mut workers = ScanBuffers::for_workers(&mut Scratch::new(buffers.work), call.parallel.workers());
+        let y = DisjointSlice::new(&mut *buffers.y);
         let (uz, u, dbc, dt) = (&*buffers.uz, &*buffers.u, &*buffers.dbc, &*buffers.dt);
         let sequences = &call.sequences;
-        call.parallel.run(sequences.len() * blocks, &|items, worker| {
-            // SAFETY: no two tasks that run at once have the same worker.
-            let work = unsafe { work.part(worker * share..(worker + 1) * share) };
+        call.parallel.run_with(sequences.len() * blocks, &mut workers, |items, mut scratch| {
+            let mut local = ScanBuffers::of(&mut scratch);
             for item in items {
                 let (sequence, channels) = (sequences.get(item / blocks), self.block(item % blocks));
                 // SAFETY: each sequence's block of channels is one worker's, in its state and in `y`.
-                unsafe { self.scan_block(&sequence, channels, [uz, u, dbc, dt], work, &y) };
+                unsafe { self.scan_block(&sequence, channels, [uz, u, dbc, dt], &mut local, &y) };
             }
         });
     }
@@ -240,28 +248,28 @@ impl<'w> Mamba1<'w> {
     /// Scans one sequence's block of channels.
     ///
     /// # Safety
-    /// Nobody else uses these channels of the state or of `y` meanwhile.
+    /// During the call nobody else uses these channels of the state or of `y`.
     unsafe fn scan_block(
         &self,
         sequence: &Sequence<'_>,
         channels: Range<usize>,
         [uz, u, dbc, dt]: [&[f32]; 4],
-        work: &mut [f32],
-        y: &Shared<'_, f32>,
+        local: &mut ScanBuffers<'_>,
+        y: &DisjointSlice<'_, f32>,
     ) {
         let Params { inner, state: n, dt_rank, .. } = self.params;
         let width = channels.len();
         let of_block = channels.start * n..channels.end * n;
         let first = self.conv.state_len();
-        // SAFETY: the layer asked for a state of this length; the caller vouches for the channels.
-        let h =
-            unsafe { state(sequence, self.state_len()).part(first + of_block.start..first + of_block.end) };
-        let (local_dt, local_y) = work.split_at_mut(TOKEN_BLOCK * CHANNEL_BLOCK);
+        // SAFETY: the layer asked for a state of this length, and these channels are the caller's alone.
+        let h = unsafe {
+            recurrent_state(sequence, self.state_len()).part(first + of_block.start..first + of_block.end)
+        };
         let batch = sequence.batch();
         for start in batch.clone().step_by(TOKEN_BLOCK) {
             let tokens = start..batch.end.min(start + TOKEN_BLOCK);
-            let local_dt = &mut local_dt[..tokens.len() * width];
-            let local_y = &mut local_y[..tokens.len() * width];
+            let local_dt = &mut local.dt[..tokens.len() * width];
+            let local_y = &mut local.y[..tokens.len() * width];
             for (local, token) in local_dt.chunks_exact_mut(width).zip(tokens.clone()) {
                 local.copy_from_slice(&dt[token * inner..][channels.clone()]);
             }
@@ -282,7 +290,7 @@ impl<'w> Mamba1<'w> {
             };
             (self.kernels.selective_scan)(&scan, h, local_y);
             for (local, token) in local_y.chunks_exact(width).zip(tokens) {
-                // SAFETY: the caller vouches for the channels.
+                // SAFETY: these channels of `y` are the caller's alone.
                 let y = unsafe { y.part(token * inner + channels.start..token * inner + channels.end) };
                 y.copy_from_slice(&uz[token * 2 * inner + inner..][channels.clone()]);
                 (self.kernels.glu)(Activation::Silu, y, local);
@@ -311,7 +319,7 @@ impl EngineLayer for Mamba1<'_> {
     }
 
     fn scratch_bytes(&self) -> usize {
-        self.lens(self.max_tokens, self.max_workers).into_iter().map(padded).sum()
+        Scratch::measure(|scratch| self.buffers(scratch, self.max_tokens, self.max_workers))
     }
 
     fn state_bytes(&self) -> usize {
@@ -320,17 +328,18 @@ impl EngineLayer for Mamba1<'_> {
 
     fn forward(&self, call: &mut Call<'_>) -> Result<()> {
         let n_tokens = call.n_tokens;
-        let mut buffers = self.buffers(call)?;
         let (kernels, parallel) = (self.kernels, &call.parallel);
+        let mut scratch = Scratch::new(std::mem::take(&mut call.scratch));
+        let mut buffers = self.buffers(&mut scratch, n_tokens, parallel.workers());
         let input = call.input.unwrap_or(call.output);
         norm_rows(kernels, parallel, input, &self.norm, self.desc.norm_eps, buffers.hidden);
-        multiply_one(parallel, &self.input, buffers.hidden, n_tokens, buffers.work, buffers.uz);
+        matmul_one(parallel, &self.input, buffers.hidden, n_tokens, buffers.work, buffers.uz);
         self.convolve(call, &mut buffers);
-        multiply_one(parallel, &self.x, buffers.u, n_tokens, buffers.work, buffers.dbc);
+        matmul_one(parallel, &self.x, buffers.u, n_tokens, buffers.work, buffers.dbc);
         self.split(&mut buffers);
-        multiply_one(parallel, &self.dt, buffers.low, n_tokens, buffers.work, buffers.dt);
+        matmul_one(parallel, &self.dt, buffers.low, n_tokens, buffers.work, buffers.dt);
         self.scan(call, &mut buffers);
-        multiply_one(parallel, &self.output, buffers.y, n_tokens, buffers.work, buffers.hidden);
+        matmul_one(parallel, &self.output, buffers.y, n_tokens, buffers.work, buffers.hidden);
         add_branch(kernels, parallel, &self.desc, buffers.hidden, None, buffers.work, call.output);
         Ok(())
     }

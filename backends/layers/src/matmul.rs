@@ -1,8 +1,8 @@
-//! Products of tokens' activations with the rows of a weight matrix, as a backend offers them for one element type.
+//! Matrix multiplication: tokens' activations with the rows of a weight matrix, as a backend offers it for one element type.
 //!
-//! A product goes in two steps, so that nothing is done twice: each token's activations are prepared once (say, as
-//! integers) for all matrices that they meet, and then runs of rows, shared out over the workers, are multiplied with
-//! all tokens. A backend may keep the weights in an order of its own, made once when the layer is.
+//! It takes two steps, so that nothing is done twice. Each token's activations are brought into the kernel's format (say,
+//! int16) once for all matrices that share it. Then runs of rows, shared out over the workers, are multiplied with all
+//! tokens. A backend may pack the weights into its own layout when the layer is made.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -14,42 +14,41 @@ use herald_api::DType;
 pub struct MatmulKernel {
     /// The element type.
     pub dtype: DType,
-    /// Rows that stay together: a run of rows begins at a multiple of it.
+    /// Rows of a tile: every run of rows begins at a multiple of it.
     pub row_tile: usize,
-    /// An order of the weights other than the file's, where the backend keeps one.
+    /// The backend's layout of the weights, where it isn't the file's.
     pub packing: Option<Packing>,
-    /// How a token's activations are prepared; `None`: products take them as they are.
+    /// The format that activations are quantised to; `None`: float32, as they are.
     pub activations: Option<ActivationFormat>,
-    /// Float32 elements of scratch memory that [`MatmulKernel::matmul`] may use for a run of rows of so many columns and
-    /// at most so many tokens.
+    /// Float32 elements of scratch memory that [`MatmulKernel::matmul`] may use for a run of rows of `columns` elements and
+    /// at most `max_tokens` tokens. More tokens never take less.
     pub scratch_len: fn(columns: usize, max_tokens: usize) -> usize,
     /// Multiplies a run of rows with all tokens.
     pub matmul: fn(&MatmulCall<'_>, scratch: &mut [f32], out: &mut OutputTile<'_>),
 }
 
-/// The backend's own order of weights.
+/// The backend's own layout of weights.
 #[derive(Clone, Copy, Debug)]
 pub struct Packing {
     /// Bytes that a matrix `[rows, columns]` takes.
     pub bytes: fn(rows: usize, columns: usize) -> usize,
-    /// Packs the rows `run` of `rows` (bytes as in the file, of the whole matrix of `columns`) into `packed`, the bytes
-    /// that [`Packing::bytes`] gives for as many rows.
+    /// Packs the rows `run` of the matrix `rows` (bytes as in the file, rows of `columns` elements) into `packed`, which has
+    /// the bytes that [`Packing::bytes`] gives for that many rows.
     pub pack: fn(rows: &[u8], columns: usize, run: Range<usize>, packed: &mut [u8]),
 }
 
-/// The backend's own form of activations.
+/// The backend's own format of activations.
 #[derive(Clone, Copy, Debug)]
 pub struct ActivationFormat {
-    /// Which preparation it is: types with the same number share their prepared activations.
+    /// Names the format: element types with the same `id` share quantised activations.
     pub id: u32,
-    /// Float32 elements that a prepared token takes.
+    /// Float32 elements of room that a quantised token takes.
     pub len: fn(columns: usize) -> usize,
-    /// Tokens that are prepared together where so many are left: at least one, at most as many. A batch is cut into such
-    /// tiles from its first token on.
+    /// Size of the next tile of tokens when `left` tokens remain (1..=left). Tiles cut a batch from its first token on.
     pub tile: fn(left: usize) -> usize,
-    /// Prepares the activations `[n, columns]` of a tile of `n` tokens.
-    pub quantize: fn(x: &[f32], columns: usize, prepared: &mut [f32]),
-    /// The most that an activation is rounded by, as a share of the token's largest; tests bound errors with it.
+    /// Quantises the activations `[n, columns]` of a tile of `n` tokens.
+    pub quantize: fn(x: &[f32], columns: usize, quantized: &mut [f32]),
+    /// Bound on an activation's rounding error, relative to the token's largest magnitude. Used by error bounds in tests.
     pub rounding: f32,
 }
 
@@ -58,7 +57,7 @@ pub struct ActivationFormat {
 pub struct MatmulCall<'a> {
     /// The rows, packed where the backend packs.
     pub rows: &'a [u8],
-    /// How many.
+    /// Number of rows.
     pub n_rows: usize,
     /// Their element type.
     pub dtype: DType,
@@ -66,14 +65,14 @@ pub struct MatmulCall<'a> {
     pub columns: usize,
     /// Tokens.
     pub n_tokens: usize,
-    /// Activations `[n_tokens, columns]`; prepared, where the backend prepares them: tile after tile, `len(columns)` for each
-    /// token.
+    /// Activations `[n_tokens, columns]`; or where the backend has a format of activations, tile after tile in that format,
+    /// `len(columns)` elements a token.
     pub x: &'a [f32],
-    /// A bias for each row, where there is one.
+    /// A bias for each row, where the matrix has one.
     pub bias: Option<&'a [f32]>,
 }
 
-/// Where the products of a run of rows go: a part of each token's row of results.
+/// Where a run of rows' results go: a part of each token's row of results.
 #[derive(Debug)]
 pub struct OutputTile<'a> {
     base: *mut f32,
@@ -84,16 +83,16 @@ pub struct OutputTile<'a> {
 }
 
 impl ActivationFormat {
-    /// Prepares the activations `x` `[n_tokens, columns]` of a batch.
-    pub fn quantize_all(&self, x: &[f32], columns: usize, prepared: &mut [f32]) {
+    /// Quantises the activations `x` `[n_tokens, columns]` of a batch.
+    pub fn quantize_all(&self, x: &[f32], columns: usize, quantized: &mut [f32]) {
         let len = (self.len)(columns);
         for tile in self.tiles(x.len() / columns) {
             let x = &x[tile.start * columns..tile.end * columns];
-            (self.quantize)(x, columns, &mut prepared[tile.start * len..tile.end * len]);
+            (self.quantize)(x, columns, &mut quantized[tile.start * len..tile.end * len]);
         }
     }
 
-    /// The tiles of a batch of so many tokens.
+    /// The tiles of a batch of `n_tokens` tokens.
     pub(crate) fn tiles(&self, n_tokens: usize) -> impl Iterator<Item = Range<usize>> {
         let tile = self.tile;
         let mut first = 0;
@@ -113,10 +112,11 @@ impl<'a> OutputTile<'a> {
         Self { base: out.as_mut_ptr(), stride: n_rows, n_tokens, n_rows, borrowed: PhantomData }
     }
 
-    /// `n_rows` results of each of `n_tokens` tokens, the first token's at `base`, each next one's `stride` elements on.
+    /// `n_rows` results of each of `n_tokens` tokens: the first token's begin at `base`, each next token's `stride` elements
+    /// later.
     ///
     /// # Safety
-    /// All those elements are there for the lifetime `'a`, and nobody else reads or writes them meanwhile.
+    /// All those elements are valid for the lifetime `'a`, in which nobody else reads or writes them.
     pub(crate) unsafe fn strided(base: *mut f32, stride: usize, n_tokens: usize, n_rows: usize) -> Self {
         Self { base, stride, n_tokens, n_rows, borrowed: PhantomData }
     }
@@ -127,11 +127,11 @@ impl<'a> OutputTile<'a> {
     /// Where there is no such token.
     pub fn token(&mut self, token: usize) -> &mut [f32] {
         assert!(token < self.n_tokens, "the results of token {token} of {}", self.n_tokens);
-        // SAFETY: whoever made this vouched for the elements; the borrow of self keeps other parts away.
+        // SAFETY: the tile's maker vouched for the elements; borrowing self exclusively keeps other tokens' slices away.
         unsafe { std::slice::from_raw_parts_mut(self.base.add(token * self.stride), self.n_rows) }
     }
 
-    /// How many tokens.
+    /// Number of tokens.
     #[must_use]
     pub fn n_tokens(&self) -> usize {
         self.n_tokens

@@ -1,5 +1,5 @@
-//! Mixtures of experts (arXiv 1701.06538): feed-forward networks of which each token uses a few, and where the model has
-//! one, a network that all use. With `x` a token's activations, `e` one of its `n_used` experts:
+//! Mixtures of experts (arXiv 1701.06538): feed-forward networks of which each token uses a few, and in some models a shared
+//! network that every token uses. With `x` a token's activations, `e` one of its `n_used` experts:
 //!
 //! ```text
 //! s    = Wrouter n(x)                              n: RMS norm
@@ -11,23 +11,16 @@
 //! Tokens are gathered by expert, so that each expert's weights are read once for all of its tokens.
 
 use herald_api::{
-    Call, EngineLayer, Error, LayerDesc, LayerRequest, Moe as Params, Parallel, Result, Routing, WeightRole,
+    Call, EngineLayer, Error, LayerDesc, LayerRequest, Moe as Params, Result, Routing, WeightRole,
 };
 
-use crate::arena::{Arena, padded};
-use crate::factory::Layer;
+use crate::feed_forward::FeedForward;
 use crate::kernels::Kernels;
-use crate::linear::{Linear, Product, matmul, multiply_one};
+use crate::layer::Layer;
+use crate::linear::{Linear, matmul_bytes, matmul_one};
 use crate::norm::{add_branch, norm_rows};
-use crate::shared::Shared;
+use crate::scratch::Scratch;
 use crate::weights::Weights;
-
-/// One network: `down(act(gate(x)) * up(x))`, or without a gate `down(act(up(x)))`.
-struct Expert<'w> {
-    gate: Option<Linear<'w>>,
-    up: Linear<'w>,
-    down: Linear<'w>,
-}
 
 pub(crate) struct Moe<'w> {
     kernels: &'static Kernels,
@@ -36,8 +29,9 @@ pub(crate) struct Moe<'w> {
     norm: Vec<f32>,
     router: Linear<'w>,
     router_bias: Option<Vec<f32>>,
-    experts: Vec<Expert<'w>>,
-    shared: Option<Expert<'w>>,
+    /// All of one shape and element type.
+    experts: Vec<FeedForward<'w>>,
+    shared: Option<FeedForward<'w>>,
     shared_router: Option<Vec<f32>>,
     max_tokens: usize,
     max_workers: usize,
@@ -51,7 +45,7 @@ struct Choice {
     weight: f32,
 }
 
-/// The buffers of one forward call, all float32.
+/// The buffers of one forward call.
 struct Buffers<'s> {
     /// Normed activations `[n_tokens, hidden]`.
     hidden: &'s mut [f32],
@@ -61,16 +55,10 @@ struct Buffers<'s> {
     scores: &'s mut [f32],
     /// Each token's experts `[n_tokens, n_used]`.
     choices: &'s mut [Choice],
-    /// An expert's tokens: `[n_tokens, hidden]`.
+    /// An expert's tokens, and what it makes of them: `[n_tokens, hidden]`.
     gathered: &'s mut [f32],
-    /// What it makes of them: `[n_tokens, hidden]`.
-    made: &'s mut [f32],
-    /// `[n_tokens, width]`.
-    gate: &'s mut [f32],
-    /// `[n_tokens, width]`.
-    up: &'s mut [f32],
-    /// A share for each worker.
-    work: &'s mut [f32],
+    /// For the router and one network at a time.
+    memory: &'s mut [u8],
 }
 
 impl<'w> Moe<'w> {
@@ -79,7 +67,7 @@ impl<'w> Moe<'w> {
         request: &LayerRequest<'w, '_>,
         params: &Params,
     ) -> Result<Self> {
-        let Params { n_experts, n_used, width, shared_width, gated, .. } = *params;
+        let Params { n_experts, n_used, width, shared_width, gated, activation, .. } = *params;
         if width == 0 || n_used == 0 || n_used > n_experts || n_experts > u32::MAX as usize {
             return Err(Error::invalid(format!(
                 "the mixture of experts of block {} uses {n_used} of {n_experts} experts of width {width}, where at least one \
@@ -92,11 +80,13 @@ impl<'w> Moe<'w> {
         let ups = weights.matrices(WeightRole::ExpertsUp, n_experts)?;
         let downs = weights.matrices(WeightRole::ExpertsDown, n_experts)?;
         let gates = gates.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
+        let experts = ups.into_iter().zip(downs).zip(gates);
         let experts =
-            ups.into_iter().zip(downs).zip(gates).map(|((up, down), gate)| Expert { gate, up, down });
-        let experts = experts.collect();
+            experts.map(|((up, down), gate)| FeedForward { kernels, activation, gate, up, down }).collect();
         let shared = match shared_width {
-            Some(_) => Some(Expert {
+            Some(_) => Some(FeedForward {
+                kernels,
+                activation,
                 gate: weights.optional_matrix(WeightRole::SharedGate)?,
                 up: weights.matrix(WeightRole::SharedUp)?,
                 down: weights.matrix(WeightRole::SharedDown)?,
@@ -120,58 +110,40 @@ impl<'w> Moe<'w> {
         Ok(layer)
     }
 
-    fn linears(&self) -> impl Iterator<Item = &Linear<'w>> {
-        let networks = self.experts.iter().chain(&self.shared);
-        let networks = networks.flat_map(|expert| expert.gate.iter().chain([&expert.up, &expert.down]));
-        std::iter::once(&self.router).chain(networks)
+    fn networks(&self) -> impl Iterator<Item = &FeedForward<'w>> {
+        self.experts.iter().chain(&self.shared)
     }
 
-    fn lens(&self, n_tokens: usize, workers: usize) -> [usize; 9] {
-        let Params { n_experts, n_used, width, shared_width, gated, .. } = self.params;
-        let width = width.max(shared_width.unwrap_or(0));
-        let worker = self.linears().map(|linear| linear.scratch_len(self.max_tokens)).max().unwrap_or(0);
-        let row = n_tokens * self.desc.hidden;
-        [
-            row,
-            row,
-            n_tokens * n_experts,
-            n_tokens * n_used * size_of::<Choice>() / size_of::<f32>(),
-            row,
-            row,
-            if gated { n_tokens * width } else { 0 },
-            n_tokens * width,
-            workers * worker,
-        ]
-    }
-
-    fn buffers<'s>(&self, call: &mut Call<'s>) -> Result<Buffers<'s>> {
-        let lens = self.lens(call.n_tokens, call.parallel.workers());
-        let mut arena = Arena::new(std::mem::take(&mut call.scratch));
-        Ok(Buffers {
-            hidden: arena.take(lens[0])?,
-            branch: arena.take(lens[1])?,
-            scores: arena.take(lens[2])?,
-            choices: bytemuck::cast_slice_mut(arena.take(lens[3])?),
-            gathered: arena.take(lens[4])?,
-            made: arena.take(lens[5])?,
-            gate: arena.take(lens[6])?,
-            up: arena.take(lens[7])?,
-            work: arena.take(lens[8])?,
-        })
+    fn buffers<'s>(&self, scratch: &mut Scratch<'s>, n_tokens: usize, workers: usize) -> Buffers<'s> {
+        let Params { n_experts, n_used, .. } = self.params;
+        let hidden = self.desc.hidden;
+        let bytes = |network: &FeedForward<'_>| network.scratch_bytes(n_tokens, workers);
+        Buffers {
+            hidden: scratch.take(n_tokens * hidden),
+            branch: scratch.take(n_tokens * hidden),
+            scores: scratch.take(n_tokens * n_experts),
+            choices: scratch.take(n_tokens * n_used),
+            gathered: scratch.take(n_tokens * hidden),
+            memory: scratch.for_steps([
+                matmul_bytes([&self.router], n_tokens, workers),
+                self.experts.first().map_or(0, bytes),
+                self.shared.as_ref().map_or(0, bytes),
+            ]),
+        }
     }
 
     /// Chooses a token's experts by its scores, which become probabilities.
     fn choose(&self, scores: &mut [f32], choices: &mut [Choice]) {
         match self.params.routing {
             Routing::Sigmoid => scores.iter_mut().for_each(|score| *score = sigmoid(*score)),
-            _ => softmax(scores),
+            _ => router_softmax(scores),
         }
         let merit =
             |expert: usize| scores[expert] + self.router_bias.as_ref().map_or(0.0, |bias| bias[expert]);
         for place in 0..choices.len() {
             let (chosen, left) = choices.split_at_mut(place);
             let free = |expert: &usize| chosen.iter().all(|choice| choice.expert != *expert as u32);
-            // Of equal ones the first, and where nothing compares, any.
+            // The first of equals; any where scores are NaN.
             let best = (0..scores.len())
                 .filter(free)
                 .reduce(|best, expert| if merit(expert) > merit(best) { expert } else { best });
@@ -182,49 +154,15 @@ impl<'w> Moe<'w> {
         let scale = self.params.weight_scale / if self.params.normalize { sum } else { 1.0 };
         choices.iter_mut().for_each(|choice| choice.weight *= scale);
     }
-
-    /// What a network makes of `n_tokens` rows of `x`: `out`.
-    fn network(
-        &self,
-        parallel: &Parallel<'_>,
-        expert: &Expert<'_>,
-        x: &[f32],
-        [gate, up, work]: [&mut [f32]; 3],
-        out: &mut [f32],
-    ) {
-        let n_tokens = x.len() / self.desc.hidden;
-        let active = n_tokens * expert.up.rows;
-        let (activation, kernels) = (self.params.activation, self.kernels);
-        let up = &mut up[..active];
-        let inner: &[f32] = if let Some(linear) = &expert.gate {
-            let gate = &mut gate[..active];
-            let products =
-                &mut [Product { linear, out: &mut *gate }, Product { linear: &expert.up, out: &mut *up }];
-            matmul(parallel, x, n_tokens, work, products);
-            let shared = Shared::new(&mut *gate);
-            parallel.run(active, &|range, _| {
-                // SAFETY: ranges of items don't overlap.
-                (kernels.glu)(activation, unsafe { shared.part(range.clone()) }, &up[range]);
-            });
-            gate
-        } else {
-            multiply_one(parallel, &expert.up, x, n_tokens, work, up);
-            let shared = Shared::new(&mut *up);
-            parallel.run(active, &|range, _| {
-                // SAFETY: ranges of items don't overlap.
-                (kernels.activate)(activation, unsafe { shared.part(range) });
-            });
-            up
-        };
-        multiply_one(parallel, &expert.down, inner, n_tokens, work, out);
-    }
 }
 
 fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + (-x).exp())
 }
 
-fn softmax(scores: &mut [f32]) {
+/// The softmax of the router's scores. Not the kernels': that rounds `exp` differently from one instruction set to another,
+/// and a token's experts and their weights are to follow from its scores alone.
+fn router_softmax(scores: &mut [f32]) {
     let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     scores.iter_mut().for_each(|score| *score = (*score - max).exp());
     let sum: f32 = scores.iter().sum();
@@ -234,36 +172,37 @@ fn softmax(scores: &mut [f32]) {
 impl<'w> Layer<'w> for Moe<'w> {
     fn matrices(&mut self) -> Vec<&mut Linear<'w>> {
         let networks = self.experts.iter_mut().chain(&mut self.shared);
-        let networks =
-            networks.flat_map(|expert| expert.gate.iter_mut().chain([&mut expert.up, &mut expert.down]));
-        std::iter::once(&mut self.router).chain(networks).collect()
+        std::iter::once(&mut self.router).chain(networks.flat_map(FeedForward::linears_mut)).collect()
     }
 }
 
 impl EngineLayer for Moe<'_> {
     fn weight_bytes(&self) -> usize {
-        self.linears().map(Linear::packed_bytes).sum()
+        let linears = std::iter::once(&self.router).chain(self.networks().flat_map(FeedForward::linears));
+        linears.map(Linear::packed_bytes).sum()
     }
 
     fn scratch_bytes(&self) -> usize {
-        self.lens(self.max_tokens, self.max_workers).into_iter().map(padded).sum()
+        Scratch::measure(|scratch| self.buffers(scratch, self.max_tokens, self.max_workers))
     }
 
     fn forward(&self, call: &mut Call<'_>) -> Result<()> {
         let (n_tokens, width) = (call.n_tokens, self.desc.hidden);
-        let Buffers { hidden, branch, scores, choices, gathered, made, gate, up, work } =
-            self.buffers(call)?;
         let (kernels, parallel) = (self.kernels, &call.parallel);
+        let mut scratch = Scratch::new(std::mem::take(&mut call.scratch));
+        let Buffers { hidden, branch, scores, choices, gathered, memory } =
+            self.buffers(&mut scratch, n_tokens, parallel.workers());
         let Params { n_experts, n_used, .. } = self.params;
         let input = call.input.unwrap_or(call.output);
         norm_rows(kernels, parallel, input, &self.norm, self.desc.norm_eps, hidden);
-        multiply_one(parallel, &self.router, hidden, n_tokens, work, scores);
+        matmul_one(parallel, &self.router, hidden, n_tokens, memory, scores);
         for (scores, choices) in scores.chunks_exact_mut(n_experts).zip(choices.chunks_exact_mut(n_used)) {
             self.choose(scores, choices);
         }
         match &self.shared {
             Some(shared) => {
-                self.network(parallel, shared, hidden, [&mut *gate, &mut *up, &mut *work], branch);
+                branch.copy_from_slice(hidden);
+                shared.forward(parallel, branch, memory);
                 if let Some(router) = &self.shared_router {
                     for (row, x) in branch.chunks_exact_mut(width).zip(hidden.chunks_exact(width)) {
                         let weight = sigmoid((kernels.dot)(router, x));
@@ -287,14 +226,13 @@ impl EngineLayer for Moe<'_> {
             if count == 0 {
                 continue;
             }
-            let made = &mut made[..count * width];
-            let x = &gathered[..count * width];
-            self.network(parallel, expert, x, [&mut *gate, &mut *up, &mut *work], made);
-            for ((token, weight), row) in users.zip(made.chunks_exact(width)) {
+            let gathered = &mut gathered[..count * width];
+            expert.forward(parallel, gathered, memory);
+            for ((token, weight), row) in users.zip(gathered.chunks_exact(width)) {
                 (kernels.add_scaled)(&mut branch[token * width..(token + 1) * width], weight, row);
             }
         }
-        add_branch(kernels, parallel, &self.desc, branch, None, work, call.output);
+        add_branch(kernels, parallel, &self.desc, branch, None, memory, call.output);
         Ok(())
     }
 }

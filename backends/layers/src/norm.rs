@@ -1,14 +1,14 @@
-//! RMS norms over batches, and the addition that ends every residual branch.
-
-use std::ops::Range;
+//! How residual branches begin and end: RMS norms over batches, and the addition to the residual stream.
 
 use herald_api::{LayerDesc, Parallel};
 
+use crate::disjoint_slice::DisjointSlice;
 use crate::kernels::Kernels;
-use crate::shared::Shared;
+use crate::parallel::ParallelExt;
+use crate::scratch::{PerWorker, Scratch};
 
-/// Tokens from which on a batch's norms are shared out over the workers.
-const SHARE_FROM: usize = 8;
+/// Tokens from which on it pays off to wake the workers for a batch's norms.
+const SHARE_FROM_TOKENS: usize = 8;
 
 /// Norms each row of `x` into `out`, both `[n_tokens, weight.len()]`.
 pub(crate) fn norm_rows(
@@ -21,18 +21,33 @@ pub(crate) fn norm_rows(
 ) {
     let width = weight.len();
     let n_tokens = x.len() / width;
-    let out = Shared::new(out);
-    let norm = |tokens: Range<usize>, _: usize| {
-        for token in tokens {
-            let row = token * width..(token + 1) * width;
-            // SAFETY: each token is one worker's.
-            (kernels.rms_norm)(&x[row.clone()], weight, eps, unsafe { out.part(row) });
-        }
-    };
-    if n_tokens < SHARE_FROM { norm(0..n_tokens, 0) } else { parallel.run(n_tokens, &norm) }
+    let out = &mut out[..n_tokens * width];
+    parallel.when(n_tokens >= SHARE_FROM_TOKENS).for_chunks(out, width, &|token, out, _| {
+        (kernels.rms_norm)(&x[token * width..(token + 1) * width], weight, eps, out);
+    });
 }
 
-/// Begins a residual branch: norms each row of `x` into `out`, or copies it where the branch has no norm of its own.
+/// Norms each group of each row of `x` into `out`, both `[n_tokens, weight.len()]`.
+pub(crate) fn norm_groups(
+    kernels: &Kernels,
+    parallel: &Parallel<'_>,
+    x: &[f32],
+    (weight, group): (&[f32], usize),
+    eps: f32,
+    out: &mut [f32],
+) {
+    let width = weight.len();
+    let n_tokens = x.len() / width;
+    let out = &mut out[..n_tokens * width];
+    parallel.when(n_tokens >= SHARE_FROM_TOKENS).for_chunks(out, width, &|token, out, _| {
+        let groups = x[token * width..(token + 1) * width].chunks_exact(group);
+        for ((x, weight), out) in groups.zip(weight.chunks_exact(group)).zip(out.chunks_exact_mut(group)) {
+            (kernels.rms_norm)(x, weight, eps, out);
+        }
+    });
+}
+
+/// Begins a residual branch: norms each row of `x` into `out`, or copies it where the branch has no entry norm.
 pub(crate) fn enter(
     kernels: &Kernels,
     parallel: &Parallel<'_>,
@@ -47,44 +62,43 @@ pub(crate) fn enter(
     }
 }
 
-/// Ends a residual branch: `output += residual_scale * norm(branch)`, the norm where there is one. `work` holds at least
-/// a row where there is a norm.
+/// Each worker's row for the norm of a branch.
+fn normed_rows<'s>(scratch: &mut Scratch<'s>, hidden: usize, workers: usize) -> PerWorker<'s> {
+    scratch.per_worker(workers, |scratch| scratch.take::<f32>(hidden))
+}
+
+/// Bytes of scratch memory that [`add_branch`] needs.
+pub(crate) fn add_branch_bytes(desc: &LayerDesc, post_norm: Option<&[f32]>, workers: usize) -> usize {
+    post_norm.map_or(0, |_| Scratch::measure(|scratch| normed_rows(scratch, desc.hidden, workers)))
+}
+
+/// Ends a residual branch: `output += residual_scale * norm(branch)`, the norm where there is one. `work` has the bytes
+/// that [`add_branch_bytes`] tells.
 pub(crate) fn add_branch(
     kernels: &Kernels,
     parallel: &Parallel<'_>,
     desc: &LayerDesc,
     branch: &[f32],
     post_norm: Option<&[f32]>,
-    work: &mut [f32],
+    work: &mut [u8],
     output: &mut [f32],
 ) {
     let Some(norm) = post_norm else {
-        let output = Shared::new(output);
-        return share_elements(parallel, branch.len(), &|range| {
-            // SAFETY: ranges of elements don't overlap.
-            let output = unsafe { output.part(range.clone()) };
+        return parallel.run_elements(&mut output[..branch.len()], |range, output| {
             (kernels.add_scaled)(output, desc.residual_scale, &branch[range]);
         });
     };
     let width = desc.hidden;
     let n_tokens = branch.len() / width;
-    let share = work.len() / parallel.workers();
-    let (work, output) = (Shared::new(work), Shared::new(output));
-    let add = |tokens: Range<usize>, worker: usize| {
-        // SAFETY: no two tasks that run at once have the same worker, and each token is one worker's.
-        let normed = unsafe { work.part(worker * share..worker * share + width) };
+    let mut rows = normed_rows(&mut Scratch::new(work), width, parallel.workers());
+    let output = DisjointSlice::new(output);
+    parallel.when(n_tokens >= SHARE_FROM_TOKENS).run_with(n_tokens, &mut rows, |tokens, mut scratch| {
+        let normed = scratch.take(width);
         for token in tokens {
             let row = token * width..(token + 1) * width;
             (kernels.rms_norm)(&branch[row.clone()], norm, desc.norm_eps, normed);
-            // SAFETY: as above.
+            // SAFETY: each token is one worker's.
             (kernels.add_scaled)(unsafe { output.part(row) }, desc.residual_scale, normed);
         }
-    };
-    if n_tokens < SHARE_FROM || share < width { add(0..n_tokens, 0) } else { parallel.run(n_tokens, &add) }
-}
-
-/// Does elements `0..len`, shared out over the workers where that takes less time than waking them.
-pub(crate) fn share_elements(parallel: &Parallel<'_>, len: usize, each: &(dyn Fn(Range<usize>) + Sync)) {
-    const SHARE_FROM: usize = 1 << 13;
-    if len < SHARE_FROM { each(0..len) } else { parallel.run(len, &|range, _| each(range)) }
+    });
 }

@@ -1,4 +1,4 @@
-//! Rotary position embedding (RoFormer, arXiv 2104.09864) and its scalings for long contexts.
+//! Rotary position embedding (RoFormer, arXiv 2104.09864), and how models scale it for long contexts.
 
 use herald_api::RopeScaling;
 
@@ -6,16 +6,16 @@ use crate::kernels::Kernels;
 
 /// The angles by which pairs of a head's elements turn, position by position.
 pub(crate) struct Rope {
-    /// Radians a position, for each pair. In float64: at a position of a million, float32 would be off by a tenth.
+    /// Radians per position, for each pair. In float64: at position one million, float32 would be off by a tenth.
     frequencies: Vec<f64>,
     /// Multiplies the rotated vectors (YaRN's attention temperature).
     magnitude: f64,
 }
 
 impl Rope {
-    /// For heads of which `dims` elements are rotated. `factors` divide the frequencies, pair by pair.
+    /// Rotates the first `dims` elements of a head. `factors` divide the frequencies, pair by pair.
     pub(crate) fn new(dims: usize, base: f32, scaling: RopeScaling, factors: Option<&[f32]>) -> Self {
-        let plain = |pair: usize| f64::from(base).powf(-2.0 * pair as f64 / dims as f64);
+        let unscaled = |pair: usize| f64::from(base).powf(-2.0 * pair as f64 / dims as f64);
         let divisor = |pair: usize| factors.map_or(1.0, |factors| f64::from(factors[pair]));
         let mut magnitude = 1.0;
         let mut scale: Box<dyn Fn(usize) -> f64> = Box::new(|_| 1.0);
@@ -45,11 +45,11 @@ impl Rope {
             }
             _ => {}
         }
-        let frequencies = (0..dims / 2).map(|pair| plain(pair) * scale(pair) / divisor(pair)).collect();
+        let frequencies = (0..dims / 2).map(|pair| unscaled(pair) * scale(pair) / divisor(pair)).collect();
         Self { frequencies, magnitude }
     }
 
-    /// Pairs that turn.
+    /// Pairs that are rotated.
     pub(crate) fn pairs(&self) -> usize {
         self.frequencies.len()
     }
@@ -61,7 +61,7 @@ impl Rope {
 }
 
 impl Rope {
-    /// The rotation by which a head that was rotated at some position becomes one rotated so many positions earlier.
+    /// The rotation that takes a head from the position it was rotated at to one `positions` earlier.
     pub(crate) fn turned_back(&self, kernels: &Kernels, positions: usize, out: &mut [[f32; 2]]) {
         (kernels.rope_angles)(&self.frequencies, -(positions as f64), 1.0, out);
     }
@@ -85,9 +85,9 @@ mod tests {
 
     #[test]
     fn linear_scaling_divides_positions() {
-        let plain = Rope::new(64, 500_000.0, RopeScaling::None, None);
+        let unscaled = Rope::new(64, 500_000.0, RopeScaling::None, None);
         let scaled = Rope::new(64, 500_000.0, RopeScaling::Linear { factor: 4.0 }, None);
-        for (a, b) in rotation(&plain, 25).iter().zip(rotation(&scaled, 100)) {
+        for (a, b) in rotation(&unscaled, 25).iter().zip(rotation(&scaled, 100)) {
             assert!((a[0] - b[0]).abs() < 1e-6 && (a[1] - b[1]).abs() < 1e-6, "{a:?} {b:?}");
         }
     }
@@ -95,9 +95,9 @@ mod tests {
     #[test]
     fn factors_divide_frequencies() {
         let factors = vec![2.0; 32];
-        let plain = Rope::new(64, 10_000.0, RopeScaling::None, None);
+        let unscaled = Rope::new(64, 10_000.0, RopeScaling::None, None);
         let scaled = Rope::new(64, 10_000.0, RopeScaling::None, Some(&factors));
-        assert_eq!(rotation(&plain, 50), rotation(&scaled, 100));
+        assert_eq!(rotation(&unscaled, 50), rotation(&scaled, 100));
     }
 
     #[test]
@@ -110,10 +110,10 @@ mod tests {
             beta_fast: 32.0,
             beta_slow: 1.0,
         };
-        let plain = Rope::new(128, 10_000.0, RopeScaling::None, None);
+        let unscaled = Rope::new(128, 10_000.0, RopeScaling::None, None);
         let yarn = Rope::new(128, 10_000.0, scaling, None);
-        assert_eq!(yarn.frequencies[0], plain.frequencies[0]);
-        assert_eq!(yarn.frequencies[63], plain.frequencies[63] / 4.0);
+        assert_eq!(yarn.frequencies[0], unscaled.frequencies[0]);
+        assert_eq!(yarn.frequencies[63], unscaled.frequencies[63] / 4.0);
         assert!((yarn.magnitude - (1.0 + 0.1 * 4.0_f64.ln())).abs() < 1e-12);
     }
 }

@@ -7,14 +7,14 @@
 
 use herald_api::{Call, EngineLayer, LayerDesc, LayerRequest, Result, ShortConv as Params, WeightRole};
 
-use crate::arena::{Arena, padded};
 use crate::conv::{CONV_BLOCK, Conv, Inputs};
-use crate::factory::Layer;
+use crate::disjoint_slice::DisjointSlice;
 use crate::kernels::Kernels;
-use crate::linear::{Linear, multiply_one};
+use crate::layer::Layer;
+use crate::linear::{Linear, matmul_bytes, matmul_one};
 use crate::norm::{add_branch, norm_rows};
-use crate::shared::Shared;
-use crate::state::state;
+use crate::recurrent_state::recurrent_state;
+use crate::scratch::Scratch;
 use crate::weights::Weights;
 
 pub(crate) struct ShortConv<'w> {
@@ -26,6 +26,18 @@ pub(crate) struct ShortConv<'w> {
     output: Linear<'w>,
     max_tokens: usize,
     max_workers: usize,
+}
+
+/// The buffers of one forward call.
+struct Buffers<'s> {
+    /// Normed activations, and later the branch's output: `[n_tokens, hidden]`.
+    hidden: &'s mut [f32],
+    /// B, C and u: `[n_tokens, 3 * hidden]`.
+    bcu: &'s mut [f32],
+    /// The gated output: `[n_tokens, hidden]`.
+    y: &'s mut [f32],
+    /// For products.
+    work: &'s mut [u8],
 }
 
 impl<'w> ShortConv<'w> {
@@ -50,11 +62,14 @@ impl<'w> ShortConv<'w> {
         Ok(layer)
     }
 
-    /// Normed activations (and later the branch), B, C and u, the convolution's results, and a share for each worker.
-    fn lens(&self, n_tokens: usize, workers: usize) -> [usize; 4] {
+    fn buffers<'s>(&self, scratch: &mut Scratch<'s>, n_tokens: usize, workers: usize) -> Buffers<'s> {
         let hidden = self.desc.hidden;
-        let worker = self.input.scratch_len(self.max_tokens).max(self.output.scratch_len(self.max_tokens));
-        [n_tokens * hidden, n_tokens * 3 * hidden, n_tokens * hidden, workers * worker]
+        Buffers {
+            hidden: scratch.take(n_tokens * hidden),
+            bcu: scratch.take(n_tokens * self.input.rows),
+            y: scratch.take(n_tokens * hidden),
+            work: scratch.take(matmul_bytes([&self.input, &self.output], n_tokens, workers)),
+        }
     }
 
     /// `C * conv(B * u)` of all sequences.
@@ -65,7 +80,7 @@ impl<'w> ShortConv<'w> {
             (self.kernels.mul)(u, &bc[..hidden]);
         }
         let blocks = hidden.div_ceil(CONV_BLOCK);
-        let y = Shared::new(y);
+        let y = DisjointSlice::new(y);
         let bcu = &*bcu;
         let sequences = &call.sequences;
         call.parallel.run(sequences.len() * blocks, &|items, _| {
@@ -80,7 +95,7 @@ impl<'w> ShortConv<'w> {
                 };
                 // SAFETY: each sequence's block of channels is one worker's, in its state and in `y`.
                 unsafe {
-                    let state = state(&sequence, self.conv.state_len());
+                    let state = recurrent_state(&sequence, self.conv.state_len());
                     let out = (&y, batch.start * hidden, hidden);
                     self.conv.run(self.kernels, inputs, channels.clone(), &state, out);
                     for token in batch {
@@ -105,7 +120,7 @@ impl EngineLayer for ShortConv<'_> {
     }
 
     fn scratch_bytes(&self) -> usize {
-        self.lens(self.max_tokens, self.max_workers).into_iter().map(padded).sum()
+        Scratch::measure(|scratch| self.buffers(scratch, self.max_tokens, self.max_workers))
     }
 
     fn state_bytes(&self) -> usize {
@@ -114,16 +129,14 @@ impl EngineLayer for ShortConv<'_> {
 
     fn forward(&self, call: &mut Call<'_>) -> Result<()> {
         let n_tokens = call.n_tokens;
-        let lens = self.lens(n_tokens, call.parallel.workers());
-        let mut arena = Arena::new(std::mem::take(&mut call.scratch));
-        let (hidden, bcu) = (arena.take(lens[0])?, arena.take(lens[1])?);
-        let (y, work) = (arena.take(lens[2])?, arena.take(lens[3])?);
         let (kernels, parallel) = (self.kernels, &call.parallel);
+        let mut scratch = Scratch::new(std::mem::take(&mut call.scratch));
+        let Buffers { hidden, bcu, y, work } = self.buffers(&mut scratch, n_tokens, parallel.workers());
         let input = call.input.unwrap_or(call.output);
         norm_rows(kernels, parallel, input, &self.norm, self.desc.norm_eps, hidden);
-        multiply_one(parallel, &self.input, hidden, n_tokens, work, bcu);
+        matmul_one(parallel, &self.input, hidden, n_tokens, work, bcu);
         self.convolve(call, bcu, y);
-        multiply_one(parallel, &self.output, y, n_tokens, work, hidden);
+        matmul_one(parallel, &self.output, y, n_tokens, work, hidden);
         add_branch(kernels, parallel, &self.desc, hidden, None, work, call.output);
         Ok(())
     }

@@ -1,114 +1,120 @@
-//! Activations as the products with quantised weights take them: int16 with one scale for each token.
+//! Activations as the matmuls with quantised weights take them: int16, with one scale for each token.
 //!
 //! Sixteen bits lose so little (less than a 65,000th of the token's largest activation) that results are as good as
-//! float32's, in one form for every shape of product. Tokens are prepared in tiles of `N`, side by side:
+//! float32's, whatever the shape of the matmul. Tokens are quantised in tiles of `N`, side by side:
 //!
 //! ```text
-//! for each group of 32 columns:   codes [16 pairs, N, 2 int16] · float32 sums of the codes: of the group [N], and of its
+//! for each group of 32 columns    codes [16 pairs, N, 2 int16] · float32 sums of the codes: of the group [N], and of its
 //!                                 first and second half [2, N]
-//! at the end:                     scales [N] · powers [N]
+//! at the end                      scales [N] · powers [N]
 //! ```
 //!
-//! where an activation is about `code * scale * power`. The power is 1, but for tokens so small that a scale alone would
-//! not be a normal number.
+//! where an activation is about `code * scale * power`. The power is 1, except for tokens so small that a scale alone would
+//! be subnormal.
 
-use crate::lanes::{LANES, Lanes};
 use crate::packed::{GROUP, PAIRS};
+use crate::simd::{LANES, Simd};
 
 /// The largest code.
-const MOST: f32 = i16::MAX as f32;
+const MAX_CODE: f32 = i16::MAX as f32;
 
-/// Which preparation this is.
+/// The number of this activation format.
 pub(crate) const ID: u32 = 1;
 
-/// Half a step of the codes, and what the quotient may be off before it is rounded.
-pub(crate) const STEP: f32 = 0.51 / MOST;
+/// The largest rounding error of an activation, as a share of the token's largest: half a step of the codes, and what the
+/// quotient may be off before it is rounded.
+pub(crate) const STEP: f32 = 0.51 / MAX_CODE;
 
 /// Elements of a group for each token.
 pub(crate) const GROUP_LEN: usize = PAIRS + 3;
 
-/// Tokens whose largest activation is smaller have it multiplied by a power.
+/// A group of `N` tokens: the bits of each pair's codes, the sum of all codes, and the sums of both halves.
+pub(crate) type Group<const N: usize> = [[f32; N]; GROUP_LEN];
+
+/// A token whose largest activation is below this is multiplied by [`POWER`].
 const SMALL: f32 = f32::from_bits((127 - 60) << 23);
 
-/// That power, and its inverse.
+/// `2^96`, and its inverse.
 const POWER: f32 = f32::from_bits((127 + 96) << 23);
 const INVERSE_POWER: f32 = f32::from_bits((127 - 96) << 23);
 
-/// Float32 elements that a prepared token takes.
+/// Float32 elements of a quantised token.
 pub(crate) fn len(columns: usize) -> usize {
     columns / GROUP * GROUP_LEN + 2
 }
 
-/// Tokens of the next tile.
-pub(crate) fn tile<L: Lanes>(left: usize) -> usize {
+/// Tokens of the next tile, with `left` to go.
+pub(crate) fn tile<S: Simd>(left: usize) -> usize {
     match left {
-        // One, since what is left of twelve, four, would have too few products under way.
-        16 if L::TOKENS >= 12 => 16,
-        12.. if L::TOKENS >= 12 => 12,
-        8.. if L::TOKENS >= 8 => 8,
+        // One tile: twelve would leave four, too few multiply-adds to keep the CPU busy.
+        16 if S::WIDE => 16,
+        12.. if S::WIDE => 12,
+        8.. if S::WIDE => 8,
         4.. => 4,
         2.. => 2,
         left => left,
     }
 }
 
-/// Prepares a tile; rows of `x` are whole groups.
+/// The groups of a tile of `N` tokens, and its scales and powers.
 ///
-/// # Safety
-/// As for [`Lanes`].
+/// # Panics
+/// Where the tile is too short.
 #[inline(always)]
-pub(crate) unsafe fn quantize<L: Lanes>(x: &[f32], columns: usize, prepared: &mut [f32]) {
+pub(crate) fn split<const N: usize>(tile: &[f32], columns: usize) -> (&[Group<N>], [&[f32; N]; 2]) {
+    let (numbers, _) = tile.as_chunks::<N>();
+    let (groups, ends) = numbers.split_at(columns / GROUP * GROUP_LEN);
+    (groups.as_chunks().0, [&ends[0], &ends[1]])
+}
+
+/// Quantises a tile of tokens, whose rows in `x` are whole groups.
+#[inline(always)]
+pub(crate) fn quantize<S: Simd>(s: S, x: &[f32], columns: usize, prepared: &mut [f32]) {
     let n = x.len() / columns;
     assert!(
         columns.is_multiple_of(GROUP) && x.len() == n * columns && prepared.len() >= n * len(columns),
-        "room for a prepared tile"
+        "room for a quantised tile"
     );
     let (groups, scales) = prepared.split_at_mut(columns / GROUP * GROUP_LEN * n);
     for (token, x) in x.chunks_exact(columns).enumerate() {
-        // SAFETY: the caller vouches for the instruction set.
-        let (scale, power) = unsafe { prepare_token::<L>(x, n, token, groups) };
+        let (scale, power) = quantize_token(s, x, n, token, groups);
         scales[token] = scale;
         scales[n + token] = power;
     }
 }
 
-/// Prepares one token of a tile of `n`; returns its scale and power.
-///
-/// # Safety
-/// As for [`Lanes`].
+/// Quantises one token of a tile of `n`; returns its scale and power.
 #[inline(always)]
-unsafe fn prepare_token<L: Lanes>(x: &[f32], n: usize, token: usize, groups: &mut [f32]) -> (f32, f32) {
-    // SAFETY: places are within the token, whose columns are whole groups; the caller vouches for the instruction set.
-    unsafe {
-        let (mut max, mut odd) = (L::zero(), L::zero());
-        for at in (0..x.len()).step_by(LANES) {
-            let x = L::load(x.as_ptr().add(at));
-            max = L::max(L::abs(x), max);
-            // Zero as long as all are finite.
-            odd = L::fma(x, L::zero(), odd);
-        }
-        let max = L::max_lane(max);
-        // What is wrong upstream must show downstream.
-        let finite = L::sum(odd) == 0.0;
-        let (power, inverse_power) = if max < SMALL { (POWER, INVERSE_POWER) } else { (1.0, 1.0) };
-        let max = max * power;
-        let inverse = if finite && max > f32::MIN_POSITIVE { MOST / max } else { 0.0 };
-        let (power, inverse) = (L::splat(power), L::splat(inverse));
-        for (x, group) in x.chunks_exact(GROUP).zip(groups.chunks_exact_mut(GROUP_LEN * n)) {
-            let mut codes = [0_u32; PAIRS];
-            let mut sums = [0.0; 2];
-            for (half, sum) in sums.iter_mut().enumerate() {
-                let x = L::load(x.as_ptr().add(half * LANES));
-                let code = L::round(L::mul(L::mul(x, power), inverse));
-                L::store_i16_swapped(codes.as_mut_ptr().cast::<i16>().add(half * LANES), code);
-                *sum = L::sum(code);
-            }
-            for (codes, pair) in codes.iter().zip(group.chunks_exact_mut(n)) {
-                pair[token] = f32::from_bits(*codes);
-            }
-            let to = PAIRS * n + token;
-            (group[to], group[to + n], group[to + 2 * n]) = (sums[0] + sums[1], sums[0], sums[1]);
-        }
-        (if finite { max / MOST } else { f32::NAN }, inverse_power)
+fn quantize_token<S: Simd>(s: S, x: &[f32], n: usize, token: usize, groups: &mut [f32]) -> (f32, f32) {
+    let (vectors, _) = x.as_chunks::<LANES>();
+    let (mut max, mut zero_if_finite) = (s.zero(), s.zero());
+    for x in vectors {
+        let x = s.load(x);
+        max = s.max(s.abs(x), max);
+        zero_if_finite = s.fma(x, s.zero(), zero_if_finite);
     }
+    let max = s.max_lane(max);
+    // A NaN or infinity must not be hidden by quantising it.
+    let finite = s.sum(zero_if_finite) == 0.0;
+    let (power, inverse_power) = if max < SMALL { (POWER, INVERSE_POWER) } else { (1.0, 1.0) };
+    let max = max * power;
+    let inverse = if finite && max > f32::MIN_POSITIVE { MAX_CODE / max } else { 0.0 };
+    let (power, inverse) = (s.splat(power), s.splat(inverse));
+    let (halves, _) = vectors.as_chunks::<2>();
+    for (x, group) in halves.iter().zip(groups.chunks_exact_mut(GROUP_LEN * n)) {
+        let mut codes = [[0_i16; LANES]; 2];
+        let mut sums = [0.0; 2];
+        for ((x, codes), sum) in x.iter().zip(&mut codes).zip(&mut sums) {
+            let code = s.round(s.mul(s.mul(s.load(x), power), inverse));
+            s.store_i16_swapped(codes, code);
+            *sum = s.sum(code);
+        }
+        let pairs: [u32; PAIRS] = bytemuck::must_cast(codes);
+        for (pair, to) in pairs.iter().zip(group.chunks_exact_mut(n)) {
+            to[token] = f32::from_bits(*pair);
+        }
+        let to = PAIRS * n + token;
+        (group[to], group[to + n], group[to + 2 * n]) = (sums[0] + sums[1], sums[0], sums[1]);
+    }
+    (if finite { max / MAX_CODE } else { f32::NAN }, inverse_power)
 }

@@ -1,27 +1,27 @@
 //! Explicit kernels for x86's vector instructions, under the shared layers: for every backend that computes with them, so
 //! it exports no plugin.
 //!
-//! - `lanes`: what each instruction set's vectors can do, behind one trait;
-//! - `packed`, `activations`, `products`: quantised weights, and products with them;
-//! - `floats`: products with plain floats;
-//! - `ahead`: memory that is asked for before it is read;
-//! - `panels`: packed weights as float32, for other libraries' products;
-//! - `recurrent`: layers with recurrent states;
-//! - `attend`, `vectors`, `math`: everything else;
-//! - `variants`: all of it compiled for each instruction set, chosen once at load.
+//! - `simd`: what each instruction set's vectors can do, behind one trait of tokens that prove that the CPU has them;
+//! - `packed`, `activations`, `matmul`: quantised weights, and matmuls with them;
+//! - `floats`: matmuls with plain floats;
+//! - `panels`: packed weights as float32, for other libraries' matmuls;
+//! - `prefetch`: memory brought to a cache before it is read;
+//! - `attend`: attention; `recurrent`: layers with recurrent states;
+//! - `vectors`, `math`: everything else;
+//! - `variants`: all of it compiled for each instruction set, one of which is chosen at load.
 
 #![cfg(target_arch = "x86_64")]
 
 mod activations;
-mod ahead;
 mod attend;
 mod floats;
-mod lanes;
 mod math;
 mod matmul;
 mod packed;
 mod panels;
+mod prefetch;
 mod recurrent;
+mod simd;
 mod variants;
 mod vectors;
 
@@ -32,10 +32,10 @@ use herald_api::{Error, Hardware, Result};
 pub use panels::Unpack;
 pub use variants::{VARIANTS, Variant};
 
-/// The variable that names a variant to use in place of the best.
+/// The environment variable that names a variant to use in place of the best.
 const CHOICE: &str = "HERALD_SIMD";
 
-/// The variant in use, chosen when it is first asked for: the best that this CPU runs, or the one that `HERALD_SIMD` names.
+/// The variant in use, chosen at the first call: the best that this CPU runs, or the one that `HERALD_SIMD` names.
 ///
 /// # Errors
 /// Where this CPU runs none, or not the one that is named.
@@ -46,7 +46,7 @@ pub fn chosen() -> Result<&'static Variant> {
         .clone()
 }
 
-/// The variant of a name, or the best, as far as this CPU runs it.
+/// The named variant, or the best, if this CPU runs it.
 fn choose(name: Option<&str>) -> Result<&'static Variant> {
     let hardware = Hardware::features_only();
     let names = || VARIANTS.iter().map(|variant| variant.name).collect::<Vec<_>>().join(", ");

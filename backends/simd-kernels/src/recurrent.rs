@@ -2,121 +2,109 @@
 
 use herald_layers::kernels::{SelectiveScan, SsdStep, Tap};
 
-use crate::lanes::{LANES, Lanes};
 use crate::math::{exp, softplus as softplus_of};
-use crate::vectors::{load, store};
+use crate::simd::{LANES, Simd};
+use crate::vectors::{map, map_with};
 
 /// `x *= y`.
-///
-/// # Safety
-/// As for [`Lanes`].
 #[inline(always)]
-pub(crate) unsafe fn mul<L: Lanes>(x: &mut [f32], y: &[f32]) {
-    let len = x.len().min(y.len());
-    let (x, y) = (&mut x[..len], &y[..len]);
-    // SAFETY: the caller vouches; places are within both.
-    unsafe {
-        for at in (0..len).step_by(LANES) {
-            let product = L::mul(load::<L>(x, at), load::<L>(y, at));
-            store::<L>(x, at, product);
-        }
-    }
+pub(crate) fn mul<S: Simd>(s: S, x: &mut [f32], y: &[f32]) {
+    map_with(
+        s,
+        x,
+        y,
+        #[inline(always)]
+        |x, y| s.mul(x, y),
+    );
 }
 
 /// `x = ln(1 + e^x)`.
-///
-/// # Safety
-/// As for [`Lanes`].
 #[inline(always)]
-pub(crate) unsafe fn softplus<L: Lanes>(x: &mut [f32]) {
-    // SAFETY: the caller vouches; places are within the slice.
-    unsafe {
-        for at in (0..x.len()).step_by(LANES) {
-            let soft = softplus_of::<L>(load::<L>(x, at));
-            store::<L>(x, at, soft);
-        }
-    }
+pub(crate) fn softplus<S: Simd>(s: S, x: &mut [f32]) {
+    map(
+        s,
+        x,
+        #[inline(always)]
+        |x| softplus_of(s, x),
+    );
 }
 
 /// `x *= exp(to - from) * weight`.
-///
-/// # Safety
-/// As for [`Lanes`].
 #[inline(always)]
-pub(crate) unsafe fn decay_weights<L: Lanes>(to: f32, from: &[f32], weight: &[f32], x: &mut [f32]) {
+pub(crate) fn decay_weights<S: Simd>(s: S, to: f32, from: &[f32], weight: &[f32], x: &mut [f32]) {
     let len = x.len().min(from.len()).min(weight.len());
-    let (from, weight, x) = (&from[..len], &weight[..len], &mut x[..len]);
-    // SAFETY: the caller vouches; places are within all three.
-    unsafe {
-        let to = L::splat(to);
-        for at in (0..len).step_by(LANES) {
-            let left = exp::<L>(L::sub(to, load::<L>(from, at)));
-            let left = L::mul(left, load::<L>(weight, at));
-            let kept = L::mul(load::<L>(x, at), left);
-            store::<L>(x, at, kept);
-        }
+    let ((froms, from_rest), (weights, weight_rest)) = (from[..len].as_chunks(), weight[..len].as_chunks());
+    let (xs, x_rest) = x[..len].as_chunks_mut();
+    let to = s.splat(to);
+    for ((x, from), weight) in xs.iter_mut().zip(froms).zip(weights) {
+        let decay = s.mul(exp(s, s.sub(to, s.load(from))), s.load(weight));
+        s.store(x, s.mul(s.load(x), decay));
+    }
+    if !x_rest.is_empty() {
+        let decay = s.mul(exp(s, s.sub(to, s.load_first(from_rest))), s.load_first(weight_rest));
+        s.store_first(x_rest, s.mul(s.load_first(x_rest), decay));
     }
 }
 
 /// One token of a causal convolution.
-///
-/// # Safety
-/// As for [`Lanes`].
 #[inline(always)]
-pub(crate) unsafe fn conv<L: Lanes>(taps: &[Tap<'_>], bias: &[f32], out: &mut [f32]) {
+pub(crate) fn conv<S: Simd>(s: S, taps: &[Tap<'_>], bias: &[f32], out: &mut [f32]) {
     let len = out.len();
     assert!(
         bias.len() == len && taps.iter().all(|tap| tap.weight.len() == len && tap.input.len() == len),
         "a convolution of {len} channels has slices of other lengths"
     );
-    // SAFETY: the caller vouches; places are within all slices, whose lengths are checked.
-    unsafe {
-        for at in (0..len).step_by(LANES) {
-            let mut sum = load::<L>(bias, at);
-            for tap in taps {
-                sum = L::fma(load::<L>(tap.weight, at), load::<L>(tap.input, at), sum);
-            }
-            store::<L>(out, at, sum);
+    let ((outs, out_rest), (biases, bias_rest)) = (out.as_chunks_mut::<LANES>(), bias.as_chunks::<LANES>());
+    for (at, (out, bias)) in outs.iter_mut().zip(biases).enumerate() {
+        let mut sum = s.load(bias);
+        for tap in taps {
+            let ((weights, _), (inputs, _)) = (tap.weight.as_chunks(), tap.input.as_chunks());
+            sum = s.fma(s.load(&weights[at]), s.load(&inputs[at]), sum);
         }
+        s.store(out, sum);
+    }
+    if !out_rest.is_empty() {
+        let mut sum = s.load_first(bias_rest);
+        for tap in taps {
+            let (weight, input) = (&tap.weight[len - out_rest.len()..], &tap.input[len - out_rest.len()..]);
+            sum = s.fma(s.load_first(weight), s.load_first(input), sum);
+        }
+        s.store_first(out_rest, sum);
     }
 }
 
 /// One token of a head through Mamba-2's recurrence.
-///
-/// # Safety
-/// As for [`Lanes`].
 #[inline(always)]
-pub(crate) unsafe fn ssd_step<L: Lanes>(step: &SsdStep<'_>, h: &mut [f32], out: &mut [f32]) {
+pub(crate) fn ssd_step<S: Simd>(s: S, step: &SsdStep<'_>, h: &mut [f32], out: &mut [f32]) {
     let n = step.b.len();
     assert!(
         step.c.len() == n && step.x.len() == out.len() && h.len() == n * out.len(),
         "a step of {} channels with states of {n} has slices of other lengths",
         out.len()
     );
-    // SAFETY: the caller vouches; places are within all slices, whose lengths are checked.
-    unsafe {
-        let decay = L::splat(step.decay);
-        for (channel, (y, x)) in out.iter_mut().zip(step.x).enumerate() {
-            let h = &mut h[channel * n..(channel + 1) * n];
-            let scaled = L::splat(step.dt * x);
-            let mut sum = L::zero();
-            for at in (0..n).step_by(LANES) {
-                let added = L::mul(scaled, load::<L>(step.b, at));
-                let fresh = L::fma(decay, load::<L>(h, at), added);
-                store::<L>(h, at, fresh);
-                sum = L::fma(fresh, load::<L>(step.c, at), sum);
-            }
-            *y = L::sum(sum);
+    let ((bs, b_rest), (cs, c_rest)) = (step.b.as_chunks(), step.c.as_chunks());
+    let decay = s.splat(step.decay);
+    for (channel, (y, x)) in out.iter_mut().zip(step.x).enumerate() {
+        let (hs, h_rest) = h[channel * n..(channel + 1) * n].as_chunks_mut();
+        let scaled = s.splat(step.dt * x);
+        let mut sum = s.zero();
+        for ((h, b), c) in hs.iter_mut().zip(bs).zip(cs) {
+            let fresh = s.fma(decay, s.load(h), s.mul(scaled, s.load(b)));
+            s.store(h, fresh);
+            sum = s.fma(fresh, s.load(c), sum);
         }
+        if !h_rest.is_empty() {
+            let fresh = s.fma(decay, s.load_first(h_rest), s.mul(scaled, s.load_first(b_rest)));
+            s.store_first(h_rest, fresh);
+            sum = s.fma(fresh, s.load_first(c_rest), sum);
+        }
+        *y = s.sum(sum);
     }
 }
 
 /// A run of tokens of a block of channels through Mamba's selective scan, sixteen channels at a time.
-///
-/// # Safety
-/// As for [`Lanes`].
 #[inline(always)]
-pub(crate) unsafe fn selective_scan<L: Lanes>(scan: &SelectiveScan<'_>, h: &mut [f32], out: &mut [f32]) {
+pub(crate) fn selective_scan<S: Simd>(s: S, scan: &SelectiveScan<'_>, h: &mut [f32], out: &mut [f32]) {
     let SelectiveScan { x_stride, bc_stride, n_tokens, channels, state, .. } = *scan;
     if n_tokens == 0 || channels == 0 || state == 0 {
         out.fill(0.0);
@@ -134,50 +122,52 @@ pub(crate) unsafe fn selective_scan<L: Lanes>(scan: &SelectiveScan<'_>, h: &mut 
         "a scan of {n_tokens} tokens of {channels} channels with states of {state} has slices too short"
     );
     for at in (0..channels).step_by(LANES) {
-        // SAFETY: the caller vouches; the lengths are checked above, and lanes stay within the channels.
-        unsafe {
-            if channels - at >= LANES {
-                scan_lanes::<L, true>(scan, at, h, out);
-            } else {
-                scan_lanes::<L, false>(scan, at, h, out);
-            }
+        if channels - at >= LANES {
+            scan_lanes::<S, true>(s, scan, at, h, out);
+        } else {
+            scan_lanes::<S, false>(s, scan, at, h, out);
         }
     }
 }
 
-/// The channels from `at` on: sixteen, or where not `FULL` those that are left.
-///
-/// # Safety
-/// As for [`Lanes`]; all slices are as long as [`scan`] asks.
+/// The channels of a row from `at` on: sixteen, or where not `FULL` those that are left and zeros.
 #[inline(always)]
-unsafe fn scan_lanes<L: Lanes, const FULL: bool>(
+fn load_lanes<S: Simd, const FULL: bool>(s: S, row: &[f32], at: usize) -> S::F {
+    if FULL { s.load(&row[at..].as_chunks().0[0]) } else { s.load_first(&row[at..]) }
+}
+
+/// Stores what [`load_lanes`] would load.
+#[inline(always)]
+fn store_lanes<S: Simd, const FULL: bool>(s: S, row: &mut [f32], at: usize, x: S::F) {
+    if FULL { s.store(&mut row[at..].as_chunks_mut().0[0], x) } else { s.store_first(&mut row[at..], x) }
+}
+
+/// The channels from `at` on: sixteen, or where not `FULL` those that are left.
+#[inline(always)]
+fn scan_lanes<S: Simd, const FULL: bool>(
+    s: S,
     scan: &SelectiveScan<'_>,
     at: usize,
     h: &mut [f32],
     out: &mut [f32],
 ) {
     let SelectiveScan { x_stride, bc_stride, n_tokens, channels, state, .. } = *scan;
-    let left = channels - at;
-    // SAFETY: the caller vouches: each pointer is to `left` channels or more, of which no more are touched.
-    unsafe {
-        let load = |from: *const f32| if FULL { L::load(from) } else { L::load_first(from, left) };
-        let store = |to: *mut f32, x| if FULL { L::store(to, x) } else { L::store_first(to, x, left) };
-        let d = load(scan.d.as_ptr().add(at));
-        for token in 0..n_tokens {
-            let x = load(scan.x.as_ptr().add(token * x_stride + at));
-            let dt = load(scan.dt.as_ptr().add(token * channels + at));
-            let (b, c) = (scan.b.as_ptr().add(token * bc_stride), scan.c.as_ptr().add(token * bc_stride));
-            let dtx = L::mul(dt, x);
-            let mut y = L::mul(d, x);
-            for n in 0..state {
-                let place = n * channels + at;
-                let kept = exp::<L>(L::mul(dt, load(scan.a.as_ptr().add(place))));
-                let added = L::mul(dtx, L::splat(*b.add(n)));
-                let fresh = L::fma(kept, load(h.as_ptr().add(place)), added);
-                store(h.as_mut_ptr().add(place), fresh);
-                y = L::fma(L::splat(*c.add(n)), fresh, y);
-            }
-            store(out.as_mut_ptr().add(token * channels + at), y);
+    let d = load_lanes::<S, FULL>(s, &scan.d[..channels], at);
+    for token in 0..n_tokens {
+        let x = load_lanes::<S, FULL>(s, &scan.x[token * x_stride..][..channels], at);
+        let row = token * channels..(token + 1) * channels;
+        let dt = load_lanes::<S, FULL>(s, &scan.dt[row.clone()], at);
+        let (b, c) = (&scan.b[token * bc_stride..][..state], &scan.c[token * bc_stride..][..state]);
+        let dtx = s.mul(dt, x);
+        let mut y = s.mul(d, x);
+        let states = h.chunks_exact_mut(channels).zip(scan.a.chunks_exact(channels));
+        for ((h, a), (b, c)) in states.zip(b.iter().zip(c)) {
+            let decay = exp(s, s.mul(dt, load_lanes::<S, FULL>(s, a, at)));
+            let added = s.mul(dtx, s.splat(*b));
+            let fresh = s.fma(decay, load_lanes::<S, FULL>(s, h, at), added);
+            store_lanes::<S, FULL>(s, h, at, fresh);
+            y = s.fma(s.splat(*c), fresh, y);
         }
+        store_lanes::<S, FULL>(s, &mut out[row], at, y);
     }
 }

@@ -1,16 +1,16 @@
 //! The tables of kernels, one for each instruction set: the generic kernels, compiled with its features.
 
 use herald_api::{DType, Hardware, abi};
+use herald_formats::iq4::{Iq4Nl, Iq4Xs};
+use herald_formats::k_quants::{Q2K, Q3K, Q4K, Q5K, Q6K};
+use herald_formats::legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 use herald_layers::Kernels;
 use herald_layers::matmul::{ActivationFormat, MatmulKernel, Packing};
-use herald_layers::quant::iq4::{Iq4Nl, Iq4Xs};
-use herald_layers::quant::k_quants::{Q2K, Q3K, Q4K, Q5K, Q6K};
-use herald_layers::quant::legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 
 use crate::floats::{Bf16, F16, F32};
-use crate::lanes::LANES;
 use crate::packed::Packed;
 use crate::panels::Unpack;
+use crate::simd::{LANES, Simd};
 
 /// A variant: an instruction set and the kernels for it.
 pub struct Variant {
@@ -18,11 +18,11 @@ pub struct Variant {
     pub name: &'static str,
     /// The `HERALD_CPU_*` features that it needs.
     pub features: u64,
-    /// How it ranks beside scalar code, which scores 100.
+    /// Its rank; scalar code scores 100.
     pub score: u32,
-    /// Its kernels; only to be used on a CPU with the features.
+    /// Its kernels, for CPUs with the features alone.
     pub kernels: &'static Kernels,
-    /// How its packed weights of a type become float32; likewise.
+    /// How its packed weights of a type are dequantised; likewise.
     pub unpack: fn(DType) -> Unpack,
 }
 
@@ -62,7 +62,7 @@ pub static VARIANTS: [Variant; 4] = [
 
 const AVX2: u64 = abi::HERALD_CPU_AVX2 | abi::HERALD_CPU_FMA | abi::HERALD_CPU_F16C;
 
-/// How products with quantised weights are done.
+/// The matmul kernel of a quantised type.
 macro_rules! quantised {
     ($block:ident, $dtype:ident) => {
         MatmulKernel {
@@ -75,7 +75,7 @@ macro_rules! quantised {
             activations: Some(ActivationFormat {
                 id: crate::activations::ID,
                 len: crate::activations::len,
-                tile: crate::activations::tile::<L>,
+                tile: crate::activations::tile::<Token>,
                 quantize,
                 rounding: crate::activations::STEP,
             }),
@@ -85,7 +85,7 @@ macro_rules! quantised {
     };
 }
 
-/// How products with plain floats are done.
+/// The matmul kernel of a plain float type.
 macro_rules! plain {
     ($float:ident, $dtype:ident) => {
         MatmulKernel {
@@ -102,38 +102,36 @@ macro_rules! plain {
     };
 }
 
-/// Compiles a generic kernel with an instruction set's features, and gives it a safe face.
+/// Compiles a generic kernel, which takes a token first, with an instruction set's features, and gives it a safe face.
 macro_rules! kernel {
-    ($features:literal, $function:ident, $generic:expr, ($($argument:ident: $type:ty),*) -> $result:ty) => {
-        fn $function($($argument: $type),*) -> $result {
+    ($features:literal, $kernel:ident $(<$parameter:ident: $bound:path>)?, $generic:expr, ($($argument:ident: $type:ty),*) $(-> $result:ty)?) => {
+        fn $kernel $(<$parameter: $bound>)? ($($argument: $type),*) $(-> $result)? {
             #[target_feature(enable = $features)]
-            fn compiled($($argument: $type),*) -> $result {
-                #[allow(unused_unsafe, reason = "some kernels are safe code that only wants the features")]
-                // SAFETY: this function is compiled with the features that the lanes need.
-                unsafe {
-                    $generic($($argument),*)
-                }
+            fn compiled $(<$parameter: $bound>)? ($($argument: $type),*) $(-> $result)? {
+                // SAFETY: this function only runs on CPUs that have its features, which are the token's.
+                let token = unsafe { Token::new_unchecked() };
+                $generic(token, $($argument),*)
             }
-            // SAFETY: the table is only handed out on CPUs that have the features.
-            unsafe { compiled($($argument),*) }
+            // SAFETY: a variant's table is only handed out on CPUs that have its features.
+            unsafe { compiled $(::<$parameter>)? ($($argument),*) }
         }
     };
 }
 
 /// A module with the kernels for one instruction set.
 macro_rules! variant {
-    ($module:ident, $name:literal, $lanes:ty, $features:literal) => {
+    ($module:ident, $name:literal, $token:ty, $features:literal) => {
         mod $module {
             use herald_api::{Activation, RopeKind};
             use herald_layers::kernels::{Gemm, HeadMatmul, Q4Tile, OnlineSoftmax, SelectiveScan, SsdStep, Tap, Tile};
             use herald_layers::matmul::{OutputTile, MatmulCall};
-            use herald_layers::quant::row_kernels;
+            use herald_formats::row_kernels;
 
             use super::*;
             use crate::floats::Float;
             use crate::packed::Format;
 
-            type L = $lanes;
+            type Token = $token;
 
             /// The table.
             pub(super) static KERNELS: Kernels = Kernels {
@@ -204,83 +202,48 @@ macro_rules! variant {
                 }
             }
 
-            kernel!($features, gemm, crate::vectors::gemm::<L>, (call: &Gemm<'_>, out: &mut [f32]) -> ());
-            kernel!($features, head_matmul, crate::vectors::head_matmul::<L>, (call: &HeadMatmul<'_>, out: &mut [f32]) -> ());
-            kernel!($features, dot, crate::vectors::dot::<L>, (a: &[f32], b: &[f32]) -> f32);
-            kernel!($features, add_scaled, crate::vectors::add_scaled::<L>, (y: &mut [f32], a: f32, x: &[f32]) -> ());
-            kernel!($features, rms_norm, crate::vectors::rms_norm::<L>, (x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) -> ());
-            kernel!($features, rope, crate::vectors::rope, (kind: RopeKind, head: &mut [f32], rotation: &[[f32; 2]]) -> ());
-            kernel!($features, rope_angles, crate::math::rope_angles, (frequencies: &[f64], position: f64, magnitude: f64, out: &mut [[f32; 2]]) -> ());
-            kernel!($features, softmax, crate::vectors::softmax::<L>, (x: &mut [f32]) -> ());
-            kernel!($features, glu, crate::vectors::glu::<L>, (kind: Activation, gate: &mut [f32], up: &[f32]) -> ());
-            kernel!($features, activate, crate::vectors::activate::<L>, (kind: Activation, x: &mut [f32]) -> ());
-            kernel!($features, quantize_i16, crate::vectors::quantize_i16::<L>, (x: &[f32], codes: &mut [i16]) -> f32);
-            kernel!($features, pack_queries, crate::attend::pack_queries::<L>, (queries: &[f32], key_dim: usize, out: &mut [f32]) -> ());
-            kernel!($features, attend, crate::attend::attend::<L, i16>, (tile: &Tile<'_>, running: &mut OnlineSoftmax<'_>, scratch: &mut [f32]) -> ());
-            kernel!($features, attend_q4, crate::attend::attend_q4::<L>, (tile: &Q4Tile<'_>, running: &mut OnlineSoftmax<'_>, scratch: &mut [f32]) -> ());
-            kernel!($features, merge, crate::attend::merge::<L>, (into: &mut OnlineSoftmax<'_>, other: &OnlineSoftmax<'_>) -> ());
-            kernel!($features, mul, crate::recurrent::mul::<L>, (x: &mut [f32], y: &[f32]) -> ());
-            kernel!($features, softplus, crate::recurrent::softplus::<L>, (x: &mut [f32]) -> ());
-            kernel!($features, conv, crate::recurrent::conv::<L>, (taps: &[Tap<'_>], bias: &[f32], out: &mut [f32]) -> ());
-            kernel!($features, selective_scan, crate::recurrent::selective_scan::<L>, (call: &SelectiveScan<'_>, h: &mut [f32], out: &mut [f32]) -> ());
-            kernel!($features, ssd_step, crate::recurrent::ssd_step::<L>, (call: &SsdStep<'_>, h: &mut [f32], out: &mut [f32]) -> ());
-            kernel!($features, decay_weights, crate::recurrent::decay_weights::<L>, (to: f32, from: &[f32], weight: &[f32], x: &mut [f32]) -> ());
-            kernel!($features, quantize, crate::activations::quantize::<L>, (x: &[f32], columns: usize, prepared: &mut [f32]) -> ());
+            kernel!($features, gemm, crate::vectors::gemm, (call: &Gemm<'_>, out: &mut [f32]));
+            kernel!($features, head_matmul, crate::vectors::head_matmul, (call: &HeadMatmul<'_>, out: &mut [f32]));
+            kernel!($features, dot, crate::vectors::dot, (a: &[f32], b: &[f32]) -> f32);
+            kernel!($features, add_scaled, crate::vectors::add_scaled, (y: &mut [f32], a: f32, x: &[f32]));
+            kernel!($features, rms_norm, crate::vectors::rms_norm, (x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]));
+            kernel!($features, rope, crate::vectors::rope, (kind: RopeKind, head: &mut [f32], rotation: &[[f32; 2]]));
+            kernel!($features, rope_angles, crate::math::rope_angles, (frequencies: &[f64], position: f64, magnitude: f64, out: &mut [[f32; 2]]));
+            kernel!($features, softmax, crate::vectors::softmax, (x: &mut [f32]));
+            kernel!($features, glu, crate::vectors::glu, (kind: Activation, gate: &mut [f32], up: &[f32]));
+            kernel!($features, activate, crate::vectors::activate, (kind: Activation, x: &mut [f32]));
+            kernel!($features, quantize_i16, crate::vectors::quantize_i16, (x: &[f32], codes: &mut [i16]) -> f32);
+            kernel!($features, pack_queries, crate::attend::pack_queries, (queries: &[f32], key_dim: usize, out: &mut [f32]));
+            kernel!($features, attend, crate::attend::attend, (tile: &Tile<'_>, running: &mut OnlineSoftmax<'_>, scratch: &mut [f32]));
+            kernel!($features, attend_q4, crate::attend::attend_q4, (tile: &Q4Tile<'_>, running: &mut OnlineSoftmax<'_>, scratch: &mut [f32]));
+            kernel!($features, merge, crate::attend::merge, (into: &mut OnlineSoftmax<'_>, other: &OnlineSoftmax<'_>));
+            kernel!($features, mul, crate::recurrent::mul, (x: &mut [f32], y: &[f32]));
+            kernel!($features, softplus, crate::recurrent::softplus, (x: &mut [f32]));
+            kernel!($features, conv, crate::recurrent::conv, (taps: &[Tap<'_>], bias: &[f32], out: &mut [f32]));
+            kernel!($features, selective_scan, crate::recurrent::selective_scan, (call: &SelectiveScan<'_>, h: &mut [f32], out: &mut [f32]));
+            kernel!($features, ssd_step, crate::recurrent::ssd_step, (call: &SsdStep<'_>, h: &mut [f32], out: &mut [f32]));
+            kernel!($features, decay_weights, crate::recurrent::decay_weights, (to: f32, from: &[f32], weight: &[f32], x: &mut [f32]));
+            kernel!($features, quantize, crate::activations::quantize, (x: &[f32], columns: usize, prepared: &mut [f32]));
 
-            fn matmul_quantised<F: Format>(run: &MatmulCall<'_>, scratch: &mut [f32], out: &mut OutputTile<'_>) {
-                #[target_feature(enable = $features)]
-                fn compiled<F: Format>(run: &MatmulCall<'_>, scratch: &mut [f32], out: &mut OutputTile<'_>) {
-                    // SAFETY: this function is compiled with the features that the lanes need.
-                    unsafe { crate::matmul::matmul::<L, F>(run, scratch, out) }
-                }
-                // SAFETY: the table is only handed out on CPUs that have the features.
-                unsafe { compiled::<F>(run, scratch, out) }
-            }
-
-            fn matmul_floats<T: Float>(run: &MatmulCall<'_>, _: &mut [f32], out: &mut OutputTile<'_>) {
-                #[target_feature(enable = $features)]
-                fn compiled<T: Float>(run: &MatmulCall<'_>, out: &mut OutputTile<'_>) {
-                    // SAFETY: this function is compiled with the features that the lanes need.
-                    unsafe { crate::floats::matmul::<L, T>(run, out) }
-                }
-                // SAFETY: the table is only handed out on CPUs that have the features.
-                unsafe { compiled::<T>(run, out) }
-            }
-
-            fn unpack_quantised<F: Format>(packed: &[u8], columns: usize, panel: &mut [f32]) {
-                #[target_feature(enable = $features)]
-                fn compiled<F: Format>(packed: &[u8], columns: usize, panel: &mut [f32]) {
-                    // SAFETY: this function is compiled with the features that the lanes need.
-                    unsafe { crate::panels::quantised::<L, F>(packed, columns, panel) }
-                }
-                // SAFETY: the table is only handed out on CPUs that have the features.
-                unsafe { compiled::<F>(packed, columns, panel) }
-            }
-
-            fn unpack_floats<T: Float>(packed: &[u8], columns: usize, panel: &mut [f32]) {
-                #[target_feature(enable = $features)]
-                fn compiled<T: Float>(packed: &[u8], columns: usize, panel: &mut [f32]) {
-                    // SAFETY: this function is compiled with the features that the lanes need.
-                    unsafe { crate::panels::floats::<L, T>(packed, columns, panel) }
-                }
-                // SAFETY: the table is only handed out on CPUs that have the features.
-                unsafe { compiled::<T>(packed, columns, panel) }
-            }
+            kernel!($features, matmul_quantised<F: Format>, crate::matmul::matmul::<Token, F>, (run: &MatmulCall<'_>, scratch: &mut [f32], out: &mut OutputTile<'_>));
+            kernel!($features, matmul_floats<T: Float>, crate::floats::matmul::<Token, T>, (run: &MatmulCall<'_>, scratch: &mut [f32], out: &mut OutputTile<'_>));
+            kernel!($features, unpack_quantised<F: Format>, crate::panels::quantised::<Token, F>, (packed: &[u8], columns: usize, panel: &mut [f32]));
+            kernel!($features, unpack_floats<T: Float>, crate::panels::floats::<Token, T>, (packed: &[u8], columns: usize, panel: &mut [f32]));
         }
     };
 }
 
-variant!(avx2, "simd (avx2)", crate::lanes::avx2::Avx2<crate::lanes::avx2::MultiplyAdd>, "avx2,fma,f16c");
-variant!(avx_vnni, "simd (avx-vnni)", crate::lanes::avx2::Avx2<crate::lanes::avx2::Vnni>, "avx2,fma,f16c");
+variant!(avx2, "simd (avx2)", crate::simd::avx2::Avx2<crate::simd::avx2::MultiplyAdd>, "avx2,fma,f16c");
+variant!(avx_vnni, "simd (avx-vnni)", crate::simd::avx2::Avx2<crate::simd::avx2::Vnni>, "avx2,fma,f16c");
 variant!(
     avx512,
     "simd (avx512)",
-    crate::lanes::avx512::Avx512<crate::lanes::avx512::MultiplyAdd>,
+    crate::simd::avx512::Avx512<crate::simd::avx512::MultiplyAdd>,
     "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"
 );
 variant!(
     avx512_vnni,
     "simd (avx512-vnni)",
-    crate::lanes::avx512::Avx512<crate::lanes::avx512::Vnni>,
+    crate::simd::avx512::Avx512<crate::simd::avx512::Vnni>,
     "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c"
 );

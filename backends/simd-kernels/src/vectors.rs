@@ -3,122 +3,88 @@
 use herald_api::{Activation, RopeKind};
 use herald_layers::kernels::{Gemm, HeadMatmul};
 
-use crate::ahead::Stream;
-use crate::lanes::{LANES, Lanes};
 use crate::math::{exp, times_sigmoid};
+use crate::prefetch::Stream;
+use crate::simd::{LANES, Simd};
 
-/// The first elements of a run of sixteen, or all.
+/// `x = f(x)`. Closures for it are `#[inline(always)]`, so that they are compiled with the kernel's features.
 #[inline(always)]
-fn count(len: usize, at: usize) -> usize {
-    LANES.min(len - at)
-}
-
-/// Loads sixteen elements, or those that are left.
-///
-/// # Safety
-/// As for [`Lanes`]; `at` is within `x`.
-#[inline(always)]
-pub(crate) unsafe fn load<L: Lanes>(x: &[f32], at: usize) -> L::F {
-    // SAFETY: no more than are left are read.
-    unsafe {
-        let from = x.as_ptr().add(at);
-        if x.len() - at >= LANES { L::load(from) } else { L::load_first(from, x.len() - at) }
+pub(crate) fn map<S: Simd>(s: S, x: &mut [f32], f: impl Fn(S::F) -> S::F) {
+    let (vectors, rest) = x.as_chunks_mut();
+    for x in vectors {
+        s.store(x, f(s.load(x)));
+    }
+    if !rest.is_empty() {
+        s.store_first(rest, f(s.load_first(rest)));
     }
 }
 
-/// Loads sixteen elements, or those that are left and zeros.
-///
-/// # Safety
-/// As for [`Lanes`]; `at` is within `x`.
+/// `x = f(x, y)`, as far as both go; see [`map`].
 #[inline(always)]
-unsafe fn load_f16<L: Lanes>(x: &[u16], at: usize) -> L::F {
-    let left = &x[at..];
-    let mut last = [0; LANES];
-    let from = match left.first_chunk() {
-        Some(sixteen) => sixteen,
-        None => {
-            last[..left.len()].copy_from_slice(left);
-            &last
-        }
-    };
-    // SAFETY: the caller vouches; there are sixteen.
-    unsafe { L::load_f16(from.as_ptr().cast()) }
-}
-
-/// Stores sixteen elements, or as many as there is room for.
-///
-/// # Safety
-/// As for [`Lanes`]; `at` is within `to`.
-#[inline(always)]
-pub(crate) unsafe fn store<L: Lanes>(to: &mut [f32], at: usize, x: L::F) {
-    // SAFETY: no more than there is room for are written.
-    unsafe {
-        let left = to.len() - at;
-        let to = to.as_mut_ptr().add(at);
-        if left >= LANES { L::store(to, x) } else { L::store_first(to, x, left) }
+pub(crate) fn map_with<S: Simd>(s: S, x: &mut [f32], y: &[f32], f: impl Fn(S::F, S::F) -> S::F) {
+    let len = x.len().min(y.len());
+    let ((xs, x_rest), (ys, y_rest)) = (x[..len].as_chunks_mut(), y[..len].as_chunks());
+    for (x, y) in xs.iter_mut().zip(ys) {
+        s.store(x, f(s.load(x), s.load(y)));
+    }
+    if !x_rest.is_empty() {
+        s.store_first(x_rest, f(s.load_first(x_rest), s.load_first(y_rest)));
     }
 }
 
 /// `sum(a * b)`, in two vectors of partial sums.
-///
-/// # Safety
-/// As for [`Lanes`].
 #[inline(always)]
-pub(crate) unsafe fn dot<L: Lanes>(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn dot<S: Simd>(s: S, a: &[f32], b: &[f32]) -> f32 {
     let len = a.len().min(b.len());
-    let (a, b) = (&a[..len], &b[..len]);
-    // SAFETY: the caller vouches; places are within both.
-    unsafe {
-        let mut sums = [L::zero(); 2];
-        for at in (0..len).step_by(2 * LANES) {
-            sums[0] = L::fma(load::<L>(a, at), load::<L>(b, at), sums[0]);
-            if at + LANES < len {
-                sums[1] = L::fma(load::<L>(a, at + LANES), load::<L>(b, at + LANES), sums[1]);
-            }
-        }
-        L::sum(L::add(sums[0], sums[1]))
+    let ((a, a_rest), (b, b_rest)) = (a[..len].as_chunks::<LANES>(), b[..len].as_chunks::<LANES>());
+    let ((a_twos, a_one), (b_twos, b_one)) = (a.as_chunks::<2>(), b.as_chunks::<2>());
+    let mut sums = [s.zero(); 2];
+    for (a, b) in a_twos.iter().zip(b_twos) {
+        sums[0] = s.fma(s.load(&a[0]), s.load(&b[0]), sums[0]);
+        sums[1] = s.fma(s.load(&a[1]), s.load(&b[1]), sums[1]);
     }
+    for (a, b) in a_one.iter().zip(b_one) {
+        sums[0] = s.fma(s.load(a), s.load(b), sums[0]);
+    }
+    if !a_rest.is_empty() {
+        let sum = &mut sums[a_one.len()];
+        *sum = s.fma(s.load_first(a_rest), s.load_first(b_rest), *sum);
+    }
+    s.sum(s.add(sums[0], sums[1]))
 }
 
 /// `y += a * x`.
-///
-/// # Safety
-/// As for [`Lanes`].
 #[inline(always)]
-pub(crate) unsafe fn add_scaled<L: Lanes>(y: &mut [f32], a: f32, x: &[f32]) {
-    let len = y.len().min(x.len());
-    let (y, x) = (&mut y[..len], &x[..len]);
-    // SAFETY: the caller vouches; places are within both.
-    unsafe {
-        let a = L::splat(a);
-        for at in (0..len).step_by(LANES) {
-            let sum = L::fma(a, load::<L>(x, at), load::<L>(y, at));
-            store::<L>(y, at, sum);
-        }
-    }
+pub(crate) fn add_scaled<S: Simd>(s: S, y: &mut [f32], a: f32, x: &[f32]) {
+    let a = s.splat(a);
+    map_with(
+        s,
+        y,
+        x,
+        #[inline(always)]
+        |y, x| s.fma(a, x, y),
+    );
 }
 
 /// RMSNorm (arXiv 1910.07467).
-///
-/// # Safety
-/// As for [`Lanes`].
 #[inline(always)]
-pub(crate) unsafe fn rms_norm<L: Lanes>(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+pub(crate) fn rms_norm<S: Simd>(s: S, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     let len = x.len().min(weight.len()).min(out.len());
-    // SAFETY: the caller vouches; places are within all three.
-    unsafe {
-        let mean = dot::<L>(x, x) / x.len() as f32;
-        let scale = L::splat(1.0 / (mean + eps).sqrt());
-        for at in (0..len).step_by(LANES) {
-            let normed = L::mul(L::mul(load::<L>(&x[..len], at), scale), load::<L>(&weight[..len], at));
-            store::<L>(&mut out[..len], at, normed);
-        }
+    let mean = dot(s, x, x) / x.len() as f32;
+    let scale = s.splat(1.0 / (mean + eps).sqrt());
+    let ((xs, x_rest), (weights, weight_rest)) = (x[..len].as_chunks(), weight[..len].as_chunks());
+    let (outs, out_rest) = out[..len].as_chunks_mut();
+    for ((out, x), weight) in outs.iter_mut().zip(xs).zip(weights) {
+        s.store(out, s.mul(s.mul(s.load(x), scale), s.load(weight)));
+    }
+    if !out_rest.is_empty() {
+        s.store_first(out_rest, s.mul(s.mul(s.load_first(x_rest), scale), s.load_first(weight_rest)));
     }
 }
 
-/// RoPE (arXiv 2104.09864): plain loops, which the compiler makes vectors of.
+/// RoPE (arXiv 2104.09864): plain loops, which the compiler vectorises.
 #[inline(always)]
-pub(crate) fn rope(kind: RopeKind, head: &mut [f32], rotation: &[[f32; 2]]) {
+pub(crate) fn rope<S: Simd>(_: S, kind: RopeKind, head: &mut [f32], rotation: &[[f32; 2]]) {
     let turn = |a: &mut f32, b: &mut f32, [cos, sin]: [f32; 2]| {
         (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
     };
@@ -139,136 +105,112 @@ pub(crate) fn rope(kind: RopeKind, head: &mut [f32], rotation: &[[f32; 2]]) {
 }
 
 /// An activation of sixteen numbers.
-///
-/// # Safety
-/// As for [`Lanes`].
 #[inline(always)]
-unsafe fn activation<L: Lanes>(kind: Activation, x: L::F) -> L::F {
+fn activation<S: Simd>(s: S, kind: Activation, x: S::F) -> S::F {
     /// `2 sqrt(2 / pi)`.
     const TWICE: f32 = 1.595_769_2;
-    // SAFETY: the caller vouches.
-    unsafe {
-        match kind {
-            Activation::GeluTanh => {
-                let cube = L::mul(L::mul(x, x), x);
-                let inner = L::mul(L::splat(TWICE), L::fma(L::splat(0.044_715), cube, x));
-                times_sigmoid::<L>(x, inner)
-            }
-            Activation::SquaredRelu => {
-                let positive = L::max(L::zero(), x);
-                L::mul(positive, positive)
-            }
-            _ => times_sigmoid::<L>(x, x),
+    match kind {
+        Activation::GeluTanh => {
+            let cube = s.mul(s.mul(x, x), x);
+            let inner = s.mul(s.splat(TWICE), s.fma(s.splat(0.044_715), cube, x));
+            times_sigmoid(s, x, inner)
         }
+        Activation::SquaredRelu => {
+            let positive = s.max(s.zero(), x);
+            s.mul(positive, positive)
+        }
+        _ => times_sigmoid(s, x, x),
     }
 }
 
 /// `gate = activation(gate) * up`.
-///
-/// # Safety
-/// As for [`Lanes`].
 #[inline(always)]
-pub(crate) unsafe fn glu<L: Lanes>(kind: Activation, gate: &mut [f32], up: &[f32]) {
-    let len = gate.len().min(up.len());
-    let (gate, up) = (&mut gate[..len], &up[..len]);
-    // SAFETY: the caller vouches; places are within both.
-    unsafe {
-        for at in (0..len).step_by(LANES) {
-            let product = L::mul(activation::<L>(kind, load::<L>(gate, at)), load::<L>(up, at));
-            store::<L>(gate, at, product);
-        }
-    }
+pub(crate) fn glu<S: Simd>(s: S, kind: Activation, gate: &mut [f32], up: &[f32]) {
+    map_with(
+        s,
+        gate,
+        up,
+        #[inline(always)]
+        |gate, up| s.mul(activation(s, kind, gate), up),
+    );
 }
 
 /// `x = activation(x)`.
-///
-/// # Safety
-/// As for [`Lanes`].
 #[inline(always)]
-pub(crate) unsafe fn activate<L: Lanes>(kind: Activation, x: &mut [f32]) {
-    // SAFETY: the caller vouches; places are within the slice.
-    unsafe {
-        for at in (0..x.len()).step_by(LANES) {
-            let active = activation::<L>(kind, load::<L>(x, at));
-            store::<L>(x, at, active);
-        }
-    }
+pub(crate) fn activate<S: Simd>(s: S, kind: Activation, x: &mut [f32]) {
+    map(
+        s,
+        x,
+        #[inline(always)]
+        |x| activation(s, kind, x),
+    );
 }
 
 /// `exp(x) / sum(exp(x))`; see [`herald_layers::Kernels::softmax`].
-///
-/// # Safety
-/// As for [`Lanes`].
 #[inline(always)]
-pub(crate) unsafe fn softmax<L: Lanes>(x: &mut [f32]) {
-    let (whole, last) = (x.len() / LANES * LANES, x.len() % LANES);
-    // SAFETY: the caller vouches; places are within.
-    unsafe {
-        let mut max = L::splat(f32::NEG_INFINITY);
-        for at in (0..whole).step_by(LANES) {
-            max = L::max(L::load(x.as_ptr().add(at)), max);
-        }
-        let max = x[whole..].iter().copied().fold(L::max_lane(max), f32::max);
-        let mut sum = L::zero();
-        for at in (0..x.len()).step_by(LANES) {
-            let n = if at < whole { LANES } else { last };
-            let to = x.as_mut_ptr().add(at);
-            let part = exp::<L>(L::sub(L::load_first(to, n), L::splat(max)));
-            L::store_first(to, part, n);
-            sum = L::add(sum, L::load_first(to, n));
-        }
-        let sum = L::sum(sum);
-        x.iter_mut().for_each(|part| *part /= sum);
+pub(crate) fn softmax<S: Simd>(s: S, x: &mut [f32]) {
+    let (vectors, rest) = x.as_chunks_mut();
+    let mut max = s.splat(f32::NEG_INFINITY);
+    for x in &*vectors {
+        max = s.max(s.load(x), max);
     }
+    let max = s.splat(rest.iter().copied().fold(s.max_lane(max), f32::max));
+    let mut sum = s.zero();
+    for x in vectors {
+        let part = exp(s, s.sub(s.load(x), max));
+        s.store(x, part);
+        sum = s.add(sum, part);
+    }
+    if !rest.is_empty() {
+        s.store_first(rest, exp(s, s.sub(s.load_first(rest), max)));
+        sum = s.add(sum, s.load_first(rest));
+    }
+    let sum = s.sum(sum);
+    x.iter_mut().for_each(|part| *part /= sum);
 }
 
 /// `x` as `scale * codes`; see [`herald_layers::Kernels::quantize_i16`].
-///
-/// # Safety
-/// As for [`Lanes`].
 #[inline(always)]
-pub(crate) unsafe fn quantize_i16<L: Lanes>(x: &[f32], codes: &mut [i16]) -> f32 {
-    const MOST: f32 = i16::MAX as f32;
+pub(crate) fn quantize_i16<S: Simd>(s: S, x: &[f32], codes: &mut [i16]) -> f32 {
+    const MAX_CODE: f32 = i16::MAX as f32;
     let len = x.len().min(codes.len());
     let (x, codes) = (&x[..len], &mut codes[..len]);
-    // SAFETY: the caller vouches; places are within both.
-    unsafe {
-        let (mut max, mut odd) = (L::zero(), L::zero());
-        for at in (0..len).step_by(LANES) {
-            let x = load::<L>(x, at);
-            max = L::max(L::abs(x), max);
-            // Not a number as soon as one is not.
-            odd = L::add(L::sub(x, x), odd);
-        }
-        let max = L::max_lane(max);
-        if L::sum(odd) != 0.0 && x.iter().any(|x| x.is_nan()) {
-            // What is wrong upstream must show downstream.
-            codes.fill(1);
-            return f32::NAN;
-        }
-        let scale = max / MOST;
-        // The reciprocal of a scale below the least normal number would overflow: so small a row is zeros.
-        let inverse = L::splat(if scale < f32::MIN_POSITIVE { 0.0 } else { MOST / max });
-        for at in (0..len).step_by(LANES) {
-            let code = L::mul(load::<L>(x, at), inverse);
-            let mut last = [0; LANES];
-            let n = count(len, at);
-            let to = if n == LANES { codes.as_mut_ptr().add(at) } else { last.as_mut_ptr() };
-            L::store_i16(to, code);
-            if n < LANES {
-                codes[at..].copy_from_slice(&last[..n]);
-            }
-        }
-        scale
+    let (vectors, rest) = x.as_chunks();
+    let (mut max, mut zero_if_finite) = (s.zero(), s.zero());
+    for x in vectors {
+        let x = s.load(x);
+        max = s.max(s.abs(x), max);
+        zero_if_finite = s.add(s.sub(x, x), zero_if_finite);
     }
+    if !rest.is_empty() {
+        let x = s.load_first(rest);
+        max = s.max(s.abs(x), max);
+        zero_if_finite = s.add(s.sub(x, x), zero_if_finite);
+    }
+    let max = s.max_lane(max);
+    if s.sum(zero_if_finite) != 0.0 && x.iter().any(|x| x.is_nan()) {
+        // A NaN must not be hidden by quantising it.
+        codes.fill(1);
+        return f32::NAN;
+    }
+    let scale = max / MAX_CODE;
+    // The reciprocal of a subnormal scale would overflow: so small a row becomes zeros.
+    let inverse = s.splat(if scale < f32::MIN_POSITIVE { 0.0 } else { MAX_CODE / max });
+    let (code_vectors, code_rest) = codes.as_chunks_mut();
+    for (codes, x) in code_vectors.iter_mut().zip(vectors) {
+        s.store_i16(codes, s.mul(s.load(x), inverse));
+    }
+    if !rest.is_empty() {
+        let mut last = [0; LANES];
+        s.store_i16(&mut last, s.mul(s.load_first(rest), inverse));
+        code_rest.copy_from_slice(&last[..rest.len()]);
+    }
+    scale
 }
 
-/// Products of float32 matrices: tiles of `N` tokens and rows, each in a vector of partial sums.
-///
-/// # Safety
-/// As for [`Lanes`].
+/// Matmul of float32 matrices, in tiles of as many tokens as rows, with a vector of partial sums for each of their products.
 #[inline(always)]
-pub(crate) unsafe fn gemm<L: Lanes>(call: &Gemm<'_>, out: &mut [f32]) {
+pub(crate) fn gemm<S: Simd>(s: S, call: &Gemm<'_>, out: &mut [f32]) {
     let Gemm { n_tokens, rows, columns, .. } = *call;
     assert!(
         call.x.len() >= n_tokens * columns
@@ -276,19 +218,16 @@ pub(crate) unsafe fn gemm<L: Lanes>(call: &Gemm<'_>, out: &mut [f32]) {
             && out.len() >= n_tokens * rows,
         "a product of {n_tokens} tokens with {rows} rows of {columns} has slices too short"
     );
-    let edge = if L::TOKENS >= 12 { 4 } else { 2 };
+    let edge = if S::WIDE { 4 } else { 2 };
     for token in (0..n_tokens).step_by(edge) {
         for row in (0..rows).step_by(edge) {
-            // SAFETY: the caller vouches; the lengths are checked above.
-            unsafe {
-                match (edge, n_tokens - token >= edge && rows - row >= edge) {
-                    (4, true) => gemm_tile::<L, 4>(call, token, row, out),
-                    (_, true) => gemm_tile::<L, 2>(call, token, row, out),
-                    _ => {
-                        for token in token..n_tokens.min(token + edge) {
-                            for row in row..rows.min(row + edge) {
-                                gemm_tile::<L, 1>(call, token, row, out);
-                            }
+            match (edge, n_tokens - token >= edge && rows - row >= edge) {
+                (4, true) => gemm_tile::<S, 4>(s, call, token, row, out),
+                (_, true) => gemm_tile::<S, 2>(s, call, token, row, out),
+                _ => {
+                    for token in token..n_tokens.min(token + edge) {
+                        for row in row..rows.min(row + edge) {
+                            gemm_tile::<S, 1>(s, call, token, row, out);
                         }
                     }
                 }
@@ -298,11 +237,8 @@ pub(crate) unsafe fn gemm<L: Lanes>(call: &Gemm<'_>, out: &mut [f32]) {
 }
 
 /// Products of each head's queries with its part of rows of float16, which are read in the order in which they lie.
-///
-/// # Safety
-/// As for [`Lanes`].
 #[inline(always)]
-pub(crate) unsafe fn head_matmul<L: Lanes>(call: &HeadMatmul<'_>, out: &mut [f32]) {
+pub(crate) fn head_matmul<S: Simd>(s: S, call: &HeadMatmul<'_>, out: &mut [f32]) {
     let HeadMatmul { queries, rows, n_heads, n_queries, width, stride } = *call;
     let n_rows = call.n_rows(out.len());
     let stream = Stream::new(bytemuck::cast_slice(rows), true);
@@ -314,14 +250,11 @@ pub(crate) unsafe fn head_matmul<L: Lanes>(call: &HeadMatmul<'_>, out: &mut [f32
             let end = query + n_queries;
             while query < end {
                 let (queries, out) = (&queries[query * width..], &mut out[query * n_rows + index..]);
-                // SAFETY: the caller vouches.
-                query += unsafe {
-                    match end - query {
-                        4.. => row_products::<L, 4>(queries, row, out, n_rows),
-                        3 => row_products::<L, 3>(queries, row, out, n_rows),
-                        2 => row_products::<L, 2>(queries, row, out, n_rows),
-                        _ => row_products::<L, 1>(queries, row, out, n_rows),
-                    }
+                query += match end - query {
+                    4.. => row_products::<S, 4>(s, queries, row, out, n_rows),
+                    3 => row_products::<S, 3>(s, queries, row, out, n_rows),
+                    2 => row_products::<S, 2>(s, queries, row, out, n_rows),
+                    _ => row_products::<S, 1>(s, queries, row, out, n_rows),
                 };
             }
         }
@@ -329,58 +262,76 @@ pub(crate) unsafe fn head_matmul<L: Lanes>(call: &HeadMatmul<'_>, out: &mut [f32
 }
 
 /// `N` queries with a row, whose products go `n_rows` elements apart. Returns `N`.
-///
-/// # Safety
-/// As for [`Lanes`].
 #[inline(always)]
-unsafe fn row_products<L: Lanes, const N: usize>(
+fn row_products<S: Simd, const N: usize>(
+    s: S,
     queries: &[f32],
     row: &[u16],
     out: &mut [f32],
     n_rows: usize,
 ) -> usize {
-    let queries: [&[f32]; N] = std::array::from_fn(|index| &queries[index * row.len()..][..row.len()]);
-    // SAFETY: the caller vouches; no more are read than there are.
-    unsafe {
-        let mut sums = [L::zero(); N];
-        for at in (0..row.len()).step_by(LANES) {
-            let row = load_f16::<L>(row, at);
-            for (sum, query) in sums.iter_mut().zip(queries) {
-                *sum = L::fma(load::<L>(query, at), row, *sum);
-            }
+    let queries: [_; N] =
+        std::array::from_fn(|index| queries[index * row.len()..][..row.len()].as_chunks::<LANES>());
+    let (vectors, rest) = row.as_chunks::<LANES>();
+    let mut sums = [s.zero(); N];
+    for (at, row) in vectors.iter().enumerate() {
+        let row = s.load_f16(bytemuck::must_cast_ref(row));
+        for (sum, (query, _)) in sums.iter_mut().zip(queries) {
+            *sum = s.fma(s.load(&query[at]), row, *sum);
         }
-        for (index, sum) in sums.into_iter().enumerate() {
-            out[index * n_rows] = L::sum(sum);
+    }
+    if !rest.is_empty() {
+        let mut last = [0; LANES];
+        last[..rest.len()].copy_from_slice(rest);
+        let row = s.load_f16(bytemuck::must_cast_ref(&last));
+        for (sum, (_, query)) in sums.iter_mut().zip(queries) {
+            *sum = s.fma(s.load_first(query), row, *sum);
         }
+    }
+    for (index, sum) in sums.into_iter().enumerate() {
+        out[index * n_rows] = s.sum(sum);
     }
     N
 }
 
-/// `N` tokens with `N` rows.
-///
-/// # Safety
-/// As for [`Lanes`].
+/// `sums += x * rows`.
 #[inline(always)]
-unsafe fn gemm_tile<L: Lanes, const N: usize>(call: &Gemm<'_>, token: usize, row: usize, out: &mut [f32]) {
+fn add_products<S: Simd, const N: usize>(s: S, sums: &mut [S::F; N], x: S::F, rows: &[S::F; N]) {
+    for (sum, row) in sums.iter_mut().zip(rows) {
+        *sum = s.fma(x, *row, *sum);
+    }
+}
+
+/// `N` tokens with `N` rows.
+#[inline(always)]
+fn gemm_tile<S: Simd, const N: usize>(s: S, call: &Gemm<'_>, token: usize, row: usize, out: &mut [f32]) {
     let columns = call.columns;
-    let x: [&[f32]; N] = std::array::from_fn(|index| &call.x[(token + index) * columns..][..columns]);
-    let panel: [&[f32]; N] = std::array::from_fn(|index| &call.panel[(row + index) * columns..][..columns]);
-    // SAFETY: the caller vouches; places are within all the slices.
-    unsafe {
-        let mut sums = [[L::zero(); N]; N];
-        for at in (0..columns).step_by(LANES) {
-            let panel: [L::F; N] = std::array::from_fn(|index| load::<L>(panel[index], at));
-            for (x, sums) in x.iter().zip(&mut sums) {
-                let x = load::<L>(x, at);
-                for (sum, panel) in sums.iter_mut().zip(&panel) {
-                    *sum = L::fma(x, *panel, *sum);
-                }
-            }
+    let x: [_; N] =
+        std::array::from_fn(|index| call.x[(token + index) * columns..][..columns].as_chunks::<LANES>());
+    let panel: [_; N] =
+        std::array::from_fn(|index| call.panel[(row + index) * columns..][..columns].as_chunks::<LANES>());
+    let mut sums = [[s.zero(); N]; N];
+    for at in 0..columns / LANES {
+        let mut rows = [s.zero(); N];
+        for (row, (panel, _)) in rows.iter_mut().zip(panel) {
+            *row = s.load(&panel[at]);
         }
-        for (index, sums) in sums.iter().enumerate() {
-            for (offset, sum) in sums.iter().enumerate() {
-                out[(token + index) * call.rows + row + offset] = L::sum(*sum);
-            }
+        for (sums, (x, _)) in sums.iter_mut().zip(x) {
+            add_products(s, sums, s.load(&x[at]), &rows);
+        }
+    }
+    if !columns.is_multiple_of(LANES) {
+        let mut rows = [s.zero(); N];
+        for (row, (_, panel)) in rows.iter_mut().zip(panel) {
+            *row = s.load_first(panel);
+        }
+        for (sums, (_, x)) in sums.iter_mut().zip(x) {
+            add_products(s, sums, s.load_first(x), &rows);
+        }
+    }
+    for (index, sums) in sums.iter().enumerate() {
+        for (offset, sum) in sums.iter().enumerate() {
+            out[(token + index) * call.rows + row + offset] = s.sum(*sum);
         }
     }
 }

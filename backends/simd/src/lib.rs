@@ -2,9 +2,10 @@
 
 #![cfg(target_arch = "x86_64")]
 
-use herald_api::{Hardware, Probe, Result, Tokenizer, TokenizerFactory, Vocabulary};
+use herald_api::{Hardware, Probe, Result};
 use herald_layers::{HasKernels, Kernels, Layers, Tiers};
 use herald_simd_kernels::chosen;
+use herald_tokenizers::Tokenizers;
 
 pub use herald_simd_kernels::{VARIANTS, Variant};
 
@@ -18,15 +19,6 @@ impl HasKernels for Simd {
             Ok(variant) => variant.kernels,
             Err(error) => panic!("the simd backend was used where it doesn't run: {error}"),
         }
-    }
-}
-
-/// The model tokenizers, which every backend may offer.
-pub struct Tokenizers;
-
-impl TokenizerFactory for Tokenizers {
-    fn create(vocabulary: &Vocabulary<'_>) -> Result<Box<dyn Tokenizer>> {
-        herald_tokenizers::create(vocabulary)
     }
 }
 

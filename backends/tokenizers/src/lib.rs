@@ -17,7 +17,16 @@ mod sentencepiece;
 mod specials;
 mod whole_words;
 
-use herald_api::{Error, Result, Tokenizer, Vocabulary};
+use herald_api::{Error, Result, Tokenizer, TokenizerFactory, Vocabulary};
+
+/// These tokenizers as a backend exports them: [`create`] under the trait that `export_plugin!` takes.
+pub struct Tokenizers;
+
+impl TokenizerFactory for Tokenizers {
+    fn create(vocabulary: &Vocabulary<'_>) -> Result<Box<dyn Tokenizer>> {
+        create(vocabulary)
+    }
+}
 
 /// Makes the tokenizer that `vocabulary.model` names: `gpt2` is byte-level BPE, `llama` is SentencePiece.
 ///

@@ -1,4 +1,4 @@
-//! A HERALD plugin in Rust, to be copied and changed. It offers one kind of engine layer (the gated MLP over float32
+//! A HERALD plugin in Rust, to copy and change. It offers one kind of engine layer (the gated MLP over float32
 //! weights) and a tokenizer (greedy longest match), and leaves everything else to the next plugin.
 //!
 //! There is no `unsafe` in it: `herald_api::export_plugin!` turns the safe traits into the C table that the host loads.
@@ -8,12 +8,12 @@ mod tokenizer;
 
 use herald_api::{Hardware, Probe, Result};
 
-/// Half of what scalar code scores: chosen only where a user asks for it by name.
+/// Half of scalar code's score: used only if the user names this backend.
 fn probe(_: &Hardware) -> Result<Probe> {
     Ok(Probe { score: 50, variant: "rust".to_owned() })
 }
 
-// The one symbol that the plugin exports. `unsafe_code` counts the name that it must have.
+// The plugin's one exported symbol, whose fixed name counts as `unsafe_code`.
 #[allow(unsafe_code)]
 mod entry {
     herald_api::export_plugin! {

@@ -66,7 +66,7 @@ impl<'w> GatedMlp<'w> {
                 }
             }
         };
-        // A role that it doesn't know is unsupported: to leave a weight out would be to compute something else.
+        // An unknown role is unsupported: ignoring a weight would compute something else.
         const ROLES: [WeightRole; 5] =
             [WeightRole::Norm, WeightRole::Gate, WeightRole::Up, WeightRole::Down, WeightRole::PostNorm];
         for weight in weights {
@@ -107,20 +107,20 @@ impl<'w> GatedMlp<'w> {
         }
     }
 
-    /// What RMS norm (arXiv 1910.07467) multiplies `x` by, before its weight: `1 / sqrt(mean(x^2) + eps)`.
+    /// The scale of RMS norm (arXiv 1910.07467) before the weight: `1 / sqrt(mean(x^2) + eps)`.
     fn rms_scale(&self, x: impl Iterator<Item = f32>) -> f32 {
         let squares: f64 = x.map(|x| f64::from(x) * f64::from(x)).sum();
         (1.0 / (squares / self.hidden as f64 + f64::from(self.norm_eps)).sqrt()) as f32
     }
 }
 
-/// A weight's elements, which stand at no particular alignment.
+/// A weight's elements, which may be unaligned.
 fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> {
     bytes.chunks_exact(4).map(|bytes| f32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
 }
 
 fn dot(row: &[u8], x: impl Iterator<Item = f32>) -> f32 {
-    // Eight sums that don't wait for each other, and round less than one.
+    // Eight independent sums: none waits for another, and they round less than one.
     let mut sums = [0.0_f32; 8];
     for (index, (weight, x)) in floats(row).zip(x).enumerate() {
         sums[index % 8] += weight * x;
@@ -144,7 +144,7 @@ impl EngineLayer for GatedMlp<'_> {
         let (normed, rest) = scratch.split_at_mut(n_tokens * hidden);
         let inner = &mut rest[..n_tokens * width];
 
-        // normed: [n_tokens, hidden], a chunk a token.
+        // normed: [n_tokens, hidden], one chunk per token.
         let input = call.input.unwrap_or(&*call.output);
         parallel.for_chunks(normed, hidden, &|token, normed, _| {
             let x = &input[token * hidden..][..hidden];
@@ -154,7 +154,7 @@ impl EngineLayer for GatedMlp<'_> {
             }
         });
 
-        // inner: [width, n_tokens], a chunk a row of gate and up, which is read once for all tokens.
+        // inner: [width, n_tokens], one chunk per row of gate and up, which is read once for all tokens.
         let normed_read = &*normed;
         parallel.for_chunks(inner, n_tokens, &|index, inner, _| {
             let (gate, up) = (row(self.gate, index, hidden), row(self.up, index, hidden));
@@ -164,7 +164,7 @@ impl EngineLayer for GatedMlp<'_> {
             }
         });
 
-        // branch: [hidden, n_tokens], a chunk a row of down, where the normed activations were.
+        // branch: [hidden, n_tokens], one chunk per row of down, in the memory of the normed activations.
         let branch = normed;
         parallel.for_chunks(branch, n_tokens, &|index, branch, _| {
             let down = row(self.down, index, width);
@@ -173,7 +173,7 @@ impl EngineLayer for GatedMlp<'_> {
             }
         });
 
-        // output: [n_tokens, hidden], a chunk a token.
+        // output: [n_tokens, hidden], one chunk per token.
         let branch = &*branch;
         parallel.for_chunks(call.output, hidden, &|token, output, _| {
             let branch = || branch[token..].iter().step_by(n_tokens).copied();

@@ -1,4 +1,4 @@
-//! The tokenizer: at each place, the longest token of the vocabulary that the text goes on with.
+//! The tokenizer: at each position, the longest token of the vocabulary that matches the text.
 
 use herald_api::{
     DecodeOptions, EncodeOptions, Error, Result, Status, TokenType, Tokenizer, TokenizerFactory, Vocabulary,
@@ -41,7 +41,7 @@ impl TokenizerFactory for Tokenizers {
         };
         let mut matched: Vec<u32> =
             (0_u32..).zip(&tokens).filter(|(_, token)| produced(token)).map(|(id, _)| id).collect();
-        // By bytes; of equals, special tokens last, then by id.
+        // By bytes; among equals special tokens last, then by id.
         matched.sort_by(|a, b| {
             let (left, right) = (&tokens[*a as usize], &tokens[*b as usize]);
             (&left.bytes, left.special(), a).cmp(&(&right.bytes, right.special(), b))
@@ -71,24 +71,24 @@ impl Token {
 
 struct LongestMatch {
     tokens: Vec<Token>,
-    /// The ids of tokens that text can produce, sorted by bytes.
+    /// The ids of the tokens that text can produce, sorted by bytes.
     matched: Vec<u32>,
     unknown: Option<u32>,
 }
 
 impl LongestMatch {
-    /// The longest token that the text begins with. The tokens that share its first bytes stand next to each other, so each
-    /// further byte narrows a range of the table.
+    /// The longest token that the text begins with. Tokens with the same first bytes are adjacent, so each further byte
+    /// narrows a range of the table.
     fn longest(&self, text: &[u8], special: bool) -> Option<u32> {
         let token = |id: &u32| &self.tokens[*id as usize];
         let (mut range, mut found) = (&self.matched[..], None);
         for (depth, byte) in text.iter().enumerate() {
-            // A token that ends here has no byte at this depth: `None` is less than any.
+            // A token that ends here has no byte at this depth: `None` is less than any byte.
             let low = range.partition_point(|id| token(id).bytes.get(depth) < Some(byte));
             let high = range.partition_point(|id| token(id).bytes.get(depth) <= Some(byte));
             range = &range[low..high];
             let Some(first) = range.first() else { break };
-            // Of the tokens that end here, the first is not special, unless all are.
+            // The first token that ends here is not special, unless all are.
             if token(first).bytes.len() == depth + 1 && (special || !token(first).special()) {
                 found = Some(*first);
             }

@@ -49,7 +49,7 @@ impl Table {
     /// A table without any interface: what it says of itself, and its probe.
     #[must_use]
     pub fn new<P: Probed>(about: &About) -> Self {
-        let layout = crate::layout::report();
+        let layout = crate::layout::carried();
         Self(HeraldPlugin {
             abi_version: abi::HERALD_ABI_VERSION,
             name: about.name.as_ptr().cast(),

@@ -1,4 +1,4 @@
-//! Arguments as C gives them, checked as far as they can be, and answers as C takes them.
+//! Reads a C call's arguments, as far as they can be checked, and writes its answers.
 
 use std::ffi::{CStr, c_char};
 use std::path::PathBuf;
@@ -7,47 +7,190 @@ use herald_api::abi::{self, AbiStruct};
 
 use super::status::{Failure, Outcome};
 
-/// What a pointer points to.
+/// A running call, whose C caller keeps herald.h's rules. It carries that promise, so that its methods are safe.
 ///
-/// # Safety
-/// A pointer that is not null and is aligned must point to a value that holds for the lifetime `'a`.
-pub(super) unsafe fn value<'a, T>(pointer: *const T, what: &str) -> Outcome<&'a T> {
-    if pointer.is_null() || !pointer.is_aligned() {
-        return Err(Failure::invalid(format!(
-            "{what} is {}, where a pointer to one was expected",
-            shown(pointer)
-        )));
+/// They check what they can: null, alignment and lengths. They must only get pointers that the call was given, as an
+/// argument or in a struct of one; what they return lives no longer than the call.
+pub(super) struct Call(());
+
+impl Call {
+    /// # Safety
+    /// For as long as this lives, every pointer that the call was given follows herald.h's rules: unless it is null or
+    /// misaligned it points to as many initialised values as herald.h says, which nobody changes meanwhile; those to
+    /// answers are writable; a handle came from its `herald_X_new`, `_load` or `_open`, and was not freed.
+    pub(super) unsafe fn new() -> Self {
+        Self(())
     }
-    // SAFETY: not null, aligned, and the caller vouches for the rest.
-    Ok(unsafe { &*pointer })
+
+    /// The value that a pointer points to.
+    pub(super) fn value<T>(&self, pointer: *const T, what: &str) -> Outcome<&T> {
+        if pointer.is_null() || !pointer.is_aligned() {
+            return Err(Failure::invalid(format!(
+                "{what} is {}, where a pointer to one was expected",
+                shown(pointer)
+            )));
+        }
+        // SAFETY: not null and aligned; by `Call::new`'s contract it points to a value for as long as the call runs.
+        Ok(unsafe { &*pointer })
+    }
+
+    /// An array of `len` values.
+    pub(super) fn slice<T>(&self, pointer: *const T, len: usize, what: &str) -> Outcome<&[T]> {
+        if len == 0 {
+            return Ok(&[]);
+        }
+        check_array(pointer, len, what)?;
+        // SAFETY: `check_array` has checked pointer and size; by `Call::new`'s contract there are `len` values.
+        Ok(unsafe { std::slice::from_raw_parts(pointer, len) })
+    }
+
+    /// A struct that begins with its size; fields that the caller's version lacks are zero.
+    pub(super) fn read<T: AbiStruct>(&self, pointer: *const T) -> Outcome<T> {
+        // SAFETY: by `Call::new`'s contract a pointer that is neither null nor misaligned points to such a struct.
+        unsafe { abi::read(pointer) }.map_err(Failure::invalid)
+    }
+
+    /// An array of structs that begin with their size, which must be the same for all.
+    pub(super) fn structs<T: AbiStruct>(&self, pointer: *const T, len: usize) -> Outcome<Vec<T>> {
+        if len == 0 {
+            return Ok(Vec::new());
+        }
+        check_array(pointer, len, T::NAME)?;
+        let mut all = Vec::new();
+        // SAFETY: by `Call::new`'s contract there is at least one struct, and it begins with its size.
+        let stride = unsafe { pointer.cast::<usize>().read() };
+        for index in 0..len {
+            // The first `read` refuses an implausible stride.
+            let at = pointer.wrapping_byte_add(index.wrapping_mul(stride));
+            let one = self.read(at).map_err(|failure| failure.in_element(index))?;
+            // SAFETY: `read` has checked the pointer, and read the size there.
+            let size = unsafe { at.cast::<usize>().read() };
+            if size != stride {
+                return Err(Failure::invalid(format!(
+                    "element {index}: {} says that it has {size} bytes, where the {stride} of the first were expected",
+                    T::NAME
+                )));
+            }
+            all.push(one);
+        }
+        Ok(all)
+    }
+
+    /// A text of `len` bytes.
+    pub(super) fn text(&self, pointer: *const c_char, len: usize, what: &str) -> Outcome<&str> {
+        utf8(self.slice(pointer.cast::<u8>(), len, what)?, what)
+    }
+
+    /// A NUL-terminated text, or `None` for null.
+    pub(super) fn c_text(&self, pointer: *const c_char, what: &str) -> Outcome<Option<&str>> {
+        self.bytes(pointer).map(|bytes| utf8(bytes, what)).transpose()
+    }
+
+    /// A NUL-terminated text that must not be null.
+    pub(super) fn required_text(&self, pointer: *const c_char, what: &str) -> Outcome<&str> {
+        self.c_text(pointer, what)?
+            .ok_or_else(|| Failure::invalid(format!("{what} is null, where a text was expected")))
+    }
+
+    /// A file's NUL-terminated path: any bytes if the system's paths are bytes, UTF-8 otherwise.
+    pub(super) fn path(&self, pointer: *const c_char, what: &str) -> Outcome<PathBuf> {
+        let bytes = self
+            .bytes(pointer)
+            .ok_or_else(|| Failure::invalid(format!("{what} is null, where a path was expected")))?;
+        #[cfg(unix)]
+        {
+            use std::os::unix::ffi::OsStrExt;
+            Ok(PathBuf::from(std::ffi::OsStr::from_bytes(bytes)))
+        }
+        #[cfg(not(unix))]
+        utf8(bytes, what).map(PathBuf::from)
+    }
+
+    /// The bytes of a NUL-terminated text, or `None` for null.
+    fn bytes(&self, pointer: *const c_char) -> Option<&[u8]> {
+        // SAFETY: by `Call::new`'s contract a text that is not null ends with a NUL.
+        (!pointer.is_null()).then(|| unsafe { CStr::from_ptr(pointer) }.to_bytes())
+    }
+
+    /// Writes an answer; `pointer` must not be null.
+    pub(super) fn write<T>(&self, pointer: *mut T, value: T, what: &str) -> Outcome {
+        let pointer = check_answer(pointer, what)?;
+        // SAFETY: not null and aligned; by `Call::new`'s contract there is room for a `T`.
+        unsafe { pointer.write(value) };
+        Ok(())
+    }
+
+    /// Writes an answer, unless `pointer` is null: the caller doesn't want it.
+    pub(super) fn write_if_wanted<T>(&self, pointer: *mut T, value: T, what: &str) -> Outcome {
+        if pointer.is_null() { Ok(()) } else { self.write(pointer, value, what) }
+    }
+
+    /// Writes a new handle of what `make` returns; null if it fails.
+    pub(super) fn write_handle<T>(&self, out: *mut *mut T, make: impl FnOnce() -> Outcome<T>) -> Outcome {
+        self.write(out, std::ptr::null_mut(), "out")?;
+        self.write(out, Box::into_raw(Box::new(make()?)), "out")
+    }
+
+    /// Fills the caller's struct, as far as its `struct_size` goes.
+    pub(super) fn fill<T: AbiStruct>(&self, pointer: *mut T, answer: &T) -> Outcome {
+        // SAFETY: by `Call::new`'s contract a pointer that is neither null nor misaligned points to such a struct, which
+        // is the call's to write.
+        unsafe { abi::write(pointer, answer) }.map_err(Failure::invalid)
+    }
+
+    /// Writes an array of answers to the caller's buffer, and its length to `len`, even if the buffer is too small.
+    pub(super) fn write_array<T: Copy>(
+        &self,
+        values: &[T],
+        buffer: *mut T,
+        capacity: usize,
+        len: *mut usize,
+        what: &str,
+    ) -> Outcome {
+        self.write(len, values.len(), &format!("the number of {what}"))?;
+        self.copy(values, buffer, capacity, &format!("the buffer for the {what}"))
+    }
+
+    /// Writes a text like [`Call::write_array`], with a NUL after it, which needs room but doesn't count.
+    pub(super) fn write_text(
+        &self,
+        bytes: &[u8],
+        buffer: *mut c_char,
+        capacity: usize,
+        len: *mut usize,
+    ) -> Outcome {
+        self.write(len, bytes.len(), "the length of the text")?;
+        let what = "the buffer for the text";
+        if capacity <= bytes.len() {
+            return Err(Failure::too_small(what, capacity, format!("{} and a NUL", bytes.len())));
+        }
+        self.copy(&[bytes, &[0]].concat(), buffer.cast::<u8>(), capacity, what)
+    }
+
+    /// Copies values to the caller's buffer for `capacity` of them.
+    pub(super) fn copy<T: Copy>(&self, values: &[T], buffer: *mut T, capacity: usize, what: &str) -> Outcome {
+        if capacity < values.len() {
+            return Err(Failure::too_small(what, capacity, values.len()));
+        }
+        if !values.is_empty() {
+            let buffer = check_answer(buffer, what)?;
+            // SAFETY: not null and aligned; by `Call::new`'s contract there is room for `capacity` values, at least as
+            // many as these. They are the library's own, so the buffer doesn't overlap them.
+            unsafe { buffer.copy_from_nonoverlapping(values.as_ptr(), values.len()) };
+        }
+        Ok(())
+    }
 }
 
-/// Checks a place for an answer.
-pub(super) fn place<T>(pointer: *mut T, what: &str) -> Outcome<*mut T> {
+/// Checks a pointer to an answer.
+pub(super) fn check_answer<T>(pointer: *mut T, what: &str) -> Outcome<*mut T> {
     if pointer.is_null() || !pointer.is_aligned() {
         return Err(Failure::invalid(format!(
-            "{what} is {}, where a place for it was expected",
+            "{what} is {}, where a pointer to it was expected",
             shown(pointer)
         )));
     }
     Ok(pointer)
-}
-
-fn shown<T>(pointer: *const T) -> String {
-    if pointer.is_null() { "null".to_owned() } else { format!("{pointer:p}, which is not aligned") }
-}
-
-/// An array.
-///
-/// # Safety
-/// A pointer that is not null and is aligned must point to `len` values that hold for the lifetime `'a`.
-pub(super) unsafe fn slice<'a, T>(pointer: *const T, len: usize, what: &str) -> Outcome<&'a [T]> {
-    if len == 0 {
-        return Ok(&[]);
-    }
-    check_array(pointer, len, what)?;
-    // SAFETY: checked, and the caller vouches for the rest.
-    Ok(unsafe { std::slice::from_raw_parts(pointer, len) })
 }
 
 fn check_array<T>(pointer: *const T, len: usize, what: &str) -> Outcome {
@@ -59,152 +202,21 @@ fn check_array<T>(pointer: *const T, len: usize, what: &str) -> Outcome {
     Ok(())
 }
 
-/// An array of structs, each as long as its own `struct_size` says, which must be the same for all.
-///
-/// # Safety
-/// A pointer that is not null and is aligned must point to `len` such structs.
-pub(super) unsafe fn structs<T: AbiStruct>(pointer: *const T, len: usize) -> Outcome<Vec<T>> {
-    if len == 0 {
-        return Ok(Vec::new());
-    }
-    check_array(pointer, len, T::NAME)?;
-    let mut all = Vec::new();
-    // SAFETY: there is at least one struct, and it begins with its size.
-    let stride = unsafe { pointer.cast::<usize>().read() };
-    for index in 0..len {
-        // A stride past belief is refused by the first read.
-        let at = pointer.wrapping_byte_add(index.wrapping_mul(stride));
-        // SAFETY: the caller vouches for `len` structs of this size.
-        let one = unsafe { abi::read(at) }
-            .map_err(|message| Failure::invalid(format!("element {index}: {message}")))?;
-        // SAFETY: `read` has checked the pointer.
-        let size = unsafe { at.cast::<usize>().read() };
-        if size != stride {
-            return Err(Failure::invalid(format!(
-                "element {index}: {} says that it has {size} bytes, where the {stride} of the first were expected",
-                T::NAME
-            )));
-        }
-        all.push(one);
-    }
-    Ok(all)
-}
-
-/// A text of so many bytes.
-///
-/// # Safety
-/// As for [`slice`].
-pub(super) unsafe fn text<'a>(pointer: *const c_char, len: usize, what: &str) -> Outcome<&'a str> {
-    // SAFETY: the caller vouches.
-    let bytes = unsafe { slice(pointer.cast::<u8>(), len, what)? };
-    utf8(bytes, what)
-}
-
-/// A NUL-terminated text, or `None` for null.
-///
-/// # Safety
-/// A pointer that is not null must point to a NUL-terminated text that holds for the lifetime `'a`.
-pub(super) unsafe fn c_text<'a>(pointer: *const c_char, what: &str) -> Outcome<Option<&'a str>> {
-    if pointer.is_null() {
-        return Ok(None);
-    }
-    // SAFETY: the caller vouches.
-    utf8(unsafe { CStr::from_ptr(pointer) }.to_bytes(), what).map(Some)
-}
-
-/// A NUL-terminated text that must be there.
-///
-/// # Safety
-/// As for [`c_text`].
-pub(super) unsafe fn required_text<'a>(pointer: *const c_char, what: &str) -> Outcome<&'a str> {
-    // SAFETY: the caller vouches.
-    unsafe { c_text(pointer, what)? }
-        .ok_or_else(|| Failure::invalid(format!("{what} is null, where a text was expected")))
+fn shown<T>(pointer: *const T) -> String {
+    if pointer.is_null() { "null".to_owned() } else { format!("{pointer:p}, which is not aligned") }
 }
 
 fn utf8<'a>(bytes: &'a [u8], what: &str) -> Outcome<&'a str> {
     std::str::from_utf8(bytes).map_err(|error| {
-        Failure::invalid(format!("{what} is not UTF-8: byte {} begins no character", error.valid_up_to()))
+        let valid = error.valid_up_to();
+        Failure::invalid(format!("{what} is not UTF-8: byte {valid} doesn't start a character"))
     })
 }
 
-/// A file's path, NUL-terminated: any bytes where the system's paths are bytes, UTF-8 elsewhere.
-///
-/// # Safety
-/// As for [`c_text`].
-pub(super) unsafe fn path(pointer: *const c_char, what: &str) -> Outcome<PathBuf> {
-    if pointer.is_null() {
-        return Err(Failure::invalid(format!("{what} is null, where a path was expected")));
-    }
-    // SAFETY: the caller vouches.
-    let bytes = unsafe { CStr::from_ptr(pointer) }.to_bytes();
-    #[cfg(unix)]
-    {
-        use std::os::unix::ffi::OsStrExt;
-        Ok(PathBuf::from(std::ffi::OsStr::from_bytes(bytes)))
-    }
-    #[cfg(not(unix))]
-    utf8(bytes, what).map(PathBuf::from)
-}
-
-/// Refuses bits that mean nothing.
+/// Refuses unknown flags.
 pub(super) fn flags(flags: u32, known: u32) -> Outcome {
     if flags & !known == 0 {
         return Ok(());
     }
     Err(Failure::invalid(format!("flags is {flags:#x}, where only bits of {known:#x} were expected")))
-}
-
-/// Writes an array of answers to the caller's buffer and its length to `len`, also where the buffer is too small.
-///
-/// # Safety
-/// `buffer` is null or has room for `capacity` values; `len` is null or a place for a number.
-pub(super) unsafe fn answer<T: Copy>(
-    values: &[T],
-    buffer: *mut T,
-    capacity: usize,
-    len: *mut usize,
-    what: &str,
-) -> Outcome {
-    let len = place(len, &format!("the number of {what}"))?;
-    // SAFETY: the caller vouches.
-    unsafe { len.write(values.len()) };
-    if capacity < values.len() {
-        return Err(Failure::too_small(&format!("the buffer for the {what}"), capacity, values.len()));
-    }
-    if !values.is_empty() {
-        let buffer = place(buffer, &format!("the buffer for the {what}"))?;
-        // SAFETY: there is room, as checked; the values are ours, so nothing overlaps.
-        unsafe { buffer.copy_from_nonoverlapping(values.as_ptr(), values.len()) };
-    }
-    Ok(())
-}
-
-/// As [`answer`] for text: a NUL follows it, for which there must be room, and which is not counted.
-///
-/// # Safety
-/// As for [`answer`].
-pub(super) unsafe fn answer_text(
-    bytes: &[u8],
-    buffer: *mut c_char,
-    capacity: usize,
-    len: *mut usize,
-) -> Outcome {
-    let len = place(len, "the length of the text")?;
-    // SAFETY: the caller vouches.
-    unsafe { len.write(bytes.len()) };
-    if capacity <= bytes.len() {
-        return Err(Failure::too_small(
-            "the buffer for the text",
-            capacity,
-            format!("{} and a NUL", bytes.len()),
-        ));
-    }
-    let buffer = place(buffer, "the buffer for the text")?.cast::<u8>();
-    // SAFETY: there is room for the text and a NUL, as checked; the text is ours, so nothing overlaps.
-    unsafe {
-        buffer.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
-        buffer.add(bytes.len()).write(0);
-    }
-    Ok(())
 }

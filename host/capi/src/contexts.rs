@@ -1,35 +1,34 @@
-//! Many contexts by name over one engine, and what their memory takes.
+//! Named contexts over one engine, and their memory.
 
 use std::ffi::c_char;
 
-use herald_api::abi::{self, AbiStruct, HeraldError};
+use herald_api::abi::{AbiStruct, HeraldError};
 
-use super::arguments;
 use super::generate::generate_with;
-use super::status::{Failure, guard};
+use super::status::free;
 use super::{HeraldEngine, HeraldGenerateOptions, HeraldGenerated};
 use herald_engine::MemoryUsage;
 use herald_engine::MultiTierMemoryManager;
 
-/// Contexts by name over one engine. All calls on it but herald_memory_free may come from any thread, many at once: work on
-/// one context waits for other work on it. Callbacks must not call functions that work on contexts, which refuse.
+/// Named contexts over one engine. All calls on it except herald_memory_free may come from any thread, many at once: work on
+/// a context waits for other work on it. Callbacks must not call functions that work on contexts: these return an error.
 pub struct HeraldMemory {
     manager: MultiTierMemoryManager,
 }
 
-/// What the memory tiers hold. In tiers each layer counts its own tokens.
+/// What the memory tiers hold. Each layer counts its tokens separately.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct HeraldMemoryUsage {
     /// sizeof(HeraldMemoryUsage).
     pub struct_size: usize,
-    /// Pages of the active tier: as attention writes them, in RAM.
+    /// Pages of the active tier: in RAM, as attention writes them.
     pub active_pages: u64,
     /// Tokens in them.
     pub active_tokens: u64,
     /// Their bytes.
     pub active_bytes: u64,
-    /// Pages of the compressed tier: 4 bits an element, in RAM.
+    /// Pages of the compressed tier: in RAM, 4 bits per element.
     pub compressed_pages: u64,
     /// Tokens in them.
     pub compressed_tokens: u64,
@@ -41,23 +40,23 @@ pub struct HeraldMemoryUsage {
     pub archived_tokens: u64,
     /// Their bytes in the file.
     pub archived_bytes: u64,
-    /// Bytes of RAM that the tiers take together.
+    /// RAM of all tiers, in bytes.
     pub memory_bytes: u64,
-    /// Far pages that layers wanted and that were in RAM; 0 in the usage of one context.
+    /// Selected pages that were in RAM; 0 in the usage of one context.
     pub hits: u64,
-    /// Far pages that layers wanted and that came from the file; 0 in the usage of one context.
+    /// Selected pages that were read from the file; 0 in the usage of one context.
     pub misses: u64,
-    /// Bytes of active pages that are kept for prompts that begin alike; 0 in the usage of one context.
+    /// Bytes of the prefix cache's active pages; 0 in the usage of one context.
     pub prefix_bytes: u64,
     /// Bytes of recurrent states, which are in no tier.
     pub state_bytes: u64,
-    /// Bytes that all pages would take in the active tier.
+    /// Bytes that all pages would need in the active tier.
     pub exact_bytes: u64,
-    /// How many times smaller they are; 1 where there are none.
+    /// How many times smaller they are than that; 1 without pages.
     pub ratio: f64,
 }
 
-/// What herald_memory_optimize did.
+/// What herald_memory_optimize done.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct HeraldOptimized {
@@ -65,25 +64,25 @@ pub struct HeraldOptimized {
     pub struct_size: usize,
     /// Moves of pages from a tier to the one below.
     pub moved_pages: u64,
-    /// Pages of earlier prompts that no context held, and were dropped.
+    /// Dropped pages of the prefix cache that no context held.
     pub unreferenced_pages: u64,
-    /// Pages that were dropped because another context had the same, which both now share.
+    /// Pages that were dropped because another context has the same, which both now share.
     pub merged_pages: u64,
-    /// Pages of room that was reserved and not used.
+    /// Freed pages of unused reserved room.
     pub spare_pages: u64,
-    /// Bytes of RAM that the tiers take less than before.
+    /// Decrease of the tiers' RAM, in bytes.
     pub bytes_freed: u64,
-    /// Bytes of RAM that freed memory's return to the system took off the process.
+    /// Decrease of the process's RAM from returning freed memory to the system, in bytes.
     pub returned_bytes: u64,
-    /// Contexts that were left as they were, since somebody worked on them.
+    /// Contexts that were skipped because they were in use.
     pub busy_contexts: u64,
-    /// The part of the tiers' room for tokens that held none, before.
+    /// The unused share of the tiers' room for tokens, before.
     pub fragmentation_before: f64,
-    /// The same afterwards.
+    /// The same, afterwards.
     pub fragmentation_after: f64,
 }
 
-/// Pages that tiers hold, beside those that can be reached.
+/// Pages that the tiers hold, compared with those that can be reached.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct HeraldLeakStats {
@@ -93,55 +92,51 @@ pub struct HeraldLeakStats {
     pub held_pages: u64,
     /// Their bytes.
     pub held_bytes: u64,
-    /// Pages that contexts, or the earlier prompts that the engine keeps, hold; each once.
+    /// Pages that contexts or the prefix cache hold, each counted once.
     pub reachable_pages: u64,
     /// Their bytes.
     pub reachable_bytes: u64,
-    /// Sequences of the engine beside the contexts: which pages they hold can't be seen.
+    /// The engine's other sequences, whose pages are unknown.
     pub other_sequences: u64,
-    /// Pages whose owner is gone, or is one of the other sequences.
+    /// Pages without a known owner: it is gone, or one of the other sequences.
     pub orphaned_pages: u64,
     /// Their bytes.
     pub orphaned_bytes: u64,
-    /// Pages that the tiers hold more (or fewer) than at the mark.
+    /// Growth of held_pages since the mark; may be negative.
     pub grown_pages: i64,
-    /// Their bytes.
+    /// Growth of held_bytes since the mark.
     pub grown_bytes: i64,
-    /// RSS of the process beside that at the mark. A heap keeps some of what was freed, so this alone proves nothing.
+    /// Growth of the process's RSS since the mark. A heap keeps some freed memory, so this alone proves nothing.
     pub grown_rss_bytes: i64,
 }
 
-/// Makes a manager without contexts on an engine, and puts it in *out, for the caller to give to herald_memory_free; on
-/// failure *out becomes null. The engine may be freed before it. Any thread. Statuses: OK; INVALID_ARGUMENT; INTERNAL.
+/// Creates a manager without contexts on an engine and writes it to *out; the caller frees it with herald_memory_free. On
+/// failure *out is null. The engine may be freed before it. Any thread. Statuses: OK; INVALID_ARGUMENT; INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn herald_memory_new(
     engine: *const HeraldEngine,
     out: *mut *mut HeraldMemory,
     error: *mut HeraldError,
 ) -> u32 {
-    // SAFETY: the caller keeps to the header's rules.
-    unsafe {
-        guard(error, || {
-            let out = arguments::place(out, "out")?;
-            out.write(std::ptr::null_mut());
-            let HeraldEngine { engine, .. } = arguments::value(engine, "engine")?;
+    c_call!(error, |call| {
+        call.write_handle(out, || {
+            let HeraldEngine { engine, .. } = call.value(engine, "engine")?;
             let manager = MultiTierMemoryManager::new(std::sync::Arc::clone(engine));
-            out.write(Box::into_raw(Box::new(HeraldMemory { manager })));
-            Ok(())
+            Ok(HeraldMemory { manager })
         })
-    }
+    })
 }
 
-/// Frees a manager and its contexts, while no call runs on it. Any thread. Null is allowed.
+/// Frees a manager and its contexts. No call may be running on it. Any thread. Null is allowed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn herald_memory_free(memory: *mut HeraldMemory) {
-    // SAFETY: the caller keeps to the header's rules.
-    unsafe { super::status::free(memory) };
+    // SAFETY: by herald.h's rules it is null or came from `herald_memory_new`, and the caller doesn't use it again.
+    unsafe { free(memory) };
 }
 
-/// Runs a text (UTF-8, text_len bytes) through the model's layers after what the context (NUL-terminated UTF-8) has seen;
-/// one that isn't there is opened. The BOS that the model asks for goes before it where the context is empty. Puts the number
-/// of tokens that were added in *n_tokens, unless it is null. Any thread, many at once. Statuses: OK; INVALID_ARGUMENT;
+/// Appends a text (UTF-8, text_len bytes) to a context (NUL-terminated UTF-8 name) and runs it through the model's layers. A
+/// context that doesn't exist is created. An empty one begins with the model's BOS token, if it wants one. Writes the number
+/// of added tokens to *n_tokens, unless n_tokens is null. Any thread, many at once. Statuses: OK; INVALID_ARGUMENT;
 /// CONTEXT_FULL; UNSUPPORTED; OUT_OF_MEMORY; IO (the archive's disk is full); INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn herald_memory_add_to_active(
@@ -152,22 +147,16 @@ pub unsafe extern "C" fn herald_memory_add_to_active(
     n_tokens: *mut usize,
     error: *mut HeraldError,
 ) -> u32 {
-    // SAFETY: the caller keeps to the header's rules.
-    unsafe {
-        guard(error, || {
-            let memory = arguments::value(memory, "memory")?;
-            let context = arguments::required_text(context, "context")?;
-            let text = arguments::text(text, text_len, "text")?;
-            let added = memory.manager.add_to_active_memory(context, text)?;
-            if !n_tokens.is_null() {
-                arguments::place(n_tokens, "n_tokens")?.write(added);
-            }
-            Ok(())
-        })
-    }
+    c_call!(error, |call| {
+        let memory = call.value(memory, "memory")?;
+        let context = call.required_text(context, "context")?;
+        let text = call.text(text, text_len, "text")?;
+        let added = memory.manager.add_to_active_memory(context, text)?;
+        call.write_if_wanted(n_tokens, added, "n_tokens")
+    })
 }
 
-/// As herald_memory_add_to_active, with n_ids ids.
+/// Like herald_memory_add_to_active, with n_ids ids.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn herald_memory_add_ids_to_active(
     memory: *const HeraldMemory,
@@ -176,20 +165,17 @@ pub unsafe extern "C" fn herald_memory_add_ids_to_active(
     n_ids: usize,
     error: *mut HeraldError,
 ) -> u32 {
-    // SAFETY: the caller keeps to the header's rules.
-    unsafe {
-        guard(error, || {
-            let memory = arguments::value(memory, "memory")?;
-            let context = arguments::required_text(context, "context")?;
-            memory.manager.add_to_active_memory(context, arguments::slice(ids, n_ids, "ids")?)?;
-            Ok(())
-        })
-    }
+    c_call!(error, |call| {
+        let memory = call.value(memory, "memory")?;
+        let context = call.required_text(context, "context")?;
+        memory.manager.add_to_active_memory(context, call.slice(ids, n_ids, "ids")?)?;
+        Ok(())
+    })
 }
 
-/// Adds a text to a context, as herald_memory_add_to_active does, and generates after it, as herald_generate does: with the
-/// same options, callback and answer. The last token, which was not run, is run before whatever comes next. Any thread, many
-/// at once. Statuses: as herald_memory_add_to_active and herald_generate.
+/// Appends a text to a context like herald_memory_add_to_active, then generates like herald_generate, with the same options,
+/// callback and answer. The last token, which was not run, runs before whatever comes next. Any thread, many at once.
+/// Statuses: those of herald_memory_add_to_active and herald_generate.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn herald_memory_generate(
     memory: *const HeraldMemory,
@@ -200,22 +186,19 @@ pub unsafe extern "C" fn herald_memory_generate(
     generated: *mut HeraldGenerated,
     error: *mut HeraldError,
 ) -> u32 {
-    // SAFETY: the caller keeps to the header's rules.
-    unsafe {
-        guard(error, || {
-            let memory = arguments::value(memory, "memory")?;
-            let context = arguments::required_text(context, "context")?;
-            let text = arguments::text(text, text_len, "text")?;
-            generate_with(options, generated, 0, |options, each| {
-                Ok(memory.manager.generate_while(context, text, options, &mut || true, each))
-            })
+    c_call!(error, |call| {
+        let memory = call.value(memory, "memory")?;
+        let context = call.required_text(context, "context")?;
+        let text = call.text(text, text_len, "text")?;
+        generate_with(call, options, generated, 0, |options, each| {
+            Ok(memory.manager.generate_while(context, text, options, &mut || true, each))
         })
-    }
+    })
 }
 
-/// Moves a context's pages that are older than its latest keep_tokens tokens to the compressed tier now, but for the first.
-/// Puts the number of moves in *moved_pages, unless it is null. Any thread, many at once. Statuses: OK; INVALID_ARGUMENT (no
-/// such context); OUT_OF_MEMORY; IO; INTERNAL.
+/// Moves a context's pages that are older than its latest keep_tokens tokens, except the first, to the compressed tier now.
+/// Writes the number of moves to *moved_pages, unless moved_pages is null. Any thread, many at once. Statuses: OK;
+/// INVALID_ARGUMENT (no such context); OUT_OF_MEMORY; IO; INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn herald_memory_compress(
     memory: *const HeraldMemory,
@@ -224,80 +207,68 @@ pub unsafe extern "C" fn herald_memory_compress(
     moved_pages: *mut u64,
     error: *mut HeraldError,
 ) -> u32 {
-    // SAFETY: the caller keeps to the header's rules.
-    unsafe {
-        guard(error, || {
-            let memory = arguments::value(memory, "memory")?;
-            let context = arguments::required_text(context, "context")?;
-            let moved = memory.manager.compress_memory(context, keep_tokens)?;
-            if !moved_pages.is_null() {
-                arguments::place(moved_pages, "moved_pages")?.write(moved.pages);
-            }
-            Ok(())
-        })
-    }
+    c_call!(error, |call| {
+        let memory = call.value(memory, "memory")?;
+        let context = call.required_text(context, "context")?;
+        let moved = memory.manager.compress_memory(context, keep_tokens)?;
+        call.write_if_wanted(moved_pages, moved.pages, "moved_pages")
+    })
 }
 
-/// Tidies up: gives back room that was reserved and not used, moves pages down that have no place in the active tier, makes
-/// equal pages of several contexts one, drops pages that nobody holds, and gives freed memory back to the system. Fills
-/// optimized, whose struct_size the caller has set; null where it isn't wanted. Any thread, many at once. Statuses: OK;
-/// INVALID_ARGUMENT; OUT_OF_MEMORY; IO; INTERNAL.
+/// Optimises memory: frees unused reserved room, moves pages that exceed the active tier's capacity down, merges equal pages
+/// of several contexts, drops pages that nobody holds, and returns freed memory to the system. Fills optimized, whose
+/// struct_size the caller must set; null if it isn't wanted. Any thread, many at once. Statuses: OK; INVALID_ARGUMENT;
+/// OUT_OF_MEMORY; IO; INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn herald_memory_optimize(
     memory: *const HeraldMemory,
     optimized: *mut HeraldOptimized,
     error: *mut HeraldError,
 ) -> u32 {
-    // SAFETY: the caller keeps to the header's rules.
-    unsafe {
-        guard(error, || {
-            let memory = arguments::value(memory, "memory")?;
-            if !optimized.is_null() {
-                abi::read(optimized.cast_const()).map_err(Failure::invalid)?;
-            }
-            let did = memory.manager.optimize_memory()?;
-            if optimized.is_null() {
-                return Ok(());
-            }
-            let answer = HeraldOptimized {
-                moved_pages: did.demoted.pages,
-                unreferenced_pages: did.unreferenced_pages,
-                merged_pages: did.merged_pages,
-                spare_pages: did.spare_pages,
-                bytes_freed: did.bytes_freed,
-                returned_bytes: did.returned_bytes,
-                busy_contexts: did.busy_contexts,
-                fragmentation_before: did.fragmentation_before,
-                fragmentation_after: did.fragmentation_after,
-                ..AbiStruct::empty()
-            };
-            abi::write(optimized, &answer).map_err(Failure::invalid)
-        })
-    }
+    c_call!(error, |call| {
+        let memory = call.value(memory, "memory")?;
+        if !optimized.is_null() {
+            call.read(optimized.cast_const())?;
+        }
+        let done = memory.manager.optimize_memory()?;
+        if optimized.is_null() {
+            return Ok(());
+        }
+        let answer = HeraldOptimized {
+            moved_pages: done.demoted.pages,
+            unreferenced_pages: done.unreferenced_pages,
+            merged_pages: done.merged_pages,
+            spare_pages: done.spare_pages,
+            bytes_freed: done.bytes_freed,
+            returned_bytes: done.returned_bytes,
+            busy_contexts: done.busy_contexts,
+            fragmentation_before: done.fragmentation_before,
+            fragmentation_after: done.fragmentation_after,
+            ..AbiStruct::empty()
+        };
+        call.fill(optimized, &answer)
+    })
 }
 
-/// Forgets all that a context has seen, in all tiers; it stays open, empty. Null: every context. Any thread, many at once.
-/// Statuses: OK; INVALID_ARGUMENT (no such context); INTERNAL.
+/// Removes all tokens of a context from all tiers; it stays open. Null: every context. Any thread, many at once. Statuses:
+/// OK; INVALID_ARGUMENT (no such context); INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn herald_memory_clear_active(
     memory: *const HeraldMemory,
     context: *const c_char,
     error: *mut HeraldError,
 ) -> u32 {
-    // SAFETY: the caller keeps to the header's rules.
-    unsafe {
-        guard(error, || {
-            let memory = arguments::value(memory, "memory")?;
-            match arguments::c_text(context, "context")? {
-                Some(context) => memory.manager.clear_active_memory(context)?,
-                None => memory.manager.clear_all_active_memory()?,
-            };
-            Ok(())
-        })
-    }
+    c_call!(error, |call| {
+        let memory = call.value(memory, "memory")?;
+        match call.c_text(context, "context")? {
+            Some(context) => memory.manager.clear_active_memory(context)?,
+            None => memory.manager.clear_all_active_memory()?,
+        };
+        Ok(())
+    })
 }
 
-/// Closes a context, once work on it has ended; nothing where there is none. Any thread, many at once. Statuses: OK;
+/// Closes a context after waiting for work on it; does nothing if there is none. Any thread, many at once. Statuses: OK;
 /// INVALID_ARGUMENT; INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn herald_memory_close(
@@ -305,19 +276,16 @@ pub unsafe extern "C" fn herald_memory_close(
     context: *const c_char,
     error: *mut HeraldError,
 ) -> u32 {
-    // SAFETY: the caller keeps to the header's rules.
-    unsafe {
-        guard(error, || {
-            let memory = arguments::value(memory, "memory")?;
-            memory.manager.close(arguments::required_text(context, "context")?)?;
-            Ok(())
-        })
-    }
+    c_call!(error, |call| {
+        let memory = call.value(memory, "memory")?;
+        memory.manager.close(call.required_text(context, "context")?)?;
+        Ok(())
+    })
 }
 
-/// Fills usage, whose struct_size the caller has set, with what the tiers hold of a context, as it was when work on it last
-/// ended; for null, of all sequences of the engine, pages that several share counted once. Doesn't wait, and may be called
-/// from callbacks. Any thread, many at once. Statuses: OK; INVALID_ARGUMENT (no such context).
+/// Fills usage, whose struct_size the caller must set, with what the tiers hold of a context, as of the end of the last work
+/// on it; for null, of all sequences of the engine, counting shared pages once. Doesn't wait, and may be called from
+/// callbacks. Any thread, many at once. Statuses: OK; INVALID_ARGUMENT (no such context).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn herald_memory_usage(
     memory: *const HeraldMemory,
@@ -325,78 +293,69 @@ pub unsafe extern "C" fn herald_memory_usage(
     usage: *mut HeraldMemoryUsage,
     error: *mut HeraldError,
 ) -> u32 {
-    // SAFETY: the caller keeps to the header's rules.
-    unsafe {
-        guard(error, || {
-            let memory = arguments::value(memory, "memory")?;
-            let found: MemoryUsage = match arguments::c_text(context, "context")? {
-                Some(context) => memory.manager.get_context_usage(context)?,
-                None => memory.manager.get_memory_usage(),
-            };
-            let MemoryUsage { active, compressed, archived, .. } = found;
-            let answer = HeraldMemoryUsage {
-                active_pages: active.pages,
-                active_tokens: active.tokens,
-                active_bytes: active.bytes,
-                compressed_pages: compressed.pages,
-                compressed_tokens: compressed.tokens,
-                compressed_bytes: compressed.bytes,
-                archived_pages: archived.pages,
-                archived_tokens: archived.tokens,
-                archived_bytes: archived.bytes,
-                memory_bytes: found.total().memory_bytes,
-                hits: compressed.hits,
-                misses: compressed.misses,
-                prefix_bytes: found.prefix_bytes,
-                state_bytes: found.state_bytes,
-                exact_bytes: found.exact_bytes,
-                ratio: found.ratio(),
-                ..AbiStruct::empty()
-            };
-            abi::write(usage, &answer).map_err(Failure::invalid)
-        })
-    }
+    c_call!(error, |call| {
+        let memory = call.value(memory, "memory")?;
+        let found: MemoryUsage = match call.c_text(context, "context")? {
+            Some(context) => memory.manager.get_context_usage(context)?,
+            None => memory.manager.get_memory_usage(),
+        };
+        let MemoryUsage { active, compressed, archived, .. } = found;
+        let answer = HeraldMemoryUsage {
+            active_pages: active.pages,
+            active_tokens: active.tokens,
+            active_bytes: active.bytes,
+            compressed_pages: compressed.pages,
+            compressed_tokens: compressed.tokens,
+            compressed_bytes: compressed.bytes,
+            archived_pages: archived.pages,
+            archived_tokens: archived.tokens,
+            archived_bytes: archived.bytes,
+            memory_bytes: found.total().memory_bytes,
+            hits: compressed.hits,
+            misses: compressed.misses,
+            prefix_bytes: found.prefix_bytes,
+            state_bytes: found.state_bytes,
+            exact_bytes: found.exact_bytes,
+            ratio: found.ratio(),
+            ..AbiStruct::empty()
+        };
+        call.fill(usage, &answer)
+    })
 }
 
-/// Fills stats, whose struct_size the caller has set. Waits for work on contexts that is under way, and holds up what would
-/// begin meanwhile. Any thread. Statuses: OK; INVALID_ARGUMENT; INTERNAL.
+/// Fills stats, whose struct_size the caller must set. Waits for running work on contexts, and delays new work meanwhile.
+/// Any thread. Statuses: OK; INVALID_ARGUMENT; INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn herald_memory_leak_stats(
     memory: *const HeraldMemory,
     stats: *mut HeraldLeakStats,
     error: *mut HeraldError,
 ) -> u32 {
-    // SAFETY: the caller keeps to the header's rules.
-    unsafe {
-        guard(error, || {
-            let memory = arguments::value(memory, "memory")?;
-            let found = memory.manager.get_memory_leak_stats()?;
-            let answer = HeraldLeakStats {
-                held_pages: found.held_pages,
-                held_bytes: found.held_bytes,
-                reachable_pages: found.reachable_pages,
-                reachable_bytes: found.reachable_bytes,
-                other_sequences: found.other_sequences,
-                orphaned_pages: found.orphaned_pages,
-                orphaned_bytes: found.orphaned_bytes,
-                grown_pages: found.since_mark.pages,
-                grown_bytes: found.since_mark.tier_bytes,
-                grown_rss_bytes: found.since_mark.rss_bytes,
-                ..AbiStruct::empty()
-            };
-            abi::write(stats, &answer).map_err(Failure::invalid)
-        })
-    }
+    c_call!(error, |call| {
+        let memory = call.value(memory, "memory")?;
+        let found = memory.manager.get_memory_leak_stats()?;
+        let answer = HeraldLeakStats {
+            held_pages: found.held_pages,
+            held_bytes: found.held_bytes,
+            reachable_pages: found.reachable_pages,
+            reachable_bytes: found.reachable_bytes,
+            other_sequences: found.other_sequences,
+            orphaned_pages: found.orphaned_pages,
+            orphaned_bytes: found.orphaned_bytes,
+            grown_pages: found.since_mark.pages,
+            grown_bytes: found.since_mark.tier_bytes,
+            grown_rss_bytes: found.since_mark.rss_bytes,
+            ..AbiStruct::empty()
+        };
+        call.fill(stats, &answer)
+    })
 }
 
-/// Has herald_memory_leak_stats count growth from now on. Any thread. Statuses: OK; INVALID_ARGUMENT.
+/// Sets the mark from which herald_memory_leak_stats counts growth. Any thread. Statuses: OK; INVALID_ARGUMENT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn herald_memory_mark(memory: *const HeraldMemory, error: *mut HeraldError) -> u32 {
-    // SAFETY: the caller keeps to the header's rules.
-    unsafe {
-        guard(error, || {
-            arguments::value(memory, "memory")?.manager.mark();
-            Ok(())
-        })
-    }
+    c_call!(error, |call| {
+        call.value(memory, "memory")?.manager.mark();
+        Ok(())
+    })
 }

@@ -1,13 +1,13 @@
-//! Generating text, token by token, to a callback.
+//! Generates text, and passes it to a callback token by token.
 
 use std::collections::BTreeMap;
 use std::ffi::{c_char, c_void};
 
-use herald_api::abi::{self, AbiStruct, HERALD_NO_TOKEN, HeraldError};
+use herald_api::abi::{AbiStruct, HERALD_NO_TOKEN, HeraldError};
 
-use super::arguments;
+use super::arguments::{self, Call};
 use super::run::HERALD_GO_ON;
-use super::status::{Failure, Outcome, guard};
+use super::status::{Failure, Outcome};
 use super::text::encode;
 use super::{HeraldEngine, HeraldEngineSequence};
 use herald_engine::Constraint;
@@ -15,39 +15,39 @@ use herald_engine::Error;
 use herald_engine::sampler::SamplerConfig;
 use herald_engine::{Finish, GenerateOptions, Generated, TokenOutput};
 
-/// HeraldGenerateOptions.seed is the seed, and not one from the operating system.
+/// Use HeraldGenerateOptions.seed, not a seed from the operating system.
 pub const HERALD_GENERATE_SEEDED: u32 = 1 << 0;
-/// Go on past the model's own end-of-generation tokens.
+/// Continue past the model's end-of-generation tokens.
 pub const HERALD_GENERATE_IGNORE_EOS: u32 = 1 << 1;
 /// Write special tokens out as text.
 pub const HERALD_GENERATE_SPECIAL: u32 = 1 << 2;
-/// The repetition penalty sees all tokens, whatever repeat_last_n says.
+/// The repetition penalty applies to all tokens, whatever repeat_last_n says.
 pub const HERALD_GENERATE_REPEAT_ALL: u32 = 1 << 3;
 
-/// The model ended it, or one of stop_tokens came: HeraldGenerated.end_token.
+/// The model ended it, or one of stop_tokens was generated: HeraldGenerated.end_token.
 pub const HERALD_FINISH_END_TOKEN: u32 = 1;
-/// One of the stop texts came: HeraldGenerated.stop.
+/// One of the stop texts was generated: HeraldGenerated.stop.
 pub const HERALD_FINISH_STOP_TEXT: u32 = 2;
 /// max_tokens were generated.
 pub const HERALD_FINISH_LENGTH: u32 = 3;
 /// The context is full.
 pub const HERALD_FINISH_CONTEXT_FULL: u32 = 4;
-/// The callback or herald_sequence_cancel asked for it.
+/// The callback or herald_sequence_cancel stopped it.
 pub const HERALD_FINISH_CANCELLED: u32 = 5;
-/// The answer has the form that json_schema or regex asks for, and nothing more may (or can) come.
+/// The answer matches json_schema or regex, and nothing may (or can) follow.
 pub const HERALD_FINISH_COMPLETE: u32 = 6;
 
-/// What a generation's callback is given: a token, and the text that is certain with it. Valid during the call.
+/// What a generation's callback gets: a token, and the text that is certain with it. Valid during the call.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct HeraldPiece {
     /// sizeof(HeraldPiece) of the library.
     pub struct_size: usize,
-    /// Whole UTF-8 characters that can't be part of a stop text any more, NUL-terminated; may be empty.
+    /// Whole UTF-8 characters that can't be part of a stop text, NUL-terminated; may be empty.
     pub text: *const c_char,
     /// Bytes of text, without the NUL.
     pub text_len: usize,
-    /// The token; HERALD_NO_TOKEN where this is text that was held back until the end.
+    /// The token; HERALD_NO_TOKEN if this is text that was held back until the end.
     pub token: u32,
     /// The token's natural log-probability under the model's own distribution, before bias, penalties, filters and
     /// temperature.
@@ -56,86 +56,86 @@ pub struct HeraldPiece {
     pub top_tokens: *const u32,
     /// Their log-probabilities.
     pub top_logprobs: *const f32,
-    /// How many; at most HeraldGenerateOptions.top_logprobs.
+    /// Their number; at most HeraldGenerateOptions.top_logprobs.
     pub n_top: usize,
 }
 
-/// How to generate. A zero is each field's default, so a struct of zeros (but for struct_size) takes the most probable
-/// token each time until the model ends.
+/// How to generate. Zero is every field's default: a struct of zeros (but for struct_size) takes the most probable token
+/// each time until the model ends.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct HeraldGenerateOptions {
     /// sizeof(HeraldGenerateOptions).
     pub struct_size: usize,
-    /// Is handed every token as it comes, and returns HERALD_GO_ON, or HERALD_STOP to end the generation. Runs on the
-    /// calling thread; must not throw or longjmp; may call anything but what uses the sequence. Null: no callback.
+    /// Gets every token as soon as it is generated, and returns HERALD_GO_ON, or HERALD_STOP to end the generation. Runs on
+    /// the calling thread; must not throw or longjmp; may call anything that doesn't use the sequence. Null: no callback.
     pub on_piece: Option<unsafe extern "C" fn(user_data: *mut c_void, piece: *const HeraldPiece) -> i32>,
-    /// The caller's own; handed to on_piece.
+    /// The caller's data; passed to on_piece.
     pub user_data: *mut c_void,
     /// HERALD_GENERATE_* bits.
     pub flags: u32,
-    /// The most tokens to generate; 0: until the model ends or the context is full.
+    /// Maximum number of tokens to generate; 0: until the model ends or the context is full.
     pub max_tokens: u32,
     /// With HERALD_GENERATE_SEEDED: the same seed, settings and logits give the same tokens on every platform.
     pub seed: u64,
-    /// Divides the logits before the draw; 0: greedy, the best logit after bias and penalties.
+    /// Divides the logits before sampling; 0: greedy, the best logit after bias and penalties.
     pub temperature: f32,
     /// Keep the best top_k logits; 0: no limit.
     pub top_k: u32,
-    /// Keep the best tokens until they have this much probability together, up to 1; 0 or 1: off.
+    /// Keep the best tokens that together have this probability, up to 1; 0 or 1: off.
     pub top_p: f32,
     /// Keep the tokens at least this probable relative to the best, up to 1; 0: off.
     pub min_p: f32,
-    /// Locally typical sampling: keep the tokens whose surprise is nearest to the entropy, up to this much probability;
+    /// Locally typical sampling: keep the tokens whose surprise is closest to the entropy, up to this total probability;
     /// 0 or 1: off.
     pub typical_p: f32,
-    /// A token among the last repeat_last_n, prompt included, has its logit divided by this if positive, multiplied if
-    /// not; 0 or 1: off.
+    /// The logit of each of the last repeat_last_n tokens, prompt included, is divided by this if positive, otherwise
+    /// multiplied; 0 or 1: off.
     pub repetition_penalty: f32,
-    /// How many tokens the repetition penalty sees; 0: 64.
+    /// Number of tokens that the repetition penalty applies to; 0: 64.
     pub repeat_last_n: u32,
-    /// Subtracted from the logit of each token that was generated already; 0: off.
+    /// Subtracted from the logit of each token that was already generated; 0: off.
     pub presence_penalty: f32,
-    /// Subtracted from a token's logit once for each time that it was generated; 0: off.
+    /// Subtracted from a token's logit for each time that it was generated; 0: off.
     pub frequency_penalty: f32,
-    /// How many of the most probable tokens to report with each; 0: none.
+    /// How many of the most probable tokens to report with each token; 0: none.
     pub top_logprobs: u32,
     /// Texts that end the generation and are not part of it: n_stops, each NUL-terminated UTF-8; null for none.
     pub stops: *const *const c_char,
-    /// How many stops.
+    /// Number of stops.
     pub n_stops: usize,
-    /// Tokens that end the generation beside the model's own: n_stop_tokens; null for none.
+    /// Tokens that end the generation in addition to the model's own: n_stop_tokens; null for none.
     pub stop_tokens: *const u32,
-    /// How many stop_tokens.
+    /// Number of stop_tokens.
     pub n_stop_tokens: usize,
     /// Tokens whose logits are changed: n_biases; null for none.
     pub bias_tokens: *const u32,
-    /// What is added to the logit of each; -INFINITY bans it.
+    /// Added to their logits; -INFINITY bans a token.
     pub biases: *const f32,
-    /// How many biases.
+    /// Number of biases.
     pub n_biases: usize,
-    /// The answer must be JSON of this JSON schema (NUL-terminated UTF-8); null: it may be anything.
+    /// A JSON schema that the answer must match (NUL-terminated UTF-8); null: none.
     pub json_schema: *const c_char,
-    /// The whole of this regular expression must match the answer (NUL-terminated UTF-8); null: it may be anything. Not
-    /// together with json_schema.
+    /// A regular expression that the whole answer must match (NUL-terminated UTF-8); null: none. Not together with
+    /// json_schema.
     pub regex: *const c_char,
 }
 
-/// A generation that has ended.
+/// A finished generation.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct HeraldGenerated {
     /// sizeof(HeraldGenerated).
     pub struct_size: usize,
-    /// Tokens that were generated, the ending one included where there was one.
+    /// Number of generated tokens, including the one that ended it, if any.
     pub n_tokens: usize,
-    /// Tokens of the prompt.
+    /// Number of the prompt's tokens.
     pub n_prompt_tokens: usize,
     /// HERALD_FINISH_*.
     pub finish: u32,
     /// The token that ended it, or HERALD_NO_TOKEN.
     pub end_token: u32,
-    /// Which of the stops ended it, counted from 0.
+    /// The index of the stop that ended it.
     pub stop: usize,
     /// The seed that was used.
     pub seed: u64,
@@ -145,12 +145,12 @@ pub struct HeraldGenerated {
     pub decode_seconds: f64,
 }
 
-/// Runs a prompt (UTF-8, prompt_len bytes) after what the sequence has seen, then generates: each token goes to
-/// options->on_piece as it comes. flags: HERALD_TEXT_SPECIAL, HERALD_TEXT_PROMPT, for the prompt. options: null for the
-/// defaults. generated: filled at the end, where its struct_size is set; null where it isn't wanted. Afterwards the
-/// sequence holds the prompt and the generated tokens but the last, which has not been run; after a stop during the
-/// prompt, the pieces that were run.
-/// Any thread, many at once on one engine, one at a time on a sequence. Statuses: OK (also where it was stopped: see
+/// Appends a prompt (UTF-8, prompt_len bytes) to the sequence and runs it, then generates: options->on_piece gets each token
+/// as soon as it is generated. flags: HERALD_TEXT_SPECIAL, HERALD_TEXT_PROMPT, for the prompt. options: null for the
+/// defaults. generated: filled at the end, its struct_size must be set; null if it isn't wanted. Afterwards the sequence
+/// holds the prompt and the generated tokens except the last, which has not been run; after a stop during the prompt, the
+/// pieces that were run.
+/// Any thread, many at once on one engine, one at a time on a sequence. Statuses: OK (also if it was stopped: see
 /// HERALD_FINISH_CANCELLED); INVALID_ARGUMENT (an empty prompt, an option outside its range); CONTEXT_FULL (the prompt is
 /// too long); UNSUPPORTED; OUT_OF_MEMORY; CORRUPT (logits that are not numbers); IO (no random seed); INTERNAL.
 #[unsafe(no_mangle)]
@@ -164,17 +164,14 @@ pub unsafe extern "C" fn herald_generate(
     generated: *mut HeraldGenerated,
     error: *mut HeraldError,
 ) -> u32 {
-    // SAFETY: the caller keeps to the header's rules.
-    unsafe {
-        guard(error, || {
-            let engine = arguments::value(engine, "engine")?;
-            let prompt = arguments::text(prompt, prompt_len, "prompt")?;
-            run(engine, sequence, &encode(&engine.engine, prompt, flags)?, options, generated)
-        })
-    }
+    c_call!(error, |call| {
+        let engine = call.value(engine, "engine")?;
+        let prompt = call.text(prompt, prompt_len, "prompt")?;
+        run(call, engine, sequence, &encode(&engine.engine, prompt, flags)?, options, generated)
+    })
 }
 
-/// As herald_generate, with n_ids ids for a prompt.
+/// Like herald_generate, with n_ids ids as the prompt.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn herald_generate_ids(
     engine: *const HeraldEngine,
@@ -185,26 +182,21 @@ pub unsafe extern "C" fn herald_generate_ids(
     generated: *mut HeraldGenerated,
     error: *mut HeraldError,
 ) -> u32 {
-    // SAFETY: the caller keeps to the header's rules.
-    unsafe {
-        guard(error, || {
-            let engine = arguments::value(engine, "engine")?;
-            run(engine, sequence, arguments::slice(ids, n_ids, "ids")?, options, generated)
-        })
-    }
+    c_call!(error, |call| {
+        let engine = call.value(engine, "engine")?;
+        run(call, engine, sequence, call.slice(ids, n_ids, "ids")?, options, generated)
+    })
 }
 
-/// # Safety
-/// The pointers are as the header asks.
-unsafe fn run(
+fn run(
+    call: &Call,
     handle: &HeraldEngine,
     sequence: *mut HeraldEngineSequence,
     ids: &[u32],
     options: *const HeraldGenerateOptions,
     generated: *mut HeraldGenerated,
 ) -> Outcome {
-    // SAFETY: the caller vouches.
-    let sequence = unsafe { arguments::value(sequence, "sequence")? };
+    let sequence = call.value(sequence, "sequence")?;
     let work = |options: &GenerateOptions, each: &mut dyn FnMut(&TokenOutput<'_>) -> bool| {
         let mut locked = sequence.begin(handle)?;
         let go_on = &mut || !sequence.is_cancelled();
@@ -215,16 +207,13 @@ unsafe fn run(
         };
         Ok(handle.engine.generate(&mut locked, ids, options, go_on, each))
     };
-    // SAFETY: the caller vouches.
-    unsafe { generate_with(options, generated, ids.len(), work) }
+    generate_with(call, options, generated, ids.len(), work)
 }
 
-/// Has `work` generate with a caller's options and callback, and fills its `generated`. `n_prompt_tokens`: for the case that
-/// it is stopped during the prompt.
-///
-/// # Safety
-/// The pointers are as the header asks.
-pub(super) unsafe fn generate_with(
+/// Runs `work`, which generates, with the caller's options and callback, and fills the caller's `generated`.
+/// `n_prompt_tokens` is the answer's if it is stopped during the prompt.
+pub(super) fn generate_with(
+    call: &Call,
     options: *const HeraldGenerateOptions,
     generated: *mut HeraldGenerated,
     n_prompt_tokens: usize,
@@ -235,19 +224,16 @@ pub(super) unsafe fn generate_with(
 ) -> Outcome {
     let raw = match options.is_null() {
         true => AbiStruct::empty(),
-        // SAFETY: not null, and the caller vouches for the rest.
-        false => unsafe { abi::read(options) }.map_err(Failure::invalid)?,
+        false => call.read(options)?,
     };
-    // SAFETY: the caller vouches.
-    let options = unsafe { generate_options(&raw)? };
+    let options = generate_options(call, &raw)?;
     if !generated.is_null() {
-        // Before the work: a wrong size must not cost its result.
-        // SAFETY: the caller vouches.
-        unsafe { abi::read(generated.cast_const()) }.map_err(Failure::invalid)?;
+        // Refuse a wrong size before the work, not after it.
+        call.read(generated.cast_const())?;
     }
     let (mut callback, mut stopped) = (Callback::new(&raw), false);
     let done = work(&options, &mut |piece| {
-        // After a stop there may be text that was held back; who said stop wants none of it.
+        // A callback that said stop doesn't get text that was held back.
         if stopped {
             return false;
         }
@@ -285,14 +271,10 @@ pub(super) unsafe fn generate_with(
         },
         Err(error) => return Err(error.into()),
     };
-    if !generated.is_null() {
-        // SAFETY: the caller vouches.
-        unsafe { abi::write(generated, &answer) }.map_err(Failure::invalid)?;
-    }
-    Ok(())
+    if generated.is_null() { Ok(()) } else { call.fill(generated, &answer) }
 }
 
-/// The caller's callback, and the buffers that its pieces lie in.
+/// The caller's callback, and the buffers that its pieces point to.
 struct Callback {
     on_piece: Option<unsafe extern "C" fn(*mut c_void, *const HeraldPiece) -> i32>,
     user_data: *mut c_void,
@@ -307,7 +289,7 @@ impl Callback {
         Self { on_piece, user_data, text: Vec::new(), top_tokens: Vec::new(), top_logprobs: Vec::new() }
     }
 
-    /// Hands a piece to the callback. Whether to go on.
+    /// Passes a piece to the callback; returns whether to continue.
     fn call(&mut self, piece: &TokenOutput<'_>) -> bool {
         let Some(on_piece) = self.on_piece else { return true };
         self.text.clear();
@@ -324,44 +306,31 @@ impl Callback {
             n_top: self.top_tokens.len(),
             ..AbiStruct::empty()
         };
-        // SAFETY: the header's contract of the callback; all that the piece points to outlives the call.
+        // SAFETY: the caller set a function with herald.h's contract; everything that the piece points to outlives the call.
         unsafe { on_piece(self.user_data, &raw const raw) == HERALD_GO_ON }
     }
 }
 
-/// An empty vector's pointer is no address at all, which C should not see.
+/// Null for no values: an empty vector's pointer dangles, and C should not see it.
 fn or_null<T>(values: &[T]) -> *const T {
     if values.is_empty() { std::ptr::null() } else { values.as_ptr() }
 }
 
-/// # Safety
-/// The pointers in it are as the header asks.
-unsafe fn generate_options(raw: &HeraldGenerateOptions) -> Outcome<GenerateOptions> {
+fn generate_options(call: &Call, raw: &HeraldGenerateOptions) -> Outcome<GenerateOptions> {
     let known = HERALD_GENERATE_SEEDED
         | HERALD_GENERATE_IGNORE_EOS
         | HERALD_GENERATE_SPECIAL
         | HERALD_GENERATE_REPEAT_ALL;
     arguments::flags(raw.flags, known)?;
     let has = |flag: u32| raw.flags & flag != 0;
-    // SAFETY: the caller vouches.
-    let (stops, stop_tokens, bias_tokens, biases) = unsafe {
-        (
-            arguments::slice(raw.stops, raw.n_stops, "stops")?,
-            arguments::slice(raw.stop_tokens, raw.n_stop_tokens, "stop_tokens")?,
-            arguments::slice(raw.bias_tokens, raw.n_biases, "bias_tokens")?,
-            arguments::slice(raw.biases, raw.n_biases, "biases")?,
-        )
-    };
+    let stop_tokens = call.slice(raw.stop_tokens, raw.n_stop_tokens, "stop_tokens")?;
+    let bias_tokens = call.slice(raw.bias_tokens, raw.n_biases, "bias_tokens")?;
+    let biases = call.slice(raw.biases, raw.n_biases, "biases")?;
     let mut stop = Vec::new();
-    for (index, text) in stops.iter().enumerate() {
-        // SAFETY: the caller vouches.
-        stop.push(unsafe { arguments::required_text(*text, &format!("stops[{index}]"))? }.to_owned());
+    for (index, text) in call.slice(raw.stops, raw.n_stops, "stops")?.iter().enumerate() {
+        stop.push(call.required_text(*text, &format!("stops[{index}]"))?.to_owned());
     }
-    // SAFETY: the caller vouches.
-    let (schema, regex) = unsafe {
-        (arguments::c_text(raw.json_schema, "json_schema")?, arguments::c_text(raw.regex, "regex")?)
-    };
-    let constraint = match (schema, regex) {
+    let constraint = match (call.c_text(raw.json_schema, "json_schema")?, call.c_text(raw.regex, "regex")?) {
         (Some(_), Some(_)) => {
             let both = "json_schema and regex are both set, where at most one was expected";
             return Err(Failure::invalid(both));

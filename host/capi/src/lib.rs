@@ -1,19 +1,21 @@
-//! The C face of the engine, for programs in C, C++ and all that speak C; `include/herald.h` is generated from here.
+//! The engine's C interface, for C, C++ and every language that can call C; `include/herald.h` is generated from it.
 //!
-//! It keeps the manners of the plugin ABI (see [`herald_api::abi`]): structs that begin with `struct_size` and are only
-//! ever appended to, opaque handles, status codes, the caller's own buffer for one sentence about what failed. A field
-//! that is zero has its default, so a struct that is zero but for its size is one that asks for nothing special, and a
-//! caller built with an older, shorter struct asks for the defaults of what it doesn't know.
+//! It follows the plugin ABI (see [`herald_api::abi`]): structs begin with `struct_size` and only ever grow at the end,
+//! handles are opaque, calls return status codes, and the caller's buffer gets one sentence about a failure. Zero is every
+//! field's default, so a struct of zeros but for its size requests nothing special, and a caller built with an older,
+//! shorter struct gets the defaults of the fields that it doesn't know.
 //!
-//! Every function checks what it can of its arguments and lets no panic out. What no function can check is what the
-//! header asks of the caller: that pointers point to what they say, for as long as the call runs, and that handles are
-//! ones that were made here and not freed yet.
+//! Every function checks its arguments as far as it can, and lets no panic out. No function can check what herald.h
+//! requires of the caller: that pointers are valid for as long as the call runs, and that handles were created here and
+//! not freed. [`Call`](arguments::Call) stands for that promise.
 #![expect(
     clippy::missing_safety_doc,
     reason = "these comments become the header, which states the safety rules of all functions once, at its top"
 )]
 
 mod arguments;
+#[macro_use]
+mod status;
 mod chat;
 mod contexts;
 mod documents;
@@ -22,7 +24,6 @@ mod generate;
 mod log;
 mod run;
 mod sequence;
-mod status;
 mod text;
 
 pub use chat::*;

@@ -1,4 +1,4 @@
-//! How a call ends: its status, the sentence about a failure, and no panic.
+//! How a call ends: with a status and a sentence about a failure, but never with a panic.
 
 use std::any::Any;
 use std::ffi::c_char;
@@ -7,21 +7,22 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use herald_api::abi::{
-    self, AbiStruct, HERALD_STATUS_BUFFER_TOO_SMALL, HERALD_STATUS_CANCELLED, HERALD_STATUS_CORRUPT,
+    AbiStruct, HERALD_STATUS_BUFFER_TOO_SMALL, HERALD_STATUS_CANCELLED, HERALD_STATUS_CORRUPT,
     HERALD_STATUS_INTERNAL, HERALD_STATUS_INVALID_ARGUMENT, HERALD_STATUS_IO, HERALD_STATUS_NOT_FOUND,
     HERALD_STATUS_OK, HERALD_STATUS_OUT_OF_MEMORY, HERALD_STATUS_UNSUPPORTED, HeraldError,
 };
 
+use super::arguments::Call;
 use herald_engine::Error;
 use herald_engine::gguf::GgufError;
 use herald_engine::model::ModelError;
 use herald_engine::sampler::SamplerError;
 use herald_engine::threads::ThreadPoolError;
 
-/// The sequence has no room for the tokens in its context. (Statuses from 100 on are the engine's, not of plugins.)
+/// The sequence's context has no room for the tokens. (Statuses from 100 are the engine's, not plugins'.)
 pub const HERALD_STATUS_CONTEXT_FULL: u32 = 100;
 
-/// Why a call failed, as it goes to the caller.
+/// Why a call failed, for the caller.
 pub(super) struct Failure {
     status: u32,
     message: String,
@@ -40,6 +41,11 @@ impl Failure {
         Self { status: HERALD_STATUS_INTERNAL, message: message.into() }
     }
 
+    /// The failure with the index of an array's element before it.
+    pub(super) fn in_element(self, index: usize) -> Self {
+        Self { message: format!("element {index}: {}", self.message), ..self }
+    }
+
     pub(super) fn too_small(what: &str, capacity: usize, needed: impl Display) -> Self {
         let message = format!("{what} has room for {capacity}, where {needed} is needed");
         Self { status: HERALD_STATUS_BUFFER_TOO_SMALL, message }
@@ -52,7 +58,7 @@ impl From<Error> for Failure {
     }
 }
 
-/// What a function of the interface comes to.
+/// The result of a function of this interface.
 pub(super) type Outcome<T = ()> = Result<T, Failure>;
 
 fn status(error: &Error) -> u32 {
@@ -82,9 +88,9 @@ fn status(error: &Error) -> u32 {
         Error::Threads(ThreadPoolError::TooMany(_)) => HERALD_STATUS_INVALID_ARGUMENT,
         Error::Threads(ThreadPoolError::Spawn { .. }) => HERALD_STATUS_OUT_OF_MEMORY,
         Error::Cancelled => HERALD_STATUS_CANCELLED,
-        // No function of this interface has a queue; out of room is the nearest.
+        // No function of this interface has a queue; out of memory is the closest status.
         Error::Busy { .. } | Error::Budget { .. } => HERALD_STATUS_OUT_OF_MEMORY,
-        // An error of a later engine, which this interface has no status for yet.
+        // An error of a newer engine, for which this interface has no status yet.
         _ => HERALD_STATUS_INTERNAL,
     }
 }
@@ -97,12 +103,30 @@ fn status_of_file(error: &GgufError) -> u32 {
     }
 }
 
-/// Runs a call's body: its status, and on failure the sentence in the caller's buffer. No panic gets out.
+/// Runs the body of an exported function: `c_call!(error, |call| ...)`. The closure gets the [`Call`] and returns an
+/// [`Outcome`]; the macro returns the status, and writes the sentence about a failure to `error`.
+macro_rules! c_call {
+    ($error:expr, $body:expr) => {{
+        let (error, body) = ($error, $crate::status::body($body));
+        // SAFETY: `Call::new`'s contract is herald.h's rules. They are the contract of every exported function, and the C
+        // program that calls it keeps them.
+        unsafe { $crate::status::guard(error, body) }
+    }};
+}
+
+/// Gives a closure the type of a call's body.
+pub(super) fn body<F: FnOnce(&Call) -> Outcome>(body: F) -> F {
+    body
+}
+
+/// Runs a call's body: returns its status, and on failure writes the sentence to the caller's buffer. No panic gets out.
 ///
 /// # Safety
-/// `error` is null or points to a caller's `HeraldError`.
-pub(super) unsafe fn guard(error: *mut HeraldError, body: impl FnOnce() -> Outcome) -> u32 {
-    let failure = match catch_unwind(AssertUnwindSafe(body)) {
+/// As for [`Call::new`]; `error` is one of the call's pointers.
+pub(super) unsafe fn guard(error: *mut HeraldError, body: impl FnOnce(&Call) -> Outcome) -> u32 {
+    // SAFETY: this function's contract is that of `Call::new`.
+    let call = unsafe { Call::new() };
+    let failure = match catch_unwind(AssertUnwindSafe(|| body(&call))) {
         Ok(Ok(())) => return HERALD_STATUS_OK,
         Ok(Err(failure)) => failure,
         Err(panic) => Failure::internal(format!("the engine panicked: {}", panic_message(&*panic))),
@@ -110,19 +134,19 @@ pub(super) unsafe fn guard(error: *mut HeraldError, body: impl FnOnce() -> Outco
     if !error.is_null() {
         let mut answer: HeraldError = AbiStruct::empty();
         fill(&mut answer.message, &failure.message);
-        // SAFETY: the caller vouches for a pointer that is not null. A buffer that says a wrong size gets no sentence.
-        let _ = unsafe { abi::write(error, &answer) };
+        // A `HeraldError` with an impossible size gets no sentence.
+        let _ = call.fill(error, &answer);
     }
     failure.status
 }
 
-/// Frees a handle, whose destruction must not let a panic out either; there is nobody to tell.
+/// Frees a handle. A panic of its destructor is caught, and can't be reported.
 ///
 /// # Safety
-/// `handle` is null, or came from `Box::into_raw` and is not used again.
+/// `handle` is null, or came from [`Call::write_handle`] and is not used again.
 pub(super) unsafe fn free<T>(handle: *mut T) {
     if !handle.is_null() {
-        // SAFETY: the caller vouches.
+        // SAFETY: `Call::write_handle` made it with `Box::into_raw`, and by this function's contract it is freed once.
         let owned = unsafe { Box::from_raw(handle) };
         let _ = catch_unwind(AssertUnwindSafe(|| drop(owned)));
     }
@@ -133,7 +157,7 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
 
-/// Copies a sentence into a C array, cut at a character where it is too long, NUL-terminated, without NULs inside.
+/// Copies a sentence into a C array: NUL-terminated, without NULs inside, and cut between characters if it is too long.
 fn fill(array: &mut [c_char], text: &str) {
     let len = text.floor_char_boundary(array.len() - 1);
     for (to, from) in array.iter_mut().zip(&text.as_bytes()[..len]) {
@@ -149,8 +173,8 @@ mod tests {
     #[test]
     fn a_panic_becomes_a_status_and_a_sentence() {
         let mut error: HeraldError = AbiStruct::empty();
-        // SAFETY: the error is our own.
-        let status = unsafe { guard(&raw mut error, || panic!("a broken invariant")) };
+        // SAFETY: the only pointer of the call is the test's own `error`.
+        let status = unsafe { guard(&raw mut error, |_| panic!("a broken invariant")) };
         assert_eq!(status, HERALD_STATUS_INTERNAL);
         let bytes: Vec<u8> =
             error.message.iter().map(|c| (*c).cast_unsigned()).take_while(|b| *b != 0).collect();

@@ -6,10 +6,10 @@ use herald_api::abi::{HERALD_TEXT_CONTINUES, HERALD_TEXT_SPECIAL, HeraldError};
 
 use super::HeraldEngine;
 use super::arguments;
-use super::status::{Failure, Outcome, guard};
+use super::status::{Failure, Outcome};
 use herald_engine::NeuroEngine;
 
-/// The text begins a sequence: the BOS and EOS that the model asks for are added, a BOS that it spells out not twice.
+/// The text begins a sequence: the model's BOS and EOS tokens are added if it wants them; a BOS in the text is not repeated.
 pub const HERALD_TEXT_PROMPT: u32 = 1 << 16;
 
 /// The ids of a text.
@@ -24,7 +24,7 @@ pub(super) fn encode(engine: &NeuroEngine, text: &str, flags: u32) -> Outcome<Ve
     })
 }
 
-/// The bytes of a token that goes on a text.
+/// The bytes of a token that continues a text.
 fn token_bytes(engine: &NeuroEngine, id: u32, special: bool) -> Outcome<Vec<u8>> {
     let vocabulary = engine.plan().vocabulary;
     if id as usize >= vocabulary {
@@ -33,7 +33,7 @@ fn token_bytes(engine: &NeuroEngine, id: u32, special: bool) -> Outcome<Vec<u8>>
     Ok(engine.tokenizer().token_bytes(id, special)?)
 }
 
-/// Writes the ids of text (UTF-8, text_len bytes) to ids, which has room for capacity, and their number to *n_ids.
+/// Writes the token ids of text (UTF-8, text_len bytes) to ids, which has room for capacity, and their number to *n_ids.
 /// flags: HERALD_TEXT_SPECIAL, HERALD_TEXT_PROMPT. Any thread, many at once. Statuses: OK; BUFFER_TOO_SMALL, with *n_ids
 /// the number needed; INVALID_ARGUMENT (not UTF-8); UNSUPPORTED (text that the vocabulary can't express).
 #[unsafe(no_mangle)]
@@ -47,18 +47,15 @@ pub unsafe extern "C" fn herald_tokenize(
     n_ids: *mut usize,
     error: *mut HeraldError,
 ) -> u32 {
-    // SAFETY: the caller keeps to the header's rules.
-    unsafe {
-        guard(error, || {
-            let HeraldEngine { engine, .. } = arguments::value(engine, "engine")?;
-            let text = arguments::text(text, text_len, "text")?;
-            arguments::answer(&encode(engine, text, flags)?, ids, capacity, n_ids, "ids")
-        })
-    }
+    c_call!(error, |call| {
+        let HeraldEngine { engine, .. } = call.value(engine, "engine")?;
+        let text = call.text(text, text_len, "text")?;
+        call.write_array(&encode(engine, text, flags)?, ids, capacity, n_ids, "ids")
+    })
 }
 
-/// Writes the text of n_ids ids to text, NUL-terminated, and its length without the NUL to *len; bytes that are no UTF-8
-/// become U+FFFD. capacity: bytes that text has room for, which must be more than *len. flags: HERALD_TEXT_SPECIAL,
+/// Writes the text of n_ids ids, NUL-terminated, to text, and its length without the NUL to *len; invalid UTF-8 becomes
+/// U+FFFD. capacity: size of text in bytes, which must be greater than *len. flags: HERALD_TEXT_SPECIAL,
 /// HERALD_TEXT_CONTINUES. Any thread, many at once. Statuses: OK; BUFFER_TOO_SMALL, with *len the length;
 /// INVALID_ARGUMENT (an id outside the vocabulary).
 #[unsafe(no_mangle)]
@@ -72,31 +69,28 @@ pub unsafe extern "C" fn herald_detokenize(
     len: *mut usize,
     error: *mut HeraldError,
 ) -> u32 {
-    // SAFETY: the caller keeps to the header's rules.
-    unsafe {
-        guard(error, || {
-            let HeraldEngine { engine, .. } = arguments::value(engine, "engine")?;
-            let ids = arguments::slice(ids, n_ids, "ids")?;
-            arguments::flags(flags, HERALD_TEXT_SPECIAL | HERALD_TEXT_CONTINUES)?;
-            let special = flags & HERALD_TEXT_SPECIAL != 0;
-            let decoded = if flags & HERALD_TEXT_CONTINUES == 0 {
-                engine.tokenizer().decode(ids, special)?
-            } else {
-                let mut bytes = Vec::new();
-                for id in ids {
-                    bytes.extend(token_bytes(engine, *id, special)?);
-                }
-                String::from_utf8_lossy(&bytes).into_owned()
-            };
-            arguments::answer_text(decoded.as_bytes(), text, capacity, len)
-        })
-    }
+    c_call!(error, |call| {
+        let HeraldEngine { engine, .. } = call.value(engine, "engine")?;
+        let ids = call.slice(ids, n_ids, "ids")?;
+        arguments::flags(flags, HERALD_TEXT_SPECIAL | HERALD_TEXT_CONTINUES)?;
+        let special = flags & HERALD_TEXT_SPECIAL != 0;
+        let decoded = if flags & HERALD_TEXT_CONTINUES == 0 {
+            engine.tokenizer().decode(ids, special)?
+        } else {
+            let mut bytes = Vec::new();
+            for id in ids {
+                bytes.extend(token_bytes(engine, *id, special)?);
+            }
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
+        call.write_text(decoded.as_bytes(), text, capacity, len)
+    })
 }
 
-/// Writes the bytes that one token adds to a text that it goes on, which may be part of a UTF-8 character, to bytes, with
-/// a NUL after them, and their number without the NUL to *len. capacity: bytes that there is room for, which must be more
-/// than *len. flags: HERALD_TEXT_SPECIAL. Any thread, many at once. Statuses: OK; BUFFER_TOO_SMALL, with *len the number;
-/// INVALID_ARGUMENT (an id outside the vocabulary).
+/// Writes the bytes that one token adds to a text that it continues, followed by a NUL, to bytes, and their number without
+/// the NUL to *len. They may be part of a UTF-8 character. capacity: size of bytes, which must be greater than *len. flags:
+/// HERALD_TEXT_SPECIAL. Any thread, many at once. Statuses: OK; BUFFER_TOO_SMALL, with *len the number; INVALID_ARGUMENT
+/// (an id outside the vocabulary).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn herald_token_bytes(
     engine: *const HeraldEngine,
@@ -107,21 +101,18 @@ pub unsafe extern "C" fn herald_token_bytes(
     len: *mut usize,
     error: *mut HeraldError,
 ) -> u32 {
-    // SAFETY: the caller keeps to the header's rules.
-    unsafe {
-        guard(error, || {
-            let HeraldEngine { engine, .. } = arguments::value(engine, "engine")?;
-            arguments::flags(flags, HERALD_TEXT_SPECIAL)?;
-            let decoded = token_bytes(engine, id, flags & HERALD_TEXT_SPECIAL != 0)?;
-            arguments::answer_text(&decoded, bytes, capacity, len)
-        })
-    }
+    c_call!(error, |call| {
+        let HeraldEngine { engine, .. } = call.value(engine, "engine")?;
+        arguments::flags(flags, HERALD_TEXT_SPECIAL)?;
+        let decoded = token_bytes(engine, id, flags & HERALD_TEXT_SPECIAL != 0)?;
+        call.write_text(&decoded, bytes, capacity, len)
+    })
 }
 
-/// 1 where this token ends a generation: the end of the text or of a turn; otherwise 0. Any thread, many at once.
+/// 1 if this token ends a generation (the end of the text or of a turn), otherwise 0. Any thread, many at once.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn herald_token_ends(engine: *const HeraldEngine, id: u32) -> u32 {
-    // SAFETY: the caller keeps to the header's rules.
+    // SAFETY: by herald.h's rules the engine is null, or a handle that the caller has not freed.
     unsafe { engine.as_ref() }
         .map_or(0, |HeraldEngine { engine, .. }| u32::from(engine.tokenizer().ends_generation(id)))
 }

@@ -1,4 +1,4 @@
-//! The C face of the engine, as C and C++ programs meet it: they are compiled, linked with the library, and run.
+//! The C interface from a C or C++ program's side: programs are compiled, linked with the library, and run.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,7 +10,7 @@ use herald_engine::gguf::{Gguf, Writer};
 use herald_engine::{GenerateOptions, NeuroEngine};
 use herald_testing::{c_library, cpu_plugin, load_tiny, repository, tiny};
 
-/// A folder with the library and one plugin beside it, where programs are built.
+/// A folder with the library and a plugin, where programs are built.
 struct Workshop(tempfile::TempDir);
 
 impl Workshop {
@@ -19,7 +19,7 @@ impl Workshop {
         for library in [c_library(), cpu_plugin()] {
             let copy = folder.path().join(library.file_name().expect("a library's path"));
             fs::copy(&library, &copy).expect("a library can be copied");
-            // As installed: a plugin that others may write to is refused, whatever mode cargo gave it.
+            // As if installed: cargo may have made it writable for others, and such a plugin is refused.
             fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).expect("one's own file");
         }
         Self(folder)
@@ -29,7 +29,7 @@ impl Workshop {
         self.0.path()
     }
 
-    /// Builds an example by its Makefile.
+    /// Builds an example with its Makefile.
     fn example(&self, folder: &str, program: &str) -> PathBuf {
         let output = run(Command::new("make")
             .current_dir(repository().join("examples").join(folder))
@@ -67,7 +67,7 @@ impl Workshop {
 }
 
 fn run(command: &mut Command) -> Output {
-    // Cargo's tests run with a library path of their own, which would come before the program's.
+    // Cargo sets a library path for tests, which would override the program's.
     command.env_remove("LD_LIBRARY_PATH").env_remove("HERALD_PLUGIN_PATH");
     command.output().unwrap_or_else(|error| panic!("{command:?} can't be run: {error}"))
 }
@@ -86,19 +86,19 @@ fn succeeds(command: &mut Command) -> (String, String) {
     )
 }
 
-/// The program under valgrind, or `None`, and a line that says so, where that isn't installed.
+/// The program under valgrind, or `None` and a note if valgrind isn't installed.
 fn valgrind(program: &Path, options: &[&str]) -> Option<Command> {
     if Command::new("valgrind").arg("--version").output().is_err() {
-        println!("valgrind is not installed: leaks and errors of memory are not looked for");
+        println!("valgrind is not installed: no check for leaks and memory errors");
         return None;
     }
     let mut command = Command::new("valgrind");
-    // A plugin stays loaded until the process ends: reachable, and not lost.
+    // A plugin stays loaded until the process ends: its memory is reachable, not lost.
     command.args(["--quiet", "--leak-check=full", "--error-exitcode=99"]).args(options).arg(program);
     Some(command)
 }
 
-/// What the engine itself generates greedily: ids and text.
+/// The engine's own greedy generation: ids and text.
 fn greedy(engine: &NeuroEngine, prompt: &str, max_tokens: usize) -> (Vec<u32>, String) {
     let ids = engine.tokenizer().encode_prompt(prompt, false).expect("a prompt");
     let options = GenerateOptions { max_tokens: Some(max_tokens), ..GenerateOptions::default() };
@@ -115,7 +115,7 @@ fn ids(line: &str) -> Vec<u32> {
 const PROMPT: &str = "The capital";
 
 #[test]
-fn the_c_example_generates_what_the_engine_does() {
+fn the_c_example_generates_the_engines_text() {
     let workshop = Workshop::new();
     let program = workshop.example("c", "generate");
     let engine = load_tiny("llama");
@@ -156,7 +156,7 @@ fn the_c_example_manages_memory() {
     };
     check(succeeds(Command::new(&program).arg(tiny("llama"))));
     assert_eq!(run(&mut Command::new(&program)).status.code(), Some(2));
-    // The template engine keeps things until the process ends that count as "possibly lost": see below.
+    // The template engine keeps memory until the process ends that counts as "possibly lost": see below.
     let lost = ["--errors-for-leak-kinds=definite,indirect", "--show-leak-kinds=definite,indirect"];
     if let Some(mut command) = valgrind(&program, &lost) {
         let log = check(succeeds(command.arg(tiny("llama"))));
@@ -165,7 +165,7 @@ fn the_c_example_manages_memory() {
 }
 
 #[test]
-fn the_cpp_example_generates_what_the_engine_does() {
+fn the_cpp_example_generates_the_engines_text() {
     let workshop = Workshop::new();
     let program = workshop.example("cpp", "two_sequences");
     let engine = load_tiny("llama");
@@ -202,7 +202,7 @@ fn misuse_gets_a_status_and_a_sentence() {
     }
 }
 
-/// A copy of the test model with a chat template, which it has none of.
+/// A copy of the test model with a chat template, which the model lacks.
 fn chat_model(folder: &Path) -> PathBuf {
     const TEMPLATE: &str = "{% if not messages %}{{ raise_exception('one message at least') }}{% endif %}\
          {% for message in messages %}<{{ message.role }}>{{ message.content }}{% endfor %}\
@@ -217,7 +217,7 @@ fn chat_model(folder: &Path) -> PathBuf {
         writer.tensor(tensor.name(), tensor.dtype(), tensor.dims()).expect("a tensor of a file");
     }
     let path = folder.join("chat.gguf");
-    let mut data = writer.begin(fs::File::create(&path).expect("a new file")).expect("a file in the making");
+    let mut data = writer.begin(fs::File::create(&path).expect("a new file")).expect("a file to write");
     for tensor in model.tensors() {
         data.tensor(model.bytes(tensor)).expect("a tensor's data");
     }
@@ -231,14 +231,14 @@ fn all_functions_work() {
     let program = workshop.program("works");
     let chat = chat_model(workshop.path());
     succeeds(Command::new(&program).arg(tiny("llama")).arg(&chat));
-    // The template engine and the standard library keep a few things until the process ends, by pointers into their
-    // middle, which is "possibly lost". What is lost for sure is an error here too.
+    // The template engine and the standard library keep some memory until the process ends through interior pointers,
+    // which counts as "possibly lost". Definite losses are errors here too.
     if let Some(mut command) = valgrind(&program, &["--errors-for-leak-kinds=definite,indirect"]) {
         succeeds(command.arg(tiny("llama")).arg(&chat));
     }
 }
 
-/// The library exports what the header declares, and nothing else: nor does any crate in it that has a C interface of its own.
+/// The library exports exactly what the header declares: no C symbol of any crate in it.
 #[test]
 fn the_library_exports_the_header() {
     let header = fs::read_to_string(repository().join("include/herald.h")).expect("the header");

@@ -1,7 +1,7 @@
-//! `include/herald.h` is generated from the library's C face, and compiles as C11 and C++17, alone and together with
+//! `include/herald.h` is generated from the library's C interface, and compiles as C11 and C++17, alone and together with
 //! `include/herald_plugin.h`.
 //!
-//! `HERALD_BLESS=1 cargo test -p herald-capi --test header` writes it anew.
+//! `HERALD_BLESS=1 cargo test -p herald-capi --test header` writes it again.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -31,27 +31,28 @@ const PREAMBLE: &str = "\
  *     herald_engine_free(engine);
  *
  * The rules of this interface:
- *  - An engine is a loaded model; a sequence is one context of it. herald_generate does all from prompt to text;
- *    herald_tokenize, herald_prefill, herald_decode and herald_detokenize are its steps, for a sampler of your own.
- *  - Every struct begins with struct_size: set it to sizeof. Make all else zero, which is each field's default, and set
- *    what you need. Fields are only ever appended, so what you build today runs with every later 1.x library.
+ *  - An engine is a loaded model; a sequence is one context of it. herald_generate does everything from prompt to text;
+ *    herald_tokenize, herald_prefill, herald_decode and herald_detokenize are its steps, for your own sampler.
+ *  - Every struct begins with struct_size: set it to sizeof. Set all other fields to zero, which is their default, then
+ *    those that you need. Fields are only ever appended, so what you build today runs with every later 1.x library.
  *  - A call that can fail returns a HERALD_STATUS_* and fills your HeraldError with one sentence that says what failed,
  *    where, and what was expected. error may be null. A status that you don't know is a failure.
- *  - What is made by herald_X_new or _load, herald_X_free frees. Buffers are yours; the library keeps none of your
- *    pointers after a call. Texts are UTF-8; a call that is given a length needs no NUL.
- *  - A buffer that is too small gets HERALD_STATUS_BUFFER_TOO_SMALL and its needed length: ask with capacity 0 first.
- *  - Each function says which threads may call it. In short: an engine is for any number of threads at once, a
- *    sequence for one call at a time.
- *  - Pointers must be valid for as long as the call runs, and handles must not have been freed: nothing can check that.
- *    No exception, panic or longjmp crosses, in either direction.
+ *  - herald_X_free frees what herald_X_new, _load or _open created. Buffers are yours; the library keeps none of your
+ *    pointers after a call. Texts are UTF-8; a text with a length needs no NUL.
+ *  - A call with a buffer that is too small returns HERALD_STATUS_BUFFER_TOO_SMALL and the needed length: call it with
+ *    capacity 0 first.
+ *  - Each function says which threads may call it. In short: any number of threads may use an engine at once, and one
+ *    call at a time may use a sequence.
+ *  - Pointers must be valid for as long as the call runs, and handles must not be freed: the library can't check that.
+ *    No exception, panic or longjmp may cross it, in either direction.
  *
- * examples/c and examples/cpp are programs to start from. Generated from host/capi/src; not to be edited.
+ * examples/c and examples/cpp are programs to start from. Generated from host/capi/src; do not edit.
  */";
 
-/// What of the plugin ABI's constants is part of this header too.
+/// Prefixes of the plugin ABI's constants that are part of this header too.
 const SHARED: [&str; 4] = ["HERALD_STATUS_", "HERALD_LOG_", "HERALD_TEXT_", "HERALD_NO_TOKEN"];
 
-/// The files of `host/capi/src` that declare something, in the header's order.
+/// The files of `host/capi/src` with declarations, in the header's order.
 const TOPICS: [&str; 10] =
     ["status", "engine", "sequence", "text", "chat", "generate", "run", "contexts", "documents", "log"];
 
@@ -92,7 +93,7 @@ fn generated() -> String {
     guard_error(&String::from_utf8(text).expect("cbindgen writes UTF-8"))
 }
 
-/// Both headers define `HeraldError`, so each lets the other go first.
+/// Both headers define `HeraldError`, so each one guards its definition.
 fn guard_error(header: &str) -> String {
     let begin = header.find("// The caller's own buffer").expect("HeraldError's comment");
     let end = "} HeraldError;\n";
@@ -130,7 +131,7 @@ fn compiles(compiler: &str, standard: &str, extension: &str, source: &str) {
 }
 
 #[test]
-fn the_header_compiles_as_c11_and_cpp17_alone_and_beside_the_plugin_header() {
+fn the_header_compiles_as_c11_and_cpp17_alone_and_with_the_plugin_header() {
     let main = "int main(void) { return sizeof(HeraldError) == 0 || herald_version() == 0; }\n";
     for headers in [&["herald.h"][..], &["herald.h", "herald_plugin.h"], &["herald_plugin.h", "herald.h"]] {
         let includes: String = headers.iter().map(|header| format!("#include <{header}>\n")).collect();

@@ -1,4 +1,4 @@
-//! `host backends`: which plugins there are, and which is chosen.
+//! `host backends`: the plugins that were found, and which one is chosen.
 
 use std::path::Path;
 
@@ -14,10 +14,10 @@ use super::interrupt::Lookout;
 use super::options::EngineOptions;
 use super::{output, progress, store};
 
-/// List the plugins that were found, what they offer, which is chosen and why, and why any was refused
+/// List the plugins, what they offer, which is chosen and why, and which were refused and why
 #[derive(Debug, Args)]
 pub(super) struct Backends {
-    /// Measure each plugin with the model first, and keep the result: `auto` then chooses by it
+    /// Measure each plugin with the model first, and save the result, by which `auto` then chooses
     #[arg(long)]
     calibrate: bool,
     /// Print one JSON object
@@ -25,13 +25,13 @@ pub(super) struct Backends {
     json: bool,
 }
 
-/// What was found, and chosen.
+/// What was found and chosen.
 struct Found {
     plugins: Plugins,
     choice: Result<Choice, ChooseError>,
-    /// Calibrations that are none.
+    /// Files in the calibrations' folder that are no calibrations.
     ignored: Vec<String>,
-    /// A calibration that was made now, and its file.
+    /// The calibration that was just made, and its file.
     measured: Option<(Record, std::path::PathBuf)>,
 }
 
@@ -42,7 +42,7 @@ impl Backends {
         let plugins = Plugins::discover(&load.search, &this_machine());
         let shapes = match &measured {
             Some((record, _)) => Some(record.model.clone()),
-            None => store::at_hand(options.model.as_deref().filter(|name| !name.is_empty()))
+            None => store::find_local(options.model.as_deref().filter(|name| !name.is_empty()))
                 .and_then(|path| shapes(&path)),
         };
         let threads = load.threads.unwrap_or_else(threads::available_threads).get();
@@ -60,11 +60,11 @@ impl Backends {
     }
 }
 
-/// Measures all plugins, and keeps the result.
+/// Measures all plugins, and saves the result.
 fn measure(options: &EngineOptions, load: &LoadOptions) -> Result<(Record, std::path::PathBuf), Failure> {
     let path = options.model_path()?;
     let folder = load.calibrations.as_deref().ok_or_else(|| {
-        Failure::Failed("the user's cache folder, where calibrations are kept, can't be found".to_owned())
+        Failure::Failed("the user's cache folder, where calibrations are saved, can't be found".to_owned())
     })?;
     let lookout = Lookout::begin();
     let spinner = progress::spinner("calibrating", options.quiet);
@@ -75,11 +75,11 @@ fn measure(options: &EngineOptions, load: &LoadOptions) -> Result<(Record, std::
     spinner.finish_and_clear();
     let record = record?;
     let kept = backend_choice::keep(&record, folder)
-        .map_err(|error| Failure::file(folder, "the calibration can't be kept in it", &error))?;
+        .map_err(|error| Failure::file(folder, "the calibration can't be saved in it", &error))?;
     Ok((record, kept))
 }
 
-/// The shapes of the model that the choice is for, where it is one that can be computed.
+/// The shapes of the model that the choice is for, if HERALD can run it.
 fn shapes(path: &Path) -> Option<Shapes> {
     let gguf = Gguf::open(path).ok()?;
     Some(Shapes::of(&gguf, &model::plan(&gguf).ok()?))
@@ -157,7 +157,7 @@ impl Found {
             output::line("")?;
             print_figures(record)?;
             output::line(format!(
-                "\nMeasured with {} on {} threads of {}, and kept in {}.",
+                "\nMeasured with {} on {} threads of {}, and saved in {}.",
                 output::printable(&record.model.name),
                 record.machine.threads,
                 record.machine.cpu,

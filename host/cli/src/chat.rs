@@ -17,30 +17,30 @@ use super::interrupt::Lookout;
 use super::options::EngineOptions;
 use super::output;
 use super::sampling::Sampling;
-use super::session::{self, Opened, Said, Session};
+use super::session::{self, Opened, Session, Transcript};
 
 const HELP: &str = "\
-Type a message and press Enter. A line that ends in \\ goes on in the next; lines between two lines of \"\"\" are one message.
+Type a message and press Enter. A line that ends in \\ continues in the next; lines between two lines of \"\"\" are one message.
 Ctrl-C stops an answer; Ctrl-D or /quit leaves.
-  /reset          begin anew
-  /system TEXT    tell the model something beforehand, and begin anew
-  /undo           take the last message and its answer back
+  /reset          start over
+  /system TEXT    set the system message and start over
+  /undo           take back the last message and its answer
   /help           this text";
 
 /// Talk with a chat model
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(super) struct Chat {
-    /// What the model is told beforehand
+    /// The system message
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
-    /// Go on with the conversation of this name, or begin it; it is saved after each answer
+    /// Continue the conversation of this name, or start it; it is saved after each answer
     #[arg(long, value_name = "NAME", value_parser = session::name)]
     session: Option<String>,
-    /// Where conversations are saved [default: herald/sessions in the user's folder for data]
+    /// Where conversations are saved [default: herald/sessions in the user's data folder]
     #[arg(long, value_name = "FOLDER", requires = "session")]
     session_dir: Option<PathBuf>,
-    /// Print how fast each answer went, on stderr
+    /// Print the speed of each answer on stderr
     #[arg(long)]
     stats: bool,
     #[command(flatten)]
@@ -53,14 +53,20 @@ impl Chat {
         let session = session.transpose()?;
         let engine = options.load()?;
         let opened = session.as_ref().map(|session| session.open(&engine)).transpose()?.flatten();
-        let (sequence, said, random) = match opened {
-            Some(Opened { sequence, said, random }) => (sequence, said, random),
-            None => (engine.sequence()?, Said::default(), None),
+        let (sequence, transcript, random) = match opened {
+            Some(Opened { sequence, transcript, random }) => (sequence, transcript, random),
+            None => (engine.sequence()?, Transcript::default(), None),
         };
-        let mut talk =
-            Talk { template: engine.chat_template()?, sequence, said, random, session, engine: &engine };
+        let mut talk = Talk {
+            template: engine.chat_template()?,
+            sequence,
+            transcript,
+            random,
+            session,
+            engine: &engine,
+        };
         if self.system.is_some() {
-            talk.said.system.clone_from(&self.system);
+            talk.transcript.system.clone_from(&self.system);
         }
         let mut reader = Reader::new()?;
         if reader.is_terminal() && !options.quiet {
@@ -70,8 +76,8 @@ impl Chat {
                 engine.path().display(),
                 backends.join(" and ")
             );
-            if !talk.said.messages.is_empty() {
-                eprintln!("(going on after {} messages)", talk.said.messages.len());
+            if !talk.transcript.messages.is_empty() {
+                eprintln!("(continuing after {} messages)", talk.transcript.messages.len());
             }
         }
         while let Some(message) = reader.message()? {
@@ -83,17 +89,17 @@ impl Chat {
                 ("", _) => {}
                 ("/quit" | "/exit", "") => break,
                 ("/help", "") => output::note(HELP),
-                ("/reset", "") => talk.said.messages.clear(),
+                ("/reset", "") => talk.transcript.messages.clear(),
                 ("/system", text) => {
-                    talk.said.system = (!text.is_empty()).then(|| text.to_owned());
-                    talk.said.messages.clear();
+                    talk.transcript.system = (!text.is_empty()).then(|| text.to_owned());
+                    talk.transcript.messages.clear();
                 }
                 ("/undo", "") => {
-                    let kept = talk.said.messages.len().saturating_sub(2);
-                    talk.said.messages.truncate(kept);
+                    let kept = talk.transcript.messages.len().saturating_sub(2);
+                    talk.transcript.messages.truncate(kept);
                 }
                 (word, _) if word.starts_with('/') && !message.contains('\n') && reader.is_terminal() => {
-                    eprintln!("there is no command {word}; /help lists those that there are");
+                    eprintln!("there is no command {word}; /help lists the commands");
                 }
                 _ => talk.answer(message, &self, options)?,
             }
@@ -102,27 +108,27 @@ impl Chat {
     }
 }
 
-/// A conversation, and the sequence that holds as much of it as has been run.
+/// A conversation, and the sequence of the tokens that were run.
 struct Talk<'e> {
     engine: &'e NeuroEngine,
     template: ChatTemplate,
     sequence: Sequence,
-    said: Said,
-    /// In a session, the random numbers to go on with.
+    transcript: Transcript,
+    /// In a session, the sampler's state to continue with.
     random: Option<SamplerState>,
     session: Option<Session>,
 }
 
 impl Talk<'_> {
-    /// Has the model answer a message. What of the conversation the sequence holds already is not run again.
+    /// Lets the model answer a message. Tokens that the sequence already holds are not run again.
     fn answer(&mut self, message: String, chat: &Chat, options: &EngineOptions) -> Result<(), Failure> {
-        self.said.messages.push(Message::new("user", message));
-        let system = self.said.system.as_deref().map(|text| Message::new("system", text));
-        let all: Vec<Message> = system.into_iter().chain(self.said.messages.iter().cloned()).collect();
+        self.transcript.messages.push(Message::new("user", message));
+        let system = self.transcript.system.as_deref().map(|text| Message::new("system", text));
+        let all: Vec<Message> = system.into_iter().chain(self.transcript.messages.iter().cloned()).collect();
         let rendered = self.template.render(&all, true).map_err(herald::Error::from)?;
         let ids = self.engine.tokenizer().encode_prompt(&rendered, true)?;
         let common = self.sequence.tokens().iter().zip(&ids).take_while(|(a, b)| a == b).count();
-        // At least the last token is run, for its logits.
+        // At least the last token must run, for its logits.
         let kept = common.min(ids.len().saturating_sub(1));
         if !self.sequence.truncate(kept) {
             self.sequence = self.engine.sequence()?;
@@ -153,26 +159,26 @@ impl Talk<'_> {
                     eprintln!("{}", statistics(self.engine, &generated));
                 }
                 match generated.finish {
-                    Finish::ContextFull => eprintln!("(the context is full; /reset begins anew)"),
+                    Finish::ContextFull => eprintln!("(the context is full; /reset starts over)"),
                     Finish::Cancelled => eprintln!("(stopped)"),
                     _ => {}
                 }
-                self.said.messages.push(Message::new("assistant", generated.text));
+                self.transcript.messages.push(Message::new("assistant", generated.text));
                 if let Some(session) = &self.session {
                     self.random = Some(generated.random);
-                    session.save(self.engine, &self.sequence, &self.said, self.random)?;
+                    session.save(self.engine, &self.sequence, &self.transcript, self.random)?;
                 }
                 Ok(())
             }
-            // Stopped during the prompt, or no room: the message is taken back, and the conversation goes on.
+            // Stopped during the prompt, or no room: drop the message, and keep the conversation.
             Err(herald::Error::Cancelled) => {
-                self.said.messages.pop();
+                self.transcript.messages.pop();
                 eprintln!("(stopped)");
                 Ok(())
             }
             Err(error @ herald::Error::ContextFull { .. }) if io::stdin().is_terminal() => {
-                self.said.messages.pop();
-                eprintln!("{error}; /reset begins anew");
+                self.transcript.messages.pop();
+                eprintln!("{error}; /reset starts over");
                 Ok(())
             }
             Err(error) => Err(error.into()),
@@ -180,7 +186,7 @@ impl Talk<'_> {
     }
 }
 
-/// Where messages come from: an editor on a terminal, or stdin line by line.
+/// The source of messages: a line editor on a terminal, or stdin.
 enum Reader {
     Terminal { editor: Box<DefaultEditor>, history: Option<PathBuf> },
     Lines(io::Lines<io::StdinLock<'static>>),
@@ -195,7 +201,7 @@ impl Reader {
         let mut editor = DefaultEditor::new().map_err(failed)?;
         let base = choose_base_strategy().ok();
         let folder = base.map(|base| base.state_dir().unwrap_or_else(|| base.data_dir()).join("herald"));
-        // A conversation without a history is better than none.
+        // No history is better than no conversation.
         let history = folder
             .filter(|folder| std::fs::create_dir_all(folder).is_ok())
             .map(|folder| folder.join("chat_history"));
@@ -229,7 +235,7 @@ impl Reader {
         }
     }
 
-    /// The next message, which may be of several lines.
+    /// The next message, which may have several lines.
     fn message(&mut self) -> Result<Option<String>, Failure> {
         const BLOCK: &str = "\"\"\"";
         let Some(mut line) = self.line("> ")? else { return Ok(None) };

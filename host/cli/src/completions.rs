@@ -1,4 +1,4 @@
-//! `host completions`: what shells need to complete the program's arguments.
+//! `host completions`: completion scripts for shells.
 
 use std::io::{self, Write};
 

@@ -46,7 +46,7 @@ impl Value {
 }
 
 impl EngineOptions {
-    /// These options, with those of the configuration file where none was given.
+    /// These options, with the configuration file's values for those that were not given.
     pub(super) fn configured(mut self) -> Result<Self, Failure> {
         let given = self.config.clone().filter(|path| !path.as_os_str().is_empty());
         let path = match given.clone().or_else(usual) {
@@ -68,7 +68,7 @@ impl EngineOptions {
     }
 
     fn fill(&mut self, config: Config) -> Result<(), String> {
-        /// What was given, or else what the file has.
+        /// The given value, or else the file's.
         fn of<T>(
             given: Option<T>,
             key: &str,
@@ -82,7 +82,7 @@ impl EngineOptions {
                 (given, _) => Ok(given),
             }
         }
-        // Set to nothing, a variable of the environment means nothing.
+        // An empty environment variable counts as unset.
         self.model = self.model.take().filter(|model| !model.is_empty()).or(config.model);
         self.backend = self.backend.take().filter(|backend| !backend.is_empty()).or(config.backend);
         self.threads = of(self.threads, "threads", config.threads.as_ref(), options::threads)?;

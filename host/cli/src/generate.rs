@@ -29,28 +29,28 @@ pub(super) struct Generate {
     /// Take the prompt from a file; `-` is stdin
     #[arg(short, long, value_name = "FILE", conflicts_with = "prompt")]
     file: Option<PathBuf>,
-    /// Put the prompt to a chat model as a user's message, in the model's own chat template
+    /// Send the prompt to a chat model as a user's message, in the model's chat template
     #[arg(long)]
     chat: bool,
-    /// What the chat model is told beforehand
+    /// The system message for the chat model
     #[arg(long, value_name = "TEXT", requires = "chat")]
     system: Option<String>,
     /// Recognise special tokens that the prompt spells out
     #[arg(long)]
     parse_special: bool,
-    /// Print the log-probability of each token, and of the N likeliest in its place (with --json)
+    /// Print the log-probability of each token and of the N likeliest alternatives (with --json)
     #[arg(long, value_name = "N", requires = "json")]
     logprobs: Option<u32>,
-    /// Go on from where a sequence was saved; the prompt, if any, comes after it
+    /// Continue a saved sequence; the prompt, if any, comes after it
     #[arg(long, value_name = "FILE")]
     load_state: Option<PathBuf>,
-    /// Save the sequence afterwards, to go on from it later
+    /// Save the sequence afterwards, to continue it later
     #[arg(long, value_name = "FILE")]
     save_state: Option<PathBuf>,
-    /// Print one JSON object in place of the text
+    /// Print one JSON object instead of the text
     #[arg(long)]
     json: bool,
-    /// Print how fast it went on stderr, which is otherwise done on a terminal only
+    /// Print the speed on stderr, even if that is no terminal
     #[arg(long)]
     stats: bool,
     #[command(flatten)]
@@ -60,8 +60,8 @@ pub(super) struct Generate {
 impl Generate {
     pub(super) fn run(self, options: &EngineOptions) -> Result<(), Failure> {
         let mut generate = self.sampling.options(self.logprobs.unwrap_or(0))?;
-        let goes_on = self.load_state.is_some();
-        let text = match (goes_on, &self.prompt, &self.file) {
+        let continues = self.load_state.is_some();
+        let text = match (continues, &self.prompt, &self.file) {
             (true, None, None) => String::new(),
             _ => input::text(self.prompt.as_deref(), self.file.as_deref())?,
         };
@@ -122,7 +122,7 @@ impl Generate {
             return Err(failure);
         }
         if let Some(path) = &self.save_state {
-            // The last token has been chosen, but not run.
+            // The last token has been sampled, but not run.
             let last = generated.tokens.last().map_or(&[][..], std::slice::from_ref);
             let sampler = Some(generated.random);
             engine.save_with(
@@ -145,7 +145,7 @@ impl Generate {
 }
 
 impl Generate {
-    /// A text's tokens: with what begins a prompt, unless it goes on from a saved sequence.
+    /// A text's tokens: with the prompt's beginning-of-text token, unless it continues a saved sequence.
     fn encode(&self, engine: &NeuroEngine, text: &str, special: bool) -> Result<Vec<u32>, Failure> {
         let tokenizer = engine.tokenizer();
         Ok(match (&self.load_state, text.is_empty()) {
@@ -156,7 +156,7 @@ impl Generate {
     }
 }
 
-/// How fast a generation went, in one line.
+/// The speed of a generation, in one line.
 pub(super) fn statistics(engine: &NeuroEngine, generated: &Generated) -> String {
     let backends: Vec<String> = engine.backends().into_iter().map(|(name, _)| name).collect();
     format!(

@@ -1,9 +1,9 @@
-//! Token ids in a text: whole numbers parted by white space.
+//! Token ids in a text: integers separated by white space.
 
-/// Reads ids, each of which must be below `vocabulary`.
+/// Parses ids, each of which must be below `vocabulary`.
 ///
 /// # Errors
-/// One sentence that names the word, what it is, and what was expected.
+/// One sentence with the word's number, the word, and what was expected.
 pub(super) fn parse(text: &str, vocabulary: usize) -> Result<Vec<u32>, String> {
     let ids = text.split_whitespace().enumerate().map(|(index, word)| {
         let id = word.parse::<u32>().ok().filter(|id| (*id as usize) < vocabulary);

@@ -1,4 +1,4 @@
-//! `host info`: what is in a model file.
+//! `host info`: the contents of a model file.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use super::failure::Failure;
 use super::options::EngineOptions;
 use super::output;
 
-/// Elements of an array that are shown.
+/// How many elements of an array are shown.
 const SHOWN: usize = 6;
 
 /// Show a model's metadata, layers and tensors
@@ -24,7 +24,7 @@ const SHOWN: usize = 6;
 pub(super) struct Info {
     /// The model's file [default: as --model says]
     file: Option<PathBuf>,
-    /// Leave the list of tensors out
+    /// Leave out the list of tensors
     #[arg(long)]
     no_tensors: bool,
     /// Print one JSON object
@@ -113,7 +113,7 @@ impl Info {
     }
 }
 
-/// Which plugins would compute it, where there are any.
+/// The plugins that would run it, if there are any.
 fn choice(shapes: &Shapes, options: &EngineOptions) -> Option<Choice> {
     let load = options.load_options();
     let plugins = Plugins::discover(&load.search, &this_machine());
@@ -121,7 +121,7 @@ fn choice(shapes: &Shapes, options: &EngineOptions) -> Option<Choice> {
     Some(pick_backends(&plugins, &load, threads, Some(shapes)).ok()?.choice)
 }
 
-/// Bytes that a token's keys and values take in all layers.
+/// Bytes of a token's keys and values in all layers.
 fn kv_bytes(plan: &ModelPlan) -> usize {
     let of_layer = |params: &LayerParams| match params {
         LayerParams::Attention(attention) => {
@@ -133,8 +133,7 @@ fn kv_bytes(plan: &ModelPlan) -> usize {
     plan.layers.iter().map(|layer| of_layer(&layer.desc.params)).sum()
 }
 
-/// Bytes of the recurrent states of a sequence, as the shapes have them, in float32: what convolutions look back on, and the
-/// states of channels.
+/// Bytes of a sequence's recurrent states in float32, from the shapes: the convolutions' latest inputs and the SSM states.
 fn state_bytes(plan: &ModelPlan) -> usize {
     let of_layer = |layer: &LayerPlan| match &layer.desc.params {
         LayerParams::Mamba1(Mamba1 { inner, state, taps, .. }) => inner * (state + taps - 1),
@@ -186,13 +185,13 @@ fn print_plan(plan: &ModelPlan) -> Result<(), Failure> {
     match state_bytes(plan) {
         0 => Ok(()),
         bytes => output::line(format!(
-            "recurrent states: {} a sequence, however long it is",
+            "recurrent states: {} a sequence, whatever its length",
             output::bytes(bytes as u64)
         )),
     }
 }
 
-/// A value for people, long ones cut.
+/// A value as text; long ones are cut.
 fn shown(value: &Held<'_>) -> String {
     match value {
         Held::String(bytes) => {
@@ -211,7 +210,7 @@ fn shown(value: &Held<'_>) -> String {
     }
 }
 
-/// A value as JSON; long arrays as their beginning and their length.
+/// A value as JSON; long arrays as their first elements and their length.
 fn as_json(value: &Held<'_>) -> Value {
     match *value {
         Held::U8(value) => value.into(),

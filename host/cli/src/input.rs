@@ -1,4 +1,4 @@
-//! Text that a command works on: given as an argument, in a file, or on stdin.
+//! A command's input text: from an argument, a file or stdin.
 
 use std::fs;
 use std::io::{self, IsTerminal, Read};

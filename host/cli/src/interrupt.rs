@@ -1,33 +1,33 @@
-//! Ctrl-C: long work is asked to stop, so that it can end cleanly; everything else just ends.
+//! Ctrl-C: long work is told to stop, so that it can end cleanly; everything else just ends.
 
 use std::process;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// Nothing looks out for an interruption: one ends the program.
+/// No work watches for interruptions: one ends the program.
 const IDLE: u8 = 0;
-/// Work looks out for an interruption.
+/// Work watches for an interruption.
 const WORKING: u8 = 1;
-/// The work has been asked to stop.
-const ASKED: u8 = 2;
-/// Work looks out for an interruption, and the program is to go on after it.
+/// The work has been told to stop.
+const STOPPING: u8 = 2;
+/// Work watches for an interruption, and the program continues after it.
 const PATIENT: u8 = 3;
-/// Such work has been asked to stop.
-const PATIENT_ASKED: u8 = 4;
+/// Such work has been told to stop.
+const PATIENT_STOPPING: u8 = 4;
 
 static STATE: AtomicU8 = AtomicU8::new(IDLE);
 
-/// Work that looks out for interruptions for as long as this lives.
+/// Watches for interruptions for as long as it lives.
 #[derive(Debug)]
 pub(super) struct Lookout(());
 
 impl Lookout {
-    /// Begins to look out. A second interruption, before the work has heeded the first, ends the program.
+    /// Starts watching. A second interruption before the work has stopped ends the program.
     pub(super) fn begin() -> Self {
         Self::begin_as(WORKING)
     }
 
-    /// As [`Lookout::begin`]; but however often the work is interrupted, the program goes on.
+    /// Like [`Lookout::begin`], but no number of interruptions ends the program.
     pub(super) fn begin_patiently() -> Self {
         Self::begin_as(PATIENT)
     }
@@ -35,7 +35,7 @@ impl Lookout {
     fn begin_as(state: u8) -> Self {
         static HANDLER: Once = Once::new();
         HANDLER.call_once(|| {
-            // Without a handler, an interruption ends the program as it does any other.
+            // Without a handler, an interruption ends the program as usual.
             if let Err(error) = ctrlc::set_handler(interrupted) {
                 tracing::debug!("no handler for Ctrl-C: {error}");
             }
@@ -46,7 +46,7 @@ impl Lookout {
 
     /// Whether the work should go on.
     pub(super) fn go_on(&self) -> bool {
-        !matches!(STATE.load(Ordering::Relaxed), ASKED | PATIENT_ASKED)
+        !matches!(STATE.load(Ordering::Relaxed), STOPPING | PATIENT_STOPPING)
     }
 }
 
@@ -57,12 +57,12 @@ impl Drop for Lookout {
 }
 
 fn interrupted() {
-    let asked = STATE.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |state| match state {
-        WORKING => Some(ASKED),
-        PATIENT | PATIENT_ASKED => Some(PATIENT_ASKED),
+    let updated = STATE.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |state| match state {
+        WORKING => Some(STOPPING),
+        PATIENT | PATIENT_STOPPING => Some(PATIENT_STOPPING),
         _ => None,
     });
-    if asked.is_err() {
+    if updated.is_err() {
         process::exit(1);
     }
 }

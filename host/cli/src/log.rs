@@ -1,4 +1,4 @@
-//! What the library and the plugins have to say on the way, on stderr in short lines.
+//! Log messages of the library and the plugins, on stderr in short lines.
 
 use std::fmt;
 use std::io::{self, IsTerminal};
@@ -11,7 +11,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use super::options::EngineOptions;
 
-/// Starts the log. `quiet_warnings`: warnings are left out unless the user asked for more.
+/// Starts the log. `quiet_warnings` drops warnings unless the user asked for more with `--verbose`.
 pub(super) fn start(options: &EngineOptions, quiet_warnings: bool) {
     let level = match (options.quiet, options.verbose) {
         (true, _) => LevelFilter::ERROR,
@@ -29,7 +29,7 @@ pub(super) fn start(options: &EngineOptions, quiet_warnings: bool) {
         .init();
 }
 
-/// A line like the compiler's: `warning: what there is to say`.
+/// A line like the compiler's: `warning: the message`.
 struct Short;
 
 impl<S, N> FormatEvent<S, N> for Short

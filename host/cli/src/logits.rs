@@ -9,7 +9,7 @@ use serde_json::json;
 use super::failure::Failure;
 use super::interrupt::Lookout;
 use super::options::EngineOptions;
-use super::{ids, input, output, progress, whole};
+use super::{atomic_file, ids, input, output, progress};
 
 /// Compute every token's logits, and write them to a safetensors file
 #[derive(Debug, Args)]
@@ -17,16 +17,16 @@ use super::{ids, input, output, progress, whole};
     after_help = "The file holds `ids`, i32 [T], and `logits`, f32 [T, V]: after each token, the logits of the next."
 )]
 pub(super) struct Logits {
-    /// Token ids parted by white space, in a file; `-` is stdin
+    /// A file of token ids separated by white space; `-` is stdin
     #[arg(long, value_name = "FILE", required_unless_present = "text", conflicts_with = "text")]
     ids: Option<PathBuf>,
-    /// A text in a file, which begins with the token that the model wants there; `-` is stdin
+    /// A file of text, which gets the model's beginning-of-text token; `-` is stdin
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
     /// The file to write
     #[arg(short, long, value_name = "FILE")]
     out: PathBuf,
-    /// Run the tokens in pieces of so many [default: as --batch says]
+    /// Run the tokens in pieces of this size [default: as --batch says]
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pieces: Option<u32>,
 }
@@ -53,7 +53,7 @@ impl Logits {
             return Err(herald::Error::ContextFull { wanted: ids.len(), room: engine.context() }.into());
         }
         let failed = |error: io::Error| Failure::file(&self.out, "it can't be written", &error);
-        let mut out = BufWriter::new(whole::beside(&self.out).map_err(failed)?);
+        let mut out = BufWriter::new(atomic_file::create(&self.out).map_err(failed)?);
         out.write_all(&header(ids.len(), vocabulary)).map_err(failed)?;
         for id in &ids {
             out.write_all(&id.to_le_bytes()).map_err(failed)?;
@@ -68,12 +68,12 @@ impl Logits {
                 written = row.iter().try_for_each(|logit| out.write_all(&logit.to_le_bytes()));
                 written.is_ok() && lookout.go_on()
             });
-            // A failure to write ends the pass, which then only says that it was ended.
+            // A write error stops the pass, whose own error then only says that it was stopped.
             written.map_err(failed)?;
             passed?;
         }
         bar.finish_and_clear();
-        // Written whole or not at all.
+        // The file is complete: rename it.
         let file = out.into_inner().map_err(|error| failed(error.into_error()))?;
         file.persist(&self.out).map_err(|error| failed(error.error))?;
         if !options.quiet {
@@ -87,7 +87,7 @@ impl Logits {
     }
 }
 
-/// The beginning of a safetensors file: the header's length, and the header, padded to 8 bytes.
+/// The start of a safetensors file: the header's length and the header, padded to 8 bytes.
 fn header(tokens: usize, vocabulary: usize) -> Vec<u8> {
     let ids = tokens * size_of::<i32>();
     let logits = ids + tokens * vocabulary * size_of::<f32>();

@@ -1,13 +1,16 @@
-//! The program `host`: HERALD's engine from a terminal. Its commands, one file each, and what they share.
+//! The program `host`: HERALD's engine from a terminal. One file for each command, and the code that they share.
 //!
-//! Results go to stdout and everything else to stderr, so that a script can take the one and a person can read the
-//! other. The exit code is 0, 1 (it failed, or was interrupted) or 2 (it was called wrongly).
+//! Results go to stdout and everything else to stderr, so that a script can read the results and a person the rest. The
+//! exit code is 0, 1 (it failed or was interrupted) or 2 (wrong usage).
 
+mod atomic_file;
 mod backends;
 mod bench;
+mod cache;
 mod chat;
 mod completions;
 mod config;
+mod docs;
 mod failure;
 mod generate;
 mod ids;
@@ -16,7 +19,6 @@ mod input;
 mod interrupt;
 mod log;
 mod logits;
-mod memory;
 mod options;
 mod output;
 mod perplexity;
@@ -30,7 +32,6 @@ mod store;
 mod synth;
 mod tokenize;
 mod tokens;
-mod whole;
 
 use std::process::ExitCode;
 
@@ -52,10 +53,10 @@ use options::EngineOptions;
   host chat                                        talk to it
   host generate --chat 'What is a mutex?'          one answer
   host generate --model m.gguf 'Once upon a time'  continue a text with another model
-  host backends                                    which plugins compute here, and why
-  host bench                                       how well it all does on this machine
+  host backends                                    which plugins run here, and why
+  host bench                                       how fast and how good it is on this machine
 
-`host COMMAND --help` says more of each."
+`host COMMAND --help` says more about each."
 )]
 struct Cli {
     #[command(flatten)]
@@ -78,7 +79,9 @@ enum Command {
     Quantize(quantize::Quantize),
     Synth(synth::Synth),
     #[command(subcommand)]
-    Memory(memory::Memory),
+    Docs(docs::Docs),
+    #[command(subcommand)]
+    Cache(cache::Cache),
     Bench(bench::Bench),
     Completions(completions::Completions),
 }
@@ -97,13 +100,14 @@ impl Command {
             Self::Pull(command) => command.run(options),
             Self::Quantize(command) => command.run(options),
             Self::Synth(command) => command.run(),
-            Self::Memory(command) => command.run(options),
+            Self::Docs(command) => command.run(options),
+            Self::Cache(command) => command.run(options),
             Self::Bench(command) => command.run(options),
             Self::Completions(command) => command.run(),
         }
     }
 
-    /// Whether the command itself reports the plugins that were refused, so that warnings would say it twice.
+    /// Whether the command itself reports refused plugins, so that warnings would repeat it.
     fn reports_plugins(&self) -> bool {
         matches!(self, Self::Backends(_)) || matches!(self, Self::Bench(bench) if bench.reports_plugins())
     }
@@ -111,17 +115,25 @@ impl Command {
 
 /// Runs the program.
 fn main() -> ExitCode {
-    // A file that would grow past the user's limit is an error like a full disk, and no reason to die.
-    // SAFETY: no handler is involved.
+    // A file that would exceed the user's size limit should fail like a full disk, not kill the program.
+    // SAFETY: `SIG_IGN` installs no handler, so no code runs in signal context.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
     let Cli { options, command } = Cli::parse();
     log::start(&options, command.reports_plugins());
     let options = match options.configured() {
         Ok(options) => options,
-        Err(failure) => return failure.report(),
+        Err(failure) => return report(&failure),
     };
     match command.run(&options) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
+        Err(failure) => report(&failure),
     }
+}
+
+/// Prints why a command failed, and returns the program's exit code.
+fn report(failure: &Failure) -> ExitCode {
+    if let Failure::Failed(sentence) | Failure::Usage(sentence) = failure {
+        output::note(format_args!("error: {sentence}"));
+    }
+    failure.exit_code()
 }

@@ -1,4 +1,4 @@
-//! The options that every command shares: which model, computed by what.
+//! The options that every command shares: the model and how to run it.
 
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
@@ -12,7 +12,7 @@ use herald::{Capacity, LoadOptions, MemoryOptions, NeuroEngine};
 use super::failure::Failure;
 use super::store;
 
-/// Which model, computed by what.
+/// The model and how to run it.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Options of every command")]
 pub(super) struct EngineOptions {
@@ -27,7 +27,7 @@ pub(super) struct EngineOptions {
     )]
     pub(super) model: Option<String>,
 
-    /// The backend to ask first for each layer; `auto` is the best for this machine [default: auto]
+    /// The preferred backend for each layer; `auto` is the best for this machine [default: auto]
     #[arg(long, global = true, env = "HERALD_BACKEND", value_name = "NAME", hide_env_values = true)]
     pub(super) backend: Option<String>,
 
@@ -35,26 +35,24 @@ pub(super) struct EngineOptions {
     #[arg(short, long, global = true, value_name = "N", value_parser = threads)]
     pub(super) threads: Option<NonZeroUsize>,
 
-    /// The most tokens of a sequence [default: what the model was trained for]
+    /// Maximum length of a sequence [default: what the model was trained for]
     #[arg(short, long, global = true, value_name = "TOKENS")]
     pub(super) context: Option<NonZeroUsize>,
 
-    /// The most tokens of one forward pass; longer prompts go in pieces [default: 512]
+    /// Maximum tokens of one forward pass; longer prompts are split [default: 512]
     #[arg(long, global = true, value_name = "TOKENS")]
     pub(super) batch: Option<NonZeroUsize>,
 
-    /// The latest tokens of a sequence whose keys and values stay at 16 bits, or as many as take so many bytes; older ones
-    /// are compressed to 4 bits [default: 3072]
+    /// How many of a sequence's latest tokens keep their keys and values at 16 bits, as a number or as bytes; older ones are
+    /// compressed to 4 bits [default: 3072]
     #[arg(long, global = true, value_name = "TOKENS|BYTES")]
     pub(super) active_tokens: Option<Capacity>,
 
-    /// The latest of the older tokens that stay in RAM, or as many as take so many bytes; the oldest go to a file
-    /// [default: 32768]
+    /// How many of the compressed tokens stay in RAM, as a number or as bytes; the oldest go to a file [default: 32768]
     #[arg(long, global = true, value_name = "TOKENS|BYTES")]
     pub(super) compressed_tokens: Option<Capacity>,
 
-    /// The file that the oldest tokens' keys and values go to, or a folder for one that is gone when the program ends
-    /// [default: the user's cache folder]
+    /// The file for the oldest tokens' keys and values, or a folder for a temporary one [default: the user's cache folder]
     #[arg(long, global = true, value_name = "FILE|FOLDER")]
     pub(super) archive: Option<PathBuf>,
 
@@ -62,17 +60,16 @@ pub(super) struct EngineOptions {
     #[arg(long, global = true)]
     pub(super) archive_lz4: bool,
 
-    /// How many pages of older tokens to attend to, the most wanted ones of each layer; `all` for every one [default: 64]
+    /// How many pages of older tokens each layer selects to attend to, by score; `all` for every one [default: 64]
     #[arg(long, global = true, value_name = "PAGES|all", value_parser = selected_pages)]
     pub(super) selected_pages: Option<SelectedPages>,
 
-    /// The most RAM for what sequences have seen, such as 2GiB; at the limit, tokens are compressed and archived earlier
-    /// [default: no limit]
+    /// RAM budget for the KV cache, such as 2GiB; at the limit, tokens are compressed and archived earlier [default: no limit]
     #[arg(long, global = true, value_name = "BYTES", value_parser = bytes)]
     pub(super) memory_budget: Option<u64>,
 
-    /// Take the options of this section that aren't given from a file in TOML [default: herald/config.toml in the user's
-    /// folder for configuration, where it exists]
+    /// A TOML file with values for the options of this section that aren't given [default: herald/config.toml in the user's
+    /// configuration folder, if it exists]
     #[arg(long, global = true, env = "HERALD_CONFIG", value_name = "FILE", hide_env_values = true)]
     pub(super) config: Option<PathBuf>,
 
@@ -84,17 +81,17 @@ pub(super) struct EngineOptions {
     #[arg(long, global = true)]
     pub(super) allow_insecure_plugins: bool,
 
-    /// Say more of what is done; twice for still more
+    /// Print more about what it does; twice for still more
     #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet")]
     pub(super) verbose: u8,
 
-    /// Say nothing but errors
+    /// Print nothing but errors
     #[arg(short, long, global = true)]
     pub(super) quiet: bool,
 }
 
 impl EngineOptions {
-    /// Where to look for plugins.
+    /// Where to search for plugins.
     pub(super) fn search(&self) -> Search {
         let mut search = Search::usual();
         search.files.clone_from(&self.plugins);
@@ -102,7 +99,7 @@ impl EngineOptions {
         search
     }
 
-    /// These options as arguments for another process of this program, which works on `model` with `backend`.
+    /// These options as arguments for a child process of this program that runs `model` on `backend`.
     pub(super) fn arguments(&self, model: &Path, backend: &str) -> Vec<OsString> {
         let mut arguments: Vec<OsString> =
             vec!["--model".into(), model.into(), "--backend".into(), backend.into()];
@@ -141,7 +138,7 @@ impl EngineOptions {
     pub(super) fn load_options(&self) -> LoadOptions {
         let usual = LoadOptions::default();
         LoadOptions {
-            // Set to nothing, a variable of the environment means nothing.
+            // An empty environment variable counts as unset.
             backend: self.backend.clone().filter(|name| !name.is_empty()),
             search: self.search(),
             threads: self.threads,
@@ -161,7 +158,7 @@ impl EngineOptions {
         }
     }
 
-    /// The most tokens of one forward pass.
+    /// Maximum tokens of one forward pass.
     pub(super) fn max_batch(&self) -> usize {
         self.batch.map_or(LoadOptions::default().max_batch, NonZeroUsize::get)
     }
@@ -177,14 +174,14 @@ impl EngineOptions {
     }
 }
 
-/// Pages of older tokens to attend to; `None`: all.
+/// Pages of older tokens to select; `None`: all.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SelectedPages(Option<usize>);
 
 pub(super) fn bytes(text: &str) -> Result<u64, String> {
     match text.parse() {
         Ok(Capacity::Bytes(bytes)) => Ok(bytes),
-        _ => Err("bytes with their unit were expected, such as 2GiB or 500MB".to_owned()),
+        _ => Err("a number of bytes with its unit was expected, such as 2GiB or 500MB".to_owned()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Writing results: to stdout, and so that a reader who leaves early is no error.
+//! Writing results to stdout and notes to stderr. A reader that closes stdout early is no error.
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
@@ -15,12 +15,12 @@ pub(super) fn line(text: impl Display) -> Result<(), Failure> {
     writeln!(out, "{text}").and_then(|()| out.flush()).map_err(Failure::of_output)
 }
 
-/// Tells the user something that is no result, on stderr. Where nobody can be told, the work goes on all the same.
+/// Writes a note for the user to stderr. If that fails, the work continues.
 pub(super) fn note(text: impl Display) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
-/// Writes a result as JSON: in lines for people on a terminal, in one line otherwise.
+/// Writes a result as JSON: indented on a terminal, in one line otherwise.
 pub(super) fn json(value: &impl Serialize) -> Result<(), Failure> {
     let text = match io::stdout().is_terminal() {
         true => serde_json::to_string_pretty(value),
@@ -29,7 +29,7 @@ pub(super) fn json(value: &impl Serialize) -> Result<(), Failure> {
     line(text.map_err(|error| Failure::Failed(format!("the result can't be written as JSON: {error}")))?)
 }
 
-/// Text that goes to stdout bit by bit, as it comes.
+/// Text that is written to stdout piece by piece.
 pub(super) struct Stream {
     out: io::Stdout,
     safe: bool,
@@ -42,7 +42,7 @@ impl Stream {
         Self { safe: out.is_terminal(), out, ended: true }
     }
 
-    /// Writes a piece at once.
+    /// Writes a piece, and flushes.
     pub(super) fn push(&mut self, text: &str) -> Result<(), Failure> {
         if text.is_empty() {
             return Ok(());
@@ -56,19 +56,19 @@ impl Stream {
         written.and_then(|()| out.flush()).map_err(Failure::of_output)
     }
 
-    /// Ends the text's last line, where it has one that isn't.
+    /// Ends the text's last line, if it isn't ended yet.
     pub(super) fn end_line(&mut self) -> Result<(), Failure> {
         if self.ended { Ok(()) } else { self.push("\n") }
     }
 }
 
-/// The text without the control characters by which it could command a terminal: they are shown as U+FFFD.
+/// The text with U+FFFD for control characters, which could command a terminal.
 pub(super) fn printable(text: &str) -> String {
     let harmless = |c: char| !c.is_control() || c == '\n' || c == '\t';
     text.chars().map(|c| if harmless(c) { c } else { char::REPLACEMENT_CHARACTER }).collect()
 }
 
-/// A table without lines, as wide as it needs to be where a program reads it, and as the terminal otherwise.
+/// A table without rules: as wide as the terminal, or as wide as needed when a program reads it.
 pub(super) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(NOTHING).set_header(header);
@@ -91,12 +91,12 @@ pub(super) fn print_table(table: &Table) -> Result<(), Failure> {
     line(table.trim_fmt())
 }
 
-/// Bytes for people.
+/// Bytes with a binary unit.
 pub(super) fn bytes(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()
 }
 
-/// How many of something a second; 0 where there was none of it.
+/// `count` per second; 0 if nothing was counted or no time passed.
 pub(super) fn per_second(count: usize, seconds: f64) -> f64 {
     if count == 0 || seconds <= 0.0 { 0.0 } else { count as f64 / seconds }
 }

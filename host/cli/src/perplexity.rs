@@ -13,8 +13,8 @@ use super::{input, output, progress};
 /// Measure how well the model predicts a text
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The text is cut into windows. Of the first, every token but the first counts; of each other one, the
-tokens that no window before it has counted. Perplexity is exp of the mean negative log-likelihood."
+    after_help = "The text is cut into windows. In the first, every token after the first counts; in each later one, the tokens
+that no earlier window has counted. Perplexity is exp of the mean negative log-likelihood."
 )]
 pub(super) struct Perplexity {
     /// The text; `-` is stdin
@@ -23,10 +23,10 @@ pub(super) struct Perplexity {
     /// Tokens of a window [default: the context, at most 2048]
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(2..))]
     window: Option<u32>,
-    /// How far each window begins after the one before [default: half a window]
+    /// Distance between the starts of windows [default: half a window]
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     stride: Option<u32>,
-    /// Count only the predictions of tokens from this place of the text on
+    /// Count only the predictions of tokens from this position on
     #[arg(long, value_name = "TOKEN", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     from: u32,
     /// Print one JSON object
@@ -42,16 +42,16 @@ impl Perplexity {
         let stride = self.stride.map_or(window / 2, |stride| stride as usize).max(1);
         if window > engine.context() || stride >= window {
             return Err(Failure::Usage(format!(
-                "windows of {window} tokens every {stride} don't suit a context of {}, where the stride must be less than \
+                "windows of {window} tokens every {stride} don't suit a context of {}: the stride must be less than \
                  the window, and the window no more than the context",
                 engine.context()
             )));
         }
         let ids = engine.tokenizer().encode_prompt(&text, false)?;
-        let fewest = self.from as usize + 1;
-        if ids.len() < fewest {
+        let min_tokens = self.from as usize + 1;
+        if ids.len() < min_tokens {
             return Err(Failure::Failed(format!(
-                "{}: it has {} tokens, where at least {fewest} were expected",
+                "{}: it has {} tokens, where at least {min_tokens} were expected",
                 self.file.display(),
                 ids.len()
             )));
@@ -68,15 +68,15 @@ impl Perplexity {
         while next < ids.len() {
             let end = ids.len().min(begin + window);
             let mut sequence = engine.sequence()?;
-            // The tokens before are read for the sake of the others, and need no logits but the next one's.
+            // The tokens before the first that counts only provide context, so they need no logits.
             if begin < next - 1 {
                 engine.prefill_while(&mut sequence, &ids[begin..next - 1], &mut |_| lookout.go_on())?;
             }
-            let mut place = next;
+            let mut position = next;
             engine.logits_while(&mut sequence, &ids[next - 1..end - 1], &mut |logits| {
-                let loss = loss(logits, ids[place]);
+                let loss = loss(logits, ids[position]);
                 (sum, squares, count) = (sum + loss, squares + loss * loss, count + 1);
-                place += 1;
+                position += 1;
                 bar.inc(1);
                 lookout.go_on()
             })?;

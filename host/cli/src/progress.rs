@@ -1,11 +1,11 @@
-//! Progress of long work, drawn on stderr and only where that is a terminal.
+//! Progress bars of long work, on stderr if that is a terminal.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Work on so many `unit`s.
+/// A bar for `total` `unit`s of work.
 pub(super) fn bar(what: &'static str, total: usize, unit: &str, quiet: bool) -> ProgressBar {
     if quiet {
         return ProgressBar::hidden();
@@ -15,7 +15,7 @@ pub(super) fn bar(what: &'static str, total: usize, unit: &str, quiet: bool) -> 
     ProgressBar::new(total as u64).with_style(style).with_message(what)
 }
 
-/// Work whose parts take so many times as long as others.
+/// A bar for parts of different weights; `total` is their sum.
 pub(super) fn weighted(total: u64, quiet: bool) -> ProgressBar {
     if quiet {
         return ProgressBar::hidden();
@@ -27,7 +27,7 @@ pub(super) fn weighted(total: u64, quiet: bool) -> ProgressBar {
     bar
 }
 
-/// Work of unknown length.
+/// A spinner for work of unknown length.
 pub(super) fn spinner(what: impl Into<Cow<'static, str>>, quiet: bool) -> ProgressBar {
     if quiet {
         return ProgressBar::hidden();

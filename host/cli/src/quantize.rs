@@ -1,4 +1,4 @@
-//! `host quantize`: a model's file in another element type.
+//! `host quantize`: convert a model file to another element type.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,16 +13,16 @@ use serde_json::json;
 use super::failure::Failure;
 use super::interrupt::Lookout;
 use super::options::EngineOptions;
-use super::{output, progress, whole};
+use super::{atomic_file, output, progress};
 
-/// Write a model's file with its matrices in another element type
+/// Write a model file with its matrices in another element type
 #[derive(Debug, Args)]
 #[command(
     after_help = "Types, by size: f32, f16, bf16, q8_0, q6_k, q5_1, q5_k, q5_0, q4_1, q4_k, q4_0, iq4_nl, iq4_xs, q3_k, q2_k.
 
-Vectors, norms, convolutions and routers stay as they are. Where a row is no whole number of a type's blocks, its tensor gets
-a type with smaller blocks, and a line says so. Best made of a file in f32, f16 or bf16: what one quantisation lost, another
-only adds to."
+Vectors, norms, convolutions and routers stay as they are. If a row is not a whole number of a type's blocks, its tensor gets
+a type with smaller blocks, and a line says so. Best made from a file in f32, f16 or bf16: quantising twice adds up both
+losses."
 )]
 pub(super) struct Quantize {
     /// The model's file; of a split model, the first part
@@ -47,7 +47,7 @@ impl Quantize {
             && gguf.paths().any(|input| input.canonicalize().is_ok_and(|input| input == output))
         {
             return Err(Failure::Usage(format!(
-                "{}: it is the model that is read, where another file to write was expected",
+                "{}: it is the model that is read, where another output file was expected",
                 self.output.display()
             )));
         }
@@ -57,7 +57,7 @@ impl Quantize {
         }
         let failed = |error: std::io::Error| Failure::file(&self.output, "it can't be written", &error);
         let pool = threads::shared(options.threads).map_err(herald::Error::from)?;
-        let file = whole::beside(&self.output).map_err(failed)?;
+        let file = atomic_file::create(&self.output).map_err(failed)?;
         let weights = gguf.tensors().map(|info| info.elements()).sum();
         let bar = progress::bar("quantizing", weights, "weights", options.quiet);
         let lookout = Lookout::begin();
@@ -77,19 +77,19 @@ impl Quantize {
         self.report(&gguf, &plan, bytes)
     }
 
-    /// What the user should know before: what is lost already, and where the plan departs from the wish.
+    /// Notes before the work: the input is quantised already, or a tensor gets another type than the requested one.
     fn notes(&self, gguf: &Gguf, plan: &Plan) {
         let mut changed = gguf.tensors().zip(plan.types()).filter(|(info, dtype)| info.dtype() != *dtype);
         if let Some((info, dtype)) = changed.find(|(info, _)| info.dtype().block_len() > 1) {
             output::note(format_args!(
-                "{}: it is quantized already (to {}, for one); {dtype} made of it is worse than made of the original",
+                "{}: it is quantized already (to {}, for example); {dtype} made from it is worse than made from the original",
                 self.input.display(),
                 info.dtype()
             ));
         }
         for fallback in plan.fallbacks() {
             output::note(format_args!(
-                "{} with rows of {} weights, which is no multiple of {}'s {}: {} instead",
+                "{} with rows of {} weights, not a multiple of {}'s {}: {} instead",
                 count(fallback.tensors),
                 fallback.columns,
                 fallback.wanted,

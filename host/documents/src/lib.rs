@@ -1,12 +1,12 @@
-//! `TextMemory`: texts that are kept in chunks, found again by meaning and by words, and put back into a prompt.
+//! `Documents`: keeps texts in chunks, finds them by meaning and by words, and puts them into prompts.
 //!
-//! A text that is added is cut into chunks of [`TextMemoryOptions::chunk_tokens`] tokens of the model's tokenizer, each of
-//! which goes through the model once, for vectors of what it means. A search ranks all chunks by the best of their vectors
-//! (see `embedding`) and those that share enough words with the query by BM25 (see `bm25`), and merges both rankings by reciprocal
-//! rank fusion (Cormack, Clarke and Büttcher, doi.org/10.1145/1571941.1572114): a chunk's score is the sum of 1 / (60 + r)
-//! over the rankings in which it has the rank r, counted from 1.
+//! Adding a text cuts it into chunks of [`DocumentsOptions::chunk_tokens`] tokens, and runs each through the model once to
+//! get its embedding vectors. A search ranks all chunks by their best vector (see `embedding`), ranks those that share
+//! enough words with the query by BM25 (see `bm25`), and merges both rankings by reciprocal rank fusion (Cormack, Clarke
+//! and Büttcher, doi.org/10.1145/1571941.1572114): a chunk's score is the sum of 1 / (60 + r) over the rankings in which it
+//! has rank r, counted from 1.
 //!
-//! Every method may be called from any thread. The model runs outside all locks, so that adding holds up no search.
+//! Every method may be called from any thread. The model runs outside all locks, so that adding doesn't block searches.
 
 mod bm25;
 mod chunks;
@@ -31,78 +31,78 @@ use store::{Document, Store};
 pub use prompt::{PROMPT_TEMPLATE, Recalled};
 pub use store::Damaged;
 
-/// What is added to a rank before the inverse is taken, so that the first place alone doesn't decide.
+/// Added to a rank before it is inverted, so that one first rank alone doesn't decide.
 const RANK_OFFSET: f64 = 60.0;
 
-/// How texts are kept.
+/// How texts are cut into chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TextMemoryOptions {
+pub struct DocumentsOptions {
     /// Tokens of a chunk.
     pub chunk_tokens: usize,
-    /// Tokens that a chunk shares with the one before.
+    /// Tokens that a chunk shares with the previous one.
     pub overlap_tokens: usize,
 }
 
-impl Default for TextMemoryOptions {
+impl Default for DocumentsOptions {
     fn default() -> Self {
         Self { chunk_tokens: 1024, overlap_tokens: 128 }
     }
 }
 
-/// A text that was added.
+/// A kept text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DocumentInfo {
-    /// Its number, by which it is removed.
+    /// Its number, which [`Documents::remove`] takes.
     pub id: u64,
     /// Its name.
     pub name: String,
-    /// Its tokens.
+    /// Number of tokens.
     pub tokens: usize,
-    /// Its chunks.
+    /// Number of chunks.
     pub chunks: usize,
     /// Bytes of its text.
     pub text_bytes: usize,
-    /// Bytes of its file; 0 where it is in memory alone.
+    /// Bytes of its file; 0 if it is only in memory.
     pub file_bytes: u64,
     /// When it was added, in seconds since 1970.
     pub added: u64,
-    /// The model whose vectors it has.
+    /// The model that computed its vectors.
     pub model: String,
 }
 
 /// A chunk that a search found.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Hit {
-    /// The number of its document.
+    /// Its document's number.
     pub document: u64,
     /// The document's name.
     pub name: String,
-    /// The chunk's place in the document, from 0.
+    /// The chunk's index in the document.
     pub chunk: usize,
-    /// Its first token in the document.
+    /// The index of its first token in the document.
     pub first_token: usize,
     /// Its text.
     pub text: String,
-    /// The sum of both rankings' inverse ranks.
+    /// The sum of both rankings' reciprocal ranks.
     pub score: f64,
     /// Its rank by meaning, from 1.
     pub meaning_rank: usize,
-    /// The cosine between the query and the nearest of its vectors.
+    /// The cosine between the query and its nearest vector.
     pub meaning: f32,
-    /// Its rank by words, from 1; `None` where it has too few of the query's.
+    /// Its rank by words, from 1; `None` if it has too few of the query's words.
     pub word_rank: Option<usize>,
-    /// Its BM25 score; 0 where it has no such rank.
+    /// Its BM25 score; 0 without such a rank.
     pub words: f64,
 }
 
-/// What a text memory takes.
+/// The size of the kept texts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct TextMemoryUsage {
-    /// Texts.
+pub struct DocumentsUsage {
+    /// Number of texts.
     pub documents: usize,
-    /// Their chunks.
+    /// Number of chunks.
     pub chunks: usize,
-    /// Their tokens, overlaps counted once.
+    /// Number of tokens, counting overlaps once.
     pub tokens: usize,
     /// Bytes of the texts.
     pub text_bytes: usize,
@@ -112,7 +112,7 @@ pub struct TextMemoryUsage {
     pub file_bytes: u64,
 }
 
-/// What a text memory holds.
+/// The documents and their word index.
 #[derive(Default)]
 struct Held {
     documents: BTreeMap<u64, Document>,
@@ -128,47 +128,46 @@ impl Held {
     }
 }
 
-/// The texts of a folder, without a model: what there is, and removing it.
-pub struct TextStore {
+/// A folder's texts without a model: to list and remove them.
+pub struct DocumentStore {
     store: Store,
     documents: BTreeMap<u64, Document>,
     damaged: Vec<Damaged>,
 }
 
-impl TextStore {
-    /// Opens a folder, and makes it where it isn't there.
+impl DocumentStore {
+    /// Opens a folder, creating it if it doesn't exist.
     ///
     /// # Errors
-    /// Where the folder can't be made or read.
+    /// If the folder can't be created or read.
     pub fn open(folder: &Path) -> Result<Self> {
         let store = Store::open(folder)?;
         let (documents, damaged) = store.read()?;
         Ok(Self { store, documents, damaged })
     }
 
-    /// The texts, in the order in which they were added.
+    /// The texts, in the order they were added.
     #[must_use]
     pub fn documents(&self) -> Vec<DocumentInfo> {
         self.documents.iter().map(|(id, document)| info(*id, document)).collect()
     }
 
-    /// The files that hold no text, though they should, and why.
+    /// Files that should hold a text but are damaged, and why.
     #[must_use]
     pub fn damaged(&self) -> &[Damaged] {
         &self.damaged
     }
 
-    /// What the texts take.
+    /// The size of the texts.
     #[must_use]
-    pub fn usage(&self) -> TextMemoryUsage {
+    pub fn usage(&self) -> DocumentsUsage {
         usage(&self.documents)
     }
 
-    /// Removes the files that are damaged, and what writes that never ended left behind; returns how many files that were,
-    /// and their bytes.
+    /// Removes damaged files and the remains of unfinished writes; returns the number of files and their bytes.
     ///
     /// # Errors
-    /// Where a file can't be removed.
+    /// If a file can't be removed.
     pub fn tidy(&mut self) -> Result<(usize, u64)> {
         let (mut files, mut bytes) = self.store.tidy()?;
         for damaged in std::mem::take(&mut self.damaged) {
@@ -183,19 +182,19 @@ impl TextStore {
         Ok((files, bytes))
     }
 
-    /// Removes a text by its number, its file damaged or not; `false` where there is none.
+    /// Removes a text by its number, even if its file is damaged; returns whether there was one.
     ///
     /// # Errors
-    /// Where the file can't be removed.
+    /// If the file can't be removed.
     pub fn remove(&mut self, id: u64) -> Result<bool> {
         self.documents.remove(&id);
         self.store.remove(id)
     }
 
-    /// Removes all texts; returns how many files that were.
+    /// Removes all texts; returns the number of files.
     ///
     /// # Errors
-    /// Where a file can't be removed.
+    /// If a file can't be removed.
     pub fn clear(&mut self) -> Result<usize> {
         self.documents.clear();
         self.damaged.clear();
@@ -203,42 +202,43 @@ impl TextStore {
     }
 }
 
-/// Texts in chunks, found by meaning and by words.
+/// Texts in chunks that are found by meaning and by words.
 ///
 /// ```no_run
 /// use std::sync::Arc;
-/// use herald::{LoadOptions, NeuroEngine, TextMemory};
+/// use herald::{LoadOptions, NeuroEngine};
+/// use herald_documents::Documents;
 ///
 /// # fn main() -> herald::Result<()> {
 /// let engine = Arc::new(NeuroEngine::load("model.gguf".as_ref(), &LoadOptions::default())?);
-/// let memory = TextMemory::open(engine, "notes".as_ref())?;
-/// memory.add("diary", "In the evening the cat was asleep by the fire.")?;
-/// for hit in memory.search("What did the pet do?", 3)? {
+/// let documents = Documents::open(engine, "notes".as_ref())?;
+/// documents.add("diary", "In the evening the cat was asleep by the fire.")?;
+/// for hit in documents.search("What did the pet do?", 3)? {
 ///     println!("{:.4} {}: {}", hit.score, hit.name, hit.text);
 /// }
-/// let recalled = memory.recall("What did the pet do?", 3, 2048)?;
+/// let recalled = documents.recall("What did the pet do?", 3, 2048)?;
 /// println!("{}", recalled.prompt);
 /// # Ok(())
 /// # }
 /// ```
-pub struct TextMemory {
+pub struct Documents {
     engine: Arc<NeuroEngine>,
-    options: TextMemoryOptions,
-    /// `None`: in memory alone.
+    options: DocumentsOptions,
+    /// `None`: only in memory.
     store: Option<Store>,
     fingerprint: String,
     damaged: Vec<Damaged>,
-    /// The last number that was given: none is given twice, so that who removes one never removes what was added since.
+    /// The last assigned number. Numbers are never reused, so that a late removal can't hit a newer text.
     last: AtomicU64,
     held: RwLock<Held>,
 }
 
-impl TextMemory {
-    /// An empty one that is kept in memory alone, and gone with this value.
+impl Documents {
+    /// Empty documents that are only in memory, and gone with this value.
     #[must_use]
     pub fn in_memory(engine: Arc<NeuroEngine>) -> Self {
         let fingerprint = engine.fingerprint();
-        let options = TextMemoryOptions::default();
+        let options = DocumentsOptions::default();
         Self {
             engine,
             options,
@@ -250,22 +250,21 @@ impl TextMemory {
         }
     }
 
-    /// Opens that of a folder, which is made where it isn't there. Damaged files are left out:
-    /// [`TextMemory::damaged`] names them.
+    /// Opens a folder's documents, creating the folder if it doesn't exist. Damaged files are left out:
+    /// [`Documents::damaged`] names them.
     ///
     /// # Errors
-    /// Where the folder can't be made or read, or holds a text whose vectors are another model's.
+    /// If the folder can't be created or read, or holds a text with another model's vectors.
     pub fn open(engine: Arc<NeuroEngine>, folder: &Path) -> Result<Self> {
-        let mut memory = Self::in_memory(engine);
+        let empty = Self::in_memory(engine);
         let store = Store::open(folder)?;
         let (documents, damaged) = store.read()?;
         let mut held = Held::default();
         for (id, document) in documents {
-            memory.check_model(folder, &document)?;
+            empty.check_model(folder, &document)?;
             held.insert(id, document);
         }
-        (memory.store, memory.damaged, memory.held) = (Some(store), damaged, RwLock::new(held));
-        Ok(memory)
+        Ok(Self { store: Some(store), damaged, held: RwLock::new(held), ..empty })
     }
 
     fn check_model(&self, folder: &Path, document: &Document) -> Result<()> {
@@ -273,8 +272,8 @@ impl TextMemory {
             return Ok(());
         }
         Err(Error::Invalid(format!(
-            "{}: the text {:?} was added with the model {}, whose vectors mean nothing to {}, where texts of the same model \
-             were expected: open it with that model, or use another folder",
+            "{}: the text {:?} was added with the model {}, whose vectors can't be compared with those of {}, where texts of \
+             the same model were expected: open it with that model, or use another folder",
             folder.display(),
             document.name,
             document.model_name,
@@ -282,16 +281,16 @@ impl TextMemory {
         )))
     }
 
-    /// Has texts that are added from now on be cut otherwise.
+    /// Sets how texts are cut that are added from now on.
     ///
     /// # Errors
-    /// Where chunks would have no tokens, or the overlap would leave no step.
-    pub fn set_options(&mut self, options: TextMemoryOptions) -> Result<()> {
-        let TextMemoryOptions { chunk_tokens, overlap_tokens } = options;
+    /// If chunks would be empty, or the overlap is not smaller than a chunk.
+    pub fn set_options(&mut self, options: DocumentsOptions) -> Result<()> {
+        let DocumentsOptions { chunk_tokens, overlap_tokens } = options;
         if chunk_tokens == 0 || overlap_tokens >= chunk_tokens {
             return Err(Error::Invalid(format!(
-                "chunks of {chunk_tokens} tokens were to share {overlap_tokens} with the next, where at least one token and a \
-                 smaller overlap were expected"
+                "chunks of {chunk_tokens} tokens can't overlap by {overlap_tokens}, where at least one token and a smaller \
+                 overlap were expected"
             )));
         }
         self.options = options;
@@ -304,25 +303,26 @@ impl TextMemory {
         &self.engine
     }
 
-    /// The files that hold no text, though they should, and why: they were left out.
+    /// Files that should hold a text but are damaged, and why. They were left out.
     #[must_use]
     pub fn damaged(&self) -> &[Damaged] {
         &self.damaged
     }
 
-    /// Adds a text under a name, which need not be its alone.
+    /// Adds a text under a name, which may be used more than once.
     ///
     /// # Errors
-    /// As [`TextMemory::add_while`].
+    /// As [`Documents::add_while`].
     pub fn add(&self, name: &str, text: &str) -> Result<DocumentInfo> {
         self.add_while(name, text, &mut |_, _| true)
     }
 
-    /// As [`TextMemory::add`]; after each chunk `progress` is told how many of how many are done, and stops the work by
-    /// returning `false`: nothing is then added.
+    /// Like [`Documents::add`], but calls `progress` with the numbers of finished chunks and of all chunks after each one.
+    /// If it returns `false`, the work stops and nothing is added.
     ///
     /// # Errors
-    /// A text without any token, one that the vocabulary can't express, a plugin or a disk that fails; [`Error::Cancelled`].
+    /// If the text has no token or the vocabulary can't express it, if a plugin or the disk fails, or with
+    /// [`Error::Cancelled`].
     pub fn add_while(
         &self,
         name: &str,
@@ -333,7 +333,7 @@ impl TextMemory {
         if tokens.ids.is_empty() {
             return Err(Error::Invalid(format!("the text {name:?} is empty, where some text was expected")));
         }
-        let TextMemoryOptions { chunk_tokens, overlap_tokens } = self.options;
+        let DocumentsOptions { chunk_tokens, overlap_tokens } = self.options;
         let chunks = tokens.chunks(chunk_tokens.min(self.engine.context() - 1).max(1), overlap_tokens);
         let hidden = self.engine.plan().hidden;
         let (mut vectors, mut windows) = (Vec::new(), Vec::new());
@@ -369,22 +369,22 @@ impl TextMemory {
         Ok(info)
     }
 
-    /// The texts, in the order in which they were added.
+    /// The texts, in the order they were added.
     #[must_use]
     pub fn documents(&self) -> Vec<DocumentInfo> {
         self.read().documents.iter().map(|(id, document)| info(*id, document)).collect()
     }
 
-    /// What it takes.
+    /// The size of the texts.
     #[must_use]
-    pub fn usage(&self) -> TextMemoryUsage {
+    pub fn usage(&self) -> DocumentsUsage {
         usage(&self.read().documents)
     }
 
-    /// Removes a text by its number; `false` where there is none.
+    /// Removes a text by its number; returns whether there was one.
     ///
     /// # Errors
-    /// Where its file can't be removed: it then stays.
+    /// If its file can't be removed: the text then stays.
     pub fn remove(&self, id: u64) -> Result<bool> {
         let on_disk = self.store.as_ref().map(|store| store.remove(id)).transpose()?.unwrap_or(false);
         let mut held = self.write();
@@ -395,10 +395,10 @@ impl TextMemory {
         Ok(removed || on_disk)
     }
 
-    /// Removes all texts; returns how many.
+    /// Removes all texts; returns their number.
     ///
     /// # Errors
-    /// As [`TextMemory::remove`].
+    /// As [`Documents::remove`].
     pub fn clear(&self) -> Result<usize> {
         let ids: Vec<u64> = self.read().documents.keys().copied().collect();
         let mut removed = 0;
@@ -408,20 +408,20 @@ impl TextMemory {
         Ok(removed)
     }
 
-    /// The `k` chunks that fit a query best, best first.
+    /// The `k` chunks that match a query best, best first.
     ///
     /// # Errors
-    /// A query without any token, or a plugin that fails.
+    /// If the query has no token, or a plugin fails.
     pub fn search(&self, query: &str, k: usize) -> Result<Vec<Hit>> {
         let ids = self.engine.tokenizer().encode(query, false)?;
         if ids.is_empty() {
             return Err(Error::Invalid("the query is empty, where some text was expected".to_owned()));
         }
-        // What of it the model can take in at once is enough.
+        // A query longer than the context is cut.
         let ids = &ids[..ids.len().min(self.engine.context() - 1).max(1)];
-        let wanted = embedding::vectors(&self.engine, ids, false)?;
+        let query_vector = embedding::vectors(&self.engine, ids, false)?;
         let held = self.read();
-        let by_meaning = rank_by_meaning(&held.documents, &wanted);
+        let by_meaning = rank_by_meaning(&held.documents, &query_vector);
         let by_words = held.words.search(query);
         let word_ranks: HashMap<Key, (usize, f64)> =
             by_words.iter().enumerate().map(|(index, (key, score))| (*key, (index + 1, *score))).collect();
@@ -461,25 +461,25 @@ impl TextMemory {
         Ok(found.into_iter().take(k).filter_map(hit).collect())
     }
 
-    /// A prompt for a question, with as much of the `k` best chunks as leaves it with no more than `budget` tokens.
+    /// A prompt for a question, with as much of the `k` best chunks as fits into `budget` tokens.
     ///
     /// # Errors
-    /// As [`TextMemory::search`]; where the question alone takes more.
+    /// As [`Documents::search`], or if the question alone exceeds the budget.
     pub fn recall(&self, question: &str, k: usize, budget: usize) -> Result<Recalled> {
         self.recall_as(PROMPT_TEMPLATE, question, k, budget)
     }
 
-    /// As [`TextMemory::recall`] with a template of one's own, as [`PROMPT_TEMPLATE`] is one.
+    /// Like [`Documents::recall`], with another template than [`PROMPT_TEMPLATE`].
     ///
     /// # Errors
-    /// As [`TextMemory::recall`]; where the template is none.
+    /// As [`Documents::recall`], or if the template is invalid.
     pub fn recall_as(&self, template: &str, question: &str, k: usize, budget: usize) -> Result<Recalled> {
         let hits = self.search(question, k)?;
         prompt::recall(self.engine.tokenizer(), template, question, hits, budget)
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Held> {
-        // Nothing that holds the lock leaves it half-changed.
+        // No holder of the lock leaves the data half-changed, so poisoning doesn't matter.
         self.held.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -488,11 +488,11 @@ impl TextMemory {
     }
 }
 
-/// All chunks by the best of their vectors' cosines with the one that is wanted, best first.
-fn rank_by_meaning(documents: &BTreeMap<u64, Document>, wanted: &[f32]) -> Vec<(Key, f32)> {
-    let hidden = wanted.len();
+/// All chunks by the highest cosine between one of their vectors and the query's, best first.
+fn rank_by_meaning(documents: &BTreeMap<u64, Document>, query: &[f32]) -> Vec<(Key, f32)> {
+    let hidden = query.len();
     let all = documents.values().flat_map(|document| document.vectors.chunks_exact(hidden));
-    // One vector alone would be its own mean, which has no direction.
+    // A single vector equals the mean, and the difference would have no direction.
     let many = documents.values().map(|document| document.windows.len()).sum::<usize>() > 1;
     let mean = if many { embedding::mean(all, hidden) } else { vec![0.0; hidden] };
     let mut ranked = Vec::new();
@@ -500,7 +500,7 @@ fn rank_by_meaning(documents: &BTreeMap<u64, Document>, wanted: &[f32]) -> Vec<(
         let mut vectors = document.vectors.chunks_exact(hidden);
         for (index, windows) in document.windows.iter().enumerate() {
             let cosines =
-                vectors.by_ref().take(*windows).map(|vector| embedding::cosine(wanted, vector, &mean));
+                vectors.by_ref().take(*windows).map(|vector| embedding::cosine(query, vector, &mean));
             ranked.push(((*id, index), cosines.fold(-1.0, f32::max)));
         }
     }
@@ -525,8 +525,8 @@ fn info(id: u64, document: &Document) -> DocumentInfo {
     }
 }
 
-fn usage(documents: &BTreeMap<u64, Document>) -> TextMemoryUsage {
-    let mut usage = TextMemoryUsage { documents: documents.len(), ..TextMemoryUsage::default() };
+fn usage(documents: &BTreeMap<u64, Document>) -> DocumentsUsage {
+    let mut usage = DocumentsUsage { documents: documents.len(), ..DocumentsUsage::default() };
     for document in documents.values() {
         usage.chunks += document.chunks.len();
         usage.tokens += document.n_tokens;

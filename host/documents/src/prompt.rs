@@ -1,4 +1,4 @@
-//! Putting what was found back into a prompt.
+//! Builds prompts from the found chunks.
 
 use minijinja::{Environment, Value, context};
 use serde::Serialize;
@@ -7,7 +7,7 @@ use super::Hit;
 use herald::AscTokenizer;
 use herald::{Error, Result};
 
-/// How a prompt is put together; a Jinja template. It is given `question`, and `notes`, each with `name` and `text`.
+/// The default prompt: a Jinja template with `question`, and `notes` with `name` and `text` each.
 pub const PROMPT_TEMPLATE: &str = "\
 {% if notes %}Here are notes, the most fitting first.
 
@@ -17,21 +17,21 @@ pub const PROMPT_TEMPLATE: &str = "\
 {% endfor %}Answer from the notes, in a few words.
 {% endif %}Question: {{ question }}";
 
-/// The most work that a template may do.
+/// Limit on the instructions that a template may run.
 const FUEL: u64 = 10_000_000;
 
-/// A prompt with what was found for a question.
+/// A prompt with the chunks that were found for a question.
 #[derive(Clone, Debug, Serialize)]
 pub struct Recalled {
     /// The text.
     pub prompt: String,
-    /// Its tokens.
+    /// Its length in tokens.
     pub tokens: usize,
-    /// The hits whose texts are in it, whole or, the last of them, cut to what there was room for.
+    /// The hits whose texts are in it; the last one may be cut to fit.
     pub hits: Vec<Hit>,
 }
 
-/// Puts as much of the hits into a prompt, best first, as leaves it with no more than `budget` tokens.
+/// Puts as much of the hits into a prompt, best first, as fits into `budget` tokens.
 pub(super) fn recall(
     tokenizer: &AscTokenizer,
     template: &str,
@@ -66,7 +66,7 @@ pub(super) fn recall(
             kept += 1;
             continue;
         }
-        // As much of the next one's beginning as there is room for. Tokens of a part may be a few more than of the whole.
+        // Cut the next hit to fit. A part of a text may have a few more tokens than its share of the whole.
         let ids = tokenizer.encode(&hits[kept].text, false)?;
         let mut room = ids.len().saturating_sub(length - budget);
         while room > 0 {

@@ -1,10 +1,10 @@
-//! Documents in a folder: a file each, written whole or not at all, with a checksum.
+//! Documents in a folder: one file each, written atomically, with a checksum.
 //!
 //! A file is in safetensors format. Its metadata has the format's version, the document's name, when it was added, the
-//! model's fingerprint and name, and the SHA-256 of everything else; its tensors are `text` (UTF-8), `chunks` (four
-//! numbers each: the first token and the one after the last, the first byte and the one after the last) and `vectors`
-//! (`[n_windows, hidden]`), with `windows`, how many of them each chunk has. There is no index that could disagree with the
-//! files: the folder is the list, and two processes may add to it at once.
+//! model's fingerprint and name, and the SHA-256 of everything else. Its tensors are `text` (UTF-8), `chunks` (four numbers
+//! each: the token range's start and end, and the byte range's), `vectors` (`[n_windows, hidden]`) and `windows` (the
+//! number of vectors of each chunk). There is no index that could disagree with the files: the folder is the list, and two
+//! processes may add to it at once.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -19,19 +19,19 @@ use sha2::{Digest, Sha256};
 use super::chunks::Chunk;
 use herald::{Error, Result};
 
-/// The format's version: a change of what a file means makes it another.
+/// The format's version, which changes with the meaning of a file.
 const VERSION: &str = "1";
 
-/// How files of documents end.
-const ENDING: &str = "memory";
+/// The extension of documents' files.
+const EXTENSION: &str = "memory";
 
-/// How the names of files begin that are being written.
-const BEGUN: &str = ".writing-";
+/// The prefix of files that are being written.
+const UNFINISHED: &str = ".writing-";
 
-/// A file that has been being written for so long never will be.
-const LEFT: Duration = Duration::from_secs(3600);
+/// An unfinished file of this age will never be finished.
+const ABANDONED_AFTER: Duration = Duration::from_secs(3600);
 
-/// The most bytes of a document's file that is believed.
+/// Maximum size of a document's file.
 const MAX_FILE_BYTES: u64 = 4 << 30;
 
 /// A document.
@@ -41,7 +41,7 @@ pub(super) struct Document {
     pub(super) text: String,
     pub(super) n_tokens: usize,
     pub(super) chunks: Vec<Chunk>,
-    /// How many vectors each chunk has.
+    /// Each chunk's number of vectors.
     pub(super) windows: Vec<usize>,
     /// All chunks' vectors.
     pub(super) vectors: Vec<f32>,
@@ -49,15 +49,15 @@ pub(super) struct Document {
     pub(super) hidden: usize,
     /// When it was added, in seconds since 1970.
     pub(super) added: u64,
-    /// The fingerprint of the model whose vectors they are.
+    /// The fingerprint of the model that computed the vectors.
     pub(super) model: String,
-    /// That model's name, for people.
+    /// That model's name.
     pub(super) model_name: String,
-    /// Bytes of its file; 0 where it has none.
+    /// Bytes of its file; 0 without one.
     pub(super) file_bytes: u64,
 }
 
-/// A file that holds no document, though it should.
+/// A file that should hold a document but is damaged.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Damaged {
     /// The file.
@@ -72,25 +72,25 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Opens a folder, and makes it where it isn't there.
+    /// Opens a folder, creating it if it doesn't exist.
     pub(super) fn open(folder: &Path) -> Result<Self> {
-        fs::create_dir_all(folder).map_err(|source| failed(folder, "the folder can't be made", source))?;
+        fs::create_dir_all(folder).map_err(|source| failed(folder, "the folder can't be created", source))?;
         Ok(Self { folder: folder.to_owned() })
     }
 
     fn path(&self, id: u64) -> PathBuf {
-        self.folder.join(format!("{id:08}.{ENDING}"))
+        self.folder.join(format!("{id:08}.{EXTENSION}"))
     }
 
-    /// The numbers of the documents that there are files of.
+    /// The numbers of the documents' files.
     fn ids(&self) -> Result<Vec<u64>> {
         let read = |source| failed(&self.folder, "the folder can't be read", source);
         let mut ids = Vec::new();
         for entry in fs::read_dir(&self.folder).map_err(read)? {
             let path = entry.map_err(read)?.path();
             let stem = path.file_stem().and_then(|stem| stem.to_str());
-            if path.extension().is_some_and(|ending| ending == ENDING) {
-                // A greater number was none of ours, and left no room for the next.
+            if path.extension().is_some_and(|ending| ending == EXTENSION) {
+                // A greater number isn't one of ours, and would leave none for the next document.
                 ids.extend(stem.and_then(|stem| stem.parse::<u32>().ok()).map(u64::from));
             }
         }
@@ -98,7 +98,7 @@ impl Store {
         Ok(ids)
     }
 
-    /// All documents by number, and the files that hold none.
+    /// All documents by number, and the damaged files.
     pub(super) fn read(&self) -> Result<(BTreeMap<u64, Document>, Vec<Damaged>)> {
         let (mut documents, mut damaged) = (BTreeMap::new(), Vec::new());
         for id in self.ids()? {
@@ -113,7 +113,7 @@ impl Store {
                     Ok(document) => drop(documents.insert(id, document)),
                     Err(reason) => damaged.push(Damaged { path, reason }),
                 },
-                // Removed by another process meanwhile.
+                // Another process removed it meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(source) => return Err(failed(&path, "it can't be read", source)),
             }
@@ -121,11 +121,11 @@ impl Store {
         Ok((documents, damaged))
     }
 
-    /// Writes a document, after all others, and returns its number, which is above `last` and becomes it: it is there whole, or
-    /// not at all.
+    /// Writes a document atomically, and returns its number: the next one after `last` and after every file, which `last`
+    /// becomes.
     pub(super) fn add(&self, document: &mut Document, last: &AtomicU64) -> Result<u64> {
         let wrong = |source: io::Error| failed(&self.folder, "the document can't be written", source);
-        let file = tempfile::Builder::new().prefix(BEGUN).tempfile_in(&self.folder).map_err(wrong)?;
+        let file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(&self.folder).map_err(wrong)?;
         let bytes = serialise(document).map_err(|error| wrong(io::Error::other(error)))?;
         fs::write(file.path(), &bytes).and_then(|()| File::open(file.path())?.sync_all()).map_err(wrong)?;
         document.file_bytes = bytes.len() as u64;
@@ -135,7 +135,7 @@ impl Store {
             let id = last.fetch_add(1, Ordering::Relaxed) + 1;
             match file.persist_noclobber(self.path(id)) {
                 Ok(_) => {
-                    // So that the name outlives a power cut. Not every system can do this with a folder.
+                    // Makes the name survive a power cut. Not every system can sync a folder.
                     let _ = File::open(&self.folder).and_then(|folder| folder.sync_all());
                     return Ok(id);
                 }
@@ -146,7 +146,7 @@ impl Store {
         }
     }
 
-    /// Removes a document's file, damaged or not; `false` where there is none.
+    /// Removes a document's file, damaged or not; returns whether there was one.
     pub(super) fn remove(&self, id: u64) -> Result<bool> {
         let path = self.path(id);
         match fs::remove_file(&path) {
@@ -156,18 +156,21 @@ impl Store {
         }
     }
 
-    /// Removes what writes that never ended left behind, an hour after; returns how many files, and their bytes.
+    /// Removes files of abandoned writes; returns their number and bytes.
     pub(super) fn tidy(&self) -> Result<(usize, u64)> {
         let read = |source| failed(&self.folder, "the folder can't be read", source);
         let (mut files, mut bytes) = (0, 0);
         for entry in fs::read_dir(&self.folder).map_err(read)? {
             let entry = entry.map_err(read)?;
-            if !entry.file_name().to_string_lossy().starts_with(BEGUN) {
+            if !entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
                 continue;
             }
             let Ok(facts) = entry.metadata() else { continue };
             let age = facts.modified().ok().and_then(|time| time.elapsed().ok());
-            if facts.is_file() && age.is_some_and(|age| age > LEFT) && fs::remove_file(entry.path()).is_ok() {
+            if facts.is_file()
+                && age.is_some_and(|age| age > ABANDONED_AFTER)
+                && fs::remove_file(entry.path()).is_ok()
+            {
                 files += 1;
                 bytes += facts.len();
             }
@@ -175,7 +178,7 @@ impl Store {
         Ok((files, bytes))
     }
 
-    /// Removes all documents' files; returns how many.
+    /// Removes all documents' files; returns their number.
     pub(super) fn clear(&self) -> Result<usize> {
         let mut removed = 0;
         for id in self.ids()? {
@@ -213,10 +216,10 @@ fn serialise(document: &Document) -> Result<Vec<u8>, safetensors::SafeTensorErro
     let numbers = |numbers: &mut dyn Iterator<Item = usize>| -> Vec<u8> {
         numbers.flat_map(|number| (number as u64).to_le_bytes()).collect()
     };
-    let places = |chunk: &Chunk| [chunk.tokens.start, chunk.tokens.end, chunk.bytes.start, chunk.bytes.end];
+    let bounds = |chunk: &Chunk| [chunk.tokens.start, chunk.tokens.end, chunk.bytes.start, chunk.bytes.end];
     let (n_chunks, n_windows) = (document.chunks.len(), document.windows.iter().sum());
     let parts: Parts = BTreeMap::from([
-        ("chunks", (Dtype::U64, vec![n_chunks, 4], numbers(&mut document.chunks.iter().flat_map(places)))),
+        ("chunks", (Dtype::U64, vec![n_chunks, 4], numbers(&mut document.chunks.iter().flat_map(bounds)))),
         ("text", (Dtype::U8, vec![document.text.len()], document.text.as_bytes().to_vec())),
         (
             "vectors",
@@ -245,16 +248,16 @@ fn serialise(document: &Document) -> Result<Vec<u8>, safetensors::SafeTensorErro
     safetensors::serialize(views, Some(facts.into_iter().collect()))
 }
 
-/// A file's document; otherwise what is wrong with it.
+/// Parses a file's document, or says what is wrong with it.
 fn parse(bytes: &[u8]) -> Result<Document, String> {
-    let unread = |error: safetensors::SafeTensorError| format!("it is no safetensors file: {error}");
+    let unread = |error: safetensors::SafeTensorError| format!("it is not a safetensors file: {error}");
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(unread)?;
     let facts: BTreeMap<String, String> = header.metadata().clone().unwrap_or_default().into_iter().collect();
     let fact = |name: &str| {
         facts
             .get(name)
             .cloned()
-            .ok_or_else(|| format!("it lacks {name}, where a document of a text memory was expected"))
+            .ok_or_else(|| format!("it lacks {name}, where a document of HERALD was expected"))
     };
     let version = fact("herald.text_memory")?;
     if version != VERSION {
@@ -275,7 +278,7 @@ fn parse(bytes: &[u8]) -> Result<Document, String> {
     ];
     if fact("sha256")? != checksum(&facts, &all) {
         return Err(
-            "its checksum is not that of its content: bytes have changed since it was written".to_owned()
+            "its checksum doesn't match its content: bytes have changed since it was written".to_owned()
         );
     }
     let contradicts = || "its parts contradict each other".to_owned();
@@ -292,13 +295,13 @@ fn parse(bytes: &[u8]) -> Result<Document, String> {
         .collect();
     let windows = numbers(windows.data());
     let &[n_windows, hidden] = vectors.shape() else { return Err(contradicts()) };
-    let sound = |chunk: &Chunk| {
+    let in_bounds = |chunk: &Chunk| {
         chunk.tokens.start < chunk.tokens.end
             && chunk.tokens.end <= n_tokens
             && text.get(chunk.bytes.clone()).is_some()
     };
     let total = windows.iter().try_fold(0_usize, |sum, windows| sum.checked_add(*windows));
-    if windows.len() != chunks.len() || total != Some(n_windows) || !chunks.iter().all(sound) {
+    if windows.len() != chunks.len() || total != Some(n_windows) || !chunks.iter().all(in_bounds) {
         return Err(contradicts());
     }
     Ok(Document {
@@ -338,14 +341,14 @@ mod tests {
     }
 
     #[test]
-    fn a_document_comes_back_as_it_was() {
+    fn a_document_survives_a_round_trip() {
         let bytes = serialise(&document()).expect("bytes");
         let expected = Document { file_bytes: bytes.len() as u64, ..document() };
         assert_eq!(parse(&bytes), Ok(expected));
     }
 
     #[test]
-    fn a_removed_documents_number_is_not_given_again() {
+    fn a_removed_documents_number_is_not_reused() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let store = Store::open(folder.path()).expect("the folder");
         let last = AtomicU64::new(0);
@@ -360,9 +363,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever byte changes, and to whatever: the file is refused, or says the same (JSON has more than one spelling).
+        /// A file with any changed byte is refused, or means the same (JSON has more than one spelling).
         #[test]
-        fn no_changed_byte_goes_unseen(at in 0_usize..1000, to in any::<u8>(), cut in 0_usize..2000) {
+        fn no_changed_byte_goes_unnoticed(at in 0_usize..1000, to in any::<u8>(), cut in 0_usize..2000) {
             let bytes = serialise(&document()).expect("bytes");
             let expected = parse(&bytes).expect("a document");
             let mut changed = bytes.clone();

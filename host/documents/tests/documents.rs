@@ -1,43 +1,43 @@
-//! The text memory: what is added is found by meaning and by words, kept in files, and put back into a prompt.
+//! Documents: texts are found by meaning and by words, kept in files, and put into prompts.
 
 use std::collections::HashSet;
 use std::fs;
 use std::sync::Arc;
 
 use herald::NeuroEngine;
-use herald_documents::{TextMemory, TextMemoryOptions, TextStore};
+use herald_documents::{DocumentStore, Documents, DocumentsOptions};
 use herald_testing::{backends, load_tiny, repository, smollm2, tiny};
 
 fn engine() -> Arc<NeuroEngine> {
     Arc::new(load_tiny("llama"))
 }
 
-fn small(mut memory: TextMemory) -> TextMemory {
-    memory.set_options(TextMemoryOptions { chunk_tokens: 32, overlap_tokens: 8 }).expect("options");
-    memory
+fn small(mut documents: Documents) -> Documents {
+    documents.set_options(DocumentsOptions { chunk_tokens: 32, overlap_tokens: 8 }).expect("options");
+    documents
 }
 
-/// Short passages, each with a sentence that says the same or asks for it in other words.
+/// Short passages, each with a sentence that paraphrases it or asks about it.
 fn paraphrases() -> Vec<[String; 2]> {
     let path = repository().join("host/tests/data/paraphrases.json");
     serde_json::from_slice(&fs::read(path).expect("the test data")).expect("JSON")
 }
 
-/// Chance would find one of 40 passages at the first place; without its words in common, nothing but meaning finds it.
+/// Chance would rank one of 40 passages first; without common words, only meaning finds it.
 #[test]
 fn paraphrases_are_found_by_meaning() {
     let (name, options) = backends().iter().find(|(name, _)| *name == "simd").unwrap_or(&backends()[0]);
     let engine = NeuroEngine::load(&smollm2(), options).expect("the model");
-    let memory = TextMemory::in_memory(Arc::new(engine));
-    // The reference kernels take their time.
-    let most = if *name == "cpu" { 12 } else { 40 };
-    let pairs = &paraphrases()[..most];
+    let documents = Documents::in_memory(Arc::new(engine));
+    // The reference kernels are slow.
+    let n_pairs = if *name == "cpu" { 12 } else { 40 };
+    let pairs = &paraphrases()[..n_pairs];
     for (index, [passage, _]) in pairs.iter().enumerate() {
-        memory.add(&index.to_string(), passage).expect("a passage");
+        documents.add(&index.to_string(), passage).expect("a passage");
     }
     let (mut first, mut near, mut fused) = (0, 0, 0);
     for (index, [_, query]) in pairs.iter().enumerate() {
-        let hits = memory.search(query, pairs.len()).expect("hits");
+        let hits = documents.search(query, pairs.len()).expect("hits");
         assert_eq!(hits.len(), pairs.len(), "every chunk has a rank");
         let hit = hits.iter().find(|hit| hit.name == index.to_string()).expect("the passage");
         first += usize::from(hit.meaning_rank == 1);
@@ -45,22 +45,22 @@ fn paraphrases_are_found_by_meaning() {
         fused += usize::from(hits[0].name == index.to_string());
     }
     println!(
-        "{name}: of {most}, {first} at the first place by meaning, {near} among five, {fused} first with words"
+        "{name}: of {n_pairs}, {first} rank first by meaning, {near} in the first five, {fused} first with words"
     );
-    assert!(first * 10 >= most * 8 && near * 10 >= most * 9, "{first} and {near} of {most}");
-    assert!(fused * 10 >= most * 8, "{fused} of {most}");
+    assert!(first * 10 >= n_pairs * 8 && near * 10 >= n_pairs * 9, "{first} and {near} of {n_pairs}");
+    assert!(fused * 10 >= n_pairs * 8, "{fused} of {n_pairs}");
 }
 
 #[test]
 fn words_find_what_meaning_does_not() {
-    let memory = small(TextMemory::in_memory(engine()));
+    let documents = small(Documents::in_memory(engine()));
     for index in 0..12 {
-        memory
+        documents
             .add(&format!("note {index}"), &format!("the quick fox number {index} runs away"))
             .expect("a text");
     }
-    memory.add("key", "the code is XZQ417 and nothing else").expect("a text");
-    let hits = memory.search("what is xzq417?", 3).expect("hits");
+    documents.add("key", "the code is XZQ417 and nothing else").expect("a text");
+    let hits = documents.search("what is xzq417?", 3).expect("hits");
     let hit = hits.iter().find(|hit| hit.name == "key").expect("the only one with the word");
     assert_eq!(hit.word_rank, Some(1));
     assert!(hit.words > 1.0 && hits.windows(2).all(|pair| pair[0].score >= pair[1].score), "{hits:?}");
@@ -70,16 +70,16 @@ fn words_find_what_meaning_does_not() {
 
 #[test]
 fn long_texts_become_chunks_that_overlap_and_lose_nothing() {
-    let memory = small(TextMemory::in_memory(engine()));
+    let documents = small(Documents::in_memory(engine()));
     let text: String = (0..60).map(|index| format!("Sentence {index} is about größe and 猫. ")).collect();
-    let added = memory.add("long", &text).expect("a text");
+    let added = documents.add("long", &text).expect("a text");
     assert!(added.chunks > 5 && added.tokens > 24 * (added.chunks - 1), "{added:?}");
-    let mut hits = memory.search("Sentence", 1000).expect("hits");
+    let mut hits = documents.search("Sentence", 1000).expect("hits");
     assert_eq!(hits.len(), added.chunks);
     hits.sort_by_key(|hit| hit.chunk);
     let mut end = 0;
     for hit in &hits {
-        // Each begins where the one before has not ended yet.
+        // Each begins before the previous one ends.
         let at = text[..end].len().saturating_sub(hit.text.len());
         let at = text.floor_char_boundary(at);
         let start = at + text[at..].find(&hit.text).expect("a part of the text");
@@ -91,28 +91,28 @@ fn long_texts_become_chunks_that_overlap_and_lose_nothing() {
 }
 
 #[test]
-fn folders_outlive_the_process_and_damage_is_named() {
+fn folders_outlive_the_process_and_damage_is_reported() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let engine = engine();
-    let open = || small(TextMemory::open(Arc::clone(&engine), folder.path()).expect("the folder"));
+    let open = || small(Documents::open(Arc::clone(&engine), folder.path()).expect("the folder"));
     let (one, two) = {
-        let memory = open();
-        let one = memory.add("one", "the cat sat on the mat").expect("a text");
-        (one, memory.add("two", "a dog barked at the moon").expect("a text"))
+        let documents = open();
+        let one = documents.add("one", "the cat sat on the mat").expect("a text");
+        (one, documents.add("two", "a dog barked at the moon").expect("a text"))
     };
-    let memory = open();
-    assert_eq!(memory.documents(), [one.clone(), two.clone()]);
-    let before = memory.search("dog", 5).expect("hits");
+    let documents = open();
+    assert_eq!(documents.documents(), [one.clone(), two.clone()]);
+    let before = documents.search("dog", 5).expect("hits");
     assert_eq!(before[0].name, "two");
     assert_eq!(open().search("dog", 5).expect("hits"), before, "to the bit");
 
     // Another process removes one; this one adds another.
-    let mut store = TextStore::open(folder.path()).expect("the folder");
-    assert_eq!(store.documents(), memory.documents());
+    let mut store = DocumentStore::open(folder.path()).expect("the folder");
+    assert_eq!(store.documents(), documents.documents());
     assert!(store.remove(one.id).expect("removed") && !store.remove(one.id).expect("removed"));
-    let three = memory.add("three", "birds sing").expect("a text");
+    let three = documents.add("three", "birds sing").expect("a text");
     assert_eq!(open().documents(), [two.clone(), three.clone()]);
-    assert!(memory.remove(one.id).expect("known here still") && !memory.remove(99).expect("nothing"));
+    assert!(documents.remove(one.id).expect("known here still") && !documents.remove(99).expect("nothing"));
 
     let path = folder.path().join(format!("{:08}.memory", two.id));
     let mut bytes = fs::read(&path).expect("the file");
@@ -120,9 +120,9 @@ fn folders_outlive_the_process_and_damage_is_named() {
     bytes[last] ^= 1;
     fs::write(&path, &bytes).expect("the file");
     fs::write(folder.path().join("00000077.memory"), &bytes[..40]).expect("a file");
-    let memory = open();
-    assert_eq!(memory.documents(), [three]);
-    let damaged: Vec<String> = memory
+    let documents = open();
+    assert_eq!(documents.documents(), [three]);
+    let damaged: Vec<String> = documents
         .damaged()
         .iter()
         .map(|damaged| format!("{}: {}", damaged.path.display(), damaged.reason))
@@ -130,11 +130,11 @@ fn folders_outlive_the_process_and_damage_is_named() {
     assert_eq!(damaged.len(), 2, "{damaged:?}");
     assert!(damaged[0].contains("00000002.memory") && damaged[0].contains("checksum"), "{damaged:?}");
     assert!(damaged[1].contains("00000077.memory") && damaged[1].contains("safetensors"), "{damaged:?}");
-    assert_eq!(memory.add("four", "on it goes").expect("a text").id, 78);
-    let mut store = TextStore::open(folder.path()).expect("the folder");
+    assert_eq!(documents.add("four", "on it goes").expect("a text").id, 78);
+    let mut store = DocumentStore::open(folder.path()).expect("the folder");
     assert_eq!(store.tidy().expect("tidy").0, 2);
     assert_eq!(
-        (store.damaged().len(), TextStore::open(folder.path()).expect("the folder").damaged().len()),
+        (store.damaged().len(), DocumentStore::open(folder.path()).expect("the folder").damaged().len()),
         (0, 0)
     );
     assert_eq!(store.clear().expect("cleared"), 2);
@@ -144,10 +144,10 @@ fn folders_outlive_the_process_and_damage_is_named() {
 #[test]
 fn another_models_vectors_are_refused() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let memory = TextMemory::open(engine(), folder.path()).expect("the folder");
-    memory.add("one", "some text").expect("a text");
+    let documents = Documents::open(engine(), folder.path()).expect("the folder");
+    documents.add("one", "some text").expect("a text");
     let other = Arc::new(load_tiny("qwen3"));
-    let Err(error) = TextMemory::open(other, folder.path()) else { panic!("it was opened") };
+    let Err(error) = Documents::open(other, folder.path()) else { panic!("it was opened") };
     let sentence = error.to_string();
     for word in ["llama.f32.gguf", "qwen3.f32.gguf", "\"one\""] {
         assert!(sentence.contains(word), "{sentence}");
@@ -155,83 +155,83 @@ fn another_models_vectors_are_refused() {
 }
 
 #[test]
-fn prompts_hold_what_was_found_within_their_budget() {
-    let memory = small(TextMemory::in_memory(engine()));
+fn prompts_hold_the_found_chunks_within_their_budget() {
+    let documents = small(Documents::in_memory(engine()));
     for index in 0..6 {
         let text = format!(
             "Report {index}: the ship number {index} carries apples, pears and plums to the harbour."
         );
-        memory.add(&format!("report {index}"), &text).expect("a text");
+        documents.add(&format!("report {index}"), &text).expect("a text");
     }
     let question = "Which ship carries pears?";
-    let all = memory.recall(question, 3, 10_000).expect("a prompt");
+    let all = documents.recall(question, 3, 10_000).expect("a prompt");
     assert!(all.hits.len() == 3 && all.prompt.contains(question), "{all:?}");
     assert!(all.hits.iter().all(|hit| all.prompt.contains(hit.text.trim())), "{all:?}");
-    let tokens = |text: &str| memory.engine().tokenizer().encode(text, false).expect("tokens").len();
+    let tokens = |text: &str| documents.engine().tokenizer().encode(text, false).expect("tokens").len();
     assert_eq!(all.tokens, tokens(&all.prompt));
     for budget in [all.tokens - 1, all.tokens * 3 / 4, all.tokens / 2] {
-        let less = memory.recall(question, 3, budget).expect("a prompt");
+        let less = documents.recall(question, 3, budget).expect("a prompt");
         assert!(less.tokens <= budget && tokens(&less.prompt) <= budget, "{budget}: {less:?}");
         assert!(less.prompt.contains(question));
     }
-    let sentence = memory.recall(question, 3, 2).expect_err("too little").to_string();
+    let sentence = documents.recall(question, 3, 2).expect_err("too little").to_string();
     assert!(sentence.contains("at most 2"), "{sentence}");
-    let own = memory.recall_as("{{ notes | length }} {{ question }}", "Why?", 2, 100).expect("a prompt");
+    let own = documents.recall_as("{{ notes | length }} {{ question }}", "Why?", 2, 100).expect("a prompt");
     assert_eq!(own.prompt, "2 Why?");
-    memory.recall_as("{{ notes", "Why?", 2, 100).expect_err("no template");
-    memory.search("", 1).expect_err("an empty query");
-    memory.add("nothing", "").expect_err("an empty text");
+    documents.recall_as("{{ notes", "Why?", 2, 100).expect_err("no template");
+    documents.search("", 1).expect_err("an empty query");
+    documents.add("nothing", "").expect_err("an empty text");
 }
 
 #[test]
 fn cancelled_additions_leave_nothing() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let memory = small(TextMemory::open(engine(), folder.path()).expect("the folder"));
+    let documents = small(Documents::open(engine(), folder.path()).expect("the folder"));
     let text = "word ".repeat(200);
-    let error = memory.add_while("long", &text, &mut |done, _| done < 2).expect_err("stopped");
+    let error = documents.add_while("long", &text, &mut |done, _| done < 2).expect_err("stopped");
     assert!(matches!(error, herald::Error::Cancelled));
     assert_eq!(fs::read_dir(folder.path()).expect("the folder").count(), 0);
-    assert!(memory.documents().is_empty());
+    assert!(documents.documents().is_empty());
 }
 
 #[test]
 fn many_threads_add_search_and_remove() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let engine = engine();
-    let memory = small(TextMemory::open(Arc::clone(&engine), folder.path()).expect("the folder"));
+    let documents = small(Documents::open(Arc::clone(&engine), folder.path()).expect("the folder"));
     std::thread::scope(|scope| {
         for thread in 0..6 {
-            let memory = &memory;
+            let documents = &documents;
             scope.spawn(move || {
                 for index in 0..8 {
                     let name = format!("{thread}.{index}");
-                    let added = memory
+                    let added = documents
                         .add(&name, &format!("thread {thread} wrote word{thread}x{index}"))
                         .expect("a text");
-                    let hits = memory.search(&format!("word{thread}x{index}"), 5).expect("hits");
+                    let hits = documents.search(&format!("word{thread}x{index}"), 5).expect("hits");
                     assert!(hits.iter().any(|hit| hit.name == name), "{name} is found at once");
                     if index % 2 == 1 {
-                        assert!(memory.remove(added.id).expect("removed"));
+                        assert!(documents.remove(added.id).expect("removed"));
                     }
                 }
             });
         }
     });
-    let names = |memory: &TextMemory| -> HashSet<String> {
-        memory.documents().into_iter().map(|document| document.name).collect()
+    let names = |documents: &Documents| -> HashSet<String> {
+        documents.documents().into_iter().map(|document| document.name).collect()
     };
     let expected: HashSet<String> =
         (0..6).flat_map(|thread| [0, 2, 4, 6].map(|index| format!("{thread}.{index}"))).collect();
-    assert_eq!(names(&memory), expected);
-    let again = TextMemory::open(engine, folder.path()).expect("the folder");
-    assert_eq!((names(&again), again.usage()), (expected, memory.usage()));
+    assert_eq!(names(&documents), expected);
+    let again = Documents::open(engine, folder.path()).expect("the folder");
+    assert_eq!((names(&again), again.usage()), (expected, documents.usage()));
 }
 
 #[test]
 fn models_with_states_give_vectors_too() {
     let engine = NeuroEngine::load(&tiny("mamba"), &herald_testing::cpu_options()).expect("the model");
-    let memory = TextMemory::in_memory(Arc::new(engine));
-    memory.add("a", "once upon a time").expect("a text");
-    memory.add("b", "numbers: 1 2 3 4").expect("a text");
-    assert_eq!(memory.search("once upon a time", 1).expect("hits")[0].name, "a");
+    let documents = Documents::in_memory(Arc::new(engine));
+    documents.add("a", "once upon a time").expect("a text");
+    documents.add("b", "numbers: 1 2 3 4").expect("a text");
+    assert_eq!(documents.search("once upon a time", 1).expect("hits")[0].name, "a");
 }

@@ -1,4 +1,4 @@
-//! What is wrong with a request, as a status and OpenAI's JSON.
+//! Errors of the API: a status and OpenAI's JSON.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
@@ -6,14 +6,14 @@ use serde_json::{Value, json};
 
 use herald::Error;
 
-/// Why there is no answer.
+/// Why a request gets no answer.
 #[derive(Debug)]
-pub(super) struct Fault {
+pub(super) struct ApiError {
     status: StatusCode,
     message: String,
 }
 
-impl Fault {
+impl ApiError {
     pub(super) fn invalid(message: impl Into<String>) -> Self {
         Self { status: StatusCode::BAD_REQUEST, message: message.into() }
     }
@@ -32,8 +32,9 @@ impl Fault {
         Self { status: StatusCode::UNSUPPORTED_MEDIA_TYPE, message: message.to_owned() }
     }
 
-    pub(super) fn too_large(most: usize) -> Self {
-        let message = format!("the request's body can't be read, where at most {most} bytes were expected");
+    pub(super) fn too_large(max_bytes: usize) -> Self {
+        let message =
+            format!("the request's body can't be read, where at most {max_bytes} bytes were expected");
         Self { status: StatusCode::PAYLOAD_TOO_LARGE, message }
     }
 
@@ -41,7 +42,7 @@ impl Fault {
         Self { status: StatusCode::INTERNAL_SERVER_ERROR, message: message.into() }
     }
 
-    /// As OpenAI's API puts it.
+    /// The body of an error in OpenAI's API.
     pub(super) fn json(&self) -> Value {
         let kind = match self.status {
             StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
@@ -52,7 +53,7 @@ impl Fault {
     }
 }
 
-impl From<Error> for Fault {
+impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
         let status = match error {
             Error::Busy { .. } => StatusCode::TOO_MANY_REQUESTS,
@@ -67,7 +68,7 @@ impl From<Error> for Fault {
     }
 }
 
-impl IntoResponse for Fault {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(self.json())).into_response();
         if self.status == StatusCode::TOO_MANY_REQUESTS {

@@ -1,8 +1,8 @@
-//! An HTTP server that speaks OpenAI's API over a [`Scheduler`]: completions and chat, whole or as server-sent events.
+//! An HTTP server with OpenAI's API over a [`Scheduler`]: completions and chat, whole or as server-sent events.
 //!
-//! It speaks HTTP/1.1 without TLS and asks nobody who they are: it is for this machine, or for a proxy in front of it. Web
-//! pages of other origins can't use it: a request must be `application/json`, for which a browser asks first, and it isn't
-//! told yes.
+//! It speaks HTTP/1.1 without TLS or authentication: keep it on this machine, or put a proxy in front. Web pages of other
+//! origins can't use it: a request must be `application/json`, so the browser sends a preflight request first, which gets
+//! no permission.
 
 mod error;
 mod request;
@@ -18,24 +18,24 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use serde_json::{Value, json};
 
-use error::Fault;
+use error::ApiError;
 use herald::schedule::Scheduler;
 
 /// How to serve.
 #[derive(Clone, Debug)]
 pub struct ServeOptions {
-    /// What the model is called in answers.
+    /// The model's name in answers.
     pub model: String,
-    /// The most bytes of a request's body.
+    /// Maximum size of a request's body, in bytes.
     pub max_body: usize,
-    /// How long answers that are under way may go on once the server is to end.
+    /// How long running answers may continue after the server is told to stop.
     pub grace: Duration,
 }
 
-/// What the handlers share.
+/// The state that all handlers share.
 struct Shared {
     scheduler: Arc<Scheduler>,
     options: ServeOptions,
@@ -43,7 +43,71 @@ struct Shared {
 
 type App = State<Arc<Shared>>;
 
-/// A server that listens and has not begun to answer.
+/// A path of the API.
+struct Route {
+    method: &'static str,
+    /// The path, in axum's syntax.
+    path: &'static str,
+    /// What it answers, in a few words.
+    about: &'static str,
+    handler: fn() -> MethodRouter<Arc<Shared>>,
+}
+
+/// Every path that the server answers. The router, the sentence for unknown paths and [`endpoints`] come from this table.
+const ROUTES: [Route; 7] = [
+    Route {
+        method: "POST",
+        path: "/v1/chat/completions",
+        about: "answer messages, whole or streamed",
+        handler: || post(response::chat),
+    },
+    Route {
+        method: "POST",
+        path: "/v1/completions",
+        about: "continue a prompt, whole or streamed",
+        handler: || post(response::completions),
+    },
+    Route { method: "GET", path: "/v1/models", about: "the models: one", handler: || get(models) },
+    Route {
+        method: "GET",
+        path: "/v1/models/{*name}",
+        about: "the model of this name",
+        handler: || get(models_by_name),
+    },
+    Route {
+        method: "GET",
+        path: "/health",
+        about: "how many requests wait and run",
+        handler: || get(health),
+    },
+    Route { method: "GET", path: "/metrics", about: "metrics for Prometheus", handler: || get(metrics) },
+    Route { method: "GET", path: "/metrics.json", about: "metrics as JSON", handler: || get(metrics_json) },
+];
+
+impl Route {
+    /// The path as a reader writes it: `/v1/models/NAME`.
+    fn shown(&self) -> String {
+        self.path.replace("{*name}", "NAME")
+    }
+}
+
+/// An endpoint of the API, for help texts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The HTTP method.
+    pub method: &'static str,
+    /// The path; a part in capitals stands for a value.
+    pub path: String,
+    /// What it answers, in a few words.
+    pub about: &'static str,
+}
+
+/// The endpoints that every [`Server`] has.
+pub fn endpoints() -> impl Iterator<Item = Endpoint> {
+    ROUTES.iter().map(|route| Endpoint { method: route.method, path: route.shown(), about: route.about })
+}
+
+/// A server that listens, but doesn't answer yet.
 pub struct Server {
     listener: TcpListener,
     scheduler: Arc<Scheduler>,
@@ -51,73 +115,73 @@ pub struct Server {
 }
 
 impl Server {
-    /// Begins to listen.
+    /// Binds to `address` and listens.
     ///
     /// # Errors
-    /// The system's, where the address can't be had.
+    /// The system's error if the address can't be bound.
     pub fn bind(address: SocketAddr, scheduler: Arc<Scheduler>, options: ServeOptions) -> io::Result<Self> {
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         Ok(Self { listener, scheduler, options })
     }
 
-    /// Where it listens: the port that the system chose, where it was to choose.
+    /// The address it listens on, with the port that the system chose for port 0.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// Answers requests on the calling thread until `stop` comes true; then no more are taken, and those under way may go
-    /// on for as long as the options allow.
+    /// Answers requests on the calling thread until `stop` completes. It then accepts no more, and lets running ones
+    /// continue for [`ServeOptions::grace`].
     ///
     /// # Errors
-    /// The system's, where the server can't begin.
+    /// The system's error if the server can't start.
     pub fn run(self, stop: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let grace = self.options.grace;
         let app = router(Arc::new(Shared { scheduler: self.scheduler, options: self.options }));
         let done = runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(self.listener)?;
-            let (ask, asked) = tokio::sync::oneshot::channel::<()>();
+            let (stopper, stopped) = tokio::sync::oneshot::channel::<()>();
             let served = axum::serve(listener, app).with_graceful_shutdown(async {
-                // An error means that the sender is gone, which is as good a reason to stop.
-                let _ = asked.await;
+                // An error means that the sender is gone, which is also a reason to stop.
+                let _ = stopped.await;
             });
-            let late = async {
+            let out_of_time = async {
                 stop.await;
-                let _ = ask.send(());
+                let _ = stopper.send(());
                 tokio::time::sleep(grace).await;
             };
             tokio::select! {
                 done = served => done,
-                () = late => Ok(()),
+                () = out_of_time => Ok(()),
             }
         });
-        // Tokenizing that is under way must not hold up the end.
+        // Don't wait for tokenizing in the background.
         runtime.shutdown_background();
         done
     }
 }
 
-const NO_PATH: &str = "there is no such path, where /v1/completions, /v1/chat/completions, /v1/models, /health, /metrics \
-    or /metrics.json was expected";
-
 fn router(shared: Arc<Shared>) -> Router {
     let limit = DefaultBodyLimit::max(shared.options.max_body);
-    Router::new()
-        .route("/v1/completions", post(response::completions))
-        .route("/v1/chat/completions", post(response::chat))
-        .route("/v1/models", get(models))
-        .route("/v1/models/{*name}", get(models_by_name))
-        .route("/health", get(health))
-        .route("/metrics", get(metrics))
-        .route("/metrics.json", get(metrics_json))
-        .fallback(|| async { Fault::not_found(NO_PATH) })
-        .method_not_allowed_fallback(|| async { Fault::method() })
+    ROUTES
+        .iter()
+        .fold(Router::new(), |router, route| router.route(route.path, (route.handler)()))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(|| async { ApiError::method() })
         .layer(limit)
         .with_state(shared)
+}
+
+async fn no_such_path() -> ApiError {
+    let paths: Vec<String> = ROUTES.iter().map(Route::shown).collect();
+    ApiError::not_found(&format!(
+        "there is no such path, where one of these was expected: {}",
+        paths.join(", ")
+    ))
 }
 
 fn model(shared: &Shared) -> Value {
@@ -131,12 +195,12 @@ async fn models(State(shared): App) -> Json<Value> {
 async fn models_by_name(
     State(shared): App,
     axum::extract::Path(name): axum::extract::Path<String>,
-) -> Result<Json<Value>, Fault> {
+) -> Result<Json<Value>, ApiError> {
     if name == shared.options.model {
         return Ok(Json(model(&shared)));
     }
     let known = &shared.options.model;
-    Err(Fault::not_found(&format!("there is no model {name:?}, where {known:?} was expected")))
+    Err(ApiError::not_found(&format!("there is no model {name:?}, where {known:?} was expected")))
 }
 
 async fn health(State(shared): App) -> Json<Value> {

@@ -1,24 +1,24 @@
-//! Requests as clients of OpenAI's API write them, and what they ask of the engine.
+//! Requests of OpenAI's API, and their translation into the engine's options.
 //!
-//! Fields that nobody here knows are ignored, since clients send many; those that would change the answer and are known not
-//! to be served are refused.
+//! Unknown fields are ignored, since clients send many. Known fields that would change the answer but aren't supported are
+//! refused.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::error::Fault;
+use super::error::ApiError;
 use herald::Constraint;
 use herald::chat::Message;
 use herald::sampler::SamplerConfig;
 use herald::schedule::Request;
 use herald::{GenerateOptions, NeuroEngine};
 
-/// Tokens of a completion where the client doesn't say, as in OpenAI's API.
-const USUAL_TOKENS: usize = 16;
+/// Tokens of a completion if the client doesn't say, as in OpenAI's API.
+const DEFAULT_TOKENS: usize = 16;
 
-/// One text, or several.
+/// One text or several.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub(super) enum Texts {
@@ -43,7 +43,7 @@ enum Prompt {
     Ids(Vec<u32>),
 }
 
-/// What both kinds of requests have.
+/// The fields that both kinds of requests have.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Common {
@@ -58,7 +58,7 @@ pub(super) struct Common {
     repetition_penalty: Option<f32>,
     presence_penalty: Option<f32>,
     frequency_penalty: Option<f32>,
-    /// By the token's id, as text: JSON has no other keys.
+    /// By token id, as text since JSON has no other keys.
     logit_bias: BTreeMap<String, f32>,
     seed: Option<u64>,
     stop: Option<Texts>,
@@ -129,11 +129,11 @@ struct Part {
 }
 
 impl Content {
-    fn into_text(self) -> Result<String, Fault> {
+    fn into_text(self) -> Result<String, ApiError> {
         match self {
             Self::Text(text) => Ok(text),
             Self::Parts(parts) => match parts.iter().find(|part| part.kind != "text") {
-                Some(part) => Err(Fault::invalid(format!(
+                Some(part) => Err(ApiError::invalid(format!(
                     "a message has a part of type {:?}, where only text is served",
                     part.kind
                 ))),
@@ -144,12 +144,12 @@ impl Content {
 }
 
 impl Common {
-    /// Whether a stream is to end with how many tokens there were.
+    /// Whether a stream should end with its token counts.
     pub(super) fn wants_usage(&self) -> bool {
         self.stream_options.include_usage
     }
 
-    fn options(self, usual_tokens: Option<usize>) -> Result<(GenerateOptions, String), Fault> {
+    fn options(self, default_tokens: Option<usize>) -> Result<(GenerateOptions, String), ApiError> {
         let unserved = [
             ("n", self.n.is_some_and(|n| n != 1)),
             ("best_of", self.best_of.is_some_and(|n| n != 1)),
@@ -158,31 +158,33 @@ impl Common {
             ("logprobs", !matches!(self.logprobs, Value::Null | Value::Bool(false))),
             ("tools", !self.tools.is_empty()),
         ];
-        if let Some((name, _)) = unserved.iter().find(|(_, asked)| *asked) {
-            return Err(Fault::invalid(format!("{name} is not served here: it was expected to be left out")));
+        if let Some((name, _)) = unserved.iter().find(|(_, present)| *present) {
+            return Err(ApiError::invalid(format!(
+                "{name} is not served here: it was expected to be left out"
+            )));
         }
         let bias = |(id, bias): (String, f32)| {
             let id = id.parse().map_err(|_| {
-                Fault::invalid(format!("logit_bias has the key {id:?}, where a token's id was expected"))
+                ApiError::invalid(format!("logit_bias has the key {id:?}, where a token's id was expected"))
             })?;
             Ok((id, bias))
         };
-        let logit_bias = self.logit_bias.into_iter().map(bias).collect::<Result<_, Fault>>()?;
-        let usual = SamplerConfig::default();
+        let logit_bias = self.logit_bias.into_iter().map(bias).collect::<Result<_, ApiError>>()?;
+        let default = SamplerConfig::default();
         let sampler = SamplerConfig {
             temperature: self.temperature.unwrap_or(1.0),
-            top_p: self.top_p.unwrap_or(usual.top_p),
-            top_k: self.top_k.unwrap_or(usual.top_k),
-            min_p: self.min_p.unwrap_or(usual.min_p),
-            repetition_penalty: self.repetition_penalty.unwrap_or(usual.repetition_penalty),
-            presence_penalty: self.presence_penalty.unwrap_or(usual.presence_penalty),
-            frequency_penalty: self.frequency_penalty.unwrap_or(usual.frequency_penalty),
+            top_p: self.top_p.unwrap_or(default.top_p),
+            top_k: self.top_k.unwrap_or(default.top_k),
+            min_p: self.min_p.unwrap_or(default.min_p),
+            repetition_penalty: self.repetition_penalty.unwrap_or(default.repetition_penalty),
+            presence_penalty: self.presence_penalty.unwrap_or(default.presence_penalty),
+            frequency_penalty: self.frequency_penalty.unwrap_or(default.frequency_penalty),
             logit_bias,
             seed: self.seed,
-            ..usual
+            ..default
         };
         let options = GenerateOptions {
-            max_tokens: self.max_tokens.or(self.max_completion_tokens).or(usual_tokens),
+            max_tokens: self.max_tokens.or(self.max_completion_tokens).or(default_tokens),
             sampler,
             stop: self.stop.map(Texts::into_vec).unwrap_or_default(),
             constraint: constraint(self.response_format, self.regex)?,
@@ -192,12 +194,12 @@ impl Common {
     }
 }
 
-fn constraint(format: Option<ResponseFormat>, regex: Option<String>) -> Result<Option<Constraint>, Fault> {
+fn constraint(format: Option<ResponseFormat>, regex: Option<String>) -> Result<Option<Constraint>, ApiError> {
     let Some(format) = format.filter(|format| format.kind != "text") else {
         return Ok(regex.map(Constraint::Regex));
     };
     if regex.is_some() {
-        return Err(Fault::invalid("response_format and regex are both set, where one was expected"));
+        return Err(ApiError::invalid("response_format and regex are both set, where one was expected"));
     }
     match (format.kind.as_str(), format.json_schema) {
         ("json_object", _) => Ok(Some(Constraint::JsonSchema(json!({"type": "object"})))),
@@ -205,34 +207,34 @@ fn constraint(format: Option<ResponseFormat>, regex: Option<String>) -> Result<O
             Ok(Some(Constraint::JsonSchema(schema)))
         }
         ("json_schema", _) => {
-            Err(Fault::invalid("response_format.json_schema.schema was expected to be an object"))
+            Err(ApiError::invalid("response_format.json_schema.schema was expected to be an object"))
         }
-        (kind, _) => Err(Fault::invalid(format!(
+        (kind, _) => Err(ApiError::invalid(format!(
             "response_format.type is {kind:?}, where text, json_object or json_schema was expected"
         ))),
     }
 }
 
 impl Completion {
-    pub(super) fn request(self, engine: &NeuroEngine) -> Result<Request, Fault> {
+    pub(super) fn request(self, engine: &NeuroEngine) -> Result<Request, ApiError> {
         let prompt = match self.prompt {
             Prompt::Text(text) => engine.tokenizer().encode_prompt(&text, false)?,
             Prompt::Ids(ids) => ids,
         };
-        let (options, client) = self.common.options(Some(USUAL_TOKENS))?;
+        let (options, client) = self.common.options(Some(DEFAULT_TOKENS))?;
         Ok(Request { prompt, options, client })
     }
 }
 
 impl Chat {
-    pub(super) fn request(self, engine: &NeuroEngine) -> Result<Request, Fault> {
+    pub(super) fn request(self, engine: &NeuroEngine) -> Result<Request, ApiError> {
         let messages = self
             .messages
             .into_iter()
             .map(|message| Ok(Message::new(message.role, message.content.into_text()?)))
-            .collect::<Result<Vec<_>, Fault>>()?;
+            .collect::<Result<Vec<_>, ApiError>>()?;
         if messages.is_empty() {
-            return Err(Fault::invalid("messages is empty, where at least one message was expected"));
+            return Err(ApiError::invalid("messages is empty, where at least one message was expected"));
         }
         let rendered = engine.chat_template()?.render(&messages, true).map_err(herald::Error::from)?;
         let prompt = engine.tokenizer().encode_prompt(&rendered, true)?;

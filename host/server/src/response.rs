@@ -1,4 +1,4 @@
-//! Completions and chat: the request in, the answer out, whole or bit by bit.
+//! Completions and chat: the answer to a request, whole or streamed.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, header};
-use axum::response::sse::{Event as Sent, KeepAlive, Sse};
+use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Json, Response};
 use futures_util::stream;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::error::Fault;
+use super::error::ApiError;
 use super::request::{Chat, Completion};
 use super::{App, Shared};
 use herald::schedule::{Event, Handle, Request};
@@ -29,15 +29,15 @@ enum Kind {
     Chat,
 }
 
-/// What all parts of an answer repeat.
-struct Head {
+/// The fields that every chunk of an answer repeats.
+struct ResponseId {
     kind: Kind,
     id: String,
     created: u64,
     model: String,
 }
 
-impl Head {
+impl ResponseId {
     fn new(kind: Kind, shared: &Shared) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -61,8 +61,8 @@ impl Head {
         })
     }
 
-    /// A part of a stream.
-    fn part(&self, text: &str, first: bool, finish: Option<&str>) -> Value {
+    /// A chunk of a stream.
+    fn chunk(&self, text: &str, first: bool, finish: Option<&str>) -> Value {
         match self.kind {
             Kind::Completion => {
                 let choice = json!({"index": 0, "text": text, "logprobs": null, "finish_reason": finish});
@@ -100,12 +100,12 @@ impl Head {
         answer
     }
 
-    /// The end of a stream that says how many tokens there were.
+    /// The chunk with the token counts, at the end of a stream.
     fn usage(&self, generated: &Generated) -> Value {
         let object = if self.kind == Kind::Chat { "chat.completion.chunk" } else { "text_completion" };
-        let mut part = self.with(object, json!([]));
-        part["usage"] = usage(generated);
-        part
+        let mut chunk = self.with(object, json!([]));
+        chunk["usage"] = usage(generated);
+        chunk
     }
 }
 
@@ -131,40 +131,40 @@ pub(super) async fn completions(
     State(shared): App,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Response, Fault> {
+) -> Result<Response, ApiError> {
     let body: Completion = parse(&shared, &headers, body)?;
     let (stream, usage) = (body.common.stream, body.common.wants_usage());
-    let head = Head::new(Kind::Completion, &shared);
-    answer(shared, head, stream, usage, move |engine| body.request(engine)).await
+    let id = ResponseId::new(Kind::Completion, &shared);
+    answer(shared, id, stream, usage, move |engine| body.request(engine)).await
 }
 
 pub(super) async fn chat(
     State(shared): App,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Response, Fault> {
+) -> Result<Response, ApiError> {
     let body: Chat = parse(&shared, &headers, body)?;
     let (stream, usage) = (body.common.stream, body.common.wants_usage());
-    let head = Head::new(Kind::Chat, &shared);
-    answer(shared, head, stream, usage, move |engine| body.request(engine)).await
+    let id = ResponseId::new(Kind::Chat, &shared);
+    answer(shared, id, stream, usage, move |engine| body.request(engine)).await
 }
 
 fn parse<T: DeserializeOwned>(
     shared: &Shared,
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
-) -> Result<T, Fault> {
+) -> Result<T, ApiError> {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("");
     let kind = kind.split(';').next().unwrap_or("").trim();
     if !kind.eq_ignore_ascii_case("application/json") {
-        return Err(Fault::media_type());
+        return Err(ApiError::media_type());
     }
-    let body = body.map_err(|_| Fault::too_large(shared.options.max_body))?;
+    let body = body.map_err(|_| ApiError::too_large(shared.options.max_body))?;
     serde_json::from_slice(&body)
-        .map_err(|error| Fault::invalid(format!("the request's body is not what was expected: {error}")))
+        .map_err(|error| ApiError::invalid(format!("the request's body is not what was expected: {error}")))
 }
 
-/// A request's events; dropped, as when the client is gone, it cancels the request.
+/// A request's events. Dropping it cancels the request, which happens when the client disconnects.
 struct Events {
     receiver: UnboundedReceiver<Event>,
     handle: Handle,
@@ -178,50 +178,50 @@ impl Drop for Events {
 
 async fn answer(
     shared: Arc<Shared>,
-    head: Head,
+    id: ResponseId,
     streamed: bool,
     usage: bool,
-    request: impl FnOnce(&NeuroEngine) -> Result<Request, Fault> + Send + 'static,
-) -> Result<Response, Fault> {
-    // A long prompt or a large schema takes its time, which no other connection should wait for.
+    request: impl FnOnce(&NeuroEngine) -> Result<Request, ApiError> + Send + 'static,
+) -> Result<Response, ApiError> {
+    // A long prompt or a large schema takes time, and other connections shouldn't wait for it.
     let submitted = tokio::task::spawn_blocking(move || {
         let request = request(shared.scheduler.engine())?;
         let (sender, receiver) = unbounded_channel();
         let sink = Box::new(move |event| sender.send(event).is_ok());
         let handle = shared.scheduler.submit_to(request, sink)?;
-        Ok::<_, Fault>(Events { receiver, handle })
+        Ok::<_, ApiError>(Events { receiver, handle })
     });
     let mut events =
-        submitted.await.map_err(|error| Fault::internal(format!("the request failed: {error}")))??;
+        submitted.await.map_err(|error| ApiError::internal(format!("the request failed: {error}")))??;
     if streamed {
-        return Ok(stream(events, head, usage));
+        return Ok(stream(events, id, usage));
     }
     loop {
         match events.receiver.recv().await {
             Some(Event::Token { .. }) => {}
-            Some(Event::Done(answer)) => return Ok(Json(head.whole(&answer.generated)).into_response()),
+            Some(Event::Done(answer)) => return Ok(Json(id.whole(&answer.generated)).into_response()),
             Some(Event::Failed(error)) => return Err(error.into()),
-            None => return Err(Fault::internal("the server is ending")),
+            None => return Err(ApiError::internal("the server is shutting down")),
         }
     }
 }
 
-/// The state of a stream of parts.
-struct Parts {
+/// The state of a stream of chunks.
+struct ChunkStream {
     events: Events,
-    head: Head,
+    id: ResponseId,
     usage: bool,
     first: bool,
-    /// What is to be sent before more events are awaited, last first.
+    /// What to send before waiting for more events, last first.
     ready: Vec<String>,
     ended: bool,
 }
 
-impl Parts {
-    async fn next(mut self) -> Option<(Result<Sent, Infallible>, Self)> {
+impl ChunkStream {
+    async fn next(mut self) -> Option<(Result<SseEvent, Infallible>, Self)> {
         loop {
             if let Some(data) = self.ready.pop() {
-                return Some((Ok(Sent::default().data(data)), self));
+                return Some((Ok(SseEvent::default().data(data)), self));
             }
             if self.ended {
                 return None;
@@ -229,34 +229,34 @@ impl Parts {
             match self.events.receiver.recv().await {
                 Some(Event::Token { text, .. }) if text.is_empty() => {}
                 Some(Event::Token { text, .. }) => {
-                    let part = self.head.part(&text, self.first, None);
+                    let chunk = self.id.chunk(&text, self.first, None);
                     self.first = false;
-                    self.ready.push(part.to_string());
+                    self.ready.push(chunk.to_string());
                 }
                 Some(Event::Done(answer)) => {
                     let generated = &answer.generated;
                     self.ended = true;
                     self.ready.push("[DONE]".to_owned());
                     if self.usage {
-                        self.ready.push(self.head.usage(generated).to_string());
+                        self.ready.push(self.id.usage(generated).to_string());
                     }
-                    let last = self.head.part("", self.first, Some(reason(&generated.finish)));
+                    let last = self.id.chunk("", self.first, Some(reason(&generated.finish)));
                     self.ready.push(last.to_string());
                 }
                 Some(Event::Failed(error)) => {
                     self.ended = true;
-                    self.ready.push(Fault::from(error).json().to_string());
+                    self.ready.push(ApiError::from(error).json().to_string());
                 }
                 None => {
                     self.ended = true;
-                    self.ready.push(Fault::internal("the server is ending").json().to_string());
+                    self.ready.push(ApiError::internal("the server is shutting down").json().to_string());
                 }
             }
         }
     }
 }
 
-fn stream(events: Events, head: Head, usage: bool) -> Response {
-    let parts = Parts { events, head, usage, first: true, ready: Vec::new(), ended: false };
-    Sse::new(stream::unfold(parts, Parts::next)).keep_alive(KeepAlive::default()).into_response()
+fn stream(events: Events, id: ResponseId, usage: bool) -> Response {
+    let chunks = ChunkStream { events, id, usage, first: true, ready: Vec::new(), ended: false };
+    Sse::new(stream::unfold(chunks, ChunkStream::next)).keep_alive(KeepAlive::default()).into_response()
 }

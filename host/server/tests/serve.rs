@@ -1,4 +1,4 @@
-//! The HTTP server as a client meets it, over plain sockets.
+//! The HTTP server from a client's side, over plain sockets.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use herald::schedule::{Scheduler, SchedulerOptions};
 use herald::{GenerateOptions, NeuroEngine};
-use herald_server::{ServeOptions, Server};
+use herald_server::{ServeOptions, Server, endpoints};
 use herald_testing::{cpu_options, smollm2, tiny};
 use serde_json::{Value, json};
 
-/// A server on a thread of its own, which ends when this is dropped.
+/// A server on its own thread, which ends when this is dropped.
 struct Served {
     address: SocketAddr,
     scheduler: Arc<Scheduler>,
@@ -48,16 +48,16 @@ impl Served {
     }
 
     /// The status and the body.
-    fn ask(&self, method: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
+    fn request(&self, method: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
         answer(self.open(method, path, headers, body))
     }
 
     fn post(&self, path: &str, body: &Value) -> (u16, String) {
-        self.ask("POST", path, "Content-Type: application/json\r\n", &body.to_string())
+        self.request("POST", path, "Content-Type: application/json\r\n", &body.to_string())
     }
 
     fn get(&self, path: &str) -> (u16, String) {
-        self.ask("GET", path, "", "")
+        self.request("GET", path, "", "")
     }
 
     fn pages(&self) -> u64 {
@@ -101,7 +101,7 @@ fn parsed(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error} in {text:?}"))
 }
 
-/// The events of a stream, but its last, which must say that it is the last.
+/// The events of a stream without the last, which must be `[DONE]`.
 fn events(body: &str) -> Vec<Value> {
     let data: Vec<&str> = body.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
     let (last, events) = data.split_last().expect("events");
@@ -109,15 +109,15 @@ fn events(body: &str) -> Vec<Value> {
     events.iter().map(|event| parsed(event)).collect()
 }
 
-fn alone(engine: &NeuroEngine, prompt: &str, most: usize) -> String {
-    let options = GenerateOptions { max_tokens: Some(most), ..GenerateOptions::default() };
+fn alone(engine: &NeuroEngine, prompt: &str, max_tokens: usize) -> String {
+    let options = GenerateOptions { max_tokens: Some(max_tokens), ..GenerateOptions::default() };
     let ids = engine.tokenizer().encode_prompt(prompt, false).expect("tokens");
     let mut sequence = engine.sequence().expect("a sequence");
     engine.generate(&mut sequence, &ids, &options, &mut || true, &mut |_| true).expect("an answer").text
 }
 
-fn prompt(most: usize) -> Value {
-    json!({"prompt": "hello world", "temperature": 0, "max_tokens": most})
+fn prompt(max_tokens: usize) -> Value {
+    json!({"prompt": "hello world", "temperature": 0, "max_tokens": max_tokens})
 }
 
 #[test]
@@ -128,8 +128,8 @@ fn completions_are_the_engines_whole_and_streamed() {
     let whole = parsed(&body);
     assert_eq!((status, whole["object"].as_str()), (200, Some("text_completion")));
     assert_eq!(whole["choices"][0]["text"], expected.as_str());
-    let (used, most) = (&whole["usage"], whole["usage"]["completion_tokens"].as_u64());
-    assert!(most.is_some_and(|most| most <= 12), "{used}");
+    let (usage, completion) = (&whole["usage"], whole["usage"]["completion_tokens"].as_u64());
+    assert!(completion.is_some_and(|tokens| tokens <= 12), "{usage}");
 
     let mut body = prompt(12);
     body["stream"] = true.into();
@@ -145,7 +145,7 @@ fn completions_are_the_engines_whole_and_streamed() {
 }
 
 #[test]
-fn chat_answers_in_a_form() {
+fn chat_answers_match_a_schema() {
     let served = serve(&smollm2(), SchedulerOptions::default());
     let schema = json!({"type": "object", "properties": {"capital": {"type": "string", "maxLength": 20}},
         "required": ["capital"], "additionalProperties": false});
@@ -180,6 +180,19 @@ fn the_other_paths_answer() {
         (&json["serving"]["requests"]["cut"], &json["tiers"][0]["tier"]),
         (&json!(1), &json!("active"))
     );
+}
+
+/// docs/SERVER.md has a row for each endpoint, and an unknown path's sentence names each.
+#[test]
+fn endpoints_are_documented_and_named() {
+    let served = serve(&tiny("llama"), SchedulerOptions::default());
+    let docs = include_str!("../../../docs/SERVER.md");
+    let (_, said) = served.get("/nowhere");
+    for endpoint in endpoints() {
+        let row = format!("`{} {}`", endpoint.method, endpoint.path);
+        assert!(docs.contains(&row), "docs/SERVER.md has no {row}");
+        assert!(said.contains(&endpoint.path), "{said} has no {}", endpoint.path);
+    }
 }
 
 #[test]
@@ -232,7 +245,7 @@ fn wrong_requests_get_a_sentence() {
         ("GET", "/v1/models/other", "", "", 404, "the model"),
         ("GET", "/nowhere", "", "", 404, "/v1/completions"),
     ] {
-        let (found, said) = served.ask(method, path, headers, body);
+        let (found, said) = served.request(method, path, headers, body);
         assert_eq!(found, status, "{method} {path} {body:.80}: {said}");
         let error = &parsed(&said)["error"];
         assert!(error["message"].as_str().is_some_and(|text| text.contains(says)), "{body:.80}: {said}");
@@ -242,9 +255,9 @@ fn wrong_requests_get_a_sentence() {
 }
 
 #[test]
-fn a_full_queue_is_status_429_and_who_leaves_frees_a_place() {
+fn a_full_queue_is_status_429_and_a_client_that_leaves_frees_its_slot() {
     let options = SchedulerOptions { max_running: 1, queue: 1, ..SchedulerOptions::default() };
-    // A model that takes its time, and may not end by itself.
+    // A slow model that may not end by itself.
     let served = serve(&smollm2(), options);
     let tokenizer = served.scheduler.engine().tokenizer();
     let ends = (0..tokenizer.vocabulary() as u32).filter(|token| tokenizer.ends_generation(*token));
@@ -270,7 +283,7 @@ fn a_full_queue_is_status_429_and_who_leaves_frees_a_place() {
 }
 
 #[test]
-fn answers_under_way_go_on_when_the_server_is_to_end() {
+fn running_answers_finish_when_the_server_stops() {
     let mut served = serve(&tiny("llama"), SchedulerOptions::default());
     let mut body = prompt(200);
     body["stream"] = true.into();

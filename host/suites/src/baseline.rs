@@ -1,14 +1,14 @@
-//! Comparing a run with an earlier one.
+//! Compares a run with an earlier one.
 
 use serde::Serialize;
 
 use super::report::{Outcome, Report};
 use super::target::Better;
 
-/// Rounds of one run say little of how much another may differ on a machine that others use too: less than this share is
-/// noise even where the rounds agree.
+/// Changes below this share are noise even if the rounds agree: on a shared machine, one run's rounds say little about how
+/// much another run may differ.
 const NOISE: f64 = 0.05;
-/// Times the spread of both runs together that a change must exceed.
+/// A change must exceed this many times the sum of both runs' spreads.
 const SPREADS: f64 = 2.0;
 
 /// How a figure has changed.
@@ -17,9 +17,9 @@ const SPREADS: f64 = 2.0;
 pub enum Change {
     /// Within the noise.
     Same,
-    /// Better, past the noise.
+    /// Better, beyond noise.
     Better,
-    /// Worse, past the noise; or it passed then and has no figure or fails now.
+    /// Worse, beyond noise; or it passed then and has no figure now.
     Worse,
 }
 
@@ -34,13 +34,13 @@ pub struct Comparison {
     pub before: Option<f64>,
     /// The figure now.
     pub now: Option<f64>,
-    /// What both count.
+    /// The unit of both.
     pub unit: String,
-    /// How much better it is now, as a share (less than 0: worse); 0 where a figure is missing.
+    /// The relative gain (negative: worse); 0 if a figure is missing.
     pub gain: f64,
-    /// What would still be noise, as a share.
+    /// The threshold below which a change is noise, as a share.
     pub noise: f64,
-    /// What that comes to.
+    /// The verdict.
     pub change: Change,
 }
 
@@ -106,24 +106,24 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_past_the_noise_counts() {
+    fn only_changes_beyond_noise_count() {
         let speed = "inference_short";
         assert_eq!(change(speed, Ok(vec![200.0]), Ok(vec![192.0])), Change::Same);
         assert_eq!(change(speed, Ok(vec![200.0]), Ok(vec![180.0])), Change::Worse);
         assert_eq!(change(speed, Ok(vec![200.0]), Ok(vec![220.0])), Change::Better);
-        // Rounds that lie far apart make more of it noise.
+        // Rounds that differ widely raise the threshold.
         let wide = vec![150.0, 180.0, 200.0, 220.0, 250.0];
         assert_eq!(change(speed, Ok(wide), Ok(vec![170.0])), Change::Same);
     }
 
     #[test]
-    fn of_times_the_longer_is_the_worse() {
+    fn longer_times_are_worse() {
         assert_eq!(change("loading", Ok(vec![0.1]), Ok(vec![0.2])), Change::Worse);
         assert_eq!(change("loading", Ok(vec![0.2]), Ok(vec![0.1])), Change::Better);
     }
 
     #[test]
-    fn a_figure_that_is_gone_is_a_regression() {
+    fn a_lost_figure_is_a_regression() {
         assert_eq!(change("inference_short", Ok(vec![200.0]), Err("it crashed")), Change::Worse);
     }
 }

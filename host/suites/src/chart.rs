@@ -7,28 +7,28 @@ use super::target::short;
 
 const WIDTH: f64 = 520.0;
 const HEIGHT: f64 = 220.0;
-/// Room for the axes' numbers.
+/// Margins for the axes' numbers.
 const LEFT: f64 = 56.0;
 const BOTTOM: f64 = 34.0;
 const TOP: f64 = 10.0;
 const RIGHT: f64 = 14.0;
 
-/// A chart as an `svg` element; its colours are the page's (`line-0` and so on). Empty where there are no points.
+/// A chart as an `svg` element with the page's classes (`line-0` and so on). Empty if there are no points.
 pub(super) fn svg(chart: &Chart) -> String {
     let points = || chart.lines.iter().flat_map(|line| &line.points).filter(|(x, y)| (x + y).is_finite());
-    let most = |of: fn(&(f64, f64)) -> f64| points().map(of).fold(0.0, f64::max);
-    let (x_most, y_most) = (most(|point| point.0), round_up(most(|point| point.1)));
-    if points().count() == 0 || x_most <= 0.0 {
+    let max = |of: fn(&(f64, f64)) -> f64| points().map(of).fold(0.0, f64::max);
+    let (x_max, y_max) = (max(|point| point.0), round_up(max(|point| point.1)));
+    if points().count() == 0 || x_max <= 0.0 {
         return String::new();
     }
-    let x_of = |x: f64| LEFT + x / x_most * (WIDTH - LEFT - RIGHT);
-    let y_of = |y: f64| HEIGHT - BOTTOM - y / y_most * (HEIGHT - BOTTOM - TOP);
+    let x_of = |x: f64| LEFT + x / x_max * (WIDTH - LEFT - RIGHT);
+    let y_of = |y: f64| HEIGHT - BOTTOM - y / y_max * (HEIGHT - BOTTOM - TOP);
     let mut svg =
         format!(r#"<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img"><title>{}</title>"#, text(&chart.title));
     for step in 0..=4 {
-        let value = y_most * f64::from(step) / 4.0;
+        let value = y_max * f64::from(step) / 4.0;
         let y = y_of(value);
-        // Writing to a String can't fail, here and below.
+        // Writing to a String can't fail, neither here nor below.
         let _ = write!(
             svg,
             r#"<line class="grid" x1="{LEFT}" x2="{}" y1="{y:.1}" y2="{y:.1}"/><text class="tick" x="{}" y="{:.1}" text-anchor="end">{}</text>"#,
@@ -38,7 +38,7 @@ pub(super) fn svg(chart: &Chart) -> String {
             label(value)
         );
     }
-    for value in ticks(chart, x_most) {
+    for value in ticks(chart, x_max) {
         let _ = write!(
             svg,
             r#"<text class="tick" x="{:.1}" y="{}" text-anchor="middle">{}</text>"#,
@@ -75,22 +75,22 @@ pub(super) fn svg(chart: &Chart) -> String {
     svg
 }
 
-/// Where the axis to the right has numbers: at the points of the first line where these are few and not crowded.
-fn ticks(chart: &Chart, most: f64) -> Vec<f64> {
+/// The numbers on the horizontal axis: at the first line's points if they are few, without crowding.
+fn ticks(chart: &Chart, max: f64) -> Vec<f64> {
     let points = chart.lines.first().map_or(&[][..], |line| &line.points[..]);
     if points.len() > 8 {
-        return (0..=4).map(|step| most * f64::from(step) / 4.0).collect();
+        return (0..=4).map(|step| max * f64::from(step) / 4.0).collect();
     }
     let mut ticks: Vec<f64> = Vec::new();
     for (x, _) in points.iter().rev() {
-        if ticks.last().is_none_or(|last| last - x > most / 20.0) {
+        if ticks.last().is_none_or(|last| last - x > max / 20.0) {
             ticks.push(*x);
         }
     }
     ticks
 }
 
-/// A number of one or two digits and zeros that is at least this; 1 for 0.
+/// The next round number that is at least `value`; 1 for 0.
 fn round_up(value: f64) -> f64 {
     if value <= 0.0 || !value.is_finite() {
         return 1.0;
@@ -108,7 +108,7 @@ fn label(value: f64) -> String {
     }
 }
 
-/// Text as XML holds it.
+/// Text escaped for XML.
 fn text(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_drawn_of_nothing() {
+    fn nothing_is_drawn_without_points() {
         assert_eq!(svg(&chart(Vec::new())), "");
         assert_eq!(svg(&chart(vec![(f64::NAN, 1.0)])), "");
     }

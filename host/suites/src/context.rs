@@ -1,4 +1,4 @@
-//! What benchmarks run in: a model, how much time there is, and what several of them need.
+//! What benchmarks run in: a model, the effort, and results that several of them share.
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
@@ -9,22 +9,22 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::measurement::Check;
-use super::model::Scaling;
 use super::sanity;
+use super::scaling::Scaling;
 use super::serving::Served;
 use herald::Result;
 use herald::{LoadOptions, NeuroEngine};
 
-/// How much time there is.
+/// How thoroughly to measure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Effort {
-    /// One round of each, and less of what takes long: for a first look.
+    /// One round of each, and smaller sizes: for a first look.
     Quick,
-    /// As many rounds as give a steady median in some minutes.
+    /// Enough rounds for a steady median within some minutes.
     #[default]
     Usual,
-    /// All that there is, however long it takes.
+    /// More rounds and larger sizes, however long they take.
     Full,
 }
 
@@ -39,7 +39,7 @@ impl Effort {
         }
     }
 
-    /// One of three, by effort.
+    /// One of three values, by effort.
     pub(super) fn pick<T>(self, quick: T, usual: T, full: T) -> T {
         match self {
             Self::Quick => quick,
@@ -49,27 +49,27 @@ impl Effort {
     }
 }
 
-/// What benchmarks run in. One process's benchmarks share one, and the engine in it.
+/// What benchmarks run in. All benchmarks of a process share one context and its engine.
 pub struct Context {
     /// The model's file.
     pub model: PathBuf,
     /// Whether its weights are random, so that its text means nothing.
     pub synthetic: bool,
-    /// How much time there is.
+    /// How thoroughly to measure.
     pub effort: Effort,
     options: LoadOptions,
     engine: OnceCell<Arc<NeuroEngine>>,
-    sound: OnceCell<Vec<Check>>,
+    sanity: OnceCell<Vec<Check>>,
     pub(super) scaling: OnceCell<Scaling>,
-    /// What became of so many requests at once.
+    /// Results of serving, by the number of simultaneous requests.
     pub(super) served: RefCell<Vec<(usize, Served)>>,
-    /// The answers that prompts of loads have alone.
+    /// Each prompt's answer when it runs alone.
     pub(super) alone: RefCell<HashMap<Vec<u32>, Vec<u32>>>,
 }
 
 impl Context {
-    /// A context whose engine is loaded when it is first needed. Prompts that begin alike are always computed anew:
-    /// otherwise a second round would not be what the first was.
+    /// A context that loads its engine when it is first needed. The engine has no prefix cache, so that every round does
+    /// the same work.
     #[must_use]
     pub fn new(model: PathBuf, options: &LoadOptions, effort: Effort, synthetic: bool) -> Self {
         Self {
@@ -78,19 +78,19 @@ impl Context {
             effort,
             options: LoadOptions { prefix_bytes: 0, ..options.clone() },
             engine: OnceCell::new(),
-            sound: OnceCell::new(),
+            sanity: OnceCell::new(),
             scaling: OnceCell::new(),
             served: RefCell::default(),
             alone: RefCell::default(),
         }
     }
 
-    /// How engines are loaded.
+    /// The options that engines are loaded with.
     pub(super) fn options(&self) -> &LoadOptions {
         &self.options
     }
 
-    /// An engine of its own.
+    /// Loads a separate engine.
     pub(super) fn load(&self) -> Result<NeuroEngine> {
         NeuroEngine::load(&self.model, &self.options)
     }
@@ -98,7 +98,7 @@ impl Context {
     /// The engine that benchmarks share.
     ///
     /// # Errors
-    /// Where it can't be loaded.
+    /// If it can't be loaded.
     pub fn engine(&self) -> Result<&Arc<NeuroEngine>> {
         if let Some(engine) = self.engine.get() {
             return Ok(engine);
@@ -107,22 +107,26 @@ impl Context {
         Ok(self.engine.get_or_init(|| engine))
     }
 
-    /// Whether that engine predicts text as a model does.
-    pub(super) fn sound(&self) -> Result<&[Check]> {
-        if let Some(checks) = self.sound.get() {
+    /// Checks that the shared engine predicts text like a model.
+    pub(super) fn sanity(&self) -> Result<&[Check]> {
+        if let Some(checks) = self.sanity.get() {
             return Ok(checks);
         }
         let checks = sanity::check(self.engine()?, self.synthetic)?;
-        Ok(self.sound.get_or_init(|| checks))
+        Ok(self.sanity.get_or_init(|| checks))
     }
 
-    /// Values of some rounds: at most so many, and no new one begins once they have taken eight seconds.
-    pub(super) fn rounds(&self, most: usize, mut round: impl FnMut() -> Result<f64>) -> Result<Vec<f64>> {
-        let most = self.effort.pick(1, most, most * 3);
+    /// The values of up to `max_rounds` rounds (one if quick, three times as many if full), within a time limit.
+    pub(super) fn rounds(
+        &self,
+        max_rounds: usize,
+        mut round: impl FnMut() -> Result<f64>,
+    ) -> Result<Vec<f64>> {
+        let max_rounds = self.effort.pick(1, max_rounds, max_rounds * 3);
         let start = Instant::now();
-        let room = self.effort.pick(Duration::ZERO, Duration::from_secs(8), Duration::from_secs(60));
+        let time_limit = self.effort.pick(Duration::ZERO, Duration::from_secs(8), Duration::from_secs(60));
         let mut values = Vec::new();
-        while values.is_empty() || (values.len() < most && start.elapsed() < room) {
+        while values.is_empty() || (values.len() < max_rounds && start.elapsed() < time_limit) {
             values.push(round()?);
         }
         Ok(values)

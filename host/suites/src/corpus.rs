@@ -1,4 +1,4 @@
-//! The texts that benchmarks work on: the same ones every time.
+//! The benchmarks' texts, the same every time.
 
 /// English, for scoring.
 pub(super) const PASSAGE: &str = "The lighthouse stood at the end of a long stone pier, and every evening an old man \
@@ -12,13 +12,13 @@ before the last boat was in the harbour, and that no one had ever asked him to d
 /// A short prompt.
 pub(super) const SHORT: &str = "The three most important things to know about the sea are";
 
-/// A prompt of some sentences.
+/// A prompt of a few sentences.
 pub(super) const MEDIUM: &str = "The harbour had been quiet all week, and the fishermen had begun to mend their nets on the \
 quay. On Thursday a ship came in that nobody knew. It was painted grey, it carried no flag, and its captain, a tall \
 woman with a red scarf, asked for nothing but water. The children followed her up the hill, and what she told them there \
 was this:";
 
-/// What requests ask about, each in a prompt of its own.
+/// Topics of requests' prompts.
 const TOPICS: [&str; 40] = [
     "rivers",
     "glass",
@@ -62,7 +62,7 @@ const TOPICS: [&str; 40] = [
     "libraries",
 ];
 
-/// Ways to ask.
+/// Forms of requests' prompts.
 const FORMS: [&str; 5] = [
     "Write a short paragraph about {} for a child who has never seen one before:",
     "Here is what every traveller should know about {} before the journey begins:",
@@ -71,13 +71,13 @@ const FORMS: [&str; 5] = [
     "A good question about {} that is seldom asked in school is the following one:",
 ];
 
-/// The prompt of a request: 200 of them differ.
+/// The prompt of request `index`; 200 of them differ.
 pub(super) fn prompt(index: usize) -> String {
     FORMS[index / TOPICS.len() % FORMS.len()].replace("{}", TOPICS[index % TOPICS.len()])
 }
 
-/// A text of about so many bytes for the tokenizer: sentences of common and made-up words, numbers, punctuation and some
-/// letters beyond ASCII, never twice the same.
+/// A text of about `bytes` bytes for the tokenizer: common and made-up words, numbers, punctuation and some non-ASCII
+/// letters, without repetition.
 pub(super) fn varied(bytes: usize) -> String {
     let words: Vec<&str> = PASSAGE.split_whitespace().chain(MEDIUM.split_whitespace()).collect();
     let mut random = Random(11);
@@ -97,7 +97,7 @@ pub(super) fn varied(bytes: usize) -> String {
     text
 }
 
-/// Plain English of about so many bytes: words in no order, in sentences, never twice the same.
+/// About `bytes` bytes of English words in random order.
 pub(super) fn plain(bytes: usize) -> String {
     let words: Vec<&str> = PASSAGE.split_whitespace().chain(MEDIUM.split_whitespace()).collect();
     let mut random = Random(5);
@@ -109,7 +109,7 @@ pub(super) fn plain(bytes: usize) -> String {
     text
 }
 
-/// A small generator of numbers: a step of Knuth's MMIX, whose upper bits are the good ones.
+/// A small random number generator: Knuth's MMIX, whose upper bits are the good ones.
 pub(super) struct Random(pub(super) u64);
 
 impl Random {
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn the_varied_text_is_the_same_each_time_and_as_long_as_asked() {
+    fn the_varied_text_is_reproducible_and_has_the_requested_length() {
         let text = varied(10_000);
         assert_eq!(text, varied(10_000));
         assert!((10_000..10_100).contains(&text.len()));

@@ -1,4 +1,4 @@
-//! A run as one HTML page that needs nothing beside it.
+//! A run as one self-contained HTML page.
 
 use minijinja::{AutoEscape, Environment, Value, context};
 
@@ -14,7 +14,7 @@ const TEMPLATE: &str = include_str!("report.html");
 /// The page.
 ///
 /// # Errors
-/// Where the template can't be filled in, which no report is known to bring about.
+/// If the template can't be rendered, which no known report causes.
 pub fn page(report: &Report) -> Result<String> {
     let failed = |error: minijinja::Error| Error::Invalid(format!("the page can't be written: {error:#}"));
     let mut environment = Environment::new();
@@ -102,7 +102,7 @@ fn values(report: &Report) -> Value {
         effort => report.fingerprint.effort.clone(),
         read => short(machine.read_bytes_per_s / 1e9),
         floats => short(machine.float_macs_per_s / 1e9),
-        ints => short(machine.int_macs_per_s / 1e9),
+        ints => short(machine.int8_macs_per_s / 1e9),
         minutes => short(report.seconds / 60.0),
         began => report.began,
         chosen => chosen,
@@ -126,11 +126,11 @@ fn row(results: &[&Outcome]) -> Value {
     let first = results[0];
     let figures = results.iter().filter_map(|result| result.figure);
     let target = first.verdict.target;
-    // A limit that is far away would leave the bars no room: it is then told as a number alone.
-    let most = figures.chain(target).fold(0.0_f64, f64::max);
+    // A distant limit would leave the bars no room, so it is only printed as a number.
+    let max = figures.chain(target).fold(0.0_f64, f64::max);
     let limit = first.verdict.limit;
-    let shown = limit.filter(|limit| *limit <= most * 3.0);
-    let scale = most.max(shown.unwrap_or(0.0)).max(f64::MIN_POSITIVE);
+    let shown = limit.filter(|limit| *limit <= max * 3.0);
+    let scale = max.max(shown.unwrap_or(0.0)).max(f64::MIN_POSITIVE);
     let part = |value: f64| (value / scale * 100.0).clamp(0.0, 100.0);
     let bars: Vec<Value> = results
         .iter()
@@ -178,7 +178,7 @@ fn drawn(chart: &Chart) -> Value {
     context! { title => chart.title.clone(), y => chart.y.clone(), names => names, svg => Value::from_safe_string(svg) }
 }
 
-/// A name for people.
+/// A name with spaces.
 fn readable(name: &str) -> String {
     name.replace('_', " ")
 }

@@ -1,13 +1,13 @@
 //! The benchmarks: 33 in four suites, each on the real engine and a real model.
 //!
-//! What is measured, what it is judged by, and how it is shown are apart. A benchmark (`performance`, `model`, `memory`,
-//! `throughput`: a file a suite) only measures, and says with checks whether what it timed was real work: answers that
-//! parse, that equal those given alone, that the model itself finds likely. [`judge`] compares the figure with two
-//! targets: a fixed one, and one that follows from what this machine's memory and arithmetic allow ([`Machine`]). No figure
-//! passes beside a failed check.
+//! Measuring, judging and presenting are separate. A benchmark (`performance`, `model`, `memory`, `throughput`: one file
+//! per suite) only measures, and its checks say whether it timed real work: answers that parse, that equal those of
+//! requests that run alone, that the model itself finds likely. [`judge`] compares the figure with two targets: a fixed
+//! one, and one derived from what this machine's memory and arithmetic allow ([`Machine`]). No figure passes if a check
+//! fails.
 //!
-//! Nothing here starts processes or draws anything: the program runs each suite in a process of its own, so that what one
-//! benchmark leaves in memory is not counted as another's.
+//! Nothing here starts processes or prints: the program runs suites in child processes, so that no benchmark counts memory
+//! that another left behind.
 
 mod baseline;
 mod chart;
@@ -23,6 +23,7 @@ mod performance;
 mod questions;
 mod report;
 mod sanity;
+mod scaling;
 mod serving;
 mod target;
 mod throughput;
@@ -35,7 +36,7 @@ use serde::{Deserialize, Serialize};
 pub use baseline::{Change, Comparison, compare};
 pub use context::{Context, Effort};
 pub use html::page;
-pub use limits::{Limits, Machine, ModelFacts};
+pub use limits::{Limits, Machine, ModelFacts, cache_bytes_per_s};
 pub use measurement::{Chart, Check, Detail, Line, Measurement};
 pub use report::{BackendRow, Fingerprint, Outcome, Report};
 pub use target::{Better, Target, Verdict, judge};
@@ -46,18 +47,18 @@ use herald::Result;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Suite {
-    /// What a user feels: loading, answers, memory, many at once.
+    /// What a user notices: loading, answers, memory, simultaneous requests.
     Performance,
-    /// How fast the model runs, alone and in batches.
+    /// Speed of the model, alone and in batches.
     Model,
-    /// The memory manager: what it takes in, compresses, tidies up and gives back.
+    /// The memory manager: adding, compressing, optimising and freeing.
     Memory,
-    /// Much work, and many who want it at once.
+    /// Long jobs, and many requests at once.
     Throughput,
 }
 
 impl Suite {
-    /// Every suite, in the order in which they run.
+    /// Every suite, in the order they run.
     pub const ALL: [Self; 4] = [Self::Performance, Self::Model, Self::Memory, Self::Throughput];
 
     /// Its name.
@@ -71,7 +72,7 @@ impl Suite {
         }
     }
 
-    /// Its benchmarks, in the order in which they run.
+    /// Its benchmarks, in the order they run.
     #[must_use]
     pub fn benchmarks(self) -> &'static [Benchmark] {
         match self {
@@ -109,13 +110,13 @@ pub struct Benchmark {
     pub name: &'static str,
     /// How it measures.
     pub method: &'static str,
-    /// What its figure counts.
+    /// The unit of its figure.
     pub unit: &'static str,
-    /// What its figure must reach.
+    /// The target of its figure.
     pub target: Target,
-    /// Whether it must have a process to itself, since it measures that process's memory or its beginning.
+    /// Whether it needs its own process, because it measures that process's memory or start.
     pub fresh: bool,
-    /// About how long it takes beside the others.
+    /// About how long it takes, relative to the others.
     pub weight: u32,
     run: fn(&Context) -> Result<Measurement>,
 }
@@ -127,13 +128,13 @@ impl Benchmark {
         suite.benchmarks().iter().find(|benchmark| benchmark.name == name)
     }
 
-    /// Measures, and then checks that the engine that did the work predicts text as a model does.
+    /// Measures, then checks that the engine that did the work predicts text like a model.
     ///
     /// # Errors
-    /// One sentence: why there is no figure.
+    /// One sentence that says why there is no figure.
     pub fn measure(&self, context: &Context) -> Result<Measurement> {
         let mut measurement = (self.run)(context)?;
-        measurement.checks.extend(context.sound()?.iter().cloned());
+        measurement.checks.extend(context.sanity()?.iter().cloned());
         Ok(measurement)
     }
 }

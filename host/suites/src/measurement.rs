@@ -1,23 +1,23 @@
-//! What a benchmark found.
+//! A benchmark's measurement.
 
 use serde::{Deserialize, Serialize};
 
-/// What a benchmark found: its figure, and what shows where it comes from.
+/// A benchmark's measurement: its figure, and the details behind it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Measurement {
     /// The median of the samples.
     pub figure: f64,
     /// The figure of each round.
     pub samples: Vec<f64>,
-    /// What the figure must reach where that follows from other figures of the same run, and why.
+    /// A target that follows from other figures of the same run, and its reason.
     pub relative_target: Option<(f64, String)>,
-    /// Whether the work was real and right.
+    /// Checks that the work was real and correct.
     pub checks: Vec<Check>,
     /// Other figures.
     pub details: Vec<Detail>,
     /// Curves.
     pub charts: Vec<Chart>,
-    /// What a reader must know of how it was run.
+    /// Notes on how it was run.
     pub notes: Vec<String>,
 }
 
@@ -26,7 +26,7 @@ pub struct Measurement {
 pub struct Check {
     /// What must hold.
     pub what: String,
-    /// Whether it does.
+    /// Whether it holds.
     pub passed: bool,
     /// What was found.
     pub found: String,
@@ -35,11 +35,11 @@ pub struct Check {
 /// Another figure.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Detail {
-    /// What it is of.
+    /// Its name.
     pub name: String,
     /// Its value.
     pub value: f64,
-    /// What it counts.
+    /// Its unit.
     pub unit: String,
 }
 
@@ -48,9 +48,9 @@ pub struct Detail {
 pub struct Chart {
     /// What it shows.
     pub title: String,
-    /// What goes to the right.
+    /// The horizontal axis.
     pub x: String,
-    /// What goes up.
+    /// The vertical axis.
     pub y: String,
     /// The curves.
     pub lines: Vec<Line>,
@@ -59,14 +59,14 @@ pub struct Chart {
 /// A curve.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Line {
-    /// What it is of.
+    /// Its name.
     pub name: String,
     /// Its points.
     pub points: Vec<(f64, f64)>,
 }
 
 impl Measurement {
-    /// A figure from the samples of its rounds.
+    /// A measurement whose figure is the median of `samples`.
     pub(super) fn of(samples: Vec<f64>) -> Self {
         Self { figure: median(&samples), samples, ..Self::default() }
     }
@@ -91,7 +91,7 @@ impl Measurement {
         self
     }
 
-    /// How far the rounds lie apart: half of the distance between the quartiles, over the median. 0 for one round.
+    /// The rounds' spread: half the interquartile range over the median; 0 for one round.
     #[must_use]
     pub fn spread(&self) -> f64 {
         if self.samples.len() < 2 || self.figure == 0.0 {
@@ -102,19 +102,19 @@ impl Measurement {
     }
 }
 
-/// The middle of some values; 0 where there are none.
+/// The median; 0 for no values.
 pub(super) fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
 }
 
-/// The value below which this share lies, between its neighbours where none is just there; 0 where there are none.
+/// The quantile at `share`, interpolated between neighbours; 0 for no values.
 pub(super) fn quantile(values: &[f64], share: f64) -> f64 {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);
     let Some(last) = values.len().checked_sub(1) else { return 0.0 };
-    let place = share * last as f64;
-    let (low, high) = (values[place as usize], values[(place.ceil() as usize).min(last)]);
-    low + (high - low) * place.fract()
+    let index = share * last as f64;
+    let (low, high) = (values[index as usize], values[(index.ceil() as usize).min(last)]);
+    low + (high - low) * index.fract()
 }
 
 #[cfg(test)]
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn the_spread_is_half_of_the_quartiles_distance() {
+    fn the_spread_is_half_of_the_interquartile_range() {
         let measurement = Measurement::of(vec![90.0, 95.0, 100.0, 105.0, 110.0]);
         assert!((measurement.spread() - 0.05).abs() < 1e-12);
         assert_eq!(Measurement::of(vec![5.0]).spread(), 0.0);

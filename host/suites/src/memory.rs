@@ -15,7 +15,7 @@ use herald::{Capacity, MemoryOptions};
 use herald::{Error, Result};
 use herald::{LoadOptions, NeuroEngine};
 
-/// The latest tokens that stay active, and the older pages that are attended to: few, so that much moves.
+/// Active tokens, and older pages that attention selects: few, so that much moves between tiers.
 const ACTIVE: usize = 1024;
 const SELECTED_PAGES: usize = 16;
 
@@ -30,7 +30,7 @@ const fn benchmark(
     Benchmark { suite: Suite::Memory, name, method, unit, target, fresh: false, weight, run }
 }
 
-/// Text that goes through the layers: about 4 bytes a token, so this is what 250 tokens/s come to.
+/// Text through the layers: at about 4 bytes per token, 1 KB/s is 250 tokens/s.
 const INTAKE: Target = Target::at_least(1.0).or_share(0.15, |limits| 4.0 / 1e3 / limits.prompt(1.0));
 
 pub(super) const BENCHMARKS: [Benchmark; 7] = [
@@ -40,7 +40,7 @@ pub(super) const BENCHMARKS: [Benchmark; 7] = [
         1,
         INTAKE,
         "1 KB of text is added to an empty context of the manager: through the layers, into the tiers, with 1,024 active \
-         tokens. Text over time, median of up to 5 rounds; each token must be in the tiers, and none once it is cleared.",
+         tokens. Text over time, median of up to 5 rounds; the tiers must hold every token, and none after clearing.",
         |context| allocation(context, 1_000),
     ),
     benchmark("allocation_medium", "KB/s", 4, INTAKE, "As allocation_small, with 10 KB.", |context| {
@@ -60,8 +60,8 @@ pub(super) const BENCHMARKS: [Benchmark; 7] = [
         2,
         Target::at_least(3.5),
         "A context of 1,024 tokens is compressed, all but its first and latest pages: bytes of those pages before over bytes \
-         after. The next 64 tokens of the text are scored before and after: the mean divergence (Kullback-Leibler) of the \
-         predictions is at most 0.05 nats.",
+         after. The next 64 tokens of the text are scored before and after: the mean Kullback-Leibler divergence of the \
+         predictions must be at most 0.05 nats.",
         compression,
     ),
     benchmark(
@@ -69,9 +69,8 @@ pub(super) const BENCHMARKS: [Benchmark; 7] = [
         "% of room empty",
         2,
         Target::at_most(100.0),
-        "Six contexts, some of the same text, all with room that was reserved and not used; two are closed. After \
-         optimize_memory less of the pages' room is empty than before, every context has its tokens, and its next logits \
-         are the same to the bit.",
+        "Six contexts, some with the same text, all with unused reserved room; two are closed. After optimize_memory less of \
+         the pages' room must be empty than before, and every context must have its tokens and bit-identical next logits.",
         optimisation,
     ),
     Benchmark {
@@ -81,8 +80,8 @@ pub(super) const BENCHMARKS: [Benchmark; 7] = [
             "pages",
             3,
             Target::at_most(0.0),
-            "In a process of its own, five rounds: contexts are filled, compressed, forked, optimised, cleared and closed. \
-             Pages that are then held by nobody or for nobody.",
+            "In its own process, five rounds: contexts are filled, compressed, forked, optimised, cleared and closed. Pages \
+             that are held or without an owner afterwards.",
             leak_detection,
         )
     },
@@ -91,8 +90,8 @@ pub(super) const BENCHMARKS: [Benchmark; 7] = [
         "lost updates",
         3,
         Target::at_most(0.0),
-        "Four threads add 24 pieces of marked tokens each to three shared contexts, read, compress and optimise meanwhile: \
-         pieces that are afterwards missing, torn or out of their thread's order.",
+        "Four threads each add 24 pieces of marked tokens to three shared contexts, and read, compress and optimise \
+         meanwhile: pieces that are missing, torn or out of their thread's order afterwards.",
         concurrent_access,
     ),
 ];
@@ -110,7 +109,7 @@ fn manager(context: &Context) -> Result<MultiTierMemoryManager> {
     Ok(MultiTierMemoryManager::new(Arc::new(NeuroEngine::load(&context.model, &options)?)))
 }
 
-/// How many layers keep pages.
+/// The number of layers that keep pages.
 fn layers(manager: &MultiTierMemoryManager) -> Result<u64> {
     match manager.engine().layers_with_pages() as u64 {
         0 => Err(Error::Invalid("the model keeps no pages, so there is nothing to measure".to_owned())),
@@ -123,7 +122,7 @@ fn allocation(context: &Context, bytes: usize) -> Result<Measurement> {
     let layers = layers(&manager)?;
     let text = corpus::plain(bytes);
     let ids = manager.engine().tokenizer().encode_prompt(&text, false)?;
-    // In pieces, as a text comes in; the time of each goes to the curve.
+    // In pieces, like a text that arrives over time; each piece is a point of the curve.
     let pieces = ids.chunks(512);
     let (mut whole, mut left, mut held, mut curves) = (true, 0, 0, Vec::new());
     let samples = context.rounds(5, || {
@@ -143,10 +142,10 @@ fn allocation(context: &Context, bytes: usize) -> Result<Measurement> {
     })?;
     let found = Measurement::of(samples)
         .check("every token is in the tiers", whole, if whole { "it is" } else { "some are not" })
-        .check("no page is left once it is cleared", left == 0, format!("{left} are"))
+        .check("no page is left after clearing", left == 0, format!("{left} are"))
         .detail("tokens", ids.len() as f64, "")
         .detail("memory in the tiers", held as f64 / 1e6, "MB")
-        .detail("for each KB of text", held as f64 / text.len() as f64, "KB");
+        .detail("per KB of text", held as f64 / text.len() as f64, "KB");
     if bytes < 20_000 {
         return Ok(found);
     }
@@ -160,11 +159,10 @@ fn allocation(context: &Context, bytes: usize) -> Result<Measurement> {
         line("archived, on disk", |usage| usage.archived.bytes),
         line("without compression", |usage| usage.exact_bytes),
     ];
-    Ok(found.chart("Memory by tier while a long text comes in", "seconds", "MB", lines))
+    Ok(found.chart("Memory by tier while a long text is added", "seconds", "MB", lines))
 }
 
-/// The log-probabilities of every token of the vocabulary at each place, after what a context has seen; the context is
-/// left as it was.
+/// The logits after each of `ids`, appended to a fork of a context; the context itself does not change.
 fn predictions(manager: &MultiTierMemoryManager, name: &str, ids: &[u32]) -> Result<Vec<Vec<f32>>> {
     manager.with_sequence(name, |engine, sequence| {
         let mut fork = engine.fork(sequence)?;
@@ -179,9 +177,9 @@ fn compression(context: &Context) -> Result<Measurement> {
     layers(&manager)?;
     let text = [corpus::PASSAGE, corpus::MEDIUM].concat() + &corpus::varied(8_000);
     let ids = manager.engine().tokenizer().encode_prompt(&text, false)?;
-    let (seen, next) = ids.split_at(1_024.min(ids.len() / 2));
+    let (text, next) = ids.split_at(1_024.min(ids.len() / 2));
     let next = &next[..64.min(next.len())];
-    manager.add_to_active_memory("text", seen)?;
+    manager.add_to_active_memory("text", text)?;
     let exact = predictions(&manager, "text", next)?;
     let start = Instant::now();
     let moved = manager.compress_memory("text", 0)?;
@@ -195,21 +193,21 @@ fn compression(context: &Context) -> Result<Measurement> {
         losses.sum::<f64>() / (next.len() - 1).max(1) as f64
     };
     let before = usage.exact_bytes.saturating_sub(usage.active.bytes) as f64;
-    let all = usage.total().tokens == seen.len() as u64 * layers(&manager)?;
+    let all = usage.total().tokens == text.len() as u64 * layers(&manager)?;
     Ok(Measurement::of(vec![before / (usage.compressed.bytes as f64).max(1.0)])
-        .check("pages went down a tier", moved.pages > 0, format!("{} went", moved.pages))
-        .check("no token is lost", all, format!("{} are there", usage.total().tokens))
+        .check("pages moved down a tier", moved.pages > 0, format!("{} did", moved.pages))
+        .check("no token is lost", all, format!("the tiers hold {}", usage.total().tokens))
         .check(
             "predictions diverge by at most 0.05 nats",
             (0.0..=0.05).contains(&divergence),
             format!("{divergence:.5}"),
         )
         .detail("mean divergence", divergence, "nats")
-        .detail("change of the mean negative log-likelihood", loss(&compressed) - loss(&exact), "nats")
+        .detail("change in mean negative log-likelihood", loss(&compressed) - loss(&exact), "nats")
         .detail("compressing", before / 1e6 / seconds.max(1e-9), "MB/s"))
 }
 
-/// The Kullback-Leibler divergence of the predictions of one row of logits from those of another, in nats.
+/// The Kullback-Leibler divergence of `other`'s distribution from `exact`'s, in nats; both are rows of logits.
 fn divergence(exact: &[f32], other: &[f32]) -> f64 {
     let total = |row: &[f32]| {
         let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -221,7 +219,7 @@ fn divergence(exact: &[f32], other: &[f32]) -> f64 {
         let (p, q) = (f64::from(*p) - p_total, f64::from(*q) - q_total);
         p.exp() * (p - q)
     });
-    // Rounding may take a divergence of nothing below it.
+    // Rounding can make a divergence of zero negative.
     terms.sum::<f64>().max(0.0)
 }
 
@@ -233,7 +231,7 @@ fn optimisation(context: &Context) -> Result<Measurement> {
     let length = 300.min(ids.len() - 100);
     let names = ["a", "b", "c", "d", "e", "f"];
     for (index, name) in names.iter().enumerate() {
-        // Every other one has the same text.
+        // Every second context has the same text.
         let from = if index % 2 == 0 { 0 } else { index * 10 };
         manager.add_to_active_memory(name, &ids[from..from + length])?;
         manager.with_sequence(name, |engine, sequence| engine.reserve(sequence, 700))?;
@@ -248,32 +246,32 @@ fn optimisation(context: &Context) -> Result<Measurement> {
     };
     let before = state()?;
     let start = Instant::now();
-    let did = manager.optimize_memory()?;
+    let optimized = manager.optimize_memory()?;
     let seconds = start.elapsed().as_secs_f64();
     let same = before == state()?;
     let stats = manager.get_memory_leak_stats()?;
-    let mut found = Measurement::of(vec![did.fragmentation_after * 100.0])
+    let mut found = Measurement::of(vec![optimized.fragmentation_after * 100.0])
         .check(
-            "contexts have their tokens, and the same logits next",
+            "contexts keep their tokens and next logits",
             same,
-            if same { "they have" } else { "some differ" },
+            if same { "they do" } else { "some differ" },
         )
         .check(
             "less of the room is empty",
-            did.fragmentation_after < did.fragmentation_before,
+            optimized.fragmentation_after < optimized.fragmentation_before,
             format!(
                 "{:.1}% before, {:.1}% after",
-                did.fragmentation_before * 100.0,
-                did.fragmentation_after * 100.0
+                optimized.fragmentation_before * 100.0,
+                optimized.fragmentation_after * 100.0
             ),
         )
         .check("no page is without an owner", !stats.leaks(), format!("{} are", stats.orphaned_pages))
-        .detail("empty before", did.fragmentation_before * 100.0, "%")
-        .detail("spare pages that went", did.spare_pages as f64, "")
-        .detail("pages that became one", did.merged_pages as f64, "")
-        .detail("freed", did.bytes_freed as f64 / 1e6, "MB")
+        .detail("empty before", optimized.fragmentation_before * 100.0, "%")
+        .detail("spare pages freed", optimized.spare_pages as f64, "")
+        .detail("pages merged", optimized.merged_pages as f64, "")
+        .detail("freed", optimized.bytes_freed as f64 / 1e6, "MB")
         .detail("time", seconds * 1e3, "ms");
-    found.relative_target = Some((did.fragmentation_before * 100.0, "as little as before".to_owned()));
+    found.relative_target = Some((optimized.fragmentation_before * 100.0, "less than before".to_owned()));
     Ok(found)
 }
 
@@ -284,7 +282,7 @@ fn leak_detection(context: &Context) -> Result<Measurement> {
     let mut ids = engine.tokenizer().encode_prompt(&corpus::varied(3_000), false)?;
     ids.truncate(400);
     let resident = || process_memory().map_or(0.0, |memory| memory.rss_bytes as f64);
-    let (mut pages, mut worst, mut first, mut moved) = (Vec::new(), 0, 0.0, 0);
+    let (mut worst, mut first, mut moved) = (0, 0.0, 0);
     for round in 0..5 {
         for name in ["one", "two", "three"] {
             manager.add_to_active_memory(name, &ids)?;
@@ -300,17 +298,17 @@ fn leak_detection(context: &Context) -> Result<Measurement> {
         manager.optimize_memory()?;
         let stats = manager.get_memory_leak_stats()?;
         worst = worst.max(stats.held_pages + stats.orphaned_pages);
-        pages.push((f64::from(round + 1), stats.held_pages as f64));
+
         if round == 0 {
             first = resident();
         }
     }
     Ok(Measurement::of(vec![worst as f64])
-        .check("pages were there to be lost", moved > 0, format!("{moved} were compressed"))
-        .detail("growth of the process from the first round to the fifth", (resident() - first) / 1e6, "MB"))
+        .check("there were pages to lose", moved > 0, format!("{moved} were compressed"))
+        .detail("growth of the process from round 1 to 5", (resident() - first) / 1e6, "MB"))
 }
 
-/// Tokens of a piece; the first says whose it is, the second which.
+/// Tokens of a piece; the first identifies its thread, the second its index.
 const PIECE: usize = 8;
 const THREADS: usize = 4;
 const PIECES: usize = 24;
@@ -321,7 +319,7 @@ fn concurrent_access(context: &Context) -> Result<Measurement> {
     let contexts = ["x", "y", "z"];
     let vocabulary = manager.engine().plan().vocabulary as u32;
     if vocabulary < 256 {
-        return Err(Error::Invalid("the vocabulary is too small to mark tokens in".to_owned()));
+        return Err(Error::Invalid("the vocabulary is too small to mark tokens".to_owned()));
     }
     let piece = |thread: usize, index: usize| -> Vec<u32> {
         let mut ids = vec![100 + thread as u32, 150 + index as u32];
@@ -372,5 +370,5 @@ fn concurrent_access(context: &Context) -> Result<Measurement> {
     Ok(Measurement::of(vec![lost as f64])
         .check("every call succeeds", failed == 0, format!("{failed} failed"))
         .detail("updates", updates as f64, "")
-        .detail("updates a second", updates as f64 / seconds, ""))
+        .detail("updates per second", updates as f64 / seconds, ""))
 }

@@ -1,4 +1,4 @@
-//! Operations of different kinds, one after another and at once.
+//! Operations of different kinds, run serially and then concurrently.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +10,7 @@ use herald::Result;
 use herald::threads::{into_value, locked};
 use herald::{GenerateOptions, NeuroEngine};
 
-/// One operation: its result is a text that shows every bit of what came out.
+/// Runs one operation; the result is a text that depends on every bit of the output.
 fn perform(engine: &NeuroEngine, index: usize) -> Result<String> {
     let prompt = corpus::prompt(index);
     let options = GenerateOptions { max_tokens: Some(8), ignore_eos: true, ..GenerateOptions::default() };
@@ -21,10 +21,10 @@ fn perform(engine: &NeuroEngine, index: usize) -> Result<String> {
         0 => engine.generate(&mut sequence, &ids, &options, &mut || true, &mut |_| true)?.text,
         // Score one.
         1 => {
-            let (mut loss, mut place) = (0.0, 1);
+            let (mut loss, mut position) = (0.0, 1);
             engine.logits(&mut sequence, &ids, &mut |logits| {
-                loss += ids.get(place).map_or(0.0, |next| sanity::surprise(logits, *next));
-                place += 1;
+                loss += ids.get(position).map_or(0.0, |next| sanity::surprise(logits, *next));
+                position += 1;
             })?;
             format!("{:x}", loss.to_bits())
         }
@@ -35,7 +35,7 @@ fn perform(engine: &NeuroEngine, index: usize) -> Result<String> {
             let back = engine.tokenizer().decode(&ids, false)?;
             format!("{} {} {}", ids.len(), ids.iter().map(|id| u64::from(*id)).sum::<u64>(), back == text)
         }
-        // Two ways on from one beginning.
+        // Fork a sequence, and continue both.
         3 => {
             let logits = engine.prefill(&mut sequence, &ids)?;
             let mut fork = engine.fork(&sequence)?;
@@ -44,27 +44,27 @@ fn perform(engine: &NeuroEngine, index: usize) -> Result<String> {
             let logits = engine.decode(&mut [(&mut sequence, best as u32), (&mut fork, other as u32)])?;
             format!("{:x}", logits.iter().map(|logit| u64::from(logit.to_bits())).sum::<u64>())
         }
-        // Answer in a form.
+        // Answer under a schema.
         _ => {
             let prompt = questions::prompt(engine, index)?;
             let text = engine
                 .generate(&mut sequence, &prompt, &questions::options(), &mut || true, &mut |_| true)?
                 .text;
-            format!("{} {text}", questions::has_form(&text))
+            format!("{} {text}", questions::matches_schema(&text))
         }
     })
 }
 
-/// What came of operations.
+/// The results of the operations.
 pub(super) struct Mixed {
-    /// Seconds one after another.
+    /// Seconds of the serial run.
     pub(super) serial_s: f64,
-    /// Seconds by the workers.
+    /// Seconds of the concurrent run.
     pub(super) concurrent_s: f64,
     pub(super) check: Check,
 }
 
-/// Runs operations one after another, then by so many workers, and compares.
+/// Runs operations serially, then on `workers` threads, and compares the results.
 pub(super) fn run(engine: &NeuroEngine, operations: usize, workers: usize) -> Result<Mixed> {
     let start = Instant::now();
     let serial = (0..operations).map(|index| perform(engine, index)).collect::<Result<Vec<_>>>()?;
@@ -94,9 +94,9 @@ pub(super) fn run(engine: &NeuroEngine, operations: usize, workers: usize) -> Re
     });
     let equal = equal.count();
     let check = Check {
-        what: "each result is the one of the serial run".to_owned(),
+        what: "each result equals that of the serial run".to_owned(),
         passed: equal == operations,
-        found: format!("{equal} of {operations} are"),
+        found: format!("{equal} of {operations} do"),
     };
     Ok(Mixed { serial_s, concurrent_s, check })
 }

@@ -1,23 +1,21 @@
 //! The suite `model`: how fast the model runs, alone and in batches.
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use super::context::Context;
 use super::corpus;
 use super::limits::Limits;
 use super::measurement::{Line, Measurement, median};
+use super::scaling::{BATCHES, Scaling, decode};
 use super::target::Target;
 use super::{Benchmark, Suite};
+use herald::GenerateOptions;
 use herald::metrics::process_memory;
-use herald::{BatchEntry, GenerateOptions, NeuroEngine};
 use herald::{Error, Result};
 
-/// The batches that throughput is measured at.
-const BATCHES: [usize; 5] = [1, 2, 4, 8, 16];
-/// Times the throughput of one sequence that 16 must have.
+/// Required throughput of a batch of 16, in times that of one sequence.
 const GAIN_AT_16: f64 = 2.5;
-/// Part of a memory-bound limit that a slower machine's figure must reach.
+/// Share of a memory-bound limit that a slower machine must reach.
 const SHARE: f64 = 0.4;
 
 const fn benchmark(
@@ -47,8 +45,8 @@ pub(super) const BENCHMARKS: [Benchmark; 10] = [
         weight: 1,
         ..benchmark(
             "loading",
-            "In a process of its own: from the call that loads the model to the first token of an answer, once; the file is \
-             in the system's page cache.",
+            "In its own process: from the call that loads the model to the first token of an answer, once; the file is in \
+             the system's page cache.",
             loading,
         )
     },
@@ -80,8 +78,8 @@ pub(super) const BENCHMARKS: [Benchmark; 10] = [
         weight: 1,
         ..benchmark(
             "memory_efficiency",
-            "In a process of its own: the most memory that it has had in RAM after loading and 64 generated tokens, over the \
-             size of the model's file.",
+            "In its own process: its peak memory (RSS) after loading and 64 generated tokens, over the size of the model's \
+             file.",
             memory_efficiency,
         )
     },
@@ -89,29 +87,29 @@ pub(super) const BENCHMARKS: [Benchmark; 10] = [
         weight: 6,
         ..benchmark(
             "scaling_batch_1",
-            "One sequence decodes 32 tokens after a prompt of 16. All five batches in turns, median of up to 5 rounds.",
+            "One sequence decodes 32 tokens after a prompt of 16. The five batch sizes take turns; median of up to 5 rounds.",
             |context| scaling(context, 0),
         )
     },
     scaling_at(
         "scaling_batch_2",
-        "Two sequences decode together, measured beside the other batches: at least as many tokens a second as one.",
+        "Two sequences decode together, in turns with the other batch sizes: at least as many tokens per second as one.",
         |context| scaling(context, 1),
     ),
     scaling_at(
         "scaling_batch_4",
-        "Four sequences decode together, measured beside the other batches: at least as many tokens a second as two.",
+        "Four sequences decode together, in turns with the other batch sizes: at least as many tokens per second as two.",
         |context| scaling(context, 2),
     ),
     scaling_at(
         "scaling_batch_8",
-        "Eight sequences decode together, measured beside the other batches: at least as many tokens a second as four.",
+        "Eight sequences decode together, in turns with the other batch sizes: at least as many tokens per second as four.",
         |context| scaling(context, 3),
     ),
     scaling_at(
         "scaling_batch_16",
-        "Sixteen sequences decode together, measured beside the other batches: at least as many tokens a second as eight, \
-         and 2.5 times as many as one.",
+        "Sixteen sequences decode together, in turns with the other batch sizes: at least as many tokens per second as \
+         eight, and 2.5 times as many as one.",
         |context| scaling(context, 4),
     ),
 ];
@@ -137,7 +135,7 @@ fn loading(context: &Context) -> Result<Measurement> {
     let answer = engine.generate(&mut sequence, &ids, &greedy(1), &mut || true, &mut |_| true)?;
     let total = start.elapsed().as_secs_f64();
     Ok(Measurement::of(vec![total])
-        .check("a token came", answer.tokens.len() == 1, format!("{} came", answer.tokens.len()))
+        .check("one token was generated", answer.tokens.len() == 1, format!("{} were", answer.tokens.len()))
         .detail("loading alone", load_s, "s"))
 }
 
@@ -159,9 +157,9 @@ fn inference(context: &Context, prompt: &str, tokens: usize) -> Result<Measureme
     let same = answers.iter().all(|answer| *answer == answers[0]);
     Ok(Measurement::of(samples)
         .check(
-            "as many tokens came as were asked for",
+            "every requested token was generated",
             whole,
-            if whole { "they did" } else { "they did not" },
+            if whole { "they were" } else { "some are missing" },
         )
         .check("each round gives the same tokens", same, if same { "it does" } else { "it does not" })
         .detail("prompt", ids.len() as f64, "tokens")
@@ -174,77 +172,12 @@ fn memory_efficiency(context: &Context) -> Result<Measurement> {
     let ids = engine.tokenizer().encode_prompt(corpus::SHORT, false)?;
     let mut sequence = engine.sequence()?;
     engine.generate(&mut sequence, &ids, &greedy(64), &mut || true, &mut |_| true)?;
-    let memory = process_memory().ok_or_else(|| {
-        Error::Invalid("the system does not say how much memory this process has".to_owned())
-    })?;
+    let memory = process_memory()
+        .ok_or_else(|| Error::Invalid("the system does not report this process's memory".to_owned()))?;
     let file = engine.gguf().file_bytes() as f64;
     Ok(Measurement::of(vec![memory.peak_bytes as f64 / file])
         .detail("peak", memory.peak_bytes as f64 / 1e6, "MB")
         .detail("file", file / 1e6, "MB"))
-}
-
-/// Tokens a second at each batch, by round.
-pub(super) struct Scaling {
-    rounds: Vec<[f64; BATCHES.len()]>,
-    /// Whether each sequence of a batch had the tokens that it has alone.
-    equal: bool,
-}
-
-impl Scaling {
-    fn at(&self, place: usize) -> Vec<f64> {
-        self.rounds.iter().map(|round| round[place]).collect()
-    }
-}
-
-/// Decodes greedily with a batch of sequences, each after a prompt of its own: seconds, and their tokens.
-fn decode(engine: &NeuroEngine, batch: usize, tokens: usize) -> Result<(f64, Vec<Vec<u32>>)> {
-    let mut sequences = Vec::new();
-    let mut next = Vec::new();
-    for index in 0..batch {
-        let mut ids = engine.tokenizer().encode_prompt(&corpus::prompt(index), false)?;
-        ids.truncate(16);
-        let mut sequence = engine.sequence()?;
-        next.push(best(&engine.prefill(&mut sequence, &ids)?));
-        sequences.push(sequence);
-    }
-    let vocabulary = engine.plan().vocabulary;
-    let mut answers = vec![Vec::new(); batch];
-    let start = Instant::now();
-    for _ in 0..tokens {
-        let mut parts: Vec<BatchEntry<'_>> = sequences
-            .iter_mut()
-            .zip(&next)
-            .map(|(sequence, token)| BatchEntry { sequence, ids: std::slice::from_ref(token), logits: true })
-            .collect();
-        let chosen: Vec<AtomicU32> = (0..batch).map(|_| AtomicU32::new(0)).collect();
-        let mut given = 0;
-        engine.step(&mut parts, &mut |rows| {
-            // As the scheduler does, choosing is shared out.
-            engine.pool().run(rows.len() / vocabulary, &|range, _| {
-                for row in range {
-                    let token = best(&rows[row * vocabulary..(row + 1) * vocabulary]);
-                    chosen[given + row].store(token, Ordering::Relaxed);
-                }
-            });
-            given += rows.len() / vocabulary;
-        })?;
-        drop(parts);
-        next = chosen.into_iter().map(AtomicU32::into_inner).collect();
-        answers.iter_mut().zip(&next).for_each(|(answer, token)| answer.push(*token));
-    }
-    Ok((start.elapsed().as_secs_f64(), answers))
-}
-
-/// The token of the greatest logit.
-fn best(logits: &[f32]) -> u32 {
-    // In sixteen maxima side by side, so that none waits for another.
-    let mut most = [f32::NEG_INFINITY; 16];
-    let (parts, rest) = logits.as_chunks::<16>();
-    for part in parts {
-        most.iter_mut().zip(part).for_each(|(most, logit)| *most = most.max(*logit));
-    }
-    let most = most.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
-    logits.iter().position(|logit| *logit == most).unwrap_or(0) as u32
 }
 
 fn all_batches(context: &Context) -> Result<Scaling> {
@@ -267,29 +200,29 @@ fn all_batches(context: &Context) -> Result<Scaling> {
     Ok(Scaling { rounds, equal })
 }
 
-fn scaling(context: &Context, place: usize) -> Result<Measurement> {
+fn scaling(context: &Context, index: usize) -> Result<Measurement> {
     if context.scaling.get().is_none() {
         let measured = all_batches(context)?;
         context.scaling.get_or_init(|| measured);
     }
     let Some(all) = context.scaling.get() else {
-        return Err(Error::Invalid("batches were measured and are not there".to_owned()));
+        return Err(Error::Invalid("the measurements of the batches are missing".to_owned()));
     };
-    let speeds: Vec<f64> = (0..BATCHES.len()).map(|place| median(&all.at(place))).collect();
-    let mut measurement = Measurement::of(all.at(place)).check(
-        "the first sequence has the same tokens in every batch",
+    let speeds = all.medians();
+    let mut measurement = Measurement::of(all.at(index)).check(
+        "the first sequence's tokens are the same in every batch",
         all.equal,
-        if all.equal { "it has" } else { "it has not" },
+        if all.equal { "they are" } else { "they differ" },
     );
-    if let Some(before) = place.checked_sub(1) {
+    if let Some(before) = index.checked_sub(1) {
         let mut target = (speeds[before], format!("as many as a batch of {}", BATCHES[before]));
-        if BATCHES[place] == 16 && speeds[0] * GAIN_AT_16 > target.0 {
+        if BATCHES[index] == 16 && speeds[0] * GAIN_AT_16 > target.0 {
             target = (speeds[0] * GAIN_AT_16, format!("{GAIN_AT_16} times a batch of 1"));
         }
         measurement.relative_target = Some(target);
-        measurement = measurement.detail("over a batch of 1", speeds[place] / speeds[0], "times");
+        measurement = measurement.detail("over a batch of 1", speeds[index] / speeds[0], "times");
     }
-    if BATCHES[place] == 16 {
+    if BATCHES[index] == 16 {
         let points = BATCHES.iter().zip(&speeds).map(|(batch, speed)| (*batch as f64, *speed)).collect();
         let line = Line { name: "tokens/s".to_owned(), points };
         measurement =

@@ -1,4 +1,4 @@
-//! The suite `performance`: what a user feels.
+//! The suite `performance`: what a user notices.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,19 +14,19 @@ use herald::{Capacity, MemoryOptions};
 use herald::{Error, Result};
 use herald::{GenerateOptions, LoadOptions, NeuroEngine};
 
-/// Tokens of the context that must fit.
+/// Tokens of the long context.
 const CAPACITY: usize = 1_000_000;
-/// The latest of them that stay at full precision.
+/// How many of the latest stay at full precision.
 const ACTIVE: usize = 2_048;
-/// The most memory that it may take, in GB.
+/// Maximum peak memory, in GB.
 const CAPACITY_GB: f64 = 11.8;
 
 pub(super) const BENCHMARKS: [Benchmark; 7] = [
     Benchmark {
         suite: Suite::Performance,
         name: "model_loading",
-        method: "In a process of its own: loads the model up to 5 times, each time after the engine before it is gone; the \
-                 file is in the system's page cache.",
+        method: "In its own process: loads the model up to 5 times, each time after dropping the previous engine; the file \
+                 is in the system's page cache.",
         unit: "s",
         target: Target::at_most(0.7)
             .or_share(0.02, |limits| limits.model.file_bytes as f64 / limits.machine.read_bytes_per_s),
@@ -37,10 +37,10 @@ pub(super) const BENCHMARKS: [Benchmark; 7] = [
     Benchmark {
         suite: Suite::Performance,
         name: "context_capacity",
-        method: "In a process of its own: a sequence of 1,000,000 tokens in the memory tiers, and its peak memory, with the latest 2,048 tokens active. Real text \
-                 goes through the layers up to a bound (its notes say how far), and the rest of the tiers is filled with \
-                 copies of the pages that the layers wrote; with --full every token goes through the layers. Then the model \
-                 decodes at that depth.",
+        method: "In its own process: peak memory with a sequence of 1,000,000 tokens in the memory tiers, the latest 2,048 \
+                 of them active. Real text runs through the layers up to a bound (see the notes), and copies of the pages \
+                 that the layers wrote fill the rest of the tiers; with --full every token runs through the layers. Then \
+                 the model decodes at that depth.",
         unit: "GB",
         target: Target::at_most(CAPACITY_GB),
         fresh: true,
@@ -60,9 +60,9 @@ pub(super) const BENCHMARKS: [Benchmark; 7] = [
     Benchmark {
         suite: Suite::Performance,
         name: "memory_patterns",
-        method: "In a process of its own, five rounds after one that warms up: eight contexts of the memory manager are filled, \
-                 compressed, optimised and cleared. How much more memory the process has after a round than before the \
-                 first, the worst of the rounds.",
+        method: "In its own process, five rounds after a warm-up: eight contexts of the memory manager are filled, \
+                 compressed, optimised and cleared. Growth of the process's memory after a round against before the first, \
+                 the worst of the rounds.",
         unit: "%",
         target: Target::at_most(5.0),
         fresh: true,
@@ -72,8 +72,8 @@ pub(super) const BENCHMARKS: [Benchmark; 7] = [
     Benchmark {
         suite: Suite::Performance,
         name: "system_throughput",
-        method: "Eight requests at once, each with a prompt of some 20 tokens and 64 tokens to generate: generated tokens \
-                 over the whole time. Median of up to 3 rounds; answers are compared with those given alone.",
+        method: "Eight requests at once, each with a prompt of about 20 tokens and 64 tokens to generate: generated tokens \
+                 over the whole time. Median of up to 3 rounds; answers are compared with those of requests that run alone.",
         unit: "tokens/s",
         target: Target::at_least(125.0).or_share(0.2, |limits| limits.serve(20.0, 64.0, 8.0)),
         fresh: false,
@@ -83,8 +83,8 @@ pub(super) const BENCHMARKS: [Benchmark; 7] = [
     Benchmark {
         suite: Suite::Performance,
         name: "reasoning",
-        method: "Five questions, one after another, each answered in a JSON form of three fields that constrains the choice \
-                 of tokens: seconds for all. Median of up to 3 rounds; every answer must parse and have the form.",
+        method: "Five questions, one after another, each answered under a JSON schema of three fields that constrains \
+                 sampling: seconds for all. Median of up to 3 rounds; every answer must match the schema.",
         unit: "s",
         target: Target::at_most(5.0)
             .or_share(0.2, |limits| 5.0 * (limits.prompt(50.0) + 48.0 / limits.decode(1.0))),
@@ -95,8 +95,8 @@ pub(super) const BENCHMARKS: [Benchmark; 7] = [
     Benchmark {
         suite: Suite::Performance,
         name: "concurrent_operations",
-        method: "20 operations (continue, score, tokenize, fork, answer in a form) on 4 threads over one engine: seconds for \
-                 all; each result must be the one of the serial run before it.",
+        method: "20 operations (continue, score, tokenize, fork, answer under a schema) on 4 threads over one engine: \
+                 seconds for all; each result must equal that of the serial run before it.",
         unit: "s",
         target: Target::at_most(10.0)
             .or_share(0.2, |limits| 20.0 * (limits.prompt(25.0) + 12.0 / limits.decode(1.0))),
@@ -108,7 +108,7 @@ pub(super) const BENCHMARKS: [Benchmark; 7] = [
 
 fn memory() -> Result<ProcessMemory> {
     process_memory()
-        .ok_or_else(|| Error::Invalid("the system does not say how much memory this process has".to_owned()))
+        .ok_or_else(|| Error::Invalid("the system does not report this process's memory".to_owned()))
 }
 
 fn model_loading(context: &Context) -> Result<Measurement> {
@@ -165,17 +165,17 @@ fn context_capacity(context: &Context) -> Result<Measurement> {
         )
         .detail("tokens through the layers", computed as f64, "tokens")
         .detail("their speed", computed as f64 / prompt_s, "tokens/s")
-        .detail("memory after them", at_bound.rss_bytes as f64 / 1e9, "GB")
+        .detail("memory after those", at_bound.rss_bytes as f64 / 1e9, "GB")
         .detail("decoding at 1,000,000 tokens", decoded as f64 / decode_s, "tokens/s");
     for (kind, stats) in usage.tiers() {
         found = found.detail(&format!("{} tier", kind.name()), stats.bytes as f64 / 1e9, "GB");
     }
     Ok(match computed < CAPACITY {
         true => found.note(format!(
-            "{computed} tokens of text went through the layers; the tiers were filled to {CAPACITY} with copies of the \
-             pages that these made (--full sends all through the layers)"
+            "{computed} tokens of text ran through the layers; copies of their pages filled the tiers to {CAPACITY} (--full \
+             runs all through the layers)"
         )),
-        false => found.note(format!("all {CAPACITY} tokens went through the layers")),
+        false => found.note(format!("all {CAPACITY} tokens ran through the layers")),
     })
 }
 
@@ -195,8 +195,12 @@ fn token_generation(context: &Context) -> Result<Measurement> {
     let found = Measurement::of(samples);
     let speed = 100.0 / found.figure;
     Ok(found
-        .check("100 tokens came", tokens == 100, format!("{tokens} came"))
-        .check("they are text", !text.trim().is_empty(), format!("{} characters", text.chars().count()))
+        .check("100 tokens were generated", tokens == 100, format!("{tokens} were"))
+        .check(
+            "their text is not empty",
+            !text.trim().is_empty(),
+            format!("{} characters", text.chars().count()),
+        )
         .detail("speed", speed, "tokens/s"))
 }
 
@@ -209,13 +213,13 @@ fn memory_patterns(context: &Context) -> Result<Measurement> {
     let text = corpus::varied(length * 6);
     let mut ids = engine.tokenizer().encode_prompt(&text, false)?;
     ids.truncate(length);
-    let (mut most, mut lost) = (0, 0);
+    let (mut peak, mut lost) = (0, 0);
     let mut round = || -> Result<()> {
         let names: Vec<String> = (0..8).map(|index| format!("context {index}")).collect();
         for name in &names {
             manager.add_to_active_memory(name, &ids)?;
         }
-        most = most.max(memory()?.rss_bytes);
+        peak = peak.max(memory()?.rss_bytes);
         for name in &names {
             manager.compress_memory(name, 64)?;
         }
@@ -237,10 +241,10 @@ fn memory_patterns(context: &Context) -> Result<Measurement> {
     let left = manager.get_memory_leak_stats()?.held_pages;
     let worst = growth.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let mut found = Measurement::of(growth)
-        .check("no token is lost on the way", lost == 0, format!("{lost} contexts have lost some"))
+        .check("no token is lost", lost == 0, format!("{lost} contexts lost some"))
         .check("no page is left", left == 0, format!("{left} are"))
         .detail("before a round", before as f64 / 1e6, "MB")
-        .detail("the most within a round", most as f64 / 1e6, "MB");
+        .detail("peak within a round", peak as f64 / 1e6, "MB");
     found.figure = worst;
     Ok(found)
 }
@@ -275,22 +279,26 @@ fn system_throughput(context: &Context) -> Result<Measurement> {
 fn reasoning(context: &Context) -> Result<Measurement> {
     let engine = context.engine()?;
     let options = questions::options();
-    let (mut formed, mut asked, mut tokens) = (0, 0, 0);
+    let (mut valid, mut questions_run, mut tokens) = (0, 0, 0);
     let samples = context.rounds(3, || {
         let start = Instant::now();
         for index in 0..5 {
             let prompt = questions::prompt(engine, index)?;
             let mut sequence = engine.sequence()?;
             let answer = engine.generate(&mut sequence, &prompt, &options, &mut || true, &mut |_| true)?;
-            asked += 1;
+            questions_run += 1;
             tokens += answer.tokens.len();
-            formed += usize::from(questions::has_form(&answer.text));
+            valid += usize::from(questions::matches_schema(&answer.text));
         }
         Ok(start.elapsed().as_secs_f64())
     })?;
     Ok(Measurement::of(samples)
-        .check("every answer has the form", formed == asked, format!("{formed} of {asked} have"))
-        .detail("tokens of an answer", tokens as f64 / asked as f64, ""))
+        .check(
+            "every answer matches the schema",
+            valid == questions_run,
+            format!("{valid} of {questions_run} do"),
+        )
+        .detail("tokens of an answer", tokens as f64 / questions_run as f64, ""))
 }
 
 fn concurrent_operations(context: &Context) -> Result<Measurement> {

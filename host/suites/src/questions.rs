@@ -1,4 +1,4 @@
-//! Questions that are answered in a given JSON form.
+//! Questions that are answered under a JSON schema.
 
 use serde_json::{Value, json};
 
@@ -7,10 +7,10 @@ use herald::Constraint;
 use herald::Result;
 use herald::{GenerateOptions, NeuroEngine};
 
-/// The most tokens of an answer.
+/// Maximum tokens of an answer.
 const MAX_ANSWER_TOKENS: usize = 48;
 
-/// The form: a word of reasoning, a number, and how sure the answer is.
+/// The answers' schema: a reason, a number, and whether the answer is sure.
 fn schema() -> Value {
     json!({
         "type": "object",
@@ -24,7 +24,7 @@ fn schema() -> Value {
     })
 }
 
-/// How a question is answered.
+/// The options that answers are generated with.
 pub(super) fn options() -> GenerateOptions {
     GenerateOptions {
         max_tokens: Some(MAX_ANSWER_TOKENS),
@@ -48,8 +48,8 @@ pub(super) fn prompt(engine: &NeuroEngine, index: usize) -> Result<Vec<u32>> {
     engine.tokenizer().encode_prompt(&text, false)
 }
 
-/// Whether an answer has the form.
-pub(super) fn has_form(text: &str) -> bool {
+/// Whether an answer matches the schema.
+pub(super) fn matches_schema(text: &str) -> bool {
     let Ok(Value::Object(fields)) = serde_json::from_str(text) else { return false };
     let reason = fields.get("reason").and_then(Value::as_str);
     let answer = fields.get("answer").and_then(Value::as_u64);
@@ -65,8 +65,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_answers_of_the_form_count() {
-        assert!(has_form(r#"{"reason": "2 and 2 are four", "answer": 4, "sure": "yes"}"#));
+    fn only_answers_that_match_the_schema_count() {
+        assert!(matches_schema(r#"{"reason": "2 and 2 are four", "answer": 4, "sure": "yes"}"#));
         for text in [
             "",
             "null",
@@ -77,7 +77,7 @@ mod tests {
             r#"{"reason": "2 and 2 are four", "answer": 4, "sure": "yes", "more": 1}"#,
             r#"{"reason": "2 and 2 are four", "answer": 4, "sure": "yes""#,
         ] {
-            assert!(!has_form(text), "{text}");
+            assert!(!matches_schema(text), "{text}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A whole run: which machine, which model, and what each benchmark found on each backend.
+//! A run's report: the machine, the model, and each benchmark's result on each backend.
 
 use std::fs;
 use std::path::Path;
@@ -12,14 +12,14 @@ use super::target::{Better, Verdict, judge};
 use super::{Benchmark, Suite};
 use herald::{Error, Result};
 
-/// What makes two runs comparable.
+/// What must be equal for two runs to be comparable.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint {
-    /// The processor, as the system names it.
+    /// The processor's name.
     pub cpu: String,
     /// Processors that the process may use.
     pub cpus: u32,
-    /// Threads that the engine computes with.
+    /// Threads of the engine.
     pub threads: usize,
     /// RAM, in whole GiB.
     pub memory_gib: u64,
@@ -29,7 +29,7 @@ pub struct Fingerprint {
     pub version: String,
     /// The model's file name and size.
     pub model: String,
-    /// How much time the run was given.
+    /// How thorough the run was.
     pub effort: String,
 }
 
@@ -52,7 +52,7 @@ impl Fingerprint {
         }
     }
 
-    /// What differs, a sentence each.
+    /// The differences, a sentence each.
     #[must_use]
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let fields = |of: &Self| {
@@ -70,7 +70,7 @@ impl Fingerprint {
         let pairs = fields(self).into_iter().zip(fields(other));
         pairs
             .filter(|((_, ours), (_, theirs))| ours != theirs)
-            .map(|((what, ours), (_, theirs))| format!("the {what}: {ours} here, {theirs} there"))
+            .map(|((what, ours), (_, theirs))| format!("{what}: {ours} here, {theirs} there"))
             .collect()
     }
 }
@@ -82,13 +82,13 @@ pub struct BackendRow {
     pub name: String,
     /// Which of its variants runs here.
     pub variant: String,
-    /// Whether it is the one that was chosen: its verdicts are the run's.
+    /// Whether it is the chosen one, whose verdicts are the run's.
     pub chosen: bool,
-    /// Why it did not run, where it did not.
+    /// Why it did not run, if so.
     pub skipped: Option<String>,
 }
 
-/// What a benchmark found on a backend.
+/// A benchmark's result on a backend.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     /// The suite.
@@ -97,27 +97,27 @@ pub struct Outcome {
     pub name: String,
     /// The backend.
     pub backend: String,
-    /// The figure; `None` where there is none.
+    /// The figure; `None` if there is none.
     pub figure: Option<f64>,
-    /// What it counts.
+    /// Its unit.
     pub unit: String,
-    /// Which way it is better.
+    /// Whether higher or lower is better.
     pub better: Better,
     /// The verdict: targets, and whether it passed.
     #[serde(flatten)]
     pub verdict: Verdict,
-    /// How far the rounds lie apart, as a share of the figure.
+    /// The rounds' spread, as a share of the figure.
     pub spread: f64,
     /// How it was measured.
     pub method: String,
-    /// Seconds that it took in all.
+    /// Seconds that the whole benchmark took.
     pub seconds: f64,
-    /// All that was found.
+    /// The whole measurement.
     pub measurement: Option<Measurement>,
 }
 
 impl Outcome {
-    /// Judges what a benchmark found, or why it found nothing.
+    /// Judges a measurement, or the reason for its absence.
     #[must_use]
     pub fn of(
         benchmark: &Benchmark,
@@ -151,22 +151,22 @@ impl Outcome {
     }
 }
 
-/// A whole run.
+/// A run's report.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// When it began, in seconds since 1970.
     pub began: u64,
     /// Seconds that it took.
     pub seconds: f64,
-    /// What makes it comparable with others.
+    /// What other runs must share to be comparable.
     pub fingerprint: Fingerprint,
-    /// What the machine can do.
+    /// The machine's limits.
     pub machine: Machine,
-    /// What the model asks of it.
+    /// The model's costs.
     pub model: ModelFacts,
     /// The backends, the chosen one first.
     pub backends: Vec<BackendRow>,
-    /// One for each benchmark and backend.
+    /// One result for each benchmark and backend.
     pub results: Vec<Outcome>,
 }
 
@@ -185,7 +185,7 @@ impl Report {
     /// Writes it as JSON.
     ///
     /// # Errors
-    /// Where the file can't be written.
+    /// If the file can't be written.
     pub fn write(&self, path: &Path) -> Result<()> {
         let failed = |error: &dyn std::fmt::Display| {
             Error::Invalid(format!("{}: the report can't be written: {error}", path.display()))
@@ -194,10 +194,10 @@ impl Report {
         fs::write(path, text + "\n").map_err(|error| failed(&error))
     }
 
-    /// Reads one.
+    /// Reads a report.
     ///
     /// # Errors
-    /// Where the file can't be read, or is no report.
+    /// If the file can't be read or is not a report.
     pub fn read(path: &Path) -> Result<Self> {
         let failed = |error: &dyn std::fmt::Display| {
             Error::Invalid(format!("{}: the report can't be read: {error}", path.display()))

@@ -1,42 +1,42 @@
-//! Whether an engine's output is a model's, however fast it came.
+//! Checks that an engine's output is a model's, however fast it came.
 
 use super::corpus::PASSAGE;
 use super::measurement::Check;
 use herald::NeuroEngine;
 use herald::Result;
 
-/// The most tokens of the passage that are scored.
-const SCORED: usize = 96;
+/// Maximum tokens of the passage to score.
+const MAX_SCORED: usize = 96;
 
-/// Scores a passage of English. A trained model is surprised by it by less than half of a guesser's bits: its perplexity
-/// is below the square root of the vocabulary's size. Whatever the weights, logits are finite, not all the same, and
-/// other after other texts.
+/// Scores a passage of English. A trained model needs less than half the bits of a uniform guess: its perplexity is below
+/// the square root of the vocabulary's size. Whatever the weights, logits must be finite, not all equal, and change with
+/// the text.
 pub(super) fn check(engine: &NeuroEngine, synthetic: bool) -> Result<Vec<Check>> {
     let mut ids = engine.tokenizer().encode_prompt(PASSAGE, false)?;
-    ids.truncate(SCORED.min(engine.context()));
+    ids.truncate(MAX_SCORED.min(engine.context()));
     let (mut loss, mut lively, mut last) = (0.0, true, Vec::new());
-    let mut place = 1;
+    let mut position = 1;
     let mut sequence = engine.sequence()?;
     engine.logits(&mut sequence, &ids, &mut |logits| {
         let varies = logits.iter().any(|logit| *logit != logits[0]);
         lively &= varies && logits.iter().all(|logit| logit.is_finite()) && logits != &last[..];
-        if let Some(next) = ids.get(place) {
+        if let Some(next) = ids.get(position) {
             loss += surprise(logits, *next);
         }
-        place += 1;
+        position += 1;
         last = logits.to_vec();
     })?;
     let mut checks = vec![Check {
-        what: "logits are finite, and other at each place".to_owned(),
-        passed: lively && place == ids.len() + 1,
+        what: "logits are finite, and differ at each position".to_owned(),
+        passed: lively && position == ids.len() + 1,
         found: if lively { "they are" } else { "they are not" }.to_owned(),
     }];
     if !synthetic {
         let perplexity = (loss / (ids.len() - 1).max(1) as f64).exp();
-        let most = (engine.plan().vocabulary as f64).sqrt();
+        let limit = (engine.plan().vocabulary as f64).sqrt();
         checks.push(Check {
-            what: format!("the perplexity of a passage of English is below {most:.0}"),
-            passed: (1.0..most).contains(&perplexity),
+            what: format!("the perplexity of a passage of English is below {limit:.0}"),
+            passed: (1.0..limit).contains(&perplexity),
             found: format!("{perplexity:.2}"),
         });
     }

@@ -1,4 +1,4 @@
-//! Requests that are served together.
+//! Requests that the scheduler serves together.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,35 +11,35 @@ use herald::metrics::{PerformanceMonitor, Sample};
 use herald::schedule::{Request, Scheduler, SchedulerOptions};
 use herald::{GenerateOptions, NeuroEngine};
 
-/// What became of requests that were served together.
+/// The result of serving some requests together.
 #[derive(Clone, Debug)]
 pub(super) struct Served {
     pub(super) requests: usize,
     /// From the first request to the last answer.
     pub(super) seconds: f64,
-    /// Tokens that were generated.
+    /// Generated tokens.
     pub(super) generated: usize,
     /// Requests without an answer.
     pub(super) lost: usize,
-    /// Answers that were not those given alone.
+    /// Answers that differ from those of requests that run alone.
     pub(super) wrong: usize,
     /// From a request's arrival to its end, in seconds.
     pub(super) totals: Vec<f64>,
     /// From a request's arrival to its first token, in seconds.
     pub(super) firsts: Vec<f64>,
-    /// Sequences that shared a step: the median.
+    /// Median number of sequences in a step.
     pub(super) batch: f64,
-    /// What went on meanwhile.
+    /// The monitor's samples during the run.
     pub(super) samples: Vec<Sample>,
 }
 
 impl Served {
-    /// Generated tokens a second.
+    /// Generated tokens per second.
     pub(super) fn speed(&self) -> f64 {
         self.generated as f64 / self.seconds
     }
 
-    /// What must hold for its speed to count.
+    /// The checks that must hold for its speed to count.
     pub(super) fn checks(&self) -> Vec<Check> {
         let Self { requests, lost, wrong, .. } = self;
         vec![
@@ -49,25 +49,25 @@ impl Served {
                 found: format!("{lost} of {requests} were"),
             },
             Check {
-                what: "each answer is the one given alone".to_owned(),
+                what: "each answer equals the one that its prompt gets alone".to_owned(),
                 passed: *wrong == 0,
                 found: format!("{wrong} of {requests} differ"),
             },
         ]
     }
 
-    /// The share of requests that took no longer, in seconds.
+    /// The latency that `share` of the requests don't exceed, in seconds.
     pub(super) fn latency(&self, share: f64) -> f64 {
         quantile(&self.totals, share)
     }
 
-    /// Memory over time: the process's, and the tiers'.
+    /// Memory over time, of the process and of each tier.
     pub(super) fn memory(&self) -> Vec<Line> {
         memory(&self.samples)
     }
 }
 
-/// Memory over time: the process's, and the tiers'.
+/// Memory over time, of the process and of each tier.
 fn memory(samples: &[Sample]) -> Vec<Line> {
     let line = |name: &str, bytes: &dyn Fn(&Sample) -> u64| Line {
         name: name.to_owned(),
@@ -85,7 +85,7 @@ fn memory(samples: &[Sample]) -> Vec<Line> {
     lines
 }
 
-/// A request for so many tokens.
+/// Request `index`, for `generated` tokens.
 pub(super) fn request(engine: &NeuroEngine, index: usize, generated: usize) -> Result<Request> {
     Ok(Request {
         prompt: engine.tokenizer().encode_prompt(&corpus::prompt(index), false)?,
@@ -98,7 +98,7 @@ pub(super) fn request(engine: &NeuroEngine, index: usize, generated: usize) -> R
     })
 }
 
-/// The answer to a request that has the engine to itself.
+/// The answer to a request that runs alone.
 pub(super) fn alone(engine: &NeuroEngine, request: &Request) -> Result<Vec<u32>> {
     let mut sequence = engine.sequence()?;
     let generated =
@@ -106,8 +106,8 @@ pub(super) fn alone(engine: &NeuroEngine, request: &Request) -> Result<Vec<u32>>
     Ok(generated.tokens)
 }
 
-/// Serves all requests at once, and compares their answers with those given alone. Requests with the same prompt have the
-/// same options.
+/// Serves all requests at once, and compares their answers with `expected`, by prompt. Requests with the same prompt must
+/// have the same options.
 pub(super) fn serve(
     engine: &Arc<NeuroEngine>,
     requests: &[Request],

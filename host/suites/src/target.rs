@@ -1,17 +1,17 @@
-//! What a figure is judged by.
+//! Targets, and the verdict on a figure.
 
 use serde::{Deserialize, Serialize};
 
 use super::limits::Limits;
 use super::measurement::Measurement;
 
-/// Which way a figure is better.
+/// Whether a higher or a lower figure is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Better {
-    /// The more the better.
+    /// Higher is better.
     Higher,
-    /// The less the better.
+    /// Lower is better.
     Lower,
 }
 
@@ -32,36 +32,36 @@ impl Better {
     }
 }
 
-/// What a benchmark's figure must reach.
+/// The target of a benchmark's figure.
 #[derive(Clone, Copy)]
 pub struct Target {
-    /// Which way it is better.
+    /// Whether higher or lower is better.
     pub better: Better,
-    /// The fixed target; `None` where the target follows from other figures of the run.
+    /// The fixed target; `None` if the target follows from other figures of the run.
     pub fixed: Option<f64>,
-    /// What the machine allows at most, in the figure's unit, where that is known.
+    /// The machine's limit in the figure's unit, if it is known.
     pub limit: Option<fn(&Limits<'_>) -> f64>,
-    /// The share of the limit that a figure must reach (a time: at most the limit divided by it).
+    /// The share of the limit that a figure must reach (for a time: it may be at most the limit divided by this).
     pub share: f64,
 }
 
 impl Target {
-    /// At least so much.
+    /// At least `fixed`.
     pub(super) const fn at_least(fixed: f64) -> Self {
         Self { better: Better::Higher, fixed: Some(fixed), limit: None, share: 1.0 }
     }
 
-    /// At most so much.
+    /// At most `fixed`.
     pub(super) const fn at_most(fixed: f64) -> Self {
         Self { better: Better::Lower, fixed: Some(fixed), limit: None, share: 1.0 }
     }
 
-    /// At least what the measurement itself says.
+    /// At least the measurement's own relative target.
     pub(super) const fn relative() -> Self {
         Self { better: Better::Higher, fixed: None, limit: None, share: 1.0 }
     }
 
-    /// On a slower machine, this share of what it allows.
+    /// Adds an easier target for slower machines: this share of the machine's limit.
     pub(super) const fn or_share(self, share: f64, limit: fn(&Limits<'_>) -> f64) -> Self {
         Self { limit: Some(limit), share, ..self }
     }
@@ -72,9 +72,9 @@ impl Target {
 pub struct Verdict {
     /// The fixed target, or the one that follows from other figures of the run.
     pub target: Option<f64>,
-    /// The target that follows from the machine's limit.
+    /// The target from the machine's limit.
     pub adaptive_target: Option<f64>,
-    /// What the machine allows at most.
+    /// The machine's limit.
     pub limit: Option<f64>,
     /// Whether the figure reaches the easier of the targets, and every check holds.
     pub passed: bool,
@@ -84,7 +84,7 @@ pub struct Verdict {
     pub reasons: Vec<String>,
 }
 
-/// Judges what a benchmark found.
+/// Judges a measurement.
 #[must_use]
 pub fn judge(target: &Target, unit: &str, found: &Measurement, limits: &Limits<'_>) -> Verdict {
     let better = target.better;
@@ -98,7 +98,7 @@ pub fn judge(target: &Target, unit: &str, found: &Measurement, limits: &Limits<'
         (Some(fixed), Some(adaptive)) => Some(better.easier(fixed, adaptive)),
         (fixed, adaptive) => fixed.or(adaptive),
     };
-    // A figure that is no number reaches nothing.
+    // A figure that is not finite reaches nothing.
     let reaches = |target: Option<f64>| {
         found.figure.is_finite() && target.is_none_or(|target| better.reaches(found.figure, target))
     };
@@ -108,7 +108,7 @@ pub fn judge(target: &Target, unit: &str, found: &Measurement, limits: &Limits<'
         .filter(|check| !check.passed)
         .map(|check| format!("{}: {}", check.what, check.found))
         .collect();
-    let sound = reasons.is_empty();
+    let checks_hold = reasons.is_empty();
     if !reaches(judged_by) {
         let word = if better == Better::Higher { "at least" } else { "at most" };
         let why = found.relative_target.as_ref().map_or(String::new(), |(_, why)| format!(" ({why})"));
@@ -124,12 +124,12 @@ pub fn judge(target: &Target, unit: &str, found: &Measurement, limits: &Limits<'
         adaptive_target: adaptive,
         limit,
         passed: reasons.is_empty(),
-        passed_fixed: sound && reaches(fixed),
+        passed_fixed: checks_hold && reaches(fixed),
         reasons,
     }
 }
 
-/// A number for people: three digits or so.
+/// A number with about three digits.
 #[must_use]
 pub(super) fn short(value: f64) -> String {
     let size = value.abs();
@@ -159,7 +159,7 @@ mod tests {
         Target::at_least(100.0).or_share(0.5, |limits| limits.machine.read_bytes_per_s / 100.0);
 
     #[test]
-    fn the_fixed_target_counts_where_the_machine_allows_it() {
+    fn the_fixed_target_counts_if_the_machine_allows_it() {
         let verdict = judged(TARGET, Measurement::of(vec![99.0]), 1e6);
         assert!(!verdict.passed && !verdict.passed_fixed);
         assert!(verdict.reasons[0].contains("99.0 tokens/s, where at least 100"), "{:?}", verdict.reasons);
@@ -167,21 +167,21 @@ mod tests {
     }
 
     #[test]
-    fn a_slower_machine_is_judged_by_its_own() {
+    fn a_slower_machine_is_judged_by_its_own_limit() {
         let verdict = judged(TARGET, Measurement::of(vec![60.0]), 1e4);
         assert_eq!(
             (verdict.adaptive_target, verdict.passed, verdict.passed_fixed),
             (Some(50.0), true, false)
         );
         assert!(!judged(TARGET, Measurement::of(vec![49.0]), 1e4).passed);
-        // Of times, the longer is the easier.
+        // The longer of two times is the easier target.
         let slow = Target::at_most(1.0).or_share(0.5, |limits| 1e4 / limits.machine.read_bytes_per_s);
         assert!(judged(slow, Measurement::of(vec![1.9]), 1e4).passed);
         assert!(!judged(slow, Measurement::of(vec![2.1]), 1e4).passed);
     }
 
     #[test]
-    fn nothing_passes_beside_a_failed_check_or_without_a_number() {
+    fn nothing_passes_with_a_failed_check_or_without_a_number() {
         let verdict = judged(TARGET, Measurement::of(vec![1e9]).check("answers parse", false, "1 of 5"), 1e6);
         assert!(!verdict.passed && !verdict.passed_fixed);
         assert_eq!(verdict.reasons, ["answers parse: 1 of 5"]);
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_relative_target_stands_in_for_the_fixed_one() {
+    fn a_relative_target_replaces_the_fixed_one() {
         let mut found = Measurement::of(vec![110.0]);
         found.relative_target = Some((120.0, "a batch of 8".to_owned()));
         let verdict = judged(Target::relative(), found, 1e6);

@@ -1,4 +1,4 @@
-//! The suite `throughput`: much work, and many who want it at once.
+//! The suite `throughput`: long jobs, and many requests at once.
 
 use std::time::Instant;
 
@@ -11,14 +11,14 @@ use herald::metrics::Quantiles;
 use herald::schedule::{Request, Scheduler, SchedulerOptions};
 use herald::{Error, Result};
 
-/// Requests at once.
+/// Numbers of simultaneous requests.
 const LOADS: [usize; 5] = [10, 25, 50, 100, 200];
-/// Prompts that differ among them.
+/// Number of different prompts among them.
 const PROMPTS: usize = 40;
-/// Tokens that each generates.
+/// Tokens that each request generates.
 const GENERATED: usize = 16;
-/// The part of the best throughput that 200 requests must have.
-const KEPT_AT_MOST: f64 = 0.8;
+/// Share of the best load's throughput that 200 requests must keep.
+const KEPT_AT_MAX_LOAD: f64 = 0.8;
 
 const fn benchmark(
     name: &'static str,
@@ -47,8 +47,8 @@ pub(super) const BENCHMARKS: [Benchmark; 9] = [
             "tokenization",
             2,
             Target::at_least(10.0),
-            "One thread encodes 2 MB of varied text (words, made-up words, numbers, punctuation, letters beyond ASCII). Median \
-             of up to 5 rounds; decoded, it must be the same text.",
+            "One thread encodes 2 MB of varied text (words, made-up words, numbers, punctuation, non-ASCII letters). Median of \
+             up to 5 rounds; decoding must give the same text.",
             tokenization,
         )
     },
@@ -56,7 +56,7 @@ pub(super) const BENCHMARKS: [Benchmark; 9] = [
         "inference",
         8,
         Target::at_least(125.0).or_share(0.4, |limits| limits.serve(20.0, 24.0, 1.0)),
-        "100 requests one after another, each with a prompt of its own of some 20 tokens and 24 tokens to generate: generated \
+        "100 requests one after another, each with a different prompt of about 20 tokens and 24 tokens to generate: generated \
          tokens over the whole time, prompts included.",
         inference,
     ),
@@ -66,8 +66,8 @@ pub(super) const BENCHMARKS: [Benchmark; 9] = [
             "reasoning",
             8,
             Target::at_least(1.0).or_share(0.1, |limits| limits.serve(50.0, 48.0, 16.0) / 48.0),
-            "50 questions at once, 16 of them running together, each answered in a JSON form that constrains the choice of \
-             tokens: answers a second; every one must parse and have the form.",
+            "50 questions at once, 16 of them running together, each answered under a JSON schema that constrains sampling: \
+             answers per second; every one must match the schema.",
             reasoning,
         )
     },
@@ -78,17 +78,17 @@ pub(super) const BENCHMARKS: [Benchmark; 9] = [
             10,
             Target::at_least(2.0)
                 .or_share(0.2, |limits| 1.0 / (limits.prompt(25.0) + 12.0 / limits.decode(1.0))),
-            "100 operations (continue, score, tokenize, fork, answer in a form) on 4 threads over one engine: operations a \
-             second; each result must be the one of the serial run before it.",
+            "100 operations (continue, score, tokenize, fork, answer under a schema) on 4 threads over one engine: operations \
+             per second; each result must equal that of the serial run before it.",
             concurrent,
         )
     },
     load(
         "load_10",
         2,
-        "10 requests at once, 32 of which may run together: prompts of some 20 tokens, 16 tokens to generate, 40 different \
-         prompts in turn. Generated tokens over the time from the first request to the last answer; each answer must be the \
-         one that the prompt has alone.",
+        "10 requests at once, up to 32 of them running together: prompts of about 20 tokens, 16 tokens to generate, 40 \
+         different prompts in turn. Generated tokens over the time from the first request to the last answer; each answer \
+         must equal the one that its prompt gets alone.",
         |context| at_once(context, 10),
     ),
     load("load_25", 2, "As load_10, with 25 requests at once.", |context| at_once(context, 25)),
@@ -114,12 +114,12 @@ fn tokenization(context: &Context) -> Result<Measurement> {
         ids = engine.tokenizer().encode(&text, false)?;
         Ok(text.len() as f64 / 1e6 / start.elapsed().as_secs_f64())
     })?;
-    // Some vocabularies put a space before every text.
+    // Some vocabularies add a space before every text.
     let back = engine.tokenizer().decode(&ids, false)?;
     let same = back.trim_start() == text.trim_start();
     Ok(Measurement::of(samples)
-        .check("decoded, it is the same text", same, if same { "it is" } else { "it is not" })
-        .detail("bytes a token", text.len() as f64 / ids.len() as f64, ""))
+        .check("decoding gives the same text", same, if same { "it does" } else { "it does not" })
+        .detail("bytes per token", text.len() as f64 / ids.len() as f64, ""))
 }
 
 fn inference(context: &Context) -> Result<Measurement> {
@@ -138,10 +138,14 @@ fn inference(context: &Context) -> Result<Measurement> {
     let speed = tokens as f64 / start.elapsed().as_secs_f64();
     let times = Quantiles::of(&mut seconds);
     Ok(Measurement::of(vec![speed])
-        .check("each request has all its tokens", tokens == count * 24, format!("{tokens} came"))
-        .check("other prompts have other answers", distinct.len() > count / 2, format!("{}", distinct.len()))
+        .check("each request gets all its tokens", tokens == count * 24, format!("{tokens} were generated"))
+        .check(
+            "different prompts get different answers",
+            distinct.len() > count / 2,
+            format!("{}", distinct.len()),
+        )
         .detail("a request, median", times.median, "s")
-        .detail("99% at most", times.p99, "s"))
+        .detail("99th percentile", times.p99, "s"))
 }
 
 fn reasoning(context: &Context) -> Result<Measurement> {
@@ -162,17 +166,17 @@ fn reasoning(context: &Context) -> Result<Measurement> {
     let start = Instant::now();
     let tickets =
         requests.into_iter().map(|request| scheduler.submit(request)).collect::<Result<Vec<_>>>()?;
-    let (mut formed, mut totals) = (0, Vec::new());
+    let (mut valid, mut totals) = (0, Vec::new());
     for ticket in tickets {
         let answer = ticket.wait()?;
         totals.push(answer.metrics.total_s);
-        formed += usize::from(questions::has_form(&answer.generated.text));
+        valid += usize::from(questions::matches_schema(&answer.generated.text));
     }
     let speed = count as f64 / start.elapsed().as_secs_f64();
     Ok(Measurement::of(vec![speed])
-        .check("every answer has the form", formed == count, format!("{formed} of {count} have"))
+        .check("every answer matches the schema", valid == count, format!("{valid} of {count} do"))
         .detail("an answer, median", median(&totals), "s")
-        .detail("99% at most", quantile(&totals, 0.99), "s"))
+        .detail("99th percentile", quantile(&totals, 0.99), "s"))
 }
 
 fn concurrent(context: &Context) -> Result<Measurement> {
@@ -187,7 +191,7 @@ fn concurrent(context: &Context) -> Result<Measurement> {
     Ok(found)
 }
 
-/// What becomes of so many requests at once: measured once a process.
+/// The result of `requests` requests at once, measured once per process.
 fn served(context: &Context, requests: usize) -> Result<Served> {
     if let Some((_, served)) = context.served.borrow().iter().find(|(count, _)| *count == requests) {
         return Ok(served.clone());
@@ -211,13 +215,12 @@ fn at_once(context: &Context, requests: usize) -> Result<Measurement> {
     let found = served(context, requests)?;
     let mut measurement = Measurement::of(vec![found.speed()])
         .detail("a request, median", found.latency(0.5), "s")
-        .detail("99% at most", found.latency(0.99), "s")
+        .detail("99th percentile", found.latency(0.99), "s")
         .detail("first token, median", median(&found.firsts), "s")
-        .detail("first token, 99% at most", quantile(&found.firsts, 0.99), "s")
+        .detail("first token, 99th percentile", quantile(&found.firsts, 0.99), "s")
         .detail("sequences in a step, median", found.batch, "");
     measurement.checks = found.checks();
-    let most = LOADS[LOADS.len() - 1];
-    if requests != most {
+    if requests != LOADS[LOADS.len() - 1] {
         return Ok(measurement);
     }
     let all = LOADS
@@ -226,9 +229,9 @@ fn at_once(context: &Context, requests: usize) -> Result<Measurement> {
         .collect::<Result<Vec<(f64, Served)>>>()?;
     let best = all.iter().map(|(_, served)| served.speed()).fold(0.0, f64::max);
     if best <= 0.0 {
-        return Err(Error::Invalid("no load had any throughput".to_owned()));
+        return Err(Error::Invalid("no load generated a token".to_owned()));
     }
-    measurement.relative_target = Some((best * KEPT_AT_MOST, "80% of the best load's".to_owned()));
+    measurement.relative_target = Some((best * KEPT_AT_MAX_LOAD, "80% of the best load's".to_owned()));
     let line = |name: &str, of: &dyn Fn(&Served) -> f64| Line {
         name: name.to_owned(),
         points: all.iter().map(|(load, served)| (*load, of(served))).collect(),
@@ -238,10 +241,10 @@ fn at_once(context: &Context, requests: usize) -> Result<Measurement> {
         .chart(
             "Latency by load",
             "requests at once",
-            "seconds of a request",
+            "seconds per request",
             vec![
                 line("median", &|served| served.latency(0.5)),
-                line("99% at most", &|served| served.latency(0.99)),
+                line("99th percentile", &|served| served.latency(0.99)),
                 line("first token, median", &|served| median(&served.firsts)),
             ],
         )

@@ -1,5 +1,4 @@
-//! The benchmarks as the library offers them: real work passes their checks, and none passes without it. How fast this is
-//! does not matter here.
+//! The benchmarks through the library: real work passes their checks, and nothing else does. Speed does not matter here.
 
 use std::path::PathBuf;
 
@@ -11,12 +10,12 @@ use herald_suites::{
 };
 use herald_testing::{cpu_options, cpu_plugin, smollm2, third_party, tiny};
 
-/// A plugin whose layers return zeros at once.
+/// A plugin whose layers immediately return zeros.
 fn zeros_plugin() -> PathBuf {
     third_party("host/tests/plugins/zeros", "herald_zeros")
 }
 
-/// Layers of the zeros plugin; the tokenizer and the memory tiers of cpu.
+/// The zeros plugin's layers with cpu's tokenizer and memory tiers.
 fn zeros_options() -> LoadOptions {
     let search =
         Search { files: vec![zeros_plugin(), cpu_plugin()], allow_insecure: true, ..Search::default() };
@@ -32,10 +31,15 @@ fn all() -> impl Iterator<Item = &'static Benchmark> {
     Suite::ALL.into_iter().flat_map(|suite| suite.benchmarks())
 }
 
-/// A machine and a model that make every target one that anything reaches, so that checks alone decide.
+/// Judges with a machine and a model whose targets anything reaches, so that only checks decide.
 fn judged(benchmark: &Benchmark, found: Result<herald_suites::Measurement, String>) -> Outcome {
-    let machine =
-        Machine { threads: 1, read_bytes_per_s: 1e-9, float_macs_per_s: 1e-9, int_macs_per_s: 1e-9 };
+    let machine = Machine {
+        threads: 1,
+        read_bytes_per_s: 1e-9,
+        float_macs_per_s: 1e-9,
+        int8_macs_per_s: 1e-9,
+        int16_macs_per_s: 1e-9,
+    };
     let model = ModelFacts { weight_bytes: 1, file_bytes: 1, macs: 2, head_macs: 1, ..ModelFacts::default() };
     Outcome::of(benchmark, "cpu", found, 1.0, &Limits { machine: &machine, model: &model })
 }
@@ -80,14 +84,14 @@ fn zeros_pass_nothing() {
     }
 }
 
-/// Of a trained model, more is asked: that it predicts English.
+/// A trained model must also predict English.
 #[test]
 fn a_trained_model_must_predict_text() {
     let loading = Benchmark::find(Suite::Model, "loading").expect("it is there");
     let found =
         loading.measure(&Context::new(smollm2(), &cpu_options(), Effort::Quick, false)).expect("a figure");
     assert!(found.checks.iter().all(|check| check.passed), "{:?}", found.checks);
-    // Weights that nobody trained don't.
+    // Untrained weights don't.
     let found = loading
         .measure(&Context::new(tiny("llama"), &cpu_options(), Effort::Quick, false))
         .expect("a figure");
@@ -95,7 +99,7 @@ fn a_trained_model_must_predict_text() {
     assert!(matches!(failed[..], [check] if check.what.contains("perplexity")), "{:?}", found.checks);
 }
 
-/// A report of one benchmark, with such a figure on one backend, and a crash on another.
+/// A report of one benchmark, with this figure on one backend and a crash on another.
 fn report(figure: f64) -> Report {
     let benchmark = Benchmark::find(Suite::Model, "inference_medium").expect("it is there");
     let context = quick(&cpu_options());
@@ -148,7 +152,7 @@ fn a_report_is_read_as_it_was_written() {
 }
 
 #[test]
-fn the_page_says_what_a_reader_asks_and_needs_nothing_else() {
+fn the_page_has_what_a_reader_needs_and_loads_nothing() {
     let page = page(&report(100.0)).expect("a page");
     for words in [
         "fastest backend here is <strong>cpu</strong>",

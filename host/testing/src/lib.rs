@@ -1,4 +1,4 @@
-//! What the tests share: the built plugins, the C library, models, and compilers.
+//! Shared by the tests: the built plugins, the C library, models, and compilers.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 /// The repository's root.
 ///
 /// # Panics
-/// Where this crate isn't two folders below it.
+/// If this crate isn't two folders below it.
 #[must_use]
 pub fn repository() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
@@ -21,7 +21,7 @@ pub fn repository() -> PathBuf {
 /// The folder of this build's executables.
 ///
 /// # Panics
-/// Where the running program isn't a test of cargo's.
+/// If the running program isn't a cargo test.
 #[must_use]
 pub fn build_folder() -> PathBuf {
     let exe = std::env::current_exe().expect("a test knows its own path");
@@ -40,7 +40,7 @@ pub fn blas_plugin() -> PathBuf {
     plugin("blas")
 }
 
-/// A backend's plugin: cargo built it with this crate, which depends on all of them.
+/// A backend's plugin, which cargo built with this crate because it depends on all of them.
 fn plugin(backend: &str) -> PathBuf {
     let file = build_folder().join("deps").join(dynamic_library(&format!("herald_{backend}")));
     assert!(file.is_file(), "{} is missing, where cargo builds it with herald-testing", file.display());
@@ -52,24 +52,24 @@ fn dynamic_library(name: &str) -> String {
     format!("{}{name}{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX)
 }
 
-/// The library as a C program links it, built if this run has not built it yet.
+/// The library that a C program links, built once per test run.
 ///
 /// # Panics
-/// Where it does not build.
+/// If it does not build.
 #[must_use]
 pub fn c_library() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| built(&["--package", "herald-capi"], &dynamic_library("herald"))).clone()
 }
 
-/// The program `host`, as it was built with the tests of `host/cli`, or else now.
+/// The program `host`, built with the tests of `host/cli` or now.
 fn program() -> PathBuf {
     let name = format!("host{}", std::env::consts::EXE_SUFFIX);
     let program = build_folder().join(&name);
     if program.is_file() { program } else { built(&["--package", "herald-cli"], &name) }
 }
 
-/// A file of this build's folder, once cargo has built it.
+/// Builds a file of this build's folder with cargo.
 fn built(arguments: &[&str], name: &str) -> PathBuf {
     let folder = build_folder();
     let mut cargo = Command::new(env!("CARGO"));
@@ -84,10 +84,10 @@ fn built(arguments: &[&str], name: &str) -> PathBuf {
     folder.join(name)
 }
 
-/// Builds a Rust plugin that is a workspace of its own, in the folder `workspace` of the repository.
+/// Builds a Rust plugin with its own workspace, in the folder `workspace` of the repository.
 ///
 /// # Panics
-/// Where it does not build.
+/// If it does not build.
 #[must_use]
 pub fn third_party(workspace: &str, name: &str) -> PathBuf {
     let target = build_folder().join("plugins");
@@ -98,15 +98,15 @@ pub fn third_party(workspace: &str, name: &str) -> PathBuf {
     target.join("debug").join(dynamic_library(name))
 }
 
-/// Runs a compiler or the like, and gives up with what it said where it fails.
+/// Runs a compiler or another tool, and panics with its stderr if it fails.
 pub fn run(command: &mut Command) {
-    // Nothing of the test run's own build goes on to a build within it.
+    // The nested build must not join the outer one's job server.
     command.stdin(Stdio::null()).env_remove("CARGO_MAKEFLAGS").env_remove("MAKEFLAGS");
     let output = command.output().unwrap_or_else(|error| panic!("{command:?} can't be run: {error}"));
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// A folder for a test's plugins, which nobody else may write to.
+/// A folder for a test's plugins that nobody else may write to.
 pub fn folder() -> TempDir {
     tempfile::tempdir().expect("a temporary folder")
 }
@@ -125,24 +125,24 @@ pub fn compile(source: &str, fault: &str, folder: &Path) -> PathBuf {
     library
 }
 
-/// A search for these plugins alone.
+/// A search for these plugins only.
 pub fn search(files: &[&Path]) -> Search {
     let files = files.iter().map(|file| (*file).to_owned()).collect();
     Search { files, ..Search::default() }
 }
 
-/// Options that load the cpu plugin alone.
+/// Options that load only the cpu plugin.
 pub fn cpu_options() -> LoadOptions {
     let search = Search { files: vec![cpu_plugin()], allow_insecure: true, ..Search::default() };
     LoadOptions { search, ..LoadOptions::default() }
 }
 
-/// A model of the test data.
+/// A tiny model of the test data.
 pub fn tiny(name: &str) -> PathBuf {
     repository().join("host/tests/data/tiny").join(format!("{name}.f32.gguf"))
 }
 
-/// Each backend that runs on this machine, by name, with options that load it alone.
+/// Each backend that runs on this machine: its name, and options that load only it.
 pub fn backends() -> &'static [(&'static str, LoadOptions)] {
     static FOUND: OnceLock<Vec<(&str, LoadOptions)>> = OnceLock::new();
     FOUND.get_or_init(|| {
@@ -159,12 +159,12 @@ pub fn backends() -> &'static [(&'static str, LoadOptions)] {
     })
 }
 
-/// A model of the test data, loaded with the cpu plugin.
+/// A tiny model of the test data, loaded with the cpu plugin.
 pub fn load_tiny(name: &str) -> NeuroEngine {
     NeuroEngine::load(&tiny(name), &cpu_options()).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// SmolLM2-135M-Instruct's file, fetched if this machine has not got it yet.
+/// SmolLM2-135M-Instruct's file, fetched if this machine doesn't have it yet.
 pub fn smollm2() -> PathBuf {
     static PULLED: OnceLock<PathBuf> = OnceLock::new();
     let pulled = PULLED.get_or_init(|| {

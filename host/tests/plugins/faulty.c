@@ -1,15 +1,15 @@
 /*
- * Plugins with one fault each, for the host's tests: the C example, spoilt by the macro that names the fault.
+ * Plugins with one fault each, for the host's tests: the C example, with the fault that a macro names.
  *
  *     cc -std=c11 -Iinclude -shared -fPIC -DWRONG_VERSION -o libherald_faulty.so host/tests/plugins/faulty.c -lm
  *
  * Refused when they are loaded:
  *   MISSING_SYMBOL     exports no herald_plugin_v1
  *   NULL_TABLE         herald_plugin_v1 returns null
- *   WRONG_VERSION      was built for version 2 of the ABI
+ *   WRONG_VERSION      is built for version 2 of the ABI
  *   GARBAGE_SIZE       its table says that it has 2^40 bytes
  *   TINY_SIZE          its table says that it has 7 bytes
- *   BAD_NAME           is called "../cpu"
+ *   BAD_NAME           its name is "../cpu"
  *   NO_FORWARD         its layer table has no forward function
  *   NO_START           says that it can't start
  * Refused when they are probed:
@@ -19,10 +19,10 @@
  *   CREATE_FAILS       layer_create and tokenizer_create return INTERNAL with a sentence
  *   CREATE_NULL        they succeed without a layer or tokenizer
  *   UNKNOWN_STATUS     they return 77
- *   GARBAGE_INFO       its layers ask for 2^60 bytes of scratch memory
- * No faults: these load and run as the example does.
- *   OLDER              its tables end where fields may be missing
- *   NEWER              its tables have fields behind the last one that this header knows
+ *   GARBAGE_INFO       its layers need 2^60 bytes of scratch memory
+ * No faults: these load and run like the example.
+ *   OLDER              its tables end before the optional fields
+ *   NEWER              its tables have more fields than this header knows
  */
 #define herald_plugin_v1 example_plugin
 #include "../../../examples/plugin-c/example.c"
@@ -63,7 +63,7 @@ static uint32_t make_no_tokenizer(const HeraldVocabulary *v, HeraldTokenizer **o
 
 #ifdef GARBAGE_INFO
 #define PREFERRED
-/* It makes any layer, of nothing, and asks for more than there is. */
+/* It creates any layer, without weights, and needs more memory than exists. */
 static uint32_t supports_all(const HeraldLayerRequest *request, HeraldError *error) {
     (void)request;
     (void)error;
@@ -74,7 +74,7 @@ static uint32_t make_any_layer(const HeraldLayerRequest *request, HeraldLayer **
     *out = calloc(1, sizeof **out);
     return *out != NULL ? HERALD_STATUS_OK : fail(error, HERALD_STATUS_OUT_OF_MEMORY, "there is no memory");
 }
-static uint32_t ask_for_everything(const HeraldLayer *layer, HeraldLayerInfo *out, HeraldError *error) {
+static uint32_t need_everything(const HeraldLayer *layer, HeraldLayerInfo *out, HeraldError *error) {
     (void)layer;
     (void)error;
     out->scratch_bytes = (uint64_t)1 << 60;
@@ -116,7 +116,7 @@ static uint32_t zero_score(const HeraldHardware *hardware, HeraldProbe *out, Her
 #endif
 
 #ifndef MISSING_SYMBOL
-/* Room for tables of a later header. Behind an older one stands what nobody may read as fields. */
+/* Room for tables of a later header. The bytes after an older table are garbage that nobody may read as fields. */
 typedef struct Later {
     union {
         HeraldPlugin plugin;
@@ -181,7 +181,7 @@ HERALD_EXPORT const HeraldPlugin *herald_plugin_v1(void) {
 #endif
 #ifdef GARBAGE_INFO
     layers.table.layers.create = make_any_layer;
-    layers.table.layers.info = ask_for_everything;
+    layers.table.layers.info = need_everything;
 #endif
     return table;
 }

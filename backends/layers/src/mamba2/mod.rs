@@ -10,38 +10,40 @@
 //! x             += residual_scale * Wout n'(y * silu(z))      n': RMS norm by groups, where the model has one
 //! ```
 //!
-//! Few tokens of a sequence go one by one, many in chunks (module `chunk`). Workers share out the heads.
+//! A sequence with few tokens goes token by token, one with many in chunks (module `chunk`). Heads are shared out over the
+//! workers.
 
 mod chunk;
 
 use std::ops::Range;
 
 use herald_api::{
-    Activation, Call, EngineLayer, Error, LayerDesc, LayerRequest, Mamba2 as Params, Parallel, Result,
-    Sequence, WeightRole,
+    Activation, Call, EngineLayer, Error, LayerDesc, LayerRequest, Mamba2 as Params, Result, Sequence,
+    WeightRole,
 };
 
-use crate::arena::{Arena, padded};
 use crate::conv::{CONV_BLOCK, Conv, Inputs};
-use crate::factory::Layer;
+use crate::disjoint_slice::DisjointSlice;
 use crate::kernels::{Kernels, SsdStep};
-use crate::linear::{Linear, multiply_one};
-use crate::norm::{add_branch, norm_rows};
-use crate::shared::Shared;
-use crate::state::state;
+use crate::layer::Layer;
+use crate::linear::{Linear, matmul_bytes, matmul_one};
+use crate::norm::{add_branch, norm_groups, norm_rows};
+use crate::parallel::ParallelExt;
+use crate::recurrent_state::recurrent_state;
+use crate::scratch::{PerWorker, Scratch};
 use crate::weights::Weights;
 
-use chunk::CHUNK;
+use chunk::{CHUNK, GroupBuffers, HeadBuffers};
 
-/// Tokens of a sequence from which on they go in chunks.
-const CHUNKS_FROM: usize = 16;
+/// A sequence with at least this many tokens in the batch goes in chunks.
+const CHUNKS_FROM_TOKENS: usize = 16;
 
-/// Tokens from which on a batch's convolutions are shared out over the workers.
-const SHARE_FROM: usize = 8;
+/// Tokens from which on it pays off to wake the workers for a batch's convolutions.
+const SHARE_FROM_TOKENS: usize = 8;
 
 /// Whether a sequence's tokens go in chunks.
 fn in_chunks(sequence: &Sequence<'_>) -> bool {
-    sequence.batch().len() >= CHUNKS_FROM
+    sequence.batch().len() >= CHUNKS_FROM_TOKENS
 }
 
 pub(crate) struct Mamba2<'w> {
@@ -60,7 +62,7 @@ pub(crate) struct Mamba2<'w> {
     max_workers: usize,
 }
 
-/// The buffers of one forward call, all float32.
+/// The buffers of one forward call.
 struct Buffers<'s> {
     /// Normed activations, and later the branch's output: `[n_tokens, hidden]`.
     hidden: &'s mut [f32],
@@ -70,12 +72,24 @@ struct Buffers<'s> {
     ubc: &'s mut [f32],
     /// The gated output: `[n_tokens, inner]`.
     y: &'s mut [f32],
-    /// Of each group, for each token its products with its chunk's tokens: `[n_groups, n_tokens, CHUNK]`.
+    /// `C_t . B_s` within each chunk, for each group: `[n_groups, n_tokens, CHUNK]`.
     products: &'s mut [f32],
-    /// Of each group, for each chunk its B as `[state, tokens]`: `[n_groups, n_tokens, state]`.
+    /// B of each chunk transposed, `[state, tokens]`, for each group: `[n_groups, n_tokens, state]`.
     b_columns: &'s mut [f32],
-    /// A share for each worker.
-    work: &'s mut [f32],
+    /// For products, the preparation of chunks, and the recurrence, one after the other.
+    work: &'s mut [u8],
+}
+
+/// What the recurrence of all heads reads and fills.
+struct Recurrence<'r> {
+    /// Tokens of the batch.
+    n_tokens: usize,
+    projected: &'r [f32],
+    /// A head's part of u is its own, and so is its part of `y`; B and C are only read.
+    ubc: DisjointSlice<'r, f32>,
+    y: DisjointSlice<'r, f32>,
+    products: &'r [f32],
+    b_columns: &'r [f32],
 }
 
 impl<'w> Mamba2<'w> {
@@ -128,46 +142,55 @@ impl<'w> Mamba2<'w> {
         self.conv.state_len() + self.params.inner * self.params.state
     }
 
-    fn lens(&self, n_tokens: usize, workers: usize) -> [usize; 7] {
+    fn buffers<'s>(&self, scratch: &mut Scratch<'s>, n_tokens: usize, workers: usize) -> Buffers<'s> {
         let Params { inner, state, n_groups, .. } = self.params;
-        let products = [&self.input, &self.output].map(|linear| linear.scratch_len(self.max_tokens));
-        let in_chunks = if n_tokens < CHUNKS_FROM { 0 } else { n_tokens };
-        let worker = products[0].max(products[1]).max(chunk::scratch_len(self.head_dim(), state));
-        [
-            n_tokens * self.desc.hidden,
-            n_tokens * self.input.rows,
-            n_tokens * self.conv.channels,
-            n_tokens * inner,
-            n_groups * in_chunks * CHUNK,
-            n_groups * in_chunks * state,
-            workers * worker,
-        ]
+        let in_chunks = if n_tokens < CHUNKS_FROM_TOKENS { 0 } else { n_tokens };
+        Buffers {
+            hidden: scratch.take(n_tokens * self.desc.hidden),
+            projected: scratch.take(n_tokens * self.input.rows),
+            ubc: scratch.take(n_tokens * self.conv.channels),
+            y: scratch.take(n_tokens * inner),
+            products: scratch.take(n_groups * in_chunks * CHUNK),
+            b_columns: scratch.take(n_groups * in_chunks * state),
+            work: scratch.for_steps([
+                matmul_bytes([&self.input, &self.output], n_tokens, workers),
+                Scratch::measure(|scratch| self.for_groups(scratch, workers)),
+                Scratch::measure(|scratch| self.for_heads(scratch, workers)),
+            ]),
+        }
     }
 
-    fn buffers<'s>(&self, call: &mut Call<'s>) -> Result<Buffers<'s>> {
-        let lens = self.lens(call.n_tokens, call.parallel.workers());
-        let mut arena = Arena::new(std::mem::take(&mut call.scratch));
-        Ok(Buffers {
-            hidden: arena.take(lens[0])?,
-            projected: arena.take(lens[1])?,
-            ubc: arena.take(lens[2])?,
-            y: arena.take(lens[3])?,
-            products: arena.take(lens[4])?,
-            b_columns: arena.take(lens[5])?,
-            work: arena.take(lens[6])?,
+    /// Each worker's memory for preparing the chunks of a group of heads.
+    fn for_groups<'s>(&self, scratch: &mut Scratch<'s>, workers: usize) -> PerWorker<'s> {
+        scratch.per_worker(workers, |scratch| GroupBuffers::of(scratch, CHUNK, self.params.state))
+    }
+
+    /// Each worker's memory for the recurrence of a head, in chunks or token by token.
+    fn for_heads<'s>(&self, scratch: &mut Scratch<'s>, workers: usize) -> PerWorker<'s> {
+        let (dim, state) = (self.head_dim(), self.params.state);
+        scratch.per_worker(workers, |scratch| {
+            scratch.for_steps([
+                Scratch::measure(|scratch| HeadBuffers::of(scratch, CHUNK, dim, state)),
+                Scratch::measure(|scratch| self.step_output(scratch)),
+            ]);
         })
+    }
+
+    /// A head's output of one token.
+    fn step_output<'s>(&self, scratch: &mut Scratch<'s>) -> &'s mut [f32] {
+        scratch.take(self.head_dim())
     }
 
     /// Convolves some of a sequence's channels.
     ///
     /// # Safety
-    /// Nobody else uses these channels of the state or of `ubc` meanwhile.
+    /// During the call nobody else uses these channels of the state or of `ubc`.
     unsafe fn convolve(
         &self,
         sequence: &Sequence<'_>,
         channels: Range<usize>,
         projected: &[f32],
-        ubc: &Shared<'_, f32>,
+        ubc: &DisjointSlice<'_, f32>,
     ) {
         let (stride, width, batch) = (self.input.rows, self.conv.channels, sequence.batch());
         let inputs = Inputs {
@@ -175,9 +198,9 @@ impl<'w> Mamba2<'w> {
             stride,
             n_tokens: batch.len(),
         };
-        // SAFETY: the layer asked for a state of this length; the caller vouches for the channels.
+        // SAFETY: the layer asked for a state of this length, and these channels are the caller's alone.
         unsafe {
-            let state = state(sequence, self.state_len());
+            let state = recurrent_state(sequence, self.state_len());
             self.conv.run(self.kernels, inputs, channels.clone(), &state, (ubc, batch.start * width, width));
             for token in batch {
                 let row = ubc.part(token * width + channels.start..token * width + channels.end);
@@ -186,15 +209,16 @@ impl<'w> Mamba2<'w> {
         }
     }
 
-    /// Convolves what heads share, B and C, of all sequences, and of those that go in chunks u too. (In steps a head
+    /// Convolves B and C, which heads share, of all sequences, and u of those that go in chunks. (Token by token, each head
     /// convolves its own u.)
     fn convolve_shared(&self, call: &Call<'_>, buffers: &mut Buffers<'_>) {
         let channels = self.conv.channels;
         let blocks = channels.div_ceil(CONV_BLOCK);
-        let ubc = Shared::new(&mut *buffers.ubc);
+        let ubc = DisjointSlice::new(&mut *buffers.ubc);
         let projected = &*buffers.projected;
         let sequences = &call.sequences;
-        let convolve = |items: Range<usize>, _: usize| {
+        let items = sequences.len() * blocks;
+        call.parallel.when(call.n_tokens >= SHARE_FROM_TOKENS).run(items, &|items, _| {
             for item in items {
                 let sequence = sequences.get(item / blocks);
                 let from = if in_chunks(&sequence) { 0 } else { self.params.inner };
@@ -205,33 +229,35 @@ impl<'w> Mamba2<'w> {
                     unsafe { self.convolve(&sequence, block, projected, &ubc) };
                 }
             }
-        };
-        let items = sequences.len() * blocks;
-        if call.n_tokens < SHARE_FROM { convolve(0..items, 0) } else { call.parallel.run(items, &convolve) }
+        });
     }
 
     /// Takes all heads of all sequences through the recurrence, and gates the results: `y`.
     fn heads(&self, call: &Call<'_>, buffers: &mut Buffers<'_>) {
         let n_heads = self.params.n_heads;
-        let share = buffers.work.len() / call.parallel.workers();
         let Buffers { ubc, y, work, projected, products, b_columns, .. } = buffers;
-        let (ubc, y, work) = (Shared::new(ubc), Shared::new(y), Shared::new(work));
-        let (projected, products, b_columns) = (&**projected, &**products, &**b_columns);
-        let (sequences, n_tokens) = (&call.sequences, call.n_tokens);
-        call.parallel.run(sequences.len() * n_heads, &|items, worker| {
-            // SAFETY: no two tasks that run at once have the same worker.
-            let work = unsafe { work.part(worker * share..(worker + 1) * share) };
+        let mut workers = self.for_heads(&mut Scratch::new(work), call.parallel.workers());
+        let recurrence = Recurrence {
+            n_tokens: call.n_tokens,
+            projected,
+            ubc: DisjointSlice::new(ubc),
+            y: DisjointSlice::new(y),
+            products,
+            b_columns,
+        };
+        let sequences = &call.sequences;
+        call.parallel.run_with(sequences.len() * n_heads, &mut workers, |items, mut scratch| {
             for item in items {
+                let scratch = scratch.reborrow();
                 let (sequence, head) = (sequences.get(item / n_heads), item % n_heads);
                 let channels = head * self.head_dim()..(head + 1) * self.head_dim();
-                // SAFETY: each sequence's head is one worker's, and B and C nobody writes any more.
+                // SAFETY: each sequence's head is one worker's, and nobody writes B and C any more.
                 unsafe {
                     if in_chunks(&sequence) {
-                        let chunks = [products, b_columns];
-                        self.chunks(&sequence, n_tokens, head, projected, &ubc, chunks, work, &y);
+                        self.chunks(&sequence, head, &recurrence, scratch);
                     } else {
-                        self.convolve(&sequence, channels, projected, &ubc);
-                        self.steps(&sequence, head, projected, &ubc, work, &y);
+                        self.convolve(&sequence, channels, projected, &recurrence.ubc);
+                        self.steps(&sequence, head, &recurrence, scratch);
                     }
                 }
             }
@@ -245,8 +271,8 @@ impl<'w> Mamba2<'w> {
     unsafe fn head_state<'a>(&self, sequence: &Sequence<'a>, head: usize) -> &'a mut [f32] {
         let len = self.head_dim() * self.params.state;
         let first = self.conv.state_len() + head * len;
-        // SAFETY: the layer asked for a state of this length; the caller vouches for the head's part.
-        unsafe { state(sequence, self.state_len()).part(first..first + len) }
+        // SAFETY: the layer asked for a state of this length, and the head's part is the caller's alone.
+        unsafe { recurrent_state(sequence, self.state_len()).part(first..first + len) }
     }
 
     /// A head's tokens one by one.
@@ -257,25 +283,23 @@ impl<'w> Mamba2<'w> {
         &self,
         sequence: &Sequence<'_>,
         head: usize,
-        projected: &[f32],
-        ubc: &Shared<'_, f32>,
-        work: &mut [f32],
-        y: &Shared<'_, f32>,
+        recurrence: &Recurrence<'_>,
+        mut scratch: Scratch<'_>,
     ) {
         let (n, dim) = (self.params.state, self.head_dim());
-        // SAFETY: the caller vouches.
+        // SAFETY: the head's state is the caller's alone.
         let h = unsafe { self.head_state(sequence, head) };
-        let out = &mut work[..dim];
+        let out = self.step_output(&mut scratch);
         for token in sequence.batch() {
-            let dt = &mut [self.dt(projected, token, head)];
+            let dt = &mut [self.dt(recurrence.projected, token, head)];
             (self.kernels.softplus)(dt);
-            // SAFETY: the caller vouches: u is the head's own, B and C are only read.
-            let [u, b, c] = unsafe { self.ubc(ubc, token, head) };
+            // SAFETY: u is the head's own, and nobody writes B and C.
+            let [u, b, c] = unsafe { self.ubc(&recurrence.ubc, token, head) };
             let step = SsdStep { x: u, b, c, decay: (dt[0] * self.a[head]).exp(), dt: dt[0] };
             debug_assert_eq!(h.len(), dim * n);
             (self.kernels.ssd_step)(&step, h, out);
-            // SAFETY: the caller vouches.
-            unsafe { self.gate(token, head, projected, u, out, y) };
+            // SAFETY: the head's part of `y` is the caller's alone.
+            unsafe { self.gate(token, head, u, out, recurrence) };
         }
     }
 
@@ -288,13 +312,13 @@ impl<'w> Mamba2<'w> {
     ///
     /// # Safety
     /// Nobody writes them while the result lives.
-    unsafe fn ubc<'a>(&self, ubc: &Shared<'a, f32>, token: usize, head: usize) -> [&'a [f32]; 3] {
+    unsafe fn ubc<'a>(&self, ubc: &DisjointSlice<'a, f32>, token: usize, head: usize) -> [&'a [f32]; 3] {
         let Params { inner, state: n, n_heads, n_groups, .. } = self.params;
         let (first, dim) = (token * self.conv.channels, self.head_dim());
         let group = head / (n_heads / n_groups);
         let b = first + inner + group * n;
         let c = b + n_groups * n;
-        // SAFETY: the caller vouches.
+        // SAFETY: nobody writes them, by this function's contract.
         unsafe {
             [ubc.read(first + head * dim..first + (head + 1) * dim), ubc.read(b..b + n), ubc.read(c..c + n)]
         }
@@ -308,37 +332,17 @@ impl<'w> Mamba2<'w> {
         &self,
         token: usize,
         head: usize,
-        projected: &[f32],
         u: &[f32],
         out: &mut [f32],
-        y: &Shared<'_, f32>,
+        recurrence: &Recurrence<'_>,
     ) {
         let (inner, dim) = (self.params.inner, self.head_dim());
         let channels = head * dim..(head + 1) * dim;
         (self.kernels.add_scaled)(out, self.d[head], u);
-        // SAFETY: the caller vouches.
-        let y = unsafe { y.part(token * inner + channels.start..token * inner + channels.end) };
-        y.copy_from_slice(&projected[token * self.input.rows..][channels]);
+        // SAFETY: the head's part of `y` is the caller's alone.
+        let y = unsafe { recurrence.y.part(token * inner + channels.start..token * inner + channels.end) };
+        y.copy_from_slice(&recurrence.projected[token * self.input.rows..][channels]);
         (self.kernels.glu)(Activation::Silu, y, out);
-    }
-
-    /// Norms the gated output by groups: the first `[n_tokens, inner]` elements of `normed`.
-    fn norm_groups(&self, parallel: &Parallel<'_>, weight: &[f32], y: &[f32], normed: &mut [f32]) {
-        let inner = self.params.inner;
-        let group = inner / self.params.n_groups;
-        let n_tokens = y.len() / inner;
-        let normed = Shared::new(normed);
-        let norm = |tokens: Range<usize>, _: usize| {
-            for token in tokens {
-                for (index, weight) in weight.chunks_exact(group).enumerate() {
-                    let part = token * inner + index * group..token * inner + (index + 1) * group;
-                    // SAFETY: each token is one worker's.
-                    let normed = unsafe { normed.part(part.clone()) };
-                    (self.kernels.rms_norm)(&y[part], weight, self.desc.norm_eps, normed);
-                }
-            }
-        };
-        if n_tokens < SHARE_FROM { norm(0..n_tokens, 0) } else { parallel.run(n_tokens, &norm) }
     }
 }
 
@@ -354,7 +358,7 @@ impl EngineLayer for Mamba2<'_> {
     }
 
     fn scratch_bytes(&self) -> usize {
-        self.lens(self.max_tokens, self.max_workers).into_iter().map(padded).sum()
+        Scratch::measure(|scratch| self.buffers(scratch, self.max_tokens, self.max_workers))
     }
 
     fn state_bytes(&self) -> usize {
@@ -363,23 +367,25 @@ impl EngineLayer for Mamba2<'_> {
 
     fn forward(&self, call: &mut Call<'_>) -> Result<()> {
         let n_tokens = call.n_tokens;
-        let mut buffers = self.buffers(call)?;
         let (kernels, parallel) = (self.kernels, &call.parallel);
+        let mut scratch = Scratch::new(std::mem::take(&mut call.scratch));
+        let mut buffers = self.buffers(&mut scratch, n_tokens, parallel.workers());
         let input = call.input.unwrap_or(call.output);
         norm_rows(kernels, parallel, input, &self.norm, self.desc.norm_eps, buffers.hidden);
-        multiply_one(parallel, &self.input, buffers.hidden, n_tokens, buffers.work, buffers.projected);
+        matmul_one(parallel, &self.input, buffers.hidden, n_tokens, buffers.work, buffers.projected);
         self.convolve_shared(call, &mut buffers);
         self.prepare_chunks(call, &mut buffers);
         self.heads(call, &mut buffers);
         let Buffers { hidden, ubc, y, work, .. } = buffers;
         let gated: &[f32] = match &self.gated_norm {
             Some(weight) => {
-                self.norm_groups(parallel, weight, y, ubc);
+                let groups = (&weight[..], self.params.inner / self.params.n_groups);
+                norm_groups(kernels, parallel, y, groups, self.desc.norm_eps, ubc);
                 &ubc[..n_tokens * self.params.inner]
             }
             None => y,
         };
-        multiply_one(parallel, &self.output, gated, n_tokens, work, hidden);
+        matmul_one(parallel, &self.output, gated, n_tokens, work, hidden);
         add_branch(kernels, parallel, &self.desc, hidden, None, work, call.output);
         Ok(())
     }

@@ -2,7 +2,7 @@
 //! and Stability of Numerical Algorithms, 2nd ed., chapters 2 and 3).
 //!
 //! Each operation's result is the exact one times `1 + d` with `|d| <= U`, but for underflow. Through `k` operations in a
-//! row that makes `1 + D` with `|D| <= gamma(k)`. A term of a sum of `n` terms meets at most `n - 1` additions, whatever
+//! row that makes `1 + D` with `|D| <= gamma(k)`. A term of a sum of `n` terms goes through at most `n - 1` additions, whatever
 //! the order, so bounds with `gamma(n + ...)` hold for every order, every number of lanes, and fused or separate
 //! multiplies and adds.
 //!

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use herald_api::import::Executor;
 
-/// An executor of so many scoped threads.
+/// An executor with this many scoped threads.
 pub(super) struct Scoped(pub(super) usize);
 
 impl Executor for Scoped {

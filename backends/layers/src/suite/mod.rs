@@ -41,7 +41,7 @@ pub fn kernels(kernels: &'static Kernels) {
     kernels::matrices::check(kernels);
     kernels::vectors::check(kernels);
     kernels::activations::check(kernels);
-    kernels::narrow::check(kernels);
+    kernels::quantize_i16::check(kernels);
     kernels::attend::check(kernels);
     kernels::recurrent::check(kernels);
 }
@@ -69,10 +69,10 @@ impl Deref for Subject<'_> {
     }
 }
 
-/// Checks a plugin's active memory tier.
+/// Checks a plugin's memory tiers: the active one, and the compressed and archived ones where it offers them.
 ///
 /// # Panics
-/// Where the tier is wrong, and where the plugin offers none.
+/// Where a tier is wrong, and where the plugin offers no active one.
 pub fn tiers(plugin: &Plugin) {
     tiers::check(plugin);
 }

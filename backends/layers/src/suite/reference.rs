@@ -159,7 +159,7 @@ impl Approx {
     }
 
     /// What a page keeps of rows of heads of `dim`: multiples of the head's greatest element over 32767.
-    pub(super) fn narrow(&self, dim: usize) -> Self {
+    pub(super) fn quantize_i16(&self, dim: usize) -> Self {
         let mut kept = self.rows_of(dim);
         for (value, mut error) in kept.value.rows().into_iter().zip(kept.error.rows_mut()) {
             let sizes = value.iter().zip(&error).map(|(x, e)| x.abs() + e);
@@ -184,7 +184,7 @@ impl Approx {
         self.turn(rotation, dim, rotation.magnitude, |token| f64::from(positions[token]))
     }
 
-    /// Turns each head as if its token lay so many positions earlier.
+    /// Turns each head as if its token were `positions` earlier.
     pub(super) fn turn_back(&self, rotation: &Rotation, dim: usize, positions: usize) -> Self {
         self.turn(rotation, dim, 1.0, |_| -(positions as f64))
     }

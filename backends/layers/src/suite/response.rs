@@ -24,7 +24,7 @@ impl Channel<'_> {
     /// may be off, whether token by token or in chunks.
     ///
     /// A term with factors `x_i` that are off by `e_i` is off by at most `prod(|x_i| + e_i) - prod(|x_i|)`, and the latter
-    /// product also bounds what roundings are relative to. A term meets at most two roundings for each token of its decay
+    /// product also bounds what roundings are relative to. A term has at most two roundings for each token of its decay
     /// and each summand, in whatever order.
     pub(super) fn response(&self) -> Vec<Expected> {
         let (n_tokens, state) = self.b[0].dim();

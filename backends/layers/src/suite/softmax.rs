@@ -9,7 +9,7 @@ use super::bounds::{Expected, FUNCTION, TINY, U, gamma};
 pub(super) struct Score(pub(super) Expected);
 
 /// `scale * query . key`, or of that `softcap * tanh(. / softcap)`, where the query and the key may be off by as much as
-/// their errors say, and their product by as much as was rounded beside.
+/// their errors say, and their product by `rounded` more.
 pub(super) fn score(
     [query, query_error]: [ArrayView1<'_, f64>; 2],
     [key, key_error]: [ArrayView1<'_, f64>; 2],
@@ -35,8 +35,8 @@ pub(super) fn score(
 }
 
 /// The attention of one query: the softmax of its scores over the values, which may be off by `errors`. An online softmax
-/// takes the scores in `tiles` runs. Where values are codes of so many `steps`, each weight's part of a value may be off by
-/// the largest weight's `steps`.
+/// takes the scores in `tiles` runs. Where values are codes with `steps`, each weight's part of a value may be off by the
+/// largest weight's `steps`.
 ///
 /// Off by `e_s` in each score's logarithm, weight `s` is between `exp(-e_s)` and `exp(e_s)` times itself before the sum
 /// that they are divided by; that gives its least and its greatest share.
@@ -60,7 +60,7 @@ pub(super) fn attention(
         |score: &Score| score.0.bound + gamma(1) * (greatest - score.0.value + score.0.bound) + roundings;
     let low: Vec<f64> = scores.iter().map(|score| score.0.value - off(score)).collect();
     let high: Vec<f64> = scores.iter().map(|score| score.0.value + off(score)).collect();
-    // The share of a slot whose weight's logarithm is `own`, beside the others'.
+    // The share of a slot whose weight's logarithm is `own` among the others'.
     let share = |slot: usize, own: f64, others: &[f64]| {
         let others = others.iter().enumerate().filter(|(other, _)| *other != slot);
         1.0 / (1.0 + others.map(|(_, other)| (other - own).exp()).sum::<f64>())

@@ -1,4 +1,5 @@
-//! A plugin's active memory tier: what goes in comes out, and what it says it holds is what it holds.
+//! A plugin's memory tiers: what goes in comes out, and what they say they hold is what they hold. The active tier is
+//! required; the compressed and the archived one are checked where the plugin offers them.
 
 use herald_api::import::{Plugin, TierHandle};
 use herald_api::{
@@ -125,7 +126,7 @@ fn check_archived(plugin: &Plugin) {
                     for start in [seen.keys, seen.values] {
                         assert!((start as usize).is_multiple_of(AlignedBytes::ALIGN), "{start:p}");
                     }
-                    // SAFETY: the tier holds so many bytes there until the page is released.
+                    // SAFETY: the tier holds that many bytes there until the page is released.
                     unsafe {
                         (
                             std::slice::from_raw_parts(seen.keys, seen.key_bytes),
@@ -186,7 +187,7 @@ fn check_compressed(plugin: &Plugin) {
         (seen.format, seen.key_bytes, seen.value_bytes),
         (abi::HERALD_PAGE_Q4, page_bytes.0, page_bytes.1)
     );
-    // SAFETY: the tier holds so many bytes there until the page is dropped.
+    // SAFETY: the tier holds that many bytes there until the page is dropped.
     let [seen_keys, seen_values] = unsafe {
         [
             std::slice::from_raw_parts(seen.keys, seen.key_bytes),
@@ -290,7 +291,7 @@ fn check_views(plugin: &Plugin) {
     }
     let again = tier.view(1).expect("its page");
     assert!((again.keys, again.values) == (seen.keys, seen.values), "a page moved while its tier grew");
-    // SAFETY: the tier holds so many bytes there until the page is dropped, and nobody else uses them.
+    // SAFETY: the tier holds that many bytes there until the page is dropped, and nobody else uses them.
     let [keys, values] = unsafe {
         [
             std::slice::from_raw_parts_mut(seen.keys, seen.key_bytes),
@@ -308,7 +309,7 @@ fn check_views(plugin: &Plugin) {
     assert_eq!((stats.hits, stats.misses), (3, 1), "views and gets count alike: {stats:?}");
 
     let tier = made(plugin, &config(None));
-    let mut reserved = tier.reserve().expect("a page of its own");
+    let mut reserved = tier.reserve().expect("a page to write");
     reserved.commit(2).expect("tokens");
     assert_eq!((tier.stats().pages, tier.stats().tokens), (1, 2), "a reserved page");
     drop(reserved);

@@ -9,7 +9,7 @@ use ndarray::Array2;
 
 use super::values::Values;
 use crate::Kernels;
-use crate::quant::{
+use herald_formats::{
     Affine, Block, Symmetric, dequantize_row,
     iq4::{Iq4Nl, Iq4Xs},
     k_quants::{Q2K, Q3K, Q4K, Q5K, Q6K},
@@ -28,7 +28,7 @@ fn halves(dtype: DType) -> &'static [usize] {
     }
 }
 
-/// A row of `len` weights, none larger than about `limit`: each block with scales of its own, and any codes.
+/// A row of `len` weights, none larger than about `limit`: each block with its own scales, and any codes.
 pub(super) fn random_row(dtype: DType, len: usize, limit: f32, values: &mut Values) -> Vec<u8> {
     let mut float = || values.between(-limit, limit);
     match dtype {

@@ -73,7 +73,7 @@ impl Codes {
         view.map_or([none; 2], |page| page.quantised(n_kv_heads, key_dim, value_dim))
     }
 
-    /// Writes a page as 16-bit integers; the caller's buffers are at no particular alignment.
+    /// Writes a page as 16-bit integers into buffers of any alignment.
     pub(super) fn decode(&self, page: &[u8], n_tokens: usize, keys: &mut [u8], values: &mut [u8]) {
         let shape = self.shape;
         let Shape { n_kv_heads, key_dim, value_dim, capacity } = shape;
@@ -90,12 +90,11 @@ impl Codes {
                 } else {
                     row.iter_mut().zip(q4::value(shape, rows[1], head, slot)).for_each(|(to, x)| *to = x);
                 }
-                let most =
-                    row.iter().fold(0.0_f32, |most, x| if x.is_nan() { *x } else { most.max(x.abs()) });
-                let step = most / f32::from(i16::MAX);
+                let max = row.iter().fold(0.0_f32, |max, x| if x.is_nan() { *x } else { max.max(x.abs()) });
+                let step = max / f32::from(i16::MAX);
                 scale.copy_from_slice(&step.to_ne_bytes());
                 for (to, x) in codes.chunks_exact_mut(2).zip(&row) {
-                    let code = if most > 0.0 { (x / step).round_ties_even() as i16 } else { 0 };
+                    let code = if max > 0.0 { (x / step).round_ties_even() as i16 } else { 0 };
                     to.copy_from_slice(&code.to_ne_bytes());
                 }
             }

@@ -1,18 +1,18 @@
 //! Pages of 4-bit codes ([`herald_api::abi::HERALD_PAGE_Q4`]): made from pages of 16-bit integers, and read back.
 //!
-//! As in KIVI (arXiv 2402.02750) keys share steps along tokens, channel by channel, since some channels of keys are always
-//! large, and values along channels, token by token. Keys are taken as they are stored, after RoPE.
+//! As in KIVI (arXiv 2402.02750), keys share a step along tokens, channel by channel, since some channels of keys are always
+//! large; values share one along channels, token by token. Keys are quantised as stored, after RoPE.
 
 use herald_api::{I16Rows, Q4_GROUP, Q4Rows};
 
-use crate::quant::f16_value;
+use herald_formats::f16_value;
 
 fn f16_bits(x: f32) -> u16 {
     half::f16::from_f32(x).to_bits()
 }
 
-/// Greatest code.
-const MOST: f32 = 15.0;
+/// The greatest code.
+const MAX_CODE: f32 = 15.0;
 
 /// Shapes of a page.
 #[derive(Clone, Copy, Debug)]
@@ -23,10 +23,10 @@ pub(super) struct Shape {
     pub(super) capacity: usize,
 }
 
-/// A group's step and offset: so wide that it covers all of `x`.
+/// A group's step and offset, which cover all of `x`.
 fn pair_of(x: impl Iterator<Item = f32> + Clone) -> [u16; 2] {
     let (min, max) = x.fold((f32::INFINITY, f32::NEG_INFINITY), |(min, max), x| {
-        // What is no number wins, so that it shows downstream.
+        // NaN wins, so that it shows downstream.
         let min = if x < min || x.is_nan() { x } else { min };
         (min, if x > max || x.is_nan() { x } else { max })
     });
@@ -34,13 +34,13 @@ fn pair_of(x: impl Iterator<Item = f32> + Clone) -> [u16; 2] {
         return [0, 0];
     }
     let offset = f16_bits(min);
-    // From the offset as it will be read, which rounding may have put above the minimum.
-    [f16_bits((max - f16_value(offset)) / MOST), offset]
+    // From the offset as it will be read back: rounding may have put it above the minimum.
+    [f16_bits((max - f16_value(offset)) / MAX_CODE), offset]
 }
 
 /// The code of `x` under a step and an offset.
 fn code(x: f32, [step, offset]: [f32; 2]) -> u8 {
-    if step == 0.0 { 0 } else { ((x - offset) / step).round_ties_even().clamp(0.0, MOST) as u8 }
+    if step == 0.0 { 0 } else { ((x - offset) / step).round_ties_even().clamp(0.0, MAX_CODE) as u8 }
 }
 
 fn values_of([step, offset]: [u16; 2]) -> [f32; 2] {

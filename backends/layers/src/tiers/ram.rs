@@ -14,7 +14,7 @@ use super::{best, not_found, overflows};
 
 pub(super) struct RamTier {
     config: TierConfig,
-    /// Where pages are kept as 4-bit codes.
+    /// How pages become 4-bit codes; `None` in the active tier.
     codes: Option<Codes>,
     key_bytes: usize,
     value_bytes: usize,
@@ -98,8 +98,8 @@ impl RamTier {
         let (scales, codes): (&[f32], &[i16]) = (bytemuck::cast_slice(scales), bytemuck::cast_slice(codes));
         let mut best = f32::NEG_INFINITY;
         for (slot, (scale, codes)) in scales.iter().zip(codes.chunks_exact(key_dim)).enumerate() {
-            let (head, place) = (slot / page_tokens, slot % page_tokens);
-            if place >= page.n_tokens {
+            let (head, index) = (slot / page_tokens, slot % page_tokens);
+            if index >= page.n_tokens {
                 continue;
             }
             for query in queries.chunks_exact(n_kv_heads * key_dim) {

@@ -1,25 +1,24 @@
 //! A tile of attention: queries that share a KV head, against a run of slots of a page of int16 or 4-bit codes.
 //!
-//! Few rows of queries (decode) go side by side in quarters of a vector, four elements of each (`quads`); many (prefill)
-//! have a lane each (`columns`). Both do the same float operations in the same order for every row, so a token's results
-//! do not depend on the tokens beside it.
+//! Few rows of queries ([`decode`]) go four to a vector, four elements of each; many ([`prefill`]) get a lane each. Both do
+//! the same float operations in the same order for every row, so a token's results do not depend on the tokens beside it.
+//! Pages of 4-bit codes go to [`q4_integer`] where they have the usual shape, and are otherwise dequantised ([`q4`]).
 
-mod columns;
+mod decode;
+mod prefill;
 mod q4;
-mod quads;
-mod weigh;
-mod whole;
+mod q4_integer;
+mod softmax;
 
-use herald_layers::kernels::{OnlineSoftmax, Tile};
+use herald_layers::kernels::{OnlineSoftmax, Q4Tile, Tile};
 
-pub(crate) use q4::attend_q4;
-pub(crate) use whole::STEP;
+pub(crate) use q4_integer::STEP;
 
-use crate::ahead::ask_for;
-use crate::lanes::{LANES, Lanes};
 use crate::math::exp;
+use crate::prefetch::prefetch;
+use crate::simd::{LANES, Simd};
 
-/// Elements of a row that are summed by themselves before all are summed; and rows that share a vector in `quads`.
+/// Elements of a row that are summed by themselves before all are summed, and rows that share a vector in [`decode`].
 const FOUR: usize = 4;
 
 /// Rows from which on each has a lane.
@@ -27,38 +26,30 @@ const MANY: usize = LANES;
 
 /// What keys and values are made of.
 pub(crate) trait Element: Copy + Default {
-    /// Sixteen elements as floats.
-    ///
-    /// # Safety
-    /// As for [`Lanes`]; sixteen can be read.
-    unsafe fn load<L: Lanes>(from: *const Self) -> L::F;
+    /// Sixteen elements as float32.
+    fn load<S: Simd>(s: S, from: &[Self; LANES]) -> S::F;
 
-    /// All as floats, in `to` where they aren't yet.
-    ///
-    /// # Safety
-    /// As for [`Lanes`].
-    unsafe fn widen<'a, L: Lanes>(from: &'a [Self], to: &'a mut [f32]) -> &'a [f32];
+    /// All as float32, in `to` where they aren't already.
+    fn widen<'a, S: Simd>(s: S, from: &'a [Self], to: &'a mut [f32]) -> &'a [f32];
 
-    /// The memory to ask for while a tile's scores are made, and while its values are added.
+    /// The memory to prefetch while a tile's scores are computed, and while its values are added.
     fn upcoming<'a>(tile: &Tile<'a, Self>) -> [&'a [u8]; 2];
 }
 
 impl Element for i16 {
     #[inline(always)]
-    unsafe fn load<L: Lanes>(from: *const Self) -> L::F {
-        // SAFETY: the caller vouches.
-        unsafe { L::load_i16(from) }
+    fn load<S: Simd>(s: S, from: &[Self; LANES]) -> S::F {
+        s.load_i16(from)
     }
 
     #[inline(always)]
-    unsafe fn widen<'a, L: Lanes>(from: &'a [Self], to: &'a mut [f32]) -> &'a [f32] {
+    fn widen<'a, S: Simd>(s: S, from: &'a [Self], to: &'a mut [f32]) -> &'a [f32] {
         let to = &mut to[..from.len()];
-        let (sixteens, rest) = from.as_chunks::<LANES>();
-        for (out, codes) in to.chunks_exact_mut(LANES).zip(sixteens) {
-            // SAFETY: the caller vouches; sixteen of each.
-            unsafe { L::store(out.as_mut_ptr(), L::load_i16(codes.as_ptr())) };
+        let ((vectors, rest), (outs, out_rest)) = (from.as_chunks(), to.as_chunks_mut());
+        for (out, codes) in outs.iter_mut().zip(vectors) {
+            s.store(out, s.load_i16(codes));
         }
-        for (out, code) in to[from.len() - rest.len()..].iter_mut().zip(rest) {
+        for (out, code) in out_rest.iter_mut().zip(rest) {
             *out = f32::from(*code);
         }
         to
@@ -66,52 +57,77 @@ impl Element for i16 {
 
     #[inline(always)]
     fn upcoming<'a>(tile: &Tile<'a, Self>) -> [&'a [u8]; 2] {
-        // What is asked for should still be in the first cache when it is read.
+        // What is prefetched should still be in the first cache when it is read.
         [bytemuck::cast_slice(tile.values), tile.next.keys]
     }
 }
 
 impl Element for f32 {
     #[inline(always)]
-    unsafe fn load<L: Lanes>(from: *const Self) -> L::F {
-        // SAFETY: the caller vouches.
-        unsafe { L::load(from) }
+    fn load<S: Simd>(s: S, from: &[Self; LANES]) -> S::F {
+        s.load(from)
     }
 
     #[inline(always)]
-    unsafe fn widen<'a, L: Lanes>(from: &'a [Self], _: &'a mut [f32]) -> &'a [f32] {
+    fn widen<'a, S: Simd>(_: S, from: &'a [Self], _: &'a mut [f32]) -> &'a [f32] {
         from
     }
 
     #[inline(always)]
     fn upcoming<'a>(tile: &Tile<'a, Self>) -> [&'a [u8]; 2] {
-        // Its own elements were made just now.
+        // The tile's own elements were dequantised just now, so they are in the cache.
         [tile.next.keys, tile.next.values]
     }
 }
 
 /// Lays queries out; see [`herald_layers::Kernels::pack_queries`].
-///
-/// # Safety
-/// As for [`Lanes`].
 #[inline(always)]
-pub(crate) unsafe fn pack_queries<L: Lanes>(queries: &[f32], key_dim: usize, out: &mut [f32]) {
-    // SAFETY: the caller vouches.
-    unsafe {
-        if queries.len() / key_dim < MANY {
-            quads::pack_queries(queries, key_dim, out);
-        } else {
-            columns::pack_queries::<L>(queries, key_dim, out);
-        }
+pub(crate) fn pack_queries<S: Simd>(s: S, queries: &[f32], key_dim: usize, out: &mut [f32]) {
+    if queries.len() / key_dim < MANY {
+        decode::pack_queries(queries, key_dim, out);
+    } else {
+        prefill::pack_queries(s, queries, key_dim, out);
     }
 }
 
-/// Attends; see [`herald_layers::Kernels::attend`].
-///
-/// # Safety
-/// As for [`Lanes`].
+/// Attends over int16 codes; see [`herald_layers::Kernels::attend`].
 #[inline(always)]
-pub(crate) unsafe fn attend<L: Lanes, E: Element>(
+pub(crate) fn attend<S: Simd>(s: S, tile: &Tile<'_>, running: &mut OnlineSoftmax<'_>, scratch: &mut [f32]) {
+    attend_elements(s, tile, running, scratch);
+}
+
+/// Attends over 4-bit codes; see [`herald_layers::Kernels::attend_q4`].
+#[inline(always)]
+pub(crate) fn attend_q4<S: Simd>(
+    s: S,
+    tile: &Q4Tile<'_>,
+    running: &mut OnlineSoftmax<'_>,
+    scratch: &mut [f32],
+) {
+    if q4_integer::fits(tile) {
+        for scales in tile.next.scales {
+            prefetch(scales);
+        }
+        return q4_integer::attend(s, tile, running, scratch);
+    }
+    let rows = tile.visible.len();
+    let (queries, scratch) = scratch.split_at_mut(Tile::<f32>::packed_queries_len(rows, tile.key_dim));
+    pack_queries(s, &tile.queries[..rows * tile.key_dim], tile.key_dim, queries);
+    tile.attend_with(
+        queries,
+        running,
+        scratch,
+        #[inline(always)]
+        |pairs, keys, values| q4::dequantize(s, tile, pairs, keys, values),
+        #[inline(always)]
+        |tile, running, scratch| attend_elements(s, tile, running, scratch),
+    );
+}
+
+/// Attends over elements that only need to be widened.
+#[inline(always)]
+fn attend_elements<S: Simd, E: Element>(
+    s: S,
     tile: &Tile<'_, E>,
     running: &mut OnlineSoftmax<'_>,
     scratch: &mut [f32],
@@ -132,31 +148,25 @@ pub(crate) unsafe fn attend<L: Lanes, E: Element>(
         "a tile of {rows} queries of {key_dim} and {slots} slots has slices too short"
     );
     for scales in tile.next.scales {
-        ask_for(scales);
+        prefetch(scales);
     }
-    // SAFETY: the caller vouches for the instruction set; lengths are checked above.
-    unsafe {
-        if rows < MANY {
-            quads::attend::<L, E>(tile, running, scratch);
-        } else {
-            columns::attend::<L, E>(tile, running, scratch);
-        }
+    if rows < MANY {
+        decode::attend(s, tile, running, scratch);
+    } else {
+        prefill::attend(s, tile, running, scratch);
     }
 }
 
-/// Elements of scratch memory: scores, a number of each row, and keys or values as floats where they aren't.
+/// Elements of scratch memory: scores, a number of each row, and keys or values as float32 where they aren't.
 #[inline(always)]
 fn scratch_len<E: Element>(rows: usize, slots: usize, dim: usize) -> usize {
-    let wide = if size_of::<E>() == size_of::<f32>() { 0 } else { slots * dim };
-    rows.next_multiple_of(LANES) * (slots.next_multiple_of(LANES) + 1) + wide
+    let floats = if size_of::<E>() == size_of::<f32>() { 0 } else { slots * dim };
+    rows.next_multiple_of(LANES) * (slots.next_multiple_of(LANES) + 1) + floats
 }
 
-/// Merges what two states have seen; see [`herald_layers::Kernels::merge`].
-///
-/// # Safety
-/// As for [`Lanes`].
+/// Merges the online softmax of the same rows over other slots; see [`herald_layers::Kernels::merge`].
 #[inline(always)]
-pub(crate) unsafe fn merge<L: Lanes>(into: &mut OnlineSoftmax<'_>, other: &OnlineSoftmax<'_>) {
+pub(crate) fn merge<S: Simd>(s: S, into: &mut OnlineSoftmax<'_>, other: &OnlineSoftmax<'_>) {
     let rows = into.sum.len();
     let value_dim = into.out.len() / rows.max(1);
     assert!(
@@ -166,74 +176,49 @@ pub(crate) unsafe fn merge<L: Lanes>(into: &mut OnlineSoftmax<'_>, other: &Onlin
             && other.out.len() == into.out.len()
     );
     for row in (0..rows).step_by(LANES) {
-        let count = LANES.min(rows - row);
-        let (mut kept, mut added) = ([0.0; LANES], [0.0; LANES]);
-        // SAFETY: the caller vouches for the instruction set; so many rows are there.
-        unsafe {
-            let old = L::load_first(into.max[row..].as_ptr(), count);
-            let others = L::load_first(other.max[row..].as_ptr(), count);
-            let max = L::max(old, others);
-            let worths = [worth::<L>(old, max), worth::<L>(others, max)];
-            let sums = [into.sum[row..].as_ptr(), other.sum[row..].as_ptr()];
-            let sums = [L::load_first(sums[0], count), L::load_first(sums[1], count)];
-            let sum = L::fma(sums[1], worths[1], L::mul(sums[0], worths[0]));
-            L::store_first(into.max[row..].as_mut_ptr(), max, count);
-            L::store_first(into.sum[row..].as_mut_ptr(), sum, count);
-            L::store(kept.as_mut_ptr(), worths[0]);
-            L::store(added.as_mut_ptr(), worths[1]);
-        }
-        let places = row * value_dim..(row + count) * value_dim;
+        let places = row..rows.min(row + LANES);
+        let (max, sum) = (&mut into.max[places.clone()], &mut into.sum[places.clone()]);
+        let (old, new) = (s.load_first(max), s.load_first(&other.max[places.clone()]));
+        let greatest = s.max(old, new);
+        let (rescale_old, rescale_new) = (rescale(s, old, greatest), rescale(s, new, greatest));
+        let (old, new) = (s.load_first(sum), s.load_first(&other.sum[places.clone()]));
+        s.store_first(max, greatest);
+        s.store_first(sum, s.fma(new, rescale_new, s.mul(old, rescale_old)));
+        let (mut factors, mut other_factors) = ([0.0; LANES], [0.0; LANES]);
+        s.store(&mut factors, rescale_old);
+        s.store(&mut other_factors, rescale_new);
+        let places = places.start * value_dim..places.end * value_dim;
         let outs = into.out[places.clone()].chunks_exact_mut(value_dim);
         let others = other.out[places].chunks_exact(value_dim);
-        for ((out, other), (kept, added)) in outs.zip(others).zip(kept.into_iter().zip(added)) {
+        for ((out, other), (old, new)) in outs.zip(others).zip(factors.into_iter().zip(other_factors)) {
             for (out, other) in out.iter_mut().zip(other) {
-                *out = *out * kept + other * added;
+                *out = *out * old + other * new;
             }
         }
     }
 }
 
-/// The slots that any of some rows sees.
+/// The slots that are visible to any of some rows.
 #[inline(always)]
 fn span(visible: &[[u32; 2]]) -> [usize; 2] {
-    let seen = visible.iter().filter(|[begin, end]| begin < end);
-    let begin = seen.clone().map(|[begin, _]| *begin).min().unwrap_or(0);
-    let end = seen.map(|[_, end]| *end).max().unwrap_or(0);
+    let nonempty = visible.iter().filter(|[begin, end]| begin < end);
+    let begin = nonempty.clone().map(|[begin, _]| *begin).min().unwrap_or(0);
+    let end = nonempty.map(|[_, end]| *end).max().unwrap_or(0);
     [begin as usize, end as usize]
 }
 
-/// What sums under the old maximum are worth under the new one: nothing where nothing was seen.
-///
-/// # Safety
-/// As for [`Lanes`].
+/// What rescales sums under an old maximum to a new one: `exp(old - new)`, and zero for rows that no slot was visible to.
 #[inline(always)]
-unsafe fn worth<L: Lanes>(old: L::F, new: L::F) -> L::F {
-    // SAFETY: the caller vouches.
-    unsafe {
-        // Negative infinity less itself is no number, in place of which the second argument is taken.
-        exp::<L>(L::max(L::sub(old, new), L::splat(-1e30)))
-    }
-}
-
-/// Moves a tile's score products to the scale of its keys and of all, and caps them.
-///
-/// # Safety
-/// As for [`Lanes`].
-#[inline(always)]
-unsafe fn scaled<L: Lanes, E>(tile: &Tile<'_, E>, products: L::F, scales: L::F) -> L::F {
-    // SAFETY: the caller vouches.
-    unsafe { capped::<L>(L::mul(products, scales), tile.softcap) }
+fn rescale<S: Simd>(s: S, old: S::F, new: S::F) -> S::F {
+    // Negative infinity less itself is NaN, in place of which `max` gives its second argument.
+    exp(s, s.max(s.sub(old, new), s.splat(-1e30)))
 }
 
 /// `cap * tanh(score / cap)`, where there is a cap.
-///
-/// # Safety
-/// As for [`Lanes`].
 #[inline(always)]
-unsafe fn capped<L: Lanes>(score: L::F, softcap: Option<f32>) -> L::F {
+fn capped<S: Simd>(s: S, score: S::F, softcap: Option<f32>) -> S::F {
     match softcap {
-        // SAFETY: the caller vouches.
-        Some(cap) => unsafe { L::mul(L::splat(cap), crate::math::tanh::<L>(L::div(score, L::splat(cap)))) },
+        Some(cap) => s.mul(s.splat(cap), crate::math::tanh(s, s.div(score, s.splat(cap)))),
         None => score,
     }
 }

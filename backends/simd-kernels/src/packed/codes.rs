@@ -1,39 +1,37 @@
-//! How a group's 32 codes of each of sixteen rows are packed: words of 32 bits, a row in each lane.
+//! How a group's 32 codes of each of sixteen rows are packed: words of 32 bits, each lane a row.
 
-use herald_layers::quant::iq4::LEVELS;
+use bytemuck::Pod;
+use herald_formats::iq4::LEVELS;
 
 use super::GROUP;
-use crate::lanes::{LANES, Lanes};
+use crate::simd::{LANES, Simd};
 
-/// Bytes of one word of every row.
-const WORD: usize = 4 * LANES;
+/// One word of every row.
+pub(crate) type Word = [u8; 4 * LANES];
 
-/// The low half byte of each of a pair's int16.
-const NIBBLES: i32 = 0x000f_000f;
+/// The low half byte of each int16 of a pair.
+const LOW_HALVES: i32 = 0x000f_000f;
 
-/// A way of packing.
+/// A way of packing codes.
 pub(crate) trait Codes: 'static {
-    /// Bytes of a group.
-    const BYTES: usize;
+    /// A packed group: an array of [`Word`].
+    type Words: Pod;
 
-    /// Packs one row's codes into its lane.
+    /// Packs one row's codes into its lane of a group's bytes.
     fn pack(codes: &[u8; GROUP], lane: usize, packed: &mut [u8]);
 
-    /// As [`super::Format::quad`].
-    ///
-    /// # Safety
-    /// As there.
-    unsafe fn quad<L: Lanes, const Q: usize>(codes: *const u8) -> [L::I; 4];
+    /// See [`super::Format::code_pairs`].
+    fn code_pairs<S: Simd, const Q: usize>(s: S, words: &Self::Words) -> [S::I; 4];
 }
 
 fn put(packed: &mut [u8], word: usize, lane: usize, bits: u32) {
-    let at = word * WORD + 4 * lane;
+    let at = word * size_of::<Word>() + 4 * lane;
     packed[at..at + 4].copy_from_slice(&bits.to_le_bytes());
 }
 
-/// Puts the words of one row's group in its lane, as they are.
+/// Puts the words of one row's group in its lane as they are.
 pub(super) fn put_all(words: &[u8], lane: usize, packed: &mut [u8]) {
-    for (bits, word) in words.chunks_exact(4).zip(packed.chunks_exact_mut(WORD)) {
+    for (bits, word) in words.chunks_exact(4).zip(packed.chunks_exact_mut(size_of::<Word>())) {
         word[4 * lane..4 * lane + 4].copy_from_slice(bits);
     }
 }
@@ -43,21 +41,35 @@ fn four(codes: &[u8; GROUP], first: usize) -> u32 {
     u32::from_le_bytes([codes[first], codes[first + 1], codes[first + 2], codes[first + 3]])
 }
 
-/// Of four neighbouring codes, each of `bits` bits: where pair 0's and pair 1's stand for `q`, within 16 bits a side.
+/// Four neighbouring codes of `bits` bits as two pairs, each int16 with its codes from bit `shift` on.
 fn spread(codes: &[u8; GROUP], first: usize, shift: usize, bits: usize) -> u32 {
     let at = |offset: usize| u32::from(codes[first + offset]);
     at(0) << shift | at(2) << (16 + shift) | at(1) << (shift + bits) | at(3) << (16 + shift + bits)
 }
 
-fn map(codes: &[u8; GROUP], each: impl Fn(u8) -> u8) -> [u8; GROUP] {
-    codes.map(each)
+#[inline(always)]
+fn or<S: Simd>(s: S, a: [S::I; 4], b: [S::I; 4]) -> [S::I; 4] {
+    [s.or(a[0], b[0]), s.or(a[1], b[1]), s.or(a[2], b[2]), s.or(a[3], b[3])]
+}
+
+/// The half bytes of a word as four pairs.
+#[inline(always)]
+fn half_bytes<S: Simd>(s: S, word: &Word) -> [S::I; 4] {
+    let word = s.load_i(word);
+    let mask = s.splat_i(LOW_HALVES);
+    [
+        s.and(word, mask),
+        s.and(s.shr(word, 8), mask),
+        s.and(s.shr(word, 4), mask),
+        s.and(s.shr(word, 12), mask),
+    ]
 }
 
 /// Codes of 4 bits: word `w` has columns `4w` and on in the low halves of its bytes, `16 + 4w` and on in the high halves.
-pub(crate) struct Nibbles;
+pub(crate) struct Bits4;
 
-impl Codes for Nibbles {
-    const BYTES: usize = 4 * WORD;
+impl Codes for Bits4 {
+    type Words = [Word; 4];
 
     fn pack(codes: &[u8; GROUP], lane: usize, packed: &mut [u8]) {
         for word in 0..4 {
@@ -68,143 +80,128 @@ impl Codes for Nibbles {
     }
 
     #[inline(always)]
-    unsafe fn quad<L: Lanes, const Q: usize>(codes: *const u8) -> [L::I; 4] {
-        // SAFETY: the caller vouches for the group, which has four words.
-        unsafe {
-            let word = L::load_i(codes.add(Q * WORD));
-            let mask = L::splat_i(NIBBLES);
-            [
-                L::and(word, mask),
-                L::and(L::shr(word, 8), mask),
-                L::and(L::shr(word, 4), mask),
-                L::and(L::shr(word, 12), mask),
-            ]
-        }
+    fn code_pairs<S: Simd, const Q: usize>(s: S, words: &[Word; 4]) -> [S::I; 4] {
+        half_bytes(s, &words[Q])
     }
 }
 
-/// One bit more for each code: bit `j` of the word is pair `j`'s first, bit `16 + j` its second.
-struct Bit;
-
-impl Bit {
-    fn pack(bits: &[u8; GROUP], lane: usize, packed: &mut [u8]) {
-        let word = (0..8).fold(0, |word, quarter| word | spread(bits, 4 * quarter, 2 * quarter, 1));
-        put(packed, 0, lane, word);
-    }
-
-    /// The bits of four pairs, each in place `to` of its code.
-    #[inline(always)]
-    unsafe fn quad<L: Lanes, const Q: usize>(word: *const u8, to: u32) -> [L::I; 4] {
-        // SAFETY: the caller vouches for the word.
-        unsafe {
-            let word = L::load_i(word);
-            let mask = L::splat_i(0x0001_0001);
-            let pair = |j: usize| L::shl(L::and(L::shr(word, j as u32), mask), to);
-            [pair(2 * Q), pair(2 * Q + 1), pair(8 + 2 * Q), pair(9 + 2 * Q)]
-        }
-    }
+/// Packs one more bit for each code: bit `j` of the word is pair `j`'s first, bit `16 + j` its second.
+fn pack_bits(bits: &[u8; GROUP], lane: usize, packed: &mut [u8]) {
+    let word = (0..8).fold(0, |word, quarter| word | spread(bits, 4 * quarter, 2 * quarter, 1));
+    put(packed, 0, lane, word);
 }
 
-/// Codes of 2 bits: bits `2j` and on of word 0 are pair `j`'s first, bits `16 + 2j` and on its second; word 1 has pairs 8
-/// and on.
-pub(crate) struct Twos;
-
-impl Codes for Twos {
-    const BYTES: usize = 2 * WORD;
-
-    fn pack(codes: &[u8; GROUP], lane: usize, packed: &mut [u8]) {
-        let codes = map(codes, |code| code & 3);
-        for word in 0..2 {
-            let bits = (0..4)
-                .fold(0, |bits, quarter| bits | spread(&codes, 16 * word + 4 * quarter, 4 * quarter, 2));
-            put(packed, word, lane, bits);
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn quad<L: Lanes, const Q: usize>(codes: *const u8) -> [L::I; 4] {
-        // SAFETY: the caller vouches for the group, which has two words.
-        unsafe {
-            let mask = L::splat_i(0x0003_0003);
-            let (low, high) = (L::load_i(codes), L::load_i(codes.add(WORD)));
-            let pair = |word: L::I, shift: usize| L::and(L::shr(word, shift as u32), mask);
-            [pair(low, 4 * Q), pair(low, 4 * Q + 2), pair(high, 4 * Q), pair(high, 4 * Q + 2)]
-        }
-    }
-}
-
+/// The bits of four pairs, each moved to bit `to` of its code.
 #[inline(always)]
-unsafe fn or<L: Lanes>(a: [L::I; 4], b: [L::I; 4]) -> [L::I; 4] {
-    // SAFETY: the caller vouches for the instruction set.
-    unsafe { [L::or(a[0], b[0]), L::or(a[1], b[1]), L::or(a[2], b[2]), L::or(a[3], b[3])] }
+fn high_bits<S: Simd, const Q: usize>(s: S, word: &Word, to: u32) -> [S::I; 4] {
+    let word = s.load_i(word);
+    let mask = s.splat_i(0x0001_0001);
+    let pair = |j: usize| s.shl(s.and(s.shr(word, j as u32), mask), to);
+    [pair(2 * Q), pair(2 * Q + 1), pair(8 + 2 * Q), pair(9 + 2 * Q)]
 }
 
-/// Codes of 3 bits: the low two as [`Twos`], the third as [`Bit`].
-pub(crate) struct TwosAndBit;
-
-impl Codes for TwosAndBit {
-    const BYTES: usize = Twos::BYTES + WORD;
-
-    fn pack(codes: &[u8; GROUP], lane: usize, packed: &mut [u8]) {
-        let (low, high) = packed.split_at_mut(Twos::BYTES);
-        Twos::pack(codes, lane, low);
-        Bit::pack(&map(codes, |code| code >> 2), lane, high);
-    }
-
-    #[inline(always)]
-    unsafe fn quad<L: Lanes, const Q: usize>(codes: *const u8) -> [L::I; 4] {
-        // SAFETY: the caller vouches for the group.
-        unsafe { or::<L>(Twos::quad::<L, Q>(codes), Bit::quad::<L, Q>(codes.add(Twos::BYTES), 2)) }
+/// Packs codes of 2 bits: bits `2j` and on of word 0 are pair `j`'s first, bits `16 + 2j` and on its second; word 1 has
+/// pairs 8 and on.
+fn pack_two_bits(codes: &[u8; GROUP], lane: usize, packed: &mut [u8]) {
+    for word in 0..2 {
+        let bits =
+            (0..4).fold(0, |bits, quarter| bits | spread(codes, 16 * word + 4 * quarter, 4 * quarter, 2));
+        put(packed, word, lane, bits);
     }
 }
 
-/// Codes of 5 bits: the low four as [`Nibbles`], the fifth as [`Bit`].
-pub(crate) struct NibblesAndBit;
+/// The 2-bit codes of four pairs.
+#[inline(always)]
+fn two_bits<S: Simd, const Q: usize>(s: S, low: &Word, high: &Word) -> [S::I; 4] {
+    let mask = s.splat_i(0x0003_0003);
+    let (low, high) = (s.load_i(low), s.load_i(high));
+    let pair = |word: S::I, shift: usize| s.and(s.shr(word, shift as u32), mask);
+    [pair(low, 4 * Q), pair(low, 4 * Q + 2), pair(high, 4 * Q), pair(high, 4 * Q + 2)]
+}
 
-impl Codes for NibblesAndBit {
-    const BYTES: usize = Nibbles::BYTES + WORD;
+/// Codes of 2 bits.
+pub(crate) struct Bits2;
+
+impl Codes for Bits2 {
+    type Words = [Word; 2];
 
     fn pack(codes: &[u8; GROUP], lane: usize, packed: &mut [u8]) {
-        let (low, high) = packed.split_at_mut(Nibbles::BYTES);
-        Nibbles::pack(codes, lane, low);
-        Bit::pack(&map(codes, |code| code >> 4), lane, high);
+        pack_two_bits(&codes.map(|code| code & 3), lane, packed);
     }
 
     #[inline(always)]
-    unsafe fn quad<L: Lanes, const Q: usize>(codes: *const u8) -> [L::I; 4] {
-        // SAFETY: the caller vouches for the group.
-        unsafe { or::<L>(Nibbles::quad::<L, Q>(codes), Bit::quad::<L, Q>(codes.add(Nibbles::BYTES), 4)) }
+    fn code_pairs<S: Simd, const Q: usize>(s: S, [low, high]: &[Word; 2]) -> [S::I; 4] {
+        two_bits::<S, Q>(s, low, high)
     }
 }
 
-/// Codes of 6 bits: the low four as [`Nibbles`], the others as [`Twos`].
-pub(crate) struct NibblesAndTwo;
+/// Codes of 3 bits: the low two, then the third.
+pub(crate) struct Bits3;
 
-impl Codes for NibblesAndTwo {
-    const BYTES: usize = Nibbles::BYTES + Twos::BYTES;
+impl Codes for Bits3 {
+    type Words = [Word; 3];
 
     fn pack(codes: &[u8; GROUP], lane: usize, packed: &mut [u8]) {
-        let (low, high) = packed.split_at_mut(Nibbles::BYTES);
-        Nibbles::pack(codes, lane, low);
-        Twos::pack(&map(codes, |code| code >> 4), lane, high);
+        let (low, high) = packed.split_at_mut(2 * size_of::<Word>());
+        Bits2::pack(codes, lane, low);
+        pack_bits(&codes.map(|code| code >> 2), lane, high);
     }
 
     #[inline(always)]
-    unsafe fn quad<L: Lanes, const Q: usize>(codes: *const u8) -> [L::I; 4] {
-        // SAFETY: the caller vouches for the group.
-        unsafe {
-            let high = Twos::quad::<L, Q>(codes.add(Nibbles::BYTES));
-            let high = [L::shl(high[0], 4), L::shl(high[1], 4), L::shl(high[2], 4), L::shl(high[3], 4)];
-            or::<L>(Nibbles::quad::<L, Q>(codes), high)
-        }
+    fn code_pairs<S: Simd, const Q: usize>(s: S, [low, high, third]: &[Word; 3]) -> [S::I; 4] {
+        or(s, two_bits::<S, Q>(s, low, high), high_bits::<S, Q>(s, third, 2))
     }
+}
+
+/// Codes of 5 bits: the low four as [`Bits4`], then the fifth.
+pub(crate) struct Bits5;
+
+impl Codes for Bits5 {
+    type Words = [Word; 5];
+
+    fn pack(codes: &[u8; GROUP], lane: usize, packed: &mut [u8]) {
+        let (low, high) = packed.split_at_mut(4 * size_of::<Word>());
+        Bits4::pack(codes, lane, low);
+        pack_bits(&codes.map(|code| code >> 4), lane, high);
+    }
+
+    #[inline(always)]
+    fn code_pairs<S: Simd, const Q: usize>(s: S, words: &[Word; 5]) -> [S::I; 4] {
+        or(s, half_bytes(s, &words[Q]), high_bits::<S, Q>(s, &words[4], 4))
+    }
+}
+
+/// Codes of 6 bits: the low four as [`Bits4`], then the other two as [`Bits2`].
+pub(crate) struct Bits6;
+
+impl Codes for Bits6 {
+    type Words = [Word; 6];
+
+    fn pack(codes: &[u8; GROUP], lane: usize, packed: &mut [u8]) {
+        let (low, high) = packed.split_at_mut(4 * size_of::<Word>());
+        Bits4::pack(codes, lane, low);
+        Bits2::pack(&codes.map(|code| code >> 4), lane, high);
+    }
+
+    #[inline(always)]
+    fn code_pairs<S: Simd, const Q: usize>(s: S, words: &[Word; 6]) -> [S::I; 4] {
+        let high = two_bits::<S, Q>(s, &words[4], &words[5]);
+        let high = [s.shl(high[0], 4), s.shl(high[1], 4), s.shl(high[2], 4), s.shl(high[3], 4)];
+        or(s, half_bytes(s, &words[Q]), high)
+    }
+}
+
+/// Sign-extended bytes of two words as four pairs.
+#[inline(always)]
+fn bytes<S: Simd>(s: S, low: S::I, high: S::I) -> [S::I; 4] {
+    [s.even_bytes(low), s.odd_bytes(low), s.even_bytes(high), s.odd_bytes(high)]
 }
 
 /// Signed bytes: word `w` has columns `4w` and on.
-pub(crate) struct Bytes;
+pub(crate) struct Int8;
 
-impl Codes for Bytes {
-    const BYTES: usize = 8 * WORD;
+impl Codes for Int8 {
+    type Words = [Word; 8];
 
     fn pack(codes: &[u8; GROUP], lane: usize, packed: &mut [u8]) {
         for word in 0..8 {
@@ -213,16 +210,12 @@ impl Codes for Bytes {
     }
 
     #[inline(always)]
-    unsafe fn quad<L: Lanes, const Q: usize>(codes: *const u8) -> [L::I; 4] {
-        // SAFETY: the caller vouches for the group, which has eight words.
-        unsafe {
-            let (low, high) = (L::load_i(codes.add(Q * WORD)), L::load_i(codes.add((4 + Q) * WORD)));
-            [L::even_bytes(low), L::odd_bytes(low), L::even_bytes(high), L::odd_bytes(high)]
-        }
+    fn code_pairs<S: Simd, const Q: usize>(s: S, words: &[Word; 8]) -> [S::I; 4] {
+        bytes(s, s.load_i(&words[Q]), s.load_i(&words[4 + Q]))
     }
 }
 
-/// The 4-bit index of each level.
+/// The 4-bit index of each of the IQ4 formats' levels.
 const INDICES: [u8; 256] = {
     let mut indices = [0; 256];
     let mut index = 0;
@@ -233,25 +226,22 @@ const INDICES: [u8; 256] = {
     indices
 };
 
-/// Levels of the IQ4 formats, as their indices, in the order of [`Nibbles`].
-pub(crate) struct Levels;
+/// Levels of the IQ4 formats, packed as their indices in the order of [`Bits4`].
+pub(crate) struct Iq4Levels;
 
-impl Codes for Levels {
-    const BYTES: usize = Nibbles::BYTES;
+impl Codes for Iq4Levels {
+    type Words = [Word; 4];
 
     fn pack(codes: &[u8; GROUP], lane: usize, packed: &mut [u8]) {
-        Nibbles::pack(&map(codes, |level| INDICES[level as usize]), lane, packed);
+        Bits4::pack(&codes.map(|level| INDICES[level as usize]), lane, packed);
     }
 
     #[inline(always)]
-    unsafe fn quad<L: Lanes, const Q: usize>(codes: *const u8) -> [L::I; 4] {
-        // SAFETY: the caller vouches for the group, which has four words.
-        unsafe {
-            let word = L::load_i(codes.add(Q * WORD));
-            let mask = L::splat_i(0x0f0f_0f0f);
-            let low = L::look_up(&LEVELS, L::and(word, mask));
-            let high = L::look_up(&LEVELS, L::and(L::shr(word, 4), mask));
-            [L::even_bytes(low), L::odd_bytes(low), L::even_bytes(high), L::odd_bytes(high)]
-        }
+    fn code_pairs<S: Simd, const Q: usize>(s: S, words: &[Word; 4]) -> [S::I; 4] {
+        let word = s.load_i(&words[Q]);
+        let mask = s.splat_i(0x0f0f_0f0f);
+        let low = s.look_up(&LEVELS, s.and(word, mask));
+        let high = s.look_up(&LEVELS, s.and(s.shr(word, 4), mask));
+        bytes(s, low, high)
     }
 }

@@ -1,15 +1,31 @@
-//! Quantised weights in the order that the kernels read: sixteen rows side by side, one in each lane.
+//! Packed weights: quantised rows in the order that the micro-kernels read, sixteen side by side, one in each lane.
 //!
 //! A row tile is sixteen rows. Its columns go in groups of 32, and a file's block of 32 or 256 columns is packed as
 //!
 //! ```text
-//! float16 scales [16] (and a second number each [16], where the format has one)     the block's own, one for each row
-//! for each of the block's groups:  the codes, and the group's small integer scales  as `codes` and `scales` say
+//! header                        a float16 scale of each row, [16], and a second number of each, [16], in formats with minima
+//! each of the block's groups    codes, then the group's small integer scales: see `codes` and `scales`
 //! ```
 //!
-//! It takes about as many bytes as the file's form. Codes go in pairs, which are multiplied and added as two int16 in one
-//! lane: pair `2i` of a group is columns `4i` and `4i + 2`, pair `2i + 1` is columns `4i + 1` and `4i + 3`. That order
-//! makes unpacking a shift and a mask of the bytes as files have them, and activations are prepared in it once.
+//! That takes about as many bytes as in the file. Codes are multiplied in pairs, as two int16 in one lane. A pair is every
+//! other column of four, because unpacking is then a shift and a mask of the bytes as files have them; activations are
+//! quantised into the same order once. For 4-bit codes, whose word `w` of a row has columns `4w` to `4w + 3` in the low
+//! halves of its bytes and `16 + 4w` to `16 + 4w + 3` in the high halves:
+//!
+//! ```text
+//! a row's word w                 byte 0            byte 1            byte 2            byte 3
+//!
+//! word & 0x000f000f              [ column 4w          ,  column 4w + 2      ]          pair 2w
+//! word >> 8 & 0x000f000f         [ column 4w + 1      ,  column 4w + 3      ]          pair 2w + 1
+//! word >> 4 & 0x000f000f         [ column 16 + 4w     ,  column 16 + 4w + 2 ]          pair 8 + 2w
+//! word >> 12 & 0x000f000f        [ column 16 + 4w + 1 ,  column 16 + 4w + 3 ]          pair 9 + 2w
+//!
+//! a token's int16 codes          x[4w]   x[4w + 1]   x[4w + 2]   x[4w + 3]
+//! with the middle two swapped    x[4w]   x[4w + 2] | x[4w + 1]   x[4w + 3]             pairs 2w and 2w + 1
+//!
+//! multiply-add of pair 2w, the token's broadcast to all lanes:
+//! sum[row] += code[row][4w] * x[4w] + code[row][4w + 2] * x[4w + 2]
+//! ```
 
 mod codes;
 mod scales;
@@ -17,15 +33,15 @@ mod scales;
 use std::marker::PhantomData;
 
 use bytemuck::Zeroable;
-use herald_layers::quant::iq4::{Iq4Nl, Iq4Xs};
-use herald_layers::quant::k_quants::{Q2K, Q3K, Q4K, Q5K, Q6K};
-use herald_layers::quant::legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
-use herald_layers::quant::{Affine, Block, Symmetric, floats::F16};
+use herald_formats::iq4::{Iq4Nl, Iq4Xs};
+use herald_formats::k_quants::{Q2K, Q3K, Q4K, Q5K, Q6K};
+use herald_formats::legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
+use herald_formats::{Affine, Block, Symmetric, floats::F16};
 
-use crate::lanes::{LANES, Lanes};
-use codes::{Bytes, Codes, Levels, Nibbles, NibblesAndBit, NibblesAndTwo, Twos, TwosAndBit};
+use crate::simd::{LANES, Simd};
+use codes::{Bits2, Bits3, Bits4, Bits5, Bits6, Codes, Int8, Iq4Levels};
 pub(crate) use scales::Scales;
-use scales::{Own, OwnAndMin, ScaledHalves, ScaledHalvesAndMins, ScaledMins, ScaledSigned, Scaling};
+use scales::{BlockScale, GroupScales, Scaling};
 
 /// Columns of a group.
 pub(crate) const GROUP: usize = 32;
@@ -33,8 +49,8 @@ pub(crate) const GROUP: usize = 32;
 /// Pairs of a group's columns.
 pub(crate) const PAIRS: usize = GROUP / 2;
 
-/// The most groups that a block has.
-const MOST_GROUPS: usize = 8;
+/// The largest block's groups.
+const MAX_GROUPS: usize = 8;
 
 /// How a format is packed.
 pub(crate) trait Format: 'static {
@@ -47,14 +63,16 @@ pub(crate) trait Format: 'static {
 
     /// Groups of a block.
     const GROUPS: usize;
-    /// What is taken from codes as they are packed.
+    /// Added to codes as they are packed.
     const OFFSET: i32;
-    /// Whether the halves of a group have scales of their own.
+    /// Whether each half of a group has its own scale.
     const HALVES: bool = Self::Scaling::HALVES;
     /// Whether there are minima.
     const MINS: bool = Self::Scaling::MINS;
+    /// Bytes of a group's codes, of sixteen rows.
+    const CODE_BYTES: usize = size_of::<<Self::Codes as Codes>::Words>();
     /// Bytes of a group of sixteen rows.
-    const GROUP_BYTES: usize = Self::Codes::BYTES + Self::Scaling::GROUP_BYTES;
+    const GROUP_BYTES: usize = Self::CODE_BYTES + Self::Scaling::GROUP_BYTES;
     /// Bytes of a block of sixteen rows.
     const BLOCK_BYTES: usize = Self::Scaling::HEADER_BYTES + Self::GROUPS * Self::GROUP_BYTES;
 
@@ -72,48 +90,36 @@ pub(crate) trait Format: 'static {
             for (to, from) in codes.iter_mut().zip(&source.codes[group * GROUP..]) {
                 *to = (i32::from(*from) + Self::OFFSET) as u8;
             }
-            let (packed_codes, packed_scales) = packed.split_at_mut(Self::Codes::BYTES);
+            let (packed_codes, packed_scales) = packed.split_at_mut(Self::CODE_BYTES);
             Self::Codes::pack(&codes, lane, packed_codes);
             Self::Scaling::pack_group(&source, group, lane, packed_scales);
         }
     }
 
-    /// A group of a packed block.
-    ///
-    /// # Safety
-    /// `block` points to a packed block.
+    /// The header of a packed block, and its groups.
     #[inline(always)]
-    unsafe fn group_at(block: *const u8, group: usize) -> *const u8 {
-        // SAFETY: the caller vouches for the block.
-        unsafe { block.add(Self::Scaling::HEADER_BYTES + group * Self::GROUP_BYTES) }
+    fn split(block: &[u8]) -> (&[u8], &[u8]) {
+        block.split_at(Self::Scaling::HEADER_BYTES)
     }
 
-    /// The codes of four pairs of a group: pairs `2 Q`, `2 Q + 1`, `8 + 2 Q` and `9 + 2 Q`, as they are packed. `Q` is part of
-    /// the type since bits are shifted by it: by a number that the compiler doesn't know, that takes several times as long.
-    ///
-    /// # Safety
-    /// As for [`Lanes`]; `group` points to a packed group, and `Q < 4`.
+    /// The codes of four pairs of a packed group: pairs `2 Q`, `2 Q + 1`, `8 + 2 Q` and `9 + 2 Q`, with the offset, where
+    /// `Q < 4`. `Q` is a constant since bits are shifted by it: shifting by a variable takes several times as long.
     #[inline(always)]
-    unsafe fn quad<L: Lanes, const Q: usize>(group: *const u8) -> [L::I; 4] {
-        // SAFETY: the group's codes come first in it.
-        unsafe { Self::Codes::quad::<L, Q>(group) }
+    fn code_pairs<S: Simd, const Q: usize>(s: S, group: &[u8]) -> [S::I; 4] {
+        Self::Codes::code_pairs::<S, Q>(s, bytemuck::from_bytes(&group[..Self::CODE_BYTES]))
     }
 
-    /// A group's scales.
-    ///
-    /// # Safety
-    /// As for [`Lanes`]; `block` points to a packed block, and `group` to a group of it.
+    /// A packed group's scales, with its block's header.
     #[inline(always)]
-    unsafe fn scales<L: Lanes>(block: *const u8, group: *const u8) -> Scales<L> {
-        // SAFETY: the header comes first in the block, and the group's scales after its codes.
-        unsafe { Self::Scaling::load::<L>(block, group.add(Self::Codes::BYTES)) }
+    fn scales<S: Simd>(s: S, header: &[u8], group: &[u8]) -> Scales<S> {
+        Self::Scaling::load(s, header, &group[Self::CODE_BYTES..])
     }
 }
 
-/// A block's numbers, apart.
+/// A file's block, unpacked to its codes and integer scales.
 pub(crate) struct Parts {
     /// The codes, as the format's formula has them.
-    codes: [i8; MOST_GROUPS * GROUP],
+    codes: [i8; MAX_GROUPS * GROUP],
     /// The scales in units of the block's first number, by runs of [`Parts::run`] codes.
     scales: [f32; 16],
     /// The offsets in units of its second.
@@ -130,21 +136,21 @@ impl Parts {
     }
 }
 
-/// A file's block whose numbers can be had apart.
+/// A file's block, which unpacks to its parts.
 pub(crate) trait Source: Block {
-    /// Its float16 numbers, as bits.
+    /// The bits of its float16 numbers.
     fn numbers(&self) -> [[u8; 2]; 2];
 
-    /// The others.
+    /// Its other numbers.
     fn parts(&self) -> Parts;
 
-    /// Its only group's codes, where they are in the order that they are packed in.
+    /// The codes of its only group, where the file has them in the order that they are packed in.
     fn words(&self) -> Option<&[u8]> {
         None
     }
 }
 
-/// What blocks unpack to, without regard to the kind.
+/// What a block of either kind unpacks to.
 trait Flat {
     fn flat(&self, parts: &mut Parts);
 }
@@ -166,7 +172,7 @@ impl<const SIZE: usize, const GROUPS: usize> Flat for Affine<SIZE, GROUPS> {
     }
 }
 
-/// Float16's 1: in place of a block's own numbers it leaves the integers that they scale.
+/// Float16's 1: in place of a block's float16 numbers it leaves the integers that they scale.
 const ONE: F16 = F16([0x00, 0x3c]);
 
 macro_rules! sources {
@@ -182,7 +188,7 @@ macro_rules! sources {
                 let mut unit = *self;
                 unit.$first = ONE;
                 $(unit.$second = ONE;)?
-                let (codes, floats) = ([0; MOST_GROUPS * GROUP], [0.0; 16]);
+                let (codes, floats) = ([0; MAX_GROUPS * GROUP], [0.0; 16]);
                 let mut parts = Parts { codes, scales: floats, offsets: floats, run: GROUP };
                 unit.unpack().flat(&mut parts);
                 parts
@@ -214,7 +220,7 @@ sources! {
 pub(crate) struct Packed<B>(PhantomData<B>);
 
 macro_rules! formats {
-    ($($block:ident: $groups:literal groups, codes + $offset:literal as $codes:ident, $scaling:ident;)*) => {$(
+    ($($block:ident: $groups:literal groups, codes + $offset:literal as $codes:ident, $scaling:ty;)*) => {$(
         impl Format for Packed<$block> {
             type Source = $block;
             type Codes = $codes;
@@ -227,18 +233,18 @@ macro_rules! formats {
 }
 
 formats! {
-    Q4_0: 1 groups, codes + 8 as Nibbles, Own;
-    Q4_1: 1 groups, codes + 0 as Nibbles, OwnAndMin;
-    Q5_0: 1 groups, codes + 16 as NibblesAndBit, Own;
-    Q5_1: 1 groups, codes + 0 as NibblesAndBit, OwnAndMin;
-    Q8_0: 1 groups, codes + 0 as Bytes, Own;
-    Q2K: 8 groups, codes + 0 as Twos, ScaledHalvesAndMins;
-    Q3K: 8 groups, codes + 4 as TwosAndBit, ScaledHalves;
-    Q4K: 8 groups, codes + 0 as Nibbles, ScaledMins;
-    Q5K: 8 groups, codes + 0 as NibblesAndBit, ScaledMins;
-    Q6K: 8 groups, codes + 32 as NibblesAndTwo, ScaledHalves;
-    Iq4Nl: 1 groups, codes + 0 as Levels, Own;
-    Iq4Xs: 8 groups, codes + 0 as Levels, ScaledSigned;
+    Q4_0: 1 groups, codes + 8 as Bits4, BlockScale<false>;
+    Q4_1: 1 groups, codes + 0 as Bits4, BlockScale<true>;
+    Q5_0: 1 groups, codes + 16 as Bits5, BlockScale<false>;
+    Q5_1: 1 groups, codes + 0 as Bits5, BlockScale<true>;
+    Q8_0: 1 groups, codes + 0 as Int8, BlockScale<false>;
+    Q2K: 8 groups, codes + 0 as Bits2, GroupScales<true, true>;
+    Q3K: 8 groups, codes + 4 as Bits3, GroupScales<true, false>;
+    Q4K: 8 groups, codes + 0 as Bits4, GroupScales<false, true>;
+    Q5K: 8 groups, codes + 0 as Bits5, GroupScales<false, true>;
+    Q6K: 8 groups, codes + 32 as Bits6, GroupScales<true, false>;
+    Iq4Nl: 1 groups, codes + 0 as Iq4Levels, BlockScale<false>;
+    Iq4Xs: 8 groups, codes + 0 as Iq4Levels, GroupScales<false, false>;
 }
 
 /// Bytes of a packed matrix.

@@ -1,4 +1,4 @@
-/* What the C tests share. */
+/* Shared by the C tests. */
 
 #include <stdint.h>
 #include <stdio.h>
@@ -7,7 +7,7 @@
 
 #include <herald.h>
 
-/* A wrong answer ends the test, and says where. */
+/* A wrong answer ends the test with its location. */
 #define CHECK(condition)                                                                                               \
     do {                                                                                                               \
         if (!(condition)) {                                                                                            \
@@ -18,7 +18,7 @@
 
 #define OK(call) CHECK((call) == HERALD_STATUS_OK)
 
-/* A call that must fail: with this status, and one sentence that holds these words. It is shown, to be read. */
+/* A call that must fail with this status and one sentence with these words, which is printed. */
 #define FAILS(status, words, call)                                                                                     \
     do {                                                                                                               \
         error.message[0] = '\0';                                                                                       \

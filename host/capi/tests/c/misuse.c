@@ -1,4 +1,4 @@
-/* Wrong arguments to every function: each gets a status and a sentence, and nothing is touched that should not be. */
+/* Wrong arguments to every function: each gets a status and a sentence, and nothing else is written. */
 
 #include "check.h"
 
@@ -56,7 +56,7 @@ static void load(const char *model, const char *program) {
     FAILS(HERALD_STATUS_CORRUPT, "misuse", herald_engine_load(&options, &engine, &error));
     CHECK(engine == NULL);
 
-    /* No room for the sentence, or none at all: the status alone. */
+    /* No room for the sentence, or no struct at all: only the status. */
     HeraldError small = {.struct_size = 12, .message = "untouched"};
     CHECK(herald_engine_load(&options, &engine, &small) == HERALD_STATUS_CORRUPT);
     CHECK(strcmp(small.message, "untouched") == 0);

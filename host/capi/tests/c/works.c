@@ -1,4 +1,4 @@
-/* What the functions do when all is well, and how work is stopped. */
+/* What the functions do with correct arguments, and how work is stopped. */
 
 #include <math.h>
 #include <pthread.h>
@@ -8,7 +8,7 @@
 static HeraldEngine *engine;
 static HeraldEngineSequence *sequence;
 
-/* What a generation has handed over. */
+/* What a generation has passed to the callback. */
 typedef struct Heard {
     char text[4096];
     size_t text_len;
@@ -31,7 +31,7 @@ static int32_t hear(void *user_data, const HeraldPiece *piece) {
         for (size_t i = 1; i < piece->n_top; i++)
             CHECK(piece->top_logprobs[i - 1] >= piece->top_logprobs[i] && piece->top_tokens[i] < 512);
     }
-    /* The sequence is in use, and says so; the engine is free for other work. */
+    /* The sequence is in use and refuses calls; the engine is free for other work. */
     size_t n;
     FAILS(HERALD_STATUS_INVALID_ARGUMENT, "in use", herald_sequence_len(sequence, &n, &error));
     OK(herald_tokenize(engine, "", 0, 0, NULL, 0, &n, &error));
@@ -67,7 +67,7 @@ static void text_to_tokens(void) {
     }
     CHECK(strcmp(back, text) == 0);
 
-    /* A special token is one token when asked for, and left out or written out as asked for. */
+    /* With HERALD_TEXT_SPECIAL a special token is one token and is written out; without it, it is plain text or left out. */
     size_t fewer;
     OK(herald_tokenize(engine, text, sizeof text - 1, HERALD_TEXT_SPECIAL, ids, 64, &fewer, &error));
     CHECK(fewer < n);
@@ -85,7 +85,7 @@ static int32_t first_rows(void *user_data, size_t index, const float *logits, si
     return index == 2 ? HERALD_STOP : HERALD_GO_ON;
 }
 
-/* Sums in another order, as passes of other sizes make them, differ in the last digits. */
+/* Passes of other sizes add in another order, so the last digits may differ. */
 static int are_close(const float *a, const float *b) {
     for (size_t i = 0; i < 512; i++)
         if (!(fabsf(a[i] - b[i]) < 1e-4f))
@@ -98,7 +98,7 @@ static void logits_in_every_way(void) {
     const uint32_t ids[4] = {50, 60, 70, 80};
     size_t len;
 
-    /* A stop in the middle: no more rows are handed over. */
+    /* A stop in the middle: no more rows come. */
     CHECK(herald_logits(engine, sequence, ids, 4, first_rows, rows, &error) == HERALD_STATUS_CANCELLED);
     OK(herald_sequence_truncate(sequence, 0, &error));
 
@@ -115,9 +115,9 @@ static void logits_in_every_way(void) {
     OK(herald_decode(engine, both, next, 2, in_a_batch, 2 * 512, &error));
     CHECK(are_close(one_by_one, all_at_once));
     CHECK(are_close(in_a_batch, rows + 512) && are_close(in_a_batch + 512, all_at_once));
-    uint32_t seen[8];
-    OK(herald_sequence_tokens(both[1], seen, 8, &len, &error));
-    CHECK(len == 3 && memcmp(seen, ids, sizeof(uint32_t[3])) == 0);
+    uint32_t tokens[8];
+    OK(herald_sequence_tokens(both[1], tokens, 8, &len, &error));
+    CHECK(len == 3 && memcmp(tokens, ids, sizeof(uint32_t[3])) == 0);
     herald_sequence_free(both[1]);
     OK(herald_sequence_truncate(sequence, 0, &error));
 }
@@ -133,7 +133,7 @@ static void generations(void) {
     OK(herald_sequence_len(sequence, &len, &error));
     CHECK(len == done.n_prompt_tokens + 19); /* The last token has not been run. */
 
-    /* An older caller's shorter struct: what it doesn't have is default. */
+    /* An older caller's shorter struct: missing fields have their defaults. */
     how.struct_size = offsetof(HeraldGenerateOptions, top_logprobs);
     generate(&how, &again);
     CHECK(again.n_top == 0 && memcmp(again.tokens, greedy.tokens, sizeof greedy.tokens) == 0);
@@ -142,7 +142,7 @@ static void generations(void) {
     some.stop_after = 5;
     CHECK(generate(&how, &some).finish == HERALD_FINISH_CANCELLED && some.n_tokens == 5);
 
-    /* A stop text, from the middle of what came before: all before its first place, and none of it. */
+    /* A stop text from the middle of the earlier text: the text ends before its first occurrence. */
     const char *stops[2] = {"this does not come", greedy.text + greedy.text_len / 2};
     const char *first = strstr(greedy.text, stops[1]);
     static Heard stopped;
@@ -189,7 +189,7 @@ static void generations(void) {
     CHECK(memcmp(drawn.tokens, greedy.tokens, sizeof drawn.tokens) != 0);
 }
 
-/* Cancelled from another thread, while the first token is handed over. */
+/* Cancelled from another thread during the callback for the first token. */
 static void *cancel(void *unused) {
     herald_sequence_cancel(sequence);
     return unused;
@@ -209,13 +209,13 @@ static void cancelled_from_another_thread(void) {
     OK(herald_generate(engine, sequence, "The", 3, 0, &how, &done, &error));
     CHECK(done.finish == HERALD_FINISH_CANCELLED && done.n_tokens == 1);
 
-    herald_sequence_cancel(sequence); /* Nothing runs: the next call is not touched. */
+    herald_sequence_cancel(sequence); /* Nothing runs: the next call is not affected. */
     const uint32_t ids[9] = {9};
     OK(herald_prefill(engine, sequence, ids, 9, NULL, 0, &error));
     OK(herald_sequence_truncate(sequence, 0, &error));
 }
 
-/* Two threads on one engine, each with a sequence of its own. */
+/* Two threads on one engine, each with its own sequence. */
 static void *prefill(void *logits) {
     HeraldEngineSequence *own = NULL;
     HeraldError failure = {.struct_size = sizeof failure};
@@ -265,7 +265,7 @@ static void log_line(void *user_data, uint32_t level, const char *text, size_t t
     lines += strstr(text, "libherald_nothing.so") != NULL;
 }
 
-/* A plugin that can't be used costs a line in the log, and the next is tried. */
+/* An unusable plugin costs a line in the log, and the next one is tried. */
 static void log_of_a_load(const char *model) {
     const char *plugin = "/nowhere/libherald_nothing.so";
     HeraldEngineOptions options = {
@@ -308,7 +308,7 @@ int main(int argc, char **argv) {
     chat(argv[2]);
     log_of_a_load(argv[1]);
 
-    /* The engine first: the sequence keeps what it needs. */
+    /* The engine first: the sequence keeps the model that it needs. */
     herald_engine_free(engine);
     OK(herald_sequence_len(sequence, &len, &error));
     herald_sequence_free(sequence);

@@ -1,4 +1,4 @@
-//! Runs that are kept by name, to compare later ones with.
+//! Baselines: named runs that later ones are compared with.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,42 +8,42 @@ use herald_suites::Report;
 
 use crate::failure::Failure;
 
-/// A name that is a file's name on every system, and can't lead elsewhere.
+/// A baseline's name: a valid file name on every system, which can't lead to another folder.
 pub(super) fn name(text: &str) -> Result<String, String> {
-    let sound = !text.is_empty()
+    let valid = !text.is_empty()
         && text.len() <= 64
         && !text.starts_with(['.', '-'])
         && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
-    match sound {
+    match valid {
         true => Ok(text.to_owned()),
         false => Err("letters, digits, dots, dashes and underscores were expected, at most 64".to_owned()),
     }
 }
 
-/// Where a baseline is kept.
+/// A baseline's file.
 fn path(name: &str) -> Result<PathBuf, Failure> {
     let base = choose_base_strategy()
         .map_err(|error| Failure::Failed(format!("the user's data folder can't be found: {error}")))?;
     Ok(base.data_dir().join("herald").join("baselines").join(format!("{name}.json")))
 }
 
-/// Keeps a run.
+/// Saves a run.
 pub(super) fn save(name: &str, report: &Report) -> Result<PathBuf, Failure> {
     let path = path(name)?;
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)
-            .map_err(|error| Failure::file(folder, "the folder can't be made", &error))?;
+            .map_err(|error| Failure::file(folder, "the folder can't be created", &error))?;
     }
     report.write(&path)?;
     Ok(path)
 }
 
-/// A run that was kept.
+/// Loads a saved run.
 pub(super) fn load(name: &str) -> Result<Report, Failure> {
     let path = path(name)?;
     if !path.exists() {
         return Err(Failure::Failed(format!(
-            "there is no baseline {name:?} ({}): make one with --save-baseline {name}",
+            "there is no baseline {name:?} ({}): create it with --save-baseline {name}",
             path.display()
         )));
     }

@@ -1,4 +1,4 @@
-//! `host bench choices`: which pages the layers choose, for comparing with the attention that they would give to all.
+//! `host bench choices`: the pages that layers select, to compare with full attention.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -13,13 +13,13 @@ use crate::options::EngineOptions;
 use crate::{input, output};
 use herald::threads::locked;
 
-/// Say which pages the layers choose at some depth of a text, token by token, as one JSON object
+/// Print which pages the layers select at some depth of a text, token by token, as one JSON object
 #[derive(Debug, Args)]
 pub(crate) struct Choices {
-    /// Tokens before the first that chooses; they see one another exactly
+    /// Tokens before the first that selects; they attend to one another exactly
     #[arg(short = 'p', long, value_name = "N", default_value_t = 8192)]
     depth: u32,
-    /// Tokens that choose
+    /// Tokens that select
     #[arg(short = 'n', long, value_name = "N", default_value_t = 64)]
     queries: u32,
     /// The text; `-` is stdin
@@ -34,18 +34,18 @@ impl Choices {
     pub(crate) fn run(self, options: &EngineOptions) -> Result<(), Failure> {
         let (depth, queries) = (self.depth as usize, self.queries as usize);
         let load = options.load_options();
-        let asked = load.memory.clone();
+        let requested = load.memory.clone();
         let everything = MemoryOptions { active: Capacity::Tokens(usize::MAX), ..load.memory };
-        let room = load.context.unwrap_or(0).max(depth + queries);
-        let load = LoadOptions { context: Some(room), memory: everything, ..load };
+        let context = load.context.unwrap_or(0).max(depth + queries);
+        let load = LoadOptions { context: Some(context), memory: everything, ..load };
         let engine = NeuroEngine::load(&options.model_path()?, &load)?;
         let ids = engine.tokenizer().encode_prompt(&input::read(&self.file)?, false)?;
         if ids.len() < depth + queries {
-            let wanted = depth + queries;
             return Err(Failure::Failed(format!(
-                "{}: the text has {} tokens, where {wanted} were expected",
+                "{}: the text has {} tokens, where at least {} were expected",
                 self.file.display(),
-                ids.len()
+                ids.len(),
+                depth + queries
             )));
         }
         let lookout = Lookout::begin();
@@ -54,7 +54,7 @@ impl Choices {
         if let Some(path) = &self.save_state {
             engine.save(&sequence, &ids[depth..depth + queries], path)?;
         }
-        engine.demote(&mut sequence, &asked)?;
+        engine.demote(&mut sequence, &requested)?;
         let choices: Arc<Mutex<Vec<Value>>> = Arc::default();
         let heard = Arc::clone(&choices);
         engine.watch_selections(Some(Arc::new(move |selection| {
@@ -63,15 +63,15 @@ impl Choices {
             let choice = json!({"layer": selection.layer, "selectable": selectable, "selected": pages});
             locked(&heard).push(choice);
         })));
-        let mut chosen = Vec::new();
+        let mut by_query = Vec::new();
         for id in &ids[depth..depth + queries] {
             if !lookout.go_on() {
                 return Err(Error::Cancelled.into());
             }
             engine.decode(&mut [(&mut sequence, *id)])?;
             let choices = std::mem::take(&mut *locked(&choices));
-            chosen.push(json!({"token": id, "choices": choices}));
+            by_query.push(json!({"token": id, "choices": choices}));
         }
-        output::json(&json!({"depth": depth, "page_tokens": load.page_tokens, "queries": chosen}))
+        output::json(&json!({"depth": depth, "page_tokens": load.page_tokens, "queries": by_query}))
     }
 }

@@ -1,4 +1,4 @@
-//! `host bench context`: one long sequence through the model, run by run.
+//! `host bench context`: one long sequence through the model, measured run by run.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -15,7 +15,7 @@ use crate::options::EngineOptions;
 use crate::output::{self, per_second};
 use crate::{input, progress};
 
-/// Measure what a long context costs: time for each run of tokens, memory, and what the tiers hold
+/// Measure what a long context costs: time of each run of tokens, memory, and the tiers' contents
 #[derive(Debug, Args)]
 pub(crate) struct Context {
     /// Tokens of the prompt
@@ -24,17 +24,17 @@ pub(crate) struct Context {
     /// Tokens to decode after it
     #[arg(short = 'n', long, value_name = "N", default_value_t = 16)]
     decode: u32,
-    /// Tokens of a run
+    /// Tokens of each measured run
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     run: u32,
-    /// Take the tokens from this text, again and again if need be; `-` is stdin [default: random ones]
+    /// Take the tokens from this text, repeated if it is too short; `-` is stdin [default: random ones]
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Have the prompt's tokens see so many of the latest only, beside what they choose of the others: quicker. The tiers are
-    /// filled as asked afterwards
+    /// Let the prompt's tokens attend to this many latest ones only, and to the pages that they select: quicker. The tiers
+    /// are filled as requested afterwards
     #[arg(long, value_name = "TOKENS")]
     prompt_active: Option<usize>,
-    /// Afterwards bring everything back to 16 bits, and decode as many tokens more with every token attended to
+    /// Afterwards bring everything back to 16 bits, and decode the same number of tokens with full attention
     #[arg(long)]
     exact: bool,
     /// Print one JSON object
@@ -42,7 +42,7 @@ pub(crate) struct Context {
     json: bool,
 }
 
-/// What a run of tokens took.
+/// The cost of a run of tokens.
 struct Run {
     tokens: usize,
     wall_s: f64,
@@ -54,11 +54,12 @@ impl Context {
     pub(crate) fn run(self, options: &EngineOptions) -> Result<(), Failure> {
         let (tokens, decode) = (self.tokens as usize, self.decode as usize);
         let load = options.load_options();
-        let asked = load.memory.clone();
-        let room = load.context.unwrap_or(0).max(tokens + 2 * decode);
-        let engine = NeuroEngine::load(&options.model_path()?, &LoadOptions { context: Some(room), ..load })?;
+        let requested = load.memory.clone();
+        let context = load.context.unwrap_or(0).max(tokens + 2 * decode);
+        let engine =
+            NeuroEngine::load(&options.model_path()?, &LoadOptions { context: Some(context), ..load })?;
         if let Some(active) = self.prompt_active {
-            engine.set_capacities(&MemoryOptions { active: Capacity::Tokens(active), ..asked.clone() });
+            engine.set_capacities(&MemoryOptions { active: Capacity::Tokens(active), ..requested.clone() });
         }
         let prompt = self.prompt(&engine, tokens)?;
         let lookout = Lookout::begin();
@@ -83,14 +84,14 @@ impl Context {
         }
         bar.finish_and_clear();
         let prompt_s = start.elapsed().as_secs_f64();
-        engine.set_capacities(&asked);
-        engine.promote(&mut sequence, &asked)?;
+        engine.set_capacities(&requested);
+        engine.promote(&mut sequence, &requested)?;
         let (decoded, _) = timed(|| decode_greedily(&engine, &mut sequence, &logits, decode, &lookout))?;
         let peak = process_memory().map(|memory| memory.peak_bytes);
         let tiers = TierBytes::of(&engine);
         let exact = match self.exact {
             true => {
-                let everything = MemoryOptions { active: Capacity::Tokens(usize::MAX), ..asked };
+                let everything = MemoryOptions { active: Capacity::Tokens(usize::MAX), ..requested };
                 engine.set_capacities(&everything);
                 engine.promote(&mut sequence, &everything)?;
                 let (run, _) = timed(|| decode_greedily(&engine, &mut sequence, &logits, decode, &lookout))?;
@@ -140,13 +141,16 @@ impl Context {
         let Some(path) = &self.file else { return Ok(prompt(tokens, engine.plan().vocabulary)) };
         let text = engine.tokenizer().encode(&input::read(path)?, false)?;
         if text.is_empty() {
-            return Err(Failure::Failed(format!("{}: there is no text", path.display())));
+            return Err(Failure::Failed(format!(
+                "{}: the text is empty, where at least one token was expected",
+                path.display()
+            )));
         }
         Ok(text.into_iter().cycle().take(tokens).collect())
     }
 }
 
-/// What some work took; its tokens are left at 0.
+/// The cost of some work; `tokens` is left at 0.
 fn timed<T>(work: impl FnOnce() -> Result<T, herald::Error>) -> Result<(Run, T), Failure> {
     let (start, cpu) = (Instant::now(), cpu_time());
     let done = work()?;

@@ -1,4 +1,4 @@
-//! `host bench`: the benchmarks, and other measurements.
+//! `host bench`: the benchmark suites, and other measurements.
 
 mod baselines;
 mod choices;
@@ -15,19 +15,19 @@ use clap::{Args, Subcommand};
 use super::failure::Failure;
 use super::options::EngineOptions;
 
-/// Run the benchmarks on every backend that this machine has, the best first
+/// Run the benchmarks on every backend of this machine, the best first
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
-    after_help = "Each suite runs in a process of its own. Figures are judged by fixed targets, or on a slower machine by what its memory and
-arithmetic allow. The exit code is 1 where the chosen backend (the best, or the one that --backend names) fails one.
+    after_help = "Each suite runs in its own process. Results are judged against fixed targets, or on a slower machine against what its memory
+and arithmetic allow. The exit code is 1 if the chosen backend (the best, or the one that --backend names) misses one.
 
 Examples:
   host bench                                       everything
   host bench performance model                     two of the suites
-  host --backend simd bench --html report.html     one backend, and a page to look at
-  host bench --save-baseline before                and later: host bench --compare before
-  host bench speed -p 512 -n 128                   nothing but tokens a second"
+  host --backend simd bench --html report.html     one backend, and a report as a web page
+  host bench --save-baseline before                later: host bench --compare before
+  host bench speed -p 512 -n 128                   tokens per second only"
 )]
 pub(super) struct Bench {
     #[command(subcommand)]
@@ -56,7 +56,7 @@ impl Bench {
         }
     }
 
-    /// Whether it says itself which plugins were refused: the benchmarks do, and their workers need not say it again.
+    /// Whether it reports refused plugins itself: the suites do, and their workers need not repeat it.
     pub(super) fn reports_plugins(&self) -> bool {
         matches!(self.command, None | Some(Command::Worker(_)))
     }

@@ -1,4 +1,4 @@
-//! The model that benchmarks run on: the user's, the usual one, or one of random weights where there is none to be had.
+//! The model that benchmarks run on: the user's, the default one, or random weights if there is none.
 
 use std::fs::File;
 use std::io::BufWriter;
@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::options::EngineOptions;
 use crate::output;
 
-/// The architecture and the size of the stand-in.
+/// The architecture and size of the stand-in with random weights.
 const STAND_IN: (&str, &str) = ("granite_hybrid", "350m");
 
 /// A model's file.
@@ -19,12 +19,12 @@ pub(super) struct Model {
     pub(super) path: PathBuf,
     /// Whether its weights are random.
     pub(super) synthetic: bool,
-    /// Where a stand-in is, until this is dropped.
+    /// The stand-in's folder, removed on drop.
     _folder: Option<TempDir>,
 }
 
 impl Model {
-    /// The one that the options name; where they name none and the usual one can't be had, a stand-in.
+    /// The model that the options name. If they name none and the default one is unavailable, a stand-in.
     pub(super) fn find(options: &EngineOptions) -> Result<Self, Failure> {
         let named = options.model.as_deref().is_some_and(|name| !name.is_empty());
         match options.model_path() {
@@ -33,7 +33,7 @@ impl Model {
                 let (architecture, size) = STAND_IN;
                 output::note(format_args!(
                     "there is no model ({reason}), so the benchmarks run on random weights in the shape of {architecture} \
-                     {size} (host synth): speeds mean what they say, text does not"
+                     {size} (host synth): speeds are real, text is not"
                 ));
                 Self::stand_in()
             }

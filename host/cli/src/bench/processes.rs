@@ -1,5 +1,4 @@
-//! Running benchmarks in processes of this program, so that none counts what another left in memory, and a plugin that
-//! crashes costs one benchmark.
+//! Runs benchmarks in child processes, so that none counts another's memory, and a crashing plugin costs one benchmark.
 
 use std::collections::VecDeque;
 use std::env;
@@ -9,7 +8,7 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use herald_suites::{Benchmark, Effort, Measurement, Suite};
 
-use super::worker::Said;
+use super::worker::Message;
 use crate::failure::Failure;
 use crate::interrupt::Lookout;
 
@@ -22,11 +21,11 @@ pub(super) struct Processes<'a> {
     pub(super) lookout: &'a Lookout,
 }
 
-/// What a benchmark found or why nothing, and seconds.
+/// A benchmark's measurement or why there is none, and seconds.
 pub(super) type Found = (Result<Measurement, String>, f64);
 
 impl Processes<'_> {
-    /// Runs a suite: those that need it in a process each, the others in one. `begun` and `ended` are told of each.
+    /// Runs a suite: benchmarks that need a fresh process in one each, the others in one. Calls `begun` and `ended` for each.
     pub(super) fn run(
         &self,
         suite: Suite,
@@ -39,7 +38,7 @@ impl Processes<'_> {
         groups.push(shared);
         for group in groups {
             let mut left: VecDeque<_> = group.into();
-            // A process that dies takes one benchmark with it, and another does the rest.
+            // A process that dies loses one benchmark; the next process does the rest.
             while !left.is_empty() {
                 self.process(suite, &mut left, begun, ended)?;
             }
@@ -47,7 +46,7 @@ impl Processes<'_> {
         Ok(())
     }
 
-    /// One process, which takes from `left` what it has done, and at least one.
+    /// Runs one process. It removes the benchmarks that it has done from `left`, at least one.
     fn process(
         &self,
         suite: Suite,
@@ -70,17 +69,17 @@ impl Processes<'_> {
         }
         command.args(left.iter().map(|benchmark| benchmark.name));
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(failed)?;
-        let mut strange = None;
+        let mut unexpected = None;
         if let Some(lines) = child.stdout.take() {
             for line in BufReader::new(lines).lines().map_while(Result::ok) {
                 match (serde_json::from_str(&line), left.front().copied()) {
-                    (Ok(Said::Begun(name)), Some(next)) if name == next.name => begun(next),
-                    (Ok(Said::Ended(name, found, seconds)), Some(next)) if name == next.name => {
+                    (Ok(Message::Begun(name)), Some(next)) if name == next.name => begun(next),
+                    (Ok(Message::Ended(name, found, seconds)), Some(next)) if name == next.name => {
                         left.pop_front();
                         ended(next, (found, seconds));
                     }
                     _ => {
-                        strange.get_or_insert(line);
+                        unexpected.get_or_insert(line);
                     }
                 }
             }
@@ -90,8 +89,8 @@ impl Processes<'_> {
             return Err(Failure::Interrupted);
         }
         if let Some(lost) = left.pop_front() {
-            let said = strange.map_or(String::new(), |line| format!(", and said {line:?}"));
-            ended(lost, (Err(format!("its process ended without a result ({}){said}", of(status))), 0.0));
+            let printed = unexpected.map_or(String::new(), |line| format!(", and printed {line:?}"));
+            ended(lost, (Err(format!("its process ended without a result ({}){printed}", of(status))), 0.0));
         }
         Ok(())
     }

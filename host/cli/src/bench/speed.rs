@@ -21,7 +21,7 @@ pub(crate) struct Speed {
     /// Tokens to decode after it
     #[arg(short = 'n', long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
     decode: u32,
-    /// Rounds, of which the median counts
+    /// Rounds; the median counts
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     repeat: u32,
     /// Print one JSON object
@@ -82,19 +82,19 @@ impl Speed {
     }
 }
 
-/// Ids that any vocabulary of some size has, the same every time.
+/// Reproducible ids below `vocabulary`.
 pub(super) fn prompt(len: usize, vocabulary: usize) -> Vec<u32> {
     let (first, count) = if vocabulary >= 480 { (300, 180) } else { (0, vocabulary as u64) };
     let mut state = 7_u64;
     let id = |state: &mut u64| {
-        // A step of Knuth's MMIX generator; its upper bits are the good ones.
+        // A step of Knuth's MMIX generator, whose upper bits are the good ones.
         *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         first + ((*state >> 33) % count) as u32
     };
     (0..len).map(|_| id(&mut state)).collect()
 }
 
-/// Seconds for the prompt, and for decoding greedily after it.
+/// Seconds for the prompt, and for greedy decoding after it.
 fn run(
     engine: &NeuroEngine,
     prompt: &[u32],
@@ -118,18 +118,18 @@ fn run(
     Ok((prompt_s, start.elapsed().as_secs_f64()))
 }
 
-/// The token with the greatest logit. The maximum first, by itself: compilers vectorise that.
+/// The token with the greatest logit. Finds the maximum first, since compilers vectorise that loop.
 fn best(logits: &[f32]) -> u32 {
     const LANES: usize = 16;
-    let mut most = [f32::NEG_INFINITY; LANES];
+    let mut max = [f32::NEG_INFINITY; LANES];
     let (rows, rest) = logits.as_chunks::<LANES>();
     for row in rows {
-        for (most, logit) in most.iter_mut().zip(row) {
-            *most = if *logit > *most { *logit } else { *most };
+        for (max, logit) in max.iter_mut().zip(row) {
+            *max = if *logit > *max { *logit } else { *max };
         }
     }
-    let most = most.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
-    logits.iter().position(|logit| *logit == most).unwrap_or(0) as u32
+    let max = max.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
+    logits.iter().position(|logit| *logit == max).unwrap_or(0) as u32
 }
 
 fn median(values: &mut [f64]) -> f64 {

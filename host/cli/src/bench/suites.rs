@@ -1,4 +1,4 @@
-//! `host bench`: the suites over the backends, and what is made of their results.
+//! `host bench`: runs the suites on the backends and reports the results.
 
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -18,28 +18,28 @@ use crate::interrupt::Lookout;
 use crate::options::EngineOptions;
 use crate::{output, progress};
 
-/// Which benchmarks, how long, and where results go.
+/// Which benchmarks to run, how thoroughly, and where results go.
 #[derive(Debug, Args)]
 pub(super) struct Suites {
     /// The suites to run [default: all]
     #[arg(value_name = "SUITE", value_parser = clap::builder::PossibleValuesParser::new(Suite::ALL.map(Suite::name)))]
     suites: Vec<String>,
-    /// One round of each, and less of what takes long
+    /// One round of each, and smaller sizes
     #[arg(long)]
     quick: bool,
-    /// More rounds, and everything that is otherwise bounded: may take an hour
+    /// More rounds and larger sizes: may take an hour
     #[arg(long, conflicts_with = "quick")]
     full: bool,
-    /// Write everything that was found to a JSON file
+    /// Write all results to a JSON file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Write a page with verdicts, bars and curves to an HTML file
+    /// Write a report with verdicts, bars and curves to an HTML file
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Keep this run, to compare later ones with
+    /// Save this run under a name, for later comparisons
     #[arg(long, value_name = "NAME", value_parser = baselines::name)]
     save_baseline: Option<String>,
-    /// Compare with a run that was kept
+    /// Compare with a saved run
     #[arg(long, value_name = "NAME", value_parser = baselines::name)]
     compare: Option<String>,
 }
@@ -54,7 +54,7 @@ impl Suites {
         let named: Vec<Suite> = self.suites.iter().filter_map(|name| name.parse().ok()).collect();
         let suites: Vec<Suite> =
             Suite::ALL.into_iter().filter(|suite| named.is_empty() || named.contains(suite)).collect();
-        // Told before some minutes of work are lost.
+        // Fail before minutes of work, not after.
         let baseline = self.compare.as_deref().map(baselines::load).transpose()?;
         for file in [&self.json, &self.html].into_iter().flatten() {
             writable(file)?;
@@ -96,7 +96,7 @@ impl Suites {
         if let Some(name) = &self.save_baseline {
             let path = baselines::save(name, &report)?;
             if !options.quiet {
-                output::note(format_args!("kept as {name} ({})", path.display()));
+                output::note(format_args!("saved as {name} ({})", path.display()));
             }
         }
         let total = report.chosen().count();
@@ -112,7 +112,7 @@ impl Suites {
     }
 }
 
-/// Whether results can be written there, without a trace.
+/// Checks that results can be written there, without changing an existing file.
 fn writable(path: &Path) -> Result<(), Failure> {
     let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
     opened.map(drop).map_err(|error| Failure::file(path, "it can't be written", &error))
@@ -129,10 +129,10 @@ fn backends(options: &EngineOptions) -> Result<Vec<BackendRow>, Failure> {
         .filter(|loaded| !loaded.plugin.layer_kinds().is_empty())
         .take(if named.is_some() { 1 } else { usize::MAX })
         .enumerate()
-        .map(|(place, loaded)| BackendRow {
+        .map(|(rank, loaded)| BackendRow {
             name: loaded.plugin.name().to_owned(),
             variant: loaded.probe.variant.clone(),
-            chosen: place == 0,
+            chosen: rank == 0,
             skipped: None,
         })
         .collect();
@@ -140,7 +140,7 @@ fn backends(options: &EngineOptions) -> Result<Vec<BackendRow>, Failure> {
         for refused in &found.refused {
             let stem = refused.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
             let name = stem.unwrap_or_default().replace("libherald_", "");
-            // A second copy of one that runs is no backend that doesn't.
+            // A refused copy of a backend that runs is not listed.
             if rows.iter().all(|row| row.name != name) {
                 let (variant, chosen) = (String::new(), false);
                 rows.push(BackendRow { name, variant, chosen, skipped: Some(refused.reason.clone()) });
@@ -150,7 +150,7 @@ fn backends(options: &EngineOptions) -> Result<Vec<BackendRow>, Failure> {
     Ok(rows)
 }
 
-/// Runs the suites on each backend, and judges.
+/// Runs the suites on each backend, and judges the results.
 fn measure(
     report: &mut Report,
     suites: &[Suite],
@@ -189,11 +189,11 @@ fn measure(
                     bar.inc(u64::from(benchmark.weight));
                 },
             )?;
-            // In the suite's own order, whatever ran first.
-            let place = |result: &Outcome| {
+            // In the suite's order, whichever ran first.
+            let index = |result: &Outcome| {
                 suite.benchmarks().iter().position(|benchmark| benchmark.name == result.name)
             };
-            results[first..].sort_by_key(place);
+            results[first..].sort_by_key(index);
         }
     }
     bar.finish_and_clear();

@@ -1,11 +1,11 @@
-//! A run as tables on the terminal.
+//! A run's tables on the terminal.
 
 use herald_suites::{Better, Change, Comparison, Outcome, Report, Suite};
 
 use crate::failure::Failure;
 use crate::output;
 
-/// A figure for people: three digits or so.
+/// A figure with about three digits.
 fn short(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => format!("{value:.0}"),
@@ -15,7 +15,7 @@ fn short(value: f64) -> String {
     }
 }
 
-/// One result in one line.
+/// A result in one line.
 pub(super) fn line(result: &Outcome) -> String {
     let word = if result.verdict.passed { "pass" } else { "FAIL" };
     let figure =
@@ -38,7 +38,7 @@ pub(super) fn line(result: &Outcome) -> String {
     output::printable(&format!("{word}  {backend}  {suite} {name}  {figure}{target}{reasons}"))
 }
 
-/// Suites by backends, and what failed.
+/// Prints suites by backends, and what failed.
 pub(super) fn print(report: &Report, suites: &[Suite]) -> Result<(), Failure> {
     let mut header = vec![String::new()];
     header.extend(report.backends.iter().map(|backend| {
@@ -96,12 +96,12 @@ pub(super) fn print(report: &Report, suites: &[Suite]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What has changed since a baseline, past the noise.
+/// Prints the changes since a baseline that exceed the noise.
 pub(super) fn print_changes(name: &str, changes: &[Comparison]) -> Result<(), Failure> {
     let moved: Vec<&Comparison> = changes.iter().filter(|change| change.change != Change::Same).collect();
     let worse = moved.iter().filter(|change| change.change == Change::Worse).count();
     output::line(format!(
-        "\nCompared with {name}: {} benchmarks, {worse} worse and {} better past the noise.",
+        "\nCompared with {name}: {} benchmarks, {worse} worse and {} better beyond noise.",
         changes.len(),
         moved.len() - worse
     ))?;

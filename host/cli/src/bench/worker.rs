@@ -1,5 +1,5 @@
-//! `host bench worker`: benchmarks in a process of their own, for [`super::processes`]. It says in lines of JSON what it
-//! begins and what it finds.
+//! `host bench worker`: benchmarks in their own process, for [`super::processes`]. It reports in lines of JSON when each
+//! begins, and its result.
 
 use std::time::Instant;
 
@@ -20,7 +20,7 @@ pub(crate) struct Worker {
     /// One round of each
     #[arg(long)]
     quick: bool,
-    /// All that there is
+    /// More rounds and larger sizes
     #[arg(long, conflicts_with = "quick")]
     full: bool,
     /// The model's weights are random
@@ -30,12 +30,12 @@ pub(crate) struct Worker {
     names: Vec<String>,
 }
 
-/// What a worker says.
+/// A line from a worker.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Said {
-    /// It begins this benchmark.
+pub(super) enum Message {
+    /// This benchmark begins.
     Begun(String),
-    /// It has ended this benchmark: what was found, or why nothing, and seconds.
+    /// This benchmark has ended: its measurement or why there is none, and seconds.
     Ended(String, Result<Measurement, String>, f64),
 }
 
@@ -51,17 +51,19 @@ impl Worker {
             let Some(benchmark) = Benchmark::find(self.suite, &name) else {
                 return Err(Failure::Usage(format!("the suite {} has no benchmark {name:?}", self.suite)));
             };
-            say(&Said::Begun(name.clone()))?;
+            send(&Message::Begun(name.clone()))?;
             let start = Instant::now();
             let found = benchmark.measure(&context).map_err(|error| error.to_string());
-            say(&Said::Ended(name, found, start.elapsed().as_secs_f64()))?;
+            send(&Message::Ended(name, found, start.elapsed().as_secs_f64()))?;
         }
         Ok(())
     }
 }
 
-/// In one line, also where it goes to a terminal.
-fn say(said: &Said) -> Result<(), Failure> {
-    let text = serde_json::to_string(said);
-    output::line(text.map_err(|error| Failure::Failed(format!("a result can't be told: {error}")))?)
+/// Prints a message in one line, even on a terminal.
+fn send(message: &Message) -> Result<(), Failure> {
+    let text = serde_json::to_string(message);
+    output::line(
+        text.map_err(|error| Failure::Failed(format!("a result can't be written as JSON: {error}")))?,
+    )
 }

@@ -1,4 +1,4 @@
-//! `host backends --calibrate`, and that other commands go by what it measured.
+//! `host backends --calibrate`, and that other commands follow its measurements.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use herald_testing::{cpu_plugin, folder, tiny};
 use serde_json::Value;
 
 #[test]
-fn the_program_calibrates_and_says_why_it_chooses() {
+fn the_program_calibrates_and_explains_its_choice() {
     let home = folder();
     let run = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_host"));

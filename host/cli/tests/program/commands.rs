@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::{GREEDY, fails, home, host, json, misused, on, stderr, stdout};
 
 #[test]
-fn generate_prints_text_and_nothing_else() {
+fn generate_prints_only_the_text() {
     let first = on("llama", &GREEDY).success();
     assert!(stdout(&first).ends_with('\n'));
     assert_eq!(stderr(&first), "");
@@ -38,7 +38,7 @@ fn generate_reports_as_json() {
 }
 
 #[test]
-fn answers_have_the_form_that_was_asked_for() {
+fn answers_match_the_schema_or_expression() {
     let folder = home();
     let schema = folder.path().join("schema.json");
     fs::write(
@@ -67,7 +67,7 @@ fn answers_have_the_form_that_was_asked_for() {
 }
 
 #[test]
-fn a_seed_makes_chance_repeatable() {
+fn a_seed_makes_sampling_repeatable() {
     let run = |seed: &str| {
         let sampled = [
             "generate",
@@ -194,7 +194,7 @@ fn backends_lists_what_is_there_and_what_was_refused() {
     assert!(text.contains("cpu") && text.contains("Refused") && text.contains("libherald_bad.so"), "{text}");
 }
 
-/// Where no BLAS is found, its backend costs a sentence and the others do the work.
+/// Without a BLAS library, its backend prints one warning and the others do the work.
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn without_a_blas_the_program_works_and_says_what_is_missing() {
@@ -238,7 +238,7 @@ fn completions_are_printed() {
     }
 }
 
-/// The tiny models have no chat template: one with SmolLM2's turns is enough to talk.
+/// The tiny models have no chat template, so this takes SmolLM2.
 #[test]
 fn chat_answers_line_by_line() {
     let model = herald_testing::smollm2();
@@ -251,10 +251,10 @@ fn chat_answers_line_by_line() {
     assert!(answers.len() >= 2 && answers[0] == answers[answers.len() / 2], "{text:?}");
 }
 
-/// A conversation in two processes is the one that it would have been in one; so is one whose first process was killed
-/// while it waited for the next message.
+/// A conversation in two processes gives the same text as in one, even if the first process is killed while it waits for
+/// the next message.
 #[test]
-fn a_session_goes_on_where_it_stopped() {
+fn a_session_continues_where_it_stopped() {
     let model = herald_testing::smollm2();
     let home = home();
     let chat = |session: &str| {
@@ -327,7 +327,7 @@ fn a_configuration_file_has_the_options_that_are_not_given() {
     }
 }
 
-/// With the archive's file at its limit, the request fails with one sentence.
+/// If the archive's file reaches its size limit, the request fails with one sentence.
 #[test]
 fn a_full_archive_is_told_in_one_sentence() {
     let home = home();

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::{GREEDY, fails, home, host, json, misused, stderr};
 
-/// A model of the test data, in another type.
+/// A tiny model, converted to another type.
 fn quantized(home: &TempDir, dtype: &str) -> std::path::PathBuf {
     let out = home.path().join(format!("{dtype}.gguf"));
     host(home).arg("quantize").args([&tiny("llama"), &out]).args(["--type", dtype]).assert().success();
@@ -30,7 +30,7 @@ fn a_quantized_model_runs_and_says_what_it_is() {
         assert_eq!(of("blk.0.attn_norm.weight"), Some("F32".into()));
         host(&home).arg("--model").arg(&out).args(GREEDY).assert().success();
     }
-    // Nothing but the models is left behind.
+    // Only the models are left behind.
     let files = fs::read_dir(home.path()).unwrap().filter_map(Result::ok);
     let others = files.filter(|file| file.path().extension().is_none_or(|extension| extension != "gguf"));
     assert!(others.filter(|file| file.file_name().to_string_lossy().starts_with(".host")).count() == 0);
@@ -46,11 +46,11 @@ fn quantize_says_where_it_departs_from_the_wish() {
         .args(["--type", "q4_k", "--json"])
         .assert()
         .success();
-    assert!(stderr(&assert).contains("no multiple of Q4_K's 256: Q5_0 instead"), "{}", stderr(&assert));
+    assert!(stderr(&assert).contains("not a multiple of Q4_K's 256: Q5_0 instead"), "{}", stderr(&assert));
     let report = json(&assert);
     assert_eq!(report["bytes"], fs::metadata(&out).unwrap().len());
     assert_eq!(report["fallbacks"][0]["wanted"], "Q4_K");
-    // Of what is quantized already, it says that it gets worse.
+    // It warns about quantising twice.
     let again = home.path().join("again.gguf");
     let assert = host(&home).arg("quantize").args([&out, &again]).args(["--type", "q4_0"]).assert().success();
     assert!(stderr(&assert).contains("quantized already"), "{}", stderr(&assert));

@@ -1,4 +1,4 @@
-//! `packaging/install.sh`: what it installs is found by pkg-config, links, and finds its plugins.
+//! `packaging/install.sh`: pkg-config finds the installed library, programs link with it, and it finds its plugins.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::process::Command;
 use herald_testing::{c_library, cpu_plugin, repository, tiny};
 
 fn install(prefix: &str, destination: &str) {
-    // The script takes one folder that `cargo build` fills; the tests' plugins lie elsewhere.
+    // The script takes a folder that `cargo build` fills, but the tests' plugins are elsewhere.
     let build = tempfile::tempdir().expect("a temporary folder");
     let library = c_library();
     let files =
@@ -25,7 +25,7 @@ fn install(prefix: &str, destination: &str) {
 }
 
 fn succeeds(command: &mut Command) -> String {
-    // Cargo's tests run with a library path of their own, which would come before the program's.
+    // Cargo sets a library path for tests, which would override the program's.
     command.env_remove("LD_LIBRARY_PATH").env_remove("HERALD_PLUGIN_PATH");
     let output = command.output().unwrap_or_else(|error| panic!("{command:?} can't be run: {error}"));
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
@@ -48,10 +48,10 @@ fn an_installed_library_is_found_and_finds_its_plugins() {
     assert_eq!(
         Path::new(pkg_config(&["--variable=plugindir"]).trim()),
         prefix.join("lib/herald/plugins"),
-        "where a third party's plugin is to go"
+        "the folder for third-party plugins"
     );
 
-    // The Makefile, as the example's README says it.
+    // With the Makefile, as in the example's README.
     let build = folder.path().join("build");
     succeeds(
         Command::new("make")
@@ -62,7 +62,7 @@ fn an_installed_library_is_found_and_finds_its_plugins() {
     let text = succeeds(Command::new(build.join("generate")).arg(tiny("llama")).args(["The capital", "8"]));
     assert!(!text.trim().is_empty());
 
-    // The static library: the program then stands where the plugins are looked for beside.
+    // With the static library: plugins are searched in the program's own folder.
     let program = prefix.join("bin/generate");
     succeeds(
         Command::new("cc")

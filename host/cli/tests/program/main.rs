@@ -1,10 +1,10 @@
-//! The program as a user meets it: what it prints where, its exit codes, and what it says of mistakes.
+//! The program from a user's side: what it prints where, its exit codes, and its error messages.
 
 mod calibrate;
 mod commands;
+mod docs;
 mod files;
 mod install;
-mod memory;
 mod mistakes;
 mod states;
 
@@ -14,13 +14,13 @@ use herald_testing::{cpu_plugin, tiny};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// The program, with the cpu plugin and an empty home.
+/// The program with the cpu plugin and an empty home folder.
 pub(crate) fn host(home: &TempDir) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_host"));
     for variable in ["HERALD_MODEL", "HERALD_PLUGIN_PATH", "HERALD_CONFIG"] {
         command.env_remove(variable);
     }
-    // Other plugins may have been built beside the program.
+    // Other plugins may have been built in the program's folder.
     command.env("HERALD_BACKEND", "cpu");
     command.env("HOME", home.path()).env("XDG_CACHE_HOME", home.path().join("cache"));
     command.env("XDG_CONFIG_HOME", home.path().join("config")).env("XDG_DATA_HOME", home.path().join("data"));
@@ -33,7 +33,7 @@ pub(crate) fn home() -> TempDir {
     tempfile::tempdir().expect("a temporary folder")
 }
 
-/// Runs with a model of the test data.
+/// Runs the program with a tiny model.
 pub(crate) fn on(model: &str, arguments: &[&str]) -> Assert {
     let home = home();
     host(&home).arg("--model").arg(tiny(model)).args(arguments).assert()
@@ -51,13 +51,13 @@ pub(crate) fn json(assert: &Assert) -> Value {
     serde_json::from_str(&stdout(assert)).expect("one JSON object")
 }
 
-/// A failure: exit code 1, nothing on stdout, one sentence that says these words on stderr.
+/// Asserts a failure: exit code 1, nothing on stdout, and one error on stderr with these words.
 #[track_caller]
 pub(crate) fn fails(assert: Assert, words: &[&str]) {
     ends(assert, 1, words);
 }
 
-/// Wrong usage: the same with exit code 2.
+/// Asserts wrong usage: the same with exit code 2.
 #[track_caller]
 pub(crate) fn misused(assert: Assert, words: &[&str]) {
     ends(assert, 2, words);

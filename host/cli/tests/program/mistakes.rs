@@ -1,4 +1,4 @@
-//! What a user gets wrong, and what the program says of it.
+//! A user's mistakes, and the errors that they get.
 
 use std::fs;
 use std::path::Path;
@@ -70,7 +70,7 @@ fn wrong_usage_is_exit_code_2() {
 #[test]
 fn without_a_plugin_one_sentence_says_so() {
     let home = home();
-    // A copy of the program alone in a folder finds nothing beside it.
+    // A copy of the program alone in a folder finds no plugin there.
     let program = home.path().join("host");
     fs::copy(env!("CARGO_BIN_EXE_host"), &program).expect("a copy");
     let mut command = Command::new(&program);
@@ -90,7 +90,7 @@ fn the_program_links_no_backend() {
 }
 
 #[test]
-fn a_reader_who_leaves_early_is_no_error() {
+fn a_reader_that_closes_stdout_early_is_no_error() {
     let home = home();
     let command = format!(
         "'{}' --allow-insecure-plugins --plugin '{}' --model '{}' generate hello -n 400 --ignore-eos | head -c 1 >/dev/null; \

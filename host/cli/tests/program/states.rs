@@ -1,4 +1,4 @@
-//! Sequences that are saved and go on in another process.
+//! Sequences that are saved and continue in another process.
 
 use assert_cmd::Command;
 use herald_testing::{cpu_plugin, load_tiny, tiny};
@@ -14,7 +14,7 @@ fn generate(model: &str, arguments: &[&str]) -> Vec<u32> {
 }
 
 #[test]
-fn the_program_stops_and_goes_on() {
+fn a_saved_sequence_continues_with_the_same_tokens() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("state");
     let state = path.to_str().expect("UTF-8");
@@ -27,7 +27,7 @@ fn the_program_stops_and_goes_on() {
     }
 }
 
-/// `host info` computes from the shape what the layers then ask for.
+/// `host info` computes from the shapes the same size that the layers request.
 #[test]
 fn info_says_how_much_states_take() {
     for model in ["mamba", "nemotron_h", "lfm2", "falcon_h1", "llama"] {

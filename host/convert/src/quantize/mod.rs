@@ -1,7 +1,7 @@
-//! Model files made smaller: the same model, with its matrices in another element type.
+//! Quantisation of model files: the same model, with its matrices in another element type.
 //!
-//! A [`Plan`] says what becomes of each tensor; [`write()`] streams the new file, a few million weights at a time, so that
-//! models larger than memory can be made too.
+//! A [`Plan`] has each tensor's new type; [`write()`] streams the new file, a few million weights at a time, so that models
+//! may be larger than memory.
 
 mod plan;
 #[cfg(test)]
@@ -18,37 +18,37 @@ use herald::threads::{into_value, locked};
 
 pub use plan::{Fallback, Plan, QuantizeOptions};
 
-/// Weights that are in work at a time.
+/// Weights that are converted at a time.
 const WEIGHTS_AT_ONCE: usize = 1 << 22;
 
-/// Why a model could not be written in another type. Each displays as one sentence.
+/// Why a model could not be converted. Each displays as one sentence.
 #[derive(Debug, thiserror::Error)]
 pub enum QuantizeError {
     /// The file can't be written.
     #[error(transparent)]
     Gguf(#[from] GgufError),
-    /// A tensor holds what the new type can't.
+    /// A tensor holds a value that the new type can't hold.
     #[error("tensor {tensor:?}, row {row}: {source}")]
     Weight {
         /// The tensor's name.
         tensor: String,
-        /// The row, over all dimensions but the first.
+        /// The row's index over all dimensions but the first.
         row: usize,
-        /// What is wrong with which weight of it.
+        /// Which of its weights is wrong, and why.
         source: herald_formats::Unstorable,
     },
-    /// The caller asked for the work to stop.
+    /// The caller stopped the work.
     #[error("the work was cancelled")]
     Cancelled,
 }
 
-/// Writes the model as the plan says, in the order of its tensors. `done` is told how many weights have been written
-/// since it was last called, and says whether to go on.
+/// Writes the model by the plan, in the order of its tensors. `done` gets the number of weights written since its last
+/// call, and returns whether to continue.
 ///
 /// # Errors
 ///
-/// Where `out` refuses, a tensor holds a weight that its new type has no room for (or that is no number), or `done` said
-/// to stop. What was written to `out` by then is no model.
+/// If writing to `out` fails, a tensor holds a weight that its new type can't represent (such as a NaN), or `done` returned
+/// `false`. `out` is then not a complete model.
 pub fn write<W: Write>(
     gguf: &Gguf,
     plan: &Plan,
@@ -96,7 +96,7 @@ fn convert<W: Write>(
     let columns = info.dims().first().copied().unwrap_or(1);
     let bytes = gguf.bytes(info);
     let old_row = bytes.len() / (info.elements() / columns);
-    // The plan only has types whose blocks divide a row.
+    // The plan only contains types whose blocks divide a row.
     let new_row = dtype.row_bytes(columns).unwrap_or_default();
     let at_once = (WEIGHTS_AT_ONCE / columns).max(1);
     let mut new = Vec::new();
@@ -117,7 +117,7 @@ fn convert<W: Write>(
                     if let Err(source) = herald_formats::quantize_row(dtype, &weights, new) {
                         let row = piece * at_once + number * share + row;
                         let mut failed = locked(&failed);
-                        // The same one every time, however the threads run.
+                        // The first one by index, so that the error doesn't depend on the threads.
                         if failed.as_ref().is_none_or(|&(other, _)| row < other) {
                             *failed = Some((row, source));
                         }

@@ -1,4 +1,4 @@
-//! Which type each tensor gets.
+//! The type that each tensor gets.
 
 use std::collections::BTreeMap;
 
@@ -6,40 +6,40 @@ use herald_api::DType;
 
 use herald::gguf::{Gguf, TensorInfo};
 
-/// How the metadata of a split model's parts begin; a whole one has none of it.
+/// The prefix of metadata keys that only split models' parts have.
 pub(super) const SPLIT: &str = "split.";
 
-/// The version of the block formats that files say they have; there has been no other since 2023.
+/// The version of the block formats (`general.quantization_version`), unchanged since 2023.
 const FORMATS_VERSION: u32 = 2;
 
-/// The head when it isn't the token embedding.
+/// The output head, if it isn't the token embedding.
 const HEAD: &str = "output.weight";
 const EMBEDDING: &str = "token_embd.weight";
 
-/// What to make of a model.
+/// The requested types.
 #[derive(Clone, Copy, Debug)]
 pub struct QuantizeOptions {
     /// The type of the matrices.
     pub dtype: DType,
-    /// The type of the output head, or of the token embedding where that is the head too. By default, where `dtype` is
-    /// smaller than Q6_K, that: a head's errors reach the logits directly.
+    /// The type of the output head, or of the token embedding if that is the head too. By default `dtype`, but at least
+    /// Q6_K: a head's errors reach the logits directly.
     pub head: Option<DType>,
 }
 
-/// Tensors that get another type than was asked for, since their rows are no whole number of its blocks.
+/// Tensors that get another type than requested, because their rows are not a whole number of its blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fallback {
     /// Weights of a row.
     pub columns: usize,
-    /// What was asked for.
+    /// The requested type.
     pub wanted: DType,
-    /// What they get.
+    /// The type that they get.
     pub dtype: DType,
-    /// How many tensors.
+    /// Number of tensors.
     pub tensors: usize,
 }
 
-/// What becomes of each tensor of a model.
+/// The new type of each tensor of a model.
 #[derive(Clone, Debug)]
 pub struct Plan {
     dtype: DType,
@@ -80,13 +80,13 @@ impl Plan {
         self.types.iter().copied()
     }
 
-    /// Where the plan departs from what was asked for.
+    /// Where the plan departs from the request.
     #[must_use]
     pub fn fallbacks(&self) -> &[Fallback] {
         &self.fallbacks
     }
 
-    /// What the new file says of itself.
+    /// The metadata that the new file changes.
     pub(super) fn metadata(&self) -> Vec<(&'static str, u32)> {
         let mut entries = vec![("general.file_type", file_type(self.dtype))];
         if self.dtype.block_len() > 1 {
@@ -96,14 +96,14 @@ impl Plan {
     }
 }
 
-/// Whether the tensor is a matrix (or a stack of them) of the kind that most of a model's weights are in.
+/// Whether the tensor is a weight matrix (or a stack of them) that gets the requested type.
 fn is_matrix(info: &TensorInfo) -> bool {
     let name = info.name();
     let small = ["norm", "ffn_gate_inp", "ssm_conv1d", "shortconv.conv", "position_embd", "token_types"];
     info.dims().len() >= 2 && name.ends_with(".weight") && !small.iter().any(|part| name.contains(part))
 }
 
-/// The type itself where its blocks divide the row; else one of about its size, or a little more, that does.
+/// The type itself if its blocks divide the row, else one of about its size whose blocks do.
 fn dividing(wanted: DType, columns: usize) -> DType {
     if columns.is_multiple_of(wanted.block_len()) {
         return wanted;
@@ -118,8 +118,8 @@ fn dividing(wanted: DType, columns: usize) -> DType {
     if columns.is_multiple_of(smaller_blocks.block_len()) { smaller_blocks } else { DType::F16 }
 }
 
-/// GGUF's number for files most of whose weights are of this type (`general.file_type`); of the K formats, the number
-/// of the mixture that is nearest to uniform.
+/// GGUF's number for files with mostly this type (`general.file_type`); for the K formats, the number of the most uniform
+/// mixture.
 fn file_type(dtype: DType) -> u32 {
     match dtype {
         DType::F32 => 0,

@@ -1,4 +1,4 @@
-//! What becomes of which tensor, of its data, and of the metadata.
+//! The plan, the converted data, and the metadata.
 
 use std::num::NonZeroUsize;
 
@@ -98,7 +98,7 @@ fn rows_that_blocks_do_not_divide_get_smaller_blocks() {
 
 #[test]
 fn data_and_metadata_arrive() {
-    // More rows than go at once, and a tensor that stays between two that change.
+    // More rows than one piece, and an unchanged tensor between two that change.
     let rows = WEIGHTS_AT_ONCE / 256 + 77;
     let gguf = model(&[
         ("token_embd.weight", &[256, rows]),
@@ -128,7 +128,7 @@ fn data_and_metadata_arrive() {
         let mut kept = vec![0.0; old.elements()];
         herald_formats::dequantize_row(new_info.dtype(), new.bytes(new_info), &mut kept);
         let kept: Vec<u8> = kept.iter().flat_map(|weight| weight.to_le_bytes()).collect();
-        // Each block of these has the largest magnitude, 127, or one so near that the float16 scale is off a little.
+        // Each block has the largest magnitude, 127, or one so close to it that the float16 scale is slightly off.
         for (kept, old) in kept.as_chunks::<4>().0.iter().zip(gguf.bytes(old).as_chunks::<4>().0) {
             let (kept, old) = (f32::from_le_bytes(*kept), f32::from_le_bytes(*old));
             assert!((kept - old).abs() <= 0.5 + 127.0 / 2048.0, "{}: {kept}, not {old}", new_info.name());

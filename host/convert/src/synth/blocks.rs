@@ -4,7 +4,7 @@ use herald_api::DType;
 use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::Rng;
 
-/// Where a block keeps its float16 numbers: what its codes are multiplied with, and in types with offsets what those are.
+/// The offsets of a block's float16 numbers: its scale, and in types with offsets theirs.
 fn halves(dtype: DType) -> (&'static [usize], Option<usize>) {
     match dtype {
         DType::F32 | DType::F16 | DType::Bf16 => (&[], None),
@@ -21,14 +21,14 @@ fn unit(random: &mut Pcg64Mcg) -> f32 {
     (random.next_u32() >> 8) as f32 / (1 << 24) as f32
 }
 
-/// Float32 numbers, each made from one between 0 and 1.
+/// Float32 numbers, each computed from a random one between 0 and 1.
 pub(super) fn floats(elements: usize, random: &mut Pcg64Mcg, make: impl Fn(f32) -> f32) -> Vec<u8> {
     (0..elements).flat_map(|_| make(unit(random)).to_le_bytes()).collect()
 }
 
-/// Weights around 0 with this standard deviation: blocks of any codes, with scales to suit them.
+/// Weights around 0 with this standard deviation: blocks of random codes with matching scales.
 pub(super) fn random(dtype: DType, elements: usize, deviation: f32, random: &mut Pcg64Mcg) -> Vec<u8> {
-    // Evenly spread numbers between -limit and limit.
+    // Uniform numbers between -limit and limit.
     let limit = deviation * 3.0_f32.sqrt();
     let mut even = || (2.0 * unit(random) - 1.0) * limit;
     match dtype {
@@ -55,7 +55,7 @@ pub(super) fn random(dtype: DType, elements: usize, deviation: f32, random: &mut
         for at in [scale, offset].into_iter().flatten() {
             set(block, at, 0.0);
         }
-        // The codes' own mean is taken away by the offsets, in units of the scale.
+        // The offsets cancel the codes' mean, in units of the scale.
         let mut shift = 0.0;
         if let Some(at) = offset {
             set(block, at, 1.0);

@@ -1,5 +1,5 @@
-//! Model files with a real model's shape and random weights: for measuring speed, here and in other engines, where the
-//! real model is too large to fetch or not free to share. What such a model says means nothing.
+//! Model files with a real model's shape and random weights, to measure speed, here and in other engines, if the real model
+//! is too large to fetch or not free to share. Such a model's text means nothing.
 
 mod blocks;
 mod recipe;
@@ -14,20 +14,20 @@ use rand_pcg::rand_core::SeedableRng;
 use herald::gguf::{ArrayBuf, GgufError, Value, Writer};
 use recipe::{Fact, Fill, Recipe};
 
-/// The sequence of numbers that weights are drawn from begins here; the file is the same each time.
+/// The seed of the random weights, which makes the file reproducible.
 const SEED: u64 = 0x4845_5241_4c44;
 
 /// How a model's matrices are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Storage {
-    /// All of one type.
+    /// All of one element type.
     Plain(DType),
-    /// The usual mixture of four bits: Q4_K, with Q6_K for the head and for half of the values' and down projections.
+    /// The usual 4-bit mixture: Q4_K, with Q6_K for the head and for half of the value and down projections.
     Q4KM,
 }
 
 impl Storage {
-    /// The storage of this name: a type's, or `q4_k_m`.
+    /// The storage of this name: an element type's, or `q4_k_m`.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         let name = name.to_ascii_lowercase();
@@ -38,16 +38,16 @@ impl Storage {
     }
 }
 
-/// The models that there are: architecture and size.
+/// The known models: architecture and size.
 #[must_use]
 pub fn models() -> Vec<(&'static str, &'static str)> {
     shapes::ALL.iter().map(|shape| (shape.architecture, shape.size)).collect()
 }
 
-/// Writes a model; `None` where there is no such one.
+/// Writes a model; `None` if it is unknown.
 ///
 /// # Errors
-/// Where `out` refuses.
+/// If writing to `out` fails.
 pub fn write<W: Write>(
     architecture: &str,
     size: &str,
@@ -88,12 +88,12 @@ fn write_recipe<W: Write>(recipe: &Recipe, storage: Storage, out: W) -> Result<W
         let elements = tensor.dims.iter().product();
         data.tensor(&match tensor.fill {
             Fill::Matrix => {
-                // Products of rows with activations of size 1 are then about as large.
+                // Products of rows with activations of size 1 then have about size 1 too.
                 let deviation = 1.0 / (tensor.dims[0] as f32).sqrt();
                 blocks::random(*dtype, elements, deviation, &mut random)
             }
             Fill::Between(low, high) => blocks::floats(elements, &mut random, |x| low + x * (high - low)),
-            // As models are initialised: time constants between a thousandth and a tenth of a token, decays up to 16.
+            // Mamba's initialisation: time steps between 0.001 and 0.1, decays up to 16.
             Fill::TimeBias => blocks::floats(elements, &mut random, |x| {
                 let dt = (0.001_f32.ln() + x * 100.0_f32.ln()).exp();
                 dt.exp_m1().ln()

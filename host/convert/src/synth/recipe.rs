@@ -1,4 +1,4 @@
-//! What a model is made of: metadata, and tensors with what they are filled with.
+//! A synthetic model's recipe: its metadata, its tensors, and how they are filled.
 
 use herald_api::DType;
 
@@ -14,12 +14,12 @@ pub(super) enum Fact {
     Texts(Vec<String>),
 }
 
-/// What a tensor holds.
+/// A tensor's content.
 #[derive(Clone, Copy)]
 pub(super) enum Fill {
-    /// A matrix of weights, in the type that is asked for.
+    /// A matrix of weights, in the requested type.
     Matrix,
-    /// Float32 numbers between two.
+    /// Float32 numbers between two bounds.
     Between(f32, f32),
     /// Biases of time steps.
     TimeBias,
@@ -30,7 +30,7 @@ pub(super) enum Fill {
 /// A tensor.
 pub(super) struct Tensor {
     pub(super) name: String,
-    /// In GGUF's order: a row's length first.
+    /// Dimensions in GGUF's order: a row's length first.
     pub(super) dims: Vec<usize>,
     pub(super) fill: Fill,
 }
@@ -63,7 +63,7 @@ pub(super) struct Ssm {
 const TAPS: usize = 4;
 
 impl Recipe {
-    /// A model with an embedding, and a head of its own or none.
+    /// A model with an embedding, and a separate head or a tied one.
     pub(super) fn new(
         architecture: &'static str,
         [hidden, blocks, vocabulary, context]: [usize; 4],
@@ -113,7 +113,7 @@ impl Recipe {
         self.of_block(block, name, &[len], Fill::Between(0.9, 1.1));
     }
 
-    /// Attention's metadata; `blocks`: which have it, where not all do.
+    /// Attention's metadata; `blocks`: which blocks have attention, if not all do.
     pub(super) fn heads(&mut self, heads: Heads, of_blocks: Option<&[usize]>) {
         self.number("attention.head_count", heads.n);
         match of_blocks {
@@ -161,7 +161,7 @@ impl Recipe {
         self.matrix(block, "ffn_down_exps", &[width, hidden, experts]);
     }
 
-    /// A Mamba layer, with norms of dt, B and C or without.
+    /// A Mamba layer, with or without norms of dt, B and C.
     pub(super) fn mamba1(&mut self, block: usize, hidden: usize, ssm: Ssm, norms: bool) {
         let Ssm { inner, state, heads: rank } = ssm;
         self.matrix(block, "ssm_in", &[hidden, 2 * inner]);
@@ -179,7 +179,7 @@ impl Recipe {
         }
     }
 
-    /// A Mamba-2 layer of one group, with a norm of its output or without.
+    /// A Mamba-2 layer of one group, with or without a norm of its output.
     pub(super) fn mamba2(&mut self, block: usize, hidden: usize, ssm: Ssm, norm: bool) {
         let Ssm { inner, state, heads } = ssm;
         let channels = inner + 2 * state;
@@ -209,7 +209,7 @@ impl Recipe {
     /// A byte-level vocabulary: every byte, and made-up words.
     fn vocabulary(&mut self, size: usize) {
         let shown = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..);
-        // GPT-2 writes bytes that can't be shown as the characters from 256 on.
+        // GPT-2 writes unprintable bytes as the characters from 256.
         let bytes = (0..=255_u8).filter(shown).map(char::from);
         let hidden = (0..=255_u8).filter(|byte| !shown(byte)).zip(256..);
         let hidden = hidden.filter_map(|(_, code)| char::from_u32(code));
@@ -232,7 +232,7 @@ impl Recipe {
         }
     }
 
-    /// A tensor's type: what is asked for, or where its blocks don't divide a row, one that does.
+    /// A tensor's type: the requested one, or one whose blocks divide a row.
     pub(super) fn dtype(&self, tensor: &Tensor, storage: Storage) -> DType {
         if !matches!(tensor.fill, Fill::Matrix) {
             return DType::F32;
@@ -252,8 +252,8 @@ impl Recipe {
         [wanted, smaller].into_iter().find(fits).unwrap_or(DType::F16)
     }
 
-    /// Whether the usual mixture gives a tensor more bits: the head, and in the first and last eighth of the blocks and
-    /// every third between them, the values' and the down projections.
+    /// Whether the usual mixture gives a tensor more bits: the head, and the value and down projections in the first and
+    /// last eighth of the blocks and every third block between them.
     fn wants_more(&self, name: &str) -> bool {
         let head = if self.tensors.iter().any(|tensor| tensor.name == "output.weight") {
             "output.weight"

@@ -2,14 +2,14 @@
 
 use super::recipe::{Fact, Heads, Recipe, Ssm};
 
-/// A model that can be made.
+/// A known model.
 pub(super) struct Shape {
     pub(super) architecture: &'static str,
     pub(super) size: &'static str,
     pub(super) recipe: fn() -> Recipe,
 }
 
-/// All of them.
+/// All known models.
 pub(super) static ALL: [Shape; 7] = [
     Shape { architecture: "granite_hybrid", size: "350m", recipe: granite_hybrid },
     Shape { architecture: "falcon_h1", size: "0.5b", recipe: falcon_h1 },
@@ -83,7 +83,7 @@ fn falcon_h1() -> Recipe {
     recipe
 }
 
-/// What models of nothing but Mamba have in their files.
+/// The metadata of pure Mamba models.
 fn only_mamba(architecture: &'static str, hidden: usize, blocks: usize, vocabulary: usize) -> Recipe {
     let mut recipe = Recipe::new(architecture, [hidden, blocks, vocabulary, 1 << 20], true);
     recipe.number("feed_forward_length", 0);
@@ -147,7 +147,7 @@ fn lfm2() -> Recipe {
     recipe
 }
 
-/// Jamba, cut down: its pattern of Mamba, attention and experts in two groups of eight blocks.
+/// A small Jamba: its pattern of Mamba, attention and experts in two groups of eight blocks.
 fn jamba() -> Recipe {
     const HIDDEN: usize = 1024;
     const ATTENTION: [usize; 2] = [4, 12];

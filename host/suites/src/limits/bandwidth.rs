@@ -1,4 +1,4 @@
-//! How fast this process's threads read memory.
+//! Read bandwidth of this process's threads.
 
 use std::hint::black_box;
 use std::sync::Mutex;
@@ -7,13 +7,13 @@ use std::time::Instant;
 use herald::threads::ThreadPool;
 use herald::threads::{into_value, locked};
 
-/// Larger than the caches of the machines that this runs on, so that reading it is reading memory.
+/// Larger than any cache, so that reads go to memory.
 const BYTES: usize = 256 << 20;
 
-/// How far ahead memory is asked for, in bytes.
+/// Prefetch distance in bytes.
 const AHEAD: usize = 8192;
 
-/// How memory is read: some CPUs do it faster by themselves, and others when they are asked to, for one cache or another.
+/// How memory is read: some CPUs are fastest on their own, others with software prefetch into one cache or another.
 #[derive(Clone, Copy)]
 enum Way {
     Plain,
@@ -23,7 +23,7 @@ enum Way {
 
 const WAYS: [Way; 3] = [Way::Plain, Way::FirstCache, Way::SecondCache];
 
-/// Bytes a second, all threads together, the best of some rounds: what is asked is what the machine can do.
+/// Bytes per second of all threads together: the best of some rounds, since this is the machine's limit.
 pub(super) fn read(pool: &ThreadPool) -> f64 {
     let data = vec![1_u64; BYTES / size_of::<u64>()];
     let sums = Mutex::new(0_u64);
@@ -40,12 +40,29 @@ pub(super) fn read(pool: &ThreadPool) -> f64 {
     best
 }
 
-/// In many sums side by side, so that none waits for another.
+/// Fits into a second-level cache.
+const CACHED_BYTES: usize = 256 << 10;
+
+/// Bytes per second that one thread reads from the second-level cache, the best of some rounds.
+pub(super) fn read_cached() -> f64 {
+    let data = vec![1_u64; CACHED_BYTES / size_of::<u64>()];
+    let mut best = 0.0_f64;
+    for _ in 0..32 {
+        let start = Instant::now();
+        for _ in 0..64 {
+            black_box(sum(black_box(&data), Way::Plain));
+        }
+        best = best.max((64 * CACHED_BYTES) as f64 / start.elapsed().as_secs_f64());
+    }
+    best
+}
+
+/// Sums 64-bit words into many independent sums, so that none waits for another.
 fn sum(data: &[u64], way: Way) -> u64 {
     let mut sums = [0_u64; 32];
     for part in data.chunks_exact(32) {
         for line in part.chunks_exact(8) {
-            ask_for(line.as_ptr().cast::<u8>().wrapping_add(AHEAD), way);
+            prefetch(line.as_ptr().cast::<u8>().wrapping_add(AHEAD), way);
         }
         for (sum, value) in sums.iter_mut().zip(part) {
             *sum = sum.wrapping_add(*value);
@@ -54,10 +71,10 @@ fn sum(data: &[u64], way: Way) -> u64 {
     sums.iter().fold(0, |all, sum| all.wrapping_add(*sum))
 }
 
-/// Asks for a line of memory, where that is the way.
-fn ask_for(line: *const u8, way: Way) {
+/// Prefetches a line of memory, unless the way is plain.
+fn prefetch(line: *const u8, way: Way) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: asking for memory has no effect that a program could see, wherever it lies.
+    // SAFETY: a prefetch has no effect on memory and doesn't fault, whatever the address.
     unsafe {
         use std::arch::x86_64::{_MM_HINT_NTA, _MM_HINT_T1, _mm_prefetch};
         match way {

@@ -1,4 +1,4 @@
-//! What a machine and a model allow.
+//! The limits of a machine with a model. The suites and `benches/` share this measurement.
 
 mod arithmetic;
 mod bandwidth;
@@ -8,51 +8,62 @@ use serde::{Deserialize, Serialize};
 use herald::NeuroEngine;
 use herald::threads::ThreadPool;
 
-/// What this machine can do at most, measured with as many threads as the engine computes with.
+/// This machine's limits, measured with the engine's number of threads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
     /// Threads.
     pub threads: usize,
-    /// Bytes that they read from memory a second.
+    /// Bytes per second that they read from memory.
     pub read_bytes_per_s: f64,
-    /// Float32 multiply-adds a second.
+    /// Float32 multiply-adds per second.
     pub float_macs_per_s: f64,
-    /// Multiply-adds of small integers a second, by the widest instruction that there is.
-    pub int_macs_per_s: f64,
+    /// Int8 multiply-adds per second with the CPU's widest instruction, which no engine exceeds.
+    #[serde(alias = "int_macs_per_s")]
+    pub int8_macs_per_s: f64,
+    /// Int16 multiply-adds per second: the peak of HERALD's kernels, whose activations are int16.
+    #[serde(default)]
+    pub int16_macs_per_s: f64,
+}
+
+/// Bytes per second that one thread reads from the second-level cache.
+#[must_use]
+pub fn cache_bytes_per_s() -> f64 {
+    bandwidth::read_cached()
 }
 
 impl Machine {
-    /// Measures it, which takes about a second.
+    /// Measures this machine, which takes about a second.
     #[must_use]
     pub fn measure(pool: &ThreadPool) -> Self {
         Self {
             threads: pool.threads().get(),
             read_bytes_per_s: bandwidth::read(pool),
             float_macs_per_s: arithmetic::float(pool),
-            int_macs_per_s: arithmetic::int(pool),
+            int8_macs_per_s: arithmetic::int8(pool),
+            int16_macs_per_s: arithmetic::int16(pool),
         }
     }
 }
 
-/// What a model asks of a machine.
+/// What a model costs a machine.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ModelFacts {
     /// Its file's name, without its folder.
     pub name: String,
     /// The file's size.
     pub file_bytes: u64,
-    /// Bytes of weights that a token reads; of experts, the part that is used.
+    /// Bytes of weights that a token reads, counting only the experts that it uses.
     pub weight_bytes: u64,
     /// Multiply-adds of a token.
     pub macs: u64,
-    /// The part of them that only tokens whose logits are wanted need.
+    /// Those of the output head, which only tokens with requested logits need.
     pub head_macs: u64,
     /// Whether its weights are random, so that its text means nothing.
     pub synthetic: bool,
 }
 
 impl ModelFacts {
-    /// Reads them off a loaded model.
+    /// The facts of a loaded model.
     #[must_use]
     pub fn of(engine: &NeuroEngine, synthetic: bool) -> Self {
         let gguf = engine.gguf();
@@ -89,7 +100,7 @@ impl ModelFacts {
     }
 }
 
-/// What a machine allows with a model: no engine can be faster, whatever it does.
+/// The speeds that no engine can exceed on this machine with this model.
 #[derive(Clone, Copy)]
 pub struct Limits<'a> {
     /// The machine.
@@ -100,10 +111,10 @@ pub struct Limits<'a> {
 
 impl Limits<'_> {
     fn macs_per_s(&self) -> f64 {
-        self.machine.int_macs_per_s.max(self.machine.float_macs_per_s)
+        self.machine.int8_macs_per_s.max(self.machine.float_macs_per_s)
     }
 
-    /// Seconds of a step that decodes a token of each of `batch` sequences: weights are read once, and multiplied with
+    /// Seconds of a step that decodes one token for each of `batch` sequences: weights are read once and multiplied with
     /// each.
     #[must_use]
     pub fn step(&self, batch: f64) -> f64 {
@@ -111,7 +122,7 @@ impl Limits<'_> {
         read.max(batch * self.model.macs as f64 / self.macs_per_s())
     }
 
-    /// Tokens a second of `batch` sequences that decode together.
+    /// Tokens per second of `batch` sequences that decode together.
     #[must_use]
     pub fn decode(&self, batch: f64) -> f64 {
         batch / self.step(batch)
@@ -123,7 +134,7 @@ impl Limits<'_> {
         tokens * (self.model.macs - self.model.head_macs) as f64 / self.macs_per_s()
     }
 
-    /// Generated tokens a second where requests of `prompt` and `generated` tokens run `batch` at a time.
+    /// Generated tokens per second of requests with `prompt` and `generated` tokens, `batch` at a time.
     #[must_use]
     pub fn serve(&self, prompt: f64, generated: f64, batch: f64) -> f64 {
         generated / (self.prompt(prompt) + generated / self.decode(batch))
@@ -136,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_step_is_bound_by_memory_and_then_by_arithmetic() {
-        let machine = Machine { read_bytes_per_s: 1000.0, int_macs_per_s: 1000.0, ..Machine::default() };
+        let machine = Machine { read_bytes_per_s: 1000.0, int8_macs_per_s: 1000.0, ..Machine::default() };
         let model = ModelFacts { weight_bytes: 100, macs: 20, head_macs: 10, ..ModelFacts::default() };
         let limits = Limits { machine: &machine, model: &model };
         let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-9, "{a} is not {b}");

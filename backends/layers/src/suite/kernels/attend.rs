@@ -16,7 +16,7 @@ use crate::Kernels;
 use crate::kernels::{OnlineSoftmax, Q4Tile, Tile, Upcoming};
 
 /// The greatest 4-bit code.
-const MOST_CODE: f64 = 15.0;
+const MAX_CODE: f64 = 15.0;
 
 #[derive(Clone, Debug)]
 struct Shape {
@@ -145,7 +145,7 @@ impl Q4 {
         }
     }
 
-    /// What an element may be off by in a sum of so many: offsets and steps' parts may be summed apart.
+    /// What an element may be off by in a sum of `terms`: offsets' and steps' parts may be summed apart.
     fn errors(&self, terms: usize) -> Array2<f64> {
         self.size.mapv(|size| gamma(terms + 4) * size)
     }
@@ -155,11 +155,11 @@ impl Q4 {
     }
 }
 
-/// Queries as a table's `attend` wants them.
-fn arrange(kernels: &Kernels, queries: &[f32], key_dim: usize) -> Vec<f32> {
-    let mut arranged = vec![f32::NAN; Tile::<i16>::packed_queries_len(queries.len() / key_dim, key_dim)];
-    (kernels.pack_queries)(queries, key_dim, &mut arranged);
-    arranged
+/// Queries as a table's `attend` reads them.
+fn pack(kernels: &Kernels, queries: &[f32], key_dim: usize) -> Vec<f32> {
+    let mut packed = vec![f32::NAN; Tile::<i16>::packed_queries_len(queries.len() / key_dim, key_dim)];
+    (kernels.pack_queries)(queries, key_dim, &mut packed);
+    packed
 }
 
 fn attend_q4(kernels: &Kernels, (shape, slots): &(Shape, usize)) -> Case {
@@ -222,7 +222,7 @@ fn attend_q4(kernels: &Kernels, (shape, slots): &(Shape, usize)) -> Case {
                     .iter()
                     .zip(keys.step.row(*slot))
                     .fold(0.0_f64, |max, (q, step)| max.max((q * step).abs()));
-                let rounded = rounding * largest * (MOST_CODE * key_dim as f64);
+                let rounded = rounding * largest * (MAX_CODE * key_dim as f64);
                 let key = [keys.value.row(*slot), key_errors.row(*slot)];
                 score([row, exact.row(0)], key, rounded, f64::from(scale), softcap.map(f64::from))
             })
@@ -230,9 +230,30 @@ fn attend_q4(kernels: &Kernels, (shape, slots): &(Shape, usize)) -> Case {
         let of_seen = |array: &Array2<f64>| array.select(Axis(0), &seen);
         let (value, error, step) =
             (of_seen(&page_values.value), of_seen(&value_errors), of_seen(&page_values.step));
-        let steps = step * (rounding * MOST_CODE);
+        let steps = step * (rounding * MAX_CODE);
         let expected = attention(&scores, value.view(), error.view(), Some(steps.view()), 1);
         check_all(&format!("query {query}"), &out[query * value_dim..(query + 1) * value_dim], expected)?;
+    }
+    Ok(())
+}
+
+/// Attends to a tile, which leaves the softmax of queries that see nothing of it alone.
+fn attend_tile(kernels: &Kernels, tile: &Tile<'_>, running: &mut OnlineSoftmax<'_>) -> Case {
+    let Tile { visible, key_dim, value_dim, .. } = *tile;
+    let (n, slots) = (visible.len(), tile.key_scales.len());
+    let unseen: Vec<_> = (0..n).filter(|query| visible[*query][0] == visible[*query][1]).collect();
+    let state = |running: &OnlineSoftmax<'_>, query: usize| {
+        let out = running.out[query * value_dim..(query + 1) * value_dim].to_vec();
+        (running.max[query], running.sum[query], out)
+    };
+    let old: Vec<_> = unseen.iter().map(|query| state(running, *query)).collect();
+    // Scratch memory holds anything at first, and is no longer than said.
+    let mut scratch = vec![f32::NAN; Tile::<i16>::scratch_len(n, slots, key_dim, value_dim)];
+    (kernels.attend)(tile, running, &mut scratch);
+    for (query, old) in unseen.iter().zip(old) {
+        ensure(state(running, *query) == old, || {
+            format!("query {query} sees nothing of a tile of {slots}, which changed what it had seen")
+        })?;
     }
     Ok(())
 }
@@ -242,15 +263,15 @@ fn attend(kernels: &Kernels, shape: &Shape) -> Case {
     let mut values = Values::new(shape.seed);
     let queries = values.many(before[0] + n * key_dim, -size, size);
     let queries = &queries[before[0]..];
-    let arranged = arrange(kernels, queries, key_dim);
+    let packed = pack(kernels, queries, key_dim);
     let scale = 1.0 / (key_dim as f32).sqrt();
 
     let (mut max, mut sum, mut out) = (vec![f32::NAN; n], vec![f32::NAN; n], vec![f32::NAN; n * value_dim]);
     let mut running = OnlineSoftmax { max: &mut max, sum: &mut sum, out: &mut out };
     running.begin();
-    // One of them by itself comes to the same.
+    // One of them alone gives the same.
     let alone = values.below(n);
-    let arranged_alone = arrange(kernels, &queries[alone * key_dim..][..key_dim], key_dim);
+    let packed_alone = pack(kernels, &queries[alone * key_dim..][..key_dim], key_dim);
     let mut memory_alone = vec![f32::NAN; value_dim + 2];
     let mut running_alone = OnlineSoftmax::of(&mut memory_alone, 1);
     running_alone.begin();
@@ -268,7 +289,7 @@ fn attend(kernels: &Kernels, shape: &Shape) -> Case {
             })
             .collect();
         let tile = Tile {
-            queries: &arranged,
+            queries: &packed,
             keys: keys.codes(),
             key_scales: keys.scales(),
             values: tile_values.codes(),
@@ -280,23 +301,10 @@ fn attend(kernels: &Kernels, shape: &Shape) -> Case {
             softcap,
             next: Upcoming::default(),
         };
-        let tile_alone = Tile { queries: &arranged_alone, visible: &visible[alone..=alone], ..tile };
+        let tile_alone = Tile { queries: &packed_alone, visible: &visible[alone..=alone], ..tile };
         let mut scratch = vec![f32::NAN; Tile::<i16>::scratch_len(1, slots, key_dim, value_dim)];
         (kernels.attend)(&tile_alone, &mut running_alone, &mut scratch);
-        let unseen: Vec<_> = (0..n).filter(|query| visible[*query][0] == visible[*query][1]).collect();
-        let state = |running: &OnlineSoftmax<'_>, query: usize| {
-            let out = running.out[query * value_dim..(query + 1) * value_dim].to_vec();
-            (running.max[query], running.sum[query], out)
-        };
-        let old: Vec<_> = unseen.iter().map(|query| state(&running, *query)).collect();
-        // Scratch memory holds anything at first, and is no longer than said.
-        let mut scratch = vec![f32::NAN; Tile::<i16>::scratch_len(n, slots, key_dim, value_dim)];
-        (kernels.attend)(&tile, &mut running, &mut scratch);
-        for (query, old) in unseen.iter().zip(old) {
-            ensure(state(&running, *query) == old, || {
-                format!("query {query} sees nothing of a tile of {slots}, which changed what it had seen")
-            })?;
-        }
+        attend_tile(kernels, &tile, &mut running)?;
         for (seen, [begin, end]) in seen.iter_mut().zip(&visible) {
             seen.extend(first + *begin as usize..first + *end as usize);
         }
@@ -316,7 +324,19 @@ fn attend(kernels: &Kernels, shape: &Shape) -> Case {
         let views: Vec<ArrayView2<'_, f64>> = tiles.iter().map(|tile| tile.view()).collect();
         concatenate(Axis(0), &views).expect("all tiles are equally wide")
     };
-    let (keys, tile_values) = (stack(&all_keys), stack(&all_values));
+    compare(shape, queries, &seen, [stack(&all_keys), stack(&all_values)], &out)
+}
+
+/// Compares each query's attention, the rows of `out`, with that over the slots that it saw of all tiles.
+fn compare(
+    shape: &Shape,
+    queries: &[f32],
+    seen: &[Vec<usize>],
+    [keys, values]: [Array2<f64>; 2],
+    out: &[f32],
+) -> Case {
+    let Shape { key_dim, value_dim, softcap, .. } = *shape;
+    let scale = f64::from(1.0 / (key_dim as f32).sqrt());
     // A code times its scale is rounded.
     let key_errors = keys.mapv(|key| U * key.abs());
     let exact = ArrayView1::from(&[0.0; 128][..key_dim]);
@@ -327,12 +347,12 @@ fn attend(kernels: &Kernels, shape: &Shape) -> Case {
             .iter()
             .map(|slot| {
                 let key = [keys.row(*slot), key_errors.row(*slot)];
-                score([row, exact], key, 0.0, f64::from(scale), softcap.map(f64::from))
+                score([row, exact], key, 0.0, scale, softcap.map(f64::from))
             })
             .collect();
-        let tile_values = tile_values.select(Axis(0), seen);
-        let errors = tile_values.mapv(|value| U * value.abs());
-        let expected = attention(&scores, tile_values.view(), errors.view(), None, shape.tiles.len());
+        let values = values.select(Axis(0), seen);
+        let errors = values.mapv(|value| U * value.abs());
+        let expected = attention(&scores, values.view(), errors.view(), None, shape.tiles.len());
         check_all(&format!("query {query}"), &out[query * value_dim..(query + 1) * value_dim], expected)?;
     }
     Ok(())

@@ -1,5 +1,5 @@
-//! Products with weight matrices of every element type, as layers use them: packed where the backend packs, with prepared
-//! activations where it prepares them, a run of rows at a time.
+//! Products with weight matrices of every element type, as layers use them: packed where the backend packs, with activations
+//! in the backend's format where it has one, a run of rows at a time.
 
 use herald_api::{AlignedBytes, DType};
 use ndarray::Array2;
@@ -11,8 +11,8 @@ use super::super::weights::{activation_step, finite_row, sizes};
 use super::super::{Case, property};
 use super::CASES;
 use crate::Kernels;
-use crate::matmul::{MatmulCall, OutputTile};
-use crate::quant::dequantize_row;
+use crate::matmul::{MatmulCall, OutputTile, Packing};
+use herald_formats::dequantize_row;
 
 #[derive(Clone, Debug)]
 struct Shape {
@@ -70,10 +70,24 @@ impl Floats {
     }
 }
 
+/// A matrix packed row tile by row tile, as workers do.
+fn pack(packing: Packing, row_tile: usize, bytes: &[u8], [rows, columns]: [usize; 2]) -> Vec<u8> {
+    let mut packed = Vec::new();
+    for begin in (0..rows).step_by(row_tile) {
+        let run = begin..rows.min(begin + row_tile);
+        let mut tile =
+            AlignedBytes::zeroed((packing.bytes)(row_tile, columns)).expect("there is memory for a test");
+        (packing.pack)(bytes, columns, run, &mut tile);
+        packed.extend_from_slice(&tile);
+    }
+    assert_eq!(packed.len(), (packing.bytes)(rows, columns), "packed row tile by row tile");
+    packed
+}
+
 fn product(kernels: &Kernels, dtype: DType, shape: &Shape) -> Case {
     let Shape { rows, n_tokens, spread, .. } = *shape;
     let columns = if dtype.block_len() == 1 { shape.blocks * 13 } else { shape.blocks * dtype.block_len() };
-    let products = (kernels.matmul)(dtype);
+    let kernel = (kernels.matmul)(dtype);
     let mut values = Values::new(shape.seed);
     let mut bytes = values.bytes(shape.before);
     for _ in 0..rows {
@@ -85,38 +99,30 @@ fn product(kernels: &Kernels, dtype: DType, shape: &Shape) -> Case {
     let bias = shape.bias.then(|| values.many(rows, -1.0, 1.0));
 
     // The run: all rows from some row tile on.
-    let first = (shape.skip * products.row_tile).min((rows - 1) / products.row_tile * products.row_tile);
+    let first = (shape.skip * kernel.row_tile).min((rows - 1) / kernel.row_tile * kernel.row_tile);
     let n_rows = rows - first;
-    let mut packed = Vec::new();
-    let run_bytes = match products.packing {
+    let packed: Vec<u8>;
+    let run_bytes = match kernel.packing {
         Some(packing) => {
-            // Packed row tile by row tile, as workers do.
-            for begin in (0..rows).step_by(products.row_tile) {
-                let run = begin..rows.min(begin + products.row_tile);
-                let mut row_tile = AlignedBytes::zeroed((packing.bytes)(products.row_tile, columns))
-                    .expect("there is memory for a test");
-                (packing.pack)(bytes, columns, run, &mut row_tile);
-                packed.extend_from_slice(&row_tile);
-            }
-            assert_eq!(packed.len(), (packing.bytes)(rows, columns), "packed row tile by row tile");
+            packed = pack(packing, kernel.row_tile, bytes, [rows, columns]);
             &packed[(packing.bytes)(first, columns)..]
         }
         None => &bytes[first * row_bytes..],
     };
     let mut aligned = AlignedBytes::zeroed(run_bytes.len()).expect("there is memory for a test");
     aligned.copy_from_slice(run_bytes);
-    let mut prepared = Floats::nan(products.activations.map_or(0, |form| (form.len)(columns)) * n_tokens);
+    let mut quantized = Floats::nan(kernel.activations.map_or(0, |format| (format.len)(columns)) * n_tokens);
     let mut x_aligned = Floats::nan(x.len());
     x_aligned.as_mut().copy_from_slice(&x);
-    let run_x: &[f32] = match products.activations {
-        Some(form) => {
-            form.quantize_all(&x, columns, prepared.as_mut());
-            prepared.as_mut()
+    let run_x: &[f32] = match kernel.activations {
+        Some(format) => {
+            format.quantize_all(&x, columns, quantized.as_mut());
+            quantized.as_mut()
         }
         None => x_aligned.as_mut(),
     };
     let run = MatmulCall {
-        rows: if products.packing.is_some() { &aligned } else { run_bytes },
+        rows: if kernel.packing.is_some() { &aligned } else { run_bytes },
         n_rows,
         dtype,
         columns,
@@ -124,9 +130,9 @@ fn product(kernels: &Kernels, dtype: DType, shape: &Shape) -> Case {
         x: run_x,
         bias: bias.as_ref().map(|bias| &bias[first..]),
     };
-    let mut scratch = Floats::nan((products.scratch_len)(columns, n_tokens));
+    let mut scratch = Floats::nan((kernel.scratch_len)(columns, n_tokens));
     let mut out = vec![f32::NAN; n_tokens * n_rows];
-    (products.matmul)(&run, scratch.as_mut(), &mut OutputTile::whole(&mut out, n_rows));
+    (kernel.matmul)(&run, scratch.as_mut(), &mut OutputTile::whole(&mut out, n_rows));
 
     let step = activation_step(kernels, dtype);
     let mut weights = Array2::zeros((n_rows, columns));

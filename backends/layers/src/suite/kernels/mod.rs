@@ -4,7 +4,7 @@ pub(super) mod activations;
 pub(super) mod attend;
 pub(super) mod matmul;
 pub(super) mod matrices;
-pub(super) mod narrow;
+pub(super) mod quantize_i16;
 pub(super) mod recurrent;
 pub(super) mod rows;
 pub(super) mod vectors;

@@ -9,7 +9,7 @@ use super::super::weights::{finite_row, sizes};
 use super::super::{Case, ensure, property};
 use super::CASES;
 use crate::Kernels;
-use crate::quant::dequantize_row;
+use herald_formats::dequantize_row;
 
 /// Elements of a row: any number of plain floats, whole blocks otherwise.
 fn row_len(dtype: DType, blocks: usize) -> usize {
@@ -79,7 +79,7 @@ fn dot(
     dequantize_row(dtype, row, &mut weights);
     let value: f64 = weights.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
     // A term is a product of at most four numbers (code, two scales, activation), in any order; the weights compared with
-    // have three roundings of their own; and n terms are summed.
+    // add three roundings; and n terms are summed.
     let size: f64 = sizes(dtype, row, len).iter().zip(x).map(|(size, x)| size * f64::from(x.abs())).sum();
     let bound = gamma(len + 8) * size + (len + 8) as f64 * TINY;
     check_all("the dot product", &[((kernels.rows)(dtype).dot)(row, x)], [Expected { value, bound }])

@@ -83,8 +83,8 @@ fn rms_norm(kernels: &Kernels, len: usize, before: usize, eps: f32, spread: Spre
     let scale = 1.0 / (squares / len as f64 + f64::from(eps)).sqrt();
     let expected = x.iter().zip(weight).map(|(x, weight)| {
         let value = f64::from(*x) * scale * f64::from(*weight);
-        // The mean of n squares plus eps meets n + 3 roundings, of which the root leaves half; root, quotient and two
-        // products follow. Squares that underflow are nothing beside eps.
+        // The mean of n squares plus eps has n + 3 roundings, of which the root leaves half; root, quotient and two
+        // products follow. Squares that underflow are negligible against eps.
         Expected { value, bound: gamma(len / 2 + 6) * value.abs() + 8.0 * TINY }
     });
     check_all("the normed vector", &out[before..], expected)

@@ -157,8 +157,8 @@ impl Reference {
         };
         [
             heads(product(&self.query, &x), &self.query_norm),
-            heads(product(&self.key, &x), &self.key_norm).narrow(key_dim),
-            product(&self.value, &x).narrow(value_dim),
+            heads(product(&self.key, &x), &self.key_norm).quantize_i16(key_dim),
+            product(&self.value, &x).quantize_i16(value_dim),
         ]
     }
 

@@ -31,7 +31,7 @@ pub(super) struct Cut {
     pub(super) stagger: usize,
     pub(super) page_tokens: usize,
     pub(super) workers: usize,
-    /// The output holds the activations; otherwise they have a buffer of their own.
+    /// The output holds the activations; otherwise they are in another buffer.
     pub(super) in_place: bool,
     /// Leaves out the pages that no token's window reaches any more.
     pub(super) evict: bool,

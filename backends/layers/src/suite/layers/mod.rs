@@ -2,11 +2,11 @@
 
 mod attention;
 mod batches;
-mod ends;
-mod far;
+mod embedding_and_head;
 mod mlp;
 mod moe;
 mod order;
+mod page_selection;
 mod recurrent;
 mod refusals;
 
@@ -21,12 +21,12 @@ pub(super) fn check(plugin: &Subject<'_>) {
         match kind {
             LayerKind::Attention => {
                 attention::check(plugin);
-                far::check(plugin);
+                page_selection::check(plugin);
                 refusals::check_attention_calls(plugin);
             }
             LayerKind::Mlp => mlp::check(plugin),
-            LayerKind::Embedding => ends::check_embedding(plugin),
-            LayerKind::Head => ends::check_head(plugin),
+            LayerKind::Embedding => embedding_and_head::check_embedding(plugin),
+            LayerKind::Head => embedding_and_head::check_head(plugin),
             LayerKind::Mamba1 => recurrent::check_mamba1(plugin),
             LayerKind::Mamba2 => recurrent::check_mamba2(plugin),
             LayerKind::ShortConv => recurrent::check_short_conv(plugin),

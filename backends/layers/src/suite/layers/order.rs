@@ -60,7 +60,7 @@ impl Weights {
             _ => numbers.flat_map(f32::to_le_bytes).collect(),
         };
         let mut vector = vec![0.0; len];
-        crate::quant::dequantize_row(dtype, &bytes, &mut vector);
+        herald_formats::dequantize_row(dtype, &bytes, &mut vector);
         self.shared.push(super::super::weights::shared(role, dtype, dims, bytes, 0));
         vector.into_iter().map(f64::from).collect()
     }

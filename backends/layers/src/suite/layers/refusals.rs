@@ -47,9 +47,9 @@ fn experts() -> Moe {
     }
 }
 
-/// An order that every plugin which offers the kind takes.
-fn good(kind: LayerKind) -> LayerSpec {
-    let (params, shapes): (_, Vec<(WeightRole, [usize; 2])>) = match kind {
+/// Parameters of a layer of a kind, and the shapes of its weights.
+fn shapes(kind: LayerKind) -> (LayerParams, Vec<(WeightRole, [usize; 2])>) {
+    match kind {
         LayerKind::Attention => (
             LayerParams::Attention(attention()),
             vec![
@@ -121,7 +121,12 @@ fn good(kind: LayerKind) -> LayerSpec {
             LayerParams::Head(Head { vocabulary: VOCABULARY, scale: 1.0, softcap: None }),
             vec![(WeightRole::Norm, [1, HIDDEN]), (WeightRole::Embedding, [VOCABULARY, HIDDEN])],
         ),
-    };
+    }
+}
+
+/// An order that every plugin which offers the kind takes.
+fn good(kind: LayerKind) -> LayerSpec {
+    let (params, shapes) = shapes(kind);
     let mut values = Values::new(7);
     let weights: Vec<_> = shapes
         .into_iter()

@@ -1,4 +1,4 @@
-//! An archive's file: it grows in large steps that the system gives for good, is written by calls and read through maps.
+//! An archive's file: it grows in large preallocated steps, is written with system calls and read through memory maps.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -13,32 +13,32 @@ use memmap2::{Mmap, MmapOptions, UncheckedAdvice};
 use super::format::{self, ENTRY_BYTES, Entry, HEADER_BYTES, TABLE_BYTES, TABLE_ENTRIES};
 use super::space::{Space, UNIT};
 
-/// What a file grows by at least and at most, where the disk has it.
+/// A file grows by at least the first and at most the second of these, in bytes, where the disk has room.
 const STEP: [u64; 2] = [4 << 20, 1 << 30];
 
-/// Maps begin and end at multiples of this, whatever the size of the machine's pages.
+/// Maps begin and end at multiples of this, whatever the machine's page size.
 const MAP_UNIT: u64 = 64 << 10;
 
-/// Where an entry or a page lies.
-pub(super) type Place = u64;
+/// Where an entry or a page begins in the file.
+pub(super) type Offset = u64;
 
 pub(super) struct ArchiveFile {
     out: Arc<Writer>,
-    /// Whether it has a name, and so a life after this one: then it has entries.
+    /// Whether it has a name and so outlives the process: then it has entries.
     named: bool,
     len: u64,
     space: Space,
-    /// Each with the place where it begins, rising. A page lies within one.
+    /// Each with the offset where it begins, rising. Every page lies within one map.
     maps: Vec<(u64, Mmap)>,
-    free_entries: Vec<Place>,
-    last_table: Place,
+    free_entries: Vec<Offset>,
+    last_table: Offset,
 }
 
-/// What was in a file that was opened.
+/// What was found in a file when it was opened.
 pub(super) struct Found {
-    /// Pages, each with the place of its entry.
-    pub(super) pages: Vec<(Place, Entry)>,
-    /// Sentences about what was damaged.
+    /// Pages, each with the offset of its entry.
+    pub(super) pages: Vec<(Offset, Entry)>,
+    /// A sentence about each damage.
     pub(super) damage: Vec<String>,
     /// Entries that were damaged.
     pub(super) damaged: u64,
@@ -46,12 +46,12 @@ pub(super) struct Found {
 
 impl ArchiveFile {
     /// A file without a name in a folder.
-    pub(super) fn unnamed(folder: &Path, most: u64) -> Result<Self> {
+    pub(super) fn unnamed(folder: &Path, page_bytes: u64) -> Result<Self> {
         let file = tempfile::tempfile_in(folder).map_err(|error| {
             io_error(&format!("no archive can be made in the folder {}", folder.display()), &error)
         })?;
         let mut made = Self::of(file, folder, false);
-        made.grow(most)?;
+        made.grow(page_bytes)?;
         Ok(made)
     }
 
@@ -67,8 +67,8 @@ impl ArchiveFile {
         }
     }
 
-    /// Opens a file with what is in it, or makes one. `most`: the most bytes of a page.
-    pub(super) fn open(path: &Path, config: &TierConfig, most: u64) -> Result<(Self, Found)> {
+    /// Opens a file with its pages, or makes one. `page_bytes`: the largest that a page may be.
+    pub(super) fn open(path: &Path, config: &TierConfig, page_bytes: u64) -> Result<(Self, Found)> {
         let failed =
             |error: &io::Error| io_error(&format!("the archive {} can't be opened", path.display()), error);
         let file = OpenOptions::new()
@@ -93,9 +93,9 @@ impl ArchiveFile {
         let mut found = Found { pages: Vec::new(), damage: Vec::new(), damaged: 0 };
         let mut header = vec![0; HEADER_BYTES.min(len) as usize];
         archive.read(&mut header, 0)?;
-        // The header is written last of all that a new file has, so what died before is as good as new.
+        // A new file's header is written last, so a file without one is as good as new.
         if header.iter().all(|byte| *byte == 0) {
-            archive.begin(config, most)?;
+            archive.begin(config, page_bytes)?;
             return Ok((archive, found));
         }
         format::check_header(&header, config).map_err(|what| {
@@ -104,19 +104,19 @@ impl ArchiveFile {
         let len = len - len % MAP_UNIT;
         archive.map_to(len)?;
         archive.space.take_at(0, HEADER_BYTES);
-        archive.read_tables(most, &mut found)?;
+        archive.read_tables(page_bytes, &mut found)?;
         Ok((archive, found))
     }
 
     /// Makes the first table and the header of a new file.
-    fn begin(&mut self, config: &TierConfig, most: u64) -> Result<()> {
-        self.grow(most)?;
+    fn begin(&mut self, config: &TierConfig, page_bytes: u64) -> Result<()> {
+        self.grow(page_bytes)?;
         self.space.take_at(0, HEADER_BYTES);
         self.new_table(HEADER_BYTES)?;
         self.write(&format::header(config), 0)
     }
 
-    fn read_tables(&mut self, most: u64, found: &mut Found) -> Result<()> {
+    fn read_tables(&mut self, page_bytes: u64, found: &mut Found) -> Result<()> {
         let mut table = HEADER_BYTES;
         let mut bytes = vec![0; TABLE_BYTES as usize];
         loop {
@@ -128,30 +128,30 @@ impl ArchiveFile {
             self.read(&mut bytes, table)?;
             self.last_table = table;
             for (index, entry) in bytes.chunks_exact(ENTRY_BYTES).enumerate().skip(1) {
-                let place = table + (index * ENTRY_BYTES) as u64;
+                let offset = table + (index * ENTRY_BYTES) as u64;
                 match Entry::read(entry) {
-                    Ok(None) => self.free_entries.push(place),
+                    Ok(None) => self.free_entries.push(offset),
                     Ok(Some(entry)) => {
-                        let sound = u64::from(entry.len) <= most
+                        let sound = u64::from(entry.len) <= page_bytes
                             && entry.len > 0
                             && entry.start % UNIT == 0
                             && entry.n_tokens > 0
                             && self.space.take_at(entry.start, u64::from(entry.len));
                         if sound {
-                            found.pages.push((place, entry));
+                            found.pages.push((offset, entry));
                         } else {
                             found.damage.push(format!(
                                 "the page {} is said to lie at {}, where no page can be",
                                 entry.id, entry.start
                             ));
                             found.damaged += 1;
-                            self.wipe(place)?;
+                            self.wipe(offset)?;
                         }
                     }
                     Err(()) => {
-                        found.damage.push(format!("the entry at {place} is damaged, and its page lost"));
+                        found.damage.push(format!("the entry at {offset} is damaged, and its page lost"));
                         found.damaged += 1;
-                        self.wipe(place)?;
+                        self.wipe(offset)?;
                     }
                 }
             }
@@ -171,17 +171,17 @@ impl ArchiveFile {
         Ok(())
     }
 
-    /// Makes a table at a place that is free.
-    fn new_table(&mut self, place: Place) -> Result<()> {
-        self.space.take_at(place, TABLE_BYTES);
+    /// Makes a table at a free offset.
+    fn new_table(&mut self, offset: Offset) -> Result<()> {
+        self.space.take_at(offset, TABLE_BYTES);
         let mut bytes = vec![0; TABLE_BYTES as usize];
         bytes[..ENTRY_BYTES].copy_from_slice(&format::link(0));
-        self.write(&bytes, place)?;
+        self.write(&bytes, offset)?;
         if self.last_table != 0 {
-            self.write(&format::link(place), self.last_table)?;
+            self.write(&format::link(offset), self.last_table)?;
         }
-        self.last_table = place;
-        self.free_entries.extend((1..TABLE_ENTRIES).rev().map(|index| place + index * ENTRY_BYTES as u64));
+        self.last_table = offset;
+        self.free_entries.extend((1..TABLE_ENTRIES).rev().map(|index| offset + index * ENTRY_BYTES as u64));
         Ok(())
     }
 
@@ -189,19 +189,19 @@ impl ArchiveFile {
         &self.out.path
     }
 
-    /// Makes room for a page of `len` bytes: where it goes, and the place of its entry where it is to have one.
-    pub(super) fn take(&mut self, len: u64) -> Result<(Place, Option<Place>)> {
+    /// Makes room for a page of `len` bytes. Returns where it goes, and where its entry goes, if it gets one.
+    pub(super) fn take(&mut self, len: u64) -> Result<(Offset, Option<Offset>)> {
         if self.named && self.free_entries.is_empty() {
-            let place = self.room(TABLE_BYTES)?;
-            self.space.give(place, TABLE_BYTES);
-            self.new_table(place)?;
+            let offset = self.room(TABLE_BYTES)?;
+            self.space.give(offset, TABLE_BYTES);
+            self.new_table(offset)?;
         }
         let start = self.room(len)?;
         Ok((start, if self.named { self.free_entries.pop() } else { None }))
     }
 
     /// Gives back what `take` gave. The entry is wiped first.
-    pub(super) fn give(&mut self, start: Place, len: u64, entry: Option<Place>) -> Result<()> {
+    pub(super) fn give(&mut self, start: Offset, len: u64, entry: Option<Offset>) -> Result<()> {
         if let Some(entry) = entry {
             self.wipe(entry)?;
         }
@@ -209,16 +209,16 @@ impl ArchiveFile {
         Ok(())
     }
 
-    /// Has an entry be an empty one.
-    fn wipe(&mut self, entry: Place) -> Result<()> {
+    /// Makes an entry empty.
+    fn wipe(&mut self, entry: Offset) -> Result<()> {
         self.write(&[0; ENTRY_BYTES], entry)?;
         self.free_entries.push(entry);
         Ok(())
     }
 
-    fn room(&mut self, len: u64) -> Result<Place> {
-        if let Some(place) = self.space.take(len) {
-            return Ok(place);
+    fn room(&mut self, len: u64) -> Result<Offset> {
+        if let Some(offset) = self.space.take(len) {
+            return Ok(offset);
         }
         self.grow(len)?;
         self.space.take(len).ok_or_else(|| {
@@ -226,7 +226,7 @@ impl ArchiveFile {
         })
     }
 
-    /// Has the file grow by a large step, or else by what `len` bytes need.
+    /// Grows the file by a large step, or if that fails by what `len` bytes need.
     fn grow(&mut self, len: u64) -> Result<()> {
         let need = (Space::rounded(len) + UNIT + if self.len == 0 { HEADER_BYTES + TABLE_BYTES } else { 0 })
             .next_multiple_of(MAP_UNIT);
@@ -244,7 +244,7 @@ impl ArchiveFile {
         self.map_to(self.len + by)
     }
 
-    /// Has the system set `by` bytes more aside.
+    /// Reserves `by` more bytes on disk.
     fn allocate(&self, by: u64) -> io::Result<()> {
         let (Ok(start), Ok(len)) = (i64::try_from(self.len), i64::try_from(by)) else {
             return Err(io::ErrorKind::FileTooLarge.into());
@@ -257,14 +257,14 @@ impl ArchiveFile {
             let error = io::Error::last_os_error();
             match error.raw_os_error() {
                 Some(libc::EINTR) => {}
-                // Some file systems can't; there a full disk shows when a page is written.
+                // Some file systems can't; on them a full disk shows when a page is written.
                 Some(libc::EOPNOTSUPP) => return self.out.file.set_len(self.len + by),
                 _ => return Err(error),
             }
         }
     }
 
-    /// Maps what the file has from its old length to `len`, and counts it as free.
+    /// Maps the file from its old length to `len`, and counts that as free.
     fn map_to(&mut self, len: u64) -> Result<()> {
         let size = usize::try_from(len - self.len).map_err(|_| Error::invalid("the archive is too large"))?;
         // SAFETY: the file is this process's alone (it has no name, or is locked), which only ever makes it longer; pages
@@ -273,7 +273,7 @@ impl ArchiveFile {
         let map = map.map_err(|error| {
             io_error(&format!("the archive {} can't be mapped", self.path().display()), &error)
         })?;
-        // The first bytes stay out, so that no page lies across two maps.
+        // The first bytes of a map stay unused, so that no page straddles two maps.
         self.space.give(self.len + UNIT, size as u64 - UNIT);
         if self.len == 0 {
             self.space.give(0, UNIT);
@@ -283,15 +283,15 @@ impl ArchiveFile {
         Ok(())
     }
 
-    /// The bytes of a page that was written.
-    pub(super) fn bytes(&self, start: Place, len: usize) -> &[u8] {
+    /// The bytes of a written page.
+    pub(super) fn bytes(&self, start: Offset, len: usize) -> &[u8] {
         let index = self.maps.partition_point(|(first, _)| *first <= start);
         let Some((first, map)) = index.checked_sub(1).map(|index| &self.maps[index]) else { return &[] };
         let at = (start - first) as usize;
         map.get(at..at + len).unwrap_or(&[])
     }
 
-    /// Has the system take back the memory that the maps fill; what is read again comes again.
+    /// Gives the maps' memory back to the system; pages that are read again are read from disk.
     pub(super) fn give_memory_back(&self) {
         for (_, map) in &self.maps {
             // SAFETY: the map is shared and only read: bytes that are read afterwards are the file's, as before.
@@ -299,17 +299,17 @@ impl ArchiveFile {
         }
     }
 
-    fn read(&self, bytes: &mut [u8], place: Place) -> Result<()> {
-        self.out.file.read_exact_at(bytes, place).map_err(|error| {
+    fn read(&self, bytes: &mut [u8], offset: Offset) -> Result<()> {
+        self.out.file.read_exact_at(bytes, offset).map_err(|error| {
             io_error(&format!("the archive {} can't be read", self.path().display()), &error)
         })
     }
 
-    fn write(&self, bytes: &[u8], place: Place) -> Result<()> {
-        self.out.write(bytes, place)
+    fn write(&self, bytes: &[u8], offset: Offset) -> Result<()> {
+        self.out.write(bytes, offset)
     }
 
-    /// What writes to it while it is used.
+    /// Writes to it while it is in use.
     pub(super) fn writer(&self) -> &Arc<Writer> {
         &self.out
     }
@@ -323,13 +323,13 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn write(&self, bytes: &[u8], place: Place) -> Result<()> {
-        self.file.write_all_at(bytes, place).map_err(|error| {
+    pub(super) fn write(&self, bytes: &[u8], offset: Offset) -> Result<()> {
+        self.file.write_all_at(bytes, offset).map_err(|error| {
             io_error(&format!("the archive {} can't be written", self.path.display()), &error)
         })
     }
 
-    /// Has the disk hold what was written.
+    /// Waits until the disk holds what was written.
     pub(super) fn sync(&self) -> Result<()> {
         self.file.sync_data().map_err(|error| {
             io_error(&format!("the archive {} can't be written", self.path.display()), &error)

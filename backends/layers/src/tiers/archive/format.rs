@@ -4,10 +4,10 @@
 //! header (4096 bytes) | table | pages and more tables, in any order, where there is room
 //! ```
 //!
-//! A table is a block of entries of 64 bytes, of which the first links to the next table and each other describes a page
-//! or is zeros. A page is written before its entry and the entry is wiped before its place is given to another, so that
-//! a process that dies at any moment leaves whole pages only. Header, links, entries and pages each have a checksum
-//! (XXH3, 64 bits). Numbers are little-endian; what is in a page is in the machine's own order, which the header tells.
+//! A table is a block of 64-byte entries: the first links to the next table, each other one describes a page or is zeros. A
+//! page is written before its entry, and the entry is wiped before the page's space is reused, so that a process that dies at
+//! any moment leaves only whole pages. Header, links, entries and pages each have a checksum
+//! (XXH3, 64 bits). Numbers are little-endian; a page's content has the machine's byte order, which the header records.
 
 use herald_api::TierConfig;
 use twox_hash::XxHash3_64;
@@ -127,7 +127,7 @@ pub(super) struct Entry {
 impl Entry {
     pub(super) fn bytes(&self) -> [u8; ENTRY_BYTES] {
         let mut bytes = [0; ENTRY_BYTES];
-        // That it is none of the empty ones.
+        // Marks the entry as used.
         bytes[0] = 1;
         bytes[8..16].copy_from_slice(&self.id.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.start.to_le_bytes());
@@ -152,7 +152,7 @@ impl Entry {
             lz4: half(bytes, 32) == LZ4,
             sum: number(bytes, 40),
         };
-        // Nothing else may be in it, so that no bit goes unnoticed.
+        // The entry must be exactly what would be written, so that no flipped bit goes unnoticed.
         if bytes == entry.bytes() { Ok(Some(entry)) } else { Err(()) }
     }
 }

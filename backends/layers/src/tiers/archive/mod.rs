@@ -1,7 +1,7 @@
 //! The archived tier: pages of 4-bit codes in a file, read where they are mapped.
 //!
-//! A page that is put is written behind by a thread; until it is in the file, it is served from memory. How much may wait
-//! is bounded: who puts more waits too. Each page has a checksum, which is compared whenever the page is viewed.
+//! A thread writes pages behind; until a page is in the file, it is served from memory. The queue is bounded: `put` blocks
+//! while it is full. Each page has a checksum, compared whenever the page is viewed.
 
 mod file;
 mod format;
@@ -24,8 +24,8 @@ use file::ArchiveFile;
 use format::{Entry, checksum};
 use queue::{Job, Kept, Queue, State};
 
-/// Bytes that may be viewed before the system is told that it can have the memory of the maps back.
-const VIEWED: u64 = 64 << 20;
+/// Bytes that may be viewed before the maps' memory is given back to the system.
+const MAX_VIEWED_BYTES: u64 = 64 << 20;
 
 pub(super) struct ArchiveTier {
     config: TierConfig,
@@ -54,10 +54,10 @@ impl ArchiveTier {
         if !path.is_dir() {
             let (file, found) = ArchiveFile::open(path, config, page_bytes)?;
             state.damaged = found.damaged;
-            for (place, entry) in found.pages {
+            for (offset, entry) in found.pages {
                 let Entry { id, n_tokens, .. } = entry;
                 let kept =
-                    Kept { n_tokens: n_tokens as usize, at: entry, entry: Some(place), ..Kept::default() };
+                    Kept { n_tokens: n_tokens as usize, at: entry, entry: Some(offset), ..Kept::default() };
                 if n_tokens as usize > config.page_tokens || state.pages.insert(id, kept).is_some() {
                     return Err(Error::new(
                         Status::Corrupt,
@@ -92,7 +92,7 @@ impl ArchiveTier {
         ArchiveFile::unnamed(Path::new(folder), self.codes.page_bytes() as u64)
     }
 
-    /// Pins a page: from then on it stays where it is until it is released as often. Returns where its codes begin.
+    /// Pins a page: it stays where it is until it has been released as often as pinned. Returns where its codes begin.
     fn pin(&self, id: u64) -> Result<(*mut u8, usize)> {
         let (at, n_tokens, stored) = {
             let mut state = self.queue.state();
@@ -110,11 +110,11 @@ impl ArchiveTier {
                 file.as_ref().map_or(&[], |file| file.bytes(page.at.start, page.at.len as usize));
             (page.at, page.n_tokens, stored)
         };
-        // SAFETY: maps stay where they are as long as the tier, and the page's place is given to no other while it is
-        // here: who drops it doesn't view it (the contract of `drop_page`).
+        // SAFETY: maps stay where they are as long as the tier lives, and the page's space isn't reused meanwhile: by the
+        // contract of `drop_page` nobody drops a page that is being viewed.
         let stored = unsafe { &*stored };
         let viewed = self.viewed.fetch_add(stored.len() as u64, Ordering::Relaxed);
-        if viewed >= VIEWED {
+        if viewed >= MAX_VIEWED_BYTES {
             self.viewed.store(0, Ordering::Relaxed);
             if let Some(file) = &self.queue.state().file {
                 file.give_memory_back();
@@ -157,7 +157,7 @@ impl ArchiveTier {
     /// Lets `read` read a page's codes.
     fn with<T>(&self, id: u64, read: impl FnOnce(&[u8], usize) -> T) -> Result<T> {
         let (bytes, n_tokens) = self.pin(id)?;
-        // SAFETY: a page has so many bytes, and is pinned.
+        // SAFETY: a page has that many bytes, and is pinned.
         let result = read(unsafe { std::slice::from_raw_parts(bytes, self.codes.page_bytes()) }, n_tokens);
         self.release(id)?;
         Ok(result)

@@ -1,16 +1,16 @@
-//! Pages on their way to an archive's file, and those that are in it.
+//! An archive's pages: those on their way to its file, and those in it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use herald_api::{AlignedBytes, Result};
 
-use super::file::{ArchiveFile, Place};
+use super::file::{ArchiveFile, Offset};
 use super::format::Entry;
 use crate::tiers::not_found;
 
 /// Bytes of pages that may wait to be written.
-const MOST_QUEUED: usize = 32 << 20;
+const MAX_QUEUED_BYTES: usize = 32 << 20;
 
 /// A page of the tier.
 #[derive(Default)]
@@ -18,7 +18,7 @@ pub(super) struct Kept {
     pub(super) n_tokens: usize,
     pub(super) at: Entry,
     /// Where its entry is, in a file that has entries.
-    pub(super) entry: Option<Place>,
+    pub(super) entry: Option<Offset>,
     /// Its codes in memory: while it is queued, and after that for as long as it is pinned.
     pub(super) bytes: Option<Arc<AlignedBytes>>,
     /// Whether it is still to be written.
@@ -31,22 +31,22 @@ pub(super) struct Kept {
 pub(super) struct Job {
     pub(super) id: u64,
     pub(super) at: Entry,
-    pub(super) entry: Option<Place>,
+    pub(super) entry: Option<Offset>,
     pub(super) bytes: Arc<AlignedBytes>,
-    /// What is written instead, where that is smaller.
+    /// Its LZ4 form, written instead where that is smaller.
     pub(super) packed: Option<Vec<u8>>,
 }
 
 #[derive(Default)]
 pub(super) struct State {
-    /// `None`: to be made when a page comes.
+    /// `None` until the first page comes.
     pub(super) file: Option<ArchiveFile>,
     pub(super) pages: HashMap<u64, Kept>,
     /// Tokens of the pages.
     pub(super) tokens: u64,
     /// Bytes of the pages in the file.
     pub(super) stored_bytes: u64,
-    /// Pages that turned out to be damaged.
+    /// Pages found to be damaged.
     pub(super) damaged: u64,
     /// Pages that are in memory.
     in_memory: usize,
@@ -55,7 +55,7 @@ pub(super) struct State {
     queued_bytes: usize,
     /// The page that is being written.
     in_flight: Option<Entry>,
-    /// What went wrong when one was written; until it goes well again.
+    /// Why the last write failed; `None` once one succeeds again.
     failure: Option<herald_api::Error>,
     closing: bool,
 }
@@ -76,7 +76,7 @@ impl State {
         if page.bytes.is_none() {
             self.in_memory += 1;
         }
-        // Another thread may have been faster.
+        // Another thread may have put them there first.
         Ok(page.bytes.get_or_insert_with(|| Arc::new(bytes)).as_ptr())
     }
 
@@ -88,9 +88,9 @@ impl State {
 
 pub(super) struct Queue {
     state: Mutex<State>,
-    /// Told when there is something to write, or nothing more will come.
+    /// Signalled when there is something to write, or nothing more will come.
     work: Condvar,
-    /// Told when something was written.
+    /// Signalled when something was written.
     room: Condvar,
 }
 
@@ -106,17 +106,17 @@ impl Queue {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Waits until so many more bytes may wait.
+    /// Waits until there is room in the queue for `bytes` more.
     pub(super) fn when_there_is_room(&self, bytes: usize) -> Result<MutexGuard<'_, State>> {
         let mut state = self.state();
         loop {
             if let Some(failure) = &state.failure {
                 let failure = failure.clone();
-                // What waits is tried again, in case there is room now.
+                // The queue is tried again, in case there is room now.
                 self.work.notify_one();
                 return Err(failure);
             }
-            if state.queued_bytes == 0 || state.queued_bytes + bytes <= MOST_QUEUED {
+            if state.queued_bytes == 0 || state.queued_bytes + bytes <= MAX_QUEUED_BYTES {
                 return Ok(state);
             }
             state = self.room.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -141,7 +141,7 @@ impl Queue {
         state.tokens -= page.n_tokens as u64;
         state.stored_bytes -= u64::from(page.at.len);
         state.in_memory -= usize::from(page.bytes.is_some());
-        // What is being written has its place given back when that is done.
+        // The space of a page that is being written is given back when the write is done.
         let done = if state.in_flight == Some(page.at) {
             Ok(())
         } else {
@@ -201,7 +201,7 @@ impl Queue {
             drop(state);
             let bytes = job.packed.as_deref().unwrap_or(&job.bytes);
             let written = writer.write(bytes, job.at.start).and_then(|()| match job.entry {
-                // After its page, so that no entry ever speaks of half a page.
+                // After its page, so that no entry ever describes half a page.
                 Some(entry) => writer.write(&job.at.bytes(), entry),
                 None => Ok(()),
             });

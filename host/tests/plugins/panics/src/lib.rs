@@ -1,5 +1,5 @@
-//! For the host's tests: a plugin that every machine prefers, that claims to offer all there is, and that panics wherever it
-//! is asked to make something.
+//! For the host's tests: a plugin that every machine prefers, that claims to offer everything, and that panics whenever it
+//! must create something.
 //!
 //! `cargo build --locked --manifest-path host/tests/plugins/panics/Cargo.toml --target-dir FOLDER` makes
 //! `FOLDER/debug/libherald_panics.so`.
@@ -23,13 +23,13 @@ impl LayerFactory for Panics {
     }
 
     fn create<'w>(request: &LayerRequest<'w, '_>) -> Result<Box<dyn EngineLayer + 'w>> {
-        panic!("no {} layer was to be had", request.desc.kind().name())
+        panic!("no {} layer can be created", request.desc.kind().name())
     }
 }
 
 impl TokenizerFactory for Panics {
     fn create(_: &Vocabulary<'_>) -> Result<Box<dyn Tokenizer>> {
-        panic!("no tokenizer was to be had")
+        panic!("no tokenizer can be created")
     }
 }
 
@@ -37,14 +37,14 @@ impl TierFactory for Panics {
     const KINDS: &'static [TierKind] = &TierKind::ALL;
 
     fn create(config: &TierConfig) -> Result<Box<dyn MemoryTier>> {
-        panic!("no {} tier was to be had", config.kind.name())
+        panic!("no {} tier can be created", config.kind.name())
     }
 }
 
 herald_api::export_plugin! {
     name: "panics",
     version: "1.0.0",
-    description: "Panics wherever it is asked to make something",
+    description: "Panics whenever it must create something",
     probe: probe,
     layers: Panics,
     tokenizers: Panics,

@@ -1,5 +1,5 @@
-//! For the host's tests: a plugin that every machine prefers, and whose layers return zeros at once: as fast as can be, and
-//! worth nothing. Benchmarks must see that.
+//! For the host's tests: a plugin that every machine prefers, and whose layers immediately return zeros: as fast as
+//! possible, and worthless. Benchmarks must notice.
 //!
 //! `cargo build --locked --manifest-path host/tests/plugins/zeros/Cargo.toml --target-dir FOLDER` makes
 //! `FOLDER/debug/libherald_zeros.so`.
@@ -57,7 +57,7 @@ impl EngineLayer for Zeros {
 herald_api::export_plugin! {
     name: "zeros",
     version: "1.0.0",
-    description: "Returns zeros at once",
+    description: "Returns zeros immediately",
     probe: probe,
     layers: Zeros,
 }

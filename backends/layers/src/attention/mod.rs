@@ -1,0 +1,239 @@
+//! Grouped-query self-attention (arXiv 2305.13245) over a KV cache of pages.
+//!
+//! For each token `t` of a sequence, with `x` its activations and `h` a query head of the KV head `g`:
+//!
+//! ```text
+//! q, k, v = Wq n(x), Wk n(x), Wv n(x)          n: RMS norm; q and k normed by head where the model has QK-norm
+//! a_h     = softmax_s(scale * rope(q_h, t) . rope(k_g, s)) v_g      over the slots s <= t within the window
+//! x      += residual_scale * n'(Wo a)          n': a second norm, where the model has one
+//! ```
+//!
+//! The softmax is online (arXiv 1805.02867), so no row of scores is ever kept whole: page by page, with `z_s` the scores of
+//! the page's slots, the greatest score `m`, the sum `l` and the output `o` become
+//!
+//! ```text
+//! m' = max(m, max_s z_s)
+//! l' = exp(m - m') l + sum_s exp(z_s - m')
+//! o' = exp(m - m') o + sum_s exp(z_s - m') v_s        and in the end        a = o / l
+//! ```
+//!
+//! The same three lines merge the softmaxes of two runs of pages.
+//!
+//! - [`project`]: queries, keys and values; norms; RoPE; keys and values into the cache.
+//! - [`tile`]: one page. One kernel call attends from a block of queries of one KV head to the page's keys and values
+//!   (FlashAttention, arXiv 2205.14135).
+//! - [`schedule`]: which worker takes which query block, KV head and run of pages (split-K attention; Flash-Decoding).
+
+mod project;
+mod schedule;
+mod tile;
+
+use herald_api::{
+    Attention as Params, Call, EngineLayer, Error, LayerDesc, LayerRequest, Page, Result, RopeKind, Sequence,
+    WeightRole, abi,
+};
+
+use crate::kernels::Kernels;
+use crate::layer::Layer;
+use crate::linear::{Linear, matmul_bytes, matmul_one};
+use crate::norm::{add_branch, add_branch_bytes, enter};
+use crate::page_selection::PageScorer;
+use crate::rope::Rope;
+use crate::scratch::Scratch;
+use crate::weights::Weights;
+
+pub(crate) struct Attention<'w> {
+    kernels: &'static Kernels,
+    desc: LayerDesc,
+    params: Params,
+    norm: Option<Vec<f32>>,
+    post_norm: Option<Vec<f32>>,
+    query_norm: Option<Vec<f32>>,
+    key_norm: Option<Vec<f32>>,
+    query: Linear<'w>,
+    key: Linear<'w>,
+    value: Linear<'w>,
+    output: Linear<'w>,
+    rope: Rope,
+    max_tokens: usize,
+    max_workers: usize,
+    page_tokens: usize,
+    scorer: PageScorer,
+}
+
+/// The buffers of one forward call.
+struct Buffers<'s> {
+    /// Normed activations, and later the branch's output: `[n_tokens, hidden]`.
+    hidden: &'s mut [f32],
+    /// `[n_tokens, n_heads, key_dim]`.
+    q: &'s mut [f32],
+    /// `[n_tokens, n_kv_heads, key_dim]`.
+    k: &'s mut [f32],
+    /// `[n_tokens, n_kv_heads, value_dim]`.
+    v: &'s mut [f32],
+    /// `[n_tokens, n_heads, value_dim]`.
+    attended: &'s mut [f32],
+    /// The softmaxes of splits; see [`Attention::attend`].
+    splits: &'s mut [f32],
+    /// For one step at a time.
+    work: &'s mut [u8],
+}
+
+impl<'w> Attention<'w> {
+    pub(crate) fn new(
+        kernels: &'static Kernels,
+        request: &LayerRequest<'w, '_>,
+        params: &Params,
+    ) -> Result<Self> {
+        check(params)?;
+        let rope_dims = if params.rope == RopeKind::None { 0 } else { params.rope_dims };
+        let mut weights = Weights::new(kernels, request);
+        let factors = weights.optional_vector(WeightRole::RopeFactors)?;
+        let layer = Self {
+            kernels,
+            norm: weights.optional_vector(WeightRole::Norm)?,
+            post_norm: weights.optional_vector(WeightRole::PostNorm)?,
+            query_norm: weights.optional_vector(WeightRole::QueryNorm)?,
+            key_norm: weights.optional_vector(WeightRole::KeyNorm)?,
+            query: weights.biased(WeightRole::Query, WeightRole::QueryBias)?,
+            key: weights.biased(WeightRole::Key, WeightRole::KeyBias)?,
+            value: weights.biased(WeightRole::Value, WeightRole::ValueBias)?,
+            output: weights.biased(WeightRole::AttentionOutput, WeightRole::AttentionOutputBias)?,
+            scorer: PageScorer::new(kernels, params),
+            rope: Rope::new(rope_dims, params.rope_base, params.rope_scaling, factors.as_deref()),
+            desc: request.desc.clone(),
+            params: params.clone(),
+            max_tokens: request.max_tokens,
+            max_workers: request.max_workers,
+            page_tokens: request.page_tokens,
+        };
+        weights.finish()?;
+        Ok(layer)
+    }
+
+    fn linears(&self) -> [&Linear<'w>; 4] {
+        [&self.query, &self.key, &self.value, &self.output]
+    }
+
+    /// Query heads that share a KV head.
+    fn group(&self) -> usize {
+        self.params.n_heads / self.params.n_kv_heads
+    }
+
+    fn buffers<'s>(&self, scratch: &mut Scratch<'s>, n_tokens: usize, workers: usize) -> Buffers<'s> {
+        Buffers {
+            hidden: scratch.take(n_tokens * self.desc.hidden),
+            q: scratch.take(n_tokens * self.query.rows),
+            k: scratch.take(n_tokens * self.key.rows),
+            v: scratch.take(n_tokens * self.value.rows),
+            attended: scratch.take(n_tokens * self.output.columns),
+            splits: scratch.take(self.splits_len()),
+            work: scratch.for_steps([
+                matmul_bytes(self.linears(), n_tokens, workers),
+                Scratch::measure(|scratch| self.head_workers(scratch, workers)),
+                self.scorer.scratch_bytes(&self.rope, workers),
+                Scratch::measure(|scratch| self.item_workers(scratch, workers)),
+                add_branch_bytes(&self.desc, self.post_norm.as_deref(), workers),
+            ]),
+        }
+    }
+
+    /// Refuses pages larger than the layer was made for. The boundary has checked their shape, but how much scratch memory
+    /// a page takes is this layer's own.
+    fn check_pages(&self, call: &Call<'_>) -> Result<()> {
+        let pages = call.sequences.iter().flat_map(|sequence| sequence.pages());
+        match pages.map(|page| page.capacity()).max().filter(|largest| *largest > self.page_tokens) {
+            Some(largest) => Err(Error::invalid(format!(
+                "a KV page has room for {largest} tokens, where at most {} were expected",
+                self.page_tokens
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A sequence's first page that begins at the token `index` or later.
+fn first_page(sequence: &Sequence<'_>, index: usize) -> usize {
+    let (mut low, mut high) = (0, sequence.n_pages());
+    while low < high {
+        let middle = low.midpoint(high);
+        if sequence.page_start(middle) < index { low = middle + 1 } else { high = middle }
+    }
+    low
+}
+
+fn check(params: &Params) -> Result<()> {
+    let Params { n_heads, n_kv_heads, key_dim, value_dim, rope_dims, .. } = *params;
+    if n_kv_heads == 0
+        || n_heads == 0
+        || !n_heads.is_multiple_of(n_kv_heads)
+        || key_dim == 0
+        || value_dim == 0
+    {
+        return Err(Error::invalid(format!(
+            "attention has {n_heads} query heads of {key_dim} over {n_kv_heads} KV heads of {value_dim}, where a multiple \
+             was expected, and nothing empty"
+        )));
+    }
+    if params.rope != RopeKind::None && (rope_dims > key_dim || !rope_dims.is_multiple_of(2)) {
+        return Err(Error::invalid(format!(
+            "RoPE is to rotate {rope_dims} elements of heads of {key_dim}, where an even number of at most those was \
+             expected"
+        )));
+    }
+    Ok(())
+}
+
+impl<'w> Layer<'w> for Attention<'w> {
+    fn matrices(&mut self) -> Vec<&mut Linear<'w>> {
+        vec![&mut self.query, &mut self.key, &mut self.value, &mut self.output]
+    }
+}
+
+impl EngineLayer for Attention<'_> {
+    fn weight_bytes(&self) -> usize {
+        self.linears().map(Linear::packed_bytes).iter().sum()
+    }
+
+    fn scratch_bytes(&self) -> usize {
+        Scratch::measure(|scratch| self.buffers(scratch, self.max_tokens, self.max_workers))
+    }
+
+    fn page_formats(&self) -> u32 {
+        1 << abi::HERALD_PAGE_Q4
+    }
+
+    fn score_width(&self) -> usize {
+        self.scorer.score_width()
+    }
+
+    fn summary_bytes(&self) -> usize {
+        self.scorer.summary_bytes()
+    }
+
+    fn summarise(&self, page: &Page<'_>, summary: &mut [u8]) -> Result<()> {
+        self.scorer.summarise(&self.rope, page, summary);
+        Ok(())
+    }
+
+    fn forward(&self, call: &mut Call<'_>) -> Result<()> {
+        self.check_pages(call)?;
+        let n_tokens = call.n_tokens;
+        let mut scratch = Scratch::new(std::mem::take(&mut call.scratch));
+        let mut buffers = self.buffers(&mut scratch, n_tokens, call.parallel.workers());
+        let (kernels, parallel) = (self.kernels, call.parallel);
+        let input = call.input.unwrap_or(call.output);
+        enter(kernels, &parallel, &self.desc, input, self.norm.as_deref(), buffers.hidden);
+        self.project(call, &mut buffers);
+        if let Some(mut fetch) = call.fetch.take() {
+            let Buffers { q, work, .. } = &mut buffers;
+            self.scorer.score(&parallel, &call.sequences, &self.rope, q, work, fetch.scores());
+            call.sequences = fetch.run()?;
+        }
+        self.attend(&parallel, &call.sequences, &mut buffers);
+        let Buffers { hidden: branch, attended, work, .. } = buffers;
+        matmul_one(&parallel, &self.output, attended, n_tokens, work, branch);
+        add_branch(kernels, &parallel, &self.desc, branch, self.post_norm.as_deref(), work, call.output);
+        Ok(())
+    }
+}

@@ -1,0 +1,118 @@
+//! Projections: a batch's queries, keys and values, normed and rotated, and keys and values into the KV cache.
+
+use herald_api::{Call, Page, Sequences};
+
+use super::{Attention, Buffers, first_page};
+use crate::disjoint_slice::DisjointSlice;
+use crate::linear::{Product, matmul};
+use crate::parallel::ParallelExt;
+use crate::scratch::{PerWorker, Scratch};
+
+/// A worker's buffers for a token's heads.
+struct HeadBuffers<'s> {
+    /// Cosines and sines of the token's position.
+    rotation: &'s mut [[f32; 2]],
+    /// A normed head, or all heads where the model norms them as one.
+    normed: &'s mut [f32],
+}
+
+/// Where a token's keys and values go in the cache.
+struct KvSlot<'a> {
+    page: Page<'a>,
+    /// The slot's index in the page.
+    index: usize,
+}
+
+impl<'a> KvSlot<'a> {
+    /// The slot of a token of the batch; `None` where its sequence has no page for it.
+    fn of(sequences: &Sequences<'a>, token: usize) -> Option<Self> {
+        let sequence = sequences.iter().find(|sequence| sequence.batch().contains(&token))?;
+        let index = sequence.past() + token - sequence.batch().start;
+        // Pages' starts rise, so the token's page is the last one that begins no later.
+        let page = sequence.page(first_page(&sequence, index + 1).checked_sub(1)?);
+        Some(Self { page, index: index - page.start() })
+    }
+}
+
+impl Attention<'_> {
+    fn head_buffers<'s>(&self, scratch: &mut Scratch<'s>) -> HeadBuffers<'s> {
+        let norms = self.query_norm.iter().chain(&self.key_norm);
+        HeadBuffers {
+            rotation: scratch.take(self.rope.pairs()),
+            normed: scratch.take(norms.map(Vec::len).max().unwrap_or(0)),
+        }
+    }
+
+    pub(super) fn head_workers<'s>(&self, scratch: &mut Scratch<'s>, workers: usize) -> PerWorker<'s> {
+        scratch.per_worker(workers, |scratch| self.head_buffers(scratch))
+    }
+
+    /// `q, k, v = Wq x, Wk x, Wv x` with `x` what `hidden` holds; norms and rotates q and k, and writes k and v to the
+    /// tokens' slots.
+    pub(super) fn project(&self, call: &Call<'_>, buffers: &mut Buffers<'_>) {
+        let Buffers { hidden, q, k, v, work, .. } = buffers;
+        let (parallel, positions, sequences) = (&call.parallel, call.positions, &call.sequences);
+        let products = &mut [
+            Product { linear: &self.query, out: q },
+            Product { linear: &self.key, out: k },
+            Product { linear: &self.value, out: v },
+        ];
+        matmul(parallel, hidden, call.n_tokens, work, products);
+        let mut workers = self.head_workers(&mut Scratch::new(work), parallel.workers());
+        let (q_width, k_width, v_width) = (self.query.rows, self.key.rows, self.value.rows);
+        let (q, k) = (DisjointSlice::new(q), DisjointSlice::new(k));
+        let v = &**v;
+        parallel.run_with(positions.len(), &mut workers, |tokens, mut scratch| {
+            let mut buffers = self.head_buffers(&mut scratch);
+            for token in tokens {
+                self.rope.rotation(self.kernels, positions[token], buffers.rotation);
+                // SAFETY: each token is one worker's.
+                let (q, k) = unsafe {
+                    (
+                        q.part(token * q_width..(token + 1) * q_width),
+                        k.part(token * k_width..(token + 1) * k_width),
+                    )
+                };
+                self.norm_and_rotate(q, self.query_norm.as_deref(), &mut buffers);
+                self.norm_and_rotate(k, self.key_norm.as_deref(), &mut buffers);
+                if let Some(slot) = KvSlot::of(sequences, token) {
+                    self.store(&slot, k, &v[token * v_width..(token + 1) * v_width]);
+                }
+            }
+        });
+    }
+
+    /// Norms a token's heads, where the model does, and rotates them.
+    fn norm_and_rotate(&self, heads: &mut [f32], norm: Option<&[f32]>, buffers: &mut HeadBuffers<'_>) {
+        // The norm is as long as a head, or as all of them.
+        if let Some(norm) = norm {
+            let normed = &mut buffers.normed[..norm.len()];
+            for part in heads.chunks_exact_mut(norm.len()) {
+                (self.kernels.rms_norm)(part, norm, self.desc.norm_eps, normed);
+                part.copy_from_slice(normed);
+            }
+        }
+        for head in heads.chunks_exact_mut(self.params.key_dim) {
+            (self.kernels.rope)(self.params.rope, head, buffers.rotation);
+        }
+    }
+
+    /// Writes a token's keys and values to its slot.
+    fn store(&self, slot: &KvSlot<'_>, keys: &[f32], values: &[f32]) {
+        let n_kv_heads = self.params.n_kv_heads;
+        let keys = keys.chunks_exact(self.params.key_dim);
+        let values = values.chunks_exact(self.params.value_dim);
+        for (head, (key, value)) in keys.zip(values).enumerate() {
+            // SAFETY: the boundary has checked that the page has this shape and room for the slot; each slot is one
+            // token's, and nobody reads pages before all of the batch's slots are written.
+            let ((key_scale, key_codes), (value_scale, value_codes)) = unsafe {
+                (
+                    slot.page.key_slot(n_kv_heads, head, slot.index),
+                    slot.page.value_slot(n_kv_heads, head, slot.index),
+                )
+            };
+            *key_scale = (self.kernels.quantize_i16)(key, key_codes);
+            *value_scale = (self.kernels.quantize_i16)(value, value_codes);
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! `host cache`: the KV caches of saved sequences, and a check for memory leaks.
+
+mod compress;
+mod leaks;
+mod tiers;
+mod usage;
+
+use clap::Subcommand;
+
+use super::failure::Failure;
+use super::options::EngineOptions;
+
+/// Inspect and shrink the KV cache of a saved sequence; look for memory leaks
+#[derive(Debug, Subcommand)]
+#[command(after_help = "Examples:
+  host cache usage s.herald                    a saved sequence's memory, tier by tier
+  host cache compress s.herald --keep 1024     make it smaller
+  host cache leaks                             check for memory leaks")]
+pub(super) enum Cache {
+    Usage(usage::Usage),
+    Compress(compress::Compress),
+    Leaks(leaks::Leaks),
+}
+
+impl Cache {
+    pub(super) fn run(self, options: &EngineOptions) -> Result<(), Failure> {
+        match self {
+            Self::Usage(command) => command.run(options),
+            Self::Compress(command) => command.run(options),
+            Self::Leaks(command) => command.run(options),
+        }
+    }
+}
