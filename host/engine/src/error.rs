@@ -16,7 +16,7 @@ pub enum Error {
     /// The model file can't be read.
     #[error(transparent)]
     Gguf(#[from] GgufError),
-    /// The model file is read, and is no model that HERALD can run.
+    /// The model file was read, but is no model that HERALD can run.
     #[error("{}: {source}", path.display())]
     Model {
         /// The file.
@@ -35,10 +35,10 @@ pub enum Error {
         /// What each plugin said.
         reasons: String,
     },
-    /// A plugin failed at work.
+    /// A plugin failed while it computed.
     #[error("{what}: {source}")]
     Plugin {
-        /// What it was at.
+        /// What it was doing.
         what: String,
         /// What it said.
         source: herald_api::Error,
@@ -78,10 +78,10 @@ pub enum Error {
     /// The sampler's parameters or logits are wrong.
     #[error(transparent)]
     Sampler(#[from] SamplerError),
-    /// The form that an answer was to have can't be used, or not be followed.
+    /// An answer's constraint can't be used or followed.
     #[error("{0}")]
     Constraint(String),
-    /// The threads can't be had.
+    /// The system gave no threads.
     #[error(transparent)]
     Threads(#[from] ThreadPoolError),
     /// The chat template failed.
@@ -95,7 +95,7 @@ pub enum Error {
         /// Requests that there is room for.
         room: usize,
     },
-    /// The caller asked for the work to stop.
+    /// The caller stopped the work.
     #[error("the work was cancelled")]
     Cancelled,
 }

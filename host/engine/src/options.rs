@@ -12,7 +12,7 @@ use crate::plugin::Search;
 pub struct LoadOptions {
     /// The backend to ask first, or `None` (or `auto`) for the fastest.
     pub backend: Option<String>,
-    /// The folder of the calibrations by which the fastest is chosen, where there are any; `None`: by score alone.
+    /// The folder of the calibrations that tell which is the fastest; `None`: plugins' own scores tell.
     pub calibrations: Option<PathBuf>,
     /// Where to look for plugins.
     pub search: Search,
@@ -24,7 +24,7 @@ pub struct LoadOptions {
     pub context: Option<usize>,
     /// Tokens of a KV page.
     pub page_tokens: usize,
-    /// The most bytes of pages of earlier prompts to keep, for prompts that begin alike; 0: none.
+    /// The most bytes of the prefix cache: pages of earlier prompts, for prompts that begin alike. 0: none are kept.
     pub prefix_bytes: usize,
     /// How much of a sequence is kept how.
     pub memory: MemoryOptions,

@@ -161,7 +161,7 @@ impl AscTokenizer {
         self.ends.contains(&token)
     }
 
-    /// The ids of a text, alone. `special`: special tokens spelt out in it are recognised, and not read as text.
+    /// The ids of a text, without BOS and EOS. `special`: special tokens that are spelt out in it are recognised.
     ///
     /// # Errors
     /// Where the vocabulary can't express the text.
@@ -174,8 +174,8 @@ impl AscTokenizer {
         Ok(ids)
     }
 
-    /// The ids of a prompt: as [`AscTokenizer::encode`], with the BOS and EOS that the model asks for. A BOS that the text
-    /// spells out itself (chat templates do) is not doubled.
+    /// The ids of a prompt: as [`AscTokenizer::encode`], with the BOS and EOS that the model wants. A BOS that the text itself
+    /// spells out, as chat templates do, is not doubled.
     ///
     /// # Errors
     /// As [`AscTokenizer::encode`].
@@ -199,7 +199,7 @@ impl AscTokenizer {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// The bytes of a token that goes on a text; they may be part of a UTF-8 character.
+    /// The bytes of a token that continues a text; they may be part of a UTF-8 character.
     ///
     /// # Errors
     /// Where the id is outside the vocabulary.

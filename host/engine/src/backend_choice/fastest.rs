@@ -2,31 +2,31 @@
 
 use super::Speeds;
 
-/// How many times as fast two plugins must be as one alone, for the memory that the second one's weights take.
+/// How many times as fast two plugins must be as one, to be worth the memory of a second copy of the weights.
 const WORTH: f64 = 1.1;
 
 /// Speeds that differ by less count as the same: then the higher score decides.
 const NOISE: f64 = 0.03;
 
-/// What speeds are compared by: a request of so many tokens of a prompt and so many decoded.
+/// Plugins are compared by the time of a request with a prompt of this many tokens and this many decoded tokens.
 const PROMPT: f64 = 512.0;
 const DECODED: f64 = 128.0;
 
-/// Places of the plugins to use.
+/// The indices of the plugins to use.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Fastest {
     pub(super) prefill: usize,
     pub(super) decode: usize,
-    /// How many times as fast the two are as the best one.
+    /// How many times as fast the two are as the best one alone.
     pub(super) gain: f64,
 }
 
-/// The fastest among plugins in the order of their scores; two of them where `two` allows it and that is worth it.
+/// The fastest of the plugins, which come in the order of their scores; two of them where `two` allows it and it pays off.
 pub(super) fn fastest(speeds: &[(&str, Speeds)], two: bool) -> Option<Fastest> {
     let seconds = |prefill: usize, decode: usize| {
         PROMPT / speeds[prefill].1.prefill + DECODED / speeds[decode].1.decode
     };
-    let one = least((0..speeds.len()).map(|place| seconds(place, place)))?;
+    let one = least((0..speeds.len()).map(|plugin| seconds(plugin, plugin)))?;
     let prefill = least(speeds.iter().map(|(_, speeds)| 1.0 / speeds.prefill))?;
     let decode = least(speeds.iter().map(|(_, speeds)| 1.0 / speeds.decode))?;
     let gain = seconds(one, one) / seconds(prefill, decode);
@@ -36,7 +36,7 @@ pub(super) fn fastest(speeds: &[(&str, Speeds)], two: bool) -> Option<Fastest> {
     Some(Fastest { prefill: one, decode: one, gain: 1.0 })
 }
 
-/// The first place whose time is the least, but for noise.
+/// The index of the first time that is the least, but for noise.
 fn least(times: impl Iterator<Item = f64> + Clone) -> Option<usize> {
     let least = times.clone().min_by(f64::total_cmp)?;
     times.into_iter().position(|time| time <= least * (1.0 + NOISE))

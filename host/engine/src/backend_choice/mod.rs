@@ -1,9 +1,8 @@
 //! Which plugin is asked first: for single tokens, and for prompts.
 //!
-//! A plugin's own score gives the first order. Where the plugins that are there were measured on this machine
-//! ([`crate::calibrate`]) with this model, or with one much like it, the figures decide. Pages of keys and values have one
-//! format for all, so one plugin may compute a prompt and another go on after it, where that is worth keeping the weights
-//! in both plugins' orders.
+//! Plugins are ordered by their own scores, unless they were measured on this machine ([`crate::calibrate`]) with this model
+//! or a similar one: then the measurements decide. All plugins share one page format, so one may compute the prompt and
+//! another decode, where the speed is worth keeping the weights twice.
 
 mod fastest;
 mod record;
@@ -20,7 +19,7 @@ pub use store::{Records, keep, read};
 
 use fastest::fastest;
 
-/// What a choice follows from.
+/// What a choice is based on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
@@ -35,17 +34,17 @@ pub enum Reason {
 /// Which plugins are asked first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Choice {
-    /// For batches as prompts have them.
+    /// For the large batches of prompts.
     pub prefill: String,
-    /// For few tokens, and for everything else.
+    /// For small batches, and for everything else.
     pub decode: String,
-    /// What it follows from.
+    /// What it is based on.
     pub by: Reason,
     /// Why, as a sentence without its full stop.
     pub why: String,
 }
 
-/// A choice, and what was left out of account.
+/// A choice, and what it ignored.
 #[derive(Clone, Debug)]
 pub struct Picked {
     /// The choice.
@@ -71,17 +70,17 @@ impl Choice {
         self.prefill != self.decode
     }
 
-    /// The same without another plugin for prompts, which could not be had for this reason.
+    /// Gives up the plugin for prompts, for this reason.
     pub(crate) fn unsplit(&mut self, reason: &str) {
         self.why = format!("{}; but {} computes no prompts, since {reason}", self.why, self.prefill);
         self.prefill.clone_from(&self.decode);
     }
 }
 
-/// Chooses for a model (`None`: for whichever) that is computed with so many threads.
+/// Picks the plugins for a model (`None`: for any) that is computed with this many threads.
 ///
 /// # Errors
-/// Where there is no plugin at all, or none of the name that was asked for.
+/// Where there is no plugin at all, or none of the name in the options.
 pub fn pick_backends(
     plugins: &Plugins,
     options: &LoadOptions,
@@ -95,15 +94,15 @@ pub fn pick_backends(
     }
     let Records { records, ignored } = options.calibrations.as_deref().map(read).unwrap_or_default();
     let machine = Machine::of(&this_machine(), threads);
-    let choice = by_figures(&ranked, &records, &machine, model).unwrap_or_else(|note| {
+    let choice = by_measurement(&ranked, &records, &machine, model).unwrap_or_else(|note| {
         let why = "is asked first for each layer, since its score on this machine is the highest";
         Choice::one(first, Reason::Score, format!("{first} {why}{note}"))
     });
     Ok(Picked { choice, ignored })
 }
 
-/// Chooses by the figures of a record, or says why none counts, as the end of a sentence.
-fn by_figures(
+/// Picks by the measurements in a record, or says why none counts, as the end of a sentence.
+fn by_measurement(
     ranked: &[Loaded],
     records: &[Record],
     machine: &Machine,
@@ -151,14 +150,14 @@ fn by_figures(
     })
 }
 
-/// The speeds of all plugins that offer layers, in order, where the record has them of just these files. Those that could
-/// not run the model are left out.
+/// The speeds of all plugins that offer layers, in order, except for those that could not run the model. `None` where the
+/// record is of other files than these.
 fn current_speeds<'r>(ranked: &'r [Loaded], record: &Record) -> Option<Vec<(&'r str, Speeds)>> {
     let mut speeds = Vec::new();
     for loaded in ranked.iter().filter(|loaded| !loaded.plugin.layer_kinds().is_empty()) {
         let id = PluginId::of(loaded)?;
-        let figures = record.backends.iter().find(|figures| figures.plugin == id)?;
-        speeds.extend(figures.speeds.map(|speeds| (loaded.plugin.name(), speeds)));
+        let measured = record.backends.iter().find(|measured| measured.plugin == id)?;
+        speeds.extend(measured.speeds.map(|speeds| (loaded.plugin.name(), speeds)));
     }
     (!speeds.is_empty()).then_some(speeds)
 }

@@ -1,4 +1,4 @@
-//! What a calibration found, and what it holds for: a machine, plugins' files, a model's shapes.
+//! What a calibration measured, and what it is valid for: a machine, plugins' files, a model's shapes.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,13 +11,13 @@ use crate::gguf::Gguf;
 use crate::model::ModelPlan;
 use crate::plugin::Loaded;
 
-/// What a file of this kind says that it is.
+/// The format that a calibration's file names.
 pub(super) const FORMAT: &str = "herald-calibration";
 
-/// The version of what it holds.
+/// The version of that format.
 pub(super) const VERSION: u32 = 1;
 
-/// What a calibration found.
+/// What a calibration measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
@@ -25,13 +25,13 @@ pub struct Record {
     pub(super) version: u32,
     /// Where it was measured.
     pub machine: Machine,
-    /// With what.
+    /// With which model.
     pub model: Shapes,
-    /// Each plugin's figures.
+    /// Each plugin's speeds.
     pub backends: Vec<Measured>,
 }
 
-/// A machine, as far as speeds depend on it.
+/// What a machine's speed depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Machine {
@@ -45,7 +45,7 @@ pub struct Machine {
     pub threads: usize,
 }
 
-/// A model, as far as speeds depend on it.
+/// What the speed of computing a model depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Shapes {
@@ -85,13 +85,13 @@ pub struct PluginId {
     pub modified: u64,
 }
 
-/// One plugin's figures.
+/// What was measured of one plugin.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Measured {
     /// The plugin.
     pub plugin: PluginId,
-    /// With it asked first for each layer; `None`: it computed none.
+    /// Its speeds when it is asked first for each layer; `None`: it computed none.
     pub speeds: Option<Speeds>,
 }
 
@@ -114,12 +114,12 @@ impl Record {
         Self { format: FORMAT.to_owned(), version: VERSION, machine, model, backends }
     }
 
-    /// Whether its figures are such as can be measured.
+    /// Whether its speeds can have been measured.
     pub(super) fn is_sound(&self) -> bool {
         let sound = |speed: f64| speed.is_finite() && speed > 0.0;
         self.backends
             .iter()
-            .filter_map(|figures| figures.speeds)
+            .filter_map(|measured| measured.speeds)
             .all(|Speeds { prefill, decode, .. }| sound(prefill) && sound(decode))
     }
 }
@@ -179,13 +179,13 @@ impl Shapes {
         }
     }
 
-    /// Whether another model has the same shapes; its name doesn't count.
+    /// Whether another model has the same shapes, whatever its name.
     #[must_use]
     pub fn same(&self, other: &Self) -> bool {
         *self == Self { name: self.name.clone(), ..other.clone() }
     }
 
-    /// How far another model is from this one; `None` where figures of the one say nothing of the other.
+    /// How different another model is; `None` where the speeds of one say nothing about the other.
     pub(super) fn distance(&self, other: &Self) -> Option<f64> {
         if self.same(other) {
             return Some(0.0);
@@ -194,7 +194,7 @@ impl Shapes {
             return None;
         }
         let size = (self.bytes.max(1) as f64 / other.bytes.max(1) as f64).ln().abs();
-        // Another architecture is as far as ten times the size.
+        // Another architecture counts like a size ten times as large.
         let architecture =
             if self.architecture == other.architecture { 0.0 } else { std::f64::consts::LN_10 };
         Some(f64::MIN_POSITIVE + size + architecture)
@@ -202,7 +202,7 @@ impl Shapes {
 }
 
 impl PluginId {
-    /// A plugin's, where its file can be looked at.
+    /// A plugin's; `None` where its file can't be inspected.
     #[must_use]
     pub fn of(loaded: &Loaded) -> Option<Self> {
         let metadata = loaded.path.metadata().ok()?;

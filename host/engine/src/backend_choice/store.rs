@@ -1,4 +1,4 @@
-//! Calibrations in the user's cache folder: a file each, put in its place whole.
+//! Calibrations in the user's cache folder, a file each, which is written whole and then renamed.
 
 use std::fs;
 use std::io::{self, Write};
@@ -11,7 +11,7 @@ use tempfile::NamedTempFile;
 use super::Record;
 use super::record::{FORMAT, VERSION};
 
-/// The most bytes of a file that is read: no calibration comes near.
+/// Longer files are not read: no calibration is nearly as long.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// The calibrations of a folder.
@@ -61,7 +61,7 @@ fn read_one(path: &Path) -> Result<Record, String> {
     }
 }
 
-/// Keeps a calibration in a folder, in place of an earlier one of the same model on the same machine. Returns its file.
+/// Keeps a calibration in a folder and replaces an earlier one of the same model on the same machine. Returns its file.
 ///
 /// # Errors
 /// Where the folder can't be made or the file not be written; an earlier one then stays.

@@ -10,7 +10,7 @@ const MAX_LENGTH: usize = 512;
 
 /// The local time by a format of C's and Python's `strftime`.
 pub(super) fn strftime_now(format: &str) -> Result<String, Error> {
-    // SAFETY: a null pointer asks for the result alone.
+    // SAFETY: with a null pointer, time(2) writes nothing and only returns.
     let now = unsafe { libc::time(std::ptr::null_mut()) };
     strftime(format, now)
 }

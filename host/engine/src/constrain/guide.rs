@@ -1,4 +1,4 @@
-//! Where an answer is in its form, what may come next, and how it could end.
+//! How far an answer has come in its form, what may come next, and how it could end.
 
 use llguidance::Matcher;
 use llguidance::toktrie::{SimpleVob, TokEnv, TokenId};
@@ -12,7 +12,7 @@ const CLOSING: &[u8] = b"\"}]0,: ntfeE.-/";
 /// The longest way to the end that is searched for, in tokens.
 const MAX_WAY_TOKENS: usize = 512;
 
-/// One answer's place in its form.
+/// How far one answer has come in its form.
 pub(crate) struct Guide {
     matcher: Matcher,
     tokens: TokEnv,
@@ -55,8 +55,8 @@ impl Guide {
         if self.matcher.is_stopped() {
             return Ok(Next::End);
         }
-        // Whatever comes now makes the way to the end no shorter than by one token; where that is all the room there is,
-        // it must be the way's own.
+        // A token shortens the way to the end by one at most. Where the way takes all the room that is left, only its own next
+        // token will do.
         if let Some(way) = self.way.as_ref().filter(|way| way.len() == left)
             && let Some(first) = way.first()
         {
@@ -71,8 +71,8 @@ impl Guide {
         Ok(if allowed.is_zero() { Next::End } else { Next::Tokens(allowed) })
     }
 
-    /// Takes a token that was among the next. `left`: tokens that there is room for after it. `None` where no way to the
-    /// end would fit any more: the token to take in its place, of which that is not so; it has been taken.
+    /// Takes a token that was among the next. `left`: the tokens that there is room for after it. Where no way to the end would
+    /// fit after it, this takes another token and returns that.
     pub(crate) fn take(&mut self, token: TokenId, left: usize) -> Result<Option<TokenId>> {
         if self.tokens.tok_trie().eos_tokens().contains(&token) {
             return Ok(None);
@@ -97,14 +97,14 @@ impl Guide {
         Ok(None)
     }
 
-    /// A way to a place where the answer may end, of at most so many tokens. The state is as it was.
-    fn find_way(&mut self, most: usize) -> Result<Option<Vec<TokenId>>> {
+    /// A way of at most `max_tokens` tokens to where the answer may end. The state is the same afterwards.
+    fn find_way(&mut self, max_tokens: usize) -> Result<Option<Vec<TokenId>>> {
         let mut way = Vec::new();
         let found = loop {
             if self.is_whole()? {
                 break true;
             }
-            if way.len() >= most {
+            if way.len() >= max_tokens {
                 break false;
             }
             let before = way.len();

@@ -1,16 +1,16 @@
 //! Answers in a given form: a JSON schema or a regular expression.
 //!
 //! At each token the form says which ones may come next (by the crate `llguidance`, over the bytes of the model's tokens),
-//! and the sampler chooses among those. The answer ends where the form can't go on, or where the model ends it at a place
-//! at which it may end.
+//! and the sampler chooses among those. The answer ends where the form can't go on, or where the model ends it and the form
+//! allows that.
 //!
-//! **Limits.** With a token limit (or a context) that leaves room for a whole answer, the answer is whole: a [`Guide`] knows
-//! from each place a way to the end, and takes it when the room would otherwise become too short. That way is found by a
-//! search that prefers what closes things, so it is short for JSON. For a regular expression whose only ends are far, and
-//! for a limit shorter than the shortest answer, none may be found; the answer is then cut off like any other, and its end
-//! is [`Finish::Length`](crate::Finish::Length) and not [`Finish::Complete`](crate::Finish::Complete). The user's own stop
-//! texts and tokens end an answer anywhere. A number is as long as its schema allows: without bounds it may be one that is
-//! JSON and yet too large for a program's numbers.
+//! **Limits.** With a token limit (or a context) that leaves room for a whole answer, the answer is whole: a [`Guide`] always
+//! knows a way to the end, and takes it before the room becomes too short. It finds the way by a search that prefers what
+//! closes things, so the way is short for JSON. The search may fail for a regular expression that can only end after a long
+//! text, and for a limit shorter than the shortest answer. Such an answer is cut off like any other, and its end is
+//! [`Finish::Length`](crate::Finish::Length) and not [`Finish::Complete`](crate::Finish::Complete). The user's own stop texts
+//! and tokens end an answer anywhere. A number is as long as its schema allows: without bounds it may be valid JSON and yet too
+//! large for a program's numbers.
 
 mod guide;
 mod vocabulary;

@@ -39,18 +39,18 @@ impl Drop for Hold {
     }
 }
 
-/// What a context is.
+/// A context's sequence, and what belongs to it.
 pub(super) struct State {
     pub(super) sequence: Sequence,
-    /// Tokens that were chosen and are to be run before whatever comes next.
+    /// Tokens that were chosen, and are run before the next input.
     pub(super) pending: Vec<u32>,
-    /// How often memory had been optimised when it was last used.
+    /// The manager's epoch when it was last used.
     pub(super) used: u64,
     closed: bool,
 }
 
 impl State {
-    /// Takes what was run, after the sequence had `before` tokens, off what is pending.
+    /// Removes the tokens from `pending` that were run since the sequence had `before` tokens.
     pub(super) fn ran(&mut self, before: usize) {
         let ran = self.sequence.tokens().len() - before;
         self.pending.drain(..ran.min(self.pending.len()));
@@ -87,7 +87,7 @@ impl Context {
         Ok((!state.closed).then_some(Held { context: self, state }))
     }
 
-    /// Closes it, once nobody works on it.
+    /// Closes it as soon as nobody works on it.
     pub(super) fn close(&self, hold: &Hold) {
         if let Some(mut held) = self.lock(hold) {
             held.closed = true;

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::metrics::Leak;
 use crate::threads::locked;
 
-/// Pages that tiers hold, beside those that can be reached. Counted at a moment at which nobody works on a context.
+/// Pages that tiers hold, and those that can be reached, counted while nobody works on a context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct MemoryLeakStats {
     /// Pages that the tiers hold.
@@ -23,13 +23,12 @@ pub struct MemoryLeakStats {
     pub reachable_bytes: u64,
     /// Sequences of the engine that others opened: the manager can't see which pages they hold.
     pub other_sequences: u64,
-    /// Pages whose owner is gone: held, and reached from nowhere. While there are other sequences it is not known which of
-    /// those are theirs, and this counts all of them.
+    /// Pages whose owner is gone: held, but reached from nowhere. While there are other sequences, this counts their pages too,
+    /// since the manager can't tell them apart.
     pub orphaned_pages: u64,
     /// Bytes that they take.
     pub orphaned_bytes: u64,
-    /// What has grown since [`MultiTierMemoryManager::mark`], or since the manager was made. Growth of pages is no leak
-    /// while contexts hold them.
+    /// Growth since [`MultiTierMemoryManager::mark`], or since the manager was made. Pages that contexts hold are no leak.
     pub since_mark: Leak,
 }
 
@@ -42,8 +41,8 @@ impl MemoryLeakStats {
 }
 
 impl MultiTierMemoryManager {
-    /// Counts the pages that tiers hold beside those that anybody can reach. Waits for work that is under way, and holds up
-    /// what would begin meanwhile.
+    /// Counts the pages that tiers hold, and those that can be reached. Waits for current work on contexts to end, and makes new
+    /// work wait.
     ///
     /// # Errors
     /// From within a callback of [`MultiTierMemoryManager::generate_while`].
@@ -76,7 +75,7 @@ impl MultiTierMemoryManager {
         })
     }
 
-    /// Has growth be counted from now on.
+    /// Counts growth from now on.
     pub fn mark(&self) {
         let now = self.profiler.now("");
         *locked(&self.mark) = now;

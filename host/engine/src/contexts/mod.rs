@@ -1,8 +1,8 @@
 //! `MultiTierMemoryManager`: many contexts by name over one engine, and what their memory takes, counted and kept tidy.
 //!
 //! Every method may be called from any thread. Work on one context waits for other work on it; different contexts don't
-//! wait for each other, but share the threads that the engine computes with. Work that is under way holds up
-//! [`MultiTierMemoryManager::get_memory_leak_stats`] alone, which needs a moment in which nothing moves.
+//! wait for each other, but share the threads that the engine computes with. Only
+//! [`MultiTierMemoryManager::get_memory_leak_stats`] waits for all work, since it needs a moment in which nothing changes.
 
 mod context;
 mod leaks;
@@ -21,7 +21,7 @@ use context::Context;
 pub use leaks::MemoryLeakStats;
 pub use optimize::Optimized;
 
-/// What a context is to take in.
+/// What to add to a context.
 #[derive(Clone, Copy, Debug)]
 pub enum Input<'i> {
     /// A text. What begins a prompt (BOS) goes before it where the context is empty.
@@ -62,12 +62,12 @@ impl Default for ManagerOptions {
     }
 }
 
-/// Pages that moved down a tier, or went.
+/// Pages that moved down a tier, or were dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Demoted {
     /// Moves of pages from a tier to the one below.
     pub pages: u64,
-    /// Bytes of RAM that the tiers take less.
+    /// Bytes of RAM that the tiers gave up.
     pub bytes_freed: u64,
 }
 
@@ -121,12 +121,12 @@ impl MultiTierMemoryManager {
         &self.engine
     }
 
-    /// Runs a text or tokens through the model's layers after what the context has seen: their keys and values, or states,
-    /// go to the active tier, and what no longer has room there down. A context that isn't there is opened. A beginning
-    /// that an earlier prompt had too is taken over, and not computed again. Returns how many tokens were added.
+    /// Runs a text or tokens through the model's layers after what the context has seen. Their keys and values go to the active
+    /// tier, and pages for which it no longer has room move down. Opens the context where there is none of that name. A
+    /// beginning that an earlier prompt had too is taken from the prefix cache. Returns how many tokens were added.
     ///
     /// # Errors
-    /// As [`NeuroEngine::prefill`]; the context then holds what was run as whole passes. Nothing to add is no error.
+    /// As [`NeuroEngine::prefill`]; the context then holds the tokens of the passes that succeeded. Adding nothing is no error.
     pub fn add_to_active_memory<'i>(&self, context: &str, input: impl Into<Input<'i>>) -> Result<usize> {
         let input = input.into();
         self.work(context, true, |state| {
@@ -158,7 +158,7 @@ impl MultiTierMemoryManager {
     }
 
     /// Adds an input and generates after it, as [`NeuroEngine::generate`] does. Afterwards the context holds both; the last
-    /// token, which was not run, is run before whatever comes next.
+    /// token has not been run, and is run before the next input.
     ///
     /// # Errors
     /// As [`NeuroEngine::generate`].
@@ -171,8 +171,8 @@ impl MultiTierMemoryManager {
         self.generate_while(context, input, options, &mut || true, &mut |_| true)
     }
 
-    /// As [`MultiTierMemoryManager::generate`], with the callbacks of [`NeuroEngine::generate`]. They must not work on
-    /// contexts of a manager, which gets an error.
+    /// As [`MultiTierMemoryManager::generate`], with the callbacks of [`NeuroEngine::generate`]. They must not work on a
+    /// manager's contexts: such a call gets an error.
     ///
     /// # Errors
     /// As [`NeuroEngine::generate`].
@@ -200,7 +200,7 @@ impl MultiTierMemoryManager {
     /// Lends a context's sequence, for work that no other method does.
     ///
     /// # Errors
-    /// Where there is no such context, and as `work` fails.
+    /// Where there is no such context; those of `work`.
     pub fn with_sequence<R>(
         &self,
         context: &str,
@@ -209,7 +209,7 @@ impl MultiTierMemoryManager {
         self.work(context, false, |state| work(&self.engine, &mut state.sequence))
     }
 
-    /// The tokens of a context, those that a generation chose last and did not run yet included.
+    /// The tokens of a context, including the last of a generation, which has not been run yet.
     ///
     /// # Errors
     /// Where there is no such context.
@@ -217,8 +217,8 @@ impl MultiTierMemoryManager {
         self.work(context, false, |state| Ok([state.sequence.tokens(), &state.pending].concat()))
     }
 
-    /// Takes a sequence in as a context, with tokens that are to be run before whatever comes next (as
-    /// [`crate::LoadedState`] has both); an earlier context of that name goes.
+    /// Makes a sequence a context, with tokens that are run before the next input (as [`crate::LoadedState`] has both). Replaces
+    /// an earlier context of that name.
     ///
     /// # Errors
     /// Where the sequence belongs to another engine.
@@ -238,9 +238,8 @@ impl MultiTierMemoryManager {
         self.map().keys().cloned().collect()
     }
 
-    /// Moves a context's pages that are older than its latest `keep_tokens` tokens to the compressed tier now, but for the
-    /// first page, where attention sinks. Layers whose backend reads no compressed pages, and those with a sliding window,
-    /// keep theirs.
+    /// Moves a context's pages to the compressed tier now, except for its latest `keep_tokens` tokens and the first page, which
+    /// holds the attention sinks. Layers whose backend reads no compressed pages, and those with a sliding window, keep theirs.
     ///
     /// # Errors
     /// Where there is no such context, or a tier fails: no page is then lost.
@@ -262,8 +261,8 @@ impl MultiTierMemoryManager {
         })
     }
 
-    /// Forgets all that a context has seen, in all tiers (later tokens' keys and values mean nothing without the earlier
-    /// ones); it stays open, empty. Returns how many tokens that were.
+    /// Forgets all that a context has seen, in all tiers, since later tokens' keys and values mean nothing without the earlier
+    /// ones. The context stays open, empty. Returns how many tokens it had.
     ///
     /// # Errors
     /// Where there is no such context.
@@ -293,7 +292,7 @@ impl MultiTierMemoryManager {
         Ok(tokens)
     }
 
-    /// Closes a context, once work on it that is under way has ended; `false` where there is none.
+    /// Closes a context once current work on it has ended; `false` where there is no such context.
     ///
     /// # Errors
     /// From within a callback of [`MultiTierMemoryManager::generate_while`].
@@ -307,14 +306,13 @@ impl MultiTierMemoryManager {
         Ok(removed.is_some())
     }
 
-    /// What the tiers hold, for all sequences of the engine: pages that several share count once. Doesn't wait.
+    /// What the tiers hold for all sequences of the engine. Pages that several share count once. Doesn't wait.
     #[must_use]
     pub fn get_memory_usage(&self) -> MemoryUsage {
         self.engine.memory_usage()
     }
 
-    /// What the tiers hold of one context, as it was when work on it last ended: pages that it shares count whole. Doesn't
-    /// wait.
+    /// What the tiers held of one context when work on it last ended. Pages that it shares count whole. Doesn't wait.
     ///
     /// # Errors
     /// Where there is no such context.
@@ -323,7 +321,7 @@ impl MultiTierMemoryManager {
         found.ok_or_else(|| no_context(context))
     }
 
-    /// Work on one context: alone, and seen by nobody half-done.
+    /// Works on one context while nobody else does. With `open`, a missing context is opened.
     fn work<R>(
         &self,
         name: &str,
@@ -371,7 +369,7 @@ impl MultiTierMemoryManager {
         *locked(&self.epoch)
     }
 
-    /// The tokens to run for an input: first what is pending.
+    /// The tokens to run for an input, after those that are pending.
     fn ids(&self, sequence: &Sequence, pending: &[u32], input: Input<'_>) -> Result<Vec<u32>> {
         let mut ids = pending.to_vec();
         match input {

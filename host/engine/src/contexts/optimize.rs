@@ -16,13 +16,13 @@ use crate::threads::locked;
 /// What [`MultiTierMemoryManager::optimize_memory`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Optimized {
-    /// Pages that went down a tier, and what that freed.
+    /// Pages that moved down a tier, and what that freed.
     pub demoted: Demoted,
     /// Pages of earlier prompts that no context held, and were dropped.
     pub unreferenced_pages: u64,
     /// Their bytes.
     pub unreferenced_bytes: u64,
-    /// Pages that were dropped because another context had the same, which both now share.
+    /// Pages that were dropped because another context has an equal page, which both now share.
     pub merged_pages: u64,
     /// Their bytes.
     pub merged_bytes: u64,
@@ -30,23 +30,23 @@ pub struct Optimized {
     pub spare_pages: u64,
     /// Their bytes.
     pub spare_bytes: u64,
-    /// Bytes of RAM that the tiers take less than before, all in all.
+    /// Bytes of RAM that the tiers gave up in all.
     pub bytes_freed: u64,
-    /// Bytes of RAM that freed memory's return to the system took off the process.
+    /// Bytes of RAM by which the process shrank when freed memory went back to the system.
     pub returned_bytes: u64,
-    /// The part of the tiers' room for tokens that held none, before.
+    /// The share of the tiers' room for tokens that held none, before.
     pub fragmentation_before: f64,
     /// The same afterwards. A sequence's last page is seldom full, so it is seldom 0.
     pub fragmentation_after: f64,
-    /// Contexts that were left as they were, since somebody worked on them.
+    /// Contexts that were skipped, since somebody worked on them.
     pub busy_contexts: u64,
 }
 
 impl MultiTierMemoryManager {
-    /// Tidies up. In every context that nobody works on: room that was reserved and not used goes, pages that have no place
-    /// in the active tier go down (in a cold context, that nobody has used since the last call, all but the first and the
-    /// latest [`super::ManagerOptions::cold_tokens`]), and pages that are the same as another context's, to the byte, become
-    /// one. Pages of earlier prompts that nobody holds are dropped, and freed memory goes back to the system.
+    /// Tidies up. In every context that nobody works on: gives back room that was reserved and not used; moves pages beyond the
+    /// active tier's limit down (in a cold context, which nobody has used since the last call, all but the first and the latest
+    /// [`super::ManagerOptions::cold_tokens`]); and shares pages that equal another context's to the byte. Then drops pages of
+    /// earlier prompts that nobody holds, and returns freed memory to the system.
     ///
     /// # Errors
     /// Where a tier fails: no page is then lost. From within a callback of [`MultiTierMemoryManager::generate_while`].
@@ -63,7 +63,7 @@ impl MultiTierMemoryManager {
         let usual = self.engine.memory_options();
         let cold = MemoryOptions { active: Capacity::Tokens(self.options.cold_tokens), ..usual.clone() };
         let contexts: Vec<Arc<Context>> = self.map().values().cloned().collect();
-        let mut twins = SharedPages::default();
+        let mut shared = SharedPages::default();
         for context in &contexts {
             let Ok(held) = context.try_lock(&hold) else {
                 did.busy_contexts += 1;
@@ -79,11 +79,11 @@ impl MultiTierMemoryManager {
             let moved = self.demote(&mut state.sequence, if is_cold { &cold } else { usual })?;
             did.demoted.pages += moved.pages;
             did.demoted.bytes_freed += moved.bytes_freed;
-            let (pages, bytes) = state.sequence.merge(&mut twins, self.engine.page_tokens());
+            let (pages, bytes) = state.sequence.merge(&mut shared, self.engine.page_tokens());
             did.merged_pages += pages;
             did.merged_bytes += bytes;
         }
-        drop(twins);
+        drop(shared);
         (did.unreferenced_pages, did.unreferenced_bytes) = self.engine.forget_unheld_prefixes();
         let after = self.engine.memory_usage();
         did.bytes_freed = before.total().memory_bytes.saturating_sub(after.total().memory_bytes);

@@ -1,4 +1,4 @@
-//! Where the oldest pages go: a file for each shape of pages.
+//! The archived tiers: a file for each shape of pages.
 
 use std::path::{Path, PathBuf};
 
@@ -54,7 +54,7 @@ impl Archives {
         for loaded in ranked {
             match loaded.plugin.create_tier(&config) {
                 Ok(tier) => {
-                    // Pages that a process left behind when it died are nobody's any more.
+                    // A process that died left these pages behind.
                     let left = if self.path.is_dir() { Vec::new() } else { tier.list().unwrap_or_default() };
                     if !left.is_empty() {
                         tracing::warn!(

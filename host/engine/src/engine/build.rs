@@ -59,9 +59,9 @@ fn build_layers(
     plan.layers.iter().map(build).collect()
 }
 
-/// Has the plugin that was chosen for prompts build the layers that it can, where that is another one: a layer or none for
-/// each of the built ones; nothing at all where there is none to build. The embedding is only looked up, and of a prompt the
-/// head sees the last token: both stay as they are. Where the plugin fails, `choice` is told.
+/// Where another plugin was picked for prompts, has it build the layers that it can: a layer or none for each of the built
+/// ones, or an empty list where it builds none. Embedding and head stay as they are, since the embedding is only looked up, and
+/// the head sees only the last token of a prompt. Where the plugin fails, `choice` is changed.
 pub(super) fn for_prompts(
     gguf: &Gguf,
     plan: &ModelPlan,
@@ -110,7 +110,7 @@ pub(super) fn for_prompts(
     Ok(layers)
 }
 
-/// Gives the file's pages of a layer's weights back where the backend has weights of its own, and no use for the file's.
+/// Gives the file's pages of a layer's weights back where the backend made its own copy of the weights.
 fn give_back(gguf: &Gguf, layer: &LayerPlan, made: &LayerHandle) {
     if made.weight_bytes() > 0 {
         let tensors = layer.weights.iter().filter_map(|weight| gguf.tensor(&weight.tensor));

@@ -1,7 +1,7 @@
 //! Measuring how fast each plugin computes a model's own shapes.
 //!
-//! Of a large model only as many blocks are built as leave every cache behind, and the rest is reckoned from them by the
-//! bytes of their weights. The plugins take turns, so that a machine that slows down slows down all of them.
+//! Of a large model only so many blocks are built that no cache holds them; the time of the rest follows from the bytes of their
+//! weights. The plugins take turns, so that a machine that slows down affects all of them.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use crate::model::{self, LayerPlan, ModelPlan};
 use crate::options::LoadOptions;
 use crate::plugin::{Loaded, Plugins, this_machine};
 
-/// Bytes of weights that leave every cache behind.
+/// More bytes of weights than any cache holds.
 const ENOUGH_BYTES: usize = 128 << 20;
 
 /// Rounds, of which the median counts.
@@ -25,7 +25,7 @@ const ROUNDS: usize = 3;
 /// Tokens of the prompts that are measured.
 const PROMPTS: [usize; 5] = [512, 256, 128, 64, 32];
 
-/// Tokens of the prompt that wakes everything, by which the measured prompt's length is chosen.
+/// Tokens of the first prompt, whose time decides how long the measured prompts are.
 const FIRST: usize = 32;
 
 /// About how long a plugin's prompt may take.
@@ -35,10 +35,10 @@ const PROMPT_TIME: Duration = Duration::from_millis(250);
 const DECODE_TIME: Duration = Duration::from_millis(100);
 const DECODED: std::ops::RangeInclusive<usize> = 2..=32;
 
-/// A plugin that is this many times as slow as the fastest is measured no further.
+/// A plugin that is this many times slower than the fastest is measured only once.
 const BEATEN: f64 = 2.0;
 
-/// Measures every plugin that offers layers on a model's shapes, with each asked first in turn. `progress` is told what is
+/// Measures on a model's shapes every plugin that offers layers, each asked first in turn. `progress` is called with what is
 /// being done, and stops it by returning `false`.
 ///
 /// # Errors
@@ -92,7 +92,7 @@ pub fn calibrate(
     }
     for run in &runs {
         // A context without room for a token leaves nothing to measure.
-        figures[run.place].speeds = Some(run.speeds()).filter(|speeds| speeds.decode > 0.0);
+        figures[run.index].speeds = Some(run.speeds()).filter(|speeds| speeds.decode > 0.0);
     }
     Ok(Record::new(machine, shapes, figures))
 }
@@ -106,7 +106,7 @@ fn identity(loaded: &Loaded) -> Result<PluginId> {
     PluginId::of(loaded).ok_or_else(gone)
 }
 
-/// The model with as many of its blocks as are enough, and how many times their weights those of all blocks are.
+/// The model with only its first blocks, and how many times as large the weights of all blocks are as theirs.
 fn cut(gguf: &Gguf, plan: &ModelPlan) -> (ModelPlan, f64) {
     let is_end =
         |layer: &LayerPlan| matches!(layer.desc.params, LayerParams::Embedding(_) | LayerParams::Head(_));
@@ -138,12 +138,12 @@ fn cut(gguf: &Gguf, plan: &ModelPlan) -> (ModelPlan, f64) {
     (cut, all as f64 / kept.max(1) as f64)
 }
 
-/// A plugin under measurement. All times are of the blocks that were built, unless they say otherwise.
+/// A plugin that is being measured. All times are for the blocks that were built, unless noted otherwise.
 struct Run {
     engine: NeuroEngine,
-    /// Its place among the figures.
-    place: usize,
-    /// What times of the built blocks are multiplied by to be the whole model's.
+    /// Its index among the measured plugins.
+    index: usize,
+    /// The whole model's time over that of the built blocks.
     times: f64,
     /// The prompt of [`FIRST`] tokens.
     first: Duration,
@@ -154,17 +154,17 @@ struct Run {
 }
 
 impl Run {
-    fn new(engine: NeuroEngine, place: usize, times: f64) -> Result<Self> {
+    fn new(engine: NeuroEngine, index: usize, times: f64) -> Result<Self> {
         let mut run = Self {
             engine,
-            place,
+            index,
             times,
             first: Duration::ZERO,
             prompt: FIRST,
             prompts: Vec::new(),
             tokens: [Vec::new(), Vec::new()],
         };
-        // Scratch memory is made, caches are filled and threads woken before anything counts.
+        // The first run allocates scratch memory, fills the caches and wakes the threads.
         run.first_prompt()?;
         run.first = run.first_prompt()?;
         Ok(run)
@@ -183,7 +183,7 @@ impl Run {
         Ok(start.elapsed())
     }
 
-    /// The longest prompt for which the fastest has time; a shorter one where this plugin is a lot slower.
+    /// Picks the longest prompt for which the fastest plugin has time, or a shorter one where this plugin is a lot slower.
     fn choose_prompt(&mut self, fastest: Duration) {
         let longest = |first: Duration| {
             let fits = |tokens: &&usize| first * (**tokens / FIRST) as u32 <= PROMPT_TIME;
@@ -217,7 +217,7 @@ impl Run {
         Ok(())
     }
 
-    /// The whole model's speeds, as far as it was measured: 0 where it was not yet.
+    /// The whole model's speeds; 0 where they have not been measured.
     fn speeds(&self) -> Speeds {
         let [blocks, all] = [&self.tokens[0], &self.tokens[1]].map(|times| median(times));
         let (Some(prompt), Some(blocks)) = (median(&self.prompts), blocks) else {

@@ -9,12 +9,12 @@ use herald_api::import::PageHandle;
 use super::{NeuroEngine, Sequence};
 use crate::kv_cache::{Census, Seen};
 
-/// Pages that several sequences could share: by a hash of the tokens up to their end, the layer and the place.
+/// Pages that several sequences could share: by a hash of the tokens up to their end, the layer, and the index.
 #[derive(Default)]
 pub(crate) struct SharedPages(HashMap<(u64, usize, usize), Arc<PageHandle>>);
 
 impl NeuroEngine {
-    /// How many sequences are open, those of other owners too.
+    /// How many sequences are open, whoever owns them.
     #[must_use]
     pub fn open_sequences(&self) -> u64 {
         self.memory.ledger.sequences()
@@ -41,11 +41,11 @@ impl Sequence {
         self.memory.give_back_room(self.tokens.len());
     }
 
-    /// Has it share whole pages with the sequences that were shown to `twins` before, where their content is the same to the
-    /// byte. Returns how many pages that freed, and their bytes.
-    pub(crate) fn merge(&mut self, twins: &mut SharedPages, page_tokens: usize) -> (u64, u64) {
+    /// Shares whole pages with the sequences that were merged with `shared` before, where the pages are equal to the byte.
+    /// Returns how many pages that freed, and their bytes.
+    pub(crate) fn merge(&mut self, shared: &mut SharedPages, page_tokens: usize) -> (u64, u64) {
         let mut hasher = DefaultHasher::new();
-        let ways: Vec<u64> = self
+        let hashes: Vec<u64> = self
             .tokens
             .chunks_exact(page_tokens)
             .map(|tokens| {
@@ -53,11 +53,11 @@ impl Sequence {
                 hasher.finish()
             })
             .collect();
-        self.memory.merge(self.tokens.len(), &mut |layer, place, page| {
-            let key = (*ways.get(place)?, layer, place);
-            let twin = twins.0.entry(key).or_insert_with(|| Arc::clone(page));
-            let same = twin.format() == page.format() && twin.bytes() == page.bytes();
-            same.then(|| Arc::clone(twin))
+        self.memory.merge(self.tokens.len(), &mut |layer, index, page| {
+            let key = (*hashes.get(index)?, layer, index);
+            let other = shared.0.entry(key).or_insert_with(|| Arc::clone(page));
+            let equal = other.format() == page.format() && other.bytes() == page.bytes();
+            equal.then(|| Arc::clone(other))
         })
     }
 }

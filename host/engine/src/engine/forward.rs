@@ -22,14 +22,14 @@ impl NeuroEngine {
     /// `[vocabulary]` of the last token.
     ///
     /// # Errors
-    /// Where `ids` is empty or has an unknown token, the context is full, or a plugin fails; the sequence is then as it
-    /// was after the last whole piece.
+    /// Where `ids` is empty or has an unknown token, the context is full, or a plugin fails. The sequence then holds the
+    /// pieces that succeeded.
     pub fn prefill(&self, sequence: &mut Sequence, ids: &[u32]) -> Result<Vec<f32>> {
         self.prefill_while(sequence, ids, &mut |_| true)
     }
 
-    /// As [`NeuroEngine::prefill`]; after each piece `progress` is told how many of `ids` are done, and stops the work
-    /// by returning `false`.
+    /// As [`NeuroEngine::prefill`]; after each piece `progress` is called with the number of `ids` that are done, and stops the
+    /// work by returning `false`.
     ///
     /// # Errors
     /// As [`NeuroEngine::prefill`], and [`Error::Cancelled`].
@@ -54,9 +54,9 @@ impl NeuroEngine {
         Ok(logits)
     }
 
-    /// As [`NeuroEngine::prefill_while`], but what is at hand of the beginning of `ids` is not computed again where the
-    /// sequence is empty and an earlier prompt began alike; whole pages of this one are kept for later ones. Returns the
-    /// logits, and how many tokens were at hand.
+    /// As [`NeuroEngine::prefill_while`], with the prefix cache: where the sequence is empty and an earlier prompt began alike,
+    /// its pages are shared and not computed again, and this prompt's whole pages are kept for later ones. Returns the logits,
+    /// and how many tokens were shared.
     ///
     /// # Errors
     /// As [`NeuroEngine::prefill_while`].
@@ -67,28 +67,28 @@ impl NeuroEngine {
         progress: &mut dyn FnMut(usize) -> bool,
     ) -> Result<(Vec<f32>, usize)> {
         self.check(sequence, ids)?;
-        let whole = sequence.tokens.is_empty();
-        let at_hand = self.begin_shared(sequence, ids);
-        let logits = self.prefill_while(sequence, &ids[at_hand..], &mut |done| progress(at_hand + done))?;
-        if whole {
+        let was_empty = sequence.tokens.is_empty();
+        let shared = self.begin_shared(sequence, ids);
+        let logits = self.prefill_while(sequence, &ids[shared..], &mut |done| progress(shared + done))?;
+        if was_empty {
             self.keep_prompt(sequence, ids);
         }
-        Ok((logits, at_hand))
+        Ok((logits, shared))
     }
 
-    /// Gives an empty sequence what is at hand of the beginning of a prompt; returns how many tokens that is. The last is
-    /// never among them, for its logits are wanted.
+    /// Begins an empty sequence with cached pages of an earlier prompt that began alike; returns how many tokens they hold. The
+    /// prompt's last token is never among them, since its logits are wanted.
     pub(crate) fn begin_shared(&self, sequence: &mut Sequence, ids: &[u32]) -> usize {
         let page_tokens = sequence.memory.shared_page_tokens().filter(|_| sequence.tokens.is_empty());
         let (Some(page_tokens), [before_last @ .., _]) = (page_tokens, ids) else { return 0 };
         let rows = self.memory.prefixes.find(before_last, page_tokens);
-        let at_hand = rows.len() * page_tokens;
+        let shared = rows.len() * page_tokens;
         sequence.memory.begin_with(rows);
-        sequence.tokens.extend_from_slice(&ids[..at_hand]);
-        at_hand
+        sequence.tokens.extend_from_slice(&ids[..shared]);
+        shared
     }
 
-    /// Keeps whole pages of a prompt that a sequence has just run, from its beginning, for later ones.
+    /// Keeps the whole pages of a prompt that a sequence has just run in the prefix cache.
     pub(crate) fn keep_prompt(&self, sequence: &Sequence, ids: &[u32]) {
         if let Some(page_tokens) = sequence.memory.shared_page_tokens() {
             self.memory.prefixes.keep(ids, page_tokens, |index| sequence.memory.page_row(index));
@@ -118,12 +118,12 @@ impl NeuroEngine {
         Ok(logits)
     }
 
-    /// Runs any mix of prompts' pieces and single tokens in one pass: all parts together have at most the batch's size of
-    /// tokens. `each` is given the logits `[n, vocabulary]` of the parts that want them, in order, some at a time.
+    /// Runs any mix of prompts' pieces and single tokens in one pass. All entries together may have as many tokens as the
+    /// batch's size. `each` is given the logits `[n, vocabulary]` of the entries that want them, in order, some at a time.
     ///
     /// # Errors
-    /// As [`NeuroEngine::prefill`]; no sequence then has its tokens. Where a plugin fails at work, recurrent states may be
-    /// half-way, and their sequences of no more use.
+    /// As [`NeuroEngine::prefill`]; no sequence then has its tokens. Where a plugin fails while it computes, recurrent states may
+    /// be half updated, and their sequences are of no further use.
     pub fn step(&self, entries: &mut [BatchEntry<'_>], each: &mut dyn FnMut(&[f32])) -> Result<()> {
         let n_tokens: usize = entries.iter().map(|entry| entry.ids.len()).sum();
         if n_tokens > self.max_batch {
@@ -142,10 +142,10 @@ impl NeuroEngine {
         self.pass(&mut runs, wanted, each)
     }
 
-    /// Makes room for `n_tokens` more tokens, so that the next step doesn't fail for lack of it.
+    /// Makes room for `n_tokens` more tokens, so that the next step doesn't fail for lack of memory.
     ///
     /// # Errors
-    /// Where there is no memory for them; the sequence is as it was.
+    /// Where there is no memory for them; the sequence is unchanged.
     pub fn reserve(&self, sequence: &mut Sequence, n_tokens: usize) -> Result<()> {
         let past = sequence.tokens.len();
         self.make_room(sequence, n_tokens)?;
@@ -167,8 +167,8 @@ impl NeuroEngine {
         self.logits_while(sequence, ids, &mut always)
     }
 
-    /// As [`NeuroEngine::logits`]; `each` ends the work by returning `false`, and is not called again. The sequence then
-    /// holds the whole piece in which that happened.
+    /// As [`NeuroEngine::logits`]; `each` stops the work by returning `false`. The sequence then holds the whole piece in which
+    /// that happened.
     ///
     /// # Errors
     /// As [`NeuroEngine::prefill`], and [`Error::Cancelled`].
@@ -192,9 +192,8 @@ impl NeuroEngine {
         Ok(())
     }
 
-    /// Runs `ids` through the first `blocks` blocks of layers alone, and gives each token's activations `[hidden]` there, as
-    /// the next block would read them, to `each`, in order. More blocks than there are: all of them. No sequence is needed,
-    /// and none is left.
+    /// Runs `ids` through the first `blocks` blocks of layers (all of them, where there are fewer), and gives each token's
+    /// activations `[hidden]`, as the next block would read them, to `each`, in order.
     ///
     /// # Errors
     /// As [`NeuroEngine::prefill`].

@@ -29,14 +29,14 @@ pub struct GenerateOptions {
     pub constraint: Option<Constraint>,
 }
 
-/// What the callback is given: a token, and the text that is certain with it.
+/// What the callback is given: a token, and the text that it makes certain.
 #[derive(Debug)]
 pub struct TokenOutput<'p> {
-    /// The token, with its log-probability and the likeliest others where they were asked for.
+    /// The token, with its log-probability and, where the sampler is set so, the likeliest others.
     pub sampled: &'p Sampled,
     /// Whole characters that can't be part of a stop text any more; may be empty.
     pub text: &'p str,
-    /// Whether this is nothing but text that was held back until the end: its token was given before.
+    /// Whether this is only text that was held back until the end, whose token was given before.
     pub tail: bool,
 }
 
@@ -45,15 +45,15 @@ pub struct TokenOutput<'p> {
 pub enum Finish {
     /// The model ended it, or one of the stop tokens came: the token.
     EndToken(u32),
-    /// This stop text came: its place in the options.
+    /// A stop text came: its index in the options.
     StopText(usize),
-    /// The answer has the form that was asked for, and nothing more may (or can) come.
+    /// The answer is complete in the constraint's form, and nothing more may (or can) come.
     Complete,
-    /// The most tokens were generated.
+    /// The token limit was reached.
     Length,
     /// The context is full.
     ContextFull,
-    /// The callback asked for it.
+    /// The callback stopped it.
     Cancelled,
 }
 
@@ -62,7 +62,7 @@ pub enum Finish {
 pub struct Generated {
     /// All of its text.
     pub text: String,
-    /// Its tokens, the ending one included where there was one.
+    /// Its tokens, including the one that ended it, where there was one.
     pub tokens: Vec<u32>,
     /// The log-probability of each.
     pub logprobs: Vec<f32>,
@@ -74,7 +74,7 @@ pub struct Generated {
     pub random: SamplerState,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
-    /// How many of them were at hand from an earlier prompt.
+    /// How many of them were shared with an earlier prompt, and not run.
     pub shared_tokens: usize,
     /// Time for the prompt.
     pub prompt_time: Duration,
@@ -84,14 +84,13 @@ pub struct Generated {
 
 impl NeuroEngine {
     /// Runs a prompt after what the sequence has seen, then generates. `each` is given every token as it comes, and ends
-    /// the generation by returning `false`; during the prompt it is not called, so a long one is stopped through
-    /// `proceed`, which is asked between pieces.
+    /// the generation by returning `false`. `proceed` is called between the pieces of the prompt, and stops that by returning
+    /// `false`.
     ///
     /// Afterwards the sequence holds the prompt and the generated tokens but the last, which has not been run.
     ///
     /// # Errors
-    /// As [`NeuroEngine::prefill`]; a sampler whose parameters make no sense; an empty stop text; a constraint that can't be
-    /// used.
+    /// As [`NeuroEngine::prefill`]; a sampler parameter out of range; an empty stop text; a constraint that can't be used.
     pub fn generate(
         &self,
         sequence: &mut Sequence,

@@ -1,4 +1,4 @@
-//! A generation under way: what has been chosen and said, and what is held back.
+//! A generation's state: the tokens and text so far, and the text that is held back.
 
 use std::time::Duration;
 
@@ -25,9 +25,9 @@ pub(crate) struct Generation {
 /// A token that was chosen.
 pub(crate) struct ChosenToken {
     pub(crate) sampled: Sampled,
-    /// Text that is certain with it.
+    /// Text that it makes certain.
     pub(crate) text: String,
-    /// Why the generation ends here, where it does. A wish to stop comes before `Length` and `ContextFull`.
+    /// Why the generation ends here, where it does. The callback's wish to stop counts before `Length` and `ContextFull`.
     pub(crate) finish: Option<Finish>,
 }
 
@@ -51,17 +51,17 @@ impl Generation {
         })
     }
 
-    /// Tells the penalties of the tokens that come before.
+    /// Records the tokens that come before, for the penalties.
     pub(crate) fn accept(&mut self, ids: &[u32]) -> Result<()> {
         ids.iter().try_for_each(|id| self.sampler.accept(*id).map_err(Error::from))
     }
 
-    /// Whether as many tokens are generated as were asked for.
+    /// Whether the token limit is reached.
     pub(crate) fn is_long_enough(&self) -> bool {
         self.options.max_tokens.is_some_and(|most| self.tokens.len() >= most)
     }
 
-    /// Tokens that were generated.
+    /// How many tokens were generated.
     pub(crate) fn len(&self) -> usize {
         self.tokens.len()
     }
@@ -124,7 +124,7 @@ impl Generation {
         Ok(sampled)
     }
 
-    /// Whether a constrained answer ends here: nothing more may come, or nothing more has room and it is whole.
+    /// Whether a constrained answer is whole, and nothing more may come or has room.
     fn is_whole(&mut self, room: usize) -> Result<bool> {
         // One token has come since `room` was counted.
         let left = if room == 0 { 0 } else { self.left(room - 1) };
@@ -132,8 +132,8 @@ impl Generation {
         if left == 0 { guide.is_whole() } else { Ok(matches!(guide.next(left)?, Next::End)) }
     }
 
-    /// Ends it, and gives what is known of it, with the text that was held back as the beginning of a character or of a
-    /// stop text, and the token that it belongs to. Times and the prompt's length are the caller's to fill in.
+    /// Ends it. Returns the result, in which the caller fills in the times and the prompt's length, and any text that was held
+    /// back as the beginning of a character or of a stop text, with the token that it belongs to.
     pub(crate) fn end(mut self, finish: Finish) -> (Generated, Option<(Sampled, String)>) {
         let (mut finish, mut fresh, mut held) = (finish, String::new(), String::new());
         if !matches!(finish, Finish::StopText(_)) {

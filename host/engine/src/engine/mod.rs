@@ -38,24 +38,24 @@ pub use calibrate::calibrate;
 pub(crate) use census::SharedPages;
 pub use forward::BatchEntry;
 pub use generate::{Finish, GenerateOptions, Generated, TokenOutput};
-pub(crate) use generation::Generation;
+pub(crate) use generation::{ChosenToken, Generation};
 pub use saved::{LoadedState, SavedExtras};
 
 use memory::EngineMemory;
 use pass::Workspace;
 
-/// Tokens from which on a batch goes to the plugin that was chosen for prompts: plugins' products of many tokens are at
-/// their best from about there.
+/// The fewest tokens of a batch that goes to the plugin for prompts: from about here on, its matmuls of many tokens are at their
+/// best.
 const PROMPT_FROM: usize = 32;
 
-/// The next engine's number. An address would not do: a later engine may get that of one that is gone.
+/// The next engine's number. An address would not do, since a later engine may get that of an earlier one.
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 /// A loaded model, ready to run. Calls may come from many threads at once; they share the threads that it computes with.
 pub struct NeuroEngine {
-    // Layers come before what they lean on, so that they go first.
+    // Layers come before what they depend on, so that they are dropped first.
     layers: Vec<LayerHandle>,
-    /// For prompts: those layers of another plugin's that are used in place of the ones above; all or none of them there.
+    /// Layers of another plugin that compute prompts in place of those above; empty where there are none.
     prompt_layers: Vec<Option<LayerHandle>>,
     choice: Choice,
     memory: EngineMemory,
@@ -66,7 +66,7 @@ pub struct NeuroEngine {
     path: PathBuf,
     pool: Arc<ThreadPool>,
     workspaces: Mutex<Vec<Workspace>>,
-    /// Made when an answer is first to have a form.
+    /// Made when an answer is first constrained.
     forms: OnceLock<Forms>,
     max_batch: usize,
     context: usize,
@@ -97,14 +97,14 @@ impl Sequence {
         self.memory.bytes()
     }
 
-    /// What the tiers hold of it; pages that it shares with others count whole. Look-ups are counted for all together.
+    /// What the tiers hold of it. Pages that it shares with others count whole, and look-ups don't count.
     #[must_use]
     pub fn memory_usage(&self) -> MemoryUsage {
         self.memory.usage(self.tokens.len())
     }
 
-    /// Forgets the tokens from the `len`-th on. `false`, and nothing is forgotten, where the model keeps recurrent
-    /// states, which can't go back to anything but the beginning (see [`NeuroEngine::rewind`]).
+    /// Forgets the tokens from the `len`-th on. Where the model keeps recurrent states, which can only go back to the beginning
+    /// (see [`NeuroEngine::rewind`]), forgets nothing and returns `false`.
     pub fn truncate(&mut self, len: usize) -> bool {
         if len >= self.tokens.len() {
             return true;
@@ -141,7 +141,7 @@ impl NeuroEngine {
         Ok(Self { load_time: start.elapsed(), ..engine })
     }
 
-    /// Has the plugins that were chosen build a model.
+    /// Has the plugins of `choice` build a model.
     fn assemble(
         (path, gguf, plan): (&Path, Gguf, ModelPlan),
         plugins: &Plugins,
@@ -176,8 +176,8 @@ impl NeuroEngine {
         })
     }
 
-    /// Loads a model's tokenizer alone, which needs neither its weights nor an architecture that HERALD knows. Of the
-    /// options, only those that choose plugins count.
+    /// Loads a model's tokenizer alone, which needs neither its weights nor an architecture that HERALD knows. Only the options
+    /// about plugins count.
     ///
     /// # Errors
     /// One sentence: a file that can't be read or is damaged, a vocabulary that no plugin has a tokenizer for.
@@ -227,14 +227,13 @@ impl NeuroEngine {
         Ok(ChatTemplate::new(source, &bos, &eos)?)
     }
 
-    /// Which plugins were asked first for the layers, and why.
+    /// Which plugins are asked first for the layers, and why.
     #[must_use]
     pub fn choice(&self) -> &Choice {
         &self.choice
     }
 
-    /// The plugins that compute the layers, most layers first, and how many each has. Layers that prompts alone go through
-    /// count too.
+    /// The plugins that compute the layers, most layers first, and how many each has, including those only for prompts.
     #[must_use]
     pub fn backends(&self) -> Vec<(String, usize)> {
         let mut counts: Vec<(String, usize)> = Vec::new();
@@ -253,12 +252,12 @@ impl NeuroEngine {
         self.layers.iter().chain(self.prompt_layers.iter().flatten())
     }
 
-    /// The layer of this place that computes so many tokens. One that has far pages to choose from stays with whom it is:
-    /// only that one can read the pages' summaries.
-    fn layer_for(&self, place: usize, n_tokens: usize, has_far_pages: bool) -> &LayerHandle {
-        let prompts = self.prompt_layers.get(place).and_then(Option::as_ref);
-        let prompts = prompts.filter(|_| n_tokens >= PROMPT_FROM && !has_far_pages);
-        prompts.unwrap_or(&self.layers[place])
+    /// The layer of this index that computes a batch of `n_tokens`. One that has selectable pages stays with the plugin that
+    /// wrote their summaries: only that one can read them.
+    fn layer_for(&self, index: usize, n_tokens: usize, has_selectable_pages: bool) -> &LayerHandle {
+        let prompts = self.prompt_layers.get(index).and_then(Option::as_ref);
+        let prompts = prompts.filter(|_| n_tokens >= PROMPT_FROM && !has_selectable_pages);
+        prompts.unwrap_or(&self.layers[index])
     }
 
     /// Threads that it computes with.
@@ -317,7 +316,7 @@ impl NeuroEngine {
         self.load_time
     }
 
-    /// Forgets the pages of earlier prompts; those that sequences use stay until these go.
+    /// Empties the prefix cache. Pages that sequences use live on with these.
     pub fn forget_prefixes(&self) {
         self.memory.prefixes.clear();
     }

@@ -1,8 +1,8 @@
 //! Sequences that outlive a process: what the layers keep of one, in a file.
 //!
-//! The file is in safetensors format. Its metadata has the format's version, the model's fingerprint and, for each layer
-//! with a recurrent state or with summaries of pages, the backend that wrote them, since only that knows what is in them; keys
-//! and values are in the ABI's own formats, which every backend reads.
+//! The file is in safetensors format. Its metadata has the format's version, the model's fingerprint and, for each layer with a
+//! recurrent state or with summaries of pages, the backend that wrote them, since only that backend can read them. Keys and
+//! values are in the ABI's page formats, which every backend reads.
 
 use std::collections::HashMap;
 use std::fs;
@@ -18,7 +18,7 @@ use crate::gguf::Gguf;
 use crate::kv_cache::{LayerBytes, LayerNeeds, PageBytes, SequenceMemory};
 use crate::sampler::SamplerState;
 
-/// The format's version: a change of what a file means makes it another.
+/// The format's version, which a change of a file's meaning raises.
 const VERSION: &str = "2";
 
 /// Bytes of each end and of the middle of a tensor that go into a model's fingerprint.
@@ -27,11 +27,11 @@ const SAMPLE: usize = 4096;
 /// What is saved beside a sequence.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SavedExtras<'e> {
-    /// Tokens that are to be run next.
+    /// Tokens to run next.
     pub pending: &'e [u32],
     /// The random numbers that come next.
     pub sampler: Option<SamplerState>,
-    /// Anything of the caller's.
+    /// The caller's own text.
     pub notes: &'e str,
 }
 
@@ -39,9 +39,9 @@ pub struct SavedExtras<'e> {
 pub struct LoadedState {
     /// The sequence.
     pub sequence: Sequence,
-    /// Tokens that were to come next when it was saved: they have not been run.
+    /// Tokens to run next, as they were saved.
     pub pending: Vec<u32>,
-    /// The random numbers that were to come next, where that was saved.
+    /// The random numbers that come next, where they were saved.
     pub sampler: Option<SamplerState>,
     /// What the caller saved with it.
     pub notes: String,
@@ -60,8 +60,8 @@ impl NeuroEngine {
         Ok(self.opened(memory, sequence.tokens.clone()))
     }
 
-    /// Makes a sequence one of `len` tokens (to whole pages), with copies of its own pages between its others: as much memory
-    /// as that many tokens take. What the model makes of them means nothing: it is for measuring long contexts.
+    /// Makes a sequence `len` tokens long (up to whole pages) with copies of its own pages, which take as much memory as that many
+    /// tokens. What the model computes from them means nothing: this is for measuring long contexts.
     ///
     /// # Errors
     /// Where the sequence belongs to another engine, the context has no room for `len` tokens, or no memory is left.
@@ -94,7 +94,7 @@ impl NeuroEngine {
         self.run(sequence, &tokens)
     }
 
-    /// Saves a sequence, with tokens that are to be run next, for [`NeuroEngine::restore`] in another process.
+    /// Saves a sequence, with tokens to run next, for [`NeuroEngine::restore`] in another process.
     ///
     /// # Errors
     /// Where the sequence belongs to another engine, an archived page is damaged, or the file can't be written: an earlier
@@ -103,7 +103,7 @@ impl NeuroEngine {
         self.save_with(sequence, &SavedExtras { pending, ..SavedExtras::default() }, path)
     }
 
-    /// As [`NeuroEngine::save`], with more beside it.
+    /// As [`NeuroEngine::save`], with all that can be saved beside a sequence.
     ///
     /// # Errors
     /// As [`NeuroEngine::save`].
@@ -153,17 +153,17 @@ impl NeuroEngine {
         Ok(())
     }
 
-    /// Who made the summaries of a layer's pages: only that knows what is in them.
+    /// Who made the summaries of a layer's pages, and how long they are.
     fn summaries_of(&self, layer: usize) -> String {
         let layer = &self.layers[layer];
         format!("{} bytes of the backend {}", layer.summary_bytes(), layer.plugin())
     }
 
-    /// Opens a sequence that [`NeuroEngine::save`] saved: its pages are in the tiers that they were in.
+    /// Opens a sequence that [`NeuroEngine::save`] saved, with its pages in the tiers that they were in.
     ///
     /// # Errors
-    /// Where the file can't be read, is none, or is of another version, another model, other pages, or a recurrent state of
-    /// another backend.
+    /// Where the file can't be read, holds no sequence, or is of another version, another model, other pages, or a recurrent
+    /// state of another backend.
     pub fn restore(&self, path: &Path) -> Result<LoadedState> {
         let wrong = |what: &str| Error::Invalid(format!("{}: {what}", path.display()));
         let unread =
@@ -229,7 +229,7 @@ impl NeuroEngine {
         Ok(LoadedState { sequence, pending, sampler, notes })
     }
 
-    /// What a file has of a layer.
+    /// What a file holds of a layer.
     fn saved_layer<'b>(
         &self,
         index: usize,
@@ -267,7 +267,7 @@ impl NeuroEngine {
         fingerprint(&self.gguf)
     }
 
-    /// What must be the same where a sequence is restored.
+    /// What must be the same when a sequence is restored.
     fn facts(&self) -> HashMap<String, String> {
         let mut facts = HashMap::from([
             ("herald.version".to_owned(), VERSION.to_owned()),
@@ -310,9 +310,8 @@ fn words(ids: &[u32]) -> Vec<u8> {
     ids.iter().flat_map(|id| id.to_le_bytes()).collect()
 }
 
-/// A hash that tells models apart: of all that shapes the computation in their metadata, of each tensor's name and shape,
-/// and of its bytes at both ends and in the middle, since reading all of a large model would take longer than restoring
-/// is worth.
+/// A hash that tells models apart: of the metadata that shapes the computation, of each tensor's name and shape, and of its bytes
+/// at both ends and in the middle. Reading all of a large model would take longer than restoring saves.
 fn fingerprint(gguf: &Gguf) -> String {
     let mut hash = Sha256::new();
     let mut add = |bytes: &[u8]| {

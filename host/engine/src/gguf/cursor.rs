@@ -1,5 +1,5 @@
-//! Reads GGUF's primitives from bytes that may lie: every length is checked against the bytes that are there before
-//! it is used, so that no claim of a file's can cause a panic or a large allocation.
+//! Reads GGUF's primitives from untrusted bytes: every length is checked against the bytes that are there before it is used, so
+//! no length that a file claims can cause a panic or a large allocation.
 
 use std::fmt;
 
@@ -68,7 +68,7 @@ impl<'a> Cursor<'a> {
         })
     }
 
-    /// A string as its bytes: a 64-bit length, and so many bytes.
+    /// A string as its bytes: a 64-bit length, and that many bytes.
     pub(super) fn string(&mut self, what: fmt::Arguments<'_>) -> Result<&'a [u8]> {
         let len = self.count(1, format_args!("the length of {what}"))?;
         self.take(len, what)

@@ -158,8 +158,8 @@ impl Metadata {
         })
     }
 
-    /// An error that says where the key's value is and what it holds, and what the caller expected in its place: for
-    /// values of the right kind that contradict others.
+    /// An error about a value of the right kind that contradicts others: where it is, what it holds, and what the caller
+    /// expected.
     #[must_use]
     pub fn fault(&self, key: &str, expected: impl Into<String>) -> GgufError {
         let expected = expected.into();

@@ -1,9 +1,9 @@
 //! Model files: GGUF versions 2 and 3, read by mapping them into memory, and written.
 //!
-//! A model file comes from the network, so nothing in it is believed: each count, length, offset and type is checked
-//! against what is really there before it is used, and a file that fails gets one sentence that says which field, at
-//! which byte, what it held and what was expected ([`GgufError`]). Opening reads metadata and the list of tensors and
-//! no tensor's data; weights are views of the mapped file, and so are the large arrays of the vocabulary.
+//! A model file comes from the network, so nothing in it is trusted: each count, length, offset and type is checked against the
+//! file's real content before it is used, and a file that fails gets one sentence that says which field, at which byte, what it
+//! held and what was expected ([`GgufError`]). Opening reads the metadata and the list of tensors, but no tensor's data. Weights
+//! are views of the mapped file, and so are the large arrays of the vocabulary.
 //!
 //! The format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
 
@@ -37,8 +37,7 @@ use part::Part;
 
 /// A model file, or the parts of a split one, mapped into memory.
 ///
-/// The mapping shows what is on disk: who shortens or rewrites a file while it is open breaks the program that has it
-/// open, as with any mapped file.
+/// The mapping shows what is on disk. As with any mapped file, shortening or rewriting it breaks the program that has it open.
 #[derive(Debug)]
 pub struct Gguf {
     version: u32,
@@ -152,7 +151,7 @@ impl Gguf {
         TensorView::new(Arc::clone(&self.files[info.part].map), info.offset..info.offset + info.bytes)
     }
 
-    /// Tells the system that a tensor's bytes won't be read soon, so that they take no memory of this process's.
+    /// Tells the system that a tensor's bytes won't be read soon, so that they take no memory of this process.
     pub fn give_back(&self, info: &TensorInfo) {
         // What isn't in a file would be lost.
         if self.files[info.part].path.is_some() {

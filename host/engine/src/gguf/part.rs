@@ -5,7 +5,7 @@
 use super::cursor::Cursor;
 use super::error::{GgufError, Quoted};
 use super::metadata::{Entry, LEAST_ENTRY_BYTES, read_entries};
-use super::tensor::{LEAST_INFO_BYTES, TensorInfo, place, read_list};
+use super::tensor::{LEAST_INFO_BYTES, TensorInfo, locate, read_list};
 use super::value::FromValue;
 
 /// The first four bytes of every GGUF file.
@@ -39,7 +39,7 @@ impl Part {
         let entries = read_entries(&mut cursor, entry_count)?;
         let alignment = alignment(&entries, bytes)?;
         let list = read_list(&mut cursor, tensor_count)?;
-        let tensors = place(list, cursor.offset(), alignment, bytes.len())?;
+        let tensors = locate(list, cursor.offset(), alignment, bytes.len())?;
         Ok(Self { version, entries, tensors })
     }
 }

@@ -1,7 +1,7 @@
 //! Models split over several files: `NAME-00001-of-00003.gguf` and its siblings.
 //!
-//! Each part is a GGUF file of its own with some of the tensors; the first has the model's metadata. Each says which
-//! part it is (`split.no`, from 0), of how many (`split.count`), and how many tensors they have together
+//! Each part is a complete GGUF file with some of the tensors; the first has the model's metadata. Each says which part it is
+//! (`split.no`, from 0), of how many (`split.count`), and how many tensors they have together
 //! (`split.tensors.count`).
 
 use std::io;
@@ -49,7 +49,7 @@ pub(super) fn siblings(first: &Loaded) -> Result<Vec<Loaded>, GgufError> {
     }
 }
 
-/// Refuses a part of a split model that comes without a place where its siblings could be.
+/// Refuses a part of a split model that has no folder where its siblings could be.
 pub(super) fn refuse_split(file: &Loaded) -> Result<(), GgufError> {
     match part_count(&file.metadata)? {
         Some(_) => Err(file

@@ -107,10 +107,10 @@ pub(super) fn data_bytes(dtype: DType, dims: &[usize]) -> Result<usize, ShapeFau
     }
 }
 
-/// A tensor as its entry gives it: its data's place is relative to where data begins, which isn't known yet.
+/// A tensor as its entry gives it: its data's offset is relative to where data begins, which isn't known yet.
 pub(super) struct Listed {
     info: TensorInfo,
-    /// The data's place in bytes from the start of the data.
+    /// The offset of its data in bytes, from where data begins.
     relative: u64,
     /// Where the file says so.
     relative_at: usize,
@@ -189,7 +189,7 @@ fn read_listed(cursor: &mut Cursor<'_>, name: &str) -> Result<Listed, GgufError>
 
 /// Finds each tensor's data in a file of `end` bytes whose list of tensors ended at `list_end`, and checks that it is
 /// aligned, inside the file, and no other tensor's.
-pub(super) fn place(
+pub(super) fn locate(
     list: Vec<Listed>,
     list_end: usize,
     alignment: usize,
@@ -208,7 +208,7 @@ pub(super) fn place(
         }
         let offset = usize::try_from(relative).ok().and_then(|relative| data_start.checked_add(relative));
         let Some(offset) = offset.filter(|offset| offset.checked_add(info.bytes).is_some()) else {
-            let expected = format!("a place in the file's {end} bytes");
+            let expected = format!("an offset in the file's {end} bytes");
             return Err(GgufError::field(field, relative_at, relative.to_string(), expected));
         };
         if offset + info.bytes > end {

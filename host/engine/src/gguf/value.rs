@@ -282,7 +282,7 @@ impl<'a> Array<'a> {
         let len = cursor.count(kind.least_bytes(), format_args!("the number of elements of {what}"))?;
         let start = cursor.offset();
         match kind.fixed_bytes() {
-            // `count` has seen that so many bytes are there, so the product can't overflow.
+            // `count` has checked that the file has as many bytes, so the product can't overflow.
             Some(bytes) if kind != ValueType::Bool => {
                 cursor.take(len * bytes, what)?;
             }

@@ -1,4 +1,4 @@
-//! A tensor's data as a value of its own, so that weights can outlive the file's description.
+//! Views of tensors' data, which can outlive the file's description.
 
 use std::fmt;
 use std::ops::{Deref, Range};

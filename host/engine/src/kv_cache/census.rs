@@ -1,4 +1,4 @@
-//! Who holds which pages, and what sequences take beside pages.
+//! Which pages sequences hold, and how many different ones these are.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use herald_api::import::{PageHandle, StoredPage};
 use super::pages::page_bytes;
 use super::{LayerMemory, MemoryUsage, SequenceMemory};
 
-/// Answers a layer's page, at its place, with one of the same content to hold instead, where there is one.
+/// Given a layer, a page's index and the page, returns one of the same content to hold instead, where there is one.
 pub(crate) type Same<'s> = dyn FnMut(usize, usize, &Arc<PageHandle>) -> Option<Arc<PageHandle>> + 's;
 
 /// Pages that were seen, each counted once.
@@ -54,8 +54,8 @@ fn bytes_of(page: &PageHandle) -> u64 {
 }
 
 impl SequenceMemory {
-    /// What it holds of `tokens` tokens, pages that it shares with other sequences counted whole, and those in archives before
-    /// LZ4.
+    /// What it holds of `tokens` tokens. Pages that it shares with other sequences count whole, and those in archives by their
+    /// size before LZ4.
     pub(crate) fn usage(&self, tokens: usize) -> MemoryUsage {
         let mut usage =
             MemoryUsage { state_bytes: super::state_bytes(&self.layers) as u64, ..MemoryUsage::default() };
@@ -76,7 +76,7 @@ impl SequenceMemory {
         }
     }
 
-    /// Gives back pages beyond the first `tokens` tokens: room that was reserved and not used.
+    /// Gives back room that was reserved and not used: pages beyond the first `tokens` tokens.
     pub(crate) fn give_back_room(&mut self, tokens: usize) {
         self.pages().for_each(|pages| pages.truncate(tokens));
     }
@@ -84,10 +84,11 @@ impl SequenceMemory {
     /// Offers `same` each whole page in RAM of the first `tokens` tokens. Returns how many pages that freed, and their bytes.
     pub(crate) fn merge(&mut self, tokens: usize, same: &mut Same<'_>) -> (u64, u64) {
         let mut freed = (0, 0);
-        for (index, layer) in self.layers.iter_mut().enumerate() {
+        for (layer_index, layer) in self.layers.iter_mut().enumerate() {
             let LayerMemory::Pages(pages) = layer else { continue };
-            pages.each_whole_page(tokens, &mut |place, page| {
-                let Some(same) = same(index, place, page).filter(|same| !Arc::ptr_eq(same, page)) else {
+            pages.each_whole_page(tokens, &mut |index, page| {
+                let Some(same) = same(layer_index, index, page).filter(|same| !Arc::ptr_eq(same, page))
+                else {
                     return;
                 };
                 if Arc::strong_count(page) == 1 {

@@ -1,4 +1,4 @@
-//! Copies of what a sequence has seen: for a fork of it, and as bytes for a file.
+//! Copies of a sequence's memory: for a fork, and as bytes for a file.
 
 use std::sync::Arc;
 
@@ -58,8 +58,8 @@ impl SequenceMemory {
         Ok(Self::charged(layers, self.charge.ledger()))
     }
 
-    /// Makes this longer by whole pages of at most `tokens` tokens together (see [`super::LayerPages::stretch`]); returns
-    /// how many tokens these are.
+    /// Makes this longer by as many whole pages as `tokens` tokens fill (see [`super::LayerPages::stretch`]). Returns how many
+    /// tokens these are.
     pub(crate) fn stretch(&mut self, tokens: usize, limits: Limits) -> Result<usize> {
         let mut added = tokens;
         for layer in &mut self.layers {
@@ -87,7 +87,7 @@ impl SequenceMemory {
         })
     }
 
-    /// Memory with what each layer keeps of `tokens` tokens, as `layer_bytes` gave it: `layer` is asked for each.
+    /// Memory of `tokens` tokens. `layer` gives what each layer keeps, as `layer_bytes` gave it.
     pub(crate) fn from_bytes<'b>(
         needs: &[LayerNeeds],
         ledger: &Arc<Ledger>,

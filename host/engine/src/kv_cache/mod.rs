@@ -35,7 +35,7 @@ pub(crate) use usage::{limits, usage};
 
 /// What one layer keeps of one sequence.
 enum LayerMemory {
-    /// Nothing: the layer looks at each token by itself.
+    /// Nothing: the layer computes each token by itself.
     Stateless,
     /// Keys and values.
     Pages(LayerPages),
@@ -43,13 +43,13 @@ enum LayerMemory {
     State(AlignedBytes),
 }
 
-/// What a layer keeps of each sequence, as far as the engine knows when the layer is built.
+/// What a layer keeps of each sequence.
 pub(crate) enum LayerNeeds {
     /// Nothing.
     Nothing,
     /// Keys and values.
     Pages(PagesNeeds),
-    /// A recurrent state of so many bytes.
+    /// A recurrent state of this many bytes.
     State(usize),
 }
 
@@ -87,8 +87,8 @@ impl SequenceMemory {
         })
     }
 
-    /// Makes room for `tokens` tokens in all, of which `past` are there: pages that will be written become this
-    /// sequence's own. Where that fails, what is there stays as it was.
+    /// Makes room for `tokens` tokens in all, of which `past` are there. Pages that will be written become this sequence's own.
+    /// Where that fails, the sequence's content is unchanged.
     pub(crate) fn reserve(&mut self, past: usize, tokens: usize) -> Result<()> {
         self.pages().try_for_each(|pages| pages.reserve(past, tokens))
     }
@@ -118,8 +118,8 @@ impl SequenceMemory {
         matches!(&self.layers[layer], LayerMemory::Pages(pages) if pages.n_selectable() > 0)
     }
 
-    /// Tells the tiers that tokens `past..tokens` are written, and moves pages that are no longer among the latest down a
-    /// tier; `layers` are the engine's, on whose threads this is shared out.
+    /// Tells the tiers that tokens `past..tokens` are written, and moves pages that are no longer among the latest down a tier.
+    /// `layers` are the engine's; the threads of `pool` share the work.
     pub(crate) fn commit(
         &mut self,
         past: usize,
@@ -145,12 +145,12 @@ impl SequenceMemory {
         self.layers.iter().map(wanted).sum()
     }
 
-    /// Moves pages up that have a place in a higher tier.
+    /// Moves pages up for which a higher tier has room.
     pub(crate) fn promote(&mut self, tokens: usize, limits: Limits) -> Result<()> {
         self.pages().try_for_each(|pages| pages.promote(tokens, limits))
     }
 
-    /// Moves pages that have no place in their tier down, with `tokens` tokens in all.
+    /// Moves pages beyond their tier's limit down, with `tokens` tokens in all.
     pub(crate) fn demote(
         &mut self,
         tokens: usize,
@@ -182,7 +182,7 @@ impl SequenceMemory {
         demoted.into_iter().try_for_each(|item| into_value(item).3)
     }
 
-    /// Forgets the tokens from `tokens` on; `false` where a recurrent state, which can't go back, is in the way.
+    /// Forgets the tokens from `tokens` on. `false` where there is a recurrent state, which can't go back.
     pub(crate) fn truncate(&mut self, tokens: usize) -> bool {
         if tokens > 0 && self.layers.iter().any(|layer| matches!(layer, LayerMemory::State(_))) {
             return false;
@@ -197,8 +197,8 @@ impl SequenceMemory {
         true
     }
 
-    /// The tokens of a page, the same for every layer; `None` where the model keeps anything but pages of a sequence, so
-    /// that sequences can't share their beginnings.
+    /// The tokens of a page, the same for every layer; `None` where the model keeps recurrent states, so that sequences can't
+    /// share their beginnings.
     pub(crate) fn shared_page_tokens(&self) -> Option<usize> {
         let mut tokens = None;
         for layer in &self.layers {
@@ -211,8 +211,7 @@ impl SequenceMemory {
         tokens
     }
 
-    /// The page `index` of every layer that keeps pages, and their bytes; `None` where one isn't there any more as it was
-    /// written.
+    /// The page `index` of every layer that keeps pages, and their bytes; `None` where one is no longer active.
     pub(crate) fn page_row(&self, index: usize) -> Option<(PageRow, usize)> {
         let mut bytes = 0;
         let mut row = PageRow::new();
@@ -226,7 +225,7 @@ impl SequenceMemory {
         Some((row, bytes))
     }
 
-    /// Begins an empty sequence with pages of another one: rows as `page_row` gave them, in order.
+    /// Begins an empty sequence with pages of another one, as `page_row` gave them, in order.
     pub(crate) fn begin_with(&mut self, rows: Vec<PageRow>) {
         for row in rows {
             for (pages, page) in self.pages().zip(row) {
@@ -235,7 +234,7 @@ impl SequenceMemory {
         }
     }
 
-    /// Bytes that it takes; pages that it shares with other sequences count whole.
+    /// Bytes that it takes. Pages that it shares with other sequences count whole.
     pub(crate) fn bytes(&self) -> usize {
         self.layers
             .iter()

@@ -1,4 +1,4 @@
-//! How much of a sequence is kept how.
+//! How much of a sequence stays in which tier.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,14 +7,14 @@ use std::str::FromStr;
 /// How much of a sequence a tier has room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Capacity {
-    /// So many tokens.
+    /// This many tokens.
     Tokens(usize),
-    /// As many tokens as take so many bytes in that tier, over all layers.
+    /// As many tokens as take this many bytes in that tier, over all layers.
     Bytes(u64),
 }
 
 impl Capacity {
-    /// The tokens that it has room for, where each takes so many bytes.
+    /// The tokens that it has room for, where each takes `token_bytes`.
     pub(crate) fn tokens(self, token_bytes: usize) -> usize {
         match self {
             Self::Tokens(tokens) => tokens,
@@ -66,25 +66,23 @@ impl From<usize> for Capacity {
     }
 }
 
-/// How much of a sequence is kept how, and how much of it is attended to.
+/// How much of a sequence stays in which tier, and how much of it is attended to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryOptions {
-    /// The latest tokens, whose pages stay as attention wrote them and are always attended to. Older pages, but the first
+    /// The latest tokens, whose pages stay as attention wrote them and are always attended to. Older pages, except for the first
     /// of a sequence, are compressed.
     pub active: Capacity,
-    /// The latest of the compressed pages that stay in RAM; older ones go to an archive, a file on disk.
+    /// The latest of the compressed pages, which stay in RAM. Older ones go to an archive, a file on disk.
     pub compressed: Capacity,
-    /// The most pages that are not active that a batch of tokens attends to, those that its queries would attend to most, chosen
-    /// anew in every layer; `None`: all of them.
+    /// The most older pages that a pass attends to: in each layer, those that its queries would attend to most. `None`: all.
     pub selected_pages: Option<usize>,
-    /// Where the archive lies: a file, or a folder for a file without a name that goes with the engine; `None`: the latter,
-    /// in the user's cache folder. Nothing is written before the first page goes there.
+    /// Where the archive lies: a file, or a folder for a nameless file that goes with the engine. `None`: the latter, in the
+    /// user's cache folder. Nothing is written before the first page is archived.
     pub archive: Option<PathBuf>,
     /// Whether archived pages are compressed with LZ4.
     pub archive_lz4: bool,
-    /// The most bytes of RAM for what sequences have seen, with what is kept of earlier prompts. At the limit the latter
-    /// goes first, then pages move down a tier earlier than the capacities say; where that doesn't suffice, the call that
-    /// needs room fails. `None`: no limit.
+    /// The most bytes of RAM for sequences and the prefix cache. At the limit, cached pages are dropped first, then pages move
+    /// down a tier earlier than the capacities say; where that doesn't suffice, the call that needs room fails. `None`: no limit.
     pub budget: Option<u64>,
 }
 

@@ -1,7 +1,7 @@
-//! Pages of earlier prompts, kept so that a prompt that begins as one of them is not computed again.
+//! The prefix cache: pages of earlier prompts, so that the beginning of a prompt that one of them had is not computed again.
 //!
-//! A node is one page's run of tokens after all the runs before it, with that page of every layer. Nodes are found by a
-//! hash of the whole way to them; the tokens are compared too, so that equal hashes do no harm.
+//! A node is a page's tokens after those of its parent, with that page of every layer. Nodes are found by a hash of their own
+//! tokens and all before them; the tokens are compared too, so equal hashes do no harm.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -14,9 +14,9 @@ use herald_api::import::PageHandle;
 /// A page of every layer that keeps pages, in the layers' order.
 pub(crate) type PageRow = Vec<Arc<PageHandle>>;
 
-/// Pages of earlier prompts, at most so many bytes of them: the least recently used go first.
+/// Pages of earlier prompts, at most `max_bytes` of them. The least recently used are dropped first.
 pub(crate) struct PrefixCache {
-    most_bytes: usize,
+    max_bytes: usize,
     hasher: RandomState,
     kept: Mutex<Kept>,
 }
@@ -34,16 +34,16 @@ struct Node {
     tokens: Box<[u32]>,
     pages: PageRow,
     bytes: usize,
-    /// When it was last asked for.
+    /// When it was last used.
     used: u64,
-    /// Nodes right after it: a node stays as long as it has any, for they are found through it.
+    /// How many nodes have it as their parent. It stays while it has any, since they are found through it.
     children: usize,
 }
 
 impl PrefixCache {
-    /// An empty one that keeps at most so many bytes of pages; 0: none.
-    pub(crate) fn new(most_bytes: usize) -> Self {
-        Self { most_bytes, hasher: RandomState::new(), kept: Mutex::default() }
+    /// An empty cache of at most `max_bytes` of pages; 0: it keeps none.
+    pub(crate) fn new(max_bytes: usize) -> Self {
+        Self { max_bytes, hasher: RandomState::new(), kept: Mutex::default() }
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -57,7 +57,7 @@ impl PrefixCache {
 
     /// Forgets everything.
     pub(crate) fn clear(&self) {
-        // Pages are freed after the lock is given back.
+        // Pages are freed after the lock is released.
         let nodes = {
             let mut kept = self.kept();
             kept.bytes = 0;
@@ -71,11 +71,11 @@ impl PrefixCache {
         self.kept().nodes.values().flat_map(|node| &node.pages).for_each(each);
     }
 
-    /// Forgets the pages that nobody else holds; returns how many they were, and their bytes.
+    /// Drops the pages that nobody else holds; returns how many they were, and their bytes.
     pub(crate) fn forget_unheld(&self) -> (usize, usize) {
         let mut gone = Vec::new();
         let mut kept = self.kept();
-        // A node is found through those before it, so they go from the ends.
+        // A node is found through its parents, so those without children go first.
         loop {
             let unheld = |node: &Node| {
                 node.children == 0 && node.pages.iter().all(|page| Arc::strong_count(page) == 1)
@@ -91,17 +91,17 @@ impl PrefixCache {
         (gone.iter().map(|node| node.pages.len()).sum(), gone.iter().map(|node| node.bytes).sum())
     }
 
-    /// Forgets the pages that were used longest ago, at least so many bytes of them where there are as many.
+    /// Drops the least recently used pages, at least `bytes` of them where there are as many.
     pub(crate) fn give_up(&self, bytes: usize) {
         let mut gone = Vec::new();
         let mut kept = self.kept();
-        let most = kept.bytes.saturating_sub(bytes);
-        kept.shrink_to(most, 0, &mut gone);
+        let max_bytes = kept.bytes.saturating_sub(bytes);
+        kept.shrink_to(max_bytes, 0, &mut gone);
         drop(kept);
         drop(gone);
     }
 
-    /// The pages that it has of the beginning of `ids`, each of `page_tokens` tokens, one row after another.
+    /// The cached pages of the beginning of `ids`, each of `page_tokens` tokens, one row after another.
     pub(crate) fn find(&self, ids: &[u32], page_tokens: usize) -> Vec<PageRow> {
         let mut kept = self.kept();
         kept.clock += 1;
@@ -120,15 +120,15 @@ impl PrefixCache {
         rows
     }
 
-    /// Keeps the pages of the beginning of `ids`: `row` gives the pages of the `n`-th run of tokens and their bytes, or
-    /// `None` where they can't be shared, which ends the matter.
+    /// Keeps the pages of the beginning of `ids`. `row` gives the pages of the `n`-th run of tokens and their bytes, or `None`
+    /// where they can't be shared: the rest is then not kept.
     pub(crate) fn keep(
         &self,
         ids: &[u32],
         page_tokens: usize,
         mut row: impl FnMut(usize) -> Option<(PageRow, usize)>,
     ) {
-        if self.most_bytes == 0 {
+        if self.max_bytes == 0 {
             return;
         }
         let mut gone = Vec::new();
@@ -160,8 +160,8 @@ impl PrefixCache {
                     if let Some(parent) = parent.and_then(|parent| kept.nodes.get_mut(&parent)) {
                         parent.children += 1;
                     }
-                    // The way to this node was just used, so it stays unless it alone is more than may be kept.
-                    if !kept.shrink_to(self.most_bytes, clock, &mut gone) {
+                    // This prompt's own nodes were just used. Where one of them had to go, the rest would not fit either.
+                    if !kept.shrink_to(self.max_bytes, clock, &mut gone) {
                         break;
                     }
                 }
@@ -183,11 +183,11 @@ impl Kept {
         Some(node)
     }
 
-    /// Drops the nodes that were used longest ago until no more than `most` bytes are left; `false` where that took one
-    /// that was used at `now`.
-    fn shrink_to(&mut self, most: usize, now: u64, gone: &mut Vec<Node>) -> bool {
+    /// Drops the least recently used nodes until at most `max_bytes` are left; `false` where that took one that was used at
+    /// `now`.
+    fn shrink_to(&mut self, max_bytes: usize, now: u64, gone: &mut Vec<Node>) -> bool {
         let mut older = true;
-        while self.bytes > most {
+        while self.bytes > max_bytes {
             let leaves = self.nodes.iter().filter(|(_, node)| node.children == 0);
             let Some(oldest) = leaves.min_by_key(|(_, node)| node.used).map(|(key, _)| *key) else { break };
             let Some(node) = self.remove(oldest) else { break };

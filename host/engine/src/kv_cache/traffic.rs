@@ -1,4 +1,4 @@
-//! What moves between memory tiers.
+//! Counting the pages that move between memory tiers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -24,10 +24,10 @@ struct Count {
 /// What has moved from one tier to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Traffic {
-    /// From this one.
+    /// From this tier.
     #[serde(serialize_with = "name")]
     pub from: TierKind,
-    /// To this one.
+    /// To this tier.
     #[serde(serialize_with = "name")]
     pub to: TierKind,
     /// Pages.
@@ -63,7 +63,7 @@ impl TierTraffic {
         self.fetched[index(from)].load(Ordering::Relaxed)
     }
 
-    /// What has moved so far, for each pair of tiers between which something has.
+    /// What has moved so far, for each pair of tiers between which anything has.
     #[must_use]
     pub fn report(&self) -> Vec<Traffic> {
         let pairs = TierKind::ALL.into_iter().flat_map(|from| TierKind::ALL.map(|to| (from, to)));

@@ -1,4 +1,4 @@
-//! How much the tiers hold, and how much of a sequence has room in each.
+//! How much the tiers hold, and how much of a sequence stays in each.
 
 use herald_api::import::TierHandle;
 use herald_api::{MemoryTier, TierKind, TierStats};
@@ -15,12 +15,12 @@ use super::traffic::TierTraffic;
 pub struct MemoryUsage {
     /// The active tier: pages as attention writes them.
     pub active: TierStats,
-    /// The compressed tier: whole pages of earlier tokens, 4 bits an element. Its hits are pages that a layer chose and that
+    /// The compressed tier: whole pages of earlier tokens, 4 bits an element. Its hits are pages that a layer selected and that
     /// were in it, its misses those that came from the archive.
     pub compressed: TierStats,
     /// The archived tier: the oldest pages, in a file. Its hits are views of pages.
     pub archived: TierStats,
-    /// Bytes of active pages that are kept for prompts that begin alike (some of the active tier's).
+    /// Bytes of the prefix cache, which are part of the active tier's.
     pub prefix_bytes: u64,
     /// Bytes of recurrent states, which are in no tier.
     pub state_bytes: u64,
@@ -65,7 +65,7 @@ impl MemoryUsage {
     }
 }
 
-/// Adds up what the tiers hold, each counted once.
+/// Adds up what the tiers hold, each tier counted once.
 pub(crate) fn usage(
     needs: &[LayerNeeds],
     prefix_bytes: usize,

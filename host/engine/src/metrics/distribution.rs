@@ -1,4 +1,4 @@
-//! A distribution that is added to as work goes, and asked for quantiles.
+//! A distribution that values are added to, and that gives quantiles.
 
 use std::sync::Mutex;
 

@@ -2,8 +2,8 @@
 
 /// Has the C library give the system back what it holds of freed memory; `false` where it offers no such call.
 ///
-/// Pages of keys and values are smaller than what allocators ask the system for one by one, so freed ones stay with the
-/// process until something is allocated in their place, or this is called.
+/// Pages of keys and values are too small for allocators to return one by one, so freed ones stay with the process until
+/// something else is allocated there, or this is called.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub fn trim_heap() -> bool {
     // SAFETY: malloc_trim(3) may be called at any time from any thread. Its answer says whether there was anything.

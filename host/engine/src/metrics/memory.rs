@@ -52,7 +52,7 @@ impl TierBytes {
 pub struct MemorySnapshot {
     /// What was going on.
     pub label: String,
-    /// Seconds since the profiler began.
+    /// Seconds since the profiler started.
     pub at_s: f64,
     /// The process; zeros where the system doesn't say.
     #[serde(flatten)]
@@ -71,7 +71,7 @@ impl MemorySnapshot {
     }
 }
 
-/// What has grown since a mark, where nothing should have.
+/// Growth since a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Leak {
     /// Pages in tiers, more (or fewer) than at the mark.
@@ -98,7 +98,7 @@ pub struct MemoryProfiler {
 }
 
 impl MemoryProfiler {
-    /// Begins to follow an engine.
+    /// Starts to follow an engine.
     #[must_use]
     pub fn start(engine: Arc<NeuroEngine>) -> Self {
         Self { engine, start: Instant::now(), snapshots: Mutex::default() }
@@ -134,7 +134,7 @@ impl MemoryProfiler {
         process::process_memory().unwrap_or_default().peak_bytes
     }
 
-    /// What has grown since a snapshot, to be asked when everything that was begun since has ended.
+    /// Growth since a snapshot. Call it when everything that began since has ended.
     #[must_use]
     pub fn leak_since(&self, mark: &MemorySnapshot) -> Leak {
         let now = self.now("");

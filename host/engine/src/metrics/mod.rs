@@ -1,7 +1,6 @@
-//! What happens and how fast, in numbers: of one request, of all of them together, and of this process's memory.
+//! Counts and times: of one request, of all requests together, and of this process's memory.
 //!
-//! Everything here counts as the work goes, at a cost of some hundred nanoseconds a token; who asks for a report pays for
-//! putting it together.
+//! Counting costs some hundred nanoseconds a token; a report is put together when it is read.
 
 mod distribution;
 mod heap;

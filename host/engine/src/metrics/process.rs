@@ -1,4 +1,4 @@
-//! What the operating system says of this process's memory.
+//! What the operating system says about this process's memory.
 
 use std::fs;
 use std::time::Duration;
@@ -22,7 +22,7 @@ pub fn process_memory() -> Option<ProcessMemory> {
     parse(&fs::read_to_string("/proc/self/status").ok()?)
 }
 
-/// Has the peak begin anew from what there is now. `false` where the system doesn't do that.
+/// Sets the peak back to the current use. `false` where the system can't.
 pub fn reset_peak() -> bool {
     // proc(5): 5 resets the peak resident set size.
     fs::write("/proc/self/clear_refs", "5").is_ok()

@@ -37,11 +37,11 @@ pub struct RequestMetrics {
     pub prompt_tokens: usize,
     /// Tokens that were generated.
     pub generated_tokens: usize,
-    /// From its arrival until it had a place.
+    /// From its arrival until it got a slot.
     pub queue_s: f64,
     /// From its arrival to its first token; 0 where none came.
     pub first_token_s: f64,
-    /// From having a place to the first token, or to its end where none came.
+    /// From getting a slot to the first token, or to its end where none came.
     pub prompt_s: f64,
     /// From the first token to the last.
     pub decode_s: f64,
@@ -65,12 +65,12 @@ impl RequestMetrics {
     }
 }
 
-/// How many of something a second; 0 where there was none of it.
+/// A count a second; 0 where the count is.
 pub(crate) fn per_second(count: usize, seconds: f64) -> f64 {
     if count == 0 || seconds <= 0.0 { 0.0 } else { count as f64 / seconds }
 }
 
-/// Takes the times of a request as it goes.
+/// Takes the times of a request as it runs.
 #[derive(Clone, Debug)]
 pub(crate) struct RequestClock {
     arrived: Instant,
@@ -85,7 +85,7 @@ impl RequestClock {
         Self { arrived: Instant::now(), placed: None, first: None, last: None, between: Vec::new() }
     }
 
-    /// It has a place.
+    /// It has a slot.
     pub(crate) fn placed(&mut self, now: Instant) {
         self.placed = Some(now);
     }

@@ -28,18 +28,18 @@ pub struct Step {
     pub sequences: usize,
 }
 
-/// How requests came to their ends.
+/// How requests ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Outcomes {
     /// The model, a stop text or token, or the form of the answer ended it.
     pub completed: u64,
-    /// The most tokens were generated, or the context was full.
+    /// The token limit was reached, or the context was full.
     pub cut: u64,
-    /// Someone asked for it to stop.
+    /// Someone cancelled it.
     pub cancelled: u64,
     /// It failed.
     pub failed: u64,
-    /// It was not taken, since the queue was full.
+    /// It was refused, since the queue was full.
     pub refused: u64,
 }
 
@@ -52,13 +52,13 @@ pub struct ServingReport {
     pub waiting: u64,
     /// Requests that run.
     pub running: u64,
-    /// Those that came to an end.
+    /// Those that ended.
     pub requests: Outcomes,
     /// Tokens by phase. The time of a step that did both is divided by their tokens.
     pub phases: [PhaseReport; 2],
-    /// Tokens of prompts that were at hand from earlier ones, and not run.
+    /// Tokens of prompts that were shared with earlier ones, and not run.
     pub shared_tokens: u64,
-    /// From a request's arrival until it had a place.
+    /// From a request's arrival until it got a slot.
     pub queue_s: Quantiles,
     /// From a request's arrival to its first token.
     pub first_token_s: Quantiles,
@@ -76,7 +76,7 @@ pub struct ServingReport {
     pub batch_tokens: Quantiles,
 }
 
-/// Counts what a scheduler does, as it does it.
+/// Counts what a scheduler does.
 #[derive(Debug)]
 pub struct ServingMetrics {
     start: Instant,
@@ -138,12 +138,12 @@ impl ServingMetrics {
         self.refused.inc();
     }
 
-    /// A prompt began, of which so many tokens were at hand from an earlier one.
+    /// A prompt began, `tokens` of which were shared with an earlier one.
     pub(crate) fn shared(&self, tokens: usize) {
         self.shared_tokens.inc_by(tokens as u64);
     }
 
-    /// A token came so many seconds after the one before it, where there was one.
+    /// A token came, `between` seconds after the one before it, where there was one.
     pub fn token(&self, between: Option<f64>) {
         self.generated_tokens.inc();
         if let Some(between) = between {

@@ -27,7 +27,7 @@ impl ServingMetrics {
     }
 
     fn register(&self, registry: &mut Registry) {
-        registry.register("requests_waiting", "Requests that wait for a place", self.waiting.clone());
+        registry.register("requests_waiting", "Requests that wait for a slot", self.waiting.clone());
         registry.register("requests_running", "Requests that run", self.running.clone());
         for (outcome, count) in [
             ("completed", &self.completed),
@@ -40,12 +40,12 @@ impl ServingMetrics {
             registry.register(name, format!("Requests that were {outcome}"), count.clone());
         }
         registry.register("prompt_tokens", "Tokens of prompts that were run", self.prompt_tokens.clone());
-        let at_hand = "Tokens of prompts that were at hand from earlier ones";
-        registry.register("shared_tokens", at_hand, self.shared_tokens.clone());
+        let shared = "Tokens of prompts that were shared with earlier ones";
+        registry.register("shared_tokens", shared, self.shared_tokens.clone());
         registry.register("generated_tokens", "Tokens that were generated", self.generated_tokens.clone());
         registry.register("steps", "Forward passes of the scheduler", self.steps.clone());
         for (name, help, times) in [
-            ("queue", "From a request's arrival until it had a place", &self.queue),
+            ("queue", "From a request's arrival until it got a slot", &self.queue),
             ("first_token", "From a request's arrival to its first token", &self.first_token),
             ("between_tokens", "Between one token of a request and the next", &self.between),
             ("request", "From a request's arrival to its end", &self.request),

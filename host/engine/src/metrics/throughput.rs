@@ -1,4 +1,4 @@
-//! Tokens a second, by phase: since the beginning, and lately.
+//! Tokens a second, by phase: since the start, and lately.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -69,7 +69,7 @@ impl ThroughputMeasurer {
         Self::default()
     }
 
-    /// So many tokens of a phase took so long.
+    /// Adds `tokens` of a phase that took this long.
     pub fn add(&self, phase: Phase, tokens: usize, took: Duration) {
         self.add_at(phase, tokens, took, self.start.elapsed().as_secs());
     }

@@ -26,7 +26,7 @@ pub struct LayerPlan {
     pub desc: LayerDesc,
     /// Its weights.
     pub weights: Vec<WeightPlan>,
-    /// Whether it reads what the layer before it read, not what that made of it: two branches side by side.
+    /// Whether it reads the same input as the layer before it: two parallel branches that add to one output.
     pub shares_input: bool,
 }
 
@@ -63,10 +63,10 @@ pub struct ModelPlan {
 /// Why a file is no model that HERALD can run.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
-    /// The file's metadata can't be read as what it must be.
+    /// The file's metadata has a value of the wrong kind.
     #[error(transparent)]
     Gguf(#[from] GgufError),
-    /// A key that every model of the architecture has isn't there.
+    /// A key is missing that every model of the architecture has.
     #[error("the model has no {key}, where {expected} was expected")]
     MissingKey {
         /// The key.
@@ -84,7 +84,7 @@ pub enum ModelError {
         /// What it should hold.
         expected: String,
     },
-    /// The architecture isn't known.
+    /// The architecture is unknown.
     #[error("the model's architecture is {found:?}, where one of these was expected: {known}")]
     UnknownArchitecture {
         /// What the file says.
@@ -92,7 +92,7 @@ pub enum ModelError {
         /// The ones that HERALD runs.
         known: String,
     },
-    /// A tensor that the model needs isn't there.
+    /// A tensor is missing that the model needs.
     #[error("the model has no tensor {0}, which its architecture needs")]
     MissingTensor(String),
     /// A tensor whose shape contradicts the metadata.
@@ -104,10 +104,10 @@ pub enum ModelError {
         found: String,
         /// The shape that the metadata asks for.
         expected: String,
-        /// What of the metadata asks for it.
+        /// The metadata that asks for it.
         because: String,
     },
-    /// A tensor that the architecture has no use for: computing without it would give wrong results.
+    /// A tensor that the architecture doesn't know. Computing without it would give wrong results.
     #[error("the model has the tensor {name}, which HERALD's {architecture} architecture has no place for")]
     UnknownTensor {
         /// The tensor.

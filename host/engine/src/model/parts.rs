@@ -73,7 +73,7 @@ impl<'k, 'g> Builder<'k, 'g> {
         self.layers.push(LayerPlan { desc, weights, shares_input: false });
     }
 
-    /// Has the last layer read what the one before it read.
+    /// Has the last layer read the input of the one before it.
     pub(super) fn share_input(&mut self) {
         if let Some(layer) = self.layers.last_mut() {
             layer.shares_input = true;
@@ -90,7 +90,7 @@ impl<'k, 'g> Builder<'k, 'g> {
         format!("blk.{block}.{part}")
     }
 
-    /// Those of a block's tensors that are there, and those that must be.
+    /// A block's required tensors, and those of the optional ones that the file has.
     pub(super) fn weights(
         &self,
         block: usize,
@@ -152,7 +152,7 @@ impl<'k, 'g> Builder<'k, 'g> {
         self.push(block, LayerParams::Attention(params), weights);
     }
 
-    /// The norm at a branch's entry, which one with a norm over its output may lack.
+    /// The norm of a branch's input, which a branch with a norm of its output may lack.
     fn entry_norm(&self, block: usize, part: &str, weights: &mut Vec<WeightPlan>) {
         let name = Self::tensor(block, part);
         let normed_after = weights.iter().any(|weight| weight.role == WeightRole::PostNorm);
@@ -264,7 +264,7 @@ impl<'k, 'g> Builder<'k, 'g> {
         Ok(())
     }
 
-    /// Adds the head, with the embedding's matrix where the file has none of its own, and ends the model.
+    /// Adds the head, with the embedding's matrix where the file has none for the head, and ends the model.
     pub(super) fn finish(mut self, softcap: Option<f32>) -> Result<ModelPlan, ModelError> {
         let output =
             if self.keys.has_tensor("output.weight") { "output.weight" } else { "token_embd.weight" };
@@ -308,7 +308,7 @@ pub(super) fn usual_attention(
         .collect()
 }
 
-/// The fault of a block without attention, where every block has it.
+/// The error for a block without attention, where every block needs it.
 pub(super) fn no_heads(keys: &Keys<'_>, block: usize) -> ModelError {
     let value = format!("0 for block {block}");
     keys.bad("attention.head_count_kv", value, "at least 1 for each block".to_owned())

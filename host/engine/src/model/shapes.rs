@@ -13,7 +13,7 @@ pub(super) fn check(
     weight: &WeightPlan,
     tensor: &TensorInfo,
 ) -> Result<(), ModelError> {
-    // What the layer has no place for, its plugin refuses.
+    // The plugin refuses weights that the layer doesn't know.
     let Some(mut shape) = desc.weight_shape(weight.role) else { return Ok(()) };
     let columns = tensor.dims().first().copied().unwrap_or(0);
     let rows: usize = tensor.dims().iter().skip(1).product();

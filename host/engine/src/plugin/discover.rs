@@ -22,7 +22,7 @@ pub struct Search {
 }
 
 impl Search {
-    /// The usual places.
+    /// The usual folders.
     #[must_use]
     pub fn usual() -> Self {
         let mut folders = Vec::new();

@@ -1,7 +1,7 @@
 //! Plugins: finding them, checking them, and putting them in order.
 //!
-//! The host links no backend: it meets each one here, as a file. A file that fails a check costs one line and the next
-//! is tried, so one bad plugin never stops the program.
+//! The host links no backend: each is a file that is loaded here. A file that fails a check costs one line, and the next is
+//! tried, so one bad plugin never stops the program.
 
 mod discover;
 mod load;
@@ -52,24 +52,24 @@ pub enum ChooseError {
          name its folder in HERALD_PLUGIN_PATH{refusals}"
     )]
     None {
-        /// The places that were searched.
+        /// The paths that were searched.
         searched: String,
         /// What was refused there, and why.
         refusals: String,
     },
-    /// The one that was asked for isn't there.
+    /// There is no plugin of the given name.
     #[error("there is no backend {name:?}; {known}{refusals}")]
     Unknown {
-        /// What was asked for.
+        /// The name.
         name: String,
-        /// The ones that are there.
+        /// The plugins that were found.
         known: String,
         /// What was refused, and why.
         refusals: String,
     },
 }
 
-/// This machine, as plugins are told of it.
+/// This machine, as plugins see it.
 #[must_use]
 pub fn this_machine() -> Hardware {
     Hardware::detect(crate::threads::available_threads().get() as u32, memory_bytes())
@@ -127,13 +127,13 @@ impl Plugins {
     /// Where there is none at all, or none of that name.
     pub fn ranked(&self, backend: Option<&str>, search: &Search) -> Result<Vec<Loaded>, ChooseError> {
         if self.usable.is_empty() {
-            let places = search.files.iter().chain(search.folders());
-            let searched: Vec<String> = places.map(|place| place.display().to_string()).collect();
+            let paths = search.files.iter().chain(search.folders());
+            let searched: Vec<String> = paths.map(|path| path.display().to_string()).collect();
             return Err(ChooseError::None { searched: searched.join(", "), refusals: self.refusals() });
         }
         let mut ranked = self.usable.clone();
         if let Some(name) = backend.filter(|name| *name != "auto") {
-            let Some(place) = ranked.iter().position(|loaded| loaded.plugin.name() == name) else {
+            let Some(index) = ranked.iter().position(|loaded| loaded.plugin.name() == name) else {
                 let names: Vec<&str> = ranked.iter().map(|loaded| loaded.plugin.name()).collect();
                 return Err(ChooseError::Unknown {
                     name: name.to_owned(),
@@ -141,7 +141,7 @@ impl Plugins {
                     refusals: self.refusals(),
                 });
             };
-            let chosen = ranked.remove(place);
+            let chosen = ranked.remove(index);
             ranked.insert(0, chosen);
         }
         Ok(ranked)

@@ -6,8 +6,8 @@ use std::path::Path;
 #[cfg(unix)]
 pub(super) fn check(path: &Path) -> Result<(), String> {
     let folder = path.parent().unwrap_or(Path::new("/"));
-    for (place, what) in [(path, "the file"), (folder, "its folder")] {
-        check_one(place, what)?;
+    for (checked, what) in [(path, "the file"), (folder, "its folder")] {
+        check_one(checked, what)?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use super::SamplerConfig;
 
-/// The tokens so far, as far as the penalties in use need them.
+/// What the penalties in use need to know of the tokens so far.
 #[derive(Clone, Debug, Default)]
 pub(super) struct History {
     /// The repetition penalty's window, oldest first; empty where the window is everything.

@@ -22,7 +22,7 @@ impl Uniform {
         Self { generator: Pcg64::new(high << 64 | low, STREAM), draws: 0 }
     }
 
-    /// The numbers of a seed after so many of them.
+    /// The numbers of a seed after the first `draws`.
     pub(super) fn after(seed: u64, draws: u64) -> Self {
         let mut uniform = Self::new(seed);
         uniform.generator.advance(u128::from(draws));

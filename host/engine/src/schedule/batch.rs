@@ -7,12 +7,12 @@ use std::time::Instant;
 use super::SchedulerOptions;
 use super::request::{Answer, Event, Sink};
 use super::share::share;
-use crate::engine::{BatchEntry, Finish, Generation, NeuroEngine, Sequence};
+use crate::engine::{BatchEntry, ChosenToken, Finish, Generation, NeuroEngine, Sequence};
 use crate::error::{Error, Result};
 use crate::metrics::{RequestClock, ServingMetrics, Step};
 use crate::threads::{into_value, locked};
 
-/// A request that waits for a place.
+/// A request that waits for a slot.
 pub(super) struct Waiting {
     pub(super) client: String,
     pub(super) prompt: Vec<u32>,
@@ -26,8 +26,8 @@ pub(super) struct Waiting {
 type Ending = Result<Finish>;
 
 impl Waiting {
-    /// Ends a request, whose memory is freed already, and tells its sink. So many tokens of its prompt were done, of which so
-    /// many were at hand.
+    /// Ends a request, whose memory is already freed, and tells its sink. `prompt_tokens` of its prompt were done, of which
+    /// `shared_tokens` were shared with an earlier one.
     pub(super) fn end(
         mut self,
         ending: Ending,
@@ -58,13 +58,13 @@ impl Waiting {
     }
 }
 
-/// A request that has a place.
+/// A request that has a slot.
 struct Running {
     request: Waiting,
     sequence: Sequence,
-    /// Tokens of the prompt that were at hand from an earlier one.
+    /// Tokens of the prompt that were shared with an earlier one.
     shared: usize,
-    /// Tokens of the prompt that have been run, or were at hand.
+    /// Tokens of the prompt that have been run or shared.
     done: usize,
     /// The token to run next, once the prompt is done.
     next: Option<u32>,
@@ -99,7 +99,7 @@ pub(super) struct Batch {
     options: SchedulerOptions,
     counts: Arc<ServingMetrics>,
     running: Vec<Running>,
-    /// Counts steps, so that the first of a step's prompts is another each time.
+    /// Counts steps, so that each step begins with another prompt.
     turn: usize,
 }
 
@@ -116,7 +116,7 @@ impl Batch {
         self.running.len()
     }
 
-    /// Gives a request a place. The client's name comes back where that fails.
+    /// Gives a request a slot. The client's name comes back where that fails.
     pub(super) fn admit(&mut self, mut request: Waiting) -> Result<(), String> {
         match self.engine.sequence() {
             Ok(mut sequence) => {
@@ -151,7 +151,7 @@ impl Batch {
             }
         }
         let pieces = self.pieces(&endings);
-        // What has no room fails by itself, and not the step.
+        // A sequence without room fails alone, and not the whole step.
         let mut pieces: Vec<(usize, usize)> = pieces
             .into_iter()
             .filter(|(index, n)| match self.engine.reserve(&mut self.running[*index].sequence, *n) {
@@ -186,7 +186,7 @@ impl Batch {
         let (decoding, prompts): (Vec<_>, Vec<_>) =
             self.running.iter().enumerate().filter(goes_on).partition(|(_, running)| running.left() == 0);
         let room = self.engine.max_batch() - decoding.len();
-        // Whoever decodes should not wait long for a step.
+        // A long step would hold up the sequences that decode.
         let budget = if decoding.is_empty() { room } else { room.min(self.options.prompt_piece) };
         let left: Vec<usize> = prompts.iter().map(|(_, running)| running.left()).collect();
         let shares = share(budget, &left, self.turn % left.len().max(1));
@@ -194,20 +194,36 @@ impl Batch {
         decoding.iter().map(|(index, _)| (*index, 1)).chain(prompts).collect()
     }
 
-    /// One pass over these pieces, in the order of the sequences, and the choice of the next tokens.
+    /// Runs these pieces, `(index, n_tokens)` in the order of the sequences, and gives each request its next token.
     fn run(
         &mut self,
         pieces: &[(usize, usize)],
         endings: &mut [Option<Ending>],
         done: &mut Done,
     ) -> Result<()> {
-        let engine = Arc::clone(&self.engine);
+        let start = Instant::now();
+        let mut chosen = self.pass(pieces)?.into_iter();
+        let now = Instant::now();
+        let is_prompt = |(index, _): &&(usize, usize)| self.running[*index].left() > 0;
+        let prompt = pieces.iter().filter(is_prompt).map(|(_, n)| n).sum();
+        let decoded = pieces.iter().filter(|piece| !is_prompt(piece)).count();
+        self.counts.step(&Step { took: now - start, prompt, decoded, sequences: pieces.len() });
+        for (index, n) in pieces {
+            done.served.push((self.running[*index].request.client.clone(), *n as u64));
+            endings[*index] = self.advance(*index, *n, &mut chosen, now);
+        }
+        Ok(())
+    }
+
+    /// One pass over these pieces. Returns a token for each sequence whose generation goes on from here, in order.
+    fn pass(&mut self, pieces: &[(usize, usize)]) -> Result<Vec<Option<Result<ChosenToken>>>> {
+        let engine = &*self.engine;
         let (context, vocabulary) = (engine.context(), engine.plan().vocabulary);
-        let mut parts = Vec::with_capacity(pieces.len());
+        let mut entries = Vec::with_capacity(pieces.len());
         let mut choices = Vec::new();
-        let mut wanted = pieces.iter().peekable();
+        let mut pieces = pieces.iter().peekable();
         for (index, running) in self.running.iter_mut().enumerate() {
-            let Some((_, n)) = wanted.next_if(|(wanted, _)| *wanted == index) else { continue };
+            let Some((_, n)) = pieces.next_if(|(piece, _)| *piece == index) else { continue };
             let Running { request, sequence, done, next, .. } = running;
             let prompt = request.prompt.get(*done..).filter(|rest| !rest.is_empty());
             let (ids, ends) = match (prompt, next) {
@@ -219,10 +235,10 @@ impl Batch {
                 let room = context - sequence.tokens().len() - n;
                 choices.push(Mutex::new((&mut request.generation, room, None)));
             }
-            parts.push(BatchEntry { sequence, ids, logits });
+            entries.push(BatchEntry { sequence, ids, logits });
         }
-        let (mut given, start, sequences) = (0, Instant::now(), parts.len());
-        engine.step(&mut parts, &mut |rows| {
+        let mut given = 0;
+        engine.step(&mut entries, &mut |rows| {
             // Choosing takes about as long as a layer's work, so it is shared out too.
             engine.pool().run(rows.len() / vocabulary, &|range, _| {
                 for row in range {
@@ -234,53 +250,43 @@ impl Batch {
             });
             given += rows.len() / vocabulary;
         })?;
-        drop(parts);
-        let mut chosen =
-            choices.into_iter().map(|choice| into_value(choice).2).collect::<Vec<_>>().into_iter();
-        let now = Instant::now();
-        let prompt: usize =
-            pieces.iter().filter(|(index, _)| self.running[*index].left() > 0).map(|(_, n)| n).sum();
-        let decoded = pieces.iter().filter(|(index, _)| self.running[*index].left() == 0).count();
-        self.counts.step(&Step { took: now - start, prompt, decoded, sequences });
-        for (index, n) in pieces {
-            let Running { request, sequence, done: run, next, .. } = &mut self.running[*index];
-            done.served.push((request.client.clone(), *n as u64));
-            if *run < request.prompt.len() {
-                *run += n;
-                if *run < request.prompt.len() {
-                    continue;
-                }
-                engine.keep_prompt(sequence, &request.prompt);
-                if request.generation.is_long_enough() && request.generation.len() == 0 {
-                    endings[*index] = Some(Ok(Finish::Length));
-                    continue;
-                }
+        Ok(choices.into_iter().map(|choice| into_value(choice).2).collect())
+    }
+
+    /// Counts the `n` tokens that a sequence has run, and gives its request the next token, where its prompt is done. Returns how
+    /// the request ends, where it does.
+    fn advance(
+        &mut self,
+        index: usize,
+        n: usize,
+        chosen: &mut dyn Iterator<Item = Option<Result<ChosenToken>>>,
+        now: Instant,
+    ) -> Option<Ending> {
+        let Running { request, sequence, done, next, .. } = &mut self.running[index];
+        if *done < request.prompt.len() {
+            *done += n;
+            if *done < request.prompt.len() {
+                return None;
             }
-            let chosen = match chosen.next().flatten() {
-                Some(Ok(chosen)) => chosen,
-                Some(Err(error)) => {
-                    endings[*index] = Some(Err(error));
-                    continue;
-                }
-                None => {
-                    let missing = "a step gave fewer logits than were asked for".to_owned();
-                    endings[*index] = Some(Err(Error::Invalid(missing)));
-                    continue;
-                }
-            };
-            self.counts.token(request.clock.token(now));
-            *next = Some(chosen.sampled.token);
-            let event = Event::Token { sampled: chosen.sampled, text: chosen.text, tail: false };
-            let go_on = (request.sink)(event);
-            endings[*index] = match chosen.finish {
-                Some(finish @ (Finish::StopText(_) | Finish::EndToken(_) | Finish::Complete)) => {
-                    Some(Ok(finish))
-                }
-                _ if !go_on => Some(Ok(Finish::Cancelled)),
-                finish => finish.map(Ok),
-            };
+            self.engine.keep_prompt(sequence, &request.prompt);
+            if request.generation.is_long_enough() && request.generation.len() == 0 {
+                return Some(Ok(Finish::Length));
+            }
         }
-        Ok(())
+        let missing = || Err(Error::Invalid("a step gave fewer logits than were asked for".to_owned()));
+        let chosen = match chosen.next().flatten().unwrap_or_else(missing) {
+            Ok(chosen) => chosen,
+            Err(error) => return Some(Err(error)),
+        };
+        self.counts.token(request.clock.token(now));
+        *next = Some(chosen.sampled.token);
+        let event = Event::Token { sampled: chosen.sampled, text: chosen.text, tail: false };
+        let go_on = (request.sink)(event);
+        match chosen.finish {
+            Some(finish @ (Finish::StopText(_) | Finish::EndToken(_) | Finish::Complete)) => Some(Ok(finish)),
+            _ if !go_on => Some(Ok(Finish::Cancelled)),
+            finish => finish.map(Ok),
+        }
     }
 }
 

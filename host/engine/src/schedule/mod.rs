@@ -1,15 +1,15 @@
 //! Many requests at once over one engine: continuous batching.
 //!
-//! Every step is one forward pass of one token of each sequence that decodes, and of pieces of the prompts of those that
-//! don't yet; what ends leaves at once, and what waits takes its place. A layer's weights are so read once for all of them,
-//! which is most of what a step costs.
+//! Every step is one forward pass over a token of each sequence that decodes, and pieces of the prompts of those that don't yet.
+//! A request that ends leaves at once, and one that waits gets its slot. So a layer's weights, which are most of a step's cost,
+//! are read once for all sequences.
 //!
-//! - Places are bounded, and so is the queue for them; a request beyond that is refused with [`Error::Busy`].
-//! - Places go to the client that was served the fewest tokens, and a step's prompt tokens are divided alike, so neither a
+//! - Slots are limited, and so is the queue for them; a request beyond that is refused with [`Error::Busy`].
+//! - Slots go to the client that was served the fewest tokens, and a step's prompt tokens are divided equally, so neither a
 //!   greedy client nor a long prompt starves anyone.
-//! - A request may be cancelled at any time, and its memory is then free before the next step.
-//! - A prompt that begins as an earlier one did takes over its pages.
-//! - Who shares the batch doesn't matter to an answer, as far as the backend's products don't depend on a batch's size.
+//! - A request may be cancelled at any time; its memory is free before the next step.
+//! - A prompt that begins as an earlier one did shares its pages.
+//! - An answer doesn't depend on who shares the batch, unless the backend's matmuls depend on the batch's size.
 
 mod batch;
 mod queue;
@@ -37,7 +37,7 @@ pub struct SchedulerOptions {
     pub max_running: usize,
     /// Requests that wait at most.
     pub queue: usize,
-    /// Tokens of prompts in a step, at most, while other sequences decode: they wait for as long as those take.
+    /// The most prompt tokens in a step while other sequences decode, which wait for them.
     pub prompt_piece: usize,
 }
 
@@ -47,7 +47,7 @@ impl Default for SchedulerOptions {
     }
 }
 
-/// Serves many requests over one engine, on a thread of its own. Dropped, it cancels what is left.
+/// Serves many requests over one engine, on its own thread. When it is dropped, it cancels what is left.
 pub struct Scheduler {
     engine: Arc<NeuroEngine>,
     shared: Arc<Shared>,
@@ -74,7 +74,7 @@ impl Shared {
     }
 
     fn cancel_waiting(&self, client: &str, id: u64) {
-        // The sink may call in here again, so the lock is given back before.
+        // The sink may call back into the scheduler, so the lock is released first.
         let waiting = self.state().queue.remove(client, id);
         if let Some(waiting) = waiting {
             waiting.end(Ok(Finish::Cancelled), [0; 2], &self.counts);

@@ -1,8 +1,8 @@
-//! The queue of requests that wait for a place, fair among clients by the tokens that each was served.
+//! The queue of requests that wait for a slot, fair among clients by the tokens that each was served.
 //!
-//! This is the virtual token counter of [Sheng et al. 2024](https://arxiv.org/abs/2401.00588): the next place goes to the
-//! waiting client that was served the fewest tokens, and one that comes (back) from idleness starts level with the least
-//! served of those who are there, so that it can't save up.
+//! This is the virtual token counter of [Sheng et al. 2024](https://arxiv.org/abs/2401.00588): the next slot goes to the
+//! waiting client that was served the fewest tokens. A client that was idle starts level with the least served active client,
+//! so that it can't save up.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -14,13 +14,13 @@ pub(super) struct Queue<T> {
     clients: BTreeMap<String, Client<T>>,
     room: usize,
     waiting: usize,
-    /// What the least served of the clients that were there had been served when that was last known.
+    /// What the least served of the active clients had been served when there last were any.
     floor: u64,
 }
 
 struct Client<T> {
     waiting: VecDeque<(u64, T)>,
-    /// Requests that were taken and have not ended.
+    /// Requests that left the queue and have not ended.
     running: usize,
     served: u64,
 }
@@ -46,7 +46,7 @@ impl<T> Queue<T> {
         self.room
     }
 
-    /// Puts a request at the end of its client's; ids ascend. Gives it back where there is no room.
+    /// Adds a request after its client's others; ids ascend. Gives it back where there is no room.
     pub(super) fn push(&mut self, client: &str, id: u64, request: T) -> Result<(), T> {
         if self.waiting >= self.room {
             return Err(request);
@@ -75,31 +75,31 @@ impl<T> Queue<T> {
         client.waiting.pop_front().map(|(_, request)| request)
     }
 
-    /// Takes out a request that waits still.
+    /// Removes a request that still waits.
     pub(super) fn remove(&mut self, client: &str, id: u64) -> Option<T> {
         let waiting = &mut self.clients.get_mut(client)?.waiting;
-        let place = waiting.iter().position(|(other, _)| *other == id)?;
+        let index = waiting.iter().position(|(other, _)| *other == id)?;
         self.waiting -= 1;
-        let request = waiting.remove(place).map(|(_, request)| request);
+        let request = waiting.remove(index).map(|(_, request)| request);
         self.forget_idle();
         request
     }
 
-    /// Takes out everything.
+    /// Removes everything.
     pub(super) fn clear(&mut self) -> Vec<T> {
         self.waiting = 0;
         let waiting = self.clients.values_mut().flat_map(|client| client.waiting.drain(..));
         waiting.map(|(_, request)| request).collect()
     }
 
-    /// Writes tokens to a client's account.
+    /// Adds tokens that a client was served.
     pub(super) fn charge(&mut self, client: &str, tokens: u64) {
         if let Some(client) = self.clients.get_mut(client) {
             client.served += tokens;
         }
     }
 
-    /// A request that was taken has ended.
+    /// A request that had left the queue has ended.
     pub(super) fn ended(&mut self, client: &str) {
         if let Some(client) = self.clients.get_mut(client) {
             client.running -= 1;

@@ -17,25 +17,25 @@ pub struct Request {
     pub prompt: Vec<u32>,
     /// How to generate.
     pub options: GenerateOptions,
-    /// Whose request it is: where places are short, clients are served alike, whoever asks more.
+    /// Whose request it is. Where slots are short, all clients are served equally.
     pub client: String,
 }
 
-/// What a request's sink is told.
+/// What a request's sink is called with.
 #[derive(Debug)]
 pub enum Event {
     /// A token came.
     Token {
-        /// The token, with its log-probability and the likeliest others where they were asked for.
+        /// The token, with its log-probability and, where the sampler is set so, the likeliest others.
         sampled: Sampled,
         /// Whole characters that can't be part of a stop text any more; may be empty.
         text: String,
-        /// Whether this is nothing but text that was held back until the end: its token was given before.
+        /// Whether this is only text that was held back until the end, whose token was given before.
         tail: bool,
     },
-    /// It has ended, be it because it was cancelled; nothing comes after.
+    /// It has ended or was cancelled. This is the last event.
     Done(Box<Answer>),
-    /// It failed; nothing comes after.
+    /// It failed. This is the last event.
     Failed(Error),
 }
 
@@ -48,8 +48,8 @@ pub struct Answer {
     pub metrics: RequestMetrics,
 }
 
-/// Takes a request's events, on the scheduler's thread (it must not dawdle) or on that of whoever cancels a request that
-/// still waits. Returns `false` to cancel.
+/// Takes a request's events, on the scheduler's thread (so it must be quick) or on the thread that cancels a request that still
+/// waits. Returns `false` to cancel.
 pub type Sink = Box<dyn FnMut(Event) -> bool + Send>;
 
 /// A request that was accepted.
@@ -62,8 +62,8 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Ends the request: at once where it waits, else before the next step, when its memory is freed. Its sink is told
-    /// [`Event::Done`] with what there is.
+    /// Ends the request: at once where it waits, otherwise before the next step, when its memory is freed. Its sink gets
+    /// [`Event::Done`] with what was generated.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
         if let Some(shared) = self.shared.upgrade() {
@@ -72,7 +72,7 @@ impl Handle {
     }
 }
 
-/// A request that was accepted, whose events come to here. Dropped before its end, it cancels the request.
+/// A request that was accepted, with its events. When it is dropped before the end, it cancels the request.
 pub struct Ticket {
     handle: Handle,
     events: Receiver<Event>,
@@ -109,7 +109,7 @@ impl Ticket {
         Err(Error::Invalid("the scheduler is gone, and the request with it".to_owned()))
     }
 
-    /// As [`Handle::cancel`]; the events that are left can still be had.
+    /// As [`Handle::cancel`]; the remaining events can still be read.
     pub fn cancel(&self) {
         self.handle.cancel();
     }

@@ -1,8 +1,8 @@
 //! Dividing a step's tokens over the prompts that wait for some.
 
-/// Divides `budget` tokens over prompts with so many tokens left: each gets the same, those that need less leave the
-/// rest to the others, and what can't be divided goes to the first from `first` on. Short prompts so come through
-/// quickly however long the others are, and none waits for another's end. Gives each prompt's tokens.
+/// Divides `budget` tokens over prompts that have `left` tokens left, and returns each prompt's share. All get the same, prompts
+/// that need less leave the rest to the others, and a remainder goes to the prompts from `first` on. So short prompts are done
+/// quickly however long the others are.
 pub(super) fn share(budget: usize, left: &[usize], first: usize) -> Vec<usize> {
     let mut shares = vec![0; left.len()];
     let mut budget = budget.min(left.iter().sum());

@@ -4,15 +4,15 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("stop string {index} is empty, expected at least one character")]
 pub struct EmptyStop {
-    /// Its place among the stop strings, from 0.
+    /// Its index among the stop strings.
     pub index: usize,
 }
 
 /// Passes text on until one of several stop strings appears in it.
 ///
-/// The stop string that is complete first counts; of several complete at the same place, the longest. The text before
-/// it is passed on, the stop string and what follows are not. A stop string may come in pieces: text that may be the
-/// beginning of one is held back until it is decided, so the output does not depend on where the pieces ended.
+/// The stop string that is complete first counts; of several that are complete at the same position, the longest. The text
+/// before it is passed on; the stop string and what follows are not. A stop string may come in pieces: text that may be the
+/// beginning of one is held back until that is decided, so the output does not depend on where the pieces end.
 ///
 /// ```
 /// use herald::stream_text::StopMatcher;

@@ -29,13 +29,13 @@ pub fn available_threads() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
-/// Locks a mutex, also where a thread panicked while it held it. That is for data that no holder leaves half-changed, as is the
-/// rule for every mutex of HERALD.
+/// Locks a mutex, even where a thread panicked while it held it. No holder of a mutex in HERALD leaves its data half changed, so
+/// that does no harm.
 pub fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a mutex held, under the rule of [`locked`].
+/// What a mutex held, as [`locked`] locks it.
 pub fn into_value<T>(mutex: Mutex<T>) -> T {
     mutex.into_inner().unwrap_or_else(PoisonError::into_inner)
 }

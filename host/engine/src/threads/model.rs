@@ -35,8 +35,8 @@ unsafe impl Sync for Memory {}
 // SAFETY: it holds nothing that is a thread's own.
 unsafe impl Send for Memory {}
 
-/// Loops with so many threads taking part in each, of which the first is the caller, under every order with at most
-/// `preemptions` preemptions.
+/// Loops in which the given numbers of threads take part, the caller included, under every order with at most `preemptions`
+/// preemptions.
 fn loops(threads: usize, active: &'static [usize], preemptions: usize) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(preemptions);

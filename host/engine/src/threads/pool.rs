@@ -1,8 +1,8 @@
 //! The pool: its threads, and the loops that they share.
 //!
-//! The threads are a *team*, whose members pools of several sizes share: each pool's loops run on the team's first so many
-//! members, and one loop runs at a time. So engines that want different numbers of threads never compute at once with
-//! more than the greatest of these.
+//! The threads are a *team* that pools of several sizes share: a pool of `n` threads runs its loops on the team's first `n`
+//! members, and one loop runs at a time. So engines that want different numbers of threads never compute with more than the
+//! largest of these.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -33,7 +33,7 @@ pub enum ThreadPoolError {
     Spawn {
         /// Its number, from 1.
         worker: usize,
-        /// How many were asked for, the caller's included.
+        /// How many the pool was to have, including the caller's.
         threads: NonZeroUsize,
         /// What the system said.
         reason: std::io::Error,
@@ -116,7 +116,7 @@ impl ThreadPool {
         Self::of(&Arc::new(Team::new(threads.get().min(MAX_THREADS))), threads)
     }
 
-    /// A pool of so many of a team's threads, which are started where they aren't yet.
+    /// A pool of the first `threads` threads of a team, which starts those that it lacks.
     ///
     /// # Errors
     /// As for [`ThreadPool::new`].
@@ -181,10 +181,10 @@ impl ThreadPool {
 }
 
 impl Team {
-    /// One that may have so many members, callers included; it has none yet.
-    pub(super) fn new(most: usize) -> Self {
+    /// A team without threads yet, for at most this many, including the caller's.
+    pub(super) fn new(max_threads: usize) -> Self {
         let shared = Shared {
-            signal: Signal::new(most),
+            signal: Signal::new(max_threads),
             task: AtomicPtr::new(ptr::null_mut()),
             panic: Mutex::new(None),
         };

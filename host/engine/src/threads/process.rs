@@ -1,4 +1,4 @@
-//! The pools of this process: all engines compute with the same threads, each with as many of them as it is to have.
+//! The pools of this process: all engines compute with the same threads, each with as many of them as it was told.
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -13,8 +13,8 @@ use super::{MAX_THREADS, ThreadPool, ThreadPoolError, available_threads};
 /// The threads, while any engine lives.
 static TEAM: Mutex<Weak<Team>> = Mutex::new(Weak::new());
 
-/// A pool of so many threads (`None`: as many as this process may use), which it shares with all others of this process that
-/// come from here: two never compute at once. The threads end with the last of them.
+/// A pool of `threads` threads (`None`: as many as this process may use). All pools that this returns share their threads, so
+/// two never compute at once. The threads end with the last pool.
 ///
 /// # Errors
 /// As [`ThreadPool::new`].

@@ -1,8 +1,8 @@
 //! How a caller and its workers wait for each other: briefly awake, then asleep.
 //!
-//! Two things are waited for, each an atomic number: a new *ticket*, by workers; *pending* at zero, by the caller.
-//! Awake, one just reads the number. Whoever is about to sleep reads it again under the mutex, and whoever changes it
-//! takes the mutex before waking, so that no change falls between that reading and the sleep.
+//! Workers wait for a new *ticket*, and the caller for *pending* to become zero. Both are atomic numbers, which a thread that is
+//! awake just reads. A thread that is about to sleep reads the number again under the mutex, and one that changes it takes the
+//! mutex before it wakes others, so no change falls between that reading and the sleep.
 
 use std::sync::PoisonError;
 use std::thread;
@@ -40,7 +40,7 @@ pub(super) struct Signal {
 }
 
 impl Signal {
-    /// For at most so many threads, the caller included.
+    /// For at most `threads` threads, the caller included.
     pub(super) fn new(threads: usize) -> Self {
         assert!(threads <= MAX_THREADS, "{threads} threads at one signal");
         Self {

@@ -163,7 +163,7 @@ fn constrained_requests_share_a_batch() {
         .iter()
         .map(|options| {
             let request = Request { prompt: vec![5, 6, 7], options: options.clone(), client: String::new() };
-            scheduler.submit(request).expect("a place")
+            scheduler.submit(request).expect("a slot")
         })
         .collect();
     for (ticket, options) in tickets.into_iter().zip(&all) {

@@ -1,7 +1,7 @@
 //! `MultiTierMemoryManager`: contexts that are added to, compressed, optimised and cleared, from one thread and from many.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use herald::{
@@ -15,7 +15,7 @@ const ACTIVE: usize = 8 * PAGE;
 const COMPRESSED: usize = 16 * PAGE;
 
 fn engine(prefix_bytes: usize) -> Arc<NeuroEngine> {
-    // What is far is compressed; of that, the oldest is in a file.
+    // Older pages are compressed, and the oldest of these are in a file.
     let memory = MemoryOptions {
         active: Capacity::Tokens(ACTIVE),
         compressed: Capacity::Tokens(COMPRESSED),
@@ -39,7 +39,9 @@ fn manager(prefix_bytes: usize) -> MultiTierMemoryManager {
 }
 
 fn ids(len: usize, seed: u32) -> Vec<u32> {
-    (0..len as u32).map(|place| place.wrapping_mul(place).wrapping_add(seed * 7919) % 509 + 1).collect()
+    (0..len as u32)
+        .map(|position| position.wrapping_mul(position).wrapping_add(seed * 7919) % 509 + 1)
+        .collect()
 }
 
 fn layers(memory: &MultiTierMemoryManager) -> u64 {
@@ -289,126 +291,161 @@ fn eight_threads_lose_no_page_and_leave_none() {
     let seconds = std::env::var("HERALD_STRESS_SECONDS").ok().and_then(|text| text.parse().ok());
     let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(3));
     let memory = manager(1 << 20);
-    let layers = layers(&memory);
     memory.mark();
-    // Each context's tokens as they should be. The lock is held around each call, so that the log is in its order; calls
-    // that need no log go on beside it.
-    let logs: Vec<std::sync::Mutex<Vec<u32>>> = (0..5).map(|_| std::sync::Mutex::default()).collect();
-    let (added, forgotten, calls) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let stress = Stress {
+        memory,
+        logs: (0..5).map(|_| Mutex::default()).collect(),
+        added: AtomicU64::new(0),
+        forgotten: AtomicU64::new(0),
+        calls: AtomicU64::new(0),
+    };
     std::thread::scope(|scope| {
         for thread in 0..8_u64 {
-            let (memory, logs, added, forgotten, calls) = (&memory, &logs, &added, &forgotten, &calls);
+            let stress = &stress;
             scope.spawn(move || {
                 let mut chance = Chance(thread + 1);
                 while Instant::now() < end {
-                    calls.fetch_add(1, Ordering::Relaxed);
-                    let context = chance.below(logs.len());
-                    let name = format!("context {context}");
-                    let absent = |result: herald::Result<()>| {
-                        if let Err(error) = result {
-                            assert!(error.to_string().contains("no context"), "{error}");
-                        }
-                    };
-                    match chance.below(16) {
-                        0..6 => {
-                            let mut log = logs[context].lock().expect("a log");
-                            if log.len() > 600 {
-                                continue;
-                            }
-                            // Half of them begin as others do, so that pages are shared.
-                            let seed = if log.is_empty() { chance.below(2) } else { chance.below(1000) };
-                            let tokens = ids(1 + chance.below(90), seed as u32);
-                            let n = memory.add_to_active_memory(&name, &tokens).expect("tokens");
-                            assert_eq!(n, tokens.len());
-                            log.extend(&tokens);
-                            added.fetch_add(n as u64, Ordering::Relaxed);
-                        }
-                        6 => {
-                            let mut log = logs[context].lock().expect("a log");
-                            let options = GenerateOptions {
-                                max_tokens: Some(1 + chance.below(4)),
-                                ignore_eos: true,
-                                ..GenerateOptions::default()
-                            };
-                            let done = memory.generate(&name, &[5, 6, 7][..], &options).expect("text");
-                            log.extend([5, 6, 7]);
-                            log.extend(&done.tokens);
-                            added.fetch_add(3 + done.tokens.len() as u64, Ordering::Relaxed);
-                        }
-                        7..9 => absent(memory.compress_memory(&name, chance.below(4) * PAGE).map(drop)),
-                        9 => {
-                            let mut log = logs[context].lock().expect("a log");
-                            if chance.below(2) == 0 {
-                                absent(memory.clear_active_memory(&name).map(drop));
-                            } else {
-                                memory.close(&name).expect("closed");
-                            }
-                            forgotten.fetch_add(log.len() as u64, Ordering::Relaxed);
-                            log.clear();
-                        }
-                        10 => {
-                            let log = logs[context].lock().expect("a log");
-                            match memory.tokens(&name) {
-                                Ok(tokens) => assert_eq!(tokens, *log),
-                                Err(_) => assert!(log.is_empty()),
-                            }
-                        }
-                        11..13 => {
-                            let read = memory.with_sequence(&name, |engine, sequence| {
-                                if sequence.tokens().is_empty() {
-                                    return Ok(());
-                                }
-                                let logits = engine.decode(&mut [(&mut engine.fork(sequence)?, 3)])?;
-                                assert!(logits.iter().all(|logit| logit.is_finite()));
-                                Ok(())
-                            });
-                            absent(read);
-                        }
-                        13 => drop(memory.optimize_memory().expect("tidy")),
-                        14 => {
-                            let usage = memory.get_memory_usage();
-                            assert!(usage.total().tokens <= usage.total().pages * PAGE as u64, "{usage:?}");
-                            absent(memory.get_context_usage(&name).map(drop));
-                        }
-                        _ => {
-                            let stats = memory.get_memory_leak_stats().expect("stats");
-                            assert_eq!((stats.other_sequences, stats.orphaned_pages), (0, 0), "{stats:?}");
-                        }
-                    }
+                    stress.call(&mut chance);
                 }
             });
         }
     });
-    println!("{} calls", calls.load(Ordering::Relaxed));
-    let (mut pages, mut present) = (0, 0);
-    for (context, log) in logs.iter().enumerate() {
-        let log = log.lock().expect("a log");
-        present += log.len() as u64;
+    println!("{} calls", stress.calls.load(Ordering::Relaxed));
+    stress.check();
+}
+
+/// A manager that many threads work with, and what it should hold.
+struct Stress {
+    memory: MultiTierMemoryManager,
+    /// Each context's tokens. The lock is held around each call, so that the log is in its order; calls that need no log go on
+    /// beside it.
+    logs: Vec<Mutex<Vec<u32>>>,
+    added: AtomicU64,
+    forgotten: AtomicU64,
+    calls: AtomicU64,
+}
+
+impl Stress {
+    /// A random call on a random context.
+    fn call(&self, chance: &mut Chance) {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        let (memory, context) = (&self.memory, chance.below(self.logs.len()));
         let name = format!("context {context}");
-        let Ok(tokens) = memory.tokens(&name) else {
-            assert!(log.is_empty(), "{name} is gone");
-            continue;
-        };
-        assert_eq!(tokens, *log, "{name}");
-        // What a generation chose last is not run, and in no page.
-        let run =
-            memory.with_sequence(&name, |_, sequence| Ok(sequence.tokens().len())).expect("the context");
-        assert!(tokens.len() - run <= 1);
-        let usage = memory.get_context_usage(&name).expect("usage");
-        assert_eq!(usage.total().tokens, run as u64 * layers, "{name}: {usage:?}");
-        assert_eq!(usage.total().pages, run.div_ceil(PAGE) as u64 * layers, "{name}: {usage:?}");
-        pages += usage.total().pages;
+        match chance.below(16) {
+            0..6 => self.add(&name, context, chance),
+            6 => self.generate(&name, context, chance),
+            7..9 => absent(memory.compress_memory(&name, chance.below(4) * PAGE).map(drop)),
+            9 => self.forget(&name, context, chance),
+            10 => {
+                let log = self.logs[context].lock().expect("a log");
+                match memory.tokens(&name) {
+                    Ok(tokens) => assert_eq!(tokens, *log),
+                    Err(_) => assert!(log.is_empty()),
+                }
+            }
+            11..13 => {
+                let read = memory.with_sequence(&name, |engine, sequence| {
+                    if sequence.tokens().is_empty() {
+                        return Ok(());
+                    }
+                    let logits = engine.decode(&mut [(&mut engine.fork(sequence)?, 3)])?;
+                    assert!(logits.iter().all(|logit| logit.is_finite()));
+                    Ok(())
+                });
+                absent(read);
+            }
+            13 => drop(memory.optimize_memory().expect("tidy")),
+            14 => {
+                let usage = memory.get_memory_usage();
+                assert!(usage.total().tokens <= usage.total().pages * PAGE as u64, "{usage:?}");
+                absent(memory.get_context_usage(&name).map(drop));
+            }
+            _ => {
+                let stats = memory.get_memory_leak_stats().expect("stats");
+                assert_eq!((stats.other_sequences, stats.orphaned_pages), (0, 0), "{stats:?}");
+            }
+        }
     }
-    let (added, forgotten) = (added.into_inner(), forgotten.into_inner());
-    assert_eq!(added - forgotten, present, "{added} tokens were added, {forgotten} forgotten");
-    memory.engine().forget_prefixes();
-    let stats = memory.get_memory_leak_stats().expect("stats");
-    assert_eq!((stats.orphaned_pages, stats.orphaned_bytes), (0, 0), "{stats:?}");
-    assert_eq!((stats.held_pages, stats.held_bytes), (stats.reachable_pages, stats.reachable_bytes));
-    assert!(stats.held_pages <= pages, "pages that are shared count once");
-    assert_eq!(stats.since_mark.pages, stats.held_pages.cast_signed(), "there were none at the mark");
-    memory.clear_all_active_memory().expect("cleared");
-    nothing_is_left(&memory);
+
+    fn add(&self, name: &str, context: usize, chance: &mut Chance) {
+        let mut log = self.logs[context].lock().expect("a log");
+        if log.len() > 600 {
+            return;
+        }
+        // Half of them begin as others do, so that pages are shared.
+        let seed = if log.is_empty() { chance.below(2) } else { chance.below(1000) };
+        let tokens = ids(1 + chance.below(90), seed as u32);
+        let n = self.memory.add_to_active_memory(name, &tokens).expect("tokens");
+        assert_eq!(n, tokens.len());
+        log.extend(&tokens);
+        self.added.fetch_add(n as u64, Ordering::Relaxed);
+    }
+
+    fn generate(&self, name: &str, context: usize, chance: &mut Chance) {
+        let mut log = self.logs[context].lock().expect("a log");
+        let options = GenerateOptions {
+            max_tokens: Some(1 + chance.below(4)),
+            ignore_eos: true,
+            ..GenerateOptions::default()
+        };
+        let done = self.memory.generate(name, &[5, 6, 7][..], &options).expect("text");
+        log.extend([5, 6, 7]);
+        log.extend(&done.tokens);
+        self.added.fetch_add(3 + done.tokens.len() as u64, Ordering::Relaxed);
+    }
+
+    fn forget(&self, name: &str, context: usize, chance: &mut Chance) {
+        let mut log = self.logs[context].lock().expect("a log");
+        if chance.below(2) == 0 {
+            absent(self.memory.clear_active_memory(name).map(drop));
+        } else {
+            self.memory.close(name).expect("closed");
+        }
+        self.forgotten.fetch_add(log.len() as u64, Ordering::Relaxed);
+        log.clear();
+    }
+
+    /// Compares what the manager holds with the logs, and that nothing is left when it is cleared.
+    fn check(self) {
+        let Self { memory, logs, added, forgotten, .. } = self;
+        let layers = layers(&memory);
+        let (mut pages, mut present) = (0, 0);
+        for (context, log) in logs.iter().enumerate() {
+            let log = log.lock().expect("a log");
+            present += log.len() as u64;
+            let name = format!("context {context}");
+            let Ok(tokens) = memory.tokens(&name) else {
+                assert!(log.is_empty(), "{name} is gone");
+                continue;
+            };
+            assert_eq!(tokens, *log, "{name}");
+            // What a generation chose last is not run, and in no page.
+            let run = memory.with_sequence(&name, |_, sequence| Ok(sequence.tokens().len()));
+            let run = run.expect("the context");
+            assert!(tokens.len() - run <= 1);
+            let usage = memory.get_context_usage(&name).expect("usage");
+            assert_eq!(usage.total().tokens, run as u64 * layers, "{name}: {usage:?}");
+            assert_eq!(usage.total().pages, run.div_ceil(PAGE) as u64 * layers, "{name}: {usage:?}");
+            pages += usage.total().pages;
+        }
+        let (added, forgotten) = (added.into_inner(), forgotten.into_inner());
+        assert_eq!(added - forgotten, present, "{added} tokens were added, {forgotten} forgotten");
+        memory.engine().forget_prefixes();
+        let stats = memory.get_memory_leak_stats().expect("stats");
+        assert_eq!((stats.orphaned_pages, stats.orphaned_bytes), (0, 0), "{stats:?}");
+        assert_eq!((stats.held_pages, stats.held_bytes), (stats.reachable_pages, stats.reachable_bytes));
+        assert!(stats.held_pages <= pages, "pages that are shared count once");
+        assert_eq!(stats.since_mark.pages, stats.held_pages.cast_signed(), "there were none at the mark");
+        memory.clear_all_active_memory().expect("cleared");
+        nothing_is_left(&memory);
+    }
+}
+
+/// A call may find its context closed.
+fn absent(result: herald::Result<()>) {
+    if let Err(error) = result {
+        assert!(error.to_string().contains("no context"), "{error}");
+    }
 }
 
 /// A linear congruential generator (Knuth's MMIX), enough to shuffle calls.

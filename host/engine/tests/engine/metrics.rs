@@ -35,9 +35,9 @@ fn served(engine: &Arc<NeuroEngine>) -> Scheduler {
 fn the_whole_is_the_sum_of_the_requests() {
     let engine = Arc::new(load_tiny("llama"));
     let scheduler = served(&engine);
-    let tickets: Vec<Ticket> = (1..=12).map(|n| scheduler.submit(request(n)).expect("a place")).collect();
+    let tickets: Vec<Ticket> = (1..=12).map(|n| scheduler.submit(request(n)).expect("a slot")).collect();
     let answers: Vec<_> = tickets.into_iter().map(|ticket| ticket.wait().expect("an answer")).collect();
-    let cancelled = scheduler.submit(request(400)).expect("a place");
+    let cancelled = scheduler.submit(request(400)).expect("a slot");
     drop(cancelled.next());
     cancelled.cancel();
     cancelled.wait().expect("an end");
@@ -100,7 +100,7 @@ fn a_monitor_follows_the_work() {
     let counts = Arc::clone(scheduler.metrics());
     let monitor =
         PerformanceMonitor::start(Arc::clone(&engine), counts, Duration::from_millis(1)).expect("a monitor");
-    scheduler.submit(request(200)).expect("a place").wait().expect("an answer");
+    scheduler.submit(request(200)).expect("a slot").wait().expect("an answer");
     let end = Instant::now() + Duration::from_secs(30);
     let done = |monitor: &PerformanceMonitor| {
         monitor.samples().last().is_some_and(|sample| sample.generated_tokens >= 199)

@@ -11,7 +11,7 @@ fn engine(prefix_bytes: usize) -> NeuroEngine {
 }
 
 fn prompt(len: usize, last: u32) -> Vec<u32> {
-    let mut ids: Vec<u32> = (0..len as u32).map(|place| place * 7 % 61 + 1).collect();
+    let mut ids: Vec<u32> = (0..len as u32).map(|position| position * 7 % 61 + 1).collect();
     ids[len - 1] = last;
     ids
 }

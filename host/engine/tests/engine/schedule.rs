@@ -65,7 +65,7 @@ fn equal_to_alone(model: &str, options: SchedulerOptions) {
     let expected: Vec<Generated> = requests.iter().map(|request| alone(&engine, request)).collect();
     let scheduler = start(&engine, options);
     let tickets: Vec<Ticket> =
-        requests.iter().map(|request| scheduler.submit(request.clone()).expect("a place")).collect();
+        requests.iter().map(|request| scheduler.submit(request.clone()).expect("a slot")).collect();
     for (index, ((ticket, expected), request)) in tickets.into_iter().zip(expected).zip(&requests).enumerate()
     {
         let (mut text, mut tokens) = (String::new(), Vec::new());
@@ -156,7 +156,7 @@ fn random_cancels_leave_nothing_and_harm_nobody() {
 fn a_cancelled_request_frees_its_pages_before_it_says_so() {
     let engine = Arc::new(load_tiny("llama"));
     let scheduler = start(&engine, SchedulerOptions::default());
-    let ticket = scheduler.submit(long(&engine, 400)).expect("a place");
+    let ticket = scheduler.submit(long(&engine, 400)).expect("a slot");
     assert!(matches!(ticket.next(), Some(Event::Token { .. })));
     assert!(pages(&engine) > 0);
     ticket.cancel();
@@ -177,7 +177,7 @@ fn a_full_queue_says_so_and_a_waiting_request_is_cancelled_at_once() {
     let engine = Arc::new(load_tiny("llama"));
     let options = SchedulerOptions { max_running: 1, queue: 2, ..SchedulerOptions::default() };
     let scheduler = start(&engine, options);
-    let running = scheduler.submit(long(&engine, 400)).expect("a place");
+    let running = scheduler.submit(long(&engine, 400)).expect("a slot");
     assert!(matches!(running.next(), Some(Event::Token { .. })));
     let first = scheduler.submit(long(&engine, 1)).expect("room in the queue");
     let _second = scheduler.submit(long(&engine, 1)).expect("room in the queue");
@@ -208,28 +208,28 @@ fn a_greedy_client_holds_nobody_up() {
             true
         });
         let request = Request { client: client.to_owned(), ..long(&engine, n) };
-        scheduler.submit_to(request, sink).expect("a place");
+        scheduler.submit_to(request, sink).expect("a slot");
     };
     for _ in 0..40 {
         submit("greedy", 12);
     }
     submit("modest", 12);
     let order: Vec<String> = (0..41).map(|_| ends.recv().expect("an end")).collect();
-    let place = order.iter().position(|client| client == "modest").expect("it ends");
-    // Those that had a place when it came, and one that came before it, may end before it.
-    assert!(place < 30, "it ended as number {place}");
+    let index = order.iter().position(|client| client == "modest").expect("it ends");
+    // Those that had a slot when it came, and one that came before it, may end before it.
+    assert!(index < 30, "it ended as number {index}");
 }
 
 #[test]
 fn a_long_prompt_holds_nobody_up() {
     let engine = Arc::new(load_tiny("llama"));
     let scheduler = start(&engine, SchedulerOptions { prompt_piece: 8, ..SchedulerOptions::default() });
-    let first = scheduler.submit(long(&engine, 60)).expect("a place");
+    let first = scheduler.submit(long(&engine, 60)).expect("a slot");
     assert!(matches!(first.next(), Some(Event::Token { .. })));
     let context = engine.context();
     let slow = Request { prompt: vec![3; context - 2], ..long(&engine, 1) };
-    let slow = scheduler.submit(slow).expect("a place");
-    let quick = scheduler.submit(long(&engine, 2)).expect("a place").wait().expect("an answer");
+    let slow = scheduler.submit(slow).expect("a slot");
+    let quick = scheduler.submit(long(&engine, 2)).expect("a slot").wait().expect("an answer");
     let slow = slow.wait().expect("an answer");
     assert!(quick.metrics.total_s < slow.metrics.total_s);
     assert_eq!(first.wait().expect("an answer").generated.tokens.len(), 60);
@@ -245,7 +245,7 @@ fn a_prompt_that_begins_as_an_earlier_one_takes_over_its_pages() {
         let mut request = long(&engine, 8);
         request.prompt = (1..50).chain([last]).collect();
         let expected = alone(&plain, &request);
-        let found = scheduler.submit(request).expect("a place").wait().expect("an answer").generated;
+        let found = scheduler.submit(request).expect("a slot").wait().expect("an answer").generated;
         assert_eq!((found.prompt_tokens, found.shared_tokens, found.tokens), (50, shared, expected.tokens));
     }
     assert_eq!(scheduler.metrics().report().shared_tokens, 96);
@@ -264,9 +264,9 @@ fn ends_are_as_alone() {
     let options = LoadOptions { context: Some(16), ..cpu_options() };
     let engine = Arc::new(NeuroEngine::load(&tiny("llama"), &options).expect("the model"));
     let scheduler = start(&engine, SchedulerOptions::default());
-    let none = scheduler.submit(long(&engine, 0)).expect("a place").wait().expect("an answer").generated;
+    let none = scheduler.submit(long(&engine, 0)).expect("a slot").wait().expect("an answer").generated;
     assert_eq!((none.finish, none.tokens.len()), (Finish::Length, 0));
-    let full = scheduler.submit(long(&engine, 100)).expect("a place").wait().expect("an answer").generated;
+    let full = scheduler.submit(long(&engine, 100)).expect("a slot").wait().expect("an answer").generated;
     assert_eq!((full.finish, full.tokens.len()), (Finish::ContextFull, 12));
     for (prompt, says) in [(vec![], "no tokens"), (vec![1; 17], "17 tokens"), (vec![99_999], "99999")] {
         let error = scheduler.submit(Request { prompt, ..Request::default() }).err().expect("a refusal");

@@ -10,7 +10,7 @@ use herald_testing::{cpu_options, load_tiny, tiny};
 const MODELS: [&str; 4] = ["jamba", "falcon_h1", "lfm2", "llama"];
 
 fn prompt() -> Vec<u32> {
-    (0..75).map(|place| 3 + place * 37 % 500).collect()
+    (0..75).map(|position| 3 + position * 37 % 500).collect()
 }
 
 /// The logits of some more tokens.
@@ -84,7 +84,7 @@ fn in_tiers(name: &str) -> NeuroEngine {
 #[test]
 fn a_saved_sequence_comes_back_in_its_tiers() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let prompt: Vec<u32> = (0..300).map(|place| 3 + place * 37 % 500).collect();
+    let prompt: Vec<u32> = (0..300).map(|position| 3 + position * 37 % 500).collect();
     for name in ["jamba", "falcon_h1", "llama"] {
         let path = folder.path().join(name);
         let engine = in_tiers(name);

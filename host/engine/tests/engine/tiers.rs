@@ -17,7 +17,7 @@ fn engine(active_tokens: usize, selected_pages: Option<usize>) -> NeuroEngine {
 }
 
 fn run(engine: &NeuroEngine, len: usize) -> (Sequence, Vec<f32>) {
-    let ids: Vec<u32> = (0..len as u32).map(|place| place.wrapping_mul(place) % 59 + 1).collect();
+    let ids: Vec<u32> = (0..len as u32).map(|position| position.wrapping_mul(position) % 59 + 1).collect();
     let mut sequence = engine.sequence().expect("a sequence");
     let logits = engine.prefill(&mut sequence, &ids).expect("the prompt runs");
     (sequence, logits)
@@ -178,7 +178,7 @@ fn sixty_four_thousand_tokens_go_through_small_tiers() {
     let options =
         LoadOptions { page_tokens: PAGE, memory, max_batch: 512, context: Some(1 << 20), ..cpu_options() };
     let engine = NeuroEngine::load(&tiny("llama"), &options).expect("the model loads");
-    let ids: Vec<u32> = (0..TOKENS as u32).map(|place| place.wrapping_mul(place) % 59 + 1).collect();
+    let ids: Vec<u32> = (0..TOKENS as u32).map(|position| position.wrapping_mul(position) % 59 + 1).collect();
     let mut sequence = engine.sequence().expect("a sequence");
     engine.prefill(&mut sequence, &ids[..TOKENS / 2]).expect("the first half runs");
     let half = engine.memory_usage();
@@ -244,7 +244,7 @@ fn a_budget_holds() {
         ..MemoryOptions::default()
     };
     engine.demote(&mut sequence, &none).expect("pages go down");
-    let others: Vec<u32> = (0..3 * PAGE as u32).map(|place| 3 + place).collect();
+    let others: Vec<u32> = (0..3 * PAGE as u32).map(|position| 3 + position).collect();
     let options = GenerateOptions { max_tokens: Some(1), ..GenerateOptions::default() };
     let mut more = engine.sequence().expect("a sequence");
     engine.generate(&mut more, &others, &options, &mut || true, &mut |_| true).expect("a token");

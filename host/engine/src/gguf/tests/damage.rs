@@ -54,8 +54,6 @@ fn header() {
 fn metadata() {
     let one = Raw::header(3, 0, 1);
     let two = Raw::header(3, 0, 2).entry_u32("a.b", 7);
-    let array = |kind: u32, len: u64| one.clone().string("a.b").u32(9).u32(kind).u64(len);
-    let nested = (0..6).fold(one.clone().string("a.b").u32(9), |raw, _| raw.u32(9).u64(1));
     check(&[
         (
             one.clone().u64(u64::MAX).bytes([0; 20]),
@@ -105,6 +103,15 @@ fn metadata() {
             "the length of metadata \"a.b\" at byte 39 is 4611686018427387904; expected at most 3, all that the 3 \
              bytes after it can hold",
         ),
+    ]);
+}
+
+#[test]
+fn arrays() {
+    let one = Raw::header(3, 0, 1);
+    let array = |kind: u32, len: u64| one.clone().string("a.b").u32(9).u32(kind).u64(len);
+    let nested = (0..6).fold(one.clone().string("a.b").u32(9), |raw, _| raw.u32(9).u64(1));
+    check(&[
         (
             array(99, 0),
             r#"the element type of metadata "a.b" at byte 39 is 99; expected a number from 0 (u8) to 12 (f64)"#,
@@ -277,7 +284,7 @@ fn places_of_data() {
         ),
         (
             two(0, u64::MAX - 31),
-            "the offset of tensor \"b\" at byte 82 is 18446744073709551584; expected a place in the file's 224 bytes",
+            "the offset of tensor \"b\" at byte 82 is 18446744073709551584; expected an offset in the file's 224 bytes",
         ),
     ]);
 }

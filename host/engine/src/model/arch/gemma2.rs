@@ -6,7 +6,7 @@ use herald_api::{Activation, RopeKind};
 use crate::model::parts::{Builder, usual_attention};
 use crate::model::{Keys, ModelError, ModelPlan};
 
-/// The only size whose attention is scaled otherwise, the 27B, is told by its blocks.
+/// The blocks of the 27B, the only size whose attention is scaled differently.
 const BLOCKS_OF_27B: usize = 46;
 
 pub(super) fn plan(keys: &Keys<'_>) -> Result<ModelPlan, ModelError> {

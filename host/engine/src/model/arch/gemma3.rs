@@ -9,7 +9,7 @@ use crate::model::{Keys, ModelError, ModelPlan};
 /// Every sixth block attends to everything.
 const PATTERN: usize = 6;
 
-/// The only size whose attention is scaled otherwise, the 27B, is told by its blocks.
+/// The blocks of the 27B, the only size whose attention is scaled differently.
 const BLOCKS_OF_27B: usize = 62;
 
 pub(super) fn plan(keys: &Keys<'_>) -> Result<ModelPlan, ModelError> {

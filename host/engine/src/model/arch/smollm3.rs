@@ -5,7 +5,7 @@ use herald_api::{Activation, RopeKind};
 use crate::model::parts::{Builder, usual_attention};
 use crate::model::{Keys, ModelError, ModelPlan};
 
-/// Every so many blocks, one goes without RoPE.
+/// One in this many blocks has no RoPE.
 const PATTERN: usize = 4;
 
 pub(super) fn plan(keys: &Keys<'_>) -> Result<ModelPlan, ModelError> {
