@@ -49,7 +49,7 @@ impl Block for Iq4Nl {
 
     #[inline(always)]
     fn unpack(&self) -> Self::Unpacked {
-        Symmetric { codes: [levels(&self.codes)], scales: [self.d.to_f32()] }
+        Symmetric { codes: [levels(&self.codes, &LEVEL_PAIRS)], scales: [self.d.to_f32()] }
     }
 }
 
@@ -75,7 +75,7 @@ impl Block for Iq4Xs {
         let scales_high = u16::from_le_bytes(self.scales_high);
         let mut codes = [[0; 32]; 8];
         for (codes, packed) in codes.iter_mut().zip(&self.codes) {
-            *codes = levels(packed);
+            *codes = levels(packed, &LEVEL_PAIRS);
         }
         Symmetric {
             codes,
@@ -106,10 +106,10 @@ impl Iq4Xs {
     }
 }
 
-/// The levels of 32 codes.
+/// The levels of 32 codes, two to a byte.
 #[inline(always)]
-fn levels(codes: &[u8; 16]) -> [i8; 32] {
-    let pairs = codes.map(|byte| LEVEL_PAIRS[usize::from(byte)]);
+pub(super) fn levels(codes: &[u8; 16], pairs: &[u16; 256]) -> [i8; 32] {
+    let pairs = codes.map(|byte| pairs[usize::from(byte)]);
     let mut levels = [0; 32];
     for (i, pair) in pairs.into_iter().enumerate() {
         let [low, high] = pair.to_le_bytes();
@@ -121,15 +121,17 @@ fn levels(codes: &[u8; 16]) -> [i8; 32] {
 
 /// The levels of a byte's two codes, the low half's in the low byte: one lookup, and one insertion into a register,
 /// for two weights.
-static LEVEL_PAIRS: [u16; 256] = {
+pub(super) const fn level_pairs(levels: &[i8; 16]) -> [u16; 256] {
     let mut pairs = [0; 256];
     let mut byte = 0;
     while byte < 256 {
-        pairs[byte] = u16::from_le_bytes([LEVELS[byte & 0x0f] as u8, LEVELS[byte >> 4] as u8]);
+        pairs[byte] = u16::from_le_bytes([levels[byte & 0x0f] as u8, levels[byte >> 4] as u8]);
         byte += 1;
     }
     pairs
-};
+}
+
+static LEVEL_PAIRS: [u16; 256] = level_pairs(&LEVELS);
 
 /// The levels as a quantiser's grid.
 struct Levels;

@@ -42,7 +42,7 @@ macro_rules! block_scales {
     };
 }
 
-mod dtypes;
+mod files;
 pub mod floats;
 pub mod groups;
 pub mod iq4;
@@ -53,10 +53,64 @@ mod quantize;
 use bytemuck::Pod;
 pub use herald_api::DType;
 
-pub use dtypes::{dtype_for_rows, file_type};
+pub use files::{dtype_for_rows, file_type};
 use floats::Float;
 pub use groups::{Affine, Symmetric, Unpacked};
 pub use quantize::{Unstorable, is_writable, largest, quantize_row};
+
+/// Evaluates an expression with the type that holds an element type's floats, or its blocks: `F` is a
+/// [`Float`](floats::Float) and `B` a [`Block`]. It is a `match`, so the names are of one type in each
+/// arm, and the expressions may ask more of it than the two traits say.
+///
+/// ```
+/// use herald_formats::{Block, DType, dispatch, floats::Float};
+///
+/// let name = |dtype: DType| dispatch!(dtype, float F => F::DTYPE.name(), block B => B::DTYPE.name());
+/// assert_eq!(name(DType::Q4K), "Q4_K");
+/// ```
+#[macro_export]
+macro_rules! dispatch {
+    ($dtype:expr, float $F:ident => $of_float:expr, block $B:ident => $of_block:expr $(,)?) => {
+        $crate::dispatch!(@match $dtype, $F => $of_float, $B => $of_block,
+            floats {
+                floats::F32,
+                floats::F16,
+                floats::Bf16,
+            }
+            blocks {
+                legacy::Q4_0,
+                legacy::Q4_1,
+                legacy::Q5_0,
+                legacy::Q5_1,
+                legacy::Q8_0,
+                k_quants::Q2K,
+                k_quants::Q3K,
+                k_quants::Q4K,
+                k_quants::Q5K,
+                k_quants::Q6K,
+                iq4::Iq4Nl,
+                iq4::Iq4Xs,
+            }
+        )
+    };
+    (@match $dtype:expr, $F:ident => $of_float:expr, $B:ident => $of_block:expr,
+        floats { $($float_module:ident::$float:ident,)* }
+        blocks { $($block_module:ident::$block:ident,)* }
+    ) => {
+        match $dtype {
+            $($crate::DType::$float => {
+                #[allow(dead_code, reason = "not every expression differs by type")]
+                type $F = $crate::$float_module::$float;
+                $of_float
+            })*
+            $($crate::DType::$block => {
+                #[allow(dead_code, reason = "not every expression differs by type")]
+                type $B = $crate::$block_module::$block;
+                $of_block
+            })*
+        }
+    };
+}
 
 /// A block of quantised weights, as it lies in a file: plain bytes at any alignment.
 pub trait Block: Pod {
