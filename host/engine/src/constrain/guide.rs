@@ -111,7 +111,8 @@ impl Guide {
             // What is forced costs no search.
             let forced = self.matcher.compute_ff_bytes();
             for token in self.tokens.tok_trie().greedy_tokenize(&forced) {
-                if way.len() >= most || self.matcher.try_consume_tokens(&[token]).map_err(failed)? == 0 {
+                if way.len() >= max_tokens || self.matcher.try_consume_tokens(&[token]).map_err(failed)? == 0
+                {
                     break;
                 }
                 way.push(token);
