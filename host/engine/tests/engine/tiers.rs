@@ -78,7 +78,7 @@ fn a_few_chosen_pages_carry_a_sequence_past_the_trained_length() {
         let logits = engine.decode(&mut [(&mut sequence, token)]).expect("a token");
         assert!(logits.iter().all(|logit| logit.is_finite()));
     }
-    // Two sequences in one batch, of which one has far pages.
+    // Two sequences in one batch, one of which has selectable pages.
     let mut other = engine.sequence().expect("a sequence");
     engine.prefill(&mut other, &[1, 2, 3]).expect("a prompt");
     let mut alone = engine.sequence().expect("a sequence");
@@ -222,7 +222,7 @@ fn a_budget_holds() {
         let (_sequence, _) = run(&engine, PAGE);
         engine.memory_usage().memory_bytes()
     };
-    // Of which the summaries of sixty far pages will take about six.
+    // The summaries of sixty selectable pages will take about six of them.
     let budget = 16 * page_bytes;
     let memory = MemoryOptions { selected_pages: Some(4), budget: Some(budget), ..MemoryOptions::default() };
     let options =
