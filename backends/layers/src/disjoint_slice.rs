@@ -12,7 +12,7 @@ pub(crate) struct DisjointSlice<'a, T> {
     borrowed: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: it is a `&mut [T]` whose parts may go to other threads; the callers of `part` vouch that they don't overlap.
+// SAFETY: it is a `&mut [T]` whose parts may go to other threads; by `part`'s contract they don't overlap.
 unsafe impl<T: Send> Send for DisjointSlice<'_, T> {}
 // SAFETY: as for Send: a shared reference only hands out parts, under the same promise.
 unsafe impl<T: Send> Sync for DisjointSlice<'_, T> {}
@@ -38,10 +38,10 @@ impl<'a, T> DisjointSlice<'a, T> {
     ///
     /// # Safety
     /// While the part lives, no other part overlaps it.
-    #[allow(clippy::mut_from_ref)] // Handing out disjoint parts is the point; the caller vouches that they are.
+    #[allow(clippy::mut_from_ref)] // Handing out disjoint parts is the point, which its contract asks for.
     pub(crate) unsafe fn part(&self, range: Range<usize>) -> &'a mut [T] {
         assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {}", self.len);
-        // SAFETY: within the slice, and the caller vouches that no other part overlaps it.
+        // SAFETY: within the slice, and by this function's contract no other part overlaps it.
         unsafe { std::slice::from_raw_parts_mut(self.pointer.add(range.start), range.len()) }
     }
 
@@ -54,7 +54,7 @@ impl<'a, T> DisjointSlice<'a, T> {
     /// While the part lives, nobody writes it.
     pub(crate) unsafe fn read(&self, range: Range<usize>) -> &'a [T] {
         assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {}", self.len);
-        // SAFETY: within the slice, and the caller vouches that nobody writes it.
+        // SAFETY: within the slice, and by this function's contract nobody writes it.
         unsafe { std::slice::from_raw_parts(self.pointer.add(range.start), range.len()) }
     }
 }
@@ -77,7 +77,7 @@ impl<'a> DisjointSlice<'a, f32> {
     ) -> OutputTile<'a> {
         let end = first + n_tokens.saturating_sub(1) * stride + n_rows;
         assert!(n_rows <= stride && end <= self.len, "{end} of {}", self.len);
-        // SAFETY: within the slice, and the caller vouches that no part overlaps it.
+        // SAFETY: within the slice, and by this function's contract no part overlaps it.
         unsafe { OutputTile::strided(self.pointer.add(first), stride, n_tokens, n_rows) }
     }
 }

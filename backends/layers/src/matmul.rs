@@ -127,7 +127,7 @@ impl<'a> OutputTile<'a> {
     /// Where there is no such token.
     pub fn token(&mut self, token: usize) -> &mut [f32] {
         assert!(token < self.n_tokens, "the results of token {token} of {}", self.n_tokens);
-        // SAFETY: the tile's maker vouched for the elements; borrowing self exclusively keeps other tokens' slices away.
+        // SAFETY: the elements are there by the contract of the tile's constructor; borrowing self exclusively keeps other tokens' slices away.
         unsafe { std::slice::from_raw_parts_mut(self.base.add(token * self.stride), self.n_rows) }
     }
 

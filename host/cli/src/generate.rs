@@ -76,15 +76,7 @@ impl Generate {
             }
             None => (engine.sequence()?, Vec::new()),
         };
-        let prompt = if self.chat {
-            let system = self.system.as_deref().map(|text| Message::new("system", text));
-            let messages: Vec<Message> = system.into_iter().chain([Message::new("user", text)]).collect();
-            let rendered = engine.chat_template()?.render(&messages, true).map_err(herald::Error::from)?;
-            self.encode(&engine, &rendered, true)?
-        } else {
-            self.encode(&engine, &text, self.parse_special)?
-        };
-        before.extend(prompt);
+        before.extend(self.prompt_ids(&engine, &text)?);
         let prompt = before;
         if prompt.is_empty() {
             return Err(Failure::Failed("the prompt is empty, where some text was expected".to_owned()));
@@ -141,6 +133,17 @@ impl Generate {
             output::note(statistics(&engine, &generated));
         }
         if generated.finish == Finish::Cancelled { Err(Failure::Interrupted) } else { Ok(()) }
+    }
+
+    /// The prompt's ids: of the text as it is, or of a conversation that it begins.
+    fn prompt_ids(&self, engine: &NeuroEngine, text: &str) -> Result<Vec<u32>, Failure> {
+        if !self.chat {
+            return self.encode(engine, text, self.parse_special);
+        }
+        let system = self.system.as_deref().map(|text| Message::new("system", text));
+        let messages: Vec<Message> = system.into_iter().chain([Message::new("user", text)]).collect();
+        let rendered = engine.chat_template()?.render(&messages, true).map_err(herald::Error::from)?;
+        self.encode(engine, &rendered, true)
     }
 }
 

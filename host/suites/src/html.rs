@@ -5,7 +5,7 @@ use minijinja::{AutoEscape, Environment, Value, context};
 use super::Suite;
 use super::chart;
 use super::measurement::Chart;
-use super::report::{Outcome, Report};
+use super::report::{BackendRow, Outcome, Report};
 use super::target::{Better, short};
 use herald::{Error, Result};
 
@@ -33,27 +33,6 @@ fn values(report: &Report) -> Value {
         .collect();
     let chosen =
         report.backends.iter().find(|backend| backend.chosen).map_or("", |backend| &backend.name[..]);
-    let backends: Vec<Value> = report
-        .backends
-        .iter()
-        .map(|backend| {
-            let results: Vec<&Outcome> = report.of_backend(&backend.name).collect();
-            let passed = results.iter().filter(|result| result.verdict.passed).count();
-            let fixed = results.iter().filter(|result| result.verdict.passed_fixed).count();
-            let speed = results.iter().find(|result| result.name == "inference_medium");
-            context! {
-                name => backend.name.clone(),
-                variant => backend.variant.clone(),
-                chosen => backend.chosen,
-                skipped => backend.skipped.clone(),
-                passed => passed,
-                fixed => fixed,
-                total => results.len(),
-                all => passed == results.len(),
-                speed => speed.and_then(|result| result.figure).map(short),
-            }
-        })
-        .collect();
     let suites: Vec<Value> = Suite::ALL
         .into_iter()
         .map(|suite| {
@@ -107,10 +86,29 @@ fn values(report: &Report) -> Value {
         began => report.began,
         chosen => chosen,
         fastest => fastest(report),
-        backends => backends,
+        backends => report.backends.iter().map(|backend| backend_row(report, backend)).collect::<Vec<_>>(),
         suites => suites,
         charts => charts,
         failures => failures,
+    }
+}
+
+/// A backend's line: how many benchmarks it passed, and how fast it decodes.
+fn backend_row(report: &Report, backend: &BackendRow) -> Value {
+    let results: Vec<&Outcome> = report.of_backend(&backend.name).collect();
+    let passed = results.iter().filter(|result| result.verdict.passed).count();
+    let fixed = results.iter().filter(|result| result.verdict.passed_fixed).count();
+    let speed = results.iter().find(|result| result.name == "inference_medium");
+    context! {
+        name => backend.name.clone(),
+        variant => backend.variant.clone(),
+        chosen => backend.chosen,
+        skipped => backend.skipped.clone(),
+        passed => passed,
+        fixed => fixed,
+        total => results.len(),
+        all => passed == results.len(),
+        speed => speed.and_then(|result| result.figure).map(short),
     }
 }
 

@@ -116,19 +116,7 @@ impl Context {
                 "model": engine.path(),
             }));
         }
-        let mut table = output::table(&["TIER", "PAGES", "TOKENS", "BYTES", "IN RAM", "HITS", "MISSES"]);
-        for tier in tiers {
-            table.add_row(vec![
-                tier.tier.into(),
-                output::number(tier.pages),
-                output::number(tier.tokens),
-                output::number(output::bytes(tier.bytes)),
-                output::number(output::bytes(tier.memory_bytes)),
-                output::number(tier.hits),
-                output::number(tier.misses),
-            ]);
-        }
-        output::print_table(&table)?;
+        print_tiers(tiers)?;
         output::line(format!(
             "\n{tokens} tokens in {prompt_s:.1} s ({:.1} a second), {decode} more at {:.1} a second; peak memory {}",
             per_second(tokens, prompt_s),
@@ -196,4 +184,21 @@ impl Run {
             "rss_bytes": self.rss_bytes,
         })
     }
+}
+
+/// Prints the tiers as a table.
+fn print_tiers(tiers: Vec<TierBytes>) -> Result<(), Failure> {
+    let mut table = output::table(&["TIER", "PAGES", "TOKENS", "BYTES", "IN RAM", "HITS", "MISSES"]);
+    for tier in tiers {
+        table.add_row(vec![
+            tier.tier.into(),
+            output::number(tier.pages),
+            output::number(tier.tokens),
+            output::number(output::bytes(tier.bytes)),
+            output::number(output::bytes(tier.memory_bytes)),
+            output::number(tier.hits),
+            output::number(tier.misses),
+        ]);
+    }
+    output::print_table(&table)
 }

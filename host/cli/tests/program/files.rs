@@ -65,8 +65,8 @@ fn quantize_keeps_what_is_there_when_it_fails() {
     let quantize = |to: &Path, dtype: &str| {
         host(&home).arg("quantize").args([input.as_path(), to]).args(["--type", dtype]).assert()
     };
-    misused(quantize(&input, "q8_0"), &["in.gguf", "another file"]);
-    misused(quantize(&home.path().join(".").join("in.gguf"), "q8_0"), &["another file"]);
+    misused(quantize(&input, "q8_0"), &["in.gguf", "another output file"]);
+    misused(quantize(&home.path().join(".").join("in.gguf"), "q8_0"), &["another output file"]);
     assert_eq!(fs::read(&input).unwrap(), before);
     misused(quantize(&home.path().join("out.gguf"), "q9"), &["q9", "iq4_xs"]);
     fails(quantize(Path::new("/dev/full"), "q8_0"), &["/dev/full", "can't be written"]);
