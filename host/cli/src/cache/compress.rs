@@ -34,6 +34,7 @@ pub(crate) struct Compress {
 
 impl Compress {
     pub(super) fn run(self, options: &EngineOptions) -> Result<(), Failure> {
+        super::must_exist(&self.state)?;
         let engine = Arc::new(options.load()?);
         let restored = engine.restore(&self.state)?;
         let size = |path: &PathBuf| {

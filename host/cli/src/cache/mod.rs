@@ -5,6 +5,8 @@ mod leaks;
 mod tiers;
 mod usage;
 
+use std::path::Path;
+
 use clap::Subcommand;
 
 use super::failure::Failure;
@@ -30,4 +32,9 @@ impl Cache {
             Self::Leaks(command) => command.run(options),
         }
     }
+}
+
+/// Refuses a file that isn't there, before a model is loaded or even fetched for it.
+fn must_exist(path: &Path) -> Result<(), Failure> {
+    path.metadata().map(drop).map_err(|error| Failure::file(path, "can't be read", &error))
 }

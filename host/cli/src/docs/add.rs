@@ -47,8 +47,9 @@ impl Add {
         if self.json {
             return output::json(&added);
         }
+        let plural = if added.chunks == 1 { "" } else { "s" };
         output::line(format_args!(
-            "{} {:?}: {} tokens in {} chunks",
+            "{} {:?}: {} tokens in {} chunk{plural}",
             added.id, added.name, added.tokens, added.chunks
         ))
     }
