@@ -48,8 +48,6 @@ pub struct Mamba1 {
 
 impl KindParams for Mamba1 {
     type Raw = HeraldMamba1;
-    const RECURRENT: bool = true;
-
     fn to_raw(&self) -> HeraldMamba1 {
         HeraldMamba1 {
             inner: self.inner as u32,
@@ -88,5 +86,9 @@ impl KindParams for Mamba1 {
             WeightRole::OutProjection => WeightShape::matrix(hidden, inner),
             _ => return None,
         })
+    }
+
+    fn state_elements(&self, _hidden: usize) -> Option<usize> {
+        Some(self.inner * (self.state + self.taps.saturating_sub(1)))
     }
 }

@@ -49,8 +49,6 @@ pub struct Mamba2 {
 
 impl KindParams for Mamba2 {
     type Raw = HeraldMamba2;
-    const RECURRENT: bool = true;
-
     fn to_raw(&self) -> HeraldMamba2 {
         HeraldMamba2 {
             inner: self.inner as u32,
@@ -91,5 +89,10 @@ impl KindParams for Mamba2 {
             WeightRole::OutProjection => WeightShape::matrix(hidden, inner),
             _ => return None,
         })
+    }
+
+    fn state_elements(&self, _hidden: usize) -> Option<usize> {
+        let channels = self.inner + 2 * self.n_groups * self.state;
+        Some(self.inner * self.state + self.taps.saturating_sub(1) * channels)
     }
 }

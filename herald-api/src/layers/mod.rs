@@ -107,9 +107,6 @@ trait KindParams: Sized {
     /// The parameters as C has them.
     type Raw: AbiStruct;
 
-    /// Whether a layer of this kind keeps a recurrent state for each sequence.
-    const RECURRENT: bool = false;
-
     /// The parameters for C.
     fn to_raw(&self) -> Self::Raw;
 
@@ -121,6 +118,12 @@ trait KindParams: Sized {
 
     /// The shape of this role's weight in a layer of this hidden size; `None` where the layer has no such weight.
     fn weight(&self, hidden: usize, role: WeightRole) -> Option<WeightShape>;
+
+    /// Float32 elements of a sequence's recurrent state in a layer of this hidden size, by the kind's formula; `None` where
+    /// the kind keeps no state.
+    fn state_elements(&self, _hidden: usize) -> Option<usize> {
+        None
+    }
 }
 
 macro_rules! layer_kinds {
@@ -192,12 +195,20 @@ macro_rules! layer_kinds {
                 }
             }
 
-            /// Whether a layer with these parameters keeps a recurrent state for each sequence.
+            /// Float32 elements of a sequence's recurrent state in a layer of this hidden size: the convolution's latest
+            /// inputs and the state of the recurrence. `None` where the kind keeps no state. (How a plugin stores it is the
+            /// plugin's own matter.)
+            #[must_use]
+            pub fn state_elements(&self, hidden: usize) -> Option<usize> {
+                match self {
+                    $(Self::$kind(params) => params.state_elements(hidden),)*
+                }
+            }
+
+            /// Whether a layer of this kind keeps a recurrent state for each sequence.
             #[must_use]
             pub fn is_recurrent(&self) -> bool {
-                match self {
-                    $(Self::$kind(_) => $kind::RECURRENT,)*
-                }
+                self.state_elements(0).is_some()
             }
         }
 

@@ -26,8 +26,6 @@ pub struct ShortConv {
 
 impl KindParams for ShortConv {
     type Raw = HeraldShortConv;
-    const RECURRENT: bool = true;
-
     fn to_raw(&self) -> HeraldShortConv {
         HeraldShortConv { taps: self.taps as u32, ..AbiStruct::empty() }
     }
@@ -45,5 +43,9 @@ impl KindParams for ShortConv {
             WeightRole::OutProjection => WeightShape::matrix(hidden, hidden),
             _ => return None,
         })
+    }
+
+    fn state_elements(&self, hidden: usize) -> Option<usize> {
+        Some(self.taps.saturating_sub(1) * hidden)
     }
 }

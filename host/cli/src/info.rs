@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use clap::Args;
 use herald::backend_choice::{Choice, Shapes, pick_backends};
 use herald::gguf::{Gguf, Value as Held};
-use herald::model::{self, LayerPlan, ModelPlan};
+use herald::model::{self, ModelPlan};
 use herald::plugin::{Plugins, this_machine};
 use herald::threads::available_threads;
-use herald_api::{LayerParams, Mamba1, Mamba2, ShortConv};
+use herald_api::LayerParams;
 use serde_json::{Value, json};
 
 use super::failure::Failure;
@@ -135,15 +135,8 @@ fn kv_bytes(plan: &ModelPlan) -> usize {
 
 /// Bytes of a sequence's recurrent states in float32, from the shapes: the convolutions' latest inputs and the SSM states.
 fn state_bytes(plan: &ModelPlan) -> usize {
-    let of_layer = |layer: &LayerPlan| match &layer.desc.params {
-        LayerParams::Mamba1(Mamba1 { inner, state, taps, .. }) => inner * (state + taps - 1),
-        LayerParams::Mamba2(Mamba2 { inner, state, taps, n_groups, .. }) => {
-            inner * state + (taps - 1) * (inner + 2 * n_groups * state)
-        }
-        LayerParams::ShortConv(ShortConv { taps }) => (taps - 1) * layer.desc.hidden,
-        _ => 0,
-    };
-    plan.layers.iter().map(of_layer).sum::<usize>() * size_of::<f32>()
+    let elements = plan.layers.iter().filter_map(|layer| layer.desc.params.state_elements(layer.desc.hidden));
+    elements.sum::<usize>() * size_of::<f32>()
 }
 
 fn kinds(plan: &ModelPlan) -> BTreeMap<&'static str, usize> {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
 
-use herald_api::{Hardware, LayerParams};
+use herald_api::Hardware;
 use serde::{Deserialize, Serialize};
 
 use crate::gguf::Gguf;
@@ -157,16 +157,6 @@ impl Shapes {
             }
         }
         let name = gguf.metadata().get::<&str>("general.name").ok().flatten().unwrap_or("a nameless model");
-        let stateless = |params: &LayerParams| {
-            matches!(
-                params,
-                LayerParams::Attention(_)
-                    | LayerParams::Mlp(_)
-                    | LayerParams::Moe(_)
-                    | LayerParams::Embedding(_)
-                    | LayerParams::Head(_)
-            )
-        };
         Self {
             name: name.to_owned(),
             architecture: plan.architecture.clone(),
@@ -175,7 +165,7 @@ impl Shapes {
             blocks: plan.blocks,
             dtype: types.iter().max_by_key(|(_, bytes)| *bytes).map_or("", |(name, _)| *name).to_owned(),
             bytes: types.iter().map(|(_, bytes)| bytes).sum(),
-            keeps_states: !plan.layers.iter().all(|layer| stateless(&layer.desc.params)),
+            keeps_states: plan.layers.iter().any(|layer| layer.desc.params.is_recurrent()),
         }
     }
 
