@@ -174,10 +174,10 @@ impl Job<'_, '_> {
         let mut acc = [s.zero(); N];
         for (group, x) in panel.chunks_exact(panel_vectors::<F>()).zip(x) {
             let mut sums = [[s.splat_i(0); N]; 2];
-            let (pairs, scales) = group.split_at(PAIRS);
+            let Some((pairs, scales)) = group.split_first_chunk::<PAIRS>() else { break };
             let second = if F::HALVES { 1 } else { 0 };
-            add_pairs(s, &mut sums[0], &pairs[..PAIRS / 2], &x[..PAIRS / 2]);
-            add_pairs(s, &mut sums[second], &pairs[PAIRS / 2..], &x[PAIRS / 2..PAIRS]);
+            add_pairs::<S, N, 0>(s, &mut sums[0], pairs, x);
+            add_pairs::<S, N, { PAIRS / 2 }>(s, &mut sums[second], pairs, x);
             let scales = unpacked_scales::<S, F>(s, scales);
             add_group::<S, F, N>(s, &mut acc, &sums, &scales, x);
         }
@@ -217,11 +217,16 @@ const fn pairs_of(q: usize) -> [usize; 4] {
     [2 * q, 2 * q + 1, 8 + 2 * q, 9 + 2 * q]
 }
 
-/// Adds the products of unpacked pairs to their sums.
+/// Adds the products of half a group's unpacked pairs, from `FIRST` on, to their sums.
 #[inline(always)]
-fn add_pairs<S: Simd, const N: usize>(s: S, sums: &mut [S::I; N], pairs: &[[f32; LANES]], x: &[[f32; N]]) {
-    for (codes, x) in pairs.iter().zip(x) {
-        s.dot_add(sums, s.load_bits(codes), x);
+fn add_pairs<S: Simd, const N: usize, const FIRST: usize>(
+    s: S,
+    sums: &mut [S::I; N],
+    pairs: &[[f32; LANES]; PAIRS],
+    x: &Group<N>,
+) {
+    for pair in FIRST..FIRST + PAIRS / 2 {
+        s.dot_add(sums, s.load_bits(&pairs[pair]), &x[pair]);
     }
 }
 
