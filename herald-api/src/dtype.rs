@@ -72,8 +72,8 @@ dtypes! {
     Q4K = HERALD_DTYPE_Q4_K, "Q4_K": 256 in 144 bytes, "blocks of 8 groups of 32 weights d s q - dmin m, q of 4 bits";
     Q5K = HERALD_DTYPE_Q5_K, "Q5_K": 256 in 176 bytes, "blocks of 8 groups of 32 weights d s q - dmin m, q of 5 bits";
     Q6K = HERALD_DTYPE_Q6_K, "Q6_K": 256 in 210 bytes, "blocks of 16 groups of 16 weights d s (q - 32), q of 6 bits";
-    Iq4Nl = HERALD_DTYPE_IQ4_NL, "IQ4_NL": 32 in 18 bytes, "blocks of 32 weights d level[q], q of 4 bits";
-    Iq4Xs = HERALD_DTYPE_IQ4_XS, "IQ4_XS": 256 in 136 bytes, "blocks of 8 groups of 32 weights d s level[q], q of 4 bits";
+    Iq4Nl = HERALD_DTYPE_IQ4_NL, "IQ4_NL": 32 in 18 bytes, "blocks of 32 weights d level(q), q of 4 bits";
+    Iq4Xs = HERALD_DTYPE_IQ4_XS, "IQ4_XS": 256 in 136 bytes, "blocks of 8 groups of 32 weights d s level(q), q of 4 bits";
     Bf16 = HERALD_DTYPE_BF16, "BF16": 1 in 2 bytes, "bfloat16, the upper half of a binary32";
 }
 
