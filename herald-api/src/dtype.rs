@@ -90,6 +90,41 @@ impl DType {
         Self::ALL.into_iter().find(|dtype| dtype.name().eq_ignore_ascii_case(name))
     }
 
+    /// GGUF's name for the number of a type that HERALD doesn't read, for errors; `None` where GGUF doesn't define it.
+    #[must_use]
+    pub fn unread_name(code: u32) -> Option<&'static str> {
+        Some(match code {
+            4 => "Q4_2, which GGUF has withdrawn",
+            5 => "Q4_3, which GGUF has withdrawn",
+            9 => "Q8_1",
+            15 => "Q8_K",
+            16 => "IQ2_XXS",
+            17 => "IQ2_XS",
+            18 => "IQ3_XXS",
+            19 => "IQ1_S",
+            21 => "IQ3_S",
+            22 => "IQ2_S",
+            24 => "I8",
+            25 => "I16",
+            26 => "I32",
+            27 => "I64",
+            28 => "F64",
+            29 => "IQ1_M",
+            31 => "Q4_0_4_4, which GGUF has withdrawn",
+            32 => "Q4_0_4_8, which GGUF has withdrawn",
+            33 => "Q4_0_8_8, which GGUF has withdrawn",
+            34 => "TQ1_0",
+            35 => "TQ2_0",
+            36 => "IQ4_NL_4_4, which GGUF has withdrawn",
+            37 => "IQ4_NL_4_8, which GGUF has withdrawn",
+            38 => "IQ4_NL_8_8, which GGUF has withdrawn",
+            39 => "MXFP4",
+            40 => "NVFP4",
+            41 => "Q1_0",
+            _ => return None,
+        })
+    }
+
     /// The GGUF number.
     #[must_use]
     pub const fn code(self) -> u32 {

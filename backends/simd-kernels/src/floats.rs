@@ -2,6 +2,7 @@
 //! stay as they are: one fused multiply-add for each column and row, column after column, whatever the number of tokens.
 
 use bytemuck::Pod;
+use herald_formats::floats::{Bf16, F16, F32};
 use herald_layers::matmul::{MatmulCall, OutputTile};
 
 use crate::prefetch::Stream;
@@ -18,10 +19,6 @@ pub(crate) trait Float: 'static {
     /// A column as float32.
     fn load<S: Simd>(s: S, from: &Self::Column) -> S::F;
 }
-
-pub(crate) struct F32;
-pub(crate) struct F16;
-pub(crate) struct Bf16;
 
 impl Float for F32 {
     const BYTES: usize = 4;

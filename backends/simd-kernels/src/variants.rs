@@ -1,13 +1,10 @@
 //! The tables of kernels, one for each instruction set: the generic kernels, compiled with its features.
 
 use herald_api::{DType, Hardware, abi};
-use herald_formats::iq4::{Iq4Nl, Iq4Xs};
-use herald_formats::k_quants::{Q2K, Q3K, Q4K, Q5K, Q6K};
-use herald_formats::legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
+use herald_formats::dispatch;
 use herald_layers::Kernels;
 use herald_layers::matmul::{ActivationFormat, MatmulKernel, Packing};
 
-use crate::floats::{Bf16, F16, F32};
 use crate::packed::Packed;
 use crate::panels::Unpack;
 use crate::simd::{LANES, Simd};
@@ -163,43 +160,11 @@ macro_rules! variant {
             };
 
             fn matmul(dtype: DType) -> MatmulKernel {
-                match dtype {
-                    DType::F32 => plain!(F32, dtype),
-                    DType::F16 => plain!(F16, dtype),
-                    DType::Bf16 => plain!(Bf16, dtype),
-                    DType::Q4_0 => quantised!(Q4_0, dtype),
-                    DType::Q4_1 => quantised!(Q4_1, dtype),
-                    DType::Q5_0 => quantised!(Q5_0, dtype),
-                    DType::Q5_1 => quantised!(Q5_1, dtype),
-                    DType::Q8_0 => quantised!(Q8_0, dtype),
-                    DType::Q2K => quantised!(Q2K, dtype),
-                    DType::Q3K => quantised!(Q3K, dtype),
-                    DType::Q4K => quantised!(Q4K, dtype),
-                    DType::Q5K => quantised!(Q5K, dtype),
-                    DType::Q6K => quantised!(Q6K, dtype),
-                    DType::Iq4Nl => quantised!(Iq4Nl, dtype),
-                    DType::Iq4Xs => quantised!(Iq4Xs, dtype),
-                }
+                dispatch!(dtype, float F => plain!(F, dtype), block B => quantised!(B, dtype))
             }
 
             pub(super) fn unpack(dtype: DType) -> Unpack {
-                match dtype {
-                    DType::F32 => unpack_floats::<F32>,
-                    DType::F16 => unpack_floats::<F16>,
-                    DType::Bf16 => unpack_floats::<Bf16>,
-                    DType::Q4_0 => unpack_quantised::<Packed<Q4_0>>,
-                    DType::Q4_1 => unpack_quantised::<Packed<Q4_1>>,
-                    DType::Q5_0 => unpack_quantised::<Packed<Q5_0>>,
-                    DType::Q5_1 => unpack_quantised::<Packed<Q5_1>>,
-                    DType::Q8_0 => unpack_quantised::<Packed<Q8_0>>,
-                    DType::Q2K => unpack_quantised::<Packed<Q2K>>,
-                    DType::Q3K => unpack_quantised::<Packed<Q3K>>,
-                    DType::Q4K => unpack_quantised::<Packed<Q4K>>,
-                    DType::Q5K => unpack_quantised::<Packed<Q5K>>,
-                    DType::Q6K => unpack_quantised::<Packed<Q6K>>,
-                    DType::Iq4Nl => unpack_quantised::<Packed<Iq4Nl>>,
-                    DType::Iq4Xs => unpack_quantised::<Packed<Iq4Xs>>,
-                }
+                dispatch!(dtype, float F => unpack_floats::<F>, block B => unpack_quantised::<Packed<B>>)
             }
 
             kernel!($features, gemm, crate::vectors::gemm, (call: &Gemm<'_>, out: &mut [f32]));

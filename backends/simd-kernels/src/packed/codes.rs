@@ -1,7 +1,7 @@
 //! How a group's 32 codes of each of sixteen rows are packed: words of 32 bits, each lane a row.
 
 use bytemuck::Pod;
-use herald_formats::iq4::LEVELS;
+use std::marker::PhantomData;
 
 use super::GROUP;
 use crate::simd::{LANES, Simd};
@@ -215,33 +215,39 @@ impl Codes for Int8 {
     }
 }
 
-/// The 4-bit index of each of the IQ4 formats' levels.
-const INDICES: [u8; 256] = {
-    let mut indices = [0; 256];
-    let mut index = 0;
-    while index < LEVELS.len() {
-        indices[LEVELS[index] as u8 as usize] = index as u8;
-        index += 1;
-    }
-    indices
-};
+/// What the codes of a format stand for, where that isn't evenly spaced.
+pub(crate) trait LevelTable: 'static {
+    /// The level of each 4-bit code.
+    const LEVELS: [i8; 16];
 
-/// Levels of the IQ4 formats, packed as their indices in the order of [`Bits4`].
-pub(crate) struct Iq4Levels;
+    /// The code of each level.
+    const INDICES: [u8; 256] = {
+        let mut indices = [0; 256];
+        let mut index = 0;
+        while index < Self::LEVELS.len() {
+            indices[Self::LEVELS[index] as u8 as usize] = index as u8;
+            index += 1;
+        }
+        indices
+    };
+}
 
-impl Codes for Iq4Levels {
+/// Levels of a table, packed as their indices in the order of [`Bits4`].
+pub(crate) struct Levels<T>(PhantomData<T>);
+
+impl<T: LevelTable> Codes for Levels<T> {
     type Words = [Word; 4];
 
     fn pack(codes: &[u8; GROUP], lane: usize, packed: &mut [u8]) {
-        Bits4::pack(&codes.map(|level| INDICES[level as usize]), lane, packed);
+        Bits4::pack(&codes.map(|level| T::INDICES[level as usize]), lane, packed);
     }
 
     #[inline(always)]
     fn code_pairs<S: Simd, const Q: usize>(s: S, words: &[Word; 4]) -> [S::I; 4] {
         let word = s.load_i(&words[Q]);
         let mask = s.splat_i(0x0f0f_0f0f);
-        let low = s.look_up(&LEVELS, s.and(word, mask));
-        let high = s.look_up(&LEVELS, s.and(s.shr(word, 4), mask));
+        let low = s.look_up(&T::LEVELS, s.and(word, mask));
+        let high = s.look_up(&T::LEVELS, s.and(s.shr(word, 4), mask));
         bytes(s, low, high)
     }
 }

@@ -32,14 +32,13 @@ mod scales;
 
 use std::marker::PhantomData;
 
-use bytemuck::Zeroable;
 use herald_formats::iq4::{Iq4Nl, Iq4Xs};
 use herald_formats::k_quants::{Q2K, Q3K, Q4K, Q5K, Q6K};
 use herald_formats::legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 use herald_formats::{Affine, Block, Symmetric, floats::F16};
 
 use crate::simd::{LANES, Simd};
-use codes::{Bits2, Bits3, Bits4, Bits5, Bits6, Codes, Int8, Iq4Levels};
+use codes::{Bits2, Bits3, Bits4, Bits5, Bits6, Codes, Int8, LevelTable, Levels};
 pub(crate) use scales::Scales;
 use scales::{BlockScale, GroupScales, Scaling};
 
@@ -137,12 +136,20 @@ impl Parts {
 }
 
 /// A file's block, which unpacks to its parts.
-pub(crate) trait Source: Block {
-    /// The bits of its float16 numbers.
+pub(crate) trait Source: Block<Unpacked: Flat> {
+    /// The bits of its own scales.
     fn numbers(&self) -> [[u8; 2]; 2];
 
     /// Its other numbers.
-    fn parts(&self) -> Parts;
+    fn parts(&self) -> Parts {
+        // Own scales of 1 leave the integers that they multiply.
+        let mut unit = *self;
+        unit.set_scales([1.0; 2]);
+        let (codes, floats) = ([0; MAX_GROUPS * GROUP], [0.0; 16]);
+        let mut parts = Parts { codes, scales: floats, offsets: floats, run: GROUP };
+        unit.unpack().flat(&mut parts);
+        parts
+    }
 
     /// The codes of its only group, where the file has them in the order that they are packed in.
     fn words(&self) -> Option<&[u8]> {
@@ -151,7 +158,8 @@ pub(crate) trait Source: Block {
 }
 
 /// What a block of either kind unpacks to.
-trait Flat {
+pub(crate) trait Flat {
+    /// Writes codes, scales and offsets.
     fn flat(&self, parts: &mut Parts);
 }
 
@@ -172,55 +180,25 @@ impl<const SIZE: usize, const GROUPS: usize> Flat for Affine<SIZE, GROUPS> {
     }
 }
 
-/// Float16's 1: in place of a block's float16 numbers it leaves the integers that they scale.
-const ONE: F16 = F16([0x00, 0x3c]);
+/// The packed form of a block.
+pub(crate) struct Packed<B>(PhantomData<B>);
 
-macro_rules! sources {
-    ($($block:ident { $first:ident $(, $second:ident)? } $([$words:ident])?)*) => {$(
+/// One row for each format: the block's own scales, whether its codes are packed as they lie in the file, and how.
+macro_rules! formats {
+    ($($block:ident { $first:ident $(, $second:ident)? } $([$words:ident])?:
+        $groups:literal groups, codes + $offset:literal as $codes:ty, $scaling:ty;)*) => {$(
         impl Source for $block {
             fn numbers(&self) -> [[u8; 2]; 2] {
-                let numbers = [self.$first.0, F16::zeroed().0];
-                $(let numbers = [numbers[0], self.$second.0];)?
+                let numbers = [self.$first.bits(), [0; 2]];
+                $(let numbers = [numbers[0], self.$second.bits()];)?
                 numbers
-            }
-
-            fn parts(&self) -> Parts {
-                let mut unit = *self;
-                unit.$first = ONE;
-                $(unit.$second = ONE;)?
-                let (codes, floats) = ([0; MAX_GROUPS * GROUP], [0.0; 16]);
-                let mut parts = Parts { codes, scales: floats, offsets: floats, run: GROUP };
-                unit.unpack().flat(&mut parts);
-                parts
             }
 
             $(fn $words(&self) -> Option<&[u8]> {
                 Some(bytemuck::bytes_of(&self.codes))
             })?
         }
-    )*};
-}
 
-sources! {
-    Q4_0 { d } [words]
-    Q4_1 { d, m } [words]
-    Q5_0 { d }
-    Q5_1 { d, m }
-    Q8_0 { d } [words]
-    Q2K { d, dmin }
-    Q3K { d }
-    Q4K { d, dmin }
-    Q5K { d, dmin }
-    Q6K { d }
-    Iq4Nl { d } [words]
-    Iq4Xs { d }
-}
-
-/// The packed form of a block.
-pub(crate) struct Packed<B>(PhantomData<B>);
-
-macro_rules! formats {
-    ($($block:ident: $groups:literal groups, codes + $offset:literal as $codes:ident, $scaling:ty;)*) => {$(
         impl Format for Packed<$block> {
             type Source = $block;
             type Codes = $codes;
@@ -233,18 +211,34 @@ macro_rules! formats {
 }
 
 formats! {
-    Q4_0: 1 groups, codes + 8 as Bits4, BlockScale<false>;
-    Q4_1: 1 groups, codes + 0 as Bits4, BlockScale<true>;
-    Q5_0: 1 groups, codes + 16 as Bits5, BlockScale<false>;
-    Q5_1: 1 groups, codes + 0 as Bits5, BlockScale<true>;
-    Q8_0: 1 groups, codes + 0 as Int8, BlockScale<false>;
-    Q2K: 8 groups, codes + 0 as Bits2, GroupScales<true, true>;
-    Q3K: 8 groups, codes + 4 as Bits3, GroupScales<true, false>;
-    Q4K: 8 groups, codes + 0 as Bits4, GroupScales<false, true>;
-    Q5K: 8 groups, codes + 0 as Bits5, GroupScales<false, true>;
-    Q6K: 8 groups, codes + 32 as Bits6, GroupScales<true, false>;
-    Iq4Nl: 1 groups, codes + 0 as Iq4Levels, BlockScale<false>;
-    Iq4Xs: 8 groups, codes + 0 as Iq4Levels, GroupScales<false, false>;
+    Q4_0 { d } [words]: 1 groups, codes + 8 as Bits4, BlockScale<false>;
+    Q4_1 { d, m } [words]: 1 groups, codes + 0 as Bits4, BlockScale<true>;
+    Q5_0 { d }: 1 groups, codes + 16 as Bits5, BlockScale<false>;
+    Q5_1 { d, m }: 1 groups, codes + 0 as Bits5, BlockScale<true>;
+    Q8_0 { d } [words]: 1 groups, codes + 0 as Int8, BlockScale<false>;
+    Q2K { d, dmin }: 8 groups, codes + 0 as Bits2, GroupScales<true, true>;
+    Q3K { d }: 8 groups, codes + 4 as Bits3, GroupScales<true, false>;
+    Q4K { d, dmin }: 8 groups, codes + 0 as Bits4, GroupScales<false, true>;
+    Q5K { d, dmin }: 8 groups, codes + 0 as Bits5, GroupScales<false, true>;
+    Q6K { d }: 8 groups, codes + 32 as Bits6, GroupScales<true, false>;
+    Iq4Nl { d } [words]: 1 groups, codes + 0 as Levels<Iq4Nl>, BlockScale<false>;
+    Iq4Xs { d }: 8 groups, codes + 0 as Levels<Iq4Nl>, GroupScales<false, false>;
+}
+
+impl LevelTable for Iq4Nl {
+    const LEVELS: [i8; 16] = herald_formats::iq4::LEVELS;
+}
+
+/// A block's own scale, as files have it.
+trait Number {
+    /// Its bits.
+    fn bits(self) -> [u8; 2];
+}
+
+impl Number for F16 {
+    fn bits(self) -> [u8; 2] {
+        self.0
+    }
 }
 
 /// Bytes of a packed matrix.

@@ -169,7 +169,7 @@ fn read_listed(cursor: &mut Cursor<'_>, name: &str) -> Result<Listed, GgufError>
     let type_field = format_args!("the type of {tensor}");
     let code = cursor.u32(type_field)?;
     let dtype = DType::from_code(code).ok_or_else(|| {
-        let held = match type_name(code) {
+        let held = match DType::unread_name(code) {
             Some(name) => format!("{code} ({name})"),
             None => format!("{code}, which GGUF doesn't define"),
         };
@@ -232,38 +232,4 @@ pub(super) fn locate(
         }
     }
     Ok(tensors)
-}
-
-/// GGUF's name for a number that is none of [`DType`]'s, for errors.
-fn type_name(code: u32) -> Option<&'static str> {
-    Some(match code {
-        4 => "Q4_2, which GGUF has withdrawn",
-        5 => "Q4_3, which GGUF has withdrawn",
-        9 => "Q8_1",
-        15 => "Q8_K",
-        16 => "IQ2_XXS",
-        17 => "IQ2_XS",
-        18 => "IQ3_XXS",
-        19 => "IQ1_S",
-        21 => "IQ3_S",
-        22 => "IQ2_S",
-        24 => "I8",
-        25 => "I16",
-        26 => "I32",
-        27 => "I64",
-        28 => "F64",
-        29 => "IQ1_M",
-        31 => "Q4_0_4_4, which GGUF has withdrawn",
-        32 => "Q4_0_4_8, which GGUF has withdrawn",
-        33 => "Q4_0_8_8, which GGUF has withdrawn",
-        34 => "TQ1_0",
-        35 => "TQ2_0",
-        36 => "IQ4_NL_4_4, which GGUF has withdrawn",
-        37 => "IQ4_NL_4_8, which GGUF has withdrawn",
-        38 => "IQ4_NL_8_8, which GGUF has withdrawn",
-        39 => "MXFP4",
-        40 => "NVFP4",
-        41 => "Q1_0",
-        _ => return None,
-    })
 }
