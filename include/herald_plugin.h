@@ -344,6 +344,9 @@ typedef struct HeraldTier HeraldTier;
 // bfloat16.
 #define HERALD_DTYPE_BF16 30
 
+// Blocks of 32: an 8-bit power of two, 4-bit floats (E2M1). 17 bytes.
+#define HERALD_DTYPE_MXFP4 39
+
 // A page of 16-bit integers with a scale for each head of each token: keys is first float32 scales
 // [n_kv_heads, capacity], then int16 codes [n_kv_heads, capacity, key_dim]; values the same with value_dim. An element
 // is scale * code. (At the size of float16 this keeps keys and values a dozen times more exactly.)

@@ -7,7 +7,8 @@
 //!
 //! - [`legacy`]: `Q4_0`, `Q4_1`, `Q5_0`, `Q5_1`, `Q8_0`, of 32 weights with one scale;
 //! - [`k_quants`]: `Q2_K` to `Q6_K`, of 256 weights whose groups of 16 or 32 have scales of their own;
-//! - [`iq4`]: `IQ4_NL`, `IQ4_XS`, whose codes index a table of unevenly spaced levels.
+//! - [`iq4`]: `IQ4_NL`, `IQ4_XS`, whose codes index a table of unevenly spaced levels;
+//! - [`mxfp4`]: `MXFP4`, of 32 4-bit floats with one power of two; only read.
 //!
 //! [`dispatch`] leads from a [`DType`] to the type that holds its floats or blocks: it has one row for each, and all code
 //! that differs by element type goes through it.
@@ -48,6 +49,7 @@ pub mod groups;
 pub mod iq4;
 pub mod k_quants;
 pub mod legacy;
+pub mod mxfp4;
 mod quantize;
 
 use bytemuck::Pod;
@@ -90,6 +92,7 @@ macro_rules! dispatch {
                 k_quants::Q6K,
                 iq4::Iq4Nl,
                 iq4::Iq4Xs,
+                mxfp4::Mxfp4,
             }
         )
     };

@@ -75,6 +75,7 @@ dtypes! {
     Iq4Nl = HERALD_DTYPE_IQ4_NL, "IQ4_NL": 32 in 18 bytes, "blocks of 32 weights d level(q), q of 4 bits";
     Iq4Xs = HERALD_DTYPE_IQ4_XS, "IQ4_XS": 256 in 136 bytes, "blocks of 8 groups of 32 weights d s level(q), q of 4 bits";
     Bf16 = HERALD_DTYPE_BF16, "BF16": 1 in 2 bytes, "bfloat16, the upper half of a binary32";
+    Mxfp4 = HERALD_DTYPE_MXFP4, "MXFP4": 32 in 17 bytes, "blocks of 32 weights 2^(e - 128) level(q), q of 4 bits";
 }
 
 impl DType {
@@ -118,7 +119,6 @@ impl DType {
             36 => "IQ4_NL_4_4, which GGUF has withdrawn",
             37 => "IQ4_NL_4_8, which GGUF has withdrawn",
             38 => "IQ4_NL_8_8, which GGUF has withdrawn",
-            39 => "MXFP4",
             40 => "NVFP4",
             41 => "Q1_0",
             _ => return None,

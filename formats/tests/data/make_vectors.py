@@ -26,7 +26,11 @@ SCALES = {
     "Q6_K": [208],
     "IQ4_NL": [0],
     "IQ4_XS": [0],
+    "MXFP4": [],
 }
+
+# The largest exponent with which no weight overflows, in types whose blocks begin with one.
+LARGEST_EXPONENTS = {"MXFP4": 252}
 
 # Zeros, a one, the smallest and largest subnormals and normals, of either sign.
 NOTABLE_SCALES = np.array(
@@ -40,6 +44,8 @@ def blocks_of(name: str, rng: np.random.Generator) -> np.ndarray:
     blocks = rng.integers(0, 256, (count, block_bytes), dtype=np.uint8)
     # All codes (and small scales) at their least, and all at their most.
     blocks[0], blocks[1] = 0x00, 0xFF
+    if name in LARGEST_EXPONENTS:
+        blocks[:, 0] = np.minimum(blocks[:, 0], LARGEST_EXPONENTS[name])
     for offset in SCALES[name]:
         magnitudes = rng.integers(0x0400, 0x5000, count, dtype=np.uint16)
         scales = magnitudes | (rng.integers(0, 2, count, dtype=np.uint16) << 15)

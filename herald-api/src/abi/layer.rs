@@ -34,6 +34,8 @@ pub const HERALD_DTYPE_IQ4_NL: u32 = 20;
 pub const HERALD_DTYPE_IQ4_XS: u32 = 23;
 /// bfloat16.
 pub const HERALD_DTYPE_BF16: u32 = 30;
+/// Blocks of 32: an 8-bit power of two, 4-bit floats (E2M1). 17 bytes.
+pub const HERALD_DTYPE_MXFP4: u32 = 39;
 
 /// A page of 16-bit integers with a scale for each head of each token: keys is first float32 scales
 /// [n_kv_heads, capacity], then int16 codes [n_kv_heads, capacity, key_dim]; values the same with value_dim. An element

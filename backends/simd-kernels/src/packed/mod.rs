@@ -35,12 +35,13 @@ use std::marker::PhantomData;
 use herald_formats::iq4::{Iq4Nl, Iq4Xs};
 use herald_formats::k_quants::{Q2K, Q3K, Q4K, Q5K, Q6K};
 use herald_formats::legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
+use herald_formats::mxfp4::Mxfp4;
 use herald_formats::{Affine, Block, Symmetric, floats::F16};
 
 use crate::simd::{LANES, Simd};
 use codes::{Bits2, Bits3, Bits4, Bits5, Bits6, Codes, Int8, LevelTable, Levels};
 pub(crate) use scales::Scales;
-use scales::{BlockScale, GroupScales, Scaling};
+use scales::{BlockExponent, BlockScale, GroupScales, Scaling};
 
 /// Columns of a group.
 pub(crate) const GROUP: usize = 32;
@@ -223,10 +224,15 @@ formats! {
     Q6K { d }: 8 groups, codes + 32 as Bits6, GroupScales<true, false>;
     Iq4Nl { d } [words]: 1 groups, codes + 0 as Levels<Iq4Nl>, BlockScale<false>;
     Iq4Xs { d }: 8 groups, codes + 0 as Levels<Iq4Nl>, GroupScales<false, false>;
+    Mxfp4 { e } [words]: 1 groups, codes + 0 as Levels<Mxfp4>, BlockExponent;
 }
 
 impl LevelTable for Iq4Nl {
     const LEVELS: [i8; 16] = herald_formats::iq4::LEVELS;
+}
+
+impl LevelTable for Mxfp4 {
+    const LEVELS: [i8; 16] = herald_formats::mxfp4::LEVELS;
 }
 
 /// A block's own scale, as files have it.
@@ -238,6 +244,12 @@ trait Number {
 impl Number for F16 {
     fn bits(self) -> [u8; 2] {
         self.0
+    }
+}
+
+impl Number for u8 {
+    fn bits(self) -> [u8; 2] {
+        [self, 0]
     }
 }
 

@@ -23,12 +23,12 @@ pub(crate) trait Scaling: 'static {
     const HALVES: bool;
     /// Whether there are minima.
     const MINS: bool;
-    /// Bytes of a block's header: one float16 of every row, or two.
+    /// Bytes of a block's header: by default, one float16 of every row, or two.
     const HEADER_BYTES: usize = (1 + Self::MINS as usize) * size_of::<Halves>();
     /// Bytes of a group, after its codes.
     const GROUP_BYTES: usize;
 
-    /// Packs a row's float16 numbers of a block.
+    /// Packs a row's own numbers of a block.
     fn pack_header(numbers: [[u8; 2]; 2], lane: usize, packed: &mut [u8]) {
         for (number, halves) in numbers.iter().zip(packed[..Self::HEADER_BYTES].chunks_exact_mut(2 * LANES)) {
             halves[2 * lane..][..2].copy_from_slice(number);
@@ -57,6 +57,29 @@ impl<const MINS: bool> Scaling for BlockScale<MINS> {
         let (header, _): (&[Halves], _) = header.as_chunks();
         let min = if MINS { s.load_f16(&header[1]) } else { s.zero() };
         Scales { scale: [s.load_f16(&header[0]); 2], min: [min; 2] }
+    }
+}
+
+/// A block is one group, whose scale is a power of two: the header has its exponent, with a bias of 128.
+pub(crate) struct BlockExponent;
+
+impl Scaling for BlockExponent {
+    const HALVES: bool = false;
+    const MINS: bool = false;
+    const HEADER_BYTES: usize = LANES;
+    const GROUP_BYTES: usize = 0;
+
+    fn pack_header(numbers: [[u8; 2]; 2], lane: usize, packed: &mut [u8]) {
+        packed[lane] = numbers[0][0];
+    }
+
+    fn pack_group(_: &Parts, _: usize, _: usize, _: &mut [u8]) {}
+
+    #[inline(always)]
+    fn load<S: Simd>(s: S, header: &[u8], _: &[u8]) -> Scales<S> {
+        let (header, _): (&[Ints], _) = header.as_chunks();
+        let exponent = s.sub(s.load_u8(&header[0]), s.splat(128.0));
+        Scales { scale: [s.scale_by_power(s.splat(1.0), exponent); 2], min: [s.zero(); 2] }
     }
 }
 

@@ -161,3 +161,11 @@ fn who_is_asked_to_stop_stops() {
     let stopped = write(&gguf, &plan, &pool(), Vec::new(), &mut |_| false);
     assert!(matches!(stopped, Err(QuantizeError::Cancelled)));
 }
+
+#[test]
+fn a_type_that_is_only_read_is_refused() {
+    let gguf = model(&UNTIED);
+    let plan = Plan::new(&gguf, &QuantizeOptions { dtype: DType::Mxfp4, head: None });
+    let error = write(&gguf, &plan, &pool(), Vec::new(), &mut |_| true).unwrap_err();
+    assert_eq!(error.to_string(), r#"tensor "token_embd.weight": MXFP4 can be read, but not written"#);
+}
