@@ -1,15 +1,26 @@
 //! A model's hyperparameters, by the names that GGUF gives them under the architecture's prefix.
 
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::ops::Range;
+
 use super::ModelError;
-use crate::gguf::{FromValue, Gguf, Metadata, Value};
+use crate::gguf::{FromValue, Gguf, Metadata, TensorInfo, Value};
 
 /// The greatest value that a count or a size can sensibly have: it keeps products of two in range.
 const MAX_SIZE: u64 = 1 << 24;
 
-/// A model file's metadata, seen from its architecture.
+/// Keys that change nothing that is computed here, whatever the architecture: what training or the converter did, and what
+/// embeddings are made of.
+const WITHOUT_EFFECT: [&str; 4] =
+    ["vocab_size", "rope.scaling.finetuned", "tensor_data_layout", "pooling_type"];
+
+/// A model file's metadata, seen from its architecture. It remembers which keys were read: one that nobody read means that
+/// the file asks for something that HERALD doesn't compute.
 pub struct Keys<'g> {
     gguf: &'g Gguf,
     architecture: &'g str,
+    read: RefCell<HashSet<String>>,
 }
 
 impl<'g> Keys<'g> {
@@ -19,7 +30,31 @@ impl<'g> Keys<'g> {
             key: key.to_owned(),
             expected: "the architecture's name",
         })?;
-        Ok(Self { gguf, architecture })
+        let read = WITHOUT_EFFECT.iter().map(|key| (*key).to_owned()).collect();
+        Ok(Self { gguf, architecture, read: RefCell::new(read) })
+    }
+
+    /// Accepts keys that have no effect in this model, whatever they hold.
+    pub(super) fn disregard(&self, keys: &[&str]) {
+        self.read.borrow_mut().extend(keys.iter().map(|key| (*key).to_owned()));
+    }
+
+    /// A key of the architecture that was neither read nor disregarded, with its value for people.
+    pub(super) fn unread(&self) -> Option<(String, String)> {
+        let prefix = format!("{}.", self.architecture);
+        let read = self.read.borrow();
+        let unread = self.metadata().iter().find_map(|(full, _)| {
+            full.strip_prefix(&prefix).filter(|key| !read.contains(*key)).map(str::to_owned)
+        })?;
+        let key = format!("{prefix}{unread}");
+        let value = self.metadata().value(&key)?.to_string();
+        Some((key, value))
+    }
+
+    /// A value, which counts as read.
+    fn value<T: FromValue<'g>>(&self, key: &str) -> Result<Option<T>, ModelError> {
+        self.disregard(&[key]);
+        Ok(self.metadata().get(&self.full(key))?)
     }
 
     /// The architecture's name.
@@ -57,7 +92,7 @@ impl<'g> Keys<'g> {
     /// # Errors
     /// Where it is 0, no integer, or absurd.
     pub fn optional_size(&self, key: &str) -> Result<Option<usize>, ModelError> {
-        let Some(value) = self.metadata().get::<u64>(&self.full(key))? else { return Ok(None) };
+        let Some(value) = self.value::<u64>(key)? else { return Ok(None) };
         if value == 0 || value > MAX_SIZE {
             return Err(self.bad(key, value, format!("a number from 1 to {MAX_SIZE}")));
         }
@@ -69,9 +104,19 @@ impl<'g> Keys<'g> {
     /// # Errors
     /// Where it is no integer, or absurd.
     pub fn count(&self, key: &str) -> Result<usize, ModelError> {
-        match self.metadata().get::<u64>(&self.full(key))?.unwrap_or(0) {
-            value if value <= MAX_SIZE => Ok(value as usize),
-            value => Err(self.bad(key, value, format!("a number up to {MAX_SIZE}"))),
+        Ok(self.optional_count(key)?.unwrap_or(0))
+    }
+
+    /// A count that may be 0 or left out.
+    ///
+    /// # Errors
+    /// Where it is no integer, or absurd.
+    pub fn optional_count(&self, key: &str) -> Result<Option<usize>, ModelError> {
+        match self.value::<u64>(key)? {
+            Some(value) if value > MAX_SIZE => {
+                Err(self.bad(key, value, format!("a number up to {MAX_SIZE}")))
+            }
+            value => Ok(value.map(|value| value as usize)),
         }
     }
 
@@ -80,7 +125,15 @@ impl<'g> Keys<'g> {
     /// # Errors
     /// Where it is no flag.
     pub fn flag(&self, key: &str) -> Result<bool, ModelError> {
-        Ok(self.metadata().get::<bool>(&self.full(key))?.unwrap_or(false))
+        Ok(self.optional_flag(key)?.unwrap_or(false))
+    }
+
+    /// A flag that may be left out.
+    ///
+    /// # Errors
+    /// Where it is no flag.
+    pub fn optional_flag(&self, key: &str) -> Result<Option<bool>, ModelError> {
+        self.value(key)
     }
 
     /// A size for each of `blocks` blocks, stored as one number for all or as an array.
@@ -111,6 +164,7 @@ impl<'g> Keys<'g> {
     /// Where it is an array of something else.
     pub fn optional_array(&self, key: &str) -> Result<Option<Vec<i64>>, ModelError> {
         let full = self.full(key);
+        self.disregard(&[key]);
         let Some(Value::Array(array)) = self.metadata().value(&full) else { return Ok(None) };
         let number = |value| match value {
             Value::Bool(flag) => Some(i64::from(flag)),
@@ -134,7 +188,7 @@ impl<'g> Keys<'g> {
     /// # Errors
     /// Where it isn't a finite number.
     pub fn optional_float(&self, key: &str) -> Result<Option<f32>, ModelError> {
-        match self.metadata().get::<f32>(&self.full(key))? {
+        match self.value::<f32>(key)? {
             Some(value) if !value.is_finite() => Err(self.bad(key, value, "a finite number".to_owned())),
             value => Ok(value),
         }
@@ -145,7 +199,17 @@ impl<'g> Keys<'g> {
     /// # Errors
     /// Where it is no text.
     pub fn optional_text(&self, key: &str) -> Result<Option<&'g str>, ModelError> {
-        Ok(self.metadata().get(&self.full(key))?)
+        self.value(key)
+    }
+
+    /// The tensors of some blocks.
+    pub(super) fn tensors_of(&self, blocks: Range<usize>) -> impl Iterator<Item = &'g str> {
+        self.gguf.tensors().map(TensorInfo::name).filter(move |name| {
+            let block = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.'));
+            block
+                .and_then(|(block, _)| block.parse::<usize>().ok())
+                .is_some_and(|block| blocks.contains(&block))
+        })
     }
 
     /// How many tensors the file has.

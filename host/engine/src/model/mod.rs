@@ -107,6 +107,19 @@ pub enum ModelError {
         /// The metadata that asks for it.
         because: String,
     },
+    /// A key that the architecture doesn't know. Computing without it could give wrong results.
+    #[error(
+        "the model's {key} is {value}, which HERALD's {architecture} architecture doesn't compute with: its results could \
+         be wrong without"
+    )]
+    UnknownKey {
+        /// The key.
+        key: String,
+        /// What it holds.
+        value: String,
+        /// The architecture.
+        architecture: String,
+    },
     /// A tensor that the architecture doesn't know. Computing without it would give wrong results.
     #[error("the model has the tensor {name}, which HERALD's {architecture} architecture has no place for")]
     UnknownTensor {
@@ -124,6 +137,9 @@ pub enum ModelError {
 pub fn plan(gguf: &Gguf) -> Result<ModelPlan, ModelError> {
     let keys = Keys::new(gguf)?;
     let plan = arch::plan(&keys)?;
+    if let Some((key, value)) = keys.unread() {
+        return Err(ModelError::UnknownKey { key, value, architecture: plan.architecture });
+    }
     let mut used = HashSet::new();
     for layer in &plan.layers {
         for weight in &layer.weights {

@@ -7,6 +7,9 @@ use herald_api::{
 
 use super::{Keys, LayerPlan, ModelError, ModelPlan, WeightPlan};
 
+/// The norm after attention, or in some architectures the one before the MLP.
+pub(super) const POST_ATTENTION_NORM: &str = "post_attention_norm.weight";
+
 /// A transformer under construction: what all its layers share, and the layers so far.
 pub(super) struct Builder<'k, 'g> {
     pub(super) keys: &'k Keys<'g>,
@@ -19,6 +22,8 @@ pub(super) struct Builder<'k, 'g> {
     pub(super) logit_scale: f32,
     /// The name of the norm before the head.
     pub(super) output_norm: &'static str,
+    /// The name of the norm before an MLP or a mixture of experts.
+    pub(super) ffn_norm: &'static str,
     vocabulary: usize,
     layers: Vec<LayerPlan>,
     ignored_tensors: Vec<String>,
@@ -32,10 +37,20 @@ impl<'k, 'g> Builder<'k, 'g> {
     ) -> Result<Self, ModelError> {
         let hidden = keys.size("embedding_length")?;
         let vocabulary = keys.rows("token_embd.weight")?;
-        let (blocks, tensors) = (keys.size("block_count")?, keys.n_tensors());
-        if blocks > tensors {
+        let (all_blocks, tensors) = (keys.size("block_count")?, keys.n_tensors());
+        if all_blocks > tensors {
             let expected = format!("at most one for each of the file's {tensors} tensors");
-            return Err(keys.bad("block_count", blocks, expected));
+            return Err(keys.bad("block_count", all_blocks, expected));
+        }
+        // The last blocks may be there to predict tokens after the next one (DeepSeek-V3's MTP).
+        let extra = keys.count("nextn_predict_layers")?;
+        let blocks = all_blocks.checked_sub(extra).filter(|blocks| *blocks > 0).ok_or_else(|| {
+            let expected = format!("fewer than the {all_blocks} of {}", keys.full("block_count"));
+            keys.bad("nextn_predict_layers", extra, expected)
+        })?;
+        if keys.optional_flag("attention.causal")? == Some(false) {
+            let expected = "true: this architecture is run token after token".to_owned();
+            return Err(keys.bad("attention.causal", false, expected));
         }
         let mut builder = Self {
             keys,
@@ -52,9 +67,10 @@ impl<'k, 'g> Builder<'k, 'g> {
             residual_scale: 1.0,
             logit_scale: 1.0,
             output_norm: "output_norm.weight",
+            ffn_norm: "ffn_norm.weight",
             vocabulary,
             layers: Vec::new(),
-            ignored_tensors: Vec::new(),
+            ignored_tensors: keys.tensors_of(blocks..all_blocks).map(str::to_owned).collect(),
         };
         let params = LayerParams::Embedding(Embedding { vocabulary, scale: embedding_scale(hidden) });
         builder.push(0, params, vec![whole(WeightRole::Embedding, "token_embd.weight".to_owned())]);
@@ -127,11 +143,14 @@ impl<'k, 'g> Builder<'k, 'g> {
             let part = |(role, rows)| WeightPlan { role, tensor: tensor.clone(), rows: Some(rows) };
             weights.extend(parts.map(part));
         }
+        // Some files give the MLP's own norm the name that others give the norm after attention.
+        if self.ffn_norm != POST_ATTENTION_NORM {
+            weights.extend(self.weights(block, &[], &[(WeightRole::PostNorm, POST_ATTENTION_NORM)]));
+        }
         weights.extend(self.weights(
             block,
             &[(WeightRole::AttentionOutput, "attn_output.weight")],
             &[
-                (WeightRole::PostNorm, "post_attention_norm.weight"),
                 (WeightRole::QueryBias, "attn_q.bias"),
                 (WeightRole::KeyBias, "attn_k.bias"),
                 (WeightRole::ValueBias, "attn_v.bias"),
@@ -182,8 +201,19 @@ impl<'k, 'g> Builder<'k, 'g> {
         ));
         // Falcon-H1's files leave the norm's suffix out.
         let bare = self.keys.has_tensor(&Self::tensor(block, "ffn_norm"));
-        self.entry_norm(block, if bare { "ffn_norm" } else { "ffn_norm.weight" }, &mut weights);
+        self.entry_norm(block, if bare { "ffn_norm" } else { self.ffn_norm }, &mut weights);
         self.push(block, LayerParams::Mlp(Mlp { width, activation, gated: true }), weights);
+    }
+
+    /// Adds a block's MLP without a gate.
+    pub(super) fn plain_mlp(&mut self, block: usize, width: usize, activation: Activation) {
+        let required = [
+            (WeightRole::Norm, self.ffn_norm),
+            (WeightRole::Up, "ffn_up.weight"),
+            (WeightRole::Down, "ffn_down.weight"),
+        ];
+        let weights = self.weights(block, &required, &[]);
+        self.push(block, LayerParams::Mlp(Mlp { width, activation, gated: false }), weights);
     }
 
     /// Whether a block has a mixture of experts.
@@ -201,8 +231,28 @@ impl<'k, 'g> Builder<'k, 'g> {
         }
     }
 
-    /// Adds a block's mixture of experts; `normalize`: whether a token's weights add up to 1 where the file doesn't say.
-    pub(super) fn moe(&mut self, block: usize, normalize: bool) -> Result<(), ModelError> {
+    /// Adds a block's gated MLP or its mixture of experts, whichever the file has.
+    pub(super) fn feed_forward(
+        &mut self,
+        block: usize,
+        width: usize,
+        activation: Activation,
+        experts: Experts,
+    ) -> Result<(), ModelError> {
+        if self.has_experts(block) {
+            return self.moe(block, activation, experts);
+        }
+        self.gated_mlp(block, width, activation);
+        Ok(())
+    }
+
+    /// Adds a block's mixture of experts.
+    pub(super) fn moe(
+        &mut self,
+        block: usize,
+        activation: Activation,
+        experts: Experts,
+    ) -> Result<(), ModelError> {
         let keys = self.keys;
         let n_experts = keys.size("expert_count")?;
         let n_used = keys.size("expert_used_count")?;
@@ -210,62 +260,130 @@ impl<'k, 'g> Builder<'k, 'g> {
             let expected = format!("at most the {n_experts} of {}", keys.full("expert_count"));
             return Err(keys.bad("expert_used_count", n_used, expected));
         }
+        self.check_groups()?;
         let width = match keys.optional_size("expert_feed_forward_length")? {
             Some(width) => width,
             None => keys.sizes("feed_forward_length", self.blocks)?[block],
         };
-        let shared = self.keys.has_tensor(&Self::tensor(block, "ffn_up_shexp.weight"));
-        let shared_width = if shared { Some(keys.size("expert_shared_feed_forward_length")?) } else { None };
+        let shared = keys.has_tensor(&Self::tensor(block, "ffn_up_shexp.weight"));
+        let shared_width = if shared { Some(self.shared_width(width)?) } else { None };
         let routing = match keys.count("expert_gating_func")? {
-            0 | 1 => Routing::Softmax,
+            0 => experts.routing,
+            1 => Routing::Softmax,
             2 => Routing::Sigmoid,
             other => {
                 let expected = "1 (softmax) or 2 (sigmoid)".to_owned();
                 return Err(keys.bad("expert_gating_func", other, expected));
             }
         };
+        let params = Moe {
+            n_experts,
+            n_used,
+            width,
+            shared_width,
+            activation,
+            gated: experts.gated,
+            routing,
+            normalize: keys.optional_flag("expert_weights_norm")?.unwrap_or(experts.normalize),
+            weight_scale: keys
+                .optional_float("expert_weights_scale")?
+                .filter(|scale| *scale != 0.0)
+                .unwrap_or(1.0),
+        };
+        let weights = self.moe_weights(block, experts.gated, shared);
+        self.push(block, LayerParams::Moe(params), weights);
+        Ok(())
+    }
+
+    /// The weights of a block's experts.
+    fn moe_weights(&self, block: usize, gated: bool, shared: bool) -> Vec<WeightPlan> {
         let mut weights = self.weights(
             block,
             &[
-                (WeightRole::Norm, "ffn_norm.weight"),
+                (WeightRole::Norm, self.ffn_norm),
                 (WeightRole::Router, "ffn_gate_inp.weight"),
-                (WeightRole::ExpertsGate, "ffn_gate_exps.weight"),
                 (WeightRole::ExpertsUp, "ffn_up_exps.weight"),
                 (WeightRole::ExpertsDown, "ffn_down_exps.weight"),
             ],
             &[(WeightRole::RouterBias, "exp_probs_b.bias")],
         );
+        let gate = |role, part| if gated { vec![(role, part)] } else { Vec::new() };
+        weights.extend(self.weights(block, &gate(WeightRole::ExpertsGate, "ffn_gate_exps.weight"), &[]));
         if shared {
+            weights.extend(self.weights(block, &gate(WeightRole::SharedGate, "ffn_gate_shexp.weight"), &[]));
             weights.extend(self.weights(
                 block,
                 &[
-                    (WeightRole::SharedGate, "ffn_gate_shexp.weight"),
                     (WeightRole::SharedUp, "ffn_up_shexp.weight"),
                     (WeightRole::SharedDown, "ffn_down_shexp.weight"),
                 ],
                 &[(WeightRole::SharedRouter, "ffn_gate_inp_shexp.weight")],
             ));
         }
-        let params = Moe {
-            n_experts,
-            n_used,
-            width,
-            shared_width,
-            activation: Activation::Silu,
-            gated: true,
-            routing,
-            normalize: normalize || keys.flag("expert_weights_norm")?,
-            weight_scale: keys
-                .optional_float("expert_weights_scale")?
-                .filter(|scale| *scale != 0.0)
-                .unwrap_or(1.0),
-        };
-        self.push(block, LayerParams::Moe(params), weights);
+        weights
+    }
+
+    /// The width of the expert that all tokens use: as the file says, or as wide as several experts.
+    fn shared_width(&self, width: usize) -> Result<usize, ModelError> {
+        let keys = self.keys;
+        let shared = keys.optional_size("expert_shared_feed_forward_length")?;
+        let count = keys.optional_size("expert_shared_count")?;
+        match (shared, count) {
+            (Some(shared), Some(count)) if !shared.is_multiple_of(count) => {
+                let full = keys.full("expert_shared_feed_forward_length");
+                let expected = format!("a divisor of {shared}, the {full} of all of them");
+                Err(keys.bad("expert_shared_count", count, expected))
+            }
+            (Some(shared), _) => Ok(shared),
+            (None, Some(count)) => Ok(count * width),
+            (None, None) => keys.size("expert_shared_feed_forward_length"),
+        }
+    }
+
+    /// Experts that are chosen in groups would be other experts.
+    fn check_groups(&self) -> Result<(), ModelError> {
+        for key in ["expert_group_count", "expert_group_used_count"] {
+            let groups = self.keys.count(key)?;
+            if groups > 1 {
+                let expected = "1: experts are chosen among all, not group by group".to_owned();
+                return Err(self.keys.bad(key, groups, expected));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the blocks that have experts are those that the file says: from the first after the dense ones, every
+    /// `step`-th.
+    fn check_experts(&self) -> Result<(), ModelError> {
+        let keys = self.keys;
+        let n_experts = keys.count("expert_count")?;
+        let with: Vec<usize> = (0..self.blocks).filter(|block| self.has_experts(*block)).collect();
+        if with.is_empty() {
+            if n_experts > 0 {
+                let expected = "0 for a model without tensors of experts".to_owned();
+                return Err(keys.bad("expert_count", n_experts, expected));
+            }
+            keys.disregard(&["expert_used_count", "expert_shared_feed_forward_length"]);
+            return Ok(());
+        }
+        if let Some(dense) = keys.optional_count("leading_dense_block_count")?
+            && with.iter().any(|block| *block < dense)
+        {
+            let expected = format!("at most {}, the first block that has experts", with[0]);
+            return Err(keys.bad("leading_dense_block_count", dense, expected));
+        }
+        if let Some(step) = keys.optional_size("interleave_moe_layer_step")?
+            && with.windows(2).any(|pair| pair[1] - pair[0] != step)
+        {
+            let expected = format!("the distance of the blocks {with:?}, which have experts");
+            return Err(keys.bad("interleave_moe_layer_step", step, expected));
+        }
         Ok(())
     }
 
     /// Adds the head, with the embedding's matrix where the file has none for the head, and ends the model.
     pub(super) fn finish(mut self, softcap: Option<f32>) -> Result<ModelPlan, ModelError> {
+        self.check_experts()?;
         let output =
             if self.keys.has_tensor("output.weight") { "output.weight" } else { "token_embd.weight" };
         let head = Head { vocabulary: self.vocabulary, scale: self.logit_scale, softcap };
@@ -286,6 +404,26 @@ impl<'k, 'g> Builder<'k, 'g> {
             ignored_tensors: self.ignored_tensors,
         })
     }
+}
+
+/// What an architecture's mixtures of experts are, where the file doesn't say.
+#[derive(Clone, Copy)]
+pub(super) struct Experts {
+    /// Whether the weights of a token's experts add up to 1.
+    pub(super) normalize: bool,
+    /// What the router's results become.
+    pub(super) routing: Routing,
+    /// Whether experts have a gate.
+    pub(super) gated: bool,
+}
+
+impl Experts {
+    /// Gated experts, weighted by their shares among all experts.
+    pub(super) const SHARES: Self = Self { normalize: false, routing: Routing::Softmax, gated: true };
+    /// Gated experts, whose weights add up to 1.
+    pub(super) const NORMALIZED: Self = Self { normalize: true, ..Self::SHARES };
+    /// Gated experts, each of a probability of its own, whose weights add up to 1.
+    pub(super) const SIGMOID: Self = Self { routing: Routing::Sigmoid, ..Self::NORMALIZED };
 }
 
 /// A weight that is a whole tensor.
@@ -376,13 +514,28 @@ fn rope_scaling(keys: &Keys<'_>) -> Result<RopeScaling, ModelError> {
         Some(factor) => Err(keys.bad("rope.scaling.factor", factor, "a number above 0".to_owned())),
         None => Ok(1.0),
     };
-    match keys.optional_text("rope.scaling.type")? {
-        // Older files give a factor alone, under another name.
-        None => Ok(match keys.optional_float("rope.scale_linear")? {
-            Some(factor) if factor > 0.0 && factor != 1.0 => RopeScaling::Linear { factor },
-            _ => RopeScaling::None,
-        }),
-        Some("none") => Ok(RopeScaling::None),
+    const OF_YARN: [&str; 5] = [
+        "rope.scaling.original_context_length",
+        "rope.scaling.yarn_ext_factor",
+        "rope.scaling.yarn_beta_fast",
+        "rope.scaling.yarn_beta_slow",
+        "rope.scaling.attn_factor",
+    ];
+    let kind = keys.optional_text("rope.scaling.type")?;
+    if kind != Some("yarn") {
+        keys.disregard(&OF_YARN);
+    }
+    match kind {
+        // A factor alone is linear; older files have it under another name.
+        None => {
+            let factors = [factor()?, keys.optional_float("rope.scale_linear")?.unwrap_or(1.0)];
+            let factor = factors.into_iter().find(|factor| *factor > 0.0 && *factor != 1.0);
+            Ok(factor.map_or(RopeScaling::None, |factor| RopeScaling::Linear { factor }))
+        }
+        Some("none") => {
+            keys.disregard(&["rope.scaling.factor"]);
+            Ok(RopeScaling::None)
+        }
         Some("linear") => Ok(RopeScaling::Linear { factor: factor()? }),
         Some("yarn") => {
             let context = keys.optional_size("rope.scaling.original_context_length")?;
@@ -401,4 +554,18 @@ fn rope_scaling(keys: &Keys<'_>) -> Result<RopeScaling, ModelError> {
             Err(keys.bad("rope.scaling.type", format!("{other:?}"), "none, linear or yarn".to_owned()))
         }
     }
+}
+
+/// Which blocks attend within a window: as the file says block by block, or all but every `pattern`-th.
+pub(super) fn windowed(keys: &Keys<'_>, blocks: usize, pattern: usize) -> Result<Vec<bool>, ModelError> {
+    const KEY: &str = "attention.sliding_window_pattern";
+    if let Some(flags) = keys.optional_array(KEY)? {
+        if flags.len() != blocks {
+            let expected = format!("one for each of {blocks} blocks");
+            return Err(keys.bad(KEY, format!("{} flags", flags.len()), expected));
+        }
+        return Ok(flags.into_iter().map(|flag| flag != 0).collect());
+    }
+    let pattern = keys.optional_size(KEY)?.unwrap_or(pattern);
+    Ok((0..blocks).map(|block| !(block + 1).is_multiple_of(pattern)).collect())
 }

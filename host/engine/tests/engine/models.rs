@@ -213,3 +213,107 @@ fn sizes_of_recurrent_states_that_contradict_tensors_are_named_with_both() {
     );
     says(&refusal("mamba", &without), &["no tensor blk.1.ssm_a"]);
 }
+
+/// Keys that change nothing in one of the models: what its own files have and HERALD doesn't compute with.
+const WITHOUT_EFFECT: [(&str, &str); 16] = [
+    ("", "vocab_size"),
+    ("", "rope.scaling.finetuned"),
+    ("mamba", "feed_forward_length"),
+    ("mamba", "attention.head_count"),
+    ("mamba2", "feed_forward_length"),
+    ("mamba2", "attention.head_count"),
+    ("falcon_mamba", "feed_forward_length"),
+    ("falcon_mamba", "attention.head_count"),
+    ("granite_hybrid_dense", "expert_used_count"),
+    ("granite_hybrid_dense", "expert_shared_feed_forward_length"),
+    // Every block has experts, whose width is another key.
+    ("qwen2_moe", "feed_forward_length"),
+    ("qwen3_moe", "feed_forward_length"),
+    ("minimax_m2", "feed_forward_length"),
+    // Their width together is another key.
+    ("ernie4_5_moe", "expert_shared_count"),
+    // Its context is no longer than either.
+    ("phi3", "rope.scaling.original_context_length"),
+    // Images are for those.
+    ("qwen3vl", "n_deepstack_layers"),
+];
+
+/// The names of the small models.
+fn tiny_names() -> Vec<String> {
+    let folder = tiny("llama").parent().expect("a folder").read_dir().expect("the test data is there");
+    let files = folder.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"));
+    files.filter_map(|file| Some(file.strip_suffix(".f32.gguf")?.to_owned())).collect()
+}
+
+/// Another value of the same kind.
+fn another(value: Value<'_>) -> Option<Value<'static>> {
+    Some(match value {
+        Value::U32(number) => Value::U32(number + 2),
+        Value::F32(number) => Value::F32(number * 1.5 + 0.25),
+        Value::Bool(flag) => Value::Bool(!flag),
+        Value::String(_) => Value::String(b"another"),
+        _ => return None,
+    })
+}
+
+/// What is computed from a changed copy of a model, or the sentence with which it is refused.
+fn changed_plan(name: &str, changes: &Changes<'_>) -> Result<String, String> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("changed.gguf");
+    rewrite(&tiny(name), &path, changes);
+    let gguf = Gguf::open(&path).map_err(|error| error.to_string())?;
+    herald::model::plan(&gguf).map(|plan| format!("{plan:?}")).map_err(|error| error.to_string())
+}
+
+#[test]
+fn every_key_of_the_architecture_counts() {
+    let mut ineffective = Vec::new();
+    for name in tiny_names() {
+        let gguf = Gguf::open(&tiny(&name)).expect("the test data is there");
+        let architecture = gguf.metadata().require::<&str>("general.architecture").expect("a name");
+        let plan = changed_plan(&name, &Changes::default()).expect("a plan");
+        for (key, value) in gguf.metadata().iter() {
+            let Some(short) = key.strip_prefix(&format!("{architecture}.")) else { continue };
+            let left_out = Changes { keys: vec![(key, None)], ..Changes::default() };
+            if let Err(sentence) = changed_plan(&name, &left_out) {
+                says(&sentence, &[]);
+            }
+            let exempt = WITHOUT_EFFECT
+                .iter()
+                .any(|(model, known)| *known == short && (model.is_empty() || *model == name));
+            let Some(other) = another(value).filter(|_| !exempt) else { continue };
+            if changed_plan(&name, &with_key(key, other)).is_ok_and(|changed| changed == plan) {
+                ineffective.push(format!("{name}: {key} = {other} in place of {value} makes no difference"));
+            }
+        }
+        let unknown = format!("{architecture}.attention.unheard_of");
+        let sentence = changed_plan(&name, &with_key(&unknown, 0.5_f32)).expect_err("a refusal");
+        says(&sentence, &[&unknown, "0.5"]);
+    }
+    assert!(ineffective.is_empty(), "{}", ineffective.join("\n"));
+}
+
+#[test]
+fn attention_to_later_tokens_is_refused_where_a_model_is_run_token_after_token() {
+    says(&refusal("llama", &with_key("llama.attention.causal", false)), &["llama.attention.causal", "false"]);
+    let changed = changed_plan("llama", &with_key("llama.attention.causal", true));
+    assert_eq!(changed, changed_plan("llama", &Changes::default()));
+}
+
+#[test]
+fn blocks_that_predict_later_tokens_are_left_out() {
+    let plan = changed_plan("qwen3", &with_key("qwen3.nextn_predict_layers", 1_u32)).expect("a plan");
+    assert!(plan.contains("blocks: 1,"), "{plan}");
+    let all = with_key("qwen3.nextn_predict_layers", 2_u32);
+    says(&changed_plan("qwen3", &all).expect_err("a refusal"), &["nextn_predict_layers", "block_count"]);
+}
+
+#[test]
+fn a_factor_without_a_type_is_linear_scaling() {
+    let linear = with_key("llama.rope.scaling.type", Value::String(b"linear"));
+    let changes = |mut changes: Changes<'static>| {
+        changes.keys.push(("llama.rope.scaling.factor", Some(Value::F32(4.0))));
+        changed_plan("llama", &changes).expect("a plan")
+    };
+    assert_eq!(changes(Changes::default()), changes(linear));
+}

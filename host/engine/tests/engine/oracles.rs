@@ -189,3 +189,78 @@ fn llama_with_llama3_rope_scaling() {
 fn qwen3_with_yarn_rope_scaling() {
     check("qwen3_yarn", 0.001);
 }
+
+#[test]
+fn arcee() {
+    check("arcee", 0.00269);
+}
+
+#[test]
+fn ernie4_5() {
+    check("ernie4_5", 0.0229);
+}
+
+#[test]
+fn ernie4_5_moe() {
+    check("ernie4_5_moe", 0.0273);
+}
+
+#[test]
+fn exaone4() {
+    check("exaone4", 0.0028);
+}
+
+#[test]
+fn gemma() {
+    check("gemma", 0.0042);
+}
+
+#[test]
+fn glm4() {
+    check("glm4", 0.0047);
+}
+
+#[test]
+fn glm4moe() {
+    check("glm4moe", 0.0021);
+}
+
+#[test]
+fn lfm2moe() {
+    check("lfm2moe", 0.001);
+}
+
+#[test]
+fn minimax_m2() {
+    check("minimax_m2", 0.0028);
+}
+
+#[test]
+fn mixtral() {
+    check("mixtral", 0.0052);
+}
+
+#[test]
+fn nemotron_h_moe() {
+    check("nemotron_h_moe", 0.001);
+}
+
+#[test]
+fn olmo3() {
+    check("olmo3", 0.0045);
+}
+
+#[test]
+fn olmoe() {
+    check("olmoe", 0.0029);
+}
+
+#[test]
+fn qwen3vl() {
+    check("qwen3vl", 0.0029);
+}
+
+#[test]
+fn seed_oss() {
+    check("seed_oss", 0.0061);
+}

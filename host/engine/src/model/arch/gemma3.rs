@@ -3,7 +3,7 @@
 
 use herald_api::{Activation, RopeKind, RopeScaling};
 
-use crate::model::parts::{Builder, usual_attention};
+use crate::model::parts::{Builder, usual_attention, windowed};
 use crate::model::{Keys, ModelError, ModelPlan};
 
 /// Every sixth block attends to everything.
@@ -17,7 +17,7 @@ pub(super) fn plan(keys: &Keys<'_>) -> Result<ModelPlan, ModelError> {
     let widths = keys.sizes("feed_forward_length", model.blocks)?;
     let window = keys.size("attention.sliding_window")?;
     let window_base = keys.optional_float("rope.freq_base_swa")?.unwrap_or(10_000.0);
-    let windowed = windowed(keys, model.blocks)?;
+    let windowed = windowed(keys, model.blocks, PATTERN)?;
     let attention = usual_attention(keys, model.blocks, RopeKind::Halves)?;
     for (block, (mut attention, width)) in attention.into_iter().zip(widths).enumerate() {
         if model.blocks == BLOCKS_OF_27B {
@@ -33,21 +33,4 @@ pub(super) fn plan(keys: &Keys<'_>) -> Result<ModelPlan, ModelError> {
     }
     let softcap = keys.optional_float("final_logit_softcapping")?.filter(|cap| *cap != 0.0);
     model.finish(softcap)
-}
-
-/// Which blocks attend within the window: as the file says block by block, or every one but each n-th.
-fn windowed(keys: &Keys<'_>, blocks: usize) -> Result<Vec<bool>, ModelError> {
-    const KEY: &str = "attention.sliding_window_pattern";
-    if let Some(pattern) = keys.optional_array(KEY)? {
-        if pattern.len() != blocks {
-            return Err(keys.bad(
-                KEY,
-                format!("{} flags", pattern.len()),
-                format!("one for each of {blocks} blocks"),
-            ));
-        }
-        return Ok(pattern.into_iter().map(|flag| flag != 0).collect());
-    }
-    let pattern = keys.optional_size(KEY)?.unwrap_or(PATTERN);
-    Ok((0..blocks).map(|block| !(block + 1).is_multiple_of(pattern)).collect())
 }

@@ -3,7 +3,7 @@
 
 use herald_api::{Activation, Attention, Mamba2, RopeKind};
 
-use crate::model::parts::{Builder, attention_of_some, no_heads};
+use crate::model::parts::{Builder, Experts, attention_of_some, no_heads};
 use crate::model::{Keys, ModelError, ModelPlan, recurrent};
 
 /// Granite and its mixtures of experts.
@@ -41,12 +41,7 @@ fn build(keys: &Keys<'_>, rope: RopeKind, mamba: Option<Mamba2>) -> Result<Model
             (None, Some(mamba)) => model.mamba2(block, mamba.clone()),
             (None, None) => return Err(no_heads(keys, block)),
         }
-        if model.has_experts(block) {
-            // The weights of a token's experts add up to 1.
-            model.moe(block, true)?;
-        } else {
-            model.gated_mlp(block, width, Activation::Silu);
-        }
+        model.feed_forward(block, width, Activation::Silu, Experts::NORMALIZED)?;
     }
     model.finish(None)
 }

@@ -2,7 +2,7 @@
 
 use herald_api::{Activation, RopeKind};
 
-use crate::model::parts::{Builder, attention_of_some};
+use crate::model::parts::{Builder, Experts, attention_of_some};
 use crate::model::{Keys, ModelError, ModelPlan, recurrent};
 
 pub(super) fn plan(keys: &Keys<'_>) -> Result<ModelPlan, ModelError> {
@@ -15,12 +15,7 @@ pub(super) fn plan(keys: &Keys<'_>) -> Result<ModelPlan, ModelError> {
             Some(attention) => model.attention(block, attention),
             None => model.mamba1(block, mamba.clone()),
         }
-        if model.has_experts(block) {
-            // The weights of a token's experts are their shares among all experts.
-            model.moe(block, false)?;
-        } else {
-            model.gated_mlp(block, width, Activation::Silu);
-        }
+        model.feed_forward(block, width, Activation::Silu, Experts::SHARES)?;
     }
     model.finish(None)
 }

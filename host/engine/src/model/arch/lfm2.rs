@@ -1,8 +1,9 @@
-//! LFM2 (arXiv 2511.23404): gated short convolutions, and in some blocks attention with normed queries and keys.
+//! LFM2 (arXiv 2511.23404): gated short convolutions, and in some blocks attention with normed queries and keys;
+//! LFM2-MoE, the same with mixtures of experts after the first blocks.
 
 use herald_api::{Activation, RopeKind, ShortConv};
 
-use crate::model::parts::{Builder, attention_of_some};
+use crate::model::parts::{Builder, Experts, attention_of_some};
 use crate::model::{Keys, ModelError, ModelPlan};
 
 pub(super) fn plan(keys: &Keys<'_>) -> Result<ModelPlan, ModelError> {
@@ -19,7 +20,7 @@ pub(super) fn plan(keys: &Keys<'_>) -> Result<ModelPlan, ModelError> {
             Some(attention) => model.attention(block, attention),
             None => model.short_conv(block, conv.clone()),
         }
-        model.gated_mlp(block, width, Activation::Silu);
+        model.feed_forward(block, width, Activation::Silu, Experts::SIGMOID)?;
     }
     model.finish(None)
 }

@@ -1,8 +1,9 @@
-//! Llama (arXiv 2302.13971), and what is built like it: Llama 2 and 3, SmolLM2, Mistral.
+//! Llama (arXiv 2302.13971), and what is built like it: Llama 2 and 3, SmolLM2, Mistral, ERNIE 4.5; Mixtral (arXiv 2401.04088),
+//! Llama with mixtures of experts; Arcee, Llama with an MLP of squared ReLUs.
 
 use herald_api::{Activation, RopeKind};
 
-use crate::model::parts::{Builder, usual_attention};
+use crate::model::parts::{Builder, Experts, usual_attention};
 use crate::model::{Keys, ModelError, ModelPlan};
 
 pub(super) fn plan(keys: &Keys<'_>) -> Result<ModelPlan, ModelError> {
@@ -12,7 +13,19 @@ pub(super) fn plan(keys: &Keys<'_>) -> Result<ModelPlan, ModelError> {
     let attention = usual_attention(keys, model.blocks, RopeKind::Neighbours)?;
     for (block, (attention, width)) in attention.into_iter().zip(widths).enumerate() {
         model.attention(block, attention);
-        model.gated_mlp(block, width, Activation::Silu);
+        model.feed_forward(block, width, Activation::Silu, Experts::NORMALIZED)?;
+    }
+    model.finish(None)
+}
+
+/// Arcee.
+pub(super) fn arcee(keys: &Keys<'_>) -> Result<ModelPlan, ModelError> {
+    let mut model = Builder::new(keys, |_| 1.0)?;
+    let widths = keys.sizes("feed_forward_length", model.blocks)?;
+    let attention = usual_attention(keys, model.blocks, RopeKind::Neighbours)?;
+    for (block, (attention, width)) in attention.into_iter().zip(widths).enumerate() {
+        model.attention(block, attention);
+        model.plain_mlp(block, width, Activation::SquaredRelu);
     }
     model.finish(None)
 }

@@ -1,8 +1,11 @@
 //! The architectures, one file each.
 
+mod exaone4;
 mod falcon_h1;
+mod gemma;
 mod gemma2;
 mod gemma3;
+mod glm4;
 mod granite;
 mod jamba;
 mod lfm2;
@@ -13,7 +16,6 @@ mod nemotron_h;
 mod olmo2;
 mod phi3;
 mod qwen2;
-mod qwen3;
 mod qwen_moe;
 mod smollm3;
 
@@ -22,25 +24,38 @@ use super::{Keys, ModelError, ModelPlan};
 type Plan = fn(&Keys<'_>) -> Result<ModelPlan, ModelError>;
 
 /// Each architecture by the name that `general.architecture` gives it.
-const ARCHITECTURES: [(&str, Plan); 19] = [
+const ARCHITECTURES: [(&str, Plan); 32] = [
+    ("arcee", llama::arcee),
+    ("ernie4_5", llama::plan),
+    ("ernie4_5-moe", qwen_moe::ernie4_5),
+    ("exaone4", exaone4::plan),
     ("falcon-h1", falcon_h1::plan),
+    ("gemma", gemma::plan),
     ("gemma2", gemma2::plan),
     ("gemma3", gemma3::plan),
+    ("glm4", glm4::plan),
+    ("glm4moe", glm4::moe),
     ("granite", granite::plan),
     ("granitehybrid", granite::hybrid),
     ("granitemoe", granite::plan),
     ("jamba", jamba::plan),
     ("lfm2", lfm2::plan),
+    ("lfm2moe", lfm2::plan),
     ("llama", llama::plan),
     ("mamba", mamba::plan),
     ("mamba2", mamba2::plan),
+    ("minimax-m2", qwen_moe::minimax_m2),
     ("nemotron_h", nemotron_h::plan),
+    ("nemotron_h_moe", nemotron_h::plan),
     ("olmo2", olmo2::plan),
+    ("olmoe", qwen_moe::qwen2),
     ("phi3", phi3::plan),
     ("qwen2", qwen2::plan),
     ("qwen2moe", qwen_moe::qwen2),
-    ("qwen3", qwen3::plan),
+    ("qwen3", qwen2::plan),
     ("qwen3moe", qwen_moe::qwen3),
+    ("qwen3vl", qwen2::qwen3_vl),
+    ("seed_oss", qwen2::seed_oss),
     ("smollm3", smollm3::plan),
 ];
 

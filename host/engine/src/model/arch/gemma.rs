@@ -1,0 +1,17 @@
+//! Gemma (arXiv 2403.08295): Llama with scaled embeddings, an MLP of GELUs, and heads of a size of their own.
+
+use herald_api::{Activation, RopeKind};
+
+use crate::model::parts::{Builder, usual_attention};
+use crate::model::{Keys, ModelError, ModelPlan};
+
+pub(super) fn plan(keys: &Keys<'_>) -> Result<ModelPlan, ModelError> {
+    let mut model = Builder::new(keys, |hidden| (hidden as f32).sqrt())?;
+    let widths = keys.sizes("feed_forward_length", model.blocks)?;
+    let attention = usual_attention(keys, model.blocks, RopeKind::Halves)?;
+    for (block, (attention, width)) in attention.into_iter().zip(widths).enumerate() {
+        model.attention(block, attention);
+        model.gated_mlp(block, width, Activation::GeluTanh);
+    }
+    model.finish(None)
+}

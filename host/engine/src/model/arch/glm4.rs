@@ -1,0 +1,32 @@
+//! GLM-4 (arXiv 2406.12793; the 0414 models): Llama with biases on queries, keys and values, RoPE over a part of each head,
+//! norms after each branch too, and gate and up in one tensor. GLM-4.5 and 4.6 (arXiv 2508.06471): mixtures of experts with
+//! probabilities of their own, without the norms after branches.
+
+use herald_api::{Activation, RopeKind};
+
+use crate::model::parts::{Builder, Experts, POST_ATTENTION_NORM, usual_attention};
+use crate::model::{Keys, ModelError, ModelPlan};
+
+pub(super) fn plan(keys: &Keys<'_>) -> Result<ModelPlan, ModelError> {
+    let mut model = Builder::new(keys, |_| 1.0)?;
+    let widths = keys.sizes("feed_forward_length", model.blocks)?;
+    let attention = usual_attention(keys, model.blocks, RopeKind::Neighbours)?;
+    for (block, (attention, width)) in attention.into_iter().zip(widths).enumerate() {
+        model.attention(block, attention);
+        model.gated_mlp(block, width, Activation::Silu);
+    }
+    model.finish(None)
+}
+
+/// GLM-4.5.
+pub(super) fn moe(keys: &Keys<'_>) -> Result<ModelPlan, ModelError> {
+    let mut model = Builder::new(keys, |_| 1.0)?;
+    model.ffn_norm = POST_ATTENTION_NORM;
+    let widths = keys.sizes("feed_forward_length", model.blocks)?;
+    let attention = usual_attention(keys, model.blocks, RopeKind::Halves)?;
+    for (block, (attention, width)) in attention.into_iter().zip(widths).enumerate() {
+        model.attention(block, attention);
+        model.feed_forward(block, width, Activation::Silu, Experts::SIGMOID)?;
+    }
+    model.finish(None)
+}
