@@ -125,6 +125,19 @@ pub fn compile(source: &str, fault: &str, folder: &Path) -> PathBuf {
     library
 }
 
+/// Builds an example plugin with its own Makefile, in `folder`.
+///
+/// # Panics
+/// If it does not build.
+pub fn make_plugin(example: &str, folder: &Path) -> PathBuf {
+    let library = folder.join(format!("libherald_{}.so", example.replace('-', "_")));
+    run(Command::new("make")
+        .arg("-C")
+        .arg(repository().join("examples").join(example))
+        .arg(format!("PLUGIN={}", library.display())));
+    library
+}
+
 /// A search for these plugins only.
 pub fn search(files: &[&Path]) -> Search {
     let files = files.iter().map(|file| (*file).to_owned()).collect();

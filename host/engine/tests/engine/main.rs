@@ -1,5 +1,6 @@
 //! The engine from outside, with real plugins and small models.
 
+mod attention_plugin;
 mod backend_choice;
 mod chat;
 mod constrain;
