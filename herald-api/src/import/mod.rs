@@ -178,6 +178,31 @@ impl Plugin {
         self.0.tier_kinds.iter().filter_map(|code| TierKind::from_code(*code)).collect()
     }
 
+    /// The C table that it was loaded from, for tools that call its functions with arguments of their own, such as the
+    /// conformance suite. Whoever calls them keeps the rules of [`crate::abi`].
+    #[must_use]
+    pub fn table(&self) -> &HeraldPlugin {
+        &self.0.table
+    }
+
+    /// The C table of its layers, where it offers any; as for [`Plugin::table`].
+    #[must_use]
+    pub fn layer_table(&self) -> Option<&HeraldLayerTable> {
+        self.0.layers.as_ref()
+    }
+
+    /// The C table of its tokenizers, where it offers any; as for [`Plugin::table`].
+    #[must_use]
+    pub fn tokenizer_table(&self) -> Option<&HeraldTokenizerTable> {
+        self.0.tokenizers.as_ref()
+    }
+
+    /// The C table of its tiers, where it offers any; as for [`Plugin::table`].
+    #[must_use]
+    pub fn tier_table(&self) -> Option<&HeraldTierTable> {
+        self.0.tiers.as_ref()
+    }
+
     /// How well it suits the machine.
     ///
     /// # Errors

@@ -283,7 +283,7 @@ impl LayerDesc {
     }
 
     /// Calls `body` with the description as C has it, which lives for the call.
-    pub(crate) fn with_raw<T>(&self, body: impl FnOnce(&HeraldLayerDesc) -> T) -> T {
+    pub fn with_raw<T>(&self, body: impl FnOnce(&HeraldLayerDesc) -> T) -> T {
         let desc = HeraldLayerDesc {
             kind: self.kind() as u32,
             block: self.block as u32,

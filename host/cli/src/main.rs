@@ -23,6 +23,7 @@ mod logits;
 mod options;
 mod output;
 mod perplexity;
+mod plugin;
 mod progress;
 mod pull;
 mod quantize;
@@ -76,6 +77,8 @@ enum Command {
     Perplexity(perplexity::Perplexity),
     Serve(serve::Serve),
     Backends(backends::Backends),
+    #[command(subcommand)]
+    Plugin(plugin::Plugin),
     Pull(pull::Pull),
     Quantize(quantize::Quantize),
     Synth(synth::Synth),
@@ -98,6 +101,7 @@ impl Command {
             Self::Perplexity(command) => command.run(options),
             Self::Serve(command) => command.run(options),
             Self::Backends(command) => command.run(options),
+            Self::Plugin(command) => command.run(options),
             Self::Pull(command) => command.run(options),
             Self::Quantize(command) => command.run(options),
             Self::Synth(command) => command.run(),
