@@ -5,12 +5,17 @@
 //! that crashes or hangs it is known what it was asked last.
 
 mod fault;
+mod guard;
+mod hooks;
 pub mod layers;
+mod pool;
 mod sink;
 pub mod tiers;
 pub mod tokenizers;
+mod values;
 
 pub use fault::Fault;
+pub use guard::{Violation, report_faults};
 pub use sink::{Observer, Sink};
 
 use herald_api::import::Plugin;
