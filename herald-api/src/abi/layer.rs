@@ -123,10 +123,10 @@ pub struct HeraldLayerInfo {
     pub weight_bytes: u64,
     /// Attention: formats of whole pages that it reads besides HERALD_PAGE_I16: bit HERALD_PAGE_* of each.
     pub page_formats: u32,
-    /// Attention: float32 elements of HeraldFetch's scores that the layer works in for each selectable page; 0: it does no
-    /// page selection, and is brought no selectable pages.
+    /// Attention: float32 elements of HeraldFetch's scores that the layer works in for each selectable page, at most 65536;
+    /// 0: it does no page selection, and is brought no selectable pages.
     pub score_width: u32,
-    /// Attention: bytes of a selectable page's summary; 0: it makes none.
+    /// Attention: bytes of a selectable page's summary, a multiple of 8; 0: it makes none.
     pub summary_bytes: u64,
 }
 
@@ -186,9 +186,9 @@ pub struct HeraldSequence {
     /// How many selectable pages; 0: none, and both pointers may be null.
     pub n_selectable: usize,
     /// The greatest distance between a query and a key that the layer's RoPE may see, usually the context that the model was
-    /// trained for. For a page whose first token is further than this from the batch's last token, the layer subtracts a
-    /// position shift from the positions of the batch's queries, so that the distance is exactly this (InfLLM, arXiv
-    /// 2402.04617). 0: no limit, positions stay as they are.
+    /// trained for. For a page that begins at start, the layer subtracts a position shift from the positions of the batch's
+    /// queries: past + n_tokens - start - max_distance, where that is positive (InfLLM, arXiv 2402.04617). 0: no limit,
+    /// positions stay as they are.
     pub max_distance: u64,
 }
 

@@ -20,6 +20,9 @@ use crate::{AlignedBytes, Call, Error, LayerDesc, LayerParams, Parallel, Result,
 /// No layer is believed that asks for more scratch memory or state than this.
 const MAX_BYTES: u64 = 1 << 34;
 
+/// Nor one that wants to work in more floats for each selectable page than this.
+const MAX_SCORE_WIDTH: u32 = 1 << 16;
+
 /// A layer that the host wants.
 #[derive(Clone)]
 pub struct LayerSpec {
@@ -114,6 +117,15 @@ impl Plugin {
                     handle.spec.desc.kind().name()
                 )));
             }
+        }
+        if !answer.summary_bytes.is_multiple_of(8) || answer.score_width > MAX_SCORE_WIDTH {
+            return Err(refused(format!(
+                "its {} layer asks for summaries of {} bytes and {} scores a page, where a multiple of 8 and at most \
+                 {MAX_SCORE_WIDTH} were expected",
+                handle.spec.desc.kind().name(),
+                answer.summary_bytes,
+                answer.score_width
+            )));
         }
         // A layer chooses pages where it has all that this takes.
         let chooses = table.summarise.is_some() && answer.score_width > 0;

@@ -2,6 +2,7 @@
 
 mod check;
 mod new;
+mod templates;
 
 use clap::Subcommand;
 

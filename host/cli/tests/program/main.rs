@@ -6,6 +6,7 @@ mod docs;
 mod files;
 mod install;
 mod mistakes;
+mod plugin_new;
 mod states;
 
 use assert_cmd::Command;

@@ -8,6 +8,7 @@ mod fastest;
 mod record;
 mod store;
 
+use herald_api::LayerKind;
 use serde::Serialize;
 
 use crate::options::LoadOptions;
@@ -90,15 +91,30 @@ pub fn pick_backends(
     let ranked = plugins.ranked(options.backend.as_deref(), &options.search)?;
     let first = ranked[0].plugin.name();
     if options.backend.as_deref().is_some_and(|name| name != "auto") {
-        return Ok(Picked { choice: Choice::named(first), ignored: Vec::new() });
+        let why = format!("{first} is asked first for {}, since it was named", asked_for(&ranked, first));
+        return Ok(Picked { choice: Choice::one(first, Reason::Name, why), ignored: Vec::new() });
     }
     let Records { records, ignored } = options.calibrations.as_deref().map(read).unwrap_or_default();
     let machine = Machine::of(&this_machine(), threads);
     let choice = by_measurement(&ranked, &records, &machine, model).unwrap_or_else(|note| {
-        let why = "is asked first for each layer, since its score on this machine is the highest";
-        Choice::one(first, Reason::Score, format!("{first} {why}{note}"))
+        let what = asked_for(&ranked, first);
+        let why = format!("{first} is asked first for {what}, since its score on this machine is the highest{note}");
+        Choice::one(first, Reason::Score, why)
     });
     Ok(Picked { choice, ignored })
+}
+
+/// What a plugin is asked for: every layer, those of some kinds, or no layers at all.
+fn asked_for(ranked: &[Loaded], name: &str) -> String {
+    let kinds = ranked.iter().find(|loaded| loaded.plugin.name() == name);
+    let kinds = kinds.map(|loaded| loaded.plugin.layer_kinds()).unwrap_or_default();
+    let names: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
+    match &names[..] {
+        [] => "everything but layers, of which it offers none".to_owned(),
+        _ if kinds.len() == LayerKind::ALL.len() => "each layer".to_owned(),
+        [one] => format!("{one} layers"),
+        [others @ .., last] => format!("{} and {last} layers", others.join(", ")),
+    }
 }
 
 /// Picks by the measurements in a record, or says why none counts, as the end of a sentence.
@@ -132,9 +148,9 @@ fn by_measurement(
     let (prefill, decode) = (&speeds[fastest.prefill], &speeds[fastest.decode]);
     if fastest.prefill == fastest.decode {
         let why = format!(
-            "{} is asked first for each layer, since it is the fastest here: {:.0} tokens/s of a prompt and {:.0} decoded, \
+            "{} is asked first for {}, since it is the fastest here: {:.0} tokens/s of a prompt and {:.0} decoded, \
              {measured}",
-            decode.0, decode.1.prefill, decode.1.decode
+            decode.0, asked_for(ranked, decode.0), decode.1.prefill, decode.1.decode
         );
         return Ok(Choice::one(decode.0, Reason::Calibration, why));
     }
