@@ -733,10 +733,10 @@ typedef struct HeraldLayerInfo {
   uint64_t weight_bytes;
   // Attention: formats of whole pages that it reads besides HERALD_PAGE_I16: bit HERALD_PAGE_* of each.
   uint32_t page_formats;
-  // Attention: float32 elements of HeraldFetch's scores that the layer works in for each selectable page; 0: it does no
-  // page selection, and is brought no selectable pages.
+  // Attention: float32 elements of HeraldFetch's scores that the layer works in for each selectable page, at most 65536;
+  // 0: it does no page selection, and is brought no selectable pages.
   uint32_t score_width;
-  // Attention: bytes of a selectable page's summary; 0: it makes none.
+  // Attention: bytes of a selectable page's summary, a multiple of 8; 0: it makes none.
   uint64_t summary_bytes;
 } HeraldLayerInfo;
 
@@ -790,9 +790,9 @@ typedef struct HeraldSequence {
   // How many selectable pages; 0: none, and both pointers may be null.
   size_t n_selectable;
   // The greatest distance between a query and a key that the layer's RoPE may see, usually the context that the model was
-  // trained for. For a page whose first token is further than this from the batch's last token, the layer subtracts a
-  // position shift from the positions of the batch's queries, so that the distance is exactly this (InfLLM, arXiv
-  // 2402.04617). 0: no limit, positions stay as they are.
+  // trained for. For a page that begins at start, the layer subtracts a position shift from the positions of the batch's
+  // queries: past + n_tokens - start - max_distance, where that is positive (InfLLM, arXiv 2402.04617). 0: no limit,
+  // positions stay as they are.
   uint64_t max_distance;
 } HeraldSequence;
 
