@@ -43,8 +43,12 @@ pub(super) enum Language {
 /// What a plugin offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Kind {
-    /// An engine layer: a gated MLP over F32 weights.
+    /// An engine layer: a gated MLP over F32 weights
     Layers,
+    /// A tokenizer: the longest match
+    Tokenizer,
+    /// A memory tier: pages in RAM
+    Tier,
 }
 
 /// Names that the host gives a meaning to, or that HERALD's own plugins have.

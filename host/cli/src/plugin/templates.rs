@@ -73,7 +73,7 @@ impl Template<'_> {
                     },
                 );
                 vec![
-                    ("Cargo.toml", fill(MANIFEST).replace("@API@", &dependency)),
+                    ("Cargo.toml", self.manifest(&dependency)),
                     ("src/lib.rs", source),
                     (".gitignore", "/target\n".to_owned()),
                 ]
@@ -81,11 +81,23 @@ impl Template<'_> {
         }
     }
 
+    fn manifest(&self, api: &str) -> String {
+        let other = if self.kind == Kind::Layers { "bytemuck = \"1\"\n" } else { "" };
+        let text = MANIFEST.replace("@NAME@", self.name).replace("@FILE@", &self.file());
+        text.replace("@API@", api).replace("@OTHERS@\n", other)
+    }
+
     fn source(&self) -> &'static str {
         match (self.kind, self.language) {
             (Kind::Layers, Language::C) => include_str!("templates/layers.c"),
             (Kind::Layers, Language::Cpp) => include_str!("templates/layers.cpp"),
             (Kind::Layers, Language::Rust) => include_str!("templates/layers.rs"),
+            (Kind::Tokenizer, Language::C) => include_str!("templates/tokenizer.c"),
+            (Kind::Tokenizer, Language::Cpp) => include_str!("templates/tokenizer.cpp"),
+            (Kind::Tokenizer, Language::Rust) => include_str!("templates/tokenizer.rs"),
+            (Kind::Tier, Language::C) => include_str!("templates/tier.c"),
+            (Kind::Tier, Language::Cpp) => include_str!("templates/tier.cpp"),
+            (Kind::Tier, Language::Rust) => include_str!("templates/tier.rs"),
         }
     }
 }

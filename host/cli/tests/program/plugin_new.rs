@@ -54,6 +54,22 @@ fn layers_in_each_language_compute_what_cpu_does() {
 }
 
 #[test]
+fn tokenizers_and_tiers_in_each_language_pass_the_check() {
+    let home = home();
+    let expected = host(&home).arg("--model").arg(tiny("llama")).args(GREEDY).assert().success();
+    for lang in ["c", "cpp", "rust"] {
+        for kind in ["tokenizer", "tier"] {
+            let name = format!("a-{kind}-in-{lang}");
+            let plugin = written(&home, &name, lang, kind);
+            host(&home).args(["plugin", "check"]).arg(&plugin).assert().success();
+            let mut command = host(&home);
+            command.arg("--plugin").arg(&plugin).args(["--backend", &name]).arg("--model").arg(tiny("llama"));
+            assert_eq!(stdout(&command.args(GREEDY).assert().success()), stdout(&expected), "{name}");
+        }
+    }
+}
+
+#[test]
 fn nothing_is_overwritten() {
     let home = home();
     let folder = home.path().join("mine");
