@@ -49,6 +49,8 @@ faults! {
     Refuses = "refuses", "It refuses what it says that it supports.";
     LosesData = "loses-data", "What was stored doesn't come back.";
     AcceptsDamage = "accepts-damage", "It takes damaged or contradictory input for sound.";
+    BadMessage = "bad-message", "The sentence of a failed call is missing, isn't UTF-8, or has no NUL at its end.";
+    MisusesParallel = "misuses-parallel", "It used the threads that it was lent in a way that the ABI forbids.";
     Leaks = "leaks", "What was destroyed or dropped still takes memory.";
 }
 

@@ -9,6 +9,7 @@ mod guard;
 mod hooks;
 pub mod layers;
 mod pool;
+mod probe;
 mod sink;
 pub mod tiers;
 pub mod tokenizers;
@@ -16,6 +17,7 @@ mod values;
 
 pub use fault::Fault;
 pub use guard::{Violation, report_faults};
+pub use probe::check_probe;
 pub use sink::{Observer, Sink};
 
 use herald_api::import::Plugin;

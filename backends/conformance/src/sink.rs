@@ -15,12 +15,25 @@ pub trait Observer {
 /// Runs checks, under an [`Observer`]'s eyes.
 pub struct Sink<'o> {
     observer: &'o mut dyn Observer,
+    alone: bool,
 }
 
 impl<'o> Sink<'o> {
     /// Checks whose findings go to `observer`.
     pub fn new(observer: &'o mut dyn Observer) -> Self {
-        Self { observer }
+        Self { observer, alone: false }
+    }
+
+    /// The process does nothing but these checks, so that its threads and its memory tell about the plugin: more is checked.
+    #[must_use]
+    pub fn alone(self) -> Self {
+        Self { alone: true, ..self }
+    }
+
+    /// Whether [`Sink::alone`] was said.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.alone
     }
 
     /// Runs one check. Everything that calls the plugin belongs in `check`: it isn't called where the check is left out, and

@@ -114,7 +114,9 @@ impl Command {
 
     /// Whether the command itself reports refused plugins, so that warnings would repeat it.
     fn reports_plugins(&self) -> bool {
-        matches!(self, Self::Backends(_)) || matches!(self, Self::Bench(bench) if bench.reports_plugins())
+        matches!(self, Self::Backends(_))
+            || matches!(self, Self::Plugin(plugin) if plugin.reports_plugins())
+            || matches!(self, Self::Bench(bench) if bench.reports_plugins())
     }
 }
 

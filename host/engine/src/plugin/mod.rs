@@ -6,6 +6,7 @@
 mod discover;
 mod load;
 mod secure;
+mod single;
 
 use std::path::PathBuf;
 
@@ -13,6 +14,7 @@ use herald_api::import::Plugin;
 use herald_api::{Hardware, Probe};
 
 pub use discover::Search;
+pub use single::load_file;
 
 /// A plugin that may be used.
 #[derive(Clone)]

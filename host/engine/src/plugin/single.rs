@@ -1,0 +1,22 @@
+//! One plugin by its file, for tools that check plugins: nothing is searched, and nothing asked of it.
+
+use std::path::Path;
+
+use herald_api::import::Plugin;
+
+use super::{Refused, load, secure};
+
+/// Loads the plugin in a file, by the same rules as any (who may write to the file, and what its table must have), without
+/// probing it.
+///
+/// # Errors
+/// Why the file is no usable plugin.
+pub fn load_file(path: &Path, allow_insecure: bool) -> Result<Plugin, Refused> {
+    let refuse = |reason: String| Refused { path: path.to_owned(), reason };
+    // A name without a folder must not make the loader search its own path.
+    let found = path.canonicalize().map_err(|error| refuse(format!("it can't be opened: {error}")))?;
+    if !allow_insecure {
+        secure::check(&found).map_err(refuse)?;
+    }
+    load::load(&found).map_err(refuse)
+}
