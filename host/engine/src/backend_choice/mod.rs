@@ -104,14 +104,16 @@ pub fn pick_backends(
     Ok(Picked { choice, ignored })
 }
 
-/// What a plugin is asked for: every layer, those of some kinds, or no layers at all.
+/// What a plugin is asked for: every layer, those of the kinds that it offers, or whatever else it offers.
 fn asked_for(ranked: &[Loaded], name: &str) -> String {
-    let kinds = ranked.iter().find(|loaded| loaded.plugin.name() == name);
-    let kinds = kinds.map(|loaded| loaded.plugin.layer_kinds()).unwrap_or_default();
-    let names: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
-    match &names[..] {
-        [] => "everything but layers, of which it offers none".to_owned(),
-        _ if kinds.len() == LayerKind::ALL.len() => "each layer".to_owned(),
+    let Some(loaded) = ranked.iter().find(|loaded| loaded.plugin.name() == name) else { return String::new() };
+    let plugin = &loaded.plugin;
+    let kinds: Vec<&str> = plugin.layer_kinds().iter().map(|kind| kind.name()).collect();
+    match &kinds[..] {
+        [] if plugin.offers_tokenizers() && plugin.tier_kinds().is_empty() => "the tokenizer".to_owned(),
+        [] if !plugin.offers_tokenizers() => "memory tiers".to_owned(),
+        [] => "the tokenizer and memory tiers".to_owned(),
+        all if all.len() == LayerKind::ALL.len() => "each layer".to_owned(),
         [one] => format!("{one} layers"),
         [others @ .., last] => format!("{} and {last} layers", others.join(", ")),
     }
