@@ -24,8 +24,7 @@ static void read_i16(const void *part, size_t rows, size_t row, size_t dim, floa
     for (size_t i = 0; i < dim; i++) to[i] = scale * codes[i];
 }
 
-/* A row of a page of 4-bit codes. pair: the first element's pair; from one element's to the next's it is each, and a new one
- * begins every `every` elements. */
+/* A row of a page of 4-bit codes. pair: the index of the first element's pair; each of them serves `every` elements. */
 static void read_q4(const void *pairs, const uint8_t *codes, size_t pair, size_t every, size_t dim, float *to) {
     const uint16_t *pair_of = (const uint16_t *)pairs + 2 * pair;
     size_t half_dim = (dim + 1) / 2;
