@@ -77,6 +77,26 @@ unsafe extern "C" fn asks_for_state(
     unsafe { asks_for(out, 0, u64::MAX) }
 }
 
+unsafe extern "C" fn asks_for_odd_summaries(
+    _: *const HeraldLayer,
+    out: *mut HeraldLayerInfo,
+    _: *mut HeraldError,
+) -> u32 {
+    // SAFETY: the host's struct.
+    unsafe { ((*out).score_width, (*out).summary_bytes) = (1, 12) };
+    0
+}
+
+unsafe extern "C" fn asks_for_scores(
+    _: *const HeraldLayer,
+    out: *mut HeraldLayerInfo,
+    _: *mut HeraldError,
+) -> u32 {
+    // SAFETY: the host's struct.
+    unsafe { ((*out).score_width, (*out).summary_bytes) = (u32::MAX, 8) };
+    0
+}
+
 unsafe extern "C" fn no_status(_: *const HeraldLayer, _: *mut HeraldLayerInfo, _: *mut HeraldError) -> u32 {
     u32::MAX
 }
@@ -94,6 +114,8 @@ fn a_layer() {
         "its attention layer asks for 1152921504606846976 bytes of scratch memory, where at most 17179869184 were",
     );
     says(create(|table| table.info = Some(asks_for_state)), "bytes of recurrent state");
+    says(create(|table| table.info = Some(asks_for_odd_summaries)), "summaries of 12 bytes");
+    says(create(|table| table.info = Some(asks_for_scores)), "and 4294967295 scores a page");
     says(
         create(|table| table.info = Some(no_status)),
         "it returned 4294967295, which is no status of this ABI, and said nothing",
