@@ -123,6 +123,14 @@ pub(crate) unsafe fn text<'a>(pointer: *const c_char, len: usize, what: &str) ->
     })
 }
 
+/// A flag that this version doesn't know asks for something that it wouldn't do.
+pub(crate) fn known_flags(flags: u64, known: u64) -> Result<()> {
+    match flags & !known {
+        0 => Ok(()),
+        unknown => Err(Error::unsupported(format!("the flags {unknown:#x} are not known to this plugin"))),
+    }
+}
+
 /// The text of a C array, up to its NUL, or all of it where there is none.
 pub(crate) fn c_text(array: &[c_char]) -> String {
     let bytes: Vec<u8> = array.iter().take_while(|byte| **byte != 0).map(|byte| *byte as u8).collect();

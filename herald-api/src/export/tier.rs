@@ -6,7 +6,7 @@ use crate::abi::{
     self, AbiStruct, HeraldError, HeraldPage, HeraldTier, HeraldTierConfig, HeraldTierQuery, HeraldTierStats,
     HeraldTierTable,
 };
-use crate::marshal::{catch, guard, slice, text};
+use crate::marshal::{catch, guard, known_flags, slice, text};
 use crate::{Error, MemoryTier, Page, Result, Status, TierConfig, TierFactory, TierKind};
 
 /// A tier and the shape of its pages, which the boundary checks for it.
@@ -315,6 +315,7 @@ unsafe fn read_config(config: *const HeraldTierConfig) -> Result<TierConfig> {
         let kind = TierKind::from_code(raw.kind).ok_or_else(|| {
             Error::unsupported(format!("tier kind {} is not known to this plugin", raw.kind))
         })?;
+        known_flags(raw.flags, abi::HERALD_TIER_LZ4)?;
         let path = text(raw.path, raw.path_len, "the tier's path")?;
         Ok(TierConfig {
             kind,

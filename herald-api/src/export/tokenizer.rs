@@ -3,20 +3,12 @@
 use std::ffi::c_char;
 
 use crate::abi::{self, HeraldError, HeraldTokenizer, HeraldTokenizerTable, HeraldVocabulary};
-use crate::marshal::{catch, guard, slice, text};
+use crate::marshal::{catch, guard, known_flags, slice, text};
 use crate::{DecodeOptions, EncodeOptions, Error, Result, Status, Tokenizer, TokenizerFactory, Vocabulary};
 
 const TEXT_FLAGS: u32 = abi::HERALD_TEXT_SPECIAL | abi::HERALD_TEXT_CONTINUES;
 const VOCABULARY_FLAGS: u32 =
     abi::HERALD_VOCABULARY_ADD_SPACE_PREFIX | abi::HERALD_VOCABULARY_REMOVE_EXTRA_WHITESPACE;
-
-/// A flag that this version doesn't know asks for something that it wouldn't do.
-fn known_flags(flags: u32, known: u32) -> Result<()> {
-    match flags & !known {
-        0 => Ok(()),
-        unknown => Err(Error::unsupported(format!("the flags {unknown:#x} are not known to this plugin"))),
-    }
-}
 
 struct Tables<F>(F);
 
@@ -69,7 +61,7 @@ unsafe extern "C" fn encode(
     // SAFETY: the host's contract: the tokenizer came from `create`, the buffers are as the table says.
     unsafe {
         guard(error, || {
-            known_flags(flags, TEXT_FLAGS)?;
+            known_flags(flags.into(), TEXT_FLAGS.into())?;
             let source = text(source, source_len, "the text")?;
             let options = EncodeOptions {
                 special: flags & abi::HERALD_TEXT_SPECIAL != 0,
@@ -95,7 +87,7 @@ unsafe extern "C" fn decode(
     // SAFETY: as for `encode`.
     unsafe {
         guard(error, || {
-            known_flags(flags, TEXT_FLAGS)?;
+            known_flags(flags.into(), TEXT_FLAGS.into())?;
             let ids = slice(ids, n_ids, "the token ids")?;
             let options = DecodeOptions {
                 special: flags & abi::HERALD_TEXT_SPECIAL != 0,
@@ -155,7 +147,7 @@ unsafe fn read_vocabulary<'a>(vocabulary: *const HeraldVocabulary) -> Result<Voc
     // SAFETY: the host's contract for HeraldVocabulary; slices and pieces are checked as they are read.
     unsafe {
         let raw = abi::read(vocabulary).map_err(Error::invalid)?;
-        known_flags(raw.flags, VOCABULARY_FLAGS)?;
+        known_flags(raw.flags.into(), VOCABULARY_FLAGS.into())?;
         let n = raw.n_tokens;
         let optional = |null: bool| if null { 0 } else { n };
         Ok(Vocabulary {
@@ -187,12 +179,10 @@ unsafe fn pieces<'a>(bytes: *const u8, offsets: *const u64, n: usize, what: &str
         .enumerate()
         .map(|(index, ends)| {
             bytes.get(ends[0] as usize..ends[1] as usize).ok_or_else(|| {
-                Error::invalid(format!(
-                    "{what} {index} is bytes {} to {} of {}",
-                    ends[0],
-                    ends[1],
-                    bytes.len()
-                ))
+                Error::new(
+                    Status::Corrupt,
+                    format!("{what} {index} is bytes {} to {} of {}", ends[0], ends[1], bytes.len()),
+                )
             })
         })
         .collect()
