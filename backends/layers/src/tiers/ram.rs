@@ -185,6 +185,15 @@ impl MemoryTier for RamTier {
         })
     }
 
+    fn release(&self, id: u64) -> Result<()> {
+        // Pages stay where they are, viewed or not.
+        if self.pages().by_id.contains_key(&id) { Ok(()) } else { Err(not_found(id)) }
+    }
+
+    fn list(&self) -> Result<Vec<u64>> {
+        Ok(self.pages().by_id.keys().copied().collect())
+    }
+
     fn commit(&self, id: u64, n_tokens: usize) -> Result<()> {
         let mut pages = self.pages();
         let page = pages.by_id.get_mut(&id).ok_or_else(|| not_found(id))?;

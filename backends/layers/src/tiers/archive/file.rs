@@ -101,8 +101,18 @@ impl ArchiveFile {
         format::check_header(&header, config).map_err(|what| {
             Error::new(Status::Corrupt, format!("the archive {} can't be used: {what}", path.display()))
         })?;
-        let len = len - len % MAP_UNIT;
-        archive.map_to(len)?;
+        let mapped = len - len % MAP_UNIT;
+        if mapped < HEADER_BYTES + TABLE_BYTES {
+            return Err(Error::new(
+                Status::Corrupt,
+                format!(
+                    "the archive {} is cut: it has {len} bytes, where {} or more were expected",
+                    path.display(),
+                    (HEADER_BYTES + TABLE_BYTES).next_multiple_of(MAP_UNIT)
+                ),
+            ));
+        }
+        archive.map_to(mapped)?;
         archive.space.take_at(0, HEADER_BYTES);
         archive.read_tables(page_bytes, &mut found)?;
         Ok((archive, found))
