@@ -1073,7 +1073,7 @@ typedef struct HeraldTierTable {
   // Statuses: OK; NOT_FOUND.
   uint32_t (*release)(HeraldTier *tier, uint64_t id, struct HeraldError *error);
   // Writes the ids of at most room pages to ids, in any order, and how many pages there are to *n. May be null.
-  // Statuses: OK.
+  // Statuses: OK; UNSUPPORTED (as if it were null).
   uint32_t (*list)(HeraldTier *tier,
                    uint64_t *ids,
                    size_t room,

@@ -177,7 +177,7 @@ pub struct HeraldTierTable {
     /// Statuses: OK; NOT_FOUND.
     pub release: Option<unsafe extern "C" fn(tier: *mut HeraldTier, id: u64, error: *mut HeraldError) -> u32>,
     /// Writes the ids of at most room pages to ids, in any order, and how many pages there are to *n. May be null.
-    /// Statuses: OK.
+    /// Statuses: OK; UNSUPPORTED (as if it were null).
     pub list: Option<
         unsafe extern "C" fn(
             tier: *mut HeraldTier,
