@@ -4,8 +4,11 @@
 //! says what it is about before it begins ([`Observer::begins`]) and gives one [`Finding`] when it ends, so that of a plugin
 //! that crashes or hangs it is known what it was asked last.
 
+mod answer;
+mod check;
 mod fault;
 mod guard;
+mod heap;
 mod hooks;
 pub mod layers;
 mod pool;

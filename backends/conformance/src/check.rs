@@ -1,0 +1,25 @@
+//! How checks are written: a function that gives a figure, or says what is wrong.
+
+use crate::{Outcome, Sink};
+
+/// What a check gives: the figure that shows that it passes, which may be empty, or what came of it instead.
+pub(crate) type Verdict<T = String> = Result<T, Outcome>;
+
+/// Runs a check.
+pub(crate) fn run(sink: &mut Sink<'_>, subject: impl Into<String>, check: impl FnOnce() -> Verdict) {
+    sink.check(subject, || check().map_or_else(|outcome| outcome, Outcome::Passed));
+}
+
+/// Fails the check with a fault and a sentence unless a condition holds.
+macro_rules! ensure {
+    ($condition:expr, $fault:ident, $($sentence:tt)+) => {
+        if !$condition {
+            return Err($crate::check::failed($crate::Fault::$fault, format!($($sentence)+)));
+        }
+    };
+}
+pub(crate) use ensure;
+
+pub(crate) fn failed(fault: crate::Fault, sentence: String) -> Outcome {
+    Outcome::Failed(fault, sentence)
+}

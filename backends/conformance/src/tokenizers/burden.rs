@@ -1,0 +1,153 @@
+//! What tokenizers cost: time that is linear in the text, memory that comes back; and many threads at once.
+
+use std::time::Duration;
+
+use herald_api::{EncodeOptions, Tokenizer};
+
+use super::Case;
+use super::made::{Made, short};
+use super::texts::{RUNS, TEXTS};
+use crate::Outcome;
+use crate::check::{Verdict, ensure};
+use crate::heap;
+
+const THREADS: usize = 4;
+
+/// Several threads get what one gets.
+pub(super) fn threads(case: &Case<'_>) -> Verdict {
+    let mut expected = Vec::new();
+    for (_, text) in TEXTS {
+        let ids = case.made.ids(text, 0)?;
+        let bytes = match &ids {
+            Ok(ids) => case.made.must_decode(ids, 0)?,
+            Err(_) => Vec::new(),
+        };
+        expected.push((ids, bytes));
+    }
+    let work = |thread: usize| -> Verdict<()> {
+        for round in 0..20 {
+            // Each thread at another text.
+            let at = (round + thread * TEXTS.len() / THREADS) % TEXTS.len();
+            let ((name, text), (ids, bytes)) = (TEXTS[at], &expected[at]);
+            ensure!(
+                case.made.ids(text, 0)? == *ids,
+                Unstable,
+                "encode of {name} gave other ids while {THREADS} threads encoded at once"
+            );
+            if let Ok(ids) = ids {
+                ensure!(
+                    case.made.must_decode(ids, 0)? == *bytes,
+                    Unstable,
+                    "decode of {name} gave other bytes while {THREADS} threads decoded at once"
+                );
+            }
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let work = &work;
+        let running: Vec<_> = (0..THREADS).map(|thread| scope.spawn(move || work(thread))).collect();
+        running.into_iter().try_for_each(|thread| {
+            thread.join().unwrap_or_else(|_| Err(Outcome::Skipped("a thread of the check panicked".to_owned())))
+        })
+    })?;
+    Ok(format!("{THREADS} at once"))
+}
+
+/// Tokenizers that were destroyed, and calls that are over, take no memory.
+pub(super) fn memory(case: &Case<'_>) -> Verdict {
+    const ROUNDS: u64 = 32;
+    let Some(_) = heap::allocated() else {
+        return Err(Outcome::Skipped("the C library doesn't tell how much memory is in use".to_owned()));
+    };
+    let one_create = || Made::create(case.table, &case.made.words).map(drop);
+    let one_call = || {
+        let text = TEXTS[3].1;
+        if let Ok(ids) = case.made.ids(text, 0)? {
+            case.made.must_decode(&ids, 0)?;
+        }
+        case.made.decode(&[u32::MAX], 0, 8, 0).map(drop)
+    };
+    let growth = |work: &dyn Fn() -> Verdict<()>| -> Verdict<u64> {
+        // What is kept once, such as tables and caches, is there before the first measurement.
+        (0..4).try_for_each(|_| work())?;
+        let before = heap::allocated().unwrap_or(0);
+        (0..ROUNDS).try_for_each(|_| work())?;
+        Ok(heap::allocated().unwrap_or(0).saturating_sub(before) / ROUNDS)
+    };
+    let what: [(&str, &dyn Fn() -> Verdict<()>); 2] =
+        [("each tokenizer that was made and destroyed", &one_create), ("each call", &one_call)];
+    for (what, work) in what {
+        let first = growth(work)?;
+        if first >= 16 {
+            // Once more: other threads of this process may have taken memory meanwhile.
+            let second = growth(work)?;
+            ensure!(second < 16, Leaks, "{what} leaves {} bytes of memory in use", first.min(second));
+        }
+    }
+    Ok(format!("{ROUNDS} made and destroyed"))
+}
+
+/// CPU time of this thread.
+fn cpu_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the struct is our own.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    Duration::new(time.tv_sec.cast_unsigned(), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// More CPU time than any tokenizer that is linear takes for a megabyte.
+const LIMIT: f64 = 20.0;
+
+/// A megabyte of one letter, and of other things that merge badly, takes time linear in its length.
+pub(super) fn long_runs(case: &Case<'_>) -> Verdict {
+    let largest = if case.first { 1 << 20 } else { 1 << 18 };
+    let mut slowest = 0.0_f64;
+    for (name, unit) in RUNS {
+        let mut before = f64::INFINITY;
+        // Linear time grows fourfold from step to step, quadratic time sixteenfold.
+        for len in [1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20].into_iter().take_while(|len| *len <= largest) {
+            let text = unit.repeat(len / unit.len());
+            let start = cpu_time();
+            let ids = case.made.ids(&text, 0)?;
+            let took = cpu_time().saturating_sub(start).as_secs_f64();
+            let grew = took / before;
+            let steps = ((1 << 20) / len).ilog2() / 2;
+            let steep = took > 0.05 && grew > 8.0;
+            let foreseen = if steep { took * grew.powi(steps.cast_signed()) } else { took };
+            ensure!(
+                foreseen < LIMIT,
+                Hangs,
+                "encode of {len} bytes of {name} took {took:.1} s, {grew:.0} times as long as of a quarter of them: a \
+                 megabyte would take {foreseen:.0} s, where time linear in the text was expected"
+            );
+            if len == largest && case.first {
+                same_as_reference(case, &text, &ids)?;
+            }
+            slowest = slowest.max(took);
+            before = took;
+        }
+    }
+    Ok(format!("{} kB in at most {slowest:.2} s", largest >> 10))
+}
+
+fn same_as_reference(
+    case: &Case<'_>,
+    text: &str,
+    ids: &Result<Vec<u32>, crate::answer::Answer>,
+) -> Verdict<()> {
+    let (Some(reference), Ok(ids)) = (&case.reference, ids) else { return Ok(()) };
+    let mut theirs = Vec::new();
+    if reference.encode(text, EncodeOptions::default(), &mut theirs).is_ok() {
+        ensure!(
+            *ids == theirs,
+            WrongResult,
+            "encode of {} gave {} ids, where {} gives {} others",
+            short(text),
+            ids.len(),
+            reference.plugin(),
+            theirs.len()
+        );
+    }
+    Ok(())
+}
