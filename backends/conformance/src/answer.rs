@@ -78,14 +78,14 @@ pub(crate) fn call(what: &str, function: impl FnOnce(*mut HeraldError) -> u32) -
     );
     let bytes: Vec<u8> = watched.error.message.iter().map(|byte| byte.cast_unsigned()).collect();
     let end = bytes.iter().position(|byte| *byte == 0);
-    ensure!(end.is_some(), WrongLength, "the sentence of {what} has no NUL at its end");
+    ensure!(end.is_some(), BadMessage, "the sentence of {what} has no NUL at its end");
     let bytes = &bytes[..end.unwrap_or(0)];
     let sentence = std::str::from_utf8(bytes);
-    ensure!(sentence.is_ok(), WrongResult, "the sentence of {what} is not UTF-8: {bytes:?}");
+    ensure!(sentence.is_ok(), BadMessage, "the sentence of {what} is not UTF-8: {bytes:?}");
     let message = sentence.unwrap_or_default().trim().replace(char::is_control, " ");
     ensure!(
         !message.is_empty(),
-        WrongStatus,
+        BadMessage,
         "{what} returned {:?} and no sentence that says why",
         Status::from_code(code)
     );

@@ -17,7 +17,7 @@ use crate::values::Values;
 use crate::{Fault, Outcome};
 
 /// How many bits of a file are tried.
-const FLIPS: usize = 60;
+const FLIPS: usize = 40;
 
 /// A bit of each part of the file was flipped, or a part overwritten with zeros.
 pub(super) fn flips(case: &Case<'_>) -> Verdict {

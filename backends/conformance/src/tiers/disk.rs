@@ -47,6 +47,9 @@ impl Drop for FullDisk {
 
 /// A page for which the disk has no room is an error; those before it stay, in the tier and in the file.
 pub(super) fn full(case: &Case<'_>) -> Verdict {
+    if !case.alone {
+        return Err(Outcome::Skipped("other threads of this process may write files too".to_owned()));
+    }
     let Some(disk) = FullDisk::begin() else {
         return Err(Outcome::Skipped("this system has no limit on the length of files".to_owned()));
     };

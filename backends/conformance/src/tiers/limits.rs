@@ -135,6 +135,9 @@ pub(super) fn capacity(case: &Case<'_>) -> Verdict {
 
 /// Dropped pages and destroyed tiers give their memory back.
 pub(super) fn memory(case: &Case<'_>) -> Verdict {
+    if !case.alone {
+        return Err(Outcome::Skipped("other threads of this process may take memory too".to_owned()));
+    }
     // Pages of 1 MiB, which allocators don't keep for themselves.
     const ROUND: u64 = 8;
     let shape = Shape::of(8, 128, 128, 256);
@@ -190,24 +193,13 @@ fn growth(kept: u64, mut round: impl FnMut() -> Verdict<()>) -> Verdict<u64> {
     let limits = [kept / 16, kept / 2];
     round()?;
     round()?;
-    let mut least = u64::MAX;
-    // Twice: other threads of the process may take memory meanwhile.
-    for _ in 0..2 {
-        let before = taken();
-        for _ in 0..ROUNDS {
-            round()?;
-        }
-        let after = taken();
-        let grew = [0, 1].map(|kind| {
-            let grew = after[kind].saturating_sub(before[kind]) / ROUNDS;
-            if grew < limits[kind] { 0 } else { grew }
-        });
-        least = least.min(grew[0].max(grew[1]));
-        if least == 0 {
-            break;
-        }
+    let before = taken();
+    for _ in 0..ROUNDS {
+        round()?;
     }
-    Ok(least)
+    let after = taken();
+    let grew = [0, 1].map(|kind| after[kind].saturating_sub(before[kind]) / ROUNDS);
+    Ok([0, 1].into_iter().filter(|kind| grew[*kind] >= limits[*kind]).map(|kind| grew[kind]).max().unwrap_or(0))
 }
 
 /// Pages of another shape, small buffers, tiers without a shape.

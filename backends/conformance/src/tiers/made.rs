@@ -8,6 +8,7 @@ use herald_api::{AlignedBytes, Status, TierConfig, TierKind};
 use super::page::{Contents, aligned};
 use crate::answer::{Answer, Buffer, call};
 use crate::check::{Verdict, ensure};
+use crate::guard::{Guarded, Place};
 
 /// What a tier's pages look like.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -159,8 +160,12 @@ impl<'p> Made<'p> {
         Ok(create_raw(table, raw)?.map(|raw| Self { table, raw, shape: shape.clone() }))
     }
 
+    /// Puts a page from memory that ends where it ends.
     pub(super) fn put(&self, id: u64, page: &Contents) -> Verdict<Answer> {
-        self.put_raw(id, &page.raw())
+        let guarded = |what, bytes: &[u8]| Guarded::copy_of(what, bytes, AlignedBytes::ALIGN, Place::High);
+        let (keys, values) = (guarded("a page's keys", &page.keys)?, guarded("a page's values", &page.values)?);
+        let raw = HeraldPage { keys: keys.pointer().cast(), values: values.pointer().cast(), ..page.raw() };
+        self.put_raw(id, &raw)
     }
 
     pub(super) fn put_raw(&self, id: u64, page: *const HeraldPage) -> Verdict<Answer> {

@@ -35,6 +35,14 @@ const PAGES: [Shape; 5] = [
 /// States of several sizes, an odd one among them.
 const STATES: [Shape; 3] = [Shape::state(133), Shape::state(4096), Shape::state(300_000)];
 
+/// What every check begins with.
+#[derive(Clone, Copy)]
+struct Both<'p> {
+    table: &'p HeraldTierTable,
+    reference: &'p Plugin,
+    alone: bool,
+}
+
 /// A kind of tier under test, with pages of one shape.
 struct Case<'p> {
     table: &'p HeraldTierTable,
@@ -44,26 +52,23 @@ struct Case<'p> {
     /// Of an archived tier.
     folder: Option<TempDir>,
     reference: &'p Plugin,
+    /// Whether the process's memory and its limits are the checks' own.
+    alone: bool,
 }
 
 // SAFETY: the table's pointers are to constants, and its functions may be called from any thread.
 unsafe impl Sync for Case<'_> {}
 
 impl<'p> Case<'p> {
-    fn new(
-        table: &'p HeraldTierTable,
-        reference: &'p Plugin,
-        kind: TierKind,
-        shape: &Shape,
-        flags: u64,
-    ) -> Verdict<Self> {
+    fn new(both: Both<'p>, kind: TierKind, shape: &Shape, flags: u64) -> Verdict<Self> {
         let folder = match kind {
             TierKind::Archived => Some(tempfile::tempdir().map_err(|error| {
                 Outcome::Skipped(format!("no folder for an archive can be made: {error}"))
             })?),
             _ => None,
         };
-        Ok(Self { table, kind, shape: shape.clone(), flags, folder, reference })
+        let Both { table, reference, alone } = both;
+        Ok(Self { table, kind, shape: shape.clone(), flags, folder, reference, alone })
     }
 
     /// What to ask for: an archived tier in a file of this name, or where it is empty in the folder.
@@ -110,11 +115,12 @@ type Check = fn(&Case<'_>) -> Verdict;
 /// Checks a plugin's tiers, beside those of `reference`; nothing where it offers none.
 pub fn check(plugin: &Plugin, reference: &Plugin, sink: &mut Sink<'_>) {
     let Some(table) = plugin.tier_table() else { return };
+    let both = Both { table, reference, alone: sink.is_alone() };
     for kind in plugin.tier_kinds() {
         let name = kind.name();
         for shape in PAGES.iter().chain(&STATES) {
             let subject = format!("{name} tier, {}", shape.name());
-            run(sink, subject, || contents::check(&Case::new(table, reference, kind, shape, 0)?));
+            run(sink, subject, || contents::check(&Case::new(both, kind, shape, 0)?));
         }
         let everywhere: [(&str, Check); 9] = [
             ("ids that are taken or unknown", contents::ids),
@@ -128,7 +134,7 @@ pub fn check(plugin: &Plugin, reference: &Plugin, sink: &mut Sink<'_>) {
             ("empty pages", views::empty),
         ];
         for (what, check) in everywhere {
-            let case = || Case::new(table, reference, kind, &PAGES[0], 0);
+            let case = || Case::new(both, kind, &PAGES[0], 0);
             run(sink, format!("{name} tier, {what}"), || check(&case()?));
         }
         if kind != TierKind::Archived {
@@ -145,7 +151,7 @@ pub fn check(plugin: &Plugin, reference: &Plugin, sink: &mut Sink<'_>) {
             ("paths that can't be used", archive::paths, &PAGES[0], 0),
         ];
         for (what, check, shape, flags) in files {
-            let case = || Case::new(table, reference, kind, shape, flags);
+            let case = || Case::new(both, kind, shape, flags);
             run(sink, format!("{name} tier, {what}"), || check(&case()?));
         }
     }

@@ -8,6 +8,7 @@ use herald_api::abi::{
 use super::vocabulary::{Packed, Words};
 use crate::answer::{Answer, Buffer, call};
 use crate::check::{Verdict, ensure};
+use crate::guard::{Guarded, Place};
 
 /// All that encoding and decoding can be told, for people too.
 pub(super) const FLAGS: [(u32, &str); 4] = [
@@ -100,13 +101,14 @@ impl<'p> Made<'p> {
         let Some(encode) = self.table.encode else { unreachable!("as for create") };
         let mut ids = Buffer::new(capacity, NEVER, NEVER - 1);
         let mut n = usize::MAX;
+        let text = Guarded::copy_of("the text", text, 1, Place::High)?;
         // SAFETY: the ABI's contract; text and buffer have the sizes that are said.
         let answer = call("encode", |error| unsafe {
             let to = ids.as_mut_ptr();
-            encode(self.raw, text.as_ptr().cast(), text.len(), flags, to, capacity, &raw mut n, error)
+            encode(self.raw, text.pointer().cast(), text.len(), flags, to, capacity, &raw mut n, error)
         })?;
         let filled = ids.filled("encode")?;
-        let about = || format!("encode of {}", short(&String::from_utf8_lossy(text)));
+        let about = || format!("encode of {}", short(&String::from_utf8_lossy(text.bytes())));
         if !answer.is_ok() {
             return Ok(Given { answer, n, written: Vec::new() });
         }
@@ -138,10 +140,12 @@ impl<'p> Made<'p> {
         let Some(decode) = self.table.decode else { unreachable!("as for create") };
         let mut bytes = Buffer::new(capacity, fill, 0xc5);
         let mut n = usize::MAX;
+        let bytes_of_ids: Vec<u8> = ids.iter().flat_map(|id| id.to_ne_bytes()).collect();
+        let guarded = Guarded::copy_of("the ids", &bytes_of_ids, align_of::<u32>(), Place::High)?;
         // SAFETY: the ABI's contract; ids and buffer have the sizes that are said.
         let answer = call("decode", |error| unsafe {
             let to = bytes.as_mut_ptr();
-            decode(self.raw, ids.as_ptr(), ids.len(), flags, to, capacity, &raw mut n, error)
+            decode(self.raw, guarded.pointer().cast(), ids.len(), flags, to, capacity, &raw mut n, error)
         })?;
         let filled = bytes.filled("decode")?;
         if !answer.is_ok() {

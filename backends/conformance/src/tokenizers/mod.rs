@@ -17,7 +17,7 @@ use herald_api::Status;
 use herald_api::abi::HeraldTokenizerTable;
 use herald_api::import::{Plugin, TokenizerHandle};
 
-use crate::check::{Verdict, ensure, run};
+use crate::check::{Verdict, run};
 use crate::{Fault, Outcome, Sink};
 use made::Made;
 use vocabulary::Words;
@@ -29,44 +29,70 @@ struct Case<'p> {
     reference: Option<TokenizerHandle>,
     /// Whether it is the first of its model: what is costly is done with that one only.
     first: bool,
+    /// Whether the process's memory tells about the plugin.
+    alone: bool,
 }
+
+type Check = fn(&Case<'_>) -> Verdict;
+
+const CHECKS: [(&str, Check); 11] = [
+    ("ids of texts", results::ids),
+    ("text comes back", results::text),
+    ("special tokens", results::special),
+    ("decoding in pieces", results::pieces),
+    ("buffers that are too small", results::buffers),
+    ("the same again", results::again),
+    ("bad input", refusals::input),
+    ("contradictory vocabularies", refusals::vocabularies),
+    ("structs that end early", refusals::short_structs),
+    ("threads", burden::threads),
+    ("memory", burden::memory),
+];
 
 /// Checks a plugin's tokenizers, beside those of `reference`; nothing where it offers none.
 pub fn check(plugin: &Plugin, reference: &Plugin, sink: &mut Sink<'_>) {
     let Some(table) = plugin.tokenizer_table() else { return };
-    let mut taken = Vec::new();
-    run(sink, "tokenizers, vocabularies", || find(table, &mut taken));
-    for (index, words) in taken.iter().enumerate() {
-        let first = taken[..index].iter().all(|other| other.model != words.model);
-        check_one(table, words, reference, first, sink);
+    let alone = sink.is_alone();
+    let known = known();
+    // Every check finds its own vocabulary: which of them the plugin takes, and whether it survives the question, isn't known
+    // outside of a check.
+    for (index, words) in known.iter().enumerate() {
+        let first = known[..index].iter().all(|other| other.model != words.model);
+        let case = || Case::new(table, words, reference, first, alone);
+        check_all(&format!("tokenizer {}", words.name()), case, sink);
     }
-    run(sink, "tokenizers, unknown models", || refusals::unknown_names(table));
+    let own = || find_own(table, &known).and_then(|words| Case::new(table, &words, reference, true, alone));
+    check_all("tokenizer of another model", own, sink);
+    run(sink, "tokenizer, unknown names", || refusals::unknown_names(table));
 }
 
-/// Finds the vocabularies that the plugin takes, of those that the checks make.
-fn find(table: &HeraldTokenizerTable, taken: &mut Vec<Words>) -> Verdict {
-    let mut refusal = String::new();
-    for words in known() {
-        match Made::create(table, &words)? {
-            Ok(_) => taken.push(words),
-            Err(answer) => {
-                let unsupported = answer.code == Status::Unsupported.code();
-                ensure!(unsupported, Refuses, "it refused a sound vocabulary ({}): {}", words.name(), answer.say());
-                refusal = answer.message;
+fn check_all<'p>(name: &str, case: impl Fn() -> Verdict<Case<'p>>, sink: &mut Sink<'_>) {
+    for (what, check) in CHECKS {
+        run(sink, format!("{name}, {what}"), || check(&case()?));
+    }
+    for (what, unit) in texts::RUNS {
+        run(sink, format!("{name}, a long run of {what}"), || burden::long_run(&case()?, what, unit));
+    }
+}
+
+impl<'p> Case<'p> {
+    /// Has the plugin make a tokenizer, if it offers that.
+    fn new(
+        table: &'p HeraldTokenizerTable,
+        words: &Words,
+        reference: &Plugin,
+        first: bool,
+        alone: bool,
+    ) -> Verdict<Self> {
+        let made = Made::create(table, words)?.map_err(|answer| {
+            if answer.is_one_of(&[Status::Unsupported]) {
+                return Outcome::Skipped(format!("not offered: {}", answer.message));
             }
-        }
+            Outcome::Failed(Fault::Refuses, format!("create of a sound vocabulary gave {}", answer.say()))
+        })?;
+        let reference = reference.create_tokenizer(&words.vocabulary()).ok();
+        Ok(Self { table, made, reference, first, alone })
     }
-    if taken.is_empty() {
-        for words in own(&refusal) {
-            if Made::create(table, &words)?.is_ok() {
-                taken.push(words);
-            }
-        }
-    }
-    if taken.is_empty() {
-        return Err(Outcome::Skipped(format!("it takes none of those that the checks make: {refusal}")));
-    }
-    Ok(taken.iter().map(Words::name).collect::<Vec<_>>().join(", "))
 }
 
 /// Vocabularies of the models that HERALD itself knows.
@@ -81,48 +107,26 @@ fn known() -> Vec<Words> {
     all
 }
 
-/// Vocabularies for models of other names: those that other engines know, and each word of the sentence by which the plugin
-/// refused a model, for a good refusal says what is offered.
-fn own(refusal: &str) -> Vec<Words> {
+/// Finds a vocabulary for a plugin that takes none of those that are known: of a model that other engines know, or that a
+/// word of its refusal names, for a good refusal says what is offered.
+fn find_own(table: &HeraldTokenizerTable, known: &[Words]) -> Verdict<Words> {
+    let mut refusal = String::new();
+    for words in known {
+        match Made::create(table, words)? {
+            Ok(_) => return Err(Outcome::Skipped("it takes one that is known".to_owned())),
+            Err(answer) => refusal = answer.message,
+        }
+    }
     let others = ["t5", "bert", "rwkv", "plamo2"].map(str::to_owned);
     let is_part = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let named = refusal.split(|c: char| !is_part(c)).map(|word| word.trim_matches('.').to_owned());
     let names: BTreeSet<String> =
         others.into_iter().chain(named).filter(|name| (2..64).contains(&name.len())).collect();
-    names.iter().take(64).map(|name| vocabulary::plain(name)).collect()
-}
-
-/// Checks a tokenizer of one vocabulary that the plugin takes.
-fn check_one(
-    table: &HeraldTokenizerTable,
-    words: &Words,
-    reference: &Plugin,
-    first: bool,
-    sink: &mut Sink<'_>,
-) {
-    let name = format!("tokenizer {}", words.name());
-    type Check = fn(&Case<'_>) -> Verdict;
-    let checks: [(&str, Check); 12] = [
-        ("ids of texts", results::ids),
-        ("text comes back", results::text),
-        ("special tokens", results::special),
-        ("decoding in pieces", results::pieces),
-        ("buffers that are too small", results::buffers),
-        ("the same again", results::again),
-        ("bad input", refusals::input),
-        ("contradictory vocabularies", refusals::vocabularies),
-        ("structs that end early", refusals::short_structs),
-        ("threads", burden::threads),
-        ("memory", burden::memory),
-        ("long runs", burden::long_runs),
-    ];
-    for (what, check) in checks {
-        run(sink, format!("{name}, {what}"), || {
-            let made = Made::create(table, words)?.map_err(|answer| {
-                Outcome::Failed(Fault::Unstable, format!("the same vocabulary, once more, gave {}", answer.say()))
-            })?;
-            let reference = reference.create_tokenizer(&words.vocabulary()).ok();
-            check(&Case { table, made, reference, first })
-        });
+    for name in names.iter().take(64) {
+        let words = vocabulary::plain(name);
+        if Made::create(table, &words)?.is_ok() {
+            return Ok(words);
+        }
     }
+    Err(Outcome::Skipped(format!("it takes none of the vocabularies that the checks make: {refusal}")))
 }

@@ -1,6 +1,7 @@
 //! Vocabularies to make tokenizers of, learnt from the texts that are to be encoded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
 
 use herald_api::abi::{self, AbiStruct, HeraldVocabulary};
 use herald_api::{TokenType, Vocabulary};
@@ -25,26 +26,18 @@ pub(super) struct Words {
 }
 
 impl Words {
-    /// What tells it from others, for people.
+    /// What tells it from others, for people: the model, then what is particular.
     pub(super) fn name(&self) -> String {
-        let mut name = self.model.clone();
-        if !self.pre.is_empty() {
-            name.push('/');
-            name.push_str(&self.pre);
-        }
-        let byte = self.types.contains(&(TokenType::Byte as u32));
-        for (holds, what) in [
-            (self.add_space_prefix, "space prefix"),
-            (self.remove_extra_whitespace, "spaces collapsed"),
-            (self.model == "llama" && !byte, "without bytes"),
-        ] {
-            if holds {
-                name.push_str(" (");
-                name.push_str(what);
-                name.push(')');
-            }
-        }
-        name
+        let bytes = self.types.contains(&(TokenType::Byte as u32));
+        let particular = match self.model.as_str() {
+            "gpt2" if self.pre.is_empty() => "no pre-tokenizer",
+            "gpt2" => &self.pre,
+            _ if self.remove_extra_whitespace => "spaces collapsed",
+            _ if !bytes => "no bytes",
+            _ if self.add_space_prefix => "space prefix",
+            _ => "no space prefix",
+        };
+        format!("{}, {particular}", self.model)
     }
 
     fn push(&mut self, token: &[u8], kind: TokenType, score: f32) -> u32 {
@@ -99,8 +92,9 @@ pub(super) fn byte_level(pre: &str) -> Words {
     for byte in 0..=255 {
         words.push(letter(byte).to_string().as_bytes(), TokenType::Normal, 0.0);
     }
-    let corpus = corpus(|word| word.bytes().map(|byte| letter(byte).to_string()).collect());
-    for (left, right) in learn(corpus) {
+    static MERGED: OnceLock<Vec<(String, String)>> = OnceLock::new();
+    let spelt = |word: &str| word.bytes().map(|byte| letter(byte).to_string()).collect();
+    for (left, right) in MERGED.get_or_init(|| learn(&corpus(spelt))) {
         words.merges.push(format!("{left} {right}").into_bytes());
         let whole = format!("{left}{right}");
         if !words.tokens.contains(&whole.as_bytes().to_vec()) {
@@ -122,11 +116,11 @@ pub(super) fn sentencepiece(bytes: bool) -> Words {
         add_bytes(&mut words);
     }
     let corpus = corpus(|word| word.chars().map(|c| if c == ' ' { '\u{2581}' } else { c }.to_string()).collect());
-    for (rank, (left, right)) in learn(corpus.clone()).into_iter().enumerate() {
+    for (rank, (left, right)) in learn(&corpus).into_iter().enumerate() {
         words.push(format!("{left}{right}").as_bytes(), TokenType::Normal, -(rank as f32));
     }
     // Characters come after what they merge to. Some are left out, so that text has what the vocabulary lacks.
-    let letters: std::collections::BTreeSet<String> = corpus.into_iter().flat_map(|(word, _)| word).collect();
+    let letters: BTreeSet<String> = corpus.into_iter().flat_map(|(word, _)| word).collect();
     for (index, letter) in letters.iter().enumerate().filter(|(index, _)| index % 7 != 3) {
         words.push(letter.as_bytes(), TokenType::Normal, -((MERGES + index) as f32));
     }
@@ -142,7 +136,7 @@ pub(super) fn plain(model: &str) -> Words {
     let mut words = Words { model: model.to_owned(), ..Words::default() };
     words.unknown = Some(words.push(b"<unk>", TokenType::Unknown, 0.0));
     add_bytes(&mut words);
-    for (rank, (left, right)) in learn(corpus(|word| word.chars().map(String::from).collect())).iter().enumerate() {
+    for (rank, (left, right)) in learn(&corpus(|word| word.chars().map(String::from).collect())).iter().enumerate() {
         words.push(format!("{left}{right}").as_bytes(), TokenType::Normal, -(rank as f32));
     }
     words.add_special();
@@ -184,30 +178,44 @@ fn corpus(letters: impl Fn(&str) -> Vec<String>) -> Corpus {
 }
 
 /// The pairs that byte-pair encoding merges, best first (Sennrich et al., 2016).
-fn learn(mut corpus: Corpus) -> Vec<(String, String)> {
+fn learn(corpus: &Corpus) -> Vec<(String, String)> {
+    // Pieces by number, in order of their first use.
+    let mut pieces: Vec<String> = Vec::new();
+    let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
+    let mut number = |piece: &str| {
+        *numbers.entry(piece.to_owned()).or_insert_with(|| {
+            pieces.push(piece.to_owned());
+            pieces.len() - 1
+        })
+    };
+    let mut words: Vec<(Vec<usize>, usize)> = corpus
+        .iter()
+        .map(|(word, count)| (word.iter().map(|letter| number(letter)).collect(), *count))
+        .collect();
     let mut merges = Vec::new();
     while merges.len() < MERGES {
-        let mut pairs: BTreeMap<(&str, &str), usize> = BTreeMap::new();
-        for (word, count) in &corpus {
+        let mut pairs: BTreeMap<(usize, usize), usize> = BTreeMap::new();
+        for (word, count) in &words {
             for pair in word.windows(2) {
-                *pairs.entry((&pair[0], &pair[1])).or_default() += count;
+                *pairs.entry((pair[0], pair[1])).or_default() += count;
             }
         }
         // Of equals the first in order.
         let best = pairs.into_iter().max_by(|a, b| a.1.cmp(&b.1).then(b.0.cmp(&a.0)));
         let Some(((left, right), _)) = best else { break };
-        let (left, right) = (left.to_owned(), right.to_owned());
-        for (word, _) in &mut corpus {
+        merges.push((pieces[left].clone(), pieces[right].clone()));
+        let whole = pieces.len();
+        pieces.push(format!("{}{}", pieces[left], pieces[right]));
+        for (word, _) in &mut words {
             let mut at = 0;
             while at + 1 < word.len() {
-                if word[at] == left && word[at + 1] == right {
-                    let taken = word.remove(at + 1);
-                    word[at].push_str(&taken);
+                if (word[at], word[at + 1]) == (left, right) {
+                    word.remove(at + 1);
+                    word[at] = whole;
                 }
                 at += 1;
             }
         }
-        merges.push((left, right));
     }
     merges
 }
