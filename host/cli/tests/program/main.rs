@@ -3,6 +3,7 @@
 mod calibrate;
 mod commands;
 mod docs;
+mod faulty_plugins;
 mod files;
 mod install;
 mod mistakes;
