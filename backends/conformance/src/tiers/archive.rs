@@ -44,7 +44,11 @@ pub(super) fn again(case: &Case<'_>) -> Verdict {
     drop(tier);
     let tier = case.tier("pages")?;
     holds(case, &tier, &kept.iter().copied().chain([PAGES]).collect::<Vec<_>>(), &before)?;
-    ensure!(same(case, &last, &tier.must_get(PAGES)?), LosesData, "page {PAGES} came back otherwise when the file was opened again");
+    ensure!(
+        same(case, &last, &tier.must_get(PAGES)?),
+        LosesData,
+        "page {PAGES} came back otherwise when the file was opened again"
+    );
     Ok(format!("{PAGES} pages"))
 }
 
@@ -53,10 +57,11 @@ fn holds(case: &Case<'_>, tier: &Made<'_>, ids: &[u64], before: &[Contents]) -> 
     if let Some((mut listed, n)) = tier.list(ids.len())? {
         listed.sort_unstable();
         ensure!(
-            n == ids.len() && listed == ids,
+            listed == ids,
             LosesData,
-            "the file, opened again, lists {n} pages, of them {listed:?}, where {ids:?} were put and not dropped"
+            "the file, opened again, lists the pages {listed:?}, where {ids:?} were put and not dropped"
         );
+        ensure!(n == ids.len(), WrongLength, "list says that there are {n} pages, and gives {}", ids.len());
     }
     for (id, before) in ids.iter().filter_map(|id| Some((*id, before.get(*id as usize)?))) {
         ensure!(
@@ -97,7 +102,11 @@ pub(super) fn paths(case: &Case<'_>) -> Verdict {
     let left: Vec<_> = std::fs::read_dir(&folder)
         .map(|entries| entries.filter_map(|entry| Some(entry.ok()?.file_name())).collect())
         .unwrap_or_default();
-    ensure!(left.is_empty(), Leaks, "an archive in a folder left {left:?} there, where its file was to go with it");
+    ensure!(
+        left.is_empty(),
+        Leaks,
+        "an archive in a folder left {left:?} there, where its file was to go with it"
+    );
     Ok(String::new())
 }
 

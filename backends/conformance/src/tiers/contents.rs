@@ -29,7 +29,8 @@ struct Errors {
 pub(super) fn check(case: &Case<'_>) -> Verdict {
     let tier = case.tier("pages")?;
     let count = if case.shape.state_bytes > 1 << 16 { 4 } else { 24 };
-    let ids: Vec<u64> = (0..count).map(|index| [index, u64::MAX - index, index << 40][index as usize % 3]).collect();
+    let ids: Vec<u64> =
+        (0..count).map(|index| [index, u64::MAX - index, index << 40][index as usize % 3]).collect();
     let pages: Vec<Contents> =
         ids.iter().map(|id| Contents::random(&case.shape, case.tokens(*id % 1000), *id)).collect();
     for (id, page) in ids.iter().zip(&pages) {
@@ -68,7 +69,12 @@ pub(super) fn check(case: &Case<'_>) -> Verdict {
                 ensure!(same(case, before, &got), LosesData, "page {id} changed when others were dropped");
             }
             Err(answer) => {
-                ensure!(index % 2 == 0, LosesData, "dropping other pages lost page {id}: get gave {}", answer.say());
+                ensure!(
+                    index % 2 == 0,
+                    LosesData,
+                    "dropping other pages lost page {id}: get gave {}",
+                    answer.say()
+                );
                 answer.refused(&format!("get of page {id}, which was dropped,"), &NOT_FOUND)?;
             }
         }
@@ -76,7 +82,10 @@ pub(super) fn check(case: &Case<'_>) -> Verdict {
     Ok(if errors.exact {
         format!("{count} pages, to the bit")
     } else {
-        format!("{count} pages, off by {:.3} (RMS; the reference: {:.3})", errors.own.relative, errors.reference.relative)
+        format!(
+            "{count} pages, off by {:.3} (RMS; the reference: {:.3})",
+            errors.own.relative, errors.reference.relative
+        )
     })
 }
 
@@ -108,7 +117,11 @@ fn compare(case: &Case<'_>, id: u64, put: &Contents, got: &Contents, errors: &mu
     );
     let exact = *got.keys == *put.keys && *got.values == *put.values;
     if case.kind == TierKind::Active || case.shape.state_bytes > 0 {
-        let part = if got.keys[..] == put.keys[..] { ("values", &got.values, &put.values) } else { ("keys", &got.keys, &put.keys) };
+        let part = if got.keys[..] == put.keys[..] {
+            ("values", &got.values, &put.values)
+        } else {
+            ("keys", &got.keys, &put.keys)
+        };
         let at = part.1.iter().zip(part.2.iter()).position(|(a, b)| a != b);
         ensure!(
             exact,
@@ -181,7 +194,11 @@ pub(super) fn ids(case: &Case<'_>) -> Verdict {
     let before = tier.must_get(7)?;
     tier.put(7, &second)?.refused("put of a page under an id that is taken", &[Status::InvalidArgument])?;
     let after = tier.must_get(7)?;
-    ensure!(same(case, &before, &after), LosesData, "a refused put under the id 7 changed the page that has it");
+    ensure!(
+        same(case, &before, &after),
+        LosesData,
+        "a refused put under the id 7 changed the page that has it"
+    );
     for id in [0, 8, u64::MAX, 1 << 63] {
         unknown(&tier, id, "that no page has")?;
     }

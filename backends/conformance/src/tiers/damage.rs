@@ -24,8 +24,10 @@ pub(super) fn flips(case: &Case<'_>) -> Verdict {
     let before = written(case, "pages")?;
     let sound = read(case, "pages")?;
     // Where the file holds something: the rest is room that isn't used.
-    let blocks: Vec<usize> =
-        (0..sound.len()).step_by(BLOCK).filter(|at| used(&sound[*at..(*at + BLOCK).min(sound.len())])).collect();
+    let blocks: Vec<usize> = (0..sound.len())
+        .step_by(BLOCK)
+        .filter(|at| used(&sound[*at..(*at + BLOCK).min(sound.len())]))
+        .collect();
     ensure!(!blocks.is_empty(), LosesData, "the file of {PAGES} pages is empty, or nothing but zeros");
     let mut random = Values::new(21);
     let mut refused = 0;
@@ -54,7 +56,12 @@ pub(super) fn cuts(case: &Case<'_>) -> Verdict {
     let end = sound.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     let lengths = [0, 1, 7, 100, 4095, 4096, 4097, end / 4, end / 2, end * 3 / 4, end.saturating_sub(1)];
     for len in lengths.into_iter().filter(|len| *len < sound.len()) {
-        damaged_file(case, &sound[..len], &format!("the file cut to {len} bytes of {}", sound.len()), &before)?;
+        damaged_file(
+            case,
+            &sound[..len],
+            &format!("the file cut to {len} bytes of {}", sound.len()),
+            &before,
+        )?;
     }
     let zeros = vec![0; sound.len()];
     damaged_file(case, &zeros, "the whole file set to 0", &before)?;
@@ -65,14 +72,18 @@ pub(super) fn cuts(case: &Case<'_>) -> Verdict {
 pub(super) fn foreign(case: &Case<'_>) -> Verdict {
     let path = PathBuf::from(case.wanted("other").path);
     let text = "This is a letter to a friend, and no archive of pages.\n".repeat(300);
-    for (what, bytes) in [("a text", text.as_bytes()), ("a short text", b"no pages"), ("numbers", &[0x5a; 9000])] {
+    for (what, bytes) in
+        [("a text", text.as_bytes()), ("a short text", b"no pages"), ("numbers", &[0x5a; 9000])]
+    {
         fs::write(&path, bytes).map_err(|error| unable(&error))?;
         match Made::create(case.table, &case.wanted("other"))? {
             Err(answer) => {
                 let allowed = [Status::Corrupt, Status::InvalidArgument, Status::Io];
                 answer.refused(&format!("create over {what}"), &allowed)?;
             }
-            Ok(_) => ensure!(false, AcceptsDamage, "create took {what} for an archive, where CORRUPT was expected"),
+            Ok(_) => {
+                ensure!(false, AcceptsDamage, "create took {what} for an archive, where CORRUPT was expected")
+            }
         }
         let after = fs::read(&path).map_err(|error| unable(&error))?;
         ensure!(after == bytes, LosesData, "create refused {what}, and changed the file");

@@ -54,8 +54,8 @@ pub(super) fn full(case: &Case<'_>) -> Verdict {
         return Err(Outcome::Skipped("this system has no limit on the length of files".to_owned()));
     };
     let (keys, values) = case.shape.page_bytes();
-    // 4 bits an element are a quarter of a page; ten times what could have room.
-    let most = 40 * LIMIT / (keys + values) as u64;
+    // With 4 bits for each element three times as much.
+    let most = 12 * LIMIT / (keys + values) as u64;
     let tier = case.tier("pages")?;
     let allowed = [Status::Io, Status::OutOfMemory];
     let mut held = 0;
@@ -114,7 +114,11 @@ fn stays(case: &Case<'_>, tier: &Made<'_>, held: u64, when: &str) -> Verdict<Vec
         let got = tier.must_get(id)?;
         match first.get(id as usize % 64) {
             Some(other) if id >= 64 => {
-                ensure!(same(case, other, &got), LosesData, "{when}, page {id} came back as something else than was put");
+                ensure!(
+                    same(case, other, &got),
+                    LosesData,
+                    "{when}, page {id} came back as something else than was put"
+                );
             }
             _ => {
                 super::contents::near(case, id, &page(case, id), &got)?;

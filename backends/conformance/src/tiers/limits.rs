@@ -37,7 +37,11 @@ pub(super) fn lists(case: &Case<'_>) -> Verdict {
     drop(tier.get(4)?);
     if let (Some(before), Some(after)) = (before, tier.stats()?) {
         let grew = (after.hits - before.hits, after.misses - before.misses);
-        ensure!(grew == (1, 1), WrongLength, "a get that found its page and one that didn't counted as {grew:?} hits and misses");
+        ensure!(
+            grew == (1, 1),
+            WrongLength,
+            "a get that found its page and one that didn't counted as {grew:?} hits and misses"
+        );
     }
     Ok(match (tier.list(0)?, tier.stats()?) {
         (None, None) => return Err(Outcome::Skipped("it offers neither list nor stats".to_owned())),
@@ -60,7 +64,11 @@ fn listed(tier: &Made<'_>, held: &[u64]) -> Verdict<()> {
         distinct.sort_unstable();
         distinct.dedup();
         let strange = ids.iter().find(|id| !held.contains(id));
-        ensure!(strange.is_none(), WrongResult, "list names the page {strange:?}, which was never put or was dropped");
+        ensure!(
+            strange.is_none(),
+            WrongResult,
+            "list names the page {strange:?}, which was never put or was dropped"
+        );
         ensure!(
             distinct.len() == room.min(count),
             WrongResult,
@@ -80,7 +88,11 @@ fn counted(tier: &Made<'_>, pages: u64, tokens: u64) -> Verdict<()> {
         WrongLength,
         "stats says {says} pages of {says_tokens} tokens, where {pages} of {tokens} are held"
     );
-    ensure!(bytes > 0 && bytes < 1 << 40, WrongLength, "stats says that {pages} small pages take {bytes} bytes");
+    ensure!(
+        bytes > 0 && bytes < 1 << 40,
+        WrongLength,
+        "stats says that {pages} small pages take {bytes} bytes"
+    );
     Ok(())
 }
 
@@ -105,9 +117,8 @@ pub(super) fn capacity(case: &Case<'_>) -> Verdict {
         if let Some(stats) = tier.stats()? {
             ensure!(
                 stats.bytes <= capacity,
-                WrongLength,
-                "with {} pages it says that it keeps {} bytes of at most {capacity}",
-                id + 1,
+                WrongStatus,
+                "put of page {id} gave OK, and stats says {} bytes of at most {capacity}, where OUT_OF_MEMORY was expected",
                 stats.bytes
             );
         }
@@ -121,7 +132,12 @@ pub(super) fn capacity(case: &Case<'_>) -> Verdict {
         );
         unreachable!("`ensure` returned")
     };
-    ensure!(full > 0, Refuses, "put gave OUT_OF_MEMORY for the first page of {} bytes in a tier of {capacity}", keys + values);
+    ensure!(
+        full > 0,
+        Refuses,
+        "put gave OUT_OF_MEMORY for the first page of {} bytes in a tier of {capacity}",
+        keys + values
+    );
     for id in 0..full {
         near(case, id, &page(id), &tier.must_get(id)?)?;
     }
@@ -199,7 +215,12 @@ fn growth(kept: u64, mut round: impl FnMut() -> Verdict<()>) -> Verdict<u64> {
     }
     let after = taken();
     let grew = [0, 1].map(|kind| after[kind].saturating_sub(before[kind]) / ROUNDS);
-    Ok([0, 1].into_iter().filter(|kind| grew[*kind] >= limits[*kind]).map(|kind| grew[kind]).max().unwrap_or(0))
+    Ok([0, 1]
+        .into_iter()
+        .filter(|kind| grew[*kind] >= limits[*kind])
+        .map(|kind| grew[kind])
+        .max()
+        .unwrap_or(0))
 }
 
 /// Pages of another shape, small buffers, tiers without a shape.
@@ -212,7 +233,10 @@ pub(super) fn refusals(case: &Case<'_>) -> Verdict {
         ("of an unknown format", abi::HeraldPage { format: 99, ..sound }),
         ("of the format of a state", abi::HeraldPage { format: abi::HERALD_PAGE_OPAQUE, ..sound }),
         ("with fewer keys than its shape has", abi::HeraldPage { key_bytes: sound.key_bytes - 4, ..sound }),
-        ("with more values than its shape has", abi::HeraldPage { value_bytes: sound.value_bytes + 4, ..sound }),
+        (
+            "with more values than its shape has",
+            abi::HeraldPage { value_bytes: sound.value_bytes + 4, ..sound },
+        ),
         ("without keys", abi::HeraldPage { keys: std::ptr::null_mut(), ..sound }),
         ("of more tokens than have room", abi::HeraldPage { n_tokens: sound.capacity + 1, ..sound }),
         ("whose struct ends early", abi::HeraldPage { struct_size: size_of::<usize>(), ..sound }),
@@ -225,7 +249,10 @@ pub(super) fn refusals(case: &Case<'_>) -> Verdict {
     for room in [(keys - 1, values), (keys, values - 1), (0, 0), (keys, 0)] {
         match tier.get_with(1, room)? {
             Err(answer) => answer.refused(
-                &format!("get with room for {room:?} bytes of keys and values, where {:?} are needed,", (keys, values)),
+                &format!(
+                    "get with room for {room:?} bytes of keys and values, where {:?} are needed,",
+                    (keys, values)
+                ),
                 &[Status::BufferTooSmall],
             )?,
             Ok(_) => ensure!(
@@ -258,7 +285,11 @@ pub(super) fn refusals(case: &Case<'_>) -> Verdict {
             let refusals = [Status::Unsupported, Status::InvalidArgument];
             answer.refused("create of a tier with a flag that no header has", &refusals)?;
         }
-        Ok(_) => ensure!(false, WrongStatus, "create ignored a flag that no header has, where UNSUPPORTED was expected"),
+        Ok(_) => ensure!(
+            false,
+            WrongStatus,
+            "create ignored a flag that no header has, where UNSUPPORTED was expected"
+        ),
     }
     huge(case)
 }

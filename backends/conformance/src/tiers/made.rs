@@ -117,7 +117,9 @@ fn create_raw(
     table: &HeraldTierTable,
     raw: *const HeraldTierConfig,
 ) -> Verdict<Result<*mut HeraldTier, Answer>> {
-    let Some(create) = table.create else { unreachable!("a table without create is refused when it is loaded") };
+    let Some(create) = table.create else {
+        unreachable!("a table without create is refused when it is loaded")
+    };
     let untouched = std::ptr::dangling_mut::<HeraldTier>();
     let mut out = untouched;
     // SAFETY: the ABI's contract; the caller's struct lives for the call.
@@ -163,7 +165,8 @@ impl<'p> Made<'p> {
     /// Puts a page from memory that ends where it ends.
     pub(super) fn put(&self, id: u64, page: &Contents) -> Verdict<Answer> {
         let guarded = |what, bytes: &[u8]| Guarded::copy_of(what, bytes, AlignedBytes::ALIGN, Place::High);
-        let (keys, values) = (guarded("a page's keys", &page.keys)?, guarded("a page's values", &page.values)?);
+        let (keys, values) =
+            (guarded("a page's keys", &page.keys)?, guarded("a page's values", &page.values)?);
         let raw = HeraldPage { keys: keys.pointer().cast(), values: values.pointer().cast(), ..page.raw() };
         self.put_raw(id, &raw)
     }
@@ -208,7 +211,11 @@ impl<'p> Made<'p> {
         );
         let state = self.shape.state_bytes > 0;
         Ok(Ok(Contents {
-            format: if state { herald_api::abi::HERALD_PAGE_OPAQUE } else { herald_api::abi::HERALD_PAGE_I16 },
+            format: if state {
+                herald_api::abi::HERALD_PAGE_OPAQUE
+            } else {
+                herald_api::abi::HERALD_PAGE_I16
+            },
             n_tokens: page.n_tokens as usize,
             capacity: self.shape.page_tokens,
             keys: aligned(keys),
@@ -244,7 +251,11 @@ impl<'p> Made<'p> {
             herald_api::abi::HERALD_PAGE_OPAQUE if self.shape.state_bytes > 0 => exact,
             herald_api::abi::HERALD_PAGE_Q4 if self.shape.state_bytes == 0 => q4.unwrap_or_default(),
             other => {
-                ensure!(false, WrongResult, "view of page {id} gave the format {other}, which such a tier can't have");
+                ensure!(
+                    false,
+                    WrongResult,
+                    "view of page {id} gave the format {other}, which such a tier can't have"
+                );
                 unreachable!("`ensure` returned")
             }
         };
@@ -282,12 +293,13 @@ impl<'p> Made<'p> {
     /// The page came from this tier's `view`, and has neither been dropped nor released since.
     pub(super) unsafe fn seen(&self, page: &HeraldPage) -> Contents {
         // SAFETY: the ABI's contract: as many bytes are there, until the page is dropped or released.
-        let [keys, values] = [(page.keys, page.key_bytes), (page.values, page.value_bytes)].map(|(start, len)| unsafe {
-            match len {
-                0 => aligned(&[]),
-                _ => aligned(std::slice::from_raw_parts(start.cast_const().cast(), len as usize)),
-            }
-        });
+        let [keys, values] =
+            [(page.keys, page.key_bytes), (page.values, page.value_bytes)].map(|(start, len)| unsafe {
+                match len {
+                    0 => aligned(&[]),
+                    _ => aligned(std::slice::from_raw_parts(start.cast_const().cast(), len as usize)),
+                }
+            });
         Contents {
             format: page.format,
             n_tokens: page.n_tokens as usize,

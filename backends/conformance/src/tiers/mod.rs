@@ -118,6 +118,7 @@ pub fn check(plugin: &Plugin, reference: &Plugin, sink: &mut Sink<'_>) {
     let both = Both { table, reference, alone: sink.is_alone() };
     for kind in plugin.tier_kinds() {
         let name = kind.name();
+        run(sink, format!("{name} tier, whether it is offered"), || offered(both, kind));
         for shape in PAGES.iter().chain(&STATES) {
             let subject = format!("{name} tier, {}", shape.name());
             run(sink, subject, || contents::check(&Case::new(both, kind, shape, 0)?));
@@ -158,6 +159,20 @@ pub fn check(plugin: &Plugin, reference: &Plugin, sink: &mut Sink<'_>) {
     run(sink, "memory tiers, unknown kinds", || unknown_kinds(table, plugin));
 }
 
+/// Whether the plugin makes any tier of a kind that it lists.
+fn offered(both: Both<'_>, kind: TierKind) -> Verdict {
+    let mut refusal = String::new();
+    for shape in PAGES.iter().chain(&STATES) {
+        let case = Case::new(both, kind, shape, 0)?;
+        match Made::create(both.table, &case.wanted("pages"))? {
+            Ok(_) => return Ok(shape.name()),
+            Err(answer) => refusal = answer.say(),
+        }
+    }
+    let sentence = format!("it lists the kind, and makes no tier of it; the last answer was {refusal}");
+    Err(Outcome::Failed(Fault::Refuses, sentence))
+}
+
 /// A kind that no header has, and one that the plugin doesn't list.
 fn unknown_kinds(table: &HeraldTierTable, plugin: &Plugin) -> Verdict {
     let offered = plugin.tier_kinds();
@@ -173,7 +188,9 @@ fn unknown_kinds(table: &HeraldTierTable, plugin: &Plugin) -> Verdict {
         let mut raw = wanted.raw();
         raw.kind = kind;
         match Made::of(table, &raw, &wanted.shape)? {
-            Err(answer) => answer.refused(&format!("create of a tier of the kind {kind}"), &[Status::Unsupported])?,
+            Err(answer) => {
+                answer.refused(&format!("create of a tier of the kind {kind}"), &[Status::Unsupported])?
+            }
             Ok(_) => ensure!(
                 false,
                 AcceptsDamage,

@@ -45,7 +45,9 @@ impl Contents {
                 // Some channels are larger than others, as those of keys are.
                 for (channel, code) in row.chunks_exact_mut(2).enumerate() {
                     let large = if channel % 16 == 5 { 1.0 } else { 0.4 };
-                    code.copy_from_slice(&((random.between(-1.0, 1.0) * large * 32766.0) as i16).to_ne_bytes());
+                    code.copy_from_slice(
+                        &((random.between(-1.0, 1.0) * large * 32766.0) as i16).to_ne_bytes(),
+                    );
                 }
             }
         }

@@ -4,9 +4,9 @@ use herald_api::Status;
 
 use super::Case;
 use super::page::Contents;
+use crate::Outcome;
 use crate::check::{Verdict, ensure};
 use crate::values::Values;
-use crate::Outcome;
 
 const QUERIES: usize = 3;
 
@@ -17,7 +17,8 @@ pub(super) fn check(case: &Case<'_>) -> Verdict {
     let queries = Values::new(9).many(QUERIES * width, -1.0, 1.0);
     let ids: Vec<u64> = (0..12).map(|index| 1000 - 7 * index).collect();
     for id in &ids {
-        tier.put(*id, &Contents::random(&case.shape, case.tokens(*id), *id))?.ok(&format!("put of page {id}"))?;
+        tier.put(*id, &Contents::random(&case.shape, case.tokens(*id), *id))?
+            .ok(&format!("put of page {id}"))?;
     }
     let mut expected = Vec::new();
     for id in &ids {
@@ -36,7 +37,10 @@ pub(super) fn check(case: &Case<'_>) -> Verdict {
             return Err(Outcome::Skipped("not offered".to_owned()));
         };
         let found = answer.map_err(|answer| {
-            Outcome::Failed(crate::Fault::WrongStatus, format!("search for the best {k} gave {}", answer.say()))
+            Outcome::Failed(
+                crate::Fault::WrongStatus,
+                format!("search for the best {k} gave {}", answer.say()),
+            )
         })?;
         for (at, (id, score)) in found.iter().enumerate() {
             let known = expected.iter().find(|(other, _)| other == id);
@@ -64,9 +68,9 @@ pub(super) fn check(case: &Case<'_>) -> Verdict {
         }
         // Where scores are exact, the pages are the best ones.
         let worst = found.last().map_or(f32::INFINITY, |(_, score)| *score);
-        let missed = expected.iter().find(|(id, score)| {
-            *score > worst + rounding && !found.iter().any(|(other, _)| other == id)
-        });
+        let missed = expected
+            .iter()
+            .find(|(id, score)| *score > worst + rounding && !found.iter().any(|(other, _)| other == id));
         if let Some((id, score)) = missed {
             ensure!(
                 false,
@@ -92,7 +96,9 @@ fn none(tier: &super::Made<'_>, queries: &[f32], ids: &[u64]) -> Verdict<()> {
     ] {
         match tier.search(queries, n_queries, among, 2)? {
             Some(Err(answer)) => answer.refused(&format!("search {what}"), &[allowed])?,
-            Some(Ok(_)) => ensure!(false, WrongStatus, "search {what} gave OK, where {allowed:?} was expected"),
+            Some(Ok(_)) => {
+                ensure!(false, WrongStatus, "search {what} gave OK, where {allowed:?} was expected")
+            }
             None => {}
         }
     }

@@ -27,7 +27,7 @@ pub(super) fn check(case: &Case<'_>) -> Verdict {
             near(case, id, &page, &tier.must_get(id)?)?;
             ensure!(
                 same(case, &before, &tier.must_get(u64::MAX)?),
-                Unstable,
+                LosesData,
                 "a page that {THREADS} threads read came back otherwise while others were put and dropped"
             );
             // Half of the pages stay.
@@ -41,7 +41,9 @@ pub(super) fn check(case: &Case<'_>) -> Verdict {
         let work = &work;
         let running: Vec<_> = (0..THREADS).map(|thread| scope.spawn(move || work(thread))).collect();
         running.into_iter().try_for_each(|thread| {
-            thread.join().unwrap_or_else(|_| Err(Outcome::Skipped("a thread of the check panicked".to_owned())))
+            thread
+                .join()
+                .unwrap_or_else(|_| Err(Outcome::Skipped("a thread of the check panicked".to_owned())))
         })
     })?;
     for id in (0..THREADS * ROUNDS).filter(|id| id % ROUNDS % 2 == 1) {
@@ -50,7 +52,12 @@ pub(super) fn check(case: &Case<'_>) -> Verdict {
     }
     if let Some(stats) = tier.stats()? {
         let kept = THREADS * ROUNDS / 2 + 1;
-        ensure!(stats.pages == kept, WrongLength, "stats says {} pages after {THREADS} threads left {kept}", stats.pages);
+        ensure!(
+            stats.pages == kept,
+            WrongLength,
+            "stats says {} pages after {THREADS} threads left {kept}",
+            stats.pages
+        );
     }
     Ok(format!("{THREADS} at once"))
 }

@@ -48,7 +48,9 @@ pub(super) fn threads(case: &Case<'_>) -> Verdict {
         let work = &work;
         let running: Vec<_> = (0..THREADS).map(|thread| scope.spawn(move || work(thread))).collect();
         running.into_iter().try_for_each(|thread| {
-            thread.join().unwrap_or_else(|_| Err(Outcome::Skipped("a thread of the check panicked".to_owned())))
+            thread
+                .join()
+                .unwrap_or_else(|_| Err(Outcome::Skipped("a thread of the check panicked".to_owned())))
         })
     })?;
     Ok(format!("{THREADS} at once"))

@@ -27,6 +27,8 @@ pub(super) struct Made<'p> {
     raw: *mut HeraldTokenizer,
     pub(super) words: Words,
     longest: usize,
+    /// What `create` saw. Only `results::again` finds out whether the tokenizer still looks at it.
+    pub(super) packed: Packed,
 }
 
 // SAFETY: the ABI's contract: any thread may call encode and decode, many at once.
@@ -55,7 +57,9 @@ pub(super) fn create_raw(
     table: &HeraldTokenizerTable,
     raw: *const HeraldVocabulary,
 ) -> Verdict<Result<*mut HeraldTokenizer, Answer>> {
-    let Some(create) = table.create else { unreachable!("a table without create is refused when it is loaded") };
+    let Some(create) = table.create else {
+        unreachable!("a table without create is refused when it is loaded")
+    };
     let untouched = std::ptr::dangling_mut::<HeraldTokenizer>();
     let mut out = untouched;
     // SAFETY: the ABI's contract; the caller's struct lives for the call.
@@ -76,19 +80,13 @@ pub(super) fn create_raw(
 impl<'p> Made<'p> {
     /// Has a tokenizer made of a vocabulary.
     pub(super) fn create(table: &'p HeraldTokenizerTable, words: &Words) -> Verdict<Result<Self, Answer>> {
-        Self::of(table, words, &Packed::new(words))
-    }
-
-    pub(super) fn of(
-        table: &'p HeraldTokenizerTable,
-        words: &Words,
-        packed: &Packed,
-    ) -> Verdict<Result<Self, Answer>> {
+        let packed = Packed::new(words);
         Ok(create_raw(table, &raw const packed.raw)?.map(|raw| Self {
             table,
             raw,
             longest: words.longest(),
             words: words.clone(),
+            packed,
         }))
     }
 
@@ -190,7 +188,13 @@ impl<'p> Made<'p> {
         match self.ids(text, flags)? {
             Ok(ids) => Ok(ids),
             Err(answer) => {
-                ensure!(false, WrongStatus, "encode of {} gave {}, where OK was expected", short(text), answer.say());
+                ensure!(
+                    false,
+                    WrongStatus,
+                    "encode of {} gave {}, where OK was expected",
+                    short(text),
+                    answer.say()
+                );
                 Ok(Vec::new())
             }
         }

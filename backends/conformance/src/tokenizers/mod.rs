@@ -54,8 +54,8 @@ pub fn check(plugin: &Plugin, reference: &Plugin, sink: &mut Sink<'_>) {
     let Some(table) = plugin.tokenizer_table() else { return };
     let alone = sink.is_alone();
     let known = known();
-    // Every check finds its own vocabulary: which of them the plugin takes, and whether it survives the question, isn't known
-    // outside of a check.
+    // Every check asks for its own tokenizer: which ones the plugin offers, and whether it survives the question, isn't
+    // known outside of a check.
     for (index, words) in known.iter().enumerate() {
         let first = known[..index].iter().all(|other| other.model != words.model);
         let case = || Case::new(table, words, reference, first, alone);

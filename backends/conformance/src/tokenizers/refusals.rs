@@ -6,8 +6,8 @@ use herald_api::{Status, TokenType};
 use super::Case;
 use super::made::{Made, create_raw};
 use super::vocabulary::{self, Packed, Words};
-use crate::answer::call;
 use crate::Outcome;
+use crate::answer::call;
 use crate::check::{Verdict, ensure};
 
 /// With which statuses a vocabulary that can't be used is refused.
@@ -32,20 +32,15 @@ pub(super) fn input(case: &Case<'_>) -> Verdict {
         given.answer.refused(&format!("decode with the unknown flags {flags:#x}"), &refusals)?;
     }
     // It may be refused or read as bytes, but not break anything.
-    let broken: [&[u8]; 7] = [
-        b"\xff",
-        b"a\x80",
-        b"\xc3",
-        b"\xe2\x96",
-        b"\xed\xa0\x80",
-        b"\xc0\xaf",
-        b"\xf5\x80\x80\x80 and on",
-    ];
+    let broken: [&[u8]; 7] =
+        [b"\xff", b"a\x80", b"\xc3", b"\xe2\x96", b"\xed\xa0\x80", b"\xc0\xaf", b"\xf5\x80\x80\x80 and on"];
     for text in broken {
         let given = made.encode(text, 0, 256)?;
         if !given.answer.is_ok() {
             let refusals = [Status::InvalidArgument, Status::Unsupported];
-            given.answer.refused(&format!("encode of the bytes {text:02x?}, which are no UTF-8,"), &refusals)?;
+            given
+                .answer
+                .refused(&format!("encode of the bytes {text:02x?}, which are no UTF-8,"), &refusals)?;
         }
     }
     if let Some(destroy) = case.table.destroy {
@@ -76,7 +71,10 @@ pub(super) fn vocabularies(case: &Case<'_>) -> Verdict {
             words.merges.insert(1, merge.as_bytes().to_vec());
             broken.push((format!("with {what}"), words));
         }
-        broken.push(("of long tokens without merges".to_owned(), Words { merges: Vec::new(), ..sound.clone() }));
+        broken.push((
+            "of long tokens without merges".to_owned(),
+            Words { merges: Vec::new(), ..sound.clone() },
+        ));
     }
     if case.reference.is_some() && sound.model == "llama" {
         broken.push(("without scores".to_owned(), Words { scores: Vec::new(), ..sound.clone() }));
@@ -131,7 +129,8 @@ pub(super) fn short_structs(case: &Case<'_>) -> Verdict {
     raw.vocabulary.struct_size = size_of::<LongerRaw>();
     match create_raw(case.table, (&raw const raw).cast())? {
         Err(answer) => {
-            let sentence = format!("create refused a HeraldVocabulary with fields of a later header: {}", answer.say());
+            let sentence =
+                format!("create refused a HeraldVocabulary with fields of a later header: {}", answer.say());
             return Err(Outcome::Failed(crate::Fault::Refuses, sentence));
         }
         Ok(made) => {
@@ -143,7 +142,9 @@ pub(super) fn short_structs(case: &Case<'_>) -> Verdict {
     }
     let mut unknown = Packed::new(&Words { model: "no-such-model".to_owned(), ..case.made.words.clone() });
     unknown.raw.unknown = 0;
-    let Some(create) = case.table.create else { unreachable!("a table without create is refused when it is loaded") };
+    let Some(create) = case.table.create else {
+        unreachable!("a table without create is refused when it is loaded")
+    };
     let mut out = std::ptr::null_mut();
     // The answer is looked at in `unknown_names`; here the plugin must not write to a sentence that isn't there.
     call("create", |error| {

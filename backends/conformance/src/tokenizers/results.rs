@@ -6,9 +6,8 @@ use herald_api::{DecodeOptions, EncodeOptions, Error, Status, TokenType, Tokeniz
 use super::Case;
 use super::made::{FLAGS, Made, short};
 use super::texts::{SPECIAL, TEXTS};
-use super::vocabulary::Packed;
-use crate::answer::Answer;
 use crate::Outcome;
+use crate::answer::Answer;
 use crate::check::{Verdict, ensure};
 use crate::values::Values;
 
@@ -57,7 +56,8 @@ pub(super) fn ids(case: &Case<'_>) -> Verdict {
             let theirs = reference.encode(text, options, &mut ids).map(|()| ids);
             match (&mine, &theirs) {
                 (Ok(mine), Ok(theirs)) => {
-                    let differ = (0..mine.len().max(theirs.len())).find(|at| mine.get(*at) != theirs.get(*at));
+                    let differ =
+                        (0..mine.len().max(theirs.len())).find(|at| mine.get(*at) != theirs.get(*at));
                     if let Some(at) = differ {
                         let said = |ids: &[u32]| ids.get(at).map_or("missing".to_owned(), u32::to_string);
                         ensure!(
@@ -74,7 +74,8 @@ pub(super) fn ids(case: &Case<'_>) -> Verdict {
                 (Err(mine), Err(theirs)) if same_refusal(mine, theirs) => {}
                 (mine, theirs) => {
                     let mine = mine.as_ref().map_or_else(Answer::say, |ids| format!("{} ids", ids.len()));
-                    let theirs = theirs.as_ref().map_or_else(ToString::to_string, |ids| format!("{} ids", ids.len()));
+                    let theirs =
+                        theirs.as_ref().map_or_else(ToString::to_string, |ids| format!("{} ids", ids.len()));
                     ensure!(
                         false,
                         WrongStatus,
@@ -89,12 +90,22 @@ pub(super) fn ids(case: &Case<'_>) -> Verdict {
     Ok(format!("{} texts, {count} ids{beside}", TEXTS.len() + 1))
 }
 
-fn own_ids(made: &Made<'_>, name: &str, text: &str, flags: u32, mine: &Result<Vec<u32>, Answer>) -> Verdict<()> {
+fn own_ids(
+    made: &Made<'_>,
+    name: &str,
+    text: &str,
+    flags: u32,
+    mine: &Result<Vec<u32>, Answer>,
+) -> Verdict<()> {
     match mine {
         Err(answer) => answer.refused(&format!("encode of {name}"), &[Status::Unsupported]),
         Ok(ids) => {
             if text.is_empty() {
-                ensure!(ids.is_empty(), WrongResult, "the empty text became {ids:?}, where no ids were expected");
+                ensure!(
+                    ids.is_empty(),
+                    WrongResult,
+                    "the empty text became {ids:?}, where no ids were expected"
+                );
             }
             let special = flags & HERALD_TEXT_SPECIAL != 0;
             let never = |id: &&u32| match made.words.kind(**id) {
@@ -277,7 +288,8 @@ fn check_room(what: &str, answer: &Answer, said: usize, needed: usize, room: usi
     if room >= needed {
         return answer.ok(&format!("{what} with room for {room}, and {needed} needed,"));
     }
-    answer.refused(&format!("{what} with room for {room}, and {needed} needed,"), &[Status::BufferTooSmall])?;
+    answer
+        .refused(&format!("{what} with room for {room}, and {needed} needed,"), &[Status::BufferTooSmall])?;
     ensure!(
         said == needed,
         WrongLength,
@@ -288,15 +300,21 @@ fn check_room(what: &str, answer: &Answer, said: usize, needed: usize, room: usi
 
 /// Calls give the same again, and from a tokenizer whose vocabulary's memory is long gone.
 pub(super) fn again(case: &Case<'_>) -> Verdict {
-    let mut packed = Packed::new(&case.made.words);
-    let other = Made::of(case.table, &case.made.words, &packed)?;
-    let other = other.map_err(|answer| {
-        Outcome::Failed(crate::Fault::Unstable, format!("the same vocabulary, made again, gave {}", answer.say()))
+    let other = Made::create(case.table, &case.made.words)?;
+    let mut other = other.map_err(|answer| {
+        Outcome::Failed(
+            crate::Fault::Unstable,
+            format!("the same vocabulary, made again, gave {}", answer.say()),
+        )
     })?;
-    packed.scribble();
+    other.packed.scribble();
     for (name, text) in texts() {
         let first = case.made.ids(text, 0)?;
-        ensure!(case.made.ids(text, 0)? == first, Unstable, "encode of {name} gave other ids the second time");
+        ensure!(
+            case.made.ids(text, 0)? == first,
+            Unstable,
+            "encode of {name} gave other ids the second time"
+        );
         ensure!(
             other.ids(text, 0)? == first,
             ReadsOutside,

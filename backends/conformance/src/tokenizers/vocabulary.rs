@@ -115,7 +115,8 @@ pub(super) fn sentencepiece(bytes: bool) -> Words {
     if bytes {
         add_bytes(&mut words);
     }
-    let corpus = corpus(|word| word.chars().map(|c| if c == ' ' { '\u{2581}' } else { c }.to_string()).collect());
+    let corpus =
+        corpus(|word| word.chars().map(|c| if c == ' ' { '\u{2581}' } else { c }.to_string()).collect());
     for (rank, (left, right)) in learn(&corpus).into_iter().enumerate() {
         words.push(format!("{left}{right}").as_bytes(), TokenType::Normal, -(rank as f32));
     }
@@ -136,7 +137,9 @@ pub(super) fn plain(model: &str) -> Words {
     let mut words = Words { model: model.to_owned(), ..Words::default() };
     words.unknown = Some(words.push(b"<unk>", TokenType::Unknown, 0.0));
     add_bytes(&mut words);
-    for (rank, (left, right)) in learn(&corpus(|word| word.chars().map(String::from).collect())).iter().enumerate() {
+    for (rank, (left, right)) in
+        learn(&corpus(|word| word.chars().map(String::from).collect())).iter().enumerate()
+    {
         words.push(format!("{left}{right}").as_bytes(), TokenType::Normal, -(rank as f32));
     }
     words.add_special();

@@ -19,7 +19,9 @@ struct Said {
 fn check(plugin: &Path, part: &str, timeout: u32) -> Said {
     let home = home();
     let mut command = Command::new(env!("CARGO_BIN_EXE_host"));
-    command.env("HOME", home.path()).env("HERALD_PLUGIN_PATH", herald_testing::cpu_plugin().parent().expect("a folder"));
+    command
+        .env("HOME", home.path())
+        .env("HERALD_PLUGIN_PATH", herald_testing::cpu_plugin().parent().expect("a folder"));
     command.args(["--allow-insecure-plugins", "plugin", "check", "--json", "--only", part]);
     command.args(["--timeout", &timeout.to_string()]).arg(plugin);
     let output = command.output().expect("it runs");
@@ -37,13 +39,17 @@ fn source(name: &str) -> String {
     format!("backends/conformance/tests/faulty/{name}.c")
 }
 
-/// Checks that each macro of a source makes a plugin with exactly this fault.
+/// Checks that each macro of a source makes a plugin with exactly this fault: the name of what is to be found, and after commas
+/// those of what follows from it.
 fn each_is_named(name: &str, part: &str, timeout: u32, faults: &[(&str, &str)]) {
     let folder = folder();
     for (fault, expected) in faults {
         let said = check(&compile(&source(name), fault, folder.path()), part, timeout);
         let failed: Vec<&Value> = said.lines.iter().filter(|line| line["outcome"] == "failed").collect();
-        assert_eq!(said.faults, [*expected], "{fault}: {failed:#?}");
+        let first = expected.split(',').next();
+        assert!(said.faults.iter().any(|name| Some(name.as_str()) == first), "{fault}: {failed:#?}");
+        let strange = said.faults.iter().find(|name| !expected.split(',').any(|one| one == **name));
+        assert_eq!(strange, None, "{fault}: {failed:#?}");
         assert_eq!(said.code, Some(1), "{fault}");
     }
 }
@@ -139,7 +145,7 @@ fn tiers_whose_lists_lie() {
 fn tiers_that_give_or_keep_the_wrong_pages() {
     let faults = [
         ("GIVES_ANOTHER", "loses-data"),
-        ("DROPS_NOTHING", "wrong-status"),
+        ("DROPS_NOTHING", "wrong-status,wrong-length,loses-data"),
         ("DROP_LEAKS", "leaks"),
         ("IGNORES_CAPACITY", "wrong-status"),
     ];
