@@ -6,7 +6,7 @@ use herald_api::abi::{HERALD_STATUS_UNSUPPORTED, HeraldLayerTable};
 use super::call::{LARGE_FILL, Manner, NAN_FILL};
 use super::cases;
 use super::compare::Expected;
-use super::layer::{Layer, Limits, Maker, Order, Refusal, status_name};
+use super::layer::{Layer, Maker, Order, Refusal, status_name};
 use super::plan::{Case, Plan};
 use super::run::{Cut, Results, run};
 use crate::guard::Place;
@@ -24,12 +24,17 @@ pub(super) fn make<'p>(maker: Maker<'p>, plan: &Plan) -> Result<(Case, Layer<'p>
     let mut refused = None;
     for dtype in plan.dtypes() {
         let case = plan.case(dtype);
-        match make_case(maker, &case)? {
-            Ok(layer) => return Ok((case, layer)),
-            Err(refusal) => refused = Some(refusal),
+        match make_case(maker, &case) {
+            Ok(Ok(layer)) => return Ok((case, layer)),
+            Ok(Err(refusal)) => refused = Some(refusal.sentence),
+            // Norms couldn't be left out in the ABI's first version: there it was a mistake of the host's.
+            Err(Outcome::Failed(Fault::Refuses, sentence)) if !plan.without.is_empty() => {
+                refused = Some(sentence);
+            }
+            Err(outcome) => return Err(outcome),
         }
     }
-    let sentence = refused.map_or("no element type suits it".to_owned(), |refusal| refusal.sentence);
+    let sentence = refused.unwrap_or("no element type suits it".to_owned());
     Err(Outcome::Skipped(format!("not offered: {sentence}")))
 }
 
@@ -38,15 +43,7 @@ pub(super) fn make_case<'p>(
     maker: Maker<'p>,
     case: &Case,
 ) -> Result<Result<Layer<'p>, Refusal>, Outcome> {
-    make_limited(maker, case, case.limits())
-}
-
-fn make_limited<'p>(
-    maker: Maker<'p>,
-    case: &Case,
-    limits: Limits,
-) -> Result<Result<Layer<'p>, Refusal>, Outcome> {
-    match maker.make(&Order::new(&case.desc, &case.tensors, limits))? {
+    match maker.make(&Order::new(&case.desc, &case.tensors, case.limits()))? {
         Err(refusal) if refusal.status != HERALD_STATUS_UNSUPPORTED => {
             let status = status_name(refusal.status);
             let sentence = format!(

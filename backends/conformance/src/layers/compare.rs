@@ -48,8 +48,6 @@ pub(super) struct Expected {
     branches: Vec<Vec<f64>>,
     scales: Vec<Vec<Scale>>,
     pages: Vec<Vec<[Vec<f32>; 2]>>,
-    /// What float32 loses of an output that holds something else besides.
-    rounding: f64,
 }
 
 /// How far results were from those expected, at most, in units.
@@ -86,9 +84,7 @@ impl Expected {
             branch.chunks_exact(width).enumerate().map(scale).collect()
         });
         let scales = scales.collect();
-        let largest = reference.before.iter().flatten().fold(0.0, |largest: f32, x| largest.max(x.abs()));
-        let rounding = 4.0 * f64::from(f32::EPSILON) * f64::from(largest.max(50.0));
-        Self { width, branches, scales, pages: reference.pages.clone(), rounding }
+        Self { width, branches, scales, pages: reference.pages.clone() }
     }
 
     /// Tokens about which something can be said, and all.
@@ -111,9 +107,10 @@ impl Expected {
                 let place = format!("{how}, token {token} of sequence {index}");
                 self.check_changed(results, index, token, expected, &place)?;
                 let limit = FLOOR + ROUNDINGS * scale.noise;
-                let off = self.off(got, expected, *scale);
+                let rounding = rounding(&[results], index, token, self.width);
+                let off = Off::of(got, expected, scale.unit, rounding);
                 if off.rms > limit || off.most > PEAK * limit {
-                    return Err(self.wrong(got, expected, *scale, limit, &place));
+                    return Err(wrong(got, expected, scale.unit, limit, &place));
                 }
                 distance.off = distance.off.max(off.rms);
             }
@@ -140,7 +137,8 @@ impl Expected {
                     continue;
                 }
                 let limit = CUT_FLOOR + CUT_SHARE * scale.noise;
-                let off = self.off(other, one, *scale);
+                let rounding = rounding(&[first, second], index, token, self.width);
+                let off = Off::of(other, one, scale.unit, rounding);
                 if off.rms > limit || off.most > PEAK * limit {
                     let sentence = format!(
                         "{how}, token {token} of sequence {index} is off by {:.2e} of its branch's root mean square from what \
@@ -153,14 +151,6 @@ impl Expected {
             }
         }
         Ok(())
-    }
-
-    fn off(&self, got: &[f64], expected: &[f64], scale: Scale) -> Off {
-        let errors = || {
-            got.iter().zip(expected).map(|(x, y)| ((x - y).abs() - self.rounding).max(0.0) / scale.unit)
-        };
-        let most = errors().enumerate().fold((0, 0.0), |most, (at, e)| if e > most.1 { (at, e) } else { most });
-        Off { rms: rms(errors()), most: most.1, at: most.0 }
     }
 
     fn check_finite(&self, results: &Results, index: usize, how: &str) -> Result<(), Outcome> {
@@ -199,25 +189,6 @@ impl Expected {
         Ok(())
     }
 
-    fn wrong(&self, got: &[f64], expected: &[f64], scale: Scale, limit: f64, place: &str) -> Outcome {
-        let off = self.off(got, expected, scale);
-        let negative: Vec<f64> = got.iter().map(|x| -x).collect();
-        let negated = self.off(&negative, expected, scale);
-        if negated.rms <= limit && negated.most <= PEAK * limit {
-            let sentence = format!(
-                "{place}: every element has the wrong sign (element {}: {:e} in place of {:e})",
-                off.at, got[off.at], expected[off.at]
-            );
-            return Outcome::Failed(Fault::WrongSign, sentence);
-        }
-        let sentence = format!(
-            "{place} is off by {:.2e} of the root mean square of the right result, where at most {limit:.1e} was expected; \
-             element {} is {:e} in place of {:e}",
-            off.rms, off.at, got[off.at], expected[off.at]
-        );
-        Outcome::Failed(Fault::WrongResult, sentence)
-    }
-
     /// Compares the keys and values that were kept: other plugins read them.
     fn check_pages(&self, results: &Results, how: &str) -> Result<(), Outcome> {
         for (index, (pages, expected)) in results.pages.iter().zip(&self.pages).enumerate() {
@@ -241,9 +212,48 @@ impl Expected {
     }
 }
 
+/// How far two rows are from each other, in units.
 struct Off {
     rms: f64,
     most: f64,
     /// The element that is off the most.
     at: usize,
+}
+
+impl Off {
+    /// Of each element, `rounding` doesn't count.
+    fn of(got: &[f64], expected: &[f64], unit: f64, rounding: f64) -> Self {
+        let errors = || got.iter().zip(expected).map(|(x, y)| ((x - y).abs() - rounding).max(0.0) / unit);
+        let most = errors().enumerate().fold((0, 0.0), |most, (at, e)| if e > most.1 { (at, e) } else { most });
+        Self { rms: rms(errors()), most: most.1, at: most.0 }
+    }
+}
+
+/// What float32 loses of a branch where the output holds something else besides.
+fn rounding(results: &[&Results], index: usize, token: usize, width: usize) -> f64 {
+    let before = |results: &&Results| {
+        let before = results.before[index].get(token * width..(token + 1) * width).unwrap_or_default();
+        before.iter().fold(0.0, |largest: f32, x| largest.max(x.abs()))
+    };
+    f64::from(f32::EPSILON) * f64::from(results.iter().map(before).fold(0.0, f32::max))
+}
+
+/// The finding for results that are off by more than the limit.
+fn wrong(got: &[f64], expected: &[f64], unit: f64, limit: f64, place: &str) -> Outcome {
+    let off = Off::of(got, expected, unit, 0.0);
+    let negative: Vec<f64> = got.iter().map(|x| -x).collect();
+    let negated = Off::of(&negative, expected, unit, 0.0);
+    if negated.rms <= limit && negated.most <= PEAK * limit {
+        let sentence = format!(
+            "{place}: every element has the wrong sign (element {}: {:e} in place of {:e})",
+            off.at, got[off.at], expected[off.at]
+        );
+        return Outcome::Failed(Fault::WrongSign, sentence);
+    }
+    let sentence = format!(
+        "{place} is off by {:.2e} of the root mean square of the right result, where at most {limit:.1e} was expected; \
+         element {} is {:e} in place of {:e}",
+        off.rms, off.at, got[off.at], expected[off.at]
+    );
+    Outcome::Failed(Fault::WrongResult, sentence)
 }

@@ -8,9 +8,11 @@ mod battery;
 mod call;
 mod cases;
 mod compare;
+mod costs;
 mod layer;
 mod pages;
 mod plan;
+mod rules;
 mod run;
 mod structs;
 
@@ -42,4 +44,6 @@ fn check_kind(maker: Maker<'_>, reference: Maker<'_>, kind: LayerKind, sink: &mu
     for plan in cases::plans(kind) {
         sink.check(plan.subject(), || battery::outcome(battery::check(maker, reference, &plan)));
     }
+    rules::check(maker, kind, sink);
+    costs::check(maker, kind, sink);
 }
