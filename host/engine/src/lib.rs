@@ -15,6 +15,7 @@ mod options;
 pub mod plugin;
 pub mod sampler;
 pub mod schedule;
+mod stop;
 pub mod stream_text;
 pub mod threads;
 mod tokenizer;
@@ -28,4 +29,5 @@ pub use engine::{
 pub use error::{Error, Result};
 pub use kv_cache::{Capacity, MemoryOptions, MemoryUsage, PageSelection, SelectionWatcher};
 pub use options::LoadOptions;
+pub use stop::Stop;
 pub use tokenizer::AscTokenizer;

@@ -5,6 +5,7 @@ use llguidance::toktrie::{SimpleVob, TokEnv, TokenId};
 
 use super::{Constraint, Forms};
 use crate::error::{Error, Result};
+use crate::stop::Stop;
 
 /// Bytes that tend to lead out of what is open, in the order in which they are tried.
 const CLOSING: &[u8] = b"\"}]0,: ntfeE.-/";
@@ -22,6 +23,8 @@ pub(crate) struct Guide {
     ignore_eos: bool,
     /// A way to the end from here, where one was found.
     way: Option<Vec<TokenId>>,
+    /// Ends a search for a way.
+    stop: Option<Stop>,
 }
 
 /// What may come next.
@@ -33,14 +36,14 @@ pub(crate) enum Next {
 }
 
 impl Guide {
-    pub(crate) fn new(forms: &Forms, constraint: &Constraint, ignore_eos: bool) -> Result<Self> {
-        let matcher = forms.matcher(constraint)?;
+    pub(crate) fn new(forms: &Forms, constraint: &Constraint, ignore_eos: bool, stop: Option<&Stop>) -> Result<Self> {
+        let matcher = forms.matcher(constraint, stop)?;
         let tokens = matcher.tok_env().map_err(failed)?;
         let trie = tokens.tok_trie();
         let others = (0..=0x7f_u8).filter(|byte| !CLOSING.contains(byte));
         let bytes = CLOSING.iter().copied().chain(others);
         let bytes = bytes.filter_map(|byte| trie.token_id(&[byte])).collect();
-        let mut guide = Self { matcher, tokens, bytes, ignore_eos, way: None };
+        let mut guide = Self { matcher, tokens, bytes, ignore_eos, way: None, stop: stop.cloned() };
         guide.way = guide.find_way(MAX_WAY_TOKENS)?;
         Ok(guide)
     }
@@ -106,6 +109,9 @@ impl Guide {
             }
             if way.len() >= max_tokens {
                 break false;
+            }
+            if self.stop.as_ref().is_some_and(Stop::ends) {
+                return Err(Error::Cancelled);
             }
             let before = way.len();
             // What is forced costs no search.

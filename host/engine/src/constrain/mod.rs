@@ -12,6 +12,7 @@
 //! and tokens end an answer anywhere. A number is as long as its schema allows: without bounds it may be valid JSON and yet too
 //! large for a program's numbers.
 
+mod compile;
 mod guide;
 mod vocabulary;
 

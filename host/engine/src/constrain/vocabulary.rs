@@ -8,7 +8,9 @@ use llguidance::{Matcher, ParserFactory};
 use serde_json::{Value, json};
 
 use super::Constraint;
+use super::compile::Compiler;
 use crate::error::{Error, Result};
+use crate::stop::Stop;
 use crate::tokenizer::AscTokenizer;
 
 /// The tokens' bytes, in a tree.
@@ -31,7 +33,7 @@ impl TokenizerEnv for Tokens {
 
 /// Makes forms for a model.
 pub(crate) struct Forms {
-    factory: ParserFactory,
+    compiler: Compiler,
 }
 
 impl Forms {
@@ -55,25 +57,18 @@ impl Forms {
         // It would write warnings to stderr by itself.
         factory.quiet();
         factory.limits_mut().verbose_errors = false;
-        Ok(Self { factory })
+        Ok(Self { compiler: Compiler::new(factory) })
     }
 
     /// The state of a form at its beginning.
-    pub(super) fn matcher(&self, constraint: &Constraint) -> Result<Matcher> {
+    pub(super) fn matcher(&self, constraint: &Constraint, stop: Option<&Stop>) -> Result<Matcher> {
         let (what, grammar) = match constraint {
             Constraint::JsonSchema(schema) => {
                 ("JSON schema", TopLevelGrammar::from_json_schema(with_spaces(schema)))
             }
             Constraint::Regex(regex) => ("regular expression", TopLevelGrammar::from_regex(regex)),
         };
-        let matcher = Matcher::new(self.factory.create_parser(grammar));
-        match matcher.get_error() {
-            None => Ok(matcher),
-            Some(error) => {
-                let reason: Vec<&str> = error.split_whitespace().collect();
-                Err(Error::Constraint(format!("the {what} can't be used: {}", reason.join(" "))))
-            }
-        }
+        self.compiler.compile(what, grammar, stop)
     }
 }
 

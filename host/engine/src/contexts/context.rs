@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard};
 use crate::engine::Sequence;
 use crate::error::{Error, Result};
 use crate::kv_cache::MemoryUsage;
+use crate::stop::Stop;
 use crate::threads::locked;
 
 thread_local! {
@@ -61,13 +62,15 @@ impl State {
 pub(super) struct Context {
     state: Mutex<State>,
     usage: Mutex<MemoryUsage>,
+    /// Tells work on it to stop.
+    pub(super) stop: Stop,
 }
 
 impl Context {
     pub(super) fn new(sequence: Sequence) -> Self {
         let usage = Mutex::new(sequence.memory_usage());
         let state = State { sequence, pending: Vec::new(), used: 0, closed: false };
-        Self { state: Mutex::new(state), usage }
+        Self { state: Mutex::new(state), usage, stop: Stop::default() }
     }
 
     /// Waits for it; `None` where it has been closed.

@@ -11,10 +11,11 @@ mod optimize;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::engine::{GenerateOptions, Generated, NeuroEngine, Sequence, TokenOutput};
+use crate::engine::{Finish, GenerateOptions, Generated, NeuroEngine, Sequence, TokenOutput};
 use crate::error::{Error, Result};
 use crate::kv_cache::{Capacity, MemoryOptions, MemoryUsage};
 use crate::metrics::{MemoryProfiler, MemorySnapshot};
+use crate::stop::Stop;
 use crate::threads::locked;
 
 use context::Context;
@@ -193,8 +194,22 @@ impl MultiTierMemoryManager {
             let done = done?;
             // The last token is chosen, and not run.
             state.pending.extend(done.tokens.last());
+            if done.finish == Finish::Cancelled {
+                state.sequence.stop().map(Stop::reset);
+            }
             Ok(done)
         })
+    }
+
+    /// Ends work on a context soon, with [`Error::Cancelled`] or [`Finish::Cancelled`]: what runs now, or what begins next. Doesn't
+    /// wait.
+    ///
+    /// # Errors
+    /// Where there is no such context.
+    pub fn cancel(&self, context: &str) -> Result<()> {
+        let found = self.map().get(context).map(Arc::clone);
+        found.ok_or_else(|| no_context(context))?.stop.set();
+        Ok(())
     }
 
     /// Lends a context's sequence, for work that no other method does.
@@ -346,7 +361,12 @@ impl MultiTierMemoryManager {
             // It may have been closed while this thread waited; then there may be another by that name.
             if let Some(mut state) = found.lock(&hold) {
                 state.used = self.epoch();
-                return work(&mut state);
+                state.sequence.set_stop(Some(found.stop.clone()));
+                let done = work(&mut state);
+                if matches!(done, Err(Error::Cancelled)) {
+                    found.stop.reset();
+                }
+                return done;
             }
         }
     }

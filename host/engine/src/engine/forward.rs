@@ -3,9 +3,11 @@
 use herald_api::LayerKind;
 use herald_api::import::LayerHandle;
 
-use super::pass::{WantedLogits, failed};
+use super::interrupt::Leave;
+use super::pass::{WantedLogits, failed, reserve};
 use super::{NeuroEngine, Sequence};
 use crate::error::{Error, Result};
+use crate::stop::Stop;
 
 /// A sequence in a step's batch.
 pub struct BatchEntry<'p> {
@@ -22,8 +24,8 @@ impl NeuroEngine {
     /// `[vocabulary]` of the last token.
     ///
     /// # Errors
-    /// Where `ids` is empty or has an unknown token, the context is full, or a plugin fails. The sequence then holds the
-    /// pieces that succeeded.
+    /// Where `ids` is empty or has an unknown token, the context is full, a plugin fails, or the sequence's [`Stop`] ends it. The
+    /// sequence then holds the pieces that succeeded.
     pub fn prefill(&self, sequence: &mut Sequence, ids: &[u32]) -> Result<Vec<f32>> {
         self.prefill_while(sequence, ids, &mut |_| true)
     }
@@ -41,12 +43,13 @@ impl NeuroEngine {
     ) -> Result<Vec<f32>> {
         self.check(sequence, ids)?;
         let mut logits = Vec::new();
+        reserve(&mut logits, self.plan.vocabulary, "logits")?;
         let mut done = 0;
         for piece in ids.chunks(self.max_batch) {
             done += piece.len();
             let last = done == ids.len();
             let wanted = if last { WantedLogits::Last } else { WantedLogits::None };
-            self.pass(&mut [(sequence, piece)], wanted, &mut |rows| logits.extend_from_slice(rows))?;
+            self.pass(&mut [(sequence, piece)], wanted, Leave::Any, &mut |rows| logits.extend_from_slice(rows))?;
             if !progress(done) && !last {
                 return Err(Error::Cancelled);
             }
@@ -67,6 +70,7 @@ impl NeuroEngine {
         progress: &mut dyn FnMut(usize) -> bool,
     ) -> Result<(Vec<f32>, usize)> {
         self.check(sequence, ids)?;
+        sequence.go_on()?;
         let was_empty = sequence.tokens.is_empty();
         let shared = self.begin_shared(sequence, ids);
         let logits = self.prefill_while(sequence, &ids[shared..], &mut |done| progress(shared + done))?;
@@ -113,8 +117,9 @@ impl NeuroEngine {
             self.check(sequence, ids)?;
             parts.push((&mut **sequence, ids));
         }
-        let mut logits = Vec::with_capacity(parts.len() * self.plan.vocabulary);
-        self.pass(&mut parts, WantedLogits::Last, &mut |rows| logits.extend_from_slice(rows))?;
+        let mut logits = Vec::new();
+        reserve(&mut logits, parts.len().saturating_mul(self.plan.vocabulary), "logits")?;
+        self.pass(&mut parts, WantedLogits::Last, Leave::Any, &mut |rows| logits.extend_from_slice(rows))?;
         Ok(logits)
     }
 
@@ -123,7 +128,8 @@ impl NeuroEngine {
     ///
     /// # Errors
     /// As [`NeuroEngine::prefill`]; no sequence then has its tokens. Where a plugin fails while it computes, recurrent states may
-    /// be half updated, and their sequences are of no further use.
+    /// be half updated, and their sequences only go on from their beginning. [`Error::Cancelled`] where the [`Stop`]s of all
+    /// sequences say so, to the same effect.
     pub fn step(&self, entries: &mut [BatchEntry<'_>], each: &mut dyn FnMut(&[f32])) -> Result<()> {
         let n_tokens: usize = entries.iter().map(|entry| entry.ids.len()).sum();
         if n_tokens > self.max_batch {
@@ -139,7 +145,7 @@ impl NeuroEngine {
             runs.push((&mut **sequence, *ids));
         }
         let wanted = if wanted.contains(&true) { WantedLogits::LastOf(&wanted) } else { WantedLogits::None };
-        self.pass(&mut runs, wanted, each)
+        self.pass(&mut runs, wanted, Leave::All, each)
     }
 
     /// Makes room for `n_tokens` more tokens, so that the next step doesn't fail for lack of memory.
@@ -184,7 +190,7 @@ impl NeuroEngine {
             let mut rows = |logits: &[f32]| {
                 go_on = go_on && logits.chunks_exact(self.plan.vocabulary).all(&mut *each);
             };
-            self.pass(&mut [(sequence, piece)], WantedLogits::All, &mut rows)?;
+            self.pass(&mut [(sequence, piece)], WantedLogits::All, Leave::Any, &mut rows)?;
             if !go_on {
                 return Err(Error::Cancelled);
             }
@@ -198,6 +204,24 @@ impl NeuroEngine {
     /// # Errors
     /// As [`NeuroEngine::prefill`].
     pub fn hidden_states(&self, ids: &[u32], blocks: usize, each: &mut dyn FnMut(&[f32])) -> Result<()> {
+        let mut always = |row: &[f32]| {
+            each(row);
+            true
+        };
+        self.hidden_states_while(ids, blocks, None, &mut always)
+    }
+
+    /// As [`NeuroEngine::hidden_states`]; `stop` ends the work, and so does `each` by returning `false`.
+    ///
+    /// # Errors
+    /// As [`NeuroEngine::prefill`], and [`Error::Cancelled`].
+    pub fn hidden_states_while(
+        &self,
+        ids: &[u32],
+        blocks: usize,
+        stop: Option<Stop>,
+        each: &mut dyn FnMut(&[f32]) -> bool,
+    ) -> Result<()> {
         let past_end = |layer: &LayerHandle| match layer.desc().kind() {
             LayerKind::Embedding => false,
             LayerKind::Head => true,
@@ -205,12 +229,19 @@ impl NeuroEngine {
         };
         let n_layers = self.layers.iter().position(past_end).unwrap_or(self.layers.len());
         let mut sequence = self.sequence()?;
+        sequence.set_stop(stop);
         self.check(&sequence, ids)?;
-        let hidden = self.plan.hidden;
-        let mut rows = |rows: &[f32]| rows.chunks_exact(hidden).for_each(&mut *each);
-        ids.chunks(self.max_batch).try_for_each(|piece| {
-            self.pass(&mut [(&mut sequence, piece)], WantedLogits::Hidden(n_layers), &mut rows)
-        })
+        let (hidden, mut go_on) = (self.plan.hidden, true);
+        for piece in ids.chunks(self.max_batch) {
+            let mut rows =
+                |rows: &[f32]| go_on = go_on && rows.chunks_exact(hidden).all(&mut *each);
+            let wanted = WantedLogits::Hidden(n_layers);
+            self.pass(&mut [(&mut sequence, piece)], wanted, Leave::All, &mut rows)?;
+            if !go_on {
+                return Err(Error::Cancelled);
+            }
+        }
+        Ok(())
     }
 
     /// Whether these tokens could be the first of a sequence.
@@ -224,8 +255,9 @@ impl NeuroEngine {
             return Ok(());
         }
         self.check(sequence, ids)?;
-        ids.chunks(self.max_batch)
-            .try_for_each(|piece| self.pass(&mut [(&mut *sequence, piece)], WantedLogits::None, &mut |_| {}))
+        ids.chunks(self.max_batch).try_for_each(|piece| {
+            self.pass(&mut [(&mut *sequence, piece)], WantedLogits::None, Leave::Any, &mut |_| {})
+        })
     }
 
     /// Whether a sequence is this engine's.
@@ -239,6 +271,7 @@ impl NeuroEngine {
     /// Whether a sequence can take these tokens.
     fn check(&self, sequence: &Sequence, ids: &[u32]) -> Result<()> {
         self.owns(sequence)?;
+        sequence.is_whole()?;
         self.check_tokens(sequence.tokens.len(), ids)
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::generation::Generation;
 use super::{NeuroEngine, Sequence};
 use crate::constrain::Constraint;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::sampler::{Sampled, SamplerConfig, SamplerState};
 
 /// How to generate.
@@ -27,6 +27,8 @@ pub struct GenerateOptions {
     pub special: bool,
     /// The form that the answer must have.
     pub constraint: Option<Constraint>,
+    /// When it ends at the latest, as if it were cancelled; `None`: at any time.
+    pub deadline: Option<Instant>,
 }
 
 /// What the callback is given: a token, and the text that it makes certain.
@@ -53,7 +55,7 @@ pub enum Finish {
     Length,
     /// The context is full.
     ContextFull,
-    /// The callback stopped it.
+    /// The callback or the sequence's [`Stop`](crate::Stop) stopped it.
     Cancelled,
 }
 
@@ -85,7 +87,7 @@ pub struct Generated {
 impl NeuroEngine {
     /// Runs a prompt after what the sequence has seen, then generates. `each` is given every token as it comes, and ends
     /// the generation by returning `false`. `proceed` is called between the pieces of the prompt, and stops that by returning
-    /// `false`.
+    /// `false`; the sequence's [`Stop`](crate::Stop) ends the prompt sooner, and what comes after it.
     ///
     /// Afterwards the sequence holds the prompt and the generated tokens but the last, which has not been run.
     ///
@@ -99,7 +101,25 @@ impl NeuroEngine {
         proceed: &mut dyn FnMut() -> bool,
         each: &mut dyn FnMut(&TokenOutput<'_>) -> bool,
     ) -> Result<Generated> {
-        let mut generation = Generation::new(self, options)?;
+        let stop = sequence.stop.clone();
+        if options.deadline.is_some() {
+            sequence.stop = Some(stop.clone().unwrap_or_default().or_at(options.deadline));
+        }
+        let done = self.generate_until(sequence, prompt, options, proceed, each);
+        sequence.stop = stop;
+        done
+    }
+
+    fn generate_until(
+        &self,
+        sequence: &mut Sequence,
+        prompt: &[u32],
+        options: &GenerateOptions,
+        proceed: &mut dyn FnMut() -> bool,
+        each: &mut dyn FnMut(&TokenOutput<'_>) -> bool,
+    ) -> Result<Generated> {
+        sequence.go_on()?;
+        let mut generation = Generation::new(self, options, sequence.stop.as_ref())?;
         let start = Instant::now();
         let (mut logits, shared_tokens) = self.prefill_shared(sequence, prompt, &mut |_| proceed())?;
         let prompt_time = start.elapsed();
@@ -118,7 +138,11 @@ impl NeuroEngine {
                 }
                 _ if !go_on => break Finish::Cancelled,
                 Some(finish) => break finish,
-                None => logits = self.decode(&mut [(sequence, chosen.sampled.token)])?,
+                None => match self.decode(&mut [(sequence, chosen.sampled.token)]) {
+                    Ok(next) => logits = next,
+                    Err(Error::Cancelled) => break Finish::Cancelled,
+                    Err(error) => return Err(error),
+                },
             }
         };
         let (generated, tail) = generation.end(finish);

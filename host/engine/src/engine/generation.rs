@@ -7,6 +7,7 @@ use super::generate::{Finish, GenerateOptions, Generated};
 use crate::constrain::{Guide, Next};
 use crate::error::{Error, Result};
 use crate::sampler::{Sampled, Sampler};
+use crate::stop::Stop;
 use crate::stream_text::{StopMatcher, Utf8Stream};
 use crate::tokenizer::AscTokenizer;
 
@@ -32,8 +33,9 @@ pub(crate) struct ChosenToken {
 }
 
 impl Generation {
-    pub(crate) fn new(engine: &NeuroEngine, options: &GenerateOptions) -> Result<Self> {
-        let guide = |constraint| Guide::new(engine.forms()?, constraint, options.ignore_eos);
+    /// `stop` ends the work on the answer's form, which may take a while.
+    pub(crate) fn new(engine: &NeuroEngine, options: &GenerateOptions, stop: Option<&Stop>) -> Result<Self> {
+        let guide = |constraint| Guide::new(engine.forms()?, constraint, options.ignore_eos, stop);
         let mut sampler = Sampler::new(options.sampler.clone(), engine.plan().vocabulary)?;
         if let Some(state) = options.random {
             sampler.go_on_from(state);

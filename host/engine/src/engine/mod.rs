@@ -9,6 +9,7 @@ mod fault;
 mod forward;
 mod generate;
 mod generation;
+mod interrupt;
 mod memory;
 mod pass;
 mod saved;
@@ -31,6 +32,7 @@ use crate::kv_cache::{MemoryOptions, MemoryUsage, SequenceMemory, TierTraffic};
 use crate::model::{self, ModelPlan};
 use crate::options::LoadOptions;
 use crate::plugin::{self, Plugins};
+use crate::stop::Stop;
 use crate::threads::ThreadPool;
 use crate::tokenizer::AscTokenizer;
 
@@ -82,6 +84,10 @@ pub struct Sequence {
     tokens: Vec<u32>,
     /// Which engine it belongs to.
     engine: u64,
+    /// Tells work on it to stop.
+    stop: Option<Stop>,
+    /// Whether a pass ended between two layers, so that the recurrent states of some have seen more than those of others.
+    torn: bool,
 }
 
 impl Sequence {
@@ -106,14 +112,50 @@ impl Sequence {
     /// Forgets the tokens from the `len`-th on. Where the model keeps recurrent states, which can only go back to the beginning
     /// (see [`NeuroEngine::rewind`]), forgets nothing and returns `false`.
     pub fn truncate(&mut self, len: usize) -> bool {
-        if len >= self.tokens.len() {
+        if len >= self.tokens.len() && !self.torn {
             return true;
         }
         let done = self.memory.truncate(len);
         if done {
             self.tokens.truncate(len);
+            self.torn = false;
         }
         done
+    }
+
+    /// Ties work on it to a [`Stop`], which is looked at before each layer; `None`: nothing stops it. Work that is stopped fails
+    /// with [`Error::Cancelled`]: the sequence then holds the pieces (of at most the batch's size) that were run, and goes on
+    /// from there. A fork begins without one.
+    pub fn set_stop(&mut self, stop: Option<Stop>) {
+        self.stop = stop;
+    }
+
+    /// What tells work on it to stop.
+    #[must_use]
+    pub fn stop(&self) -> Option<&Stop> {
+        self.stop.as_ref()
+    }
+
+    /// Whether all layers' states have seen the same tokens.
+    pub(crate) fn is_whole(&self) -> Result<()> {
+        if self.torn {
+            return Err(Error::Invalid(
+                "an earlier pass over this sequence failed and left its recurrent states half updated, so it can only go back to \
+                 0 tokens"
+                    .to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether work on it is to stop.
+    pub(crate) fn ends(&self) -> bool {
+        self.stop.as_ref().is_some_and(Stop::ends)
+    }
+
+    /// [`Error::Cancelled`] where work on it is to stop.
+    pub(crate) fn go_on(&self) -> Result<()> {
+        if self.ends() { Err(Error::Cancelled) } else { Ok(()) }
     }
 }
 
@@ -333,6 +375,6 @@ impl NeuroEngine {
     }
 
     fn opened(&self, memory: SequenceMemory, tokens: Vec<u32>) -> Sequence {
-        Sequence { memory, tokens, engine: self.id }
+        Sequence { memory, tokens, engine: self.id, stop: None, torn: false }
     }
 }

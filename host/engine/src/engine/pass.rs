@@ -1,8 +1,9 @@
 //! One forward pass: a flat batch of tokens through the layers in turn.
 
 use herald_api::import::{BatchBuffers, Forward, LayerHandle, Lent};
-use herald_api::{AlignedBytes, LayerKind};
+use herald_api::{AlignedBytes, LayerKind, Status};
 
+use super::interrupt::{Leave, StatesBefore};
 use super::{NeuroEngine, Sequence};
 use crate::error::{Error, Result};
 use crate::kv_cache::PageSelector;
@@ -46,14 +47,16 @@ pub(super) struct Workspace {
 
 impl NeuroEngine {
     /// Runs the sequences' new tokens, one sequence after another in the batch, and gives the logits to `each`, some at a time.
+    /// `leave` says whose [`Stop`](crate::Stop) ends it.
     pub(super) fn pass(
         &self,
         entries: &mut [Entry<'_, '_>],
         wanted: WantedLogits<'_>,
+        leave: Leave,
         each: &mut dyn FnMut(&[f32]),
     ) -> Result<()> {
         let mut workspace = self.workspace()?;
-        let done = self.pass_in(&mut workspace, entries, wanted, each);
+        let done = self.pass_in(&mut workspace, entries, wanted, leave, each);
         locked(&self.workspaces).push(workspace);
         done
     }
@@ -79,18 +82,25 @@ impl NeuroEngine {
         workspace: &mut Workspace,
         entries: &mut [Entry<'_, '_>],
         wanted: WantedLogits<'_>,
+        leave: Leave,
         each: &mut dyn FnMut(&[f32]),
     ) -> Result<()> {
+        leave.check(entries)?;
         self.gather(workspace, entries)?;
         let n_layers = match wanted {
             WantedLogits::Hidden(n_layers) => n_layers,
             _ => self.layers.len(),
         };
-        let done = self.run_layers(workspace, entries, n_layers);
+        let before = StatesBefore::of(entries);
+        let leave = if before.allow_leaving(leave) { leave } else { Leave::Never };
+        let done = self.run_layers(workspace, entries, n_layers, leave);
         workspace.batch.end();
-        done?;
+        if let Err(error) = done {
+            before.give_back(entries);
+            return Err(error);
+        }
         self.commit(entries)?;
-        self.logits_of(workspace, entries, wanted, each)
+        self.logits_of(workspace, entries, wanted, leave, each)
     }
 
     /// Puts the tokens and their positions into the workspace, and makes room for them.
@@ -104,8 +114,7 @@ impl NeuroEngine {
             positions.extend(past as u32..(past + ids.len()) as u32);
             self.reserve(sequence, ids.len())?;
         }
-        activations.resize(tokens.len() * self.plan.hidden, 0.0);
-        Ok(())
+        resize(activations, tokens.len().saturating_mul(self.plan.hidden), "activations")
     }
 
     /// Runs the first layers, all but the head.
@@ -114,18 +123,21 @@ impl NeuroEngine {
         workspace: &mut Workspace,
         entries: &mut [Entry<'_, '_>],
         n_layers: usize,
+        leave: Leave,
     ) -> Result<()> {
         let Workspace { tokens, positions, activations, branch_input, scratch, batch, .. } = workspace;
         let threads = Lent::new(&*self.pool);
         let watcher = self.memory.watcher();
         for index in 0..n_layers {
+            leave.check(entries)?;
+            tracing::trace!(target: "herald::pass", "{} tokens through layer {index}", tokens.len());
             let selects = entries.iter().any(|(sequence, _)| sequence.memory.has_selectable_pages(index));
             let layer = self.layer_for(index, tokens.len(), selects);
             let shares_input = self.plan.layers[index].shares_input;
             let next_shares = self.plan.layers.get(index + 1).is_some_and(|next| next.shares_input);
             if next_shares && !shares_input {
-                branch_input.clear();
-                branch_input.extend_from_slice(activations);
+                resize(branch_input, activations.len(), "activations")?;
+                branch_input.copy_from_slice(activations);
             }
             let call = Forward {
                 n_tokens: tokens.len(),
@@ -173,6 +185,7 @@ impl NeuroEngine {
         workspace: &mut Workspace,
         entries: &[Entry<'_, '_>],
         wanted: WantedLogits<'_>,
+        leave: Leave,
         each: &mut dyn FnMut(&[f32]),
     ) -> Result<()> {
         let hidden = self.plan.hidden;
@@ -186,7 +199,10 @@ impl NeuroEngine {
                 each(&workspace.activations);
                 Ok(())
             }
-            WantedLogits::All => self.head(workspace, workspace.tokens.len(), each),
+            WantedLogits::All => {
+                let go_on = &|| leave.check(entries);
+                self.head(workspace, workspace.tokens.len(), go_on, each)
+            }
             WantedLogits::Last | WantedLogits::LastOf(_) => {
                 // Only the last tokens' activations go on: they are moved to the front.
                 let (mut end, mut kept) = (0, 0);
@@ -197,13 +213,19 @@ impl NeuroEngine {
                         kept += 1;
                     }
                 }
-                self.head(workspace, kept, each)
+                self.head(workspace, kept, &|| Ok(()), each)
             }
         }
     }
 
-    /// The logits of the first `n_rows` rows of activations, given to `each` some rows at a time.
-    fn head(&self, workspace: &mut Workspace, n_rows: usize, each: &mut dyn FnMut(&[f32])) -> Result<()> {
+    /// The logits of the first `n_rows` rows of activations, given to `each` some rows at a time, while `go_on` allows it.
+    fn head(
+        &self,
+        workspace: &mut Workspace,
+        n_rows: usize,
+        go_on: &dyn Fn() -> Result<()>,
+        each: &mut dyn FnMut(&[f32]),
+    ) -> Result<()> {
         let Some(head) = self.layers.last().filter(|layer| layer.desc().kind() == LayerKind::Head) else {
             return Err(Error::Invalid("the model has no output head".to_owned()));
         };
@@ -212,10 +234,11 @@ impl NeuroEngine {
         let max_rows = HEAD_TOKENS.min(self.max_batch);
         let wanted = max_rows.min(n_rows) * vocabulary;
         if logits.len() < wanted {
-            logits.resize(wanted, 0.0);
+            resize(logits, wanted, "logits")?;
         }
         let threads = Lent::new(&*self.pool);
         for rows in activations[..n_rows * hidden].chunks(max_rows * hidden) {
+            go_on()?;
             let n_tokens = rows.len() / hidden;
             let forward = Forward {
                 n_tokens,
@@ -234,6 +257,21 @@ impl NeuroEngine {
 
 fn name_of(layer: &LayerHandle) -> String {
     format!("{}, {} layer of block {}", layer.plugin(), layer.desc().kind().name(), layer.desc().block)
+}
+
+/// Gives a vector another length, where there is memory for it.
+fn resize(values: &mut Vec<f32>, len: usize, what: &str) -> Result<()> {
+    reserve(values, len.saturating_sub(values.len()), what)?;
+    values.resize(len, 0.0);
+    Ok(())
+}
+
+/// Makes room in a vector for as many more values as a model or a caller asks for.
+pub(super) fn reserve(values: &mut Vec<f32>, more: usize, what: &str) -> Result<()> {
+    values.try_reserve(more).map_err(|_| {
+        let message = format!("there is no memory for {more} numbers");
+        failed(what, herald_api::Error::new(Status::OutOfMemory, message))
+    })
 }
 
 pub(super) fn failed(what: &str, source: herald_api::Error) -> Error {

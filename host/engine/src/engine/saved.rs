@@ -54,6 +54,7 @@ impl NeuroEngine {
     /// Where the sequence belongs to another engine, or there is no memory for the copy.
     pub fn fork(&self, sequence: &Sequence) -> Result<Sequence> {
         self.owns(sequence)?;
+        sequence.is_whole()?;
         let memory = sequence.memory.fork(sequence.tokens.len());
         let memory =
             memory.map_err(|source| Error::Plugin { what: "a copy of a sequence".to_owned(), source })?;
@@ -89,7 +90,7 @@ impl NeuroEngine {
         if sequence.truncate(len) {
             return Ok(());
         }
-        let tokens = sequence.tokens[..len].to_vec();
+        let tokens = sequence.tokens[..len.min(sequence.tokens.len())].to_vec();
         sequence.truncate(0);
         self.run(sequence, &tokens)
     }
@@ -109,6 +110,7 @@ impl NeuroEngine {
     /// As [`NeuroEngine::save`].
     pub fn save_with(&self, sequence: &Sequence, extras: &SavedExtras<'_>, path: &Path) -> Result<()> {
         self.owns(sequence)?;
+        sequence.is_whole()?;
         let (tokens, pending) = (words(&sequence.tokens), words(extras.pending));
         let mut facts = self.facts();
         facts.insert("notes".to_owned(), extras.notes.to_owned());

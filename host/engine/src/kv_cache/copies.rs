@@ -58,6 +58,24 @@ impl SequenceMemory {
         Ok(Self::charged(layers, self.charge.ledger()))
     }
 
+    /// Copies of the recurrent states, for [`SequenceMemory::set_states`].
+    pub(crate) fn copy_states(&self) -> Result<Vec<AlignedBytes>> {
+        let states = self.layers.iter().filter_map(|layer| match layer {
+            LayerMemory::State(state) => Some(copied(state)),
+            _ => None,
+        });
+        states.collect()
+    }
+
+    /// Puts copies of the recurrent states in their place.
+    pub(crate) fn set_states(&mut self, copies: Vec<AlignedBytes>) {
+        let states = self.layers.iter_mut().filter_map(|layer| match layer {
+            LayerMemory::State(state) => Some(state),
+            _ => None,
+        });
+        states.zip(copies).for_each(|(state, copy)| *state = copy);
+    }
+
     /// Makes this longer by as many whole pages as `tokens` tokens fill (see [`super::LayerPages::stretch`]). Returns how many
     /// tokens these are.
     pub(crate) fn stretch(&mut self, tokens: usize, limits: Limits) -> Result<usize> {

@@ -113,6 +113,11 @@ impl SequenceMemory {
         }
     }
 
+    /// Whether any layer keeps a recurrent state.
+    pub(crate) fn has_states(&self) -> bool {
+        self.layers.iter().any(|layer| matches!(layer, LayerMemory::State(_)))
+    }
+
     /// Whether a layer has compressed or archived pages.
     pub(crate) fn has_selectable_pages(&self, layer: usize) -> bool {
         matches!(&self.layers[layer], LayerMemory::Pages(pages) if pages.n_selectable() > 0)
@@ -184,7 +189,7 @@ impl SequenceMemory {
 
     /// Forgets the tokens from `tokens` on. `false` where there is a recurrent state, which can't go back.
     pub(crate) fn truncate(&mut self, tokens: usize) -> bool {
-        if tokens > 0 && self.layers.iter().any(|layer| matches!(layer, LayerMemory::State(_))) {
+        if tokens > 0 && self.has_states() {
             return false;
         }
         for layer in &mut self.layers {

@@ -1,6 +1,5 @@
 //! The sequences that run together, and a step of all of them.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -10,6 +9,7 @@ use super::share::share;
 use crate::engine::{BatchEntry, ChosenToken, Finish, Generation, NeuroEngine, Sequence};
 use crate::error::{Error, Result};
 use crate::metrics::{RequestClock, ServingMetrics, Step};
+use crate::stop::Stop;
 use crate::threads::{into_value, locked};
 
 /// A request that waits for a slot.
@@ -18,7 +18,7 @@ pub(super) struct Waiting {
     pub(super) prompt: Vec<u32>,
     pub(super) generation: Generation,
     pub(super) sink: Sink,
-    pub(super) cancelled: Arc<AtomicBool>,
+    pub(super) stop: Stop,
     pub(super) clock: RequestClock,
 }
 
@@ -116,11 +116,17 @@ impl Batch {
         self.running.len()
     }
 
+    /// What tells each of them to stop.
+    pub(super) fn stops(&self) -> impl Iterator<Item = Stop> {
+        self.running.iter().map(|running| running.request.stop.clone())
+    }
+
     /// Gives a request a slot. The client's name comes back where that fails.
     pub(super) fn admit(&mut self, mut request: Waiting) -> Result<(), String> {
         match self.engine.sequence() {
             Ok(mut sequence) => {
                 request.clock.placed(Instant::now());
+                sequence.set_stop(Some(request.stop.clone()));
                 let shared = self.engine.begin_shared(&mut sequence, &request.prompt);
                 self.counts.shared(shared);
                 self.running.push(Running { request, sequence, shared, done: shared, next: None });
@@ -146,7 +152,7 @@ impl Batch {
         let mut done = Done::default();
         let mut endings: Vec<Option<Ending>> = self.running.iter().map(|_| None).collect();
         for (running, ending) in self.running.iter().zip(&mut endings) {
-            if running.request.cancelled.load(Ordering::Relaxed) {
+            if running.request.stop.ends() {
                 *ending = Some(Ok(Finish::Cancelled));
             }
         }
@@ -167,7 +173,11 @@ impl Batch {
             && let Err(error) = self.run(&pieces, &mut endings, &mut done)
         {
             for (index, _) in pieces {
-                endings[index] = Some(Err(copy(&error)));
+                endings[index] = Some(match &error {
+                    // Nobody waits for any of them.
+                    Error::Cancelled => Ok(Finish::Cancelled),
+                    error => Err(copy(error)),
+                });
             }
         }
         self.turn += 1;

@@ -18,7 +18,6 @@ mod share;
 
 pub use request::{Answer, Event, Handle, Request, Sink, Ticket};
 
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -28,6 +27,7 @@ use queue::Queue;
 use crate::engine::{Finish, Generation, NeuroEngine};
 use crate::error::{Error, Result};
 use crate::metrics::{RequestClock, ServingMetrics};
+use crate::stop::Stop;
 use crate::threads::locked;
 
 /// How a scheduler shares an engine out.
@@ -65,6 +65,8 @@ struct State {
     queue: Queue<Waiting>,
     next_id: u64,
     running: usize,
+    /// What tells each of those to stop.
+    stops: Vec<Stop>,
     closing: bool,
 }
 
@@ -97,7 +99,7 @@ impl Scheduler {
             )));
         }
         let queue = Queue::new(options.queue);
-        let state = State { queue, next_id: 0, running: 0, closing: false };
+        let state = State { queue, next_id: 0, running: 0, stops: Vec::new(), closing: false };
         let counts = Arc::new(ServingMetrics::start());
         let batch = Batch::new(Arc::clone(&engine), options.clone(), Arc::clone(&counts));
         let shared = Arc::new(Shared { state: Mutex::new(state), wake: Condvar::new(), counts });
@@ -144,15 +146,15 @@ impl Scheduler {
     pub fn submit_to(&self, request: Request, sink: Sink) -> Result<Handle> {
         let Request { prompt, options, client } = request;
         self.engine.check_prompt(&prompt)?;
-        let mut generation = Generation::new(&self.engine, &options)?;
+        let stop = Stop::default().until(options.deadline);
+        let mut generation = Generation::new(&self.engine, &options, Some(&stop))?;
         generation.accept(&prompt)?;
-        let cancelled = Arc::new(AtomicBool::new(false));
         let waiting = Waiting {
             client: client.clone(),
             prompt,
             generation,
             sink,
-            cancelled: Arc::clone(&cancelled),
+            stop: stop.clone(),
             clock: RequestClock::start(),
         };
         let mut state = self.shared.state();
@@ -168,13 +170,17 @@ impl Scheduler {
         self.shared.counts.load(state.queue.len(), state.running);
         drop(state);
         self.shared.wake.notify_one();
-        Ok(Handle { id, client, cancelled, shared: Arc::downgrade(&self.shared) })
+        Ok(Handle { id, client, stop, shared: Arc::downgrade(&self.shared) })
     }
 }
 
 impl Drop for Scheduler {
     fn drop(&mut self) {
-        self.shared.state().closing = true;
+        {
+            let mut state = self.shared.state();
+            state.closing = true;
+            state.stops.iter().for_each(Stop::set);
+        }
         self.shared.wake.notify_one();
         if let Some(thread) = self.thread.take() {
             // Where it panicked, its requests' sinks are gone, and that is all there is to say.
@@ -204,7 +210,8 @@ fn serve(shared: &Shared, mut batch: Batch, most: usize) {
     let _closing = Closing(shared);
     let mut done = batch::Done::default();
     loop {
-        let mut admitted = Vec::new();
+        let (mut admitted, over) = (Vec::new(), shared.state().queue.remove_where(|waiting| waiting.stop.ends()));
+        over.into_iter().for_each(|waiting| waiting.end(Ok(Finish::Cancelled), [0; 2], &shared.counts));
         {
             let mut state = shared.state();
             done.served.iter().for_each(|(client, tokens)| state.queue.charge(client, *tokens));
@@ -217,6 +224,7 @@ fn serve(shared: &Shared, mut batch: Batch, most: usize) {
                 }
                 state.running = batch.len() + admitted.len();
                 shared.counts.load(state.queue.len(), state.running);
+                state.stops = batch.stops().chain(admitted.iter().map(|waiting: &Waiting| waiting.stop.clone())).collect();
                 if state.running > 0 {
                     break;
                 }

@@ -85,6 +85,19 @@ impl<T> Queue<T> {
         request
     }
 
+    /// Removes those that `is_over` picks.
+    pub(super) fn remove_where(&mut self, is_over: impl Fn(&T) -> bool) -> Vec<T> {
+        let mut removed = Vec::new();
+        for client in self.clients.values_mut().filter(|client| !client.waiting.is_empty()) {
+            let (over, kept) = client.waiting.drain(..).partition(|(_, request)| is_over(request));
+            client.waiting = kept;
+            removed.extend::<VecDeque<_>>(over);
+        }
+        self.waiting -= removed.len();
+        self.forget_idle();
+        removed.into_iter().map(|(_, request)| request).collect()
+    }
+
     /// Removes everything.
     pub(super) fn clear(&mut self) -> Vec<T> {
         self.waiting = 0;

@@ -1,14 +1,14 @@
 //! A request, and what becomes of it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Weak};
+use std::sync::Weak;
 
 use super::Shared;
 use crate::engine::{GenerateOptions, Generated};
 use crate::error::{Error, Result};
 use crate::metrics::RequestMetrics;
 use crate::sampler::Sampled;
+use crate::stop::Stop;
 
 /// What is to be generated.
 #[derive(Clone, Debug, Default)]
@@ -57,15 +57,15 @@ pub type Sink = Box<dyn FnMut(Event) -> bool + Send>;
 pub struct Handle {
     pub(super) id: u64,
     pub(super) client: String,
-    pub(super) cancelled: Arc<AtomicBool>,
+    pub(super) stop: Stop,
     pub(super) shared: Weak<Shared>,
 }
 
 impl Handle {
-    /// Ends the request: at once where it waits, otherwise before the next step, when its memory is freed. Its sink gets
-    /// [`Event::Done`] with what was generated.
+    /// Ends the request: at once where it waits, after the running layer where nobody else waits for the step, and otherwise
+    /// before the next step. Its memory is freed, and its sink gets [`Event::Done`] with what was generated.
     pub fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
+        self.stop.set();
         if let Some(shared) = self.shared.upgrade() {
             shared.cancel_waiting(&self.client, self.id);
         }

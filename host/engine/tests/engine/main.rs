@@ -2,6 +2,7 @@
 
 mod attention_plugin;
 mod backend_choice;
+mod cancel;
 mod chat;
 mod constrain;
 mod contexts;

@@ -1,0 +1,142 @@
+//! Compiling a form within bounds, whoever wrote it.
+//!
+//! `llguidance` counts its own work and gives up where that exceeds its limits, but for one part: how the lexer begins. There, a
+//! schema such as `{"multipleOf": 99999989}` searches through as many states as the number says. So that part is rehearsed
+//! here, counted. What else may take long (thousands of alternatives that must hold together) runs on a thread of its own,
+//! for which nobody waits longer than [`MAX_TIME`] or than the caller wants.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use llguidance::api::{GrammarInit, ParserLimits, TopLevelGrammar};
+use llguidance::{Matcher, ParserFactory};
+
+use crate::error::{Error, Result};
+use crate::stop::Stop;
+
+/// The longest that a form may take to compile.
+const MAX_TIME: Duration = Duration::from_secs(10);
+
+/// How often a waiting caller looks whether it is to stop.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The most forms that are still being compiled after everybody has given up on them.
+const MAX_ABANDONED: usize = 2;
+
+/// The compiler's stack: schemas nest.
+const STACK_BYTES: usize = 16 << 20;
+
+/// Compiles forms for one model.
+pub(super) struct Compiler {
+    factory: Arc<ParserFactory>,
+    abandoned: Arc<AtomicUsize>,
+}
+
+impl Compiler {
+    pub(super) fn new(factory: ParserFactory) -> Self {
+        Self { factory: Arc::new(factory), abandoned: Arc::default() }
+    }
+
+    /// The state of a grammar at its beginning; `what` names it in errors.
+    pub(super) fn compile(
+        &self,
+        what: &'static str,
+        grammar: TopLevelGrammar,
+        stop: Option<&Stop>,
+    ) -> Result<Matcher> {
+        if self.abandoned.load(Ordering::Relaxed) >= MAX_ABANDONED {
+            return Err(Error::Constraint(format!(
+                "the {what} can't be compiled now: {MAX_ABANDONED} others that were given up on are still being compiled"
+            )));
+        }
+        let (factory, over) = (Arc::clone(&self.factory), stop.cloned().unwrap_or_default());
+        let give_up = Stop::default();
+        let given_up = give_up.clone();
+        let (sender, receiver) = channel();
+        let work = move || {
+            // Nobody receives it where it was given up on.
+            let _ = sender.send(within_bounds(&factory, grammar, &given_up));
+        };
+        let thread = std::thread::Builder::new().name("herald-form".to_owned()).stack_size(STACK_BYTES);
+        let thread = thread.spawn(work).map_err(|error| {
+            Error::Constraint(format!("the {what} can't be compiled: the system gave no thread: {error}"))
+        })?;
+        let start = Instant::now();
+        let ending = loop {
+            match receiver.recv_timeout(LOOK) {
+                Ok(compiled) => break compiled.map_err(|reason| refused(what, &reason)),
+                Err(RecvTimeoutError::Disconnected) => break Err(refused(what, "its compiler panicked")),
+                Err(RecvTimeoutError::Timeout) if over.ends() => break Err(Error::Cancelled),
+                Err(RecvTimeoutError::Timeout) if start.elapsed() >= MAX_TIME => {
+                    let time = format!("it takes more than {} seconds to compile", MAX_TIME.as_secs());
+                    break Err(refused(what, &time));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        };
+        give_up.set();
+        if !thread.is_finished() && ending.is_err() {
+            self.watch(thread);
+        }
+        ending
+    }
+
+    /// Counts a compilation that was given up on until it ends.
+    fn watch(&self, thread: std::thread::JoinHandle<()>) {
+        self.abandoned.fetch_add(1, Ordering::Relaxed);
+        let abandoned = Arc::clone(&self.abandoned);
+        let wait = move || {
+            // It catches its panics, and they are of no interest any more.
+            let _ = thread.join();
+            abandoned.fetch_sub(1, Ordering::Relaxed);
+        };
+        if std::thread::Builder::new().name("herald-form".to_owned()).spawn(wait).is_err() {
+            self.abandoned.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn refused(what: &str, reason: &str) -> Error {
+    let reason: Vec<&str> = reason.split_whitespace().collect();
+    Error::Constraint(format!("the {what} can't be used: {}", reason.join(" ")))
+}
+
+/// Compiles a grammar within the factory's limits.
+fn within_bounds(factory: &ParserFactory, grammar: TopLevelGrammar, stop: &Stop) -> Result<Matcher, String> {
+    let limits = factory.limits();
+    let init = GrammarInit::Serialized(grammar);
+    let compiled = init.to_internal(Some(factory.tok_env().clone()), limits.clone());
+    let (grammar, spec) = compiled.map_err(|error| error.to_string())?;
+    rehearse(spec.clone(), factory, limits, stop)?;
+    let matcher = Matcher::new(factory.create_parser_from_init_default(GrammarInit::Internal(grammar, spec)));
+    matcher.get_error().map_or(Ok(matcher), Err)
+}
+
+/// Does what the parser's lexer does first, and without a limit: a transition from the start for each byte.
+fn rehearse(
+    mut spec: llguidance::earley::lexerspec::LexerSpec,
+    factory: &ParserFactory,
+    limits: &ParserLimits,
+    stop: &Stop,
+) -> Result<(), String> {
+    spec.add_extra_lexemes(&factory.extra_lexemes());
+    let mut lexer = spec.to_regex_vec(&mut limits.clone()).map_err(|error| error.to_string())?;
+    lexer.set_fuel(limits.initial_lexer_fuel);
+    let start = lexer.initial_state(&spec.all_lexemes());
+    for byte in 0..=u8::MAX {
+        lexer.transition(start, byte);
+        if lexer.has_error() {
+            return Err(format!(
+                "it needs more than {} steps to find out how it may begin, as a large multipleOf does, or patterns and lengths \
+                 that must hold together",
+                limits.initial_lexer_fuel
+            ));
+        }
+        if stop.is_set() {
+            return Err("it was given up on".to_owned());
+        }
+    }
+    Ok(())
+}
