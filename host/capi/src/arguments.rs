@@ -6,6 +6,13 @@ use std::path::PathBuf;
 use herald_api::abi::{self, AbiStruct};
 
 use super::status::{Failure, Outcome};
+use herald_engine::NeuroEngine;
+
+/// What a C program holds of this library: everything belongs to an engine.
+pub(super) trait Handle {
+    /// The engine that it belongs to.
+    fn engine(&self) -> &NeuroEngine;
+}
 
 /// A running call, whose C caller keeps herald.h's rules. It carries that promise, so that its methods are safe.
 ///
@@ -32,6 +39,13 @@ impl Call {
         }
         // SAFETY: not null and aligned; by `Call::new`'s contract it points to a value for as long as the call runs.
         Ok(unsafe { &*pointer })
+    }
+
+    /// What a handle points to, unless it was made before a fork(): its engine's threads are then in another process.
+    pub(super) fn handle<T: Handle>(&self, pointer: *const T, what: &str) -> Outcome<&T> {
+        let handle = self.value(pointer, what)?;
+        handle.engine().in_its_process()?;
+        Ok(handle)
     }
 
     /// An array of `len` values.

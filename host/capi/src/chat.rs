@@ -5,6 +5,7 @@ use std::ffi::c_char;
 use herald_api::abi::HeraldError;
 
 use super::HeraldEngine;
+use super::arguments::Call;
 use super::status::Outcome;
 use herald_engine::chat::Message;
 
@@ -37,22 +38,30 @@ pub unsafe extern "C" fn herald_chat_format(
     error: *mut HeraldError,
 ) -> u32 {
     c_call!(error, |call| {
-        let engine = call.value(engine, "engine")?;
-        let messages = call.structs(messages, n_messages)?;
-        let messages: Vec<Message> = messages
-            .iter()
-            .enumerate()
-            .map(|(index, message)| {
-                let role = call.required_text(message.role, &format!("the role of message {index}"))?;
-                let content =
-                    call.required_text(message.content, &format!("the content of message {index}"))?;
-                Ok(Message::new(role, content))
-            })
-            .collect::<Outcome<_>>()?;
-        let rendered = engine
-            .template()?
-            .render(&messages, add_generation_prompt != 0)
-            .map_err(herald_engine::Error::from)?;
+        let engine = call.handle(engine, "engine")?;
+        let rendered = render(call, engine, messages, n_messages, add_generation_prompt != 0)?;
         call.write_text(rendered.as_bytes(), text, capacity, len)
     })
+}
+
+/// A conversation as the model's chat template formats it.
+pub(super) fn render(
+    call: &Call,
+    engine: &HeraldEngine,
+    messages: *const HeraldMessage,
+    n_messages: usize,
+    add_generation_prompt: bool,
+) -> Outcome<String> {
+    let messages = call.structs(messages, n_messages)?;
+    let messages: Vec<Message> = messages
+        .iter()
+        .enumerate()
+        .map(|(index, message)| {
+            let role = call.required_text(message.role, &format!("the role of message {index}"))?;
+            let content = call.required_text(message.content, &format!("the content of message {index}"))?;
+            Ok(Message::new(role, content))
+        })
+        .collect::<Outcome<_>>()?;
+    let rendered = engine.template()?.render(&messages, add_generation_prompt);
+    Ok(rendered.map_err(herald_engine::Error::from)?)
 }

@@ -1,19 +1,28 @@
 //! Named contexts over one engine, and their memory.
 
 use std::ffi::c_char;
+use std::time::Instant;
 
 use herald_api::abi::{AbiStruct, HeraldError};
 
-use super::generate::generate_with;
+use super::arguments::Handle;
+use super::generate::{generate_with, is_cancelled};
+use super::sequence::Ended;
 use super::status::free;
 use super::{HeraldEngine, HeraldGenerateOptions, HeraldGenerated};
 use herald_engine::MemoryUsage;
-use herald_engine::MultiTierMemoryManager;
+use herald_engine::{MultiTierMemoryManager, NeuroEngine};
 
 /// Named contexts over one engine. All calls on it except herald_memory_free may come from any thread, many at once: work on
 /// a context waits for other work on it. Callbacks must not call functions that work on contexts: these return an error.
 pub struct HeraldMemory {
     manager: MultiTierMemoryManager,
+}
+
+impl Handle for HeraldMemory {
+    fn engine(&self) -> &NeuroEngine {
+        self.manager.engine()
+    }
 }
 
 /// What the memory tiers hold. Each layer counts its tokens separately.
@@ -54,6 +63,40 @@ pub struct HeraldMemoryUsage {
     pub exact_bytes: u64,
     /// How many times smaller they are than that; 1 without pages.
     pub ratio: f64,
+    /// Pages that have moved between tiers since the engine was loaded; 0 in the usage of one context or sequence.
+    pub moved_pages: u64,
+}
+
+impl HeraldMemoryUsage {
+    pub(super) fn of(found: &MemoryUsage, moved_pages: u64) -> Self {
+        let MemoryUsage { active, compressed, archived, .. } = found;
+        Self {
+            active_pages: active.pages,
+            active_tokens: active.tokens,
+            active_bytes: active.bytes,
+            compressed_pages: compressed.pages,
+            compressed_tokens: compressed.tokens,
+            compressed_bytes: compressed.bytes,
+            archived_pages: archived.pages,
+            archived_tokens: archived.tokens,
+            archived_bytes: archived.bytes,
+            memory_bytes: found.total().memory_bytes,
+            hits: compressed.hits,
+            misses: compressed.misses,
+            prefix_bytes: found.prefix_bytes,
+            state_bytes: found.state_bytes,
+            exact_bytes: found.exact_bytes,
+            ratio: found.ratio(),
+            moved_pages,
+            ..AbiStruct::empty()
+        }
+    }
+
+    /// What the tiers hold of all sequences of an engine.
+    pub(super) fn of_engine(engine: &NeuroEngine) -> Self {
+        let moved = engine.traffic().report().iter().map(|traffic| traffic.pages).sum();
+        Self::of(&engine.memory_usage(), moved)
+    }
 }
 
 /// What herald_memory_optimize done.
@@ -120,7 +163,7 @@ pub unsafe extern "C" fn herald_memory_new(
 ) -> u32 {
     c_call!(error, |call| {
         call.write_handle(out, || {
-            let HeraldEngine { engine, .. } = call.value(engine, "engine")?;
+            let HeraldEngine { engine, .. } = call.handle(engine, "engine")?;
             let manager = MultiTierMemoryManager::new(std::sync::Arc::clone(engine));
             Ok(HeraldMemory { manager })
         })
@@ -148,7 +191,7 @@ pub unsafe extern "C" fn herald_memory_add_to_active(
     error: *mut HeraldError,
 ) -> u32 {
     c_call!(error, |call| {
-        let memory = call.value(memory, "memory")?;
+        let memory = call.handle(memory, "memory")?;
         let context = call.required_text(context, "context")?;
         let text = call.text(text, text_len, "text")?;
         let added = memory.manager.add_to_active_memory(context, text)?;
@@ -166,7 +209,7 @@ pub unsafe extern "C" fn herald_memory_add_ids_to_active(
     error: *mut HeraldError,
 ) -> u32 {
     c_call!(error, |call| {
-        let memory = call.value(memory, "memory")?;
+        let memory = call.handle(memory, "memory")?;
         let context = call.required_text(context, "context")?;
         memory.manager.add_to_active_memory(context, call.slice(ids, n_ids, "ids")?)?;
         Ok(())
@@ -187,12 +230,31 @@ pub unsafe extern "C" fn herald_memory_generate(
     error: *mut HeraldError,
 ) -> u32 {
     c_call!(error, |call| {
-        let memory = call.value(memory, "memory")?;
+        let memory = call.handle(memory, "memory")?;
         let context = call.required_text(context, "context")?;
         let text = call.text(text, text_len, "text")?;
         generate_with(call, options, generated, 0, |options, each| {
-            Ok(memory.manager.generate_while(context, text, options, &mut || true, each))
+            let done = memory.manager.generate_while(context, text, options, &mut || true, each);
+            let late = options.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            let ended = if late && is_cancelled(&done) { Ended::Late } else { Ended::No };
+            Ok((done, ended))
         })
+    })
+}
+
+/// Ends work on a context: what runs now, or else what begins next, which then does nothing. Stays set until a call has reported
+/// it, herald_memory_generate with HERALD_FINISH_CANCELLED, herald_memory_add_* with the status CANCELLED; see
+/// herald_sequence_cancel. Doesn't wait, and may be called from callbacks. Any thread, many at once. Statuses: OK;
+/// INVALID_ARGUMENT (no such context).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn herald_memory_cancel(
+    memory: *const HeraldMemory,
+    context: *const c_char,
+    error: *mut HeraldError,
+) -> u32 {
+    c_call!(error, |call| {
+        let memory = call.handle(memory, "memory")?;
+        Ok(memory.manager.cancel(call.required_text(context, "context")?)?)
     })
 }
 
@@ -208,7 +270,7 @@ pub unsafe extern "C" fn herald_memory_compress(
     error: *mut HeraldError,
 ) -> u32 {
     c_call!(error, |call| {
-        let memory = call.value(memory, "memory")?;
+        let memory = call.handle(memory, "memory")?;
         let context = call.required_text(context, "context")?;
         let moved = memory.manager.compress_memory(context, keep_tokens)?;
         call.write_if_wanted(moved_pages, moved.pages, "moved_pages")
@@ -226,7 +288,7 @@ pub unsafe extern "C" fn herald_memory_optimize(
     error: *mut HeraldError,
 ) -> u32 {
     c_call!(error, |call| {
-        let memory = call.value(memory, "memory")?;
+        let memory = call.handle(memory, "memory")?;
         if !optimized.is_null() {
             call.read(optimized.cast_const())?;
         }
@@ -259,7 +321,7 @@ pub unsafe extern "C" fn herald_memory_clear_active(
     error: *mut HeraldError,
 ) -> u32 {
     c_call!(error, |call| {
-        let memory = call.value(memory, "memory")?;
+        let memory = call.handle(memory, "memory")?;
         match call.c_text(context, "context")? {
             Some(context) => memory.manager.clear_active_memory(context)?,
             None => memory.manager.clear_all_active_memory()?,
@@ -277,7 +339,7 @@ pub unsafe extern "C" fn herald_memory_close(
     error: *mut HeraldError,
 ) -> u32 {
     c_call!(error, |call| {
-        let memory = call.value(memory, "memory")?;
+        let memory = call.handle(memory, "memory")?;
         memory.manager.close(call.required_text(context, "context")?)?;
         Ok(())
     })
@@ -294,30 +356,10 @@ pub unsafe extern "C" fn herald_memory_usage(
     error: *mut HeraldError,
 ) -> u32 {
     c_call!(error, |call| {
-        let memory = call.value(memory, "memory")?;
-        let found: MemoryUsage = match call.c_text(context, "context")? {
-            Some(context) => memory.manager.get_context_usage(context)?,
-            None => memory.manager.get_memory_usage(),
-        };
-        let MemoryUsage { active, compressed, archived, .. } = found;
-        let answer = HeraldMemoryUsage {
-            active_pages: active.pages,
-            active_tokens: active.tokens,
-            active_bytes: active.bytes,
-            compressed_pages: compressed.pages,
-            compressed_tokens: compressed.tokens,
-            compressed_bytes: compressed.bytes,
-            archived_pages: archived.pages,
-            archived_tokens: archived.tokens,
-            archived_bytes: archived.bytes,
-            memory_bytes: found.total().memory_bytes,
-            hits: compressed.hits,
-            misses: compressed.misses,
-            prefix_bytes: found.prefix_bytes,
-            state_bytes: found.state_bytes,
-            exact_bytes: found.exact_bytes,
-            ratio: found.ratio(),
-            ..AbiStruct::empty()
+        let memory = call.handle(memory, "memory")?;
+        let answer = match call.c_text(context, "context")? {
+            Some(context) => HeraldMemoryUsage::of(&memory.manager.get_context_usage(context)?, 0),
+            None => HeraldMemoryUsage::of_engine(memory.manager.engine()),
         };
         call.fill(usage, &answer)
     })
@@ -332,7 +374,7 @@ pub unsafe extern "C" fn herald_memory_leak_stats(
     error: *mut HeraldError,
 ) -> u32 {
     c_call!(error, |call| {
-        let memory = call.value(memory, "memory")?;
+        let memory = call.handle(memory, "memory")?;
         let found = memory.manager.get_memory_leak_stats()?;
         let answer = HeraldLeakStats {
             held_pages: found.held_pages,
@@ -355,7 +397,7 @@ pub unsafe extern "C" fn herald_memory_leak_stats(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn herald_memory_mark(memory: *const HeraldMemory, error: *mut HeraldError) -> u32 {
     c_call!(error, |call| {
-        call.value(memory, "memory")?.manager.mark();
+        call.handle(memory, "memory")?.manager.mark();
         Ok(())
     })
 }

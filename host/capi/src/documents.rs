@@ -6,14 +6,23 @@ use std::sync::Arc;
 use herald_api::abi::{AbiStruct, HeraldError};
 
 use super::HeraldEngine;
+use super::arguments::Handle;
 use super::run::HERALD_GO_ON;
 use super::status::{Failure, free};
 use herald_documents::Documents;
+use herald_engine::NeuroEngine;
 
 /// Texts in chunks of 1,024 tokens that overlap by 128, found by meaning and by words. All calls on it except
 /// herald_documents_free may come from any thread, many at once.
 pub struct HeraldDocuments {
     documents: Documents,
+    engine: Arc<NeuroEngine>,
+}
+
+impl Handle for HeraldDocuments {
+    fn engine(&self) -> &NeuroEngine {
+        &self.engine
+    }
 }
 
 /// A chunk that a search found. Valid during the callback.
@@ -55,16 +64,16 @@ pub unsafe extern "C" fn herald_documents_open(
 ) -> u32 {
     c_call!(error, |call| {
         call.write_handle(out, || {
-            let engine = Arc::clone(&call.value(engine, "engine")?.engine);
+            let engine = Arc::clone(&call.handle(engine, "engine")?.engine);
             let documents = if folder.is_null() {
-                Documents::in_memory(engine)
+                Documents::in_memory(Arc::clone(&engine))
             } else {
-                Documents::open(engine, &call.path(folder, "folder")?)?
+                Documents::open(Arc::clone(&engine), &call.path(folder, "folder")?)?
             };
             for damaged in documents.damaged() {
                 tracing::warn!("{}: {}; it is left out", damaged.path.display(), damaged.reason);
             }
-            Ok(HeraldDocuments { documents })
+            Ok(HeraldDocuments { documents, engine })
         })
     })
 }
@@ -88,7 +97,7 @@ pub unsafe extern "C" fn herald_documents_add(
     error: *mut HeraldError,
 ) -> u32 {
     c_call!(error, |call| {
-        let documents = &call.value(documents, "documents")?.documents;
+        let documents = &call.handle(documents, "documents")?.documents;
         let name = call.required_text(name, "name")?;
         let added = documents.add(name, call.text(text, text_len, "text")?)?;
         call.write_if_wanted(id, added.id, "id")
@@ -108,7 +117,7 @@ pub unsafe extern "C" fn herald_documents_search(
     error: *mut HeraldError,
 ) -> u32 {
     c_call!(error, |call| {
-        let documents = &call.value(documents, "documents")?.documents;
+        let documents = &call.handle(documents, "documents")?.documents;
         let each = each.ok_or_else(|| Failure::invalid("each is null, where a function was expected"))?;
         for hit in documents.search(call.required_text(query, "query")?, count)? {
             let raw = HeraldHit {
@@ -148,7 +157,7 @@ pub unsafe extern "C" fn herald_documents_recall(
     error: *mut HeraldError,
 ) -> u32 {
     c_call!(error, |call| {
-        let documents = &call.value(documents, "documents")?.documents;
+        let documents = &call.handle(documents, "documents")?.documents;
         let question = call.required_text(question, "question")?;
         let recalled = documents.recall(question, count, budget)?;
         call.write_text(recalled.prompt.as_bytes(), text, capacity, len)
@@ -163,7 +172,7 @@ pub unsafe extern "C" fn herald_documents_remove(
     error: *mut HeraldError,
 ) -> u32 {
     c_call!(error, |call| {
-        if call.value(documents, "documents")?.documents.remove(id)? {
+        if call.handle(documents, "documents")?.documents.remove(id)? {
             return Ok(());
         }
         Err(Failure::invalid(format!("there is no text {id}, where the number of a kept text was expected")))
@@ -177,7 +186,7 @@ pub unsafe extern "C" fn herald_documents_clear(
     error: *mut HeraldError,
 ) -> u32 {
     c_call!(error, |call| {
-        call.value(documents, "documents")?.documents.clear()?;
+        call.handle(documents, "documents")?.documents.clear()?;
         Ok(())
     })
 }

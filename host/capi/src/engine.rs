@@ -6,21 +6,38 @@ use std::sync::{Arc, OnceLock};
 
 use herald_api::abi::{AbiStruct, HERALD_NO_TOKEN, HeraldError};
 
-use super::arguments::{self, Call};
+use super::arguments::{self, Call, Handle};
 use super::status::{Failure, Outcome, free};
 use herald_engine::chat::ChatTemplate;
 use herald_engine::plugin::Search;
-use herald_engine::{LoadOptions, NeuroEngine};
+use herald_engine::{Capacity, LoadOptions, MemoryOptions, NeuroEngine};
 
 /// Load plugins even from files and folders that other users may write to.
 pub const HERALD_LOAD_ALLOW_INSECURE_PLUGINS: u32 = 1 << 0;
 /// Load only the plugins that HeraldEngineOptions.plugins names.
 pub const HERALD_LOAD_ONLY_NAMED_PLUGINS: u32 = 1 << 1;
+/// Nothing lossy: all keys and values stay at 16 bits in RAM, whatever the length of a sequence. Not together with
+/// active_tokens, compressed_tokens, archive or selected_pages.
+pub const HERALD_LOAD_EXACT: u32 = 1 << 2;
+/// Compress archived pages with LZ4.
+pub const HERALD_LOAD_ARCHIVE_LZ4: u32 = 1 << 3;
+/// Keep no pages of earlier prompts for later ones that begin alike.
+pub const HERALD_LOAD_NO_PREFIX_CACHE: u32 = 1 << 4;
+
+/// HeraldEngineOptions.selected_pages: all of them.
+pub const HERALD_ALL_PAGES: u32 = 0xffff_ffff;
 
 /// A loaded model, the plugins that run it, and their threads.
+#[derive(Clone)]
 pub struct HeraldEngine {
     pub(super) engine: Arc<NeuroEngine>,
-    template: OnceLock<ChatTemplate>,
+    template: Arc<OnceLock<ChatTemplate>>,
+}
+
+impl Handle for HeraldEngine {
+    fn engine(&self) -> &NeuroEngine {
+        &self.engine
+    }
 }
 
 impl HeraldEngine {
@@ -57,6 +74,25 @@ pub struct HeraldEngineOptions {
     pub plugins: *const *const c_char,
     /// Number of plugins.
     pub n_plugins: usize,
+    /// How many of a sequence's latest tokens keep their keys and values at 16 bits (the active tier); older ones, except those
+    /// of the first page, are compressed to 4 bits, which is lossy. 0: 3,072. HERALD_LOAD_EXACT turns this off.
+    pub active_tokens: u64,
+    /// How many of the compressed tokens stay in RAM (the compressed tier); the oldest go to a file. 0: 32,768.
+    pub compressed_tokens: u64,
+    /// The file for the oldest tokens' keys and values (the archived tier), or a folder for a nameless one that goes with the
+    /// engine. NUL-terminated; null: the latter, in the user's cache folder. Nothing is written before the first page is
+    /// archived.
+    pub archive: *const c_char,
+    /// Bytes of RAM for keys, values and recurrent states of all sequences, and for the prefix cache. At the limit tokens are
+    /// compressed and archived earlier, and where that doesn't suffice a call fails with OUT_OF_MEMORY. 0: no limit.
+    pub memory_budget: u64,
+    /// Bytes of the prefix cache: pages of earlier prompts, for prompts that begin alike. 0: 256 MiB.
+    pub prefix_bytes: u64,
+    /// How many pages (of 64 tokens) of compressed and archived tokens each layer selects to attend to, by score.
+    /// HERALD_ALL_PAGES: all; 0: 64.
+    pub selected_pages: u32,
+    /// Unused; 0.
+    pub reserved: u32,
 }
 
 /// Facts about a loaded model.
@@ -105,13 +141,18 @@ pub unsafe extern "C" fn herald_engine_load(
             let raw = call.read(options)?;
             let path = call.path(raw.model_path, "model_path")?;
             let engine = Arc::new(NeuroEngine::load(&path, &load_options(call, &raw)?)?);
-            Ok(HeraldEngine { engine, template: OnceLock::new() })
+            Ok(HeraldEngine { engine, template: Arc::default() })
         })
     })
 }
 
 fn load_options(call: &Call, raw: &HeraldEngineOptions) -> Outcome<LoadOptions> {
-    arguments::flags(raw.flags, HERALD_LOAD_ALLOW_INSECURE_PLUGINS | HERALD_LOAD_ONLY_NAMED_PLUGINS)?;
+    let known = HERALD_LOAD_ALLOW_INSECURE_PLUGINS
+        | HERALD_LOAD_ONLY_NAMED_PLUGINS
+        | HERALD_LOAD_EXACT
+        | HERALD_LOAD_ARCHIVE_LZ4
+        | HERALD_LOAD_NO_PREFIX_CACHE;
+    arguments::flags(raw.flags, known)?;
     let only_named = raw.flags & HERALD_LOAD_ONLY_NAMED_PLUGINS != 0;
     let mut search = if only_named { Search::default() } else { Search::usual() };
     search.allow_insecure = raw.flags & HERALD_LOAD_ALLOW_INSECURE_PLUGINS != 0;
@@ -126,8 +167,50 @@ fn load_options(call: &Call, raw: &HeraldEngineOptions) -> Outcome<LoadOptions> 
         threads: NonZeroUsize::new(raw.threads as usize),
         max_batch: NonZeroUsize::new(raw.max_batch as usize).map_or(defaults.max_batch, NonZeroUsize::get),
         context: NonZeroUsize::new(raw.context as usize).map(NonZeroUsize::get),
+        prefix_bytes: match raw.prefix_bytes {
+            _ if raw.flags & HERALD_LOAD_NO_PREFIX_CACHE != 0 => 0,
+            0 => defaults.prefix_bytes,
+            bytes => saturated(bytes),
+        },
+        memory: memory_options(call, raw, defaults.memory.clone())?,
         ..defaults
     })
+}
+
+fn memory_options(call: &Call, raw: &HeraldEngineOptions, defaults: MemoryOptions) -> Outcome<MemoryOptions> {
+    let capacity = |tokens: u64, usual| if tokens == 0 { usual } else { Capacity::Tokens(saturated(tokens)) };
+    let archive = (!raw.archive.is_null()).then(|| call.path(raw.archive, "archive")).transpose()?;
+    let mut options = MemoryOptions {
+        active: capacity(raw.active_tokens, defaults.active),
+        compressed: capacity(raw.compressed_tokens, defaults.compressed),
+        selected_pages: match raw.selected_pages {
+            0 => defaults.selected_pages,
+            HERALD_ALL_PAGES => None,
+            pages => Some(pages as usize),
+        },
+        archive,
+        archive_lz4: raw.flags & HERALD_LOAD_ARCHIVE_LZ4 != 0,
+        budget: (raw.memory_budget != 0).then_some(raw.memory_budget),
+    };
+    if raw.flags & HERALD_LOAD_EXACT != 0 {
+        let others = [
+            ("active_tokens", raw.active_tokens != 0),
+            ("compressed_tokens", raw.compressed_tokens != 0),
+            ("archive", options.archive.is_some()),
+            ("selected_pages", raw.selected_pages != 0),
+        ];
+        if let Some((name, _)) = others.iter().find(|(_, set)| *set) {
+            return Err(Failure::invalid(format!(
+                "HERALD_LOAD_EXACT and {name} are both set, where at most one was expected"
+            )));
+        }
+        options.active = Capacity::Tokens(usize::MAX);
+    }
+    Ok(options)
+}
+
+fn saturated(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 /// Frees an engine. Its sequences may be freed before or after it, and keep the model in memory until then. No call may be
@@ -146,7 +229,7 @@ pub unsafe extern "C" fn herald_engine_info(
     error: *mut HeraldError,
 ) -> u32 {
     c_call!(error, |call| {
-        let HeraldEngine { engine, .. } = call.value(engine, "engine")?;
+        let HeraldEngine { engine, .. } = call.handle(engine, "engine")?;
         let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let answer = HeraldEngineInfo {
             vocabulary: number(engine.plan().vocabulary),
@@ -175,9 +258,19 @@ pub unsafe extern "C" fn herald_engine_backend(
     error: *mut HeraldError,
 ) -> u32 {
     c_call!(error, |call| {
-        let HeraldEngine { engine, .. } = call.value(engine, "engine")?;
+        let HeraldEngine { engine, .. } = call.handle(engine, "engine")?;
         let backends = engine.backends();
         let first = backends.first().map_or("", |(name, _)| name);
         call.write_text(first.as_bytes(), name, capacity, len)
+    })
+}
+
+/// Empties the prefix cache: pages of earlier prompts, which later prompts that begin alike take over (see
+/// HeraldGenerated.n_cached_tokens). Sequences keep theirs. Any thread, many at once. Statuses: OK; INVALID_ARGUMENT.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn herald_engine_forget_prefixes(engine: *const HeraldEngine, error: *mut HeraldError) -> u32 {
+    c_call!(error, |call| {
+        call.handle(engine, "engine")?.engine.forget_prefixes();
+        Ok(())
     })
 }

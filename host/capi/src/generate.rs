@@ -7,12 +7,13 @@ use herald_api::abi::{AbiStruct, HERALD_NO_TOKEN, HeraldError};
 
 use super::arguments::{self, Call};
 use super::run::HERALD_GO_ON;
+use super::sequence::{Ended, deadline_in};
 use super::status::{Failure, Outcome};
 use super::text::encode;
 use super::{HeraldEngine, HeraldEngineSequence};
 use herald_engine::Constraint;
 use herald_engine::Error;
-use herald_engine::sampler::SamplerConfig;
+use herald_engine::sampler::{Sampled, SamplerConfig};
 use herald_engine::{Finish, GenerateOptions, Generated, TokenOutput};
 
 /// Use HeraldGenerateOptions.seed, not a seed from the operating system.
@@ -32,10 +33,12 @@ pub const HERALD_FINISH_STOP_TEXT: u32 = 2;
 pub const HERALD_FINISH_LENGTH: u32 = 3;
 /// The context is full.
 pub const HERALD_FINISH_CONTEXT_FULL: u32 = 4;
-/// The callback or herald_sequence_cancel stopped it.
+/// The callback, herald_sequence_cancel, herald_memory_cancel or herald_request_cancel stopped it.
 pub const HERALD_FINISH_CANCELLED: u32 = 5;
 /// The answer matches json_schema or regex, and nothing may (or can) follow.
 pub const HERALD_FINISH_COMPLETE: u32 = 6;
+/// Its deadline has passed.
+pub const HERALD_FINISH_DEADLINE: u32 = 7;
 
 /// What a generation's callback gets: a token, and the text that is certain with it. Valid during the call.
 #[repr(C)]
@@ -119,6 +122,8 @@ pub struct HeraldGenerateOptions {
     /// A regular expression that the whole answer must match (NUL-terminated UTF-8); null: none. Not together with
     /// json_schema.
     pub regex: *const c_char,
+    /// When it ends at the latest, in milliseconds from the call's beginning, with HERALD_FINISH_DEADLINE; 0: never.
+    pub deadline_ms: u64,
 }
 
 /// A finished generation.
@@ -143,6 +148,8 @@ pub struct HeraldGenerated {
     pub prompt_seconds: f64,
     /// Seconds that the tokens after it took.
     pub decode_seconds: f64,
+    /// How many of the prompt's tokens were taken from the prefix cache, and not run.
+    pub n_cached_tokens: usize,
 }
 
 /// Appends a prompt (UTF-8, prompt_len bytes) to the sequence and runs it, then generates: options->on_piece gets each token
@@ -165,7 +172,7 @@ pub unsafe extern "C" fn herald_generate(
     error: *mut HeraldError,
 ) -> u32 {
     c_call!(error, |call| {
-        let engine = call.value(engine, "engine")?;
+        let engine = call.handle(engine, "engine")?;
         let prompt = call.text(prompt, prompt_len, "prompt")?;
         run(call, engine, sequence, &encode(&engine.engine, prompt, flags)?, options, generated)
     })
@@ -183,7 +190,7 @@ pub unsafe extern "C" fn herald_generate_ids(
     error: *mut HeraldError,
 ) -> u32 {
     c_call!(error, |call| {
-        let engine = call.value(engine, "engine")?;
+        let engine = call.handle(engine, "engine")?;
         run(call, engine, sequence, call.slice(ids, n_ids, "ids")?, options, generated)
     })
 }
@@ -196,18 +203,24 @@ fn run(
     options: *const HeraldGenerateOptions,
     generated: *mut HeraldGenerated,
 ) -> Outcome {
-    let sequence = call.value(sequence, "sequence")?;
+    let sequence = call.handle(sequence, "sequence")?;
     let work = |options: &GenerateOptions, each: &mut dyn FnMut(&TokenOutput<'_>) -> bool| {
         let mut locked = sequence.begin(handle)?;
-        let go_on = &mut || !sequence.is_cancelled();
         let mut cancelled = false;
         let each = &mut |piece: &TokenOutput<'_>| {
             cancelled = cancelled || !each(piece) || sequence.is_cancelled();
             !cancelled
         };
-        Ok(handle.engine.generate(&mut locked, ids, options, go_on, each))
+        let done = handle.engine.generate(&mut locked, ids, options, &mut || true, each);
+        let ended = if is_cancelled(&done) { sequence.ended(options.deadline) } else { Ended::No };
+        Ok((done, ended))
     };
     generate_with(call, options, generated, ids.len(), work)
+}
+
+/// Whether a generation was ended from outside.
+pub(super) fn is_cancelled(done: &herald_engine::Result<Generated>) -> bool {
+    matches!(done, Err(Error::Cancelled) | Ok(Generated { finish: Finish::Cancelled, .. }))
 }
 
 /// Runs `work`, which generates, with the caller's options and callback, and fills the caller's `generated`.
@@ -220,7 +233,7 @@ pub(super) fn generate_with(
     work: impl FnOnce(
         &GenerateOptions,
         &mut dyn FnMut(&TokenOutput<'_>) -> bool,
-    ) -> Outcome<herald_engine::Result<Generated>>,
+    ) -> Outcome<(herald_engine::Result<Generated>, Ended)>,
 ) -> Outcome {
     let raw = match options.is_null() {
         true => AbiStruct::empty(),
@@ -232,7 +245,7 @@ pub(super) fn generate_with(
         call.read(generated.cast_const())?;
     }
     let (mut callback, mut stopped) = (Callback::new(&raw), false);
-    let done = work(&options, &mut |piece| {
+    let (done, ended) = work(&options, &mut |piece| {
         // A callback that said stop doesn't get text that was held back.
         if stopped {
             return false;
@@ -240,31 +253,12 @@ pub(super) fn generate_with(
         stopped = !callback.call(piece);
         !stopped
     })?;
+    let cancelled = if ended == Ended::Late && !stopped { HERALD_FINISH_DEADLINE } else { HERALD_FINISH_CANCELLED };
     let answer = match done {
-        Ok(done) => {
-            let (finish, end_token, stop) = match done.finish {
-                Finish::EndToken(token) => (HERALD_FINISH_END_TOKEN, token, 0),
-                Finish::StopText(stop) => (HERALD_FINISH_STOP_TEXT, HERALD_NO_TOKEN, stop),
-                Finish::Complete => (HERALD_FINISH_COMPLETE, HERALD_NO_TOKEN, 0),
-                Finish::Length => (HERALD_FINISH_LENGTH, HERALD_NO_TOKEN, 0),
-                Finish::ContextFull => (HERALD_FINISH_CONTEXT_FULL, HERALD_NO_TOKEN, 0),
-                Finish::Cancelled => (HERALD_FINISH_CANCELLED, HERALD_NO_TOKEN, 0),
-            };
-            HeraldGenerated {
-                n_tokens: done.tokens.len(),
-                n_prompt_tokens: done.prompt_tokens,
-                finish,
-                end_token,
-                stop,
-                seed: done.seed,
-                prompt_seconds: done.prompt_time.as_secs_f64(),
-                decode_seconds: done.decode_time.as_secs_f64(),
-                ..AbiStruct::empty()
-            }
-        }
+        Ok(done) => answer(&done, cancelled),
         Err(Error::Cancelled) => HeraldGenerated {
             n_prompt_tokens,
-            finish: HERALD_FINISH_CANCELLED,
+            finish: cancelled,
             end_token: HERALD_NO_TOKEN,
             seed: raw.seed,
             ..AbiStruct::empty()
@@ -274,38 +268,74 @@ pub(super) fn generate_with(
     if generated.is_null() { Ok(()) } else { call.fill(generated, &answer) }
 }
 
-/// The caller's callback, and the buffers that its pieces point to.
-struct Callback {
-    on_piece: Option<unsafe extern "C" fn(*mut c_void, *const HeraldPiece) -> i32>,
-    user_data: *mut c_void,
+/// A generation as C sees it; `cancelled` stands for [`Finish::Cancelled`].
+pub(super) fn answer(done: &Generated, cancelled: u32) -> HeraldGenerated {
+    let (finish, end_token, stop) = match done.finish {
+        Finish::EndToken(token) => (HERALD_FINISH_END_TOKEN, token, 0),
+        Finish::StopText(stop) => (HERALD_FINISH_STOP_TEXT, HERALD_NO_TOKEN, stop),
+        Finish::Complete => (HERALD_FINISH_COMPLETE, HERALD_NO_TOKEN, 0),
+        Finish::Length => (HERALD_FINISH_LENGTH, HERALD_NO_TOKEN, 0),
+        Finish::ContextFull => (HERALD_FINISH_CONTEXT_FULL, HERALD_NO_TOKEN, 0),
+        Finish::Cancelled => (cancelled, HERALD_NO_TOKEN, 0),
+    };
+    HeraldGenerated {
+        n_tokens: done.tokens.len(),
+        n_prompt_tokens: done.prompt_tokens,
+        finish,
+        end_token,
+        stop,
+        seed: done.seed,
+        prompt_seconds: done.prompt_time.as_secs_f64(),
+        decode_seconds: done.decode_time.as_secs_f64(),
+        n_cached_tokens: done.shared_tokens,
+        ..AbiStruct::empty()
+    }
+}
+
+/// A piece, and the buffers that it points to.
+#[derive(Default)]
+pub(super) struct PieceBuffers {
     text: Vec<u8>,
     top_tokens: Vec<u32>,
     top_logprobs: Vec<f32>,
 }
 
+impl PieceBuffers {
+    /// A token as C sees it, valid until the next.
+    pub(super) fn piece(&mut self, sampled: &Sampled, text: &str, tail: bool) -> HeraldPiece {
+        self.text.clear();
+        self.text.extend_from_slice(text.as_bytes());
+        self.text.push(0);
+        (self.top_tokens, self.top_logprobs) = sampled.top.iter().copied().unzip();
+        HeraldPiece {
+            text: self.text.as_ptr().cast(),
+            text_len: text.len(),
+            token: if tail { HERALD_NO_TOKEN } else { sampled.token },
+            logprob: sampled.logprob,
+            top_tokens: or_null(&self.top_tokens),
+            top_logprobs: or_null(&self.top_logprobs),
+            n_top: self.top_tokens.len(),
+            ..AbiStruct::empty()
+        }
+    }
+}
+
+/// The caller's callback.
+struct Callback {
+    on_piece: Option<unsafe extern "C" fn(*mut c_void, *const HeraldPiece) -> i32>,
+    user_data: *mut c_void,
+    buffers: PieceBuffers,
+}
+
 impl Callback {
     fn new(raw: &HeraldGenerateOptions) -> Self {
-        let (on_piece, user_data) = (raw.on_piece, raw.user_data);
-        Self { on_piece, user_data, text: Vec::new(), top_tokens: Vec::new(), top_logprobs: Vec::new() }
+        Self { on_piece: raw.on_piece, user_data: raw.user_data, buffers: PieceBuffers::default() }
     }
 
     /// Passes a piece to the callback; returns whether to continue.
     fn call(&mut self, piece: &TokenOutput<'_>) -> bool {
         let Some(on_piece) = self.on_piece else { return true };
-        self.text.clear();
-        self.text.extend_from_slice(piece.text.as_bytes());
-        self.text.push(0);
-        (self.top_tokens, self.top_logprobs) = piece.sampled.top.iter().copied().unzip();
-        let raw = HeraldPiece {
-            text: self.text.as_ptr().cast(),
-            text_len: piece.text.len(),
-            token: if piece.tail { HERALD_NO_TOKEN } else { piece.sampled.token },
-            logprob: piece.sampled.logprob,
-            top_tokens: or_null(&self.top_tokens),
-            top_logprobs: or_null(&self.top_logprobs),
-            n_top: self.top_tokens.len(),
-            ..AbiStruct::empty()
-        };
+        let raw = self.buffers.piece(piece.sampled, piece.text, piece.tail);
         // SAFETY: the caller set a function with herald.h's contract; everything that the piece points to outlives the call.
         unsafe { on_piece(self.user_data, &raw const raw) == HERALD_GO_ON }
     }
@@ -316,7 +346,7 @@ fn or_null<T>(values: &[T]) -> *const T {
     if values.is_empty() { std::ptr::null() } else { values.as_ptr() }
 }
 
-fn generate_options(call: &Call, raw: &HeraldGenerateOptions) -> Outcome<GenerateOptions> {
+pub(super) fn generate_options(call: &Call, raw: &HeraldGenerateOptions) -> Outcome<GenerateOptions> {
     let known = HERALD_GENERATE_SEEDED
         | HERALD_GENERATE_IGNORE_EOS
         | HERALD_GENERATE_SPECIAL
@@ -366,5 +396,6 @@ fn generate_options(call: &Call, raw: &HeraldGenerateOptions) -> Outcome<Generat
         ignore_eos: has(HERALD_GENERATE_IGNORE_EOS),
         special: has(HERALD_GENERATE_SPECIAL),
         constraint,
+        deadline: deadline_in(raw.deadline_ms),
     })
 }

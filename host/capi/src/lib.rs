@@ -19,22 +19,28 @@ mod status;
 mod chat;
 mod contexts;
 mod documents;
+mod embed;
 mod engine;
 mod generate;
 mod log;
+mod metrics;
 mod run;
+mod scheduler;
 mod sequence;
 mod text;
 
 pub use chat::*;
 pub use contexts::*;
 pub use documents::*;
+pub use embed::*;
 pub use engine::*;
 pub use generate::*;
 pub use log::*;
+pub use metrics::*;
 pub use run::*;
+pub use scheduler::*;
 pub use sequence::*;
-pub use status::HERALD_STATUS_CONTEXT_FULL;
+pub use status::{HERALD_STATUS_CONTEXT_FULL, HERALD_STATUS_DEADLINE, HERALD_STATUS_QUEUE_FULL};
 pub use text::*;
 
 use herald_api::abi::AbiStruct;
@@ -64,4 +70,7 @@ structs! {
     HeraldOptimized up to fragmentation_after,
     HeraldLeakStats up to grown_rss_bytes,
     HeraldHit up to word_rank,
+    HeraldSchedulerOptions up to prompt_piece,
+    HeraldPrompt up to client,
+    HeraldEvent up to generated,
 }

@@ -5,6 +5,7 @@ use std::ffi::c_void;
 use herald_api::abi::HeraldError;
 
 use super::arguments::check_answer;
+use super::sequence::Ended;
 use super::status::{Failure, Outcome};
 use super::{HeraldEngine, HeraldEngineSequence};
 
@@ -30,7 +31,7 @@ fn check_logits(logits: *mut f32, capacity: usize, needed: usize) -> Outcome {
 /// has room for capacity; null if they are not wanted. On failure the sequence holds the pieces (of
 /// HeraldEngineOptions.max_batch ids) that were run. Any thread, many at once on one engine, one at a time on a sequence.
 /// Statuses: OK; INVALID_ARGUMENT (no ids, an unknown id); CONTEXT_FULL and BUFFER_TOO_SMALL, with nothing run;
-/// CANCELLED; OUT_OF_MEMORY; INTERNAL.
+/// CANCELLED and DEADLINE (see herald_sequence_cancel); OUT_OF_MEMORY; IO (the archive's disk is full); INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn herald_prefill(
     engine: *const HeraldEngine,
@@ -42,13 +43,13 @@ pub unsafe extern "C" fn herald_prefill(
     error: *mut HeraldError,
 ) -> u32 {
     c_call!(error, |call| {
-        let handle = call.value(engine, "engine")?;
+        let handle = call.handle(engine, "engine")?;
         let engine = &handle.engine;
         let ids = call.slice(ids, n_ids, "ids")?;
         check_logits(logits, capacity, engine.plan().vocabulary)?;
-        let sequence = call.value(sequence, "sequence")?;
+        let sequence = call.handle(sequence, "sequence")?;
         let mut locked = sequence.begin(handle)?;
-        let answer = engine.prefill_while(&mut locked, ids, &mut |_| !sequence.is_cancelled())?;
+        let answer = sequence.outcome(engine.prefill(&mut locked, ids))?;
         if logits.is_null() { Ok(()) } else { call.copy(&answer, logits, capacity, LOGITS_BUFFER) }
     })
 }
@@ -57,7 +58,7 @@ pub unsafe extern "C" fn herald_prefill(
 /// which has room for capacity floats; null if they are not wanted. The sequences must differ. On failure no sequence has
 /// its token. Any thread, many at once on one engine, one at a time on a sequence.
 /// Statuses: OK; INVALID_ARGUMENT (an unknown id, more sequences than max_batch); CONTEXT_FULL; BUFFER_TOO_SMALL;
-/// OUT_OF_MEMORY; INTERNAL.
+/// CANCELLED and DEADLINE (of any of the sequences); OUT_OF_MEMORY; IO; INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn herald_decode(
     engine: *const HeraldEngine,
@@ -69,7 +70,7 @@ pub unsafe extern "C" fn herald_decode(
     error: *mut HeraldError,
 ) -> u32 {
     c_call!(error, |call| {
-        let handle = call.value(engine, "engine")?;
+        let handle = call.handle(engine, "engine")?;
         let engine = &handle.engine;
         let sequences = call.slice(sequences, n, "sequences")?;
         let tokens = call.slice(tokens, n, "tokens")?;
@@ -78,12 +79,25 @@ pub unsafe extern "C" fn herald_decode(
         }
         check_logits(logits, capacity, n.saturating_mul(engine.plan().vocabulary))?;
         let mut locked = Vec::with_capacity(n);
+        let mut handles = Vec::with_capacity(n);
         for (index, sequence) in sequences.iter().enumerate() {
-            locked.push(call.value(*sequence, &format!("sequences[{index}]"))?.begin(handle)?);
+            handles.push(call.handle(*sequence, &format!("sequences[{index}]"))?);
+        }
+        for sequence in &handles {
+            locked.push(sequence.begin(handle)?);
         }
         let mut batch: Vec<_> =
             locked.iter_mut().map(|locked| &mut **locked).zip(tokens.iter().copied()).collect();
-        let answer = engine.decode(&mut batch)?;
+        let answer = match engine.decode(&mut batch) {
+            Err(herald_engine::Error::Cancelled) => {
+                // All cancels are used up by this one answer.
+                let ended: Vec<Ended> = handles.iter().map(|sequence| sequence.ended(None)).collect();
+                let cancelled = ended.contains(&Ended::Cancelled) || !ended.contains(&Ended::Late);
+                let why = if cancelled { herald_engine::Error::Cancelled.into() } else { Failure::late() };
+                return Err(why);
+            }
+            answer => answer?,
+        };
         if logits.is_null() { Ok(()) } else { call.copy(&answer, logits, capacity, LOGITS_BUFFER) }
     })
 }
@@ -111,18 +125,20 @@ pub unsafe extern "C" fn herald_logits(
     error: *mut HeraldError,
 ) -> u32 {
     c_call!(error, |call| {
-        let handle = call.value(engine, "engine")?;
+        let handle = call.handle(engine, "engine")?;
         let ids = call.slice(ids, n_ids, "ids")?;
         let each = each.ok_or_else(|| Failure::invalid("each is null, where a function was expected"))?;
-        let sequence = call.value(sequence, "sequence")?;
+        let sequence = call.handle(sequence, "sequence")?;
         let mut locked = sequence.begin(handle)?;
         let mut index = 0;
-        handle.engine.logits_while(&mut locked, ids, &mut |row| {
+        let mut stopped = false;
+        let done = handle.engine.logits_while(&mut locked, ids, &mut |row| {
             // SAFETY: `each` is a function with herald.h's contract; the row outlives the call.
             let answer = unsafe { each(user_data, index, row.as_ptr(), row.len()) };
             index += 1;
-            answer == HERALD_GO_ON && !sequence.is_cancelled()
-        })?;
-        Ok(())
+            stopped = answer != HERALD_GO_ON;
+            !stopped && !sequence.is_cancelled()
+        });
+        if stopped { Ok(done?) } else { sequence.outcome(done) }
     })
 }

@@ -12,7 +12,7 @@ use herald_api::abi::{
     HERALD_STATUS_OK, HERALD_STATUS_OUT_OF_MEMORY, HERALD_STATUS_UNSUPPORTED, HeraldError,
 };
 
-use super::arguments::Call;
+use super::arguments::{Call, Handle};
 use herald_engine::Error;
 use herald_engine::gguf::GgufError;
 use herald_engine::model::ModelError;
@@ -21,8 +21,13 @@ use herald_engine::threads::ThreadPoolError;
 
 /// The sequence's context has no room for the tokens. (Statuses from 100 are the engine's, not plugins'.)
 pub const HERALD_STATUS_CONTEXT_FULL: u32 = 100;
+/// The scheduler's queue has no room for the request: try again later.
+pub const HERALD_STATUS_QUEUE_FULL: u32 = 101;
+/// The deadline has passed.
+pub const HERALD_STATUS_DEADLINE: u32 = 102;
 
 /// Why a call failed, for the caller.
+#[derive(Clone)]
 pub(super) struct Failure {
     status: u32,
     message: String,
@@ -44,6 +49,10 @@ impl Failure {
     /// The failure with the index of an array's element before it.
     pub(super) fn in_element(self, index: usize) -> Self {
         Self { message: format!("element {index}: {}", self.message), ..self }
+    }
+
+    pub(super) fn late() -> Self {
+        Self { status: HERALD_STATUS_DEADLINE, message: "the work was ended at its deadline".to_owned() }
     }
 
     pub(super) fn too_small(what: &str, capacity: usize, needed: impl Display) -> Self {
@@ -88,8 +97,9 @@ fn status(error: &Error) -> u32 {
         Error::Threads(ThreadPoolError::TooMany(_)) => HERALD_STATUS_INVALID_ARGUMENT,
         Error::Threads(ThreadPoolError::Spawn { .. }) => HERALD_STATUS_OUT_OF_MEMORY,
         Error::Cancelled => HERALD_STATUS_CANCELLED,
-        // No function of this interface has a queue; out of memory is the closest status.
-        Error::Busy { .. } | Error::Budget { .. } => HERALD_STATUS_OUT_OF_MEMORY,
+        Error::Busy { .. } => HERALD_STATUS_QUEUE_FULL,
+        Error::Budget { .. } => HERALD_STATUS_OUT_OF_MEMORY,
+        Error::Forked { .. } => HERALD_STATUS_UNSUPPORTED,
         // An error of a newer engine, for which this interface has no status yet.
         _ => HERALD_STATUS_INTERNAL,
     }
@@ -140,12 +150,15 @@ pub(super) unsafe fn guard(error: *mut HeraldError, body: impl FnOnce(&Call) -> 
     failure.status
 }
 
-/// Frees a handle. A panic of its destructor is caught, and can't be reported.
+/// Frees a handle. A panic of its destructor is caught, and can't be reported. In a fork of the process that made it, nothing is
+/// freed: its destructor might wait for threads or locks that are not there.
 ///
 /// # Safety
 /// `handle` is null, or came from [`Call::write_handle`] and is not used again.
-pub(super) unsafe fn free<T>(handle: *mut T) {
-    if !handle.is_null() {
+pub(super) unsafe fn free<T: Handle>(handle: *mut T) {
+    // SAFETY: by this function's contract it is null or a live handle.
+    let is_here = unsafe { handle.as_ref() }.is_some_and(|handle| handle.engine().in_its_process().is_ok());
+    if is_here {
         // SAFETY: `Call::write_handle` made it with `Box::into_raw`, and by this function's contract it is freed once.
         let owned = unsafe { Box::from_raw(handle) };
         let _ = catch_unwind(AssertUnwindSafe(|| drop(owned)));

@@ -48,7 +48,7 @@ pub unsafe extern "C" fn herald_tokenize(
     error: *mut HeraldError,
 ) -> u32 {
     c_call!(error, |call| {
-        let HeraldEngine { engine, .. } = call.value(engine, "engine")?;
+        let HeraldEngine { engine, .. } = call.handle(engine, "engine")?;
         let text = call.text(text, text_len, "text")?;
         call.write_array(&encode(engine, text, flags)?, ids, capacity, n_ids, "ids")
     })
@@ -70,7 +70,7 @@ pub unsafe extern "C" fn herald_detokenize(
     error: *mut HeraldError,
 ) -> u32 {
     c_call!(error, |call| {
-        let HeraldEngine { engine, .. } = call.value(engine, "engine")?;
+        let HeraldEngine { engine, .. } = call.handle(engine, "engine")?;
         let ids = call.slice(ids, n_ids, "ids")?;
         arguments::flags(flags, HERALD_TEXT_SPECIAL | HERALD_TEXT_CONTINUES)?;
         let special = flags & HERALD_TEXT_SPECIAL != 0;
@@ -102,7 +102,7 @@ pub unsafe extern "C" fn herald_token_bytes(
     error: *mut HeraldError,
 ) -> u32 {
     c_call!(error, |call| {
-        let HeraldEngine { engine, .. } = call.value(engine, "engine")?;
+        let HeraldEngine { engine, .. } = call.handle(engine, "engine")?;
         arguments::flags(flags, HERALD_TEXT_SPECIAL)?;
         let decoded = token_bytes(engine, id, flags & HERALD_TEXT_SPECIAL != 0)?;
         call.write_text(&decoded, bytes, capacity, len)

@@ -95,6 +95,17 @@ pub enum Error {
         /// Requests that there is room for.
         room: usize,
     },
+    /// The engine's threads are in another process.
+    #[error(
+        "process {here} was forked from process {loaded}, which loaded the model and has its threads: use the model there, or load \
+         it here"
+    )]
+    Forked {
+        /// This process.
+        here: u32,
+        /// The one that loaded the model.
+        loaded: u32,
+    },
     /// The caller stopped the work.
     #[error("the work was cancelled")]
     Cancelled,

@@ -216,11 +216,5 @@ async fn metrics(State(shared): App) -> Response {
 
 async fn metrics_json(State(shared): App) -> Response {
     let engine = shared.scheduler.engine();
-    Json(json!({
-        "serving": shared.scheduler.metrics().report(),
-        "process": herald::metrics::process_memory(),
-        "tiers": herald::metrics::TierBytes::of(engine),
-        "tier_traffic": engine.traffic().report(),
-    }))
-    .into_response()
+    Json(herald::metrics::json(engine, Some(shared.scheduler.metrics()))).into_response()
 }

@@ -276,6 +276,7 @@ impl NeuroEngine {
     }
 
     fn check_tokens(&self, past: usize, ids: &[u32]) -> Result<()> {
+        self.in_its_process()?;
         if ids.is_empty() {
             return Err(Error::Invalid(
                 "there are no tokens to run, where at least one was expected".to_owned(),

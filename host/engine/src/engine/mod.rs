@@ -76,6 +76,8 @@ pub struct NeuroEngine {
     load_time: Duration,
     /// A number that no other engine of this process has had.
     id: u64,
+    /// The process that loaded it.
+    process: u32,
 }
 
 /// One context: the tokens that it has seen, and what the layers keep of them.
@@ -215,6 +217,7 @@ impl NeuroEngine {
             page_tokens: options.page_tokens,
             load_time: Duration::ZERO,
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            process: std::process::id(),
         })
     }
 
@@ -363,11 +366,22 @@ impl NeuroEngine {
         self.memory.prefixes.clear();
     }
 
+    /// Whether this is the process that loaded it, and not one that was forked from that: a fork lacks the threads, and any lock
+    /// may be held there by one of these.
+    ///
+    /// # Errors
+    /// [`Error::Forked`] where it isn't.
+    pub fn in_its_process(&self) -> Result<()> {
+        let here = std::process::id();
+        if here == self.process { Ok(()) } else { Err(Error::Forked { here, loaded: self.process }) }
+    }
+
     /// Opens an empty sequence.
     ///
     /// # Errors
     /// Where there is no memory for it.
     pub fn sequence(&self) -> Result<Sequence> {
+        self.in_its_process()?;
         self.memory.make_room_for_states()?;
         let memory = SequenceMemory::new(&self.memory.needs, &self.memory.ledger)
             .map_err(|source| Error::Plugin { what: "a new sequence".to_owned(), source })?;

@@ -20,4 +20,5 @@ pub use process::{ProcessMemory, cpu_time, process_memory, reset_peak};
 pub(crate) use request::RequestClock;
 pub use request::{Quantiles, RequestMetrics};
 pub use serving::{Outcomes, ServingMetrics, ServingReport, Step};
+pub use text::{json, prometheus};
 pub use throughput::{Phase, PhaseReport, ThroughputMeasurer};

@@ -4,6 +4,7 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
+use serde_json::{Value, json};
 
 use super::memory::TierBytes;
 use super::process::process_memory;
@@ -17,13 +18,7 @@ impl ServingMetrics {
     /// Everything in Prometheus's text format (OpenMetrics 1.0), the memory of the process and of the engine's tiers included.
     #[must_use]
     pub fn prometheus(&self, engine: &NeuroEngine) -> String {
-        let mut registry = Registry::with_prefix("herald");
-        self.register(&mut registry);
-        register_memory(&mut registry, engine);
-        let mut text = String::new();
-        // Writing to a String can't fail, and nothing here fails by itself.
-        let _ = encode(&mut text, &registry);
-        text
+        prometheus(engine, Some(self))
     }
 
     fn register(&self, registry: &mut Registry) {
@@ -60,6 +55,35 @@ impl ServingMetrics {
             registry.register(name, help, counts.buckets.clone());
         }
     }
+}
+
+/// The memory of the process and of an engine's tiers, and what its scheduler does, where it has one, in Prometheus's text format
+/// (OpenMetrics 1.0).
+#[must_use]
+pub fn prometheus(engine: &NeuroEngine, serving: Option<&ServingMetrics>) -> String {
+    let mut registry = Registry::with_prefix("herald");
+    if let Some(serving) = serving {
+        serving.register(&mut registry);
+    }
+    register_memory(&mut registry, engine);
+    let mut text = String::new();
+    // Writing to a String can't fail, and nothing here fails by itself.
+    let _ = encode(&mut text, &registry);
+    text
+}
+
+/// The same as JSON: an object with `process`, `tiers`, `tier_traffic` and, with a scheduler, `serving`.
+#[must_use]
+pub fn json(engine: &NeuroEngine, serving: Option<&ServingMetrics>) -> Value {
+    let mut all = json!({
+        "process": process_memory(),
+        "tiers": TierBytes::of(engine),
+        "tier_traffic": engine.traffic().report(),
+    });
+    if let Some(serving) = serving {
+        all["serving"] = json!(serving.report());
+    }
+    all
 }
 
 fn register_memory(registry: &mut Registry, engine: &NeuroEngine) {

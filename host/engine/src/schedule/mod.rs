@@ -176,6 +176,11 @@ impl Scheduler {
 
 impl Drop for Scheduler {
     fn drop(&mut self) {
+        if self.engine.in_its_process().is_err() {
+            // A fork lacks the thread, and would wait for it for ever.
+            std::mem::forget(self.thread.take());
+            return;
+        }
         {
             let mut state = self.shared.state();
             state.closing = true;

@@ -73,6 +73,8 @@ pub(super) struct Team {
     workers: Mutex<Vec<JoinHandle<()>>>,
     /// Held by the caller whose loop runs.
     turn: Mutex<()>,
+    /// The process that has the threads.
+    process: u32,
 }
 
 #[derive(Debug)]
@@ -188,7 +190,8 @@ impl Team {
             task: AtomicPtr::new(ptr::null_mut()),
             panic: Mutex::new(None),
         };
-        Self { shared: Arc::new(shared), workers: Mutex::default(), turn: Mutex::new(()) }
+        let process = std::process::id();
+        Self { shared: Arc::new(shared), workers: Mutex::default(), turn: Mutex::new(()), process }
     }
 
     /// Starts threads until it has as many, the caller included.
@@ -209,6 +212,13 @@ impl Team {
 
 impl Drop for Team {
     fn drop(&mut self) {
+        if std::process::id() != self.process {
+            // A fork lacks the threads, and would wait for them for ever.
+            let workers = std::mem::take(&mut self.workers).into_inner();
+            let workers = workers.unwrap_or_else(PoisonError::into_inner);
+            workers.into_iter().for_each(std::mem::forget);
+            return;
+        }
         self.shared.signal.close();
         for worker in self.workers.get_mut().unwrap_or_else(PoisonError::into_inner).drain(..) {
             // It catches its tasks' panics and has none of its own.

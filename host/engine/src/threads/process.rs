@@ -10,8 +10,8 @@ use super::locked;
 use super::pool::Team;
 use super::{MAX_THREADS, ThreadPool, ThreadPoolError, available_threads};
 
-/// The threads, while any engine lives.
-static TEAM: Mutex<Weak<Team>> = Mutex::new(Weak::new());
+/// The threads, while any engine lives, and the process that they are of.
+static TEAM: Mutex<(u32, Weak<Team>)> = Mutex::new((0, Weak::new()));
 
 /// A pool of `threads` threads (`None`: as many as this process may use). All pools that this returns share their threads, so
 /// two never compute at once. The threads end with the last pool.
@@ -21,9 +21,13 @@ static TEAM: Mutex<Weak<Team>> = Mutex::new(Weak::new());
 pub fn shared(threads: Option<NonZeroUsize>) -> Result<Arc<ThreadPool>, ThreadPoolError> {
     let threads = threads.unwrap_or_else(available_threads);
     let mut shared = locked(&TEAM);
-    let team = shared.upgrade().unwrap_or_else(|| Arc::new(Team::new(MAX_THREADS)));
+    let (process, team) = &*shared;
+    let here = std::process::id();
+    // A fork has the team's memory without its threads.
+    let team = team.upgrade().filter(|_| *process == here);
+    let team = team.unwrap_or_else(|| Arc::new(Team::new(MAX_THREADS)));
     let pool = ThreadPool::of(&team, threads)?;
-    *shared = Arc::downgrade(&team);
+    *shared = (here, Arc::downgrade(&team));
     Ok(Arc::new(pool))
 }
 
