@@ -14,7 +14,7 @@
 #include <string>
 #include <vector>
 
-#include "herald.hpp"
+#include <herald.hpp>
 
 namespace {
 
@@ -81,7 +81,7 @@ void run(const std::string &model, const std::vector<std::string> &prompts, std:
 
     // The same for one text, streamed by the engine.
     herald::Sequence sequence(engine);
-    HeraldGenerateOptions options{};
+    auto options = herald::sized<HeraldGenerateOptions>();
     options.max_tokens = static_cast<std::uint32_t>(max_tokens);
     std::cout << prompts[0];
     engine.generate(sequence, prompts[0], options, [](std::string_view text) { std::cout << text << std::flush; });

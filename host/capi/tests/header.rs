@@ -32,7 +32,8 @@ const PREAMBLE: &str = "\
  *
  * The rules of this interface:
  *  - An engine is a loaded model; a sequence is one context of it. herald_generate does everything from prompt to text;
- *    herald_tokenize, herald_prefill, herald_decode and herald_detokenize are its steps, for your own sampler.
+ *    herald_tokenize, herald_prefill, herald_decode and herald_detokenize are its steps, for your own sampler. A scheduler
+ *    serves many requests at once: herald_submit, herald_request_next.
  *  - Every struct begins with struct_size: set it to sizeof. Set all other fields to zero, which is their default, then
  *    those that you need. Fields are only ever appended, so what you build today runs with every later 1.x library.
  *  - A call that can fail returns a HERALD_STATUS_* and fills your HeraldError with one sentence that says what failed,
@@ -41,20 +42,47 @@ const PREAMBLE: &str = "\
  *    pointers after a call. Texts are UTF-8; a text with a length needs no NUL.
  *  - A call with a buffer that is too small returns HERALD_STATUS_BUFFER_TOO_SMALL and the needed length: call it with
  *    capacity 0 first.
- *  - Each function says which threads may call it. In short: any number of threads may use an engine at once, and one
- *    call at a time may use a sequence.
+ *  - Each function says which threads may call it. In short: any number of threads may use an engine, a scheduler, contexts
+ *    and documents at once, and one call at a time may use a sequence or a request. herald_*_cancel may come at any time.
+ *  - Long contexts are lossy unless you say otherwise: of each sequence, only the latest 3,072 tokens (and the first page) keep
+ *    their keys and values at 16 bits. Older ones are compressed to 4 bits, each pass attends to the best 64 of their pages,
+ *    and from 32,768 of them on the oldest go to a file. HERALD_LOAD_EXACT turns all of this off; the other fields of
+ *    HeraldEngineOptions set it.
+ *  - Prompts are reused: a prompt of an empty sequence that begins as an earlier one did takes over its whole pages of 64 tokens,
+ *    to the same result. HeraldGenerated.n_cached_tokens says how many tokens that saved; HERALD_LOAD_NO_PREFIX_CACHE turns
+ *    it off, and herald_engine_forget_prefixes empties the cache.
+ *  - After fork() a child has none of the engine's threads. There, calls with handles that were made before return UNSUPPORTED at
+ *    once, and freeing such handles does nothing, safely. A child may load its own engine, if no call was running when it
+ *    was forked. exec() is not affected.
+ *  - Where memory for a model, a context, a batch or a buffer of their size can't be had, a call returns OUT_OF_MEMORY and nothing
+ *    is lost. Small allocations (texts, lists, a few kB at a time) end the process where even they fail, as in any Rust
+ *    program; on Linux the system is more likely to end it itself, so set memory_budget well below what there is.
  *  - Pointers must be valid for as long as the call runs, and handles must not be freed: the library can't check that.
  *    No exception, panic or longjmp may cross it, in either direction.
  *
- * examples/c and examples/cpp are programs to start from. Generated from host/capi/src; do not edit.
+ * docs/EMBEDDING.md goes through all of it, herald.hpp wraps it for C++, and examples/c and examples/cpp are programs to start
+ * from. Generated from host/capi/src; do not edit.
  */";
 
 /// Prefixes of the plugin ABI's constants that are part of this header too.
 const SHARED: [&str; 4] = ["HERALD_STATUS_", "HERALD_LOG_", "HERALD_TEXT_", "HERALD_NO_TOKEN"];
 
 /// The files of `host/capi/src` with declarations, in the header's order.
-const TOPICS: [&str; 10] =
-    ["status", "engine", "sequence", "text", "chat", "generate", "run", "contexts", "documents", "log"];
+const TOPICS: [&str; 13] = [
+    "status",
+    "engine",
+    "sequence",
+    "text",
+    "chat",
+    "generate",
+    "run",
+    "embed",
+    "scheduler",
+    "contexts",
+    "documents",
+    "metrics",
+    "log",
+];
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -62,6 +90,27 @@ fn repository() -> PathBuf {
         .nth(2)
         .expect("host/capi is in the repository")
         .to_owned()
+}
+
+/// The macros of the version, which is that of the crate.
+fn version() -> String {
+    let [major, minor, patch]: [u32; 3] = [
+        env!("CARGO_PKG_VERSION_MAJOR"),
+        env!("CARGO_PKG_VERSION_MINOR"),
+        env!("CARGO_PKG_VERSION_PATCH"),
+    ]
+    .map(|part| part.parse().expect("a number"));
+    format!(
+        "\n// The version of this header; herald_version() is the library's.\n\
+         #define HERALD_VERSION \"{version}\"\n\
+         #define HERALD_VERSION_MAJOR {major}\n\
+         #define HERALD_VERSION_MINOR {minor}\n\
+         #define HERALD_VERSION_PATCH {patch}\n\
+         // One number that grows with the version: MAJOR * 1000000 + MINOR * 1000 + PATCH.\n\
+         #define HERALD_VERSION_NUMBER {number}",
+        version = env!("CARGO_PKG_VERSION"),
+        number = major * 1_000_000 + minor * 1000 + patch,
+    )
 }
 
 fn generated() -> String {
@@ -76,6 +125,7 @@ fn generated() -> String {
         usize_is_size_t: true,
         no_includes: true,
         sys_includes: vec!["stddef.h".to_owned(), "stdint.h".to_owned()],
+        after_includes: Some(version()),
         ..cbindgen::Config::default()
     };
     for source in &abi {

@@ -135,6 +135,7 @@ impl Talk<'_> {
         }
         let kept = self.sequence.tokens().len();
         let lookout = Lookout::begin_patiently();
+        self.sequence.set_stop(Some(lookout.stop()));
         let mut stream = output::Stream::new();
         let mut unwritten = None;
         let generate = GenerateOptions { random: self.random, ..chat.sampling.options(0)? };

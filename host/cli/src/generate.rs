@@ -82,6 +82,7 @@ impl Generate {
             return Err(Failure::Failed("the prompt is empty, where some text was expected".to_owned()));
         }
         let lookout = Lookout::begin();
+        sequence.set_stop(Some(lookout.stop()));
         let mut stream = output::Stream::new();
         let (mut pieces, mut unwritten) = (Vec::new(), None);
         let bar = progress::bar(

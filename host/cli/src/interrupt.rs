@@ -1,8 +1,10 @@
 //! Ctrl-C: long work is told to stop, so that it can end cleanly; everything else just ends.
 
 use std::process;
-use std::sync::Once;
+use std::sync::{LazyLock, Once};
 use std::sync::atomic::{AtomicU8, Ordering};
+
+use herald::Stop;
 
 /// No work watches for interruptions: one ends the program.
 const IDLE: u8 = 0;
@@ -14,6 +16,9 @@ const STOPPING: u8 = 2;
 const PATIENT: u8 = 3;
 /// Such work has been told to stop.
 const PATIENT_STOPPING: u8 = 4;
+
+/// Set when the work is told to stop, for an engine that is in the middle of it.
+static STOP: LazyLock<Stop> = LazyLock::new(Stop::default);
 
 static STATE: AtomicU8 = AtomicU8::new(IDLE);
 
@@ -40,8 +45,14 @@ impl Lookout {
                 tracing::debug!("no handler for Ctrl-C: {error}");
             }
         });
+        STOP.reset();
         STATE.store(state, Ordering::Relaxed);
         Self(())
+    }
+
+    /// What an interruption sets: tie it to a sequence, and a prompt ends after the running layer.
+    pub(super) fn stop(&self) -> Stop {
+        STOP.clone()
     }
 
     /// Whether the work should go on.
@@ -65,4 +76,5 @@ fn interrupted() {
     if updated.is_err() {
         process::exit(1);
     }
+    STOP.set();
 }

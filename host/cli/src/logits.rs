@@ -61,6 +61,7 @@ impl Logits {
         let bar = progress::bar("logits", ids.len(), "tokens", options.quiet);
         let lookout = Lookout::begin();
         let mut sequence = engine.sequence()?;
+        sequence.set_stop(Some(lookout.stop()));
         for piece in ids.chunks(self.pieces.map_or(ids.len(), |pieces| pieces as usize)) {
             let mut written = Ok(());
             let passed = engine.logits_while(&mut sequence, piece, &mut |row| {

@@ -68,6 +68,7 @@ impl Perplexity {
         while next < ids.len() {
             let end = ids.len().min(begin + window);
             let mut sequence = engine.sequence()?;
+            sequence.set_stop(Some(lookout.stop()));
             // The tokens before the first that counts only provide context, so they need no logits.
             if begin < next - 1 {
                 engine.prefill_while(&mut sequence, &ids[begin..next - 1], &mut |_| lookout.go_on())?;

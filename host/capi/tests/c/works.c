@@ -209,8 +209,9 @@ static void cancelled_from_another_thread(void) {
     OK(herald_generate(engine, sequence, "The", 3, 0, &how, &done, &error));
     CHECK(done.finish == HERALD_FINISH_CANCELLED && done.n_tokens == 1);
 
-    herald_sequence_cancel(sequence); /* Nothing runs: the next call is not affected. */
+    herald_sequence_cancel(sequence); /* Nothing runs: the next call is told. */
     const uint32_t ids[9] = {9};
+    FAILS(HERALD_STATUS_CANCELLED, "cancelled", herald_prefill(engine, sequence, ids, 9, NULL, 0, &error));
     OK(herald_prefill(engine, sequence, ids, 9, NULL, 0, &error));
     OK(herald_sequence_truncate(sequence, 0, &error));
 }

@@ -75,8 +75,10 @@ impl Ask {
         generate.max_tokens = Some(generate.max_tokens.unwrap_or(RESERVED_TOKENS).min(room.max(1)));
         let lookout = Lookout::begin();
         let (mut stream, mut unwritten) = (output::Stream::new(), None);
+        let mut sequence = engine.sequence()?;
+        sequence.set_stop(Some(lookout.stop()));
         let generated = engine.generate(
-            &mut engine.sequence()?,
+            &mut sequence,
             &prompt,
             &generate,
             &mut || lookout.go_on(),
