@@ -56,7 +56,7 @@ pub unsafe extern "C" fn herald_prefill(
 
 /// Appends one token to each of n sequences, and runs them all in one pass. Writes the logits [n, vocabulary] to logits,
 /// which has room for capacity floats; null if they are not wanted. The sequences must differ. On failure no sequence has
-/// its token. Any thread, many at once on one engine, one at a time on a sequence.
+/// its token; if it was a plugin's while it computed, sequences of a model with recurrent states can only be truncated to 0. Any thread, many at once on one engine, one at a time on a sequence.
 /// Statuses: OK; INVALID_ARGUMENT (an unknown id, more sequences than max_batch); CONTEXT_FULL; BUFFER_TOO_SMALL;
 /// CANCELLED and DEADLINE (of any of the sequences); OUT_OF_MEMORY; IO; INTERNAL.
 #[unsafe(no_mangle)]

@@ -195,7 +195,7 @@ pub unsafe extern "C" fn herald_scheduler_free(scheduler: *mut HeraldScheduler) 
 /// for the defaults; on_piece must be null, since pieces come from herald_request_next. A deadline counts from here, and so
 /// includes the time in the queue. Returns at once, after tokenizing the prompt and compiling a json_schema or regex. Any
 /// thread, many at once. Statuses: OK; QUEUE_FULL; INVALID_ARGUMENT (also a prompt without tokens); CONTEXT_FULL (the prompt is
-/// too long); UNSUPPORTED (no chat template); OUT_OF_MEMORY; IO (no random seed); INTERNAL.
+/// too long); UNSUPPORTED (no chat template); DEADLINE; OUT_OF_MEMORY; IO (no random seed); INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn herald_submit(
     scheduler: *const HeraldScheduler,
@@ -224,7 +224,11 @@ pub unsafe extern "C" fn herald_submit(
             let (sender, messages) = channel();
             let postman = Postman(sender.clone());
             let sink = Box::new(move |event| postman.0.send(Message::Event(event)).is_ok());
-            let handle = scheduler.submit_to(request, sink)?;
+            let handle = scheduler.submit_to(request, sink).map_err(|error| match error {
+                // Nothing else ends a request that isn't submitted yet.
+                herald_engine::Error::Cancelled => Failure::late(),
+                error => error.into(),
+            })?;
             let reader = Reader {
                 messages,
                 buffers: PieceBuffers::default(),

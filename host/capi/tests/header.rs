@@ -55,8 +55,8 @@ const PREAMBLE: &str = "\
  *    once, and freeing such handles does nothing, safely. A child may load its own engine, if no call was running when it
  *    was forked. exec() is not affected.
  *  - Where memory for a model, a context, a batch or a buffer of their size can't be had, a call returns OUT_OF_MEMORY and nothing
- *    is lost. Small allocations (texts, lists, a few kB at a time) end the process where even they fail, as in any Rust
- *    program; on Linux the system is more likely to end it itself, so set memory_budget well below what there is.
+ *    is lost. What is small beside these (a vocabulary, texts, lists) ends the process where even that can't be had, as in any
+ *    Rust program; on Linux the system is more likely to end it itself, so set memory_budget well below what there is.
  *  - Pointers must be valid for as long as the call runs, and handles must not be freed: the library can't check that.
  *    No exception, panic or longjmp may cross it, in either direction.
  *

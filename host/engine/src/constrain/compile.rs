@@ -25,6 +25,9 @@ const LOOK: Duration = Duration::from_millis(20);
 /// The most forms that are still being compiled after everybody has given up on them.
 const MAX_ABANDONED: usize = 2;
 
+/// How many times its limit for a lexer a form may take to find out how it may begin: forms of thousands of names do so too.
+const BEGINNING: u64 = 4;
+
 /// The compiler's stack: schemas nest.
 const STACK_BYTES: usize = 16 << 20;
 
@@ -123,15 +126,15 @@ fn rehearse(
 ) -> Result<(), String> {
     spec.add_extra_lexemes(&factory.extra_lexemes());
     let mut lexer = spec.to_regex_vec(&mut limits.clone()).map_err(|error| error.to_string())?;
-    lexer.set_fuel(limits.initial_lexer_fuel);
+    let most = limits.initial_lexer_fuel.saturating_mul(BEGINNING);
+    lexer.set_fuel(most);
     let start = lexer.initial_state(&spec.all_lexemes());
     for byte in 0..=u8::MAX {
         lexer.transition(start, byte);
         if lexer.has_error() {
             return Err(format!(
-                "it needs more than {} steps to find out how it may begin, as a large multipleOf does, or patterns and lengths \
-                 that must hold together",
-                limits.initial_lexer_fuel
+                "it needs more than {most} steps to find out how it may begin, as a large multipleOf does, or patterns and lengths \
+                 that must hold together"
             ));
         }
         if stop.is_set() {

@@ -23,7 +23,7 @@ pub(crate) struct Guide {
     ignore_eos: bool,
     /// A way to the end from here, where one was found.
     way: Option<Vec<TokenId>>,
-    /// Ends a search for a way.
+    /// Ends the first search for a way.
     stop: Option<Stop>,
 }
 
@@ -45,6 +45,8 @@ impl Guide {
         let bytes = bytes.filter_map(|byte| trie.token_id(&[byte])).collect();
         let mut guide = Self { matcher, tokens, bytes, ignore_eos, way: None, stop: stop.cloned() };
         guide.way = guide.find_way(MAX_WAY_TOKENS)?;
+        // Later searches go a token further, and must leave the matcher where they found it.
+        guide.stop = None;
         Ok(guide)
     }
 
