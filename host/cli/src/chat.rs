@@ -21,11 +21,12 @@ use super::session::{self, Opened, Session, Transcript};
 
 const HELP: &str = "\
 Type a message and press Enter. A line that ends in \\ continues in the next; lines between two lines of \"\"\" are one message.
-Ctrl-C stops an answer; Ctrl-D or /quit leaves.
-  /reset          start over
-  /system TEXT    set the system message and start over
+Ctrl-C stops an answer; Ctrl-D or /quit leaves. A line that begins with a slash is a command, unless a space is before it:
+  /reset          start over, with the same system message
+  /system TEXT    set the system message and start over; without a text, without one
   /undo           take back the last message and its answer
-  /help           this text";
+  /help           this text
+  /quit           leave";
 
 /// Talk with a chat model
 #[derive(Debug, Args)]
@@ -81,31 +82,75 @@ impl Chat {
             }
         }
         while let Some(message) = reader.message()? {
-            let command = message.trim();
-            match command
-                .split_once(char::is_whitespace)
-                .map_or((command, ""), |(word, rest)| (word, rest.trim()))
-            {
-                ("", _) => {}
-                ("/quit" | "/exit", "") => break,
-                ("/help", "") => output::note(HELP),
-                ("/reset", "") => talk.transcript.messages.clear(),
-                ("/system", text) => {
-                    talk.transcript.system = (!text.is_empty()).then(|| text.to_owned());
-                    talk.transcript.messages.clear();
+            match Input::of(&message) {
+                Input::Nothing => {}
+                Input::Message => talk.answer(message, &self, options)?,
+                Input::Quit => break,
+                Input::Help => output::note(HELP),
+                Input::Wrong(what) => output::note(what),
+                Input::Change(change) => {
+                    let done = talk.change(change)?;
+                    if !options.quiet {
+                        output::note(done);
+                    }
                 }
-                ("/undo", "") => {
-                    let kept = talk.transcript.messages.len().saturating_sub(2);
-                    talk.transcript.messages.truncate(kept);
-                }
-                (word, _) if word.starts_with('/') && !message.contains('\n') && reader.is_terminal() => {
-                    eprintln!("there is no command {word}; /help lists the commands");
-                }
-                _ => talk.answer(message, &self, options)?,
             }
         }
         Ok(())
     }
+}
+
+/// What the user typed.
+#[derive(Debug, PartialEq, Eq)]
+enum Input<'m> {
+    Nothing,
+    Message,
+    Quit,
+    Help,
+    Change(Change<'m>),
+    /// A command that can't be obeyed: why.
+    Wrong(String),
+}
+
+/// A command that changes the conversation.
+#[derive(Debug, PartialEq, Eq)]
+enum Change<'m> {
+    Reset,
+    System(&'m str),
+    Undo,
+}
+
+impl<'m> Input<'m> {
+    fn of(message: &'m str) -> Self {
+        let text = message.trim_end();
+        if text.trim_start().is_empty() {
+            return Self::Nothing;
+        }
+        let (word, rest) =
+            text.split_once(char::is_whitespace).map_or((text, ""), |(word, rest)| (word, rest.trim()));
+        match (word, rest) {
+            ("/help" | "/?", _) => Self::Help,
+            ("/system", text) => Self::Change(Change::System(text)),
+            ("/quit" | "/exit", "") => Self::Quit,
+            ("/reset", "") => Self::Change(Change::Reset),
+            ("/undo", "") => Self::Change(Change::Undo),
+            ("/quit" | "/exit" | "/reset" | "/undo", rest) => {
+                Self::Wrong(format!("{word} takes nothing after it, but {rest:?} is there; /help says more"))
+            }
+            // A path or a comment is no command.
+            (word, _) if is_command(word) && !text.contains('\n') => Self::Wrong(format!(
+                "there is no command {word}; /help lists the commands, and a space before the slash makes it a message"
+            )),
+            _ => Self::Message,
+        }
+    }
+}
+
+/// Whether a word is a slash and a name.
+fn is_command(word: &str) -> bool {
+    word.strip_prefix('/').is_some_and(|name| {
+        !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+    })
 }
 
 /// A conversation, and the sequence of the tokens that were run.
@@ -120,6 +165,42 @@ struct Talk<'e> {
 }
 
 impl Talk<'_> {
+    /// Obeys a command. Returns a line that says what has become of the conversation.
+    fn change(&mut self, change: Change<'_>) -> Result<String, Failure> {
+        let messages = &mut self.transcript.messages;
+        let done = match change {
+            Change::Reset => {
+                messages.clear();
+                match &self.transcript.system {
+                    Some(_) => "(started over; the system message stays)".to_owned(),
+                    None => "(started over)".to_owned(),
+                }
+            }
+            Change::System(text) => {
+                messages.clear();
+                self.transcript.system = (!text.is_empty()).then(|| text.to_owned());
+                match &self.transcript.system {
+                    Some(_) => "(the system message is set; started over)".to_owned(),
+                    None => "(no system message; started over)".to_owned(),
+                }
+            }
+            Change::Undo if messages.is_empty() => "(there is no message to take back)".to_owned(),
+            Change::Undo => {
+                messages.truncate(messages.len().saturating_sub(2));
+                match messages.len() / 2 {
+                    0 => "(took back the last message and its answer; none is left)".to_owned(),
+                    1 => "(took back the last message and its answer; one is left)".to_owned(),
+                    left => format!("(took back the last message and its answer; {left} are left)"),
+                }
+            }
+        };
+        // A session that nothing was said in has nothing to save.
+        if let Some(session) = self.session.as_ref().filter(|_| !self.sequence.tokens().is_empty()) {
+            session.save(self.engine, &self.sequence, &self.transcript, self.random)?;
+        }
+        Ok(done)
+    }
+
     /// Lets the model answer a message. Tokens that the sequence already holds are not run again.
     fn answer(&mut self, message: String, chat: &Chat, options: &EngineOptions) -> Result<(), Failure> {
         self.transcript.messages.push(Message::new("user", message));
@@ -264,5 +345,38 @@ impl Reader {
             }
         }
         Ok(Some(message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Change, Input};
+
+    #[test]
+    fn commands_are_told_from_messages() {
+        for (text, input) in [
+            ("", Input::Nothing),
+            (" \n ", Input::Nothing),
+            ("hello", Input::Message),
+            ("/help", Input::Help),
+            ("/help me", Input::Help),
+            ("/quit ", Input::Quit),
+            ("/reset", Input::Change(Change::Reset)),
+            ("/undo", Input::Change(Change::Undo)),
+            ("/system", Input::Change(Change::System(""))),
+            ("/system  Be brief.\nAlways.", Input::Change(Change::System("Be brief.\nAlways."))),
+            (" /help", Input::Message),
+            ("/etc/passwd holds what?", Input::Message),
+            ("// a comment", Input::Message),
+            ("/ is a slash", Input::Message),
+            ("/resets\nin two lines", Input::Message),
+        ] {
+            assert_eq!(Input::of(text), input, "{text:?}");
+        }
+        for (text, word) in [("/undo twice", "\"twice\""), ("/resets", "no command /resets"), ("/x y", "/x")]
+        {
+            let Input::Wrong(what) = Input::of(text) else { panic!("{text} is no command") };
+            assert!(what.contains(word), "{what}");
+        }
     }
 }

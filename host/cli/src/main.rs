@@ -34,6 +34,7 @@ mod store;
 mod synth;
 mod tokenize;
 mod tokens;
+mod wrap;
 
 use std::process::ExitCode;
 

@@ -8,6 +8,7 @@ use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
 use serde::Serialize;
 
 use super::failure::Failure;
+use super::wrap::Wrap;
 
 /// Writes a result, with a newline after it.
 pub(super) fn line(text: impl Display) -> Result<(), Failure> {
@@ -29,17 +30,17 @@ pub(super) fn json(value: &impl Serialize) -> Result<(), Failure> {
     line(text.map_err(|error| Failure::Failed(format!("the result can't be written as JSON: {error}")))?)
 }
 
-/// Text that is written to stdout piece by piece.
+/// Text that is written to stdout piece by piece. On a terminal, lines are broken between words.
 pub(super) struct Stream {
     out: io::Stdout,
-    safe: bool,
+    wrap: Option<Wrap>,
     ended: bool,
 }
 
 impl Stream {
     pub(super) fn new() -> Self {
         let out = io::stdout();
-        Self { safe: out.is_terminal(), out, ended: true }
+        Self { wrap: out.is_terminal().then(Wrap::default), out, ended: true }
     }
 
     /// Writes a piece, and flushes.
@@ -48,18 +49,32 @@ impl Stream {
             return Ok(());
         }
         self.ended = text.ends_with('\n');
+        match &mut self.wrap {
+            Some(wrap) => {
+                let text = wrap.push(&printable(text), columns());
+                self.write(&text)
+            }
+            None => self.write(text),
+        }
+    }
+
+    fn write(&self, text: &str) -> Result<(), Failure> {
         let mut out = self.out.lock();
-        let written = match self.safe {
-            true => out.write_all(printable(text).as_bytes()),
-            false => out.write_all(text.as_bytes()),
-        };
-        written.and_then(|()| out.flush()).map_err(Failure::of_output)
+        out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Failure::of_output)
     }
 
     /// Ends the text's last line, if it isn't ended yet.
     pub(super) fn end_line(&mut self) -> Result<(), Failure> {
-        if self.ended { Ok(()) } else { self.push("\n") }
+        if self.ended {
+            return Ok(());
+        }
+        self.push("\n")
     }
+}
+
+/// The terminal's width; without limit if it is unknown.
+fn columns() -> usize {
+    terminal_size::terminal_size_of(io::stdout()).map_or(usize::MAX, |(width, _)| usize::from(width.0.max(1)))
 }
 
 /// The text with U+FFFD for control characters, which could command a terminal.

@@ -1,6 +1,7 @@
 //! The program from a user's side: what it prints where, its exit codes, and its error messages.
 
 mod calibrate;
+mod chat;
 mod commands;
 mod docs;
 mod faulty_plugins;
