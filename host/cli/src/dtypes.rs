@@ -1,5 +1,6 @@
 //! Element types, as the commands that write them list them.
 
+use clap::builder::PossibleValue;
 use herald_api::DType;
 
 /// A type's name as an argument.
@@ -14,11 +15,11 @@ pub(super) fn by_size(listed: fn(DType) -> bool) -> Vec<DType> {
     dtypes
 }
 
-/// A line for each type of which `listed` is true: its name, its size and what it is.
-pub(super) fn list(listed: fn(DType) -> bool) -> String {
-    let line = |dtype: DType| {
-        let (name, bits) = (argument(dtype), dtype.bits_per_weight());
-        format!("  {name:<7} {bits:>5.2} bits  {}", dtype.description())
+/// The types of which `listed` is true, as an argument's values: with their sizes and what they are.
+pub(super) fn values(listed: fn(DType) -> bool) -> Vec<PossibleValue> {
+    let value = |dtype: DType| {
+        let about = format!("{:.2} bits, {}", dtype.bits_per_weight(), dtype.description());
+        PossibleValue::new(argument(dtype)).help(about)
     };
-    by_size(listed).into_iter().map(line).collect::<Vec<_>>().join("\n")
+    by_size(listed).into_iter().map(value).collect()
 }

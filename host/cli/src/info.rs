@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::PathBufValueParser;
 use herald::backend_choice::{Choice, Shapes, pick_backends};
 use herald::gguf::{Gguf, Value as Held};
 use herald::model::{self, ModelPlan};
@@ -12,9 +13,10 @@ use herald::threads::available_threads;
 use herald_api::LayerParams;
 use serde_json::{Value, json};
 
+use super::arguments::Listed;
 use super::failure::Failure;
 use super::options::EngineOptions;
-use super::output;
+use super::{output, store};
 
 /// How many elements of an array are shown.
 const SHOWN: usize = 6;
@@ -22,7 +24,8 @@ const SHOWN: usize = 6;
 /// Show a model's metadata, layers and tensors
 #[derive(Debug, Args)]
 pub(super) struct Info {
-    /// The model's file [default: as --model says]
+    /// The model: a GGUF file, or a name that `host pull` knows [default: as --model says]
+    #[arg(value_name = "PATH|NAME", value_parser = Listed::new(PathBufValueParser::new(), store::values), hide_possible_values = true)]
     file: Option<PathBuf>,
     /// Leave out the list of tensors
     #[arg(long)]
@@ -35,7 +38,7 @@ pub(super) struct Info {
 impl Info {
     pub(super) fn run(self, options: &EngineOptions) -> Result<(), Failure> {
         let path = match &self.file {
-            Some(file) => file.clone(),
+            Some(file) => store::file(file, options.quiet)?,
             None => options.model_path()?,
         };
         let gguf = Gguf::open(&path).map_err(herald::Error::from)?;

@@ -29,6 +29,9 @@ pub(super) struct Logits {
     /// Run the tokens in pieces of this size [default: as --batch says]
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pieces: Option<u32>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
 }
 
 impl Logits {
@@ -77,6 +80,14 @@ impl Logits {
         // The file is complete: rename it.
         let file = out.into_inner().map_err(|error| failed(error.into_error()))?;
         file.persist(&self.out).map_err(|error| failed(error.error))?;
+        if self.json {
+            return output::json(&json!({
+                "path": self.out,
+                "tokens": ids.len(),
+                "vocabulary": vocabulary,
+                "model": engine.path(),
+            }));
+        }
         if !options.quiet {
             output::note(format_args!(
                 "{}: {} tokens, vocabulary of {vocabulary}",

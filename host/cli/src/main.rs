@@ -3,6 +3,7 @@
 //! Results go to stdout and everything else to stderr, so that a script can read the results and a person the rest. The
 //! exit code is 0, 1 (it failed or was interrupted) or 2 (wrong usage).
 
+mod arguments;
 mod atomic_file;
 mod backends;
 mod bench;
@@ -20,6 +21,7 @@ mod input;
 mod interrupt;
 mod log;
 mod logits;
+mod man;
 mod options;
 mod output;
 mod perplexity;
@@ -59,7 +61,8 @@ use options::EngineOptions;
   host backends                                    which plugins run here, and why
   host bench                                       how fast and how good it is on this machine
 
-`host COMMAND --help` says more about each."
+`host COMMAND --help` lists a command's options. Those that say what runs where, such as --model
+and --backend, may also stand before the command."
 )]
 struct Cli {
     #[command(flatten)]
@@ -89,6 +92,8 @@ enum Command {
     Cache(cache::Cache),
     Bench(bench::Bench),
     Completions(completions::Completions),
+    #[command(hide = true)]
+    Man(man::Man),
 }
 
 impl Command {
@@ -105,11 +110,12 @@ impl Command {
             Self::Plugin(command) => command.run(options),
             Self::Pull(command) => command.run(options),
             Self::Quantize(command) => command.run(options),
-            Self::Synth(command) => command.run(),
+            Self::Synth(command) => command.run(options),
             Self::Docs(command) => command.run(options),
             Self::Cache(command) => command.run(options),
             Self::Bench(command) => command.run(options),
             Self::Completions(command) => command.run(),
+            Self::Man(command) => command.run(),
         }
     }
 
@@ -126,7 +132,7 @@ fn main() -> ExitCode {
     // A file that would exceed the user's size limit should fail like a full disk, not kill the program.
     // SAFETY: `SIG_IGN` installs no handler, so no code runs in signal context.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
-    let Cli { options, command } = Cli::parse();
+    let Cli { options, command } = arguments::parse();
     log::start(&options, command.reports_plugins());
     let options = match options.configured() {
         Ok(options) => options,

@@ -1,92 +1,109 @@
-//! The options that every command shares: the model and how to run it.
+//! The options that commands share: the model and how to run it. `arguments` says which command takes which.
 
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use clap::builder::{PossibleValue, StringValueParser};
 use herald::plugin::Search;
 use herald::threads::MAX_THREADS;
 use herald::{Capacity, LoadOptions, MemoryOptions, NeuroEngine};
 
+use super::arguments::Listed;
 use super::failure::Failure;
 use super::store;
 
+/// The heading of the options that say what runs where.
+const MODEL: &str = "Model and backends";
+
+/// The heading of the options that bound what a sequence takes.
+const MEMORY: &str = "Context and memory";
+
 /// The model and how to run it.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Options of every command")]
+#[command(next_help_heading = MODEL)]
 pub(super) struct EngineOptions {
     /// The model: a GGUF file, or a name that `host pull` knows [default: smollm2-135m-instruct]
     #[arg(
         short,
         long,
-        global = true,
         env = "HERALD_MODEL",
         value_name = "PATH|NAME",
+        value_parser = Listed::new(StringValueParser::new(), store::values),
+        hide_possible_values = true,
         hide_env_values = true
     )]
     pub(super) model: Option<String>,
 
-    /// The preferred backend for each layer; `auto` is the best for this machine [default: auto]
-    #[arg(long, global = true, env = "HERALD_BACKEND", value_name = "NAME", hide_env_values = true)]
+    /// The preferred backend for each layer: `simd`, `blas`, `cpu` or another plugin's name; `auto` is the best for this
+    /// machine [default: auto]
+    #[arg(
+        long,
+        env = "HERALD_BACKEND",
+        value_name = "NAME",
+        value_parser = Listed::new(StringValueParser::new(), backends),
+        hide_possible_values = true,
+        hide_env_values = true
+    )]
     pub(super) backend: Option<String>,
 
     /// Threads to compute with [default: one for each CPU that this process may use]
-    #[arg(short, long, global = true, value_name = "N", value_parser = threads)]
+    #[arg(short, long, value_name = "N", value_parser = threads)]
     pub(super) threads: Option<NonZeroUsize>,
 
     /// Maximum length of a sequence [default: what the model was trained for]
-    #[arg(short, long, global = true, value_name = "TOKENS")]
+    #[arg(short, long, value_name = "TOKENS", help_heading = MEMORY)]
     pub(super) context: Option<NonZeroUsize>,
 
     /// Maximum tokens of one forward pass; longer prompts are split [default: 512]
-    #[arg(long, global = true, value_name = "TOKENS")]
+    #[arg(long, value_name = "TOKENS", help_heading = MEMORY)]
     pub(super) batch: Option<NonZeroUsize>,
 
     /// How many of a sequence's latest tokens keep their keys and values at 16 bits, as a number or as bytes; older ones are
     /// compressed to 4 bits [default: 3072]
-    #[arg(long, global = true, value_name = "TOKENS|BYTES")]
+    #[arg(long, value_name = "TOKENS|BYTES", help_heading = MEMORY)]
     pub(super) active_tokens: Option<Capacity>,
 
     /// How many of the compressed tokens stay in RAM, as a number or as bytes; the oldest go to a file [default: 32768]
-    #[arg(long, global = true, value_name = "TOKENS|BYTES")]
+    #[arg(long, value_name = "TOKENS|BYTES", help_heading = MEMORY)]
     pub(super) compressed_tokens: Option<Capacity>,
 
     /// The file for the oldest tokens' keys and values, or a folder for a temporary one [default: the user's cache folder]
-    #[arg(long, global = true, value_name = "FILE|FOLDER")]
+    #[arg(long, value_name = "FILE|FOLDER", help_heading = MEMORY)]
     pub(super) archive: Option<PathBuf>,
 
     /// Compress that file with LZ4
-    #[arg(long, global = true)]
+    #[arg(long, help_heading = MEMORY)]
     pub(super) archive_lz4: bool,
 
     /// How many pages of older tokens each layer selects to attend to, by score; `all` for every one [default: 64]
-    #[arg(long, global = true, value_name = "PAGES|all", value_parser = selected_pages)]
+    #[arg(long, value_name = "PAGES|all", value_parser = selected_pages, help_heading = MEMORY)]
     pub(super) selected_pages: Option<SelectedPages>,
 
     /// RAM budget for the KV cache, such as 2GiB; at the limit, tokens are compressed and archived earlier [default: no limit]
-    #[arg(long, global = true, value_name = "BYTES", value_parser = bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = bytes, help_heading = MEMORY)]
     pub(super) memory_budget: Option<u64>,
 
-    /// A TOML file with values for the options of this section that aren't given [default: herald/config.toml in the user's
+    /// A TOML file with values for those of these options that aren't given [default: herald/config.toml in the user's
     /// configuration folder, if it exists]
-    #[arg(long, global = true, env = "HERALD_CONFIG", value_name = "FILE", hide_env_values = true)]
+    #[arg(long, env = "HERALD_CONFIG", value_name = "FILE", hide_env_values = true)]
     pub(super) config: Option<PathBuf>,
 
     /// Load this plugin too; may be given more than once
-    #[arg(long = "plugin", global = true, value_name = "FILE")]
+    #[arg(long = "plugin", value_name = "FILE")]
     pub(super) plugins: Vec<PathBuf>,
 
     /// Load plugins even from files and folders that others may write to
-    #[arg(long, global = true)]
+    #[arg(long)]
     pub(super) allow_insecure_plugins: bool,
 
     /// Print more about what it does; twice for still more
-    #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet")]
+    #[arg(short, long, global = true, help_heading = None::<&str>, action = clap::ArgAction::Count, conflicts_with = "quiet")]
     pub(super) verbose: u8,
 
     /// Print nothing but errors
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = None::<&str>)]
     pub(super) quiet: bool,
 }
 
@@ -172,6 +189,11 @@ impl EngineOptions {
     pub(super) fn load(&self) -> Result<NeuroEngine, Failure> {
         Ok(NeuroEngine::load(&self.model_path()?, &self.load_options())?)
     }
+}
+
+/// The backends that come with HERALD. A plugin may have any other name.
+fn backends() -> Vec<PossibleValue> {
+    ["auto", "simd", "blas", "cpu"].into_iter().map(PossibleValue::new).collect()
 }
 
 /// Pages of older tokens to select; `None`: all.

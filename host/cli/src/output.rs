@@ -106,9 +106,9 @@ pub(super) fn print_table(table: &Table) -> Result<(), Failure> {
     line(table.trim_fmt())
 }
 
-/// Bytes with a binary unit.
+/// Bytes with a decimal unit, as downloads and files are usually counted: 1 MB is 1,000,000 bytes.
 pub(super) fn bytes(bytes: u64) -> String {
-    indicatif::BinaryBytes(bytes).to_string()
+    indicatif::DecimalBytes(bytes).to_string()
 }
 
 /// `count` per second; 0 if nothing was counted or no time passed.

@@ -1,7 +1,10 @@
 //! `host pull`: fetch a model.
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
+use serde_json::json;
 
+use super::arguments::Listed;
 use super::failure::Failure;
 use super::options::EngineOptions;
 use super::{output, store};
@@ -13,12 +16,20 @@ use super::{output, store};
 )]
 pub(super) struct Pull {
     /// The model's name
+    #[arg(value_parser = Listed::new(NonEmptyStringValueParser::new(), store::values))]
     name: Option<String>,
+    /// Print one JSON object: the models that can be fetched, or the one that was
+    #[arg(long)]
+    json: bool,
 }
 
 impl Pull {
     pub(super) fn run(self, options: &EngineOptions) -> Result<(), Failure> {
         let Some(name) = self.name else {
+            if self.json {
+                let model = |known: &store::Known| json!({"name": known.name, "bytes": known.bytes, "about": known.about});
+                return output::json(&json!({"models": store::KNOWN.iter().map(model).collect::<Vec<_>>()}));
+            }
             let mut table = output::table(&["NAME", "SIZE", "WHAT IT IS"]);
             for known in &store::KNOWN {
                 table.add_row(vec![
@@ -29,7 +40,13 @@ impl Pull {
             }
             return output::print_table(&table);
         };
-        let (path, fetched) = store::known(&name)?.pull(options.quiet)?;
+        let known = store::known(&name)?;
+        let (path, fetched) = known.pull(options.quiet)?;
+        if self.json {
+            return output::json(
+                &json!({"name": name, "path": path, "bytes": known.bytes, "fetched": fetched}),
+            );
+        }
         if !fetched && !options.quiet {
             output::note(format_args!("{name} is already there and intact"));
         }

@@ -1,9 +1,10 @@
 //! `host quantize`: convert a model file to another element type.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use clap::builder::{PathBufValueParser, PossibleValue};
 use herald::gguf::{Gguf, GgufError};
 use herald::threads;
 use herald_api::DType;
@@ -11,24 +12,34 @@ use herald_convert::quantize::{self, Plan, QuantizeError, QuantizeOptions};
 use herald_formats::is_writable;
 use serde_json::json;
 
+use super::arguments::Listed;
 use super::failure::Failure;
 use super::interrupt::Lookout;
 use super::options::EngineOptions;
-use super::{atomic_file, dtypes, output, progress};
+use super::{atomic_file, dtypes, output, progress, store};
 
 /// Write a model file with its matrices in another element type
 #[derive(Debug, Args)]
-#[command(after_help = after_help())]
+#[command(
+    after_help = "Vectors, norms, convolutions and routers stay as they are. If a row is not a whole number of a type's blocks, its
+tensor gets a type with smaller blocks, and a line says so. Best made from a file in f32, f16 or bf16: quantising
+twice adds up both losses.
+
+Examples:
+  host quantize big.gguf small.gguf --type q4_k
+  host quantize smollm2-135m-instruct smaller.gguf --type q3_k"
+)]
 pub(super) struct Quantize {
-    /// The model's file; of a split model, the first part
+    /// The model: a GGUF file (of a split model, the first part), or a name that `host pull` knows
+    #[arg(value_name = "PATH|NAME", value_parser = Listed::new(PathBufValueParser::new(), store::values), hide_possible_values = true)]
     input: PathBuf,
     /// The file to write
     output: PathBuf,
     /// The type of the matrices
-    #[arg(short = 'T', long = "type", value_name = "TYPE", value_parser = dtype)]
+    #[arg(short = 'T', long = "type", value_name = "TYPE", value_parser = Listed::new(dtype, dtypes))]
     dtype: DType,
     /// The type of the output head [default: as --type, but at least q6_k]
-    #[arg(long, value_name = "TYPE", value_parser = dtype)]
+    #[arg(long, value_name = "TYPE", value_parser = Listed::new(dtype, dtypes), hide_possible_values = true)]
     output_type: Option<DType>,
     /// Print one JSON object
     #[arg(long)]
@@ -37,7 +48,8 @@ pub(super) struct Quantize {
 
 impl Quantize {
     pub(super) fn run(self, options: &EngineOptions) -> Result<(), Failure> {
-        let gguf = Gguf::open(&self.input).map_err(herald::Error::from)?;
+        let input = store::file(&self.input, options.quiet)?;
+        let gguf = Gguf::open(&input).map_err(herald::Error::from)?;
         if let Ok(output) = self.output.canonicalize()
             && gguf.paths().any(|input| input.canonicalize().is_ok_and(|input| input == output))
         {
@@ -48,7 +60,7 @@ impl Quantize {
         }
         let plan = Plan::new(&gguf, &QuantizeOptions { dtype: self.dtype, head: self.output_type });
         if !options.quiet {
-            self.notes(&gguf, &plan);
+            notes(&input, &gguf, &plan);
         }
         let failed = |error: std::io::Error| Failure::file(&self.output, "it can't be written", &error);
         let pool = threads::shared(options.threads).map_err(herald::Error::from)?;
@@ -64,34 +76,12 @@ impl Quantize {
         let file = written.map_err(|error| match error {
             QuantizeError::Cancelled => Failure::Interrupted,
             QuantizeError::Gguf(GgufError::Io { source, .. }) => failed(source),
-            error => Failure::Failed(format!("{}: {error}", self.input.display())),
+            error => Failure::Failed(format!("{}: {error}", input.display())),
         })?;
         file.as_file().sync_all().map_err(failed)?;
         let bytes = file.as_file().metadata().map_err(failed)?.len();
         file.persist(&self.output).map_err(|error| failed(error.error))?;
         self.report(&gguf, &plan, bytes)
-    }
-
-    /// Notes before the work: the input is quantised already, or a tensor gets another type than the requested one.
-    fn notes(&self, gguf: &Gguf, plan: &Plan) {
-        let mut changed = gguf.tensors().zip(plan.types()).filter(|(info, dtype)| info.dtype() != *dtype);
-        if let Some((info, dtype)) = changed.find(|(info, _)| info.dtype().block_len() > 1) {
-            output::note(format_args!(
-                "{}: it is quantized already (to {}, for example); {dtype} made from it is worse than made from the original",
-                self.input.display(),
-                info.dtype()
-            ));
-        }
-        for fallback in plan.fallbacks() {
-            output::note(format_args!(
-                "{} with rows of {} weights, not a multiple of {}'s {}: {} instead",
-                count(fallback.tensors),
-                fallback.columns,
-                fallback.wanted,
-                fallback.wanted.block_len(),
-                fallback.dtype
-            ));
-        }
     }
 
     fn report(&self, gguf: &Gguf, plan: &Plan, bytes: u64) -> Result<(), Failure> {
@@ -131,19 +121,34 @@ impl Quantize {
     }
 }
 
+/// Notes before the work: the input is quantised already, or a tensor gets another type than the requested one.
+fn notes(input: &Path, gguf: &Gguf, plan: &Plan) {
+    let mut changed = gguf.tensors().zip(plan.types()).filter(|(info, dtype)| info.dtype() != *dtype);
+    if let Some((info, dtype)) = changed.find(|(info, _)| info.dtype().block_len() > 1) {
+        output::note(format_args!(
+            "{}: it is quantized already (to {}, for example); {dtype} made from it is worse than made from the original",
+            input.display(),
+            info.dtype()
+        ));
+    }
+    for fallback in plan.fallbacks() {
+        output::note(format_args!(
+            "{} with rows of {} weights, not a multiple of {}'s {}: {} instead",
+            count(fallback.tensors),
+            fallback.columns,
+            fallback.wanted,
+            fallback.wanted.block_len(),
+            fallback.dtype
+        ));
+    }
+}
+
 fn count(tensors: usize) -> String {
     if tensors == 1 { "1 tensor".to_owned() } else { format!("{tensors} tensors") }
 }
 
-/// The types, and which tensors get them.
-fn after_help() -> String {
-    format!(
-        "Types:\n{}\n\n\
-         Vectors, norms, convolutions and routers stay as they are. If a row is not a whole number of a type's blocks, its \
-         tensor gets a type with smaller blocks, and a line says so. Best made from a file in f32, f16 or bf16: quantising \
-         twice adds up both losses.",
-        dtypes::list(is_writable)
-    )
+fn dtypes() -> Vec<PossibleValue> {
+    dtypes::values(is_writable)
 }
 
 fn dtype(name: &str) -> Result<DType, String> {

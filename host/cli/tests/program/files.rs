@@ -80,13 +80,48 @@ fn quantize_keeps_what_is_there_when_it_fails() {
     );
 }
 
+/// Models that the program knows by name are taken by name where a file is expected.
+#[test]
+fn a_model_that_was_pulled_is_taken_by_its_name() {
+    let home = home();
+    let name = "smollm2-135m-instruct";
+    let folder = home.path().join("cache/herald/models");
+    fs::create_dir_all(&folder).unwrap();
+    std::os::unix::fs::symlink(herald_testing::smollm2(), folder.join(format!("{name}.gguf"))).unwrap();
+    let info = json(&host(&home).args(["info", "--no-tensors", "--json", name]).assert().success());
+    assert_eq!(info["model"]["blocks"], 30);
+    let shown = crate::stdout(&host(&home).args(["info", "--no-tensors", name]).assert().success());
+    assert!(shown.contains("98.36 MB"), "{shown}");
+    let out = home.path().join("out.gguf");
+    let quantize = host(&home).args(["quantize", name]).arg(&out).args(["--type", "q2_k", "--json"]).assert();
+    let report = json(&quantize.success());
+    assert_eq!(report["bytes"], fs::metadata(&out).unwrap().len());
+    let listed = json(&host(&home).args(["pull", "--json"]).assert().success());
+    assert_eq!(
+        (&listed["models"][0]["name"], &listed["models"][0]["bytes"]),
+        (&name.into(), &98_362_432.into())
+    );
+    let table = crate::stdout(&host(&home).arg("pull").assert().success());
+    assert!(table.contains("98.36 MB"), "{table}");
+    let pulled = json(&host(&home).args(["pull", name, "--json"]).assert().success());
+    assert_eq!((&pulled["name"], &pulled["fetched"]), (&name.into(), &false.into()));
+    fails(
+        host(&home).arg("quantize").args(["gpt-5", "out.gguf", "--type", "q8_0"]).assert(),
+        &["gpt-5", name],
+    );
+}
+
 #[test]
 fn synth_writes_models_that_run() {
     let home = home();
     let path = home.path().join("random.gguf");
     let file = path.to_str().expect("UTF-8");
     let arguments = ["synth", "--arch", "mamba2", "--like", "130m", "--type", "q4_k_m", file];
-    host(&home).args(arguments).assert().success();
+    let assert = host(&home).args(arguments).assert().success();
+    assert_eq!(crate::stdout(&assert), format!("{file}\n"));
+    assert!(stderr(&assert).contains("mamba2 130m") && stderr(&assert).contains("MB"), "{}", stderr(&assert));
+    let report = json(&host(&home).args(arguments).arg("--json").assert().success());
+    assert_eq!(report["bytes"], fs::metadata(&path).unwrap().len());
     let report = json(&host(&home).args(["info", "--json", "--no-tensors", file]).assert().success());
     assert_eq!(report["unsupported"], Value::Null);
     assert_eq!(report["model"]["layers"]["mamba2"], 24);
