@@ -22,6 +22,8 @@ impl Workshop {
             // As if installed: cargo may have made it writable for others, and such a plugin is refused.
             fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).expect("one's own file");
         }
+        // Programs look for the library's soname.
+        std::os::unix::fs::symlink("libherald.so", folder.path().join("libherald.so.0")).expect("a link");
         Self(folder)
     }
 
