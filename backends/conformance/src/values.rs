@@ -27,11 +27,6 @@ impl Values {
         (self.bits() % count.max(1) as u64) as usize
     }
 
-    /// One of several.
-    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len())]
-    }
-
     /// A number between two.
     pub(crate) fn between(&mut self, low: f32, high: f32) -> f32 {
         let unit = (self.bits() >> 40) as f32 / (1 << 24) as f32;

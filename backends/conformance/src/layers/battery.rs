@@ -1,7 +1,7 @@
 //! What one layer is put through.
 
 use herald_api::LayerKind;
-use herald_api::abi::{HERALD_STATUS_UNSUPPORTED, HeraldLayerTable};
+use herald_api::abi::HERALD_STATUS_UNSUPPORTED;
 
 use super::call::{LARGE_FILL, Manner, NAN_FILL};
 use super::cases;
@@ -177,9 +177,4 @@ fn check_repeated(first: &Results, again: &Results, width: usize) -> Result<(), 
         }
     }
     Ok(())
-}
-
-/// Whether the table has what page selection takes.
-pub(super) fn selects(table: &HeraldLayerTable, layer: &Layer<'_>) -> bool {
-    table.summarise.is_some() && layer.info.score_width > 0 && layer.info.summary_bytes > 0
 }

@@ -222,9 +222,4 @@ impl Prepared {
         self.kept.iter().try_for_each(Guarded::check_beside)?;
         self.structs.check_beside()
     }
-
-    /// The output, as the last call left it.
-    pub(super) fn output(&self) -> Vec<f32> {
-        self.output.floats()
-    }
 }

@@ -124,7 +124,9 @@ fn check_leaks(maker: Maker<'_>, kind: LayerKind) -> Result<String, Outcome> {
         }
     };
     // What is made once isn't made for every layer.
-    (0..8).for_each(|_| drop(cycle()));
+    for _ in 0..8 {
+        cycle();
+    }
     let (before, memory) = (counters.kept(), resident_bytes());
     for number in 0..CYCLES {
         if cycle() != HERALD_STATUS_OK {

@@ -22,7 +22,6 @@ const MAX_BYTES: u64 = 1 << 30;
 /// A plugin's layers, with what checks lend to it.
 #[derive(Clone, Copy)]
 pub(super) struct Maker<'p> {
-    pub(super) plugin: &'p Plugin,
     pub(super) table: &'p HeraldLayerTable,
     pub(super) pool: &'p Pool,
     /// The process runs nothing but the checks, so its threads and its memory tell about the plugin.
@@ -177,7 +176,7 @@ impl Sentence {
 
 impl<'p> Maker<'p> {
     pub(super) fn new(plugin: &'p Plugin, pool: &'p Pool, alone: bool) -> Option<Self> {
-        Some(Self { plugin, table: plugin.layer_table()?, pool, alone })
+        Some(Self { table: plugin.layer_table()?, pool, alone })
     }
 
     /// The request for a layer as C has it.

@@ -2,13 +2,14 @@
 //!
 //! The plugin's functions are called through its C table, with buffers between pages that can't be touched (`guard`), and
 //! results are compared with those of a reference (`compare` says how near they have to be). `cases` lists the layers,
-//! `battery` what each is put through, `rules` and `costs` what is asked of one layer of each kind.
+//! `battery` what each is put through, `earlier` attention to pages that others made, `rules` and `costs` what is asked of one layer of each kind.
 
 mod battery;
 mod call;
 mod cases;
 mod compare;
 mod costs;
+mod earlier;
 mod layer;
 mod pages;
 mod plan;
@@ -43,6 +44,9 @@ fn check_kind(maker: Maker<'_>, reference: Maker<'_>, kind: LayerKind, sink: &mu
     });
     for plan in cases::plans(kind) {
         sink.check(plan.subject(), || battery::outcome(battery::check(maker, reference, &plan)));
+    }
+    if kind == LayerKind::Attention {
+        earlier::check(maker, reference, sink);
     }
     rules::check(maker, kind, sink);
     costs::check(maker, kind, sink);
