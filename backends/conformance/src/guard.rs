@@ -255,7 +255,9 @@ impl fmt::Display for Violation {
         };
         match self.place {
             Touched::Before(bytes) => write!(f, "it {did} memory {bytes} bytes before {}", self.what),
-            Touched::After(bytes) => write!(f, "it {did} memory {bytes} bytes after the end of {}", self.what),
+            Touched::After(bytes) => {
+                write!(f, "it {did} memory {bytes} bytes after the end of {}", self.what)
+            }
             Touched::Inside => write!(f, "it {did} {}, which it may only read", self.what),
         }
     }
@@ -302,8 +304,7 @@ fn violation_at(address: usize, wrote: Option<bool>) -> Option<Violation> {
         let base = region.base.load(Ordering::Acquire);
         base != 0 && (base..region.end.load(Ordering::Acquire)).contains(&address)
     })?;
-    let (buffer, end) =
-        (region.buffer.load(Ordering::Relaxed), region.buffer_end.load(Ordering::Relaxed));
+    let (buffer, end) = (region.buffer.load(Ordering::Relaxed), region.buffer_end.load(Ordering::Relaxed));
     // SAFETY: `register` stored the pointer and the length of a static text.
     let what: &'static str = unsafe {
         let bytes = std::slice::from_raw_parts(

@@ -5,6 +5,8 @@
 //! that crashes or hangs it is known what it was asked last.
 
 mod answer;
+#[cfg(feature = "reference")]
+mod assert;
 mod check;
 mod fault;
 mod guard;
@@ -18,6 +20,8 @@ pub mod tiers;
 pub mod tokenizers;
 mod values;
 
+#[cfg(feature = "reference")]
+pub use assert::{assert_conforms, assert_parts_conform};
 pub use fault::Fault;
 pub use guard::{Violation, report_faults};
 pub use probe::check_probe;

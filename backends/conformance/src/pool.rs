@@ -156,7 +156,9 @@ impl<'p> Lent<'p> {
         match self.sharing {
             Sharing::Alone => task.call(self.counters, 0, items, 0),
             Sharing::LastOnly(workers) => {
-                (0..items).rev().for_each(|item| task.call(self.counters, item, item + 1, workers as u32 - 1));
+                (0..items)
+                    .rev()
+                    .for_each(|item| task.call(self.counters, item, item + 1, workers as u32 - 1));
             }
             Sharing::Ragged(workers) => {
                 let next = AtomicU64::new(0);

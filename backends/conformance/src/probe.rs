@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use herald_api::abi::{AbiStruct, HERALD_STATUS_OK, HERALD_STATUS_UNSUPPORTED, HeraldError, HeraldHardware, HeraldProbe};
+use herald_api::abi::{
+    AbiStruct, HERALD_STATUS_OK, HERALD_STATUS_UNSUPPORTED, HeraldError, HeraldHardware, HeraldProbe,
+};
 use herald_api::import::Plugin;
 use herald_api::{Hardware, Status};
 
@@ -23,7 +25,8 @@ fn check_answers(plugin: &Plugin, hardware: &Hardware) -> Outcome {
     let took = start.elapsed();
     let second = plugin.probe(hardware);
     if took > LIMIT {
-        let sentence = format!("it took {:.1} s, where at most {} s were expected", took.as_secs_f64(), LIMIT.as_secs());
+        let sentence =
+            format!("it took {:.1} s, where at most {} s were expected", took.as_secs_f64(), LIMIT.as_secs());
         return Outcome::Failed(Fault::Hangs, sentence);
     }
     match (first, second) {
@@ -62,15 +65,11 @@ fn check_machines(plugin: &Plugin) -> Outcome {
             unknown: [0x5a5a_5a5a_5a5a_5a5a; 8],
         };
         let size = size_of::<HeraldProbe>() + longer;
-        let mut answer = Later {
-            known: HeraldProbe { struct_size: size, ..AbiStruct::empty() },
-            unknown: [0; 8],
-        };
+        let mut answer =
+            Later { known: HeraldProbe { struct_size: size, ..AbiStruct::empty() }, unknown: [0; 8] };
         let mut error: HeraldError = AbiStruct::empty();
         // SAFETY: the ABI's contract; the structs are as long as they say.
-        let status = unsafe {
-            probe((&raw const hardware).cast(), (&raw mut answer).cast(), &raw mut error)
-        };
+        let status = unsafe { probe((&raw const hardware).cast(), (&raw mut answer).cast(), &raw mut error) };
         if status != HERALD_STATUS_OK && status != HERALD_STATUS_UNSUPPORTED {
             let sentence = format!("it answered status {status}, where OK or UNSUPPORTED was expected");
             return Outcome::Failed(Fault::WrongStatus, sentence);

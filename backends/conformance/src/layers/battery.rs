@@ -39,10 +39,7 @@ pub(super) fn make<'p>(maker: Maker<'p>, plan: &Plan) -> Result<(Case, Layer<'p>
 }
 
 /// Has the plugin make the layer, or say that it doesn't offer it.
-pub(super) fn make_case<'p>(
-    maker: Maker<'p>,
-    case: &Case,
-) -> Result<Result<Layer<'p>, Refusal>, Outcome> {
+pub(super) fn make_case<'p>(maker: Maker<'p>, case: &Case) -> Result<Result<Layer<'p>, Refusal>, Outcome> {
     match maker.make(&Order::new(&case.desc, &case.tensors, case.limits()))? {
         Err(refusal) if refusal.status != HERALD_STATUS_UNSUPPORTED => {
             let status = status_name(refusal.status);
@@ -82,8 +79,9 @@ pub(super) fn check_offered(maker: Maker<'_>, kind: LayerKind) -> Result<String,
 
 /// What the reference expects of a layer.
 pub(super) fn expected(reference: Maker<'_>, case: &Case) -> Result<Expected, Outcome> {
-    let layer = make_case(reference, case)?
-        .map_err(|refusal| Outcome::Skipped(format!("the reference doesn't offer it: {}", refusal.sentence)))?;
+    let layer = make_case(reference, case)?.map_err(|refusal| {
+        Outcome::Skipped(format!("the reference doesn't offer it: {}", refusal.sentence))
+    })?;
     let results = run(&layer, case, Cut::WHOLE)?;
     let noisy = [1, 2].map(|seed| run(&layer, &with_noise(case, seed), Cut::WHOLE));
     let noisy = noisy.into_iter().collect::<Result<Vec<_>, _>>()?;

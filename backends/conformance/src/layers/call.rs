@@ -93,7 +93,8 @@ pub(super) fn sequences(
             ..AbiStruct::empty()
         };
         if let Some((starts, summaries)) = &part.selectable {
-            let starts_kept = Guarded::copy_of("the selectable pages' starts", bytes_of(starts), 8, Place::High)?;
+            let starts_kept =
+                Guarded::copy_of("the selectable pages' starts", bytes_of(starts), 8, Place::High)?;
             let summaries = Guarded::copy_of("the selectable pages' summaries", summaries, 8, Place::High)?;
             sequence.selectable_starts = starts_kept.pointer().cast_const().cast();
             sequence.selectable_summaries = summaries.pointer().cast_const().cast();
@@ -158,26 +159,23 @@ impl Layer<'_> {
             Ok(pointer)
         };
         let numbers = |ids: &[u32]| (!ids.is_empty()).then(|| bytes_of(ids).to_vec());
-        let or_null = |bytes: Option<Vec<u8>>, what, read: &mut dyn FnMut(&'static str, &[u8]) -> Result<_, Outcome>| {
-            bytes.map_or(Ok(ptr::null()), |bytes| read(what, &bytes))
-        };
+        let or_null =
+            |bytes: Option<Vec<u8>>,
+             what,
+             read: &mut dyn FnMut(&'static str, &[u8]) -> Result<_, Outcome>| {
+                bytes.map_or(Ok(ptr::null()), |bytes| read(what, &bytes))
+            };
         let tokens = or_null(numbers(content.ids), "the token ids", &mut read)?;
         let positions = or_null(numbers(content.positions), "the positions", &mut read)?;
         let input = content.input.map(|input| bytes_of(input).to_vec());
         let input = or_null(input, "the input", &mut read)?;
-        let mut output = Guarded::new(
-            "the output",
-            4 * content.n_tokens * self.output_width(),
-            4,
-            place,
-            manner.fill,
-        )?;
+        let mut output =
+            Guarded::new("the output", 4 * content.n_tokens * self.output_width(), 4, place, manner.fill)?;
         if let Some(before) = content.before {
             output.bytes_mut().copy_from_slice(bytes_of(before));
         }
         let scratch_bytes = self.info.scratch_bytes;
-        let scratch =
-            Guarded::new("the scratch memory", scratch_bytes as usize, ALIGN, place, manner.fill)?;
+        let scratch = Guarded::new("the scratch memory", scratch_bytes as usize, ALIGN, place, manner.fill)?;
         let list = sequences(content.parts, &mut structs, &mut kept)?;
         let call = HeraldCall {
             n_tokens: content.n_tokens,

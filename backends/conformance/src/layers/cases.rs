@@ -2,8 +2,8 @@
 //! in some way particular.
 
 use herald_api::{
-    Activation, Attention, DType, Embedding, Head, LayerKind, LayerParams, Mamba1, Mamba2, Mlp, Moe, RopeKind,
-    RopeScaling, Routing, ShortConv, WeightRole,
+    Activation, Attention, DType, Embedding, Head, LayerKind, LayerParams, Mamba1, Mamba2, Mlp, Moe,
+    RopeKind, RopeScaling, Routing, ShortConv, WeightRole,
 };
 
 use super::plan::Plan;
@@ -37,8 +37,12 @@ pub(super) fn small(kind: LayerKind) -> Vec<Plan> {
         LayerKind::Attention => {
             vec![small(attention("", 64, base_attention(4, 2, 16))), small(typed_attention())]
         }
-        LayerKind::Moe => vec![small(experts("", 64, Moe { width: 64, ..MOE })), small(experts("", 256, MOE))],
-        LayerKind::Mamba1 => vec![small(mamba1("", 64, Mamba1 { inner: 128, ..MAMBA1 })), small(mamba1("", 256, MAMBA1))],
+        LayerKind::Moe => {
+            vec![small(experts("", 64, Moe { width: 64, ..MOE })), small(experts("", 256, MOE))]
+        }
+        LayerKind::Mamba1 => {
+            vec![small(mamba1("", 64, Mamba1 { inner: 128, ..MAMBA1 })), small(mamba1("", 256, MAMBA1))]
+        }
         LayerKind::Mamba2 => vec![small(mamba2("", 256, MAMBA2))],
         LayerKind::ShortConv => vec![small(short_conv("", 64, 3)), small(short_conv("", 256, 3))],
         _ => Vec::new(),
@@ -92,9 +96,7 @@ fn mlps() -> Vec<Plan> {
         gated("width 1", 32, 1),
         gated("odd, width 70", 33, 70),
         gated("norm after", 64, 96).with(&[WeightRole::PostNorm]),
-        gated("norm after, none before", 64, 96)
-            .with(&[WeightRole::PostNorm])
-            .without(&[WeightRole::Norm]),
+        gated("norm after, none before", 64, 96).with(&[WeightRole::PostNorm]).without(&[WeightRole::Norm]),
         gated("scale -1.5", 64, 96).residual_scale(-1.5),
         gated("norms of BF16", 64, 96).vectors(DType::Bf16),
         gated("70 tokens at once", 64, 96).lens(&[70]),
@@ -155,11 +157,7 @@ fn attentions() -> Vec<Plan> {
         attention(
             "4 heads over 1, keys of 32, values of 16, positions over 3",
             64,
-            Attention {
-                value_dim: 16,
-                rope_scaling: RopeScaling::Linear { factor: 3.0 },
-                ..base(4, 1, 32)
-            },
+            Attention { value_dim: 16, rope_scaling: RopeScaling::Linear { factor: 3.0 }, ..base(4, 1, 32) },
         ),
         attention("window 5", 64, Attention { window: Some(5), ..base(4, 2, 16) }).lens(&[37, 3]),
         attention("window 1", 64, Attention { window: Some(1), ..base(4, 2, 16) }),
@@ -169,8 +167,7 @@ fn attentions() -> Vec<Plan> {
         attention("norms of all query and key heads as one", 64, base(4, 2, 16))
             .with(&[QueryNorm, KeyNorm])
             .other_shapes(),
-        attention("biases", 64, base(4, 2, 16))
-            .with(&[QueryBias, KeyBias, ValueBias, AttentionOutputBias]),
+        attention("biases", 64, base(4, 2, 16)).with(&[QueryBias, KeyBias, ValueBias, AttentionOutputBias]),
         attention("query, key and value biases", 64, base(4, 2, 16)).with(&[QueryBias, KeyBias, ValueBias]),
         attention("norm after", 64, base(4, 2, 16)).with(&[PostNorm]).residual_scale(0.22),
         attention("norm after, none before", 64, base(4, 2, 16)).with(&[PostNorm]).without(&[Norm]),
@@ -239,7 +236,11 @@ fn mamba1s() -> Vec<Plan> {
             WeightRole::SsmBNorm,
             WeightRole::SsmCNorm,
         ]),
-        mamba1("odd, 9 channels, 3 taps", 33, Mamba1 { inner: 9, state: 5, taps: 3, dt_rank: 1, ..base.clone() }),
+        mamba1(
+            "odd, 9 channels, 3 taps",
+            33,
+            Mamba1 { inner: 9, state: 5, taps: 3, dt_rank: 1, ..base.clone() },
+        ),
         mamba1("one tap", 32, Mamba1 { taps: 1, ..base.clone() }),
         mamba1("tables in one row", 32, base.clone()).other_shapes(),
         mamba1("150 tokens", 32, base).lens(&[150]),

@@ -224,7 +224,8 @@ impl Off {
     /// Of each element, `rounding` doesn't count.
     fn of(got: &[f64], expected: &[f64], unit: f64, rounding: f64) -> Self {
         let errors = || got.iter().zip(expected).map(|(x, y)| ((x - y).abs() - rounding).max(0.0) / unit);
-        let most = errors().enumerate().fold((0, 0.0), |most, (at, e)| if e > most.1 { (at, e) } else { most });
+        let most =
+            errors().enumerate().fold((0, 0.0), |most, (at, e)| if e > most.1 { (at, e) } else { most });
         Self { rms: rms(errors()), most: most.1, at: most.0 }
     }
 }

@@ -10,6 +10,7 @@ use super::call::{Content, Manner, Part};
 use super::layer::{Layer, Maker, Order};
 use super::plan::Case;
 use super::run::{Memory, attention};
+use crate::heap;
 use crate::hooks::{self, Counters, Watch};
 use crate::pool::{Lent, Pool, Sharing, thread_number};
 use crate::{Fault, Outcome, Sink};
@@ -89,12 +90,15 @@ fn check_allocations(maker: Maker<'_>, kind: LayerKind) -> Result<String, Outcom
             return Err(Outcome::Failed(Fault::Allocates, sentence));
         }
         if kept >= CALLS as i64 {
-            let sentence = format!("{of} allocated memory and kept it, {kept} times, where none was expected");
+            let sentence =
+                format!("{of} allocated memory and kept it, {kept} times, where none was expected");
             return Err(Outcome::Failed(Fault::Allocates, sentence));
         }
         if n_tokens > 1 && allocations > 0 {
             let each = allocations.div_ceil(CALLS as u64);
-            return Ok(format!("none at one token; {each} times a call of {n_tokens}, given back at its end"));
+            return Ok(format!(
+                "none at one token; {each} times a call of {n_tokens}, given back at its end"
+            ));
         }
     }
     Ok("none".to_owned())
@@ -106,7 +110,10 @@ fn check_leaks(maker: Maker<'_>, kind: LayerKind) -> Result<String, Outcome> {
     }
     let (case, _) = any(maker, kind)?;
     let (Some(create), Some(destroy)) = (maker.table.create, maker.table.destroy) else {
-        return Err(Outcome::Failed(Fault::Refused, "its table of layers has no create or no destroy".to_owned()));
+        return Err(Outcome::Failed(
+            Fault::Refused,
+            "its table of layers has no create or no destroy".to_owned(),
+        ));
     };
     let counters = Counters::default();
     let request = maker.request(&Order::new(&case.desc, &case.tensors, case.limits()), &counters)?;
@@ -127,7 +134,7 @@ fn check_leaks(maker: Maker<'_>, kind: LayerKind) -> Result<String, Outcome> {
     for _ in 0..8 {
         cycle();
     }
-    let (before, memory) = (counters.kept(), resident_bytes());
+    let (before, memory) = (counters.kept(), heap::resident());
     for number in 0..CYCLES {
         if cycle() != HERALD_STATUS_OK {
             let sentence = format!("layer_create failed at the same request, the {number}th time");
@@ -135,24 +142,19 @@ fn check_leaks(maker: Maker<'_>, kind: LayerKind) -> Result<String, Outcome> {
         }
     }
     let kept = counters.kept() - before;
-    let grown = resident_bytes().saturating_sub(memory);
+    let grown = heap::resident().saturating_sub(memory);
     if kept >= i64::from(CYCLES / 2) {
-        let sentence = format!("{CYCLES} layers made and destroyed left {kept} allocations, where none was expected");
+        let sentence =
+            format!("{CYCLES} layers made and destroyed left {kept} allocations, where none was expected");
         return Err(Outcome::Failed(Fault::Leaks, sentence));
     }
     // Memory that isn't asked for where it is counted shows in the process's size.
     if maker.alone && grown > 64 << 20 {
-        let sentence = format!("{CYCLES} layers made and destroyed made the process grow by {} MiB", grown >> 20);
+        let sentence =
+            format!("{CYCLES} layers made and destroyed made the process grow by {} MiB", grown >> 20);
         return Err(Outcome::Failed(Fault::Leaks, sentence));
     }
     Ok(format!("{kept} allocations left"))
-}
-
-/// Bytes of this process in RAM, or 0 where the system doesn't say.
-fn resident_bytes() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: u64 = text.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
-    pages * 4096
 }
 
 fn check_threads(maker: Maker<'_>, kind: LayerKind) -> Result<String, Outcome> {

@@ -68,7 +68,8 @@ impl Scene {
                 // Keys have means of their own by page, so that pages differ by what attends to them.
                 let mean: Vec<f32> = (0..dim).map(|_| offset * values.normal()).collect();
                 let rows = 0..params.n_kv_heads * PAGE;
-                rows.flat_map(|_| mean.iter().map(|mean| mean + values.normal()).collect::<Vec<_>>()).collect()
+                rows.flat_map(|_| mean.iter().map(|mean| mean + values.normal()).collect::<Vec<_>>())
+                    .collect()
             };
             page.fill(&[numbers(params.key_dim, 1.5), numbers(params.value_dim, 0.0)]);
             page.read_only();
@@ -145,10 +146,16 @@ fn check_q4(maker: Maker<'_>, reference: Maker<'_>) -> Result<String, Outcome> {
     // Every other page, so that both formats stand beside each other.
     let quantised = scene.pages.iter().map(|page| page.to_q4(Place::High));
     let quantised = quantised.collect::<Result<Vec<_>, _>>()?;
-    let mixed: Vec<&Page> =
-        scene.pages.iter().zip(&quantised).enumerate().map(|(i, (a, b))| if i % 3 == 0 { a } else { b }).collect();
+    let mixed: Vec<&Page> = scene
+        .pages
+        .iter()
+        .zip(&quantised)
+        .enumerate()
+        .map(|(i, (a, b))| if i % 3 == 0 { a } else { b })
+        .collect();
     let run = |layer: &Layer<'_>, case: &Case| scene.run(layer, case, &mixed, None);
-    let noisy = [run(&reference, &with_noise(&scene.case, 1))?, run(&reference, &with_noise(&scene.case, 2))?];
+    let noisy =
+        [run(&reference, &with_noise(&scene.case, 1))?, run(&reference, &with_noise(&scene.case, 2))?];
     let expected = Expected::new(&run(&reference, &scene.case)?, &noisy, layer.output_width());
     let distance = expected.check(&run(&layer, &scene.case)?, "over pages of 4-bit codes")?;
     Ok(format!("off by {:.1e}", distance.off))
@@ -158,7 +165,8 @@ fn check_q4(maker: Maker<'_>, reference: Maker<'_>) -> Result<String, Outcome> {
 fn scene<'p>(maker: Maker<'p>, reference: Maker<'p>) -> Result<(Scene, Layer<'p>, Layer<'p>), Outcome> {
     let (case, _) = any(maker, LayerKind::Attention)?;
     let scene = Scene::new(case)?;
-    let refused = |refusal: super::layer::Refusal| Outcome::Skipped(format!("not offered: {}", refusal.sentence));
+    let refused =
+        |refusal: super::layer::Refusal| Outcome::Skipped(format!("not offered: {}", refusal.sentence));
     let layer = make_case(maker, &scene.case)?.map_err(refused)?;
     let reference = make_case(reference, &scene.case)?.map_err(refused)?;
     Ok((scene, layer, reference))
@@ -309,11 +317,7 @@ fn selects(layer: &Layer<'_>) -> bool {
     layer.maker.table.summarise.is_some() && layer.info.score_width > 0 && layer.info.summary_bytes > 0
 }
 
-fn check_selection(
-    maker: Maker<'_>,
-    reference: Maker<'_>,
-    max_distance: usize,
-) -> Result<String, Outcome> {
+fn check_selection(maker: Maker<'_>, reference: Maker<'_>, max_distance: usize) -> Result<String, Outcome> {
     let (scene, layer, reference) = scene(maker, reference)?;
     if !selects(&layer) {
         return Err(Outcome::Skipped("it does none".to_owned()));
@@ -330,7 +334,8 @@ fn check_selection(
     }
     let results = results?;
     if own.calls != 1 {
-        let sentence = format!("it called HeraldFetch.run {} times in a call, where once was expected", own.calls);
+        let sentence =
+            format!("it called HeraldFetch.run {} times in a call, where once was expected", own.calls);
         return Err(Outcome::Failed(Fault::WrongStatus, sentence));
     }
     let chosen = own.chosen.clone();

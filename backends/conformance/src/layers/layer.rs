@@ -65,7 +65,16 @@ pub(super) struct Order<'o> {
 
 impl<'o> Order<'o> {
     pub(super) fn new(desc: &'o LayerDesc, tensors: &'o [Tensor], limits: Limits) -> Self {
-        Self { desc, tensors, limits, age: Age::Today, spoil: None, kind: None, parameter: None, with_error: true }
+        Self {
+            desc,
+            tensors,
+            limits,
+            age: Age::Today,
+            spoil: None,
+            kind: None,
+            parameter: None,
+            with_error: true,
+        }
     }
 }
 
@@ -180,11 +189,7 @@ impl<'p> Maker<'p> {
     }
 
     /// The request for a layer as C has it.
-    pub(super) fn request<'r>(
-        self,
-        order: &Order<'_>,
-        counters: &'r Counters,
-    ) -> Result<Request<'r>, Outcome>
+    pub(super) fn request<'r>(self, order: &Order<'_>, counters: &'r Counters) -> Result<Request<'r>, Outcome>
     where
         'p: 'r,
     {
@@ -236,7 +241,8 @@ impl<'p> Maker<'p> {
         }
         match (&would, &made) {
             (Some(Ok(())), Err(refusal)) if refusal.status == HERALD_STATUS_UNSUPPORTED => {
-                let sentence = format!("supports said yes, and layer_create UNSUPPORTED: {}", refusal.sentence);
+                let sentence =
+                    format!("supports said yes, and layer_create UNSUPPORTED: {}", refusal.sentence);
                 Err(Outcome::Failed(Fault::Refuses, sentence))
             }
             (Some(Err(refusal)), Ok(raw)) => {
@@ -302,8 +308,7 @@ impl<'p> Maker<'p> {
         weights: Weights,
     ) -> Result<Layer<'p>, Outcome> {
         let empty: HeraldLayerInfo = AbiStruct::empty();
-        let mut layer =
-            Layer { maker: self, raw, info: empty, desc: order.desc.clone(), _weights: weights };
+        let mut layer = Layer { maker: self, raw, info: empty, desc: order.desc.clone(), _weights: weights };
         let Some(info) = self.table.info else {
             return Err(Outcome::Failed(Fault::Refused, "its table of layers has no info".to_owned()));
         };

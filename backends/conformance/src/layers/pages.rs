@@ -102,10 +102,18 @@ impl Page {
         let mut keys = Guarded::new("a 4-bit page's keys", bytes.0, ALIGN, place, 0)?;
         let mut values = Guarded::new("a 4-bit page's values", bytes.1, ALIGN, place, 0)?;
         // A pair of step and offset for each channel over 64 tokens, and for each token over 64 channels.
-        let key = |row: usize, at: usize| (row / capacity * capacity.div_ceil(Q4_GROUP) + row % capacity / Q4_GROUP) * dims[0] + at;
+        let key = |row: usize, at: usize| {
+            (row / capacity * capacity.div_ceil(Q4_GROUP) + row % capacity / Q4_GROUP) * dims[0] + at
+        };
         let value = |row: usize, at: usize| row * dims[1].div_ceil(Q4_GROUP) + at / Q4_GROUP;
         quantise(keys.bytes_mut(), &numbers[0], dims[0], heads * capacity.div_ceil(Q4_GROUP) * dims[0], &key);
-        quantise(values.bytes_mut(), &numbers[1], dims[1], heads * capacity * dims[1].div_ceil(Q4_GROUP), &value);
+        quantise(
+            values.bytes_mut(),
+            &numbers[1],
+            dims[1],
+            heads * capacity * dims[1].div_ceil(Q4_GROUP),
+            &value,
+        );
         keys.read_only();
         values.read_only();
         Ok(Self { start: self.start, capacity, format: HERALD_PAGE_Q4, keys, values, heads, dims })
@@ -135,8 +143,9 @@ impl Page {
                 let (scale, codes) = (changed(4 * row..4 * row + 4), changed(codes..codes + 2 * dim));
                 if tokens.contains(&token) {
                     if !scale && !codes {
-                        let sentence =
-                            format!("it left the {what} of token {token}, head {head}, unwritten in its page");
+                        let sentence = format!(
+                            "it left the {what} of token {token}, head {head}, unwritten in its page"
+                        );
                         return Err(Outcome::Failed(Fault::NotWritten, sentence));
                     }
                 } else if scale || codes {
@@ -155,7 +164,13 @@ impl Page {
 }
 
 /// Fills `bytes` with `n_pairs` pairs of float16 (step, offset) and codes of 4 bits; `pair_of` is the pair of a row's element.
-fn quantise(bytes: &mut [u8], numbers: &[f32], dim: usize, n_pairs: usize, pair_of: &dyn Fn(usize, usize) -> usize) {
+fn quantise(
+    bytes: &mut [u8],
+    numbers: &[f32],
+    dim: usize,
+    n_pairs: usize,
+    pair_of: &dyn Fn(usize, usize) -> usize,
+) {
     let mut ranges = vec![[f32::INFINITY, f32::NEG_INFINITY]; n_pairs];
     for (at, number) in numbers.iter().enumerate() {
         let [least, most] = &mut ranges[pair_of(at / dim, at % dim)];

@@ -66,12 +66,22 @@ fn check_unknown(maker: Maker<'_>, kind: LayerKind) -> Result<String, Outcome> {
         let largest = weights.iter_mut().max_by_key(|weight| weight.data_bytes);
         largest.into_iter().for_each(|weight| weight.dtype = 0x7fff);
     };
-    refused(maker, &Order { spoil: Some(&of_no_type), ..order(&case) }, "an element type that nobody knows", true)?;
+    refused(
+        maker,
+        &Order { spoil: Some(&of_no_type), ..order(&case) },
+        "an element type that nobody knows",
+        true,
+    )?;
     let one_more = |weights: &mut Vec<HeraldTensor>| {
         let more = weights.first().map(|first| HeraldTensor { role: 0x7fff, ..*first });
         weights.extend(more);
     };
-    refused(maker, &Order { spoil: Some(&one_more), ..order(&case) }, "a weight of a role that nobody knows", true)?;
+    refused(
+        maker,
+        &Order { spoil: Some(&one_more), ..order(&case) },
+        "a weight of a role that nobody knows",
+        true,
+    )?;
     Ok("a kind, an element type, and a role of a weight".to_owned())
 }
 
@@ -91,9 +101,7 @@ fn check_constants(maker: Maker<'_>, kind: LayerKind) -> Result<String, Outcome>
             ("gated as neither 0 nor 1", offset_of!(HeraldMoe, gated)),
             ("normalize as neither 0 nor 1", offset_of!(HeraldMoe, normalize)),
         ],
-        LayerKind::Mamba1 => {
-            &[("plain_norms as neither 0 nor 1", offset_of!(HeraldMamba1, plain_norms))]
-        }
+        LayerKind::Mamba1 => &[("plain_norms as neither 0 nor 1", offset_of!(HeraldMamba1, plain_norms))],
         _ => return Err(Outcome::Skipped("the kind has none".to_owned())),
     };
     let (case, _) = any(maker, kind)?;
@@ -165,7 +173,8 @@ fn check_age(maker: Maker<'_>, kind: LayerKind, age: Age) -> Result<String, Outc
 
 /// Fails where results aren't the same to the bit.
 fn same(first: &Results, second: &Results, how: &str) -> Result<(), Outcome> {
-    let bits = |results: &Results| -> Vec<u32> { results.outputs.iter().flatten().map(|x| x.to_bits()).collect() };
+    let bits =
+        |results: &Results| -> Vec<u32> { results.outputs.iter().flatten().map(|x| x.to_bits()).collect() };
     if bits(first) == bits(second) {
         return Ok(());
     }

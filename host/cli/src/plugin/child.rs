@@ -152,7 +152,8 @@ fn reference(allow_insecure: bool) -> Result<Plugin, Failure> {
     let search = Search::usual();
     let file = search.folders().iter().map(|folder| folder.join(&name)).find(|file| file.is_file());
     let file: PathBuf = file.ok_or_else(|| {
-        let folders: Vec<String> = search.folders().iter().map(|folder| folder.display().to_string()).collect();
+        let folders: Vec<String> =
+            search.folders().iter().map(|folder| folder.display().to_string()).collect();
         Failure::Failed(format!(
             "{name}, with whose results a plugin's are compared, is in none of the folders for plugins: {}",
             folders.join(", ")
@@ -160,7 +161,11 @@ fn reference(allow_insecure: bool) -> Result<Plugin, Failure> {
     })?;
     load_file(&file, allow_insecure).map_err(|refused| {
         let path: &Path = &refused.path;
-        Failure::Failed(format!("{}, with whose results a plugin's are compared: {}", path.display(), refused.reason))
+        Failure::Failed(format!(
+            "{}, with whose results a plugin's are compared: {}",
+            path.display(),
+            refused.reason
+        ))
     })
 }
 

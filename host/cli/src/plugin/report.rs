@@ -194,5 +194,7 @@ impl Report {
 /// One line of JSON, also on a terminal.
 fn json_line(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string(value);
-    output::line(text.map_err(|error| Failure::Failed(format!("the result can't be written as JSON: {error}")))?)
+    output::line(
+        text.map_err(|error| Failure::Failed(format!("the result can't be written as JSON: {error}")))?,
+    )
 }

@@ -70,7 +70,9 @@ impl Watch<'_> {
             let total: usize = ended.values().sum();
             if is_load || total >= MOST_ENDED || Instant::now() >= deadline {
                 if !is_load {
-                    report.cut_short(format!("{total} checks ended their process or took too long: the rest is left out"));
+                    report.cut_short(format!(
+                        "{total} checks ended their process or took too long: the rest is left out"
+                    ));
                 }
                 return Ok(());
             }
@@ -133,8 +135,9 @@ impl Watch<'_> {
     }
 
     fn start(&self, skip: usize, given_up: &[&str]) -> Result<Child, Failure> {
-        let failed =
-            |error: std::io::Error| Failure::Failed(format!("a process for the checks can't be started: {error}"));
+        let failed = |error: std::io::Error| {
+            Failure::Failed(format!("a process for the checks can't be started: {error}"))
+        };
         let mut command = Command::new(std::env::current_exe().map_err(failed)?);
         if self.allow_insecure {
             command.arg("--allow-insecure-plugins");
@@ -186,7 +189,9 @@ fn of_status(status: ExitStatus) -> Ended {
 #[cfg(unix)]
 fn signal_name(signal: i32) -> String {
     let name = match signal {
-        libc::SIGABRT => "SIGABRT (an abort: a failed assertion, a panic, or an exception that nobody caught)",
+        libc::SIGABRT => {
+            "SIGABRT (an abort: a failed assertion, a panic, or an exception that nobody caught)"
+        }
         libc::SIGSEGV => "SIGSEGV (it touched memory that isn't there)",
         libc::SIGBUS => "SIGBUS (it touched memory that isn't there)",
         libc::SIGFPE => "SIGFPE (an integer division by zero)",

@@ -1,0 +1,13 @@
+//! The checks that any plugin must pass, where the system has a BLAS.
+
+use herald_api::import::Plugin;
+
+#[test]
+fn the_plugin_conforms() {
+    if herald_blas::kernels().is_err() {
+        return;
+    }
+    // SAFETY: it is this crate's own entry, linked into the test.
+    let plugin = unsafe { Plugin::load(herald_blas::herald_plugin_v1, Box::new(()), |_, _| {}) };
+    herald_conformance::assert_conforms(&plugin.expect("the plugin loads"));
+}
