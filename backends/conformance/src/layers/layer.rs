@@ -17,7 +17,7 @@ use crate::pool::{Lent, Pool, Sharing};
 use crate::{Fault, Outcome};
 
 /// The most scratch memory or state that is believed of the small layers that are checked.
-const MAX_BYTES: u64 = 1 << 30;
+const MAX_BYTES: u64 = 1 << 28;
 
 /// A plugin's layers, with what checks lend to it.
 #[derive(Clone, Copy)]
