@@ -1,0 +1,153 @@
+//! Tokenizers and tiers with one fault each, checked in this process: the faults that don't end it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard};
+
+use herald_api::import::{Entry, Plugin};
+use herald_conformance::{Finding, Observer, Outcome, Part, Sink};
+
+/// Collects findings.
+#[derive(Default)]
+struct Collected(Vec<Finding>);
+
+impl Observer for Collected {
+    fn begins(&mut self, _subject: &str) -> bool {
+        true
+    }
+
+    fn ends(&mut self, finding: Finding) {
+        self.0.push(finding);
+    }
+}
+
+/// The checks count the process's memory and bound its files: one test at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+fn cpu() -> Plugin {
+    // SAFETY: it is the crate's own entry, linked into the test.
+    let plugin = unsafe { Plugin::load(herald_cpu::herald_plugin_v1, Box::new(()), |_, _| {}) };
+    plugin.expect("the plugin loads")
+}
+
+/// Compiles the source of this name with a macro defined.
+fn compile(name: &str, fault: &str, folder: &Path) -> PathBuf {
+    let library = folder.join(format!("libherald_{}.so", fault.to_lowercase()));
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let output = Command::new("cc")
+        .args(["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-shared", "-fPIC", "-I"])
+        .arg(here.join("../../include"))
+        .arg(format!("-D{fault}"))
+        .arg("-o")
+        .arg(&library)
+        .arg(here.join(format!("tests/faulty/{name}.c")))
+        .output()
+        .expect("a C compiler");
+    assert!(output.status.success(), "{fault}: {}", String::from_utf8_lossy(&output.stderr));
+    library
+}
+
+/// What the checks of a part find in the plugin that a macro makes of a source.
+fn findings(name: &str, fault: &str, part: Part) -> Vec<Finding> {
+    let folder = tempfile::tempdir().expect("a folder");
+    // SAFETY: a library of our own, whose entry is as the header says.
+    let plugin = unsafe {
+        let library = libloading::Library::new(compile(name, fault, folder.path())).expect("it loads");
+        let entry: Entry = *library.get(b"herald_plugin_v1").expect("its entry");
+        Plugin::load(entry, Box::new(library), |_, _| {}).expect("a sound table")
+    };
+    let mut collected = Collected::default();
+    herald_conformance::check(&plugin, &cpu(), &[part], &mut Sink::new(&mut collected).alone());
+    collected.0
+}
+
+/// Checks that each macro of a source makes a plugin with exactly this fault: the first is what is to be found, others may
+/// follow from it.
+fn each_is_named(name: &str, part: Part, faults: &[(&str, &[&str])]) {
+    let _alone = alone();
+    for (macro_name, expected) in faults {
+        let failed: Vec<Finding> = findings(name, macro_name, part)
+            .into_iter()
+            .filter(|finding| matches!(finding.outcome, Outcome::Failed(..)))
+            .collect();
+        let named = |name: &str| {
+            failed
+                .iter()
+                .any(|finding| matches!(finding.outcome, Outcome::Failed(fault, _) if fault.name() == name))
+        };
+        assert!(named(expected[0]), "{macro_name}: {failed:#?}");
+        let strange = failed.iter().find(
+            |finding| !matches!(finding.outcome, Outcome::Failed(fault, _) if expected.contains(&fault.name())),
+        );
+        assert_eq!(strange, None, "{macro_name}");
+    }
+}
+
+/// Checks that a source without a fault passes, and that something of it was checked.
+fn passes(name: &str, part: Part, at_least: usize) {
+    let _alone = alone();
+    let findings = findings(name, "SOUND", part);
+    let failed: Vec<&Finding> =
+        findings.iter().filter(|finding| matches!(finding.outcome, Outcome::Failed(..))).collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+    let passed = findings.iter().filter(|finding| matches!(finding.outcome, Outcome::Passed(_))).count();
+    assert!(passed >= at_least, "only {passed} passed: {findings:#?}");
+}
+
+#[test]
+fn a_sound_tokenizer() {
+    passes("tokenizer", Part::Tokenizers, 17);
+}
+
+#[test]
+fn tokenizers() {
+    let faults: [(&str, &[&str]); 8] = [
+        ("COUNT_LIES", &["wrong-length"]),
+        ("ID_OUT_OF_RANGE", &["wrong-result"]),
+        ("WRONG_DECODE", &["wrong-result"]),
+        ("QUADRATIC", &["hangs"]),
+        ("IGNORES_ROOM", &["writes-outside"]),
+        ("KEEPS_VOCABULARY", &["reads-outside"]),
+        ("TAKES_CONTRADICTION", &["accepts-damage"]),
+        ("LEAKS", &["leaks"]),
+    ];
+    each_is_named("tokenizer", Part::Tokenizers, &faults);
+}
+
+#[test]
+fn sound_tiers() {
+    passes("tier", Part::Tiers, 35);
+}
+
+#[test]
+fn tiers_whose_lengths_lie() {
+    let faults: [(&str, &[&str]); 4] = [
+        ("LIST_OF_2_61", &["wrong-length"]),
+        ("LIST_OF_2_42", &["wrong-length"]),
+        ("LIST_GROWS", &["wrong-length"]),
+        ("VIEW_LENGTH_LIES", &["wrong-length"]),
+    ];
+    each_is_named("tier", Part::Tiers, &faults);
+}
+
+#[test]
+fn tiers_that_give_or_keep_the_wrong_pages() {
+    let faults: [(&str, &[&str]); 5] = [
+        ("GIVES_ANOTHER", &["loses-data"]),
+        ("GET_WRITES_PAST", &["writes-outside"]),
+        ("DROPS_NOTHING", &["wrong-status", "wrong-length", "loses-data"]),
+        ("DROP_LEAKS", &["leaks"]),
+        ("IGNORES_CAPACITY", &["wrong-status"]),
+    ];
+    each_is_named("tier", Part::Tiers, &faults);
+}
+
+#[test]
+fn archives_that_take_damage_or_a_full_disk_for_sound() {
+    let faults: [(&str, &[&str]); 2] =
+        [("TAKES_DAMAGE", &["accepts-damage"]), ("SILENT_WHEN_FULL", &["loses-data"])];
+    each_is_named("tier", Part::Tiers, &faults);
+}
