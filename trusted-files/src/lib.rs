@@ -1,0 +1,254 @@
+//! Whether a file that is loaded as code is one that only this user, or the system, may have written.
+//!
+//! The host asks this of plugins, and the `blas` backend of the library that it loads: one rule for both. The file, its
+//! folder and all folders above must belong to root or to this user, and nobody else may write to them.
+//!
+//! Folders are checked from the root down, and the file last. At each step nobody else can change what the earlier steps
+//! found, so the path that was checked stays the path that is opened.
+
+use std::fmt;
+use std::fs::File;
+use std::path::Path;
+
+/// Why a file is refused: a sentence about "it", without the path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Someone else may have written it.
+    Untrusted(String),
+    /// It can't be opened, or is no file.
+    Unusable(String),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Untrusted(sentence) | Self::Unusable(sentence)) = self;
+        f.write_str(sentence)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+fn unusable(what: &str, error: &std::io::Error) -> Refusal {
+    Refusal::Unusable(format!("{what}: {error}"))
+}
+
+/// Opens a file by its canonical path. With `checks` it is refused where someone else may have written it; without, anything
+/// that is a file will do.
+///
+/// # Errors
+/// As [`Refusal`] says.
+pub fn open(path: &Path, checks: bool) -> Result<File, Refusal> {
+    if checks {
+        check_folders(path)?;
+    }
+    let mut options = File::options();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        // The path is canonical, so a link was put there since. Opening a pipe must not wait for its other end.
+        options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    }
+    let file = options.open(path).map_err(|error| unusable("it can't be opened", &error))?;
+    let metadata = file.metadata().map_err(|error| unusable("it can't be looked at", &error))?;
+    if !metadata.is_file() {
+        return Err(Refusal::Unusable("it is no file, where a library was expected".to_owned()));
+    }
+    #[cfg(unix)]
+    if checks {
+        owned_by_us(&metadata, "the file")?;
+        written_by_us(&metadata, "the file")?;
+    }
+    Ok(file)
+}
+
+/// Follows links, then checks a file and the folders that it is in.
+///
+/// # Errors
+/// As [`open`].
+pub fn check(path: &Path) -> Result<(), Refusal> {
+    let canonical = path.canonicalize().map_err(|error| unusable("it can't be opened", &error))?;
+    open(&canonical, true).map(drop)
+}
+
+#[cfg(unix)]
+fn check_folders(path: &Path) -> Result<(), Refusal> {
+    use std::os::unix::fs::MetadataExt;
+
+    let own = path.parent();
+    let mut folders: Vec<&Path> = path.ancestors().skip(1).collect();
+    folders.reverse();
+    for folder in folders {
+        let is_own = Some(folder) == own;
+        let what = match is_own {
+            true => "its folder".to_owned(),
+            false => format!("the folder {} above it", folder.display()),
+        };
+        let metadata = folder
+            .symlink_metadata()
+            .map_err(|error| unusable(&format!("{what} can't be looked at"), &error))?;
+        if !metadata.is_dir() {
+            return Err(Refusal::Unusable(format!("{what} is no folder any more")));
+        }
+        owned_by_us(&metadata, &what)?;
+        // In a sticky folder such as /tmp everybody may add entries, but only an entry's owner, the folder's owner and root
+        // may rename or remove it. What the path names there is checked next, and is theirs. This doesn't do for the
+        // file's own folder: a library is loaded with others from beside it, which anybody could add.
+        let is_sticky = metadata.mode() & u32::from(libc::S_ISVTX) != 0;
+        if is_own || !is_sticky {
+            written_by_us(&metadata, &what)?;
+        }
+    }
+    Ok(())
+}
+
+/// Elsewhere the system's own access lists decide who may write where libraries are installed.
+#[cfg(not(unix))]
+fn check_folders(_: &Path) -> Result<(), Refusal> {
+    Ok(())
+}
+
+/// This process's effective user and group.
+#[cfg(unix)]
+fn identity() -> (u32, u32) {
+    // SAFETY: these two only return numbers.
+    unsafe { (libc::geteuid(), libc::getegid()) }
+}
+
+#[cfg(unix)]
+fn owned_by_us(metadata: &std::fs::Metadata, what: &str) -> Result<(), Refusal> {
+    use std::os::unix::fs::MetadataExt;
+
+    let (user, _) = identity();
+    match metadata.uid() {
+        0 => Ok(()),
+        owner if owner == user => Ok(()),
+        owner => Err(Refusal::Untrusted(format!(
+            "{what} belongs to user {owner}, where you (user {user}) or root was expected"
+        ))),
+    }
+}
+
+#[cfg(unix)]
+fn written_by_us(metadata: &std::fs::Metadata, what: &str) -> Result<(), Refusal> {
+    use std::os::unix::fs::MetadataExt;
+
+    let (user, group) = identity();
+    // A group of one's own, as many systems give each user, is no one else.
+    let own_group = metadata.gid() == group && group == user;
+    let mode = metadata.mode();
+    if mode & 0o002 != 0 || (mode & 0o020 != 0 && !own_group) {
+        return Err(Refusal::Untrusted(format!(
+            "{what} has mode {:03o}, which lets others write to it, where only its owner was expected to",
+            mode & 0o777
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("permissions");
+    }
+
+    /// A file in `a/b` in a temporary folder, whose own folder is sticky where tests usually run.
+    fn file() -> (tempfile::TempDir, PathBuf) {
+        let home = tempfile::tempdir().expect("a temporary folder");
+        let folder = home.path().canonicalize().expect("a path").join("a/b");
+        fs::create_dir_all(&folder).expect("folders");
+        for folder in [&folder, folder.parent().expect("a")] {
+            mode(folder, 0o755);
+        }
+        let file = folder.join("library");
+        fs::write(&file, "code").expect("a file");
+        mode(&file, 0o644);
+        (home, file)
+    }
+
+    #[track_caller]
+    fn refused(path: &Path, words: &[&str]) {
+        let sentence = check(path).expect_err("it is refused").to_string();
+        for word in words {
+            assert!(sentence.contains(word), "{sentence:?} does not say {word:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_ours_in_folders_of_ours_is_trusted() {
+        let (_home, file) = file();
+        check(&file).expect("it is ours");
+        // So is one of root's.
+        check(Path::new("/bin/sh")).expect("it is the system's");
+    }
+
+    #[test]
+    fn whoever_may_write_to_a_folder_above_may_swap_the_file() {
+        let (home, file) = file();
+        let (b, a) = (file.parent().expect("b"), home.path().join("a"));
+        mode(&a, 0o777);
+        refused(&file, &["the folder", "/a above it has mode 777", "only its owner"]);
+        // Who may only add to it can't swap what is there.
+        mode(&a, 0o1777);
+        check(&file).expect("it can't be swapped");
+        mode(&a, 0o755);
+        for open in [0o777, 0o1777] {
+            mode(b, open);
+            refused(&file, &["its folder has mode 777"]);
+        }
+        mode(b, 0o755);
+        mode(&file, 0o646);
+        refused(&file, &["the file has mode 646"]);
+    }
+
+    #[test]
+    fn links_are_followed_first() {
+        let (home, file) = file();
+        let link = home.path().join("link");
+        symlink(home.path().join("a"), &link).expect("a link");
+        check(&link.join("b/library")).expect("it leads to a file of ours");
+        mode(file.parent().expect("b"), 0o757);
+        refused(&link.join("b/library"), &["its folder has mode 757"]);
+        // A link in the place of the file has come after the path was resolved.
+        let late = home.path().join("late");
+        symlink(&file, &late).expect("a link");
+        assert!(open(&late, false).is_err());
+    }
+
+    #[test]
+    fn the_own_group_is_nobody_else() {
+        let (_home, file) = file();
+        let folder = file.parent().expect("b");
+        mode(folder, 0o775);
+        mode(&file, 0o664);
+        let (user, group) = identity();
+        match user == group {
+            true => check(&file).expect("the group is the user's own"),
+            false => refused(&file, &["its folder has mode 775"]),
+        }
+        if user == 0 {
+            std::os::unix::fs::chown(folder, None, Some(12345)).expect("another group");
+            refused(&file, &["its folder has mode 775"]);
+            std::os::unix::fs::chown(folder, Some(12345), None).expect("another user");
+            refused(&file, &["its folder belongs to user 12345", "you (user 0)"]);
+        }
+    }
+
+    #[test]
+    fn only_files_are_opened() {
+        let (home, file) = file();
+        refused(file.parent().expect("b"), &["no file"]);
+        refused(&home.path().join("nothing"), &["can't be opened"]);
+        let pipe = home.path().join("pipe");
+        let name = std::ffi::CString::new(pipe.to_str().expect("UTF-8")).expect("no NUL");
+        // SAFETY: the name is NUL-terminated.
+        assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+        refused(&pipe, &["no file"]);
+    }
+}
