@@ -154,7 +154,8 @@ fn load_options(call: &Call, raw: &HeraldEngineOptions) -> Outcome<LoadOptions> 
         | HERALD_LOAD_NO_PREFIX_CACHE;
     arguments::flags(raw.flags, known)?;
     let only_named = raw.flags & HERALD_LOAD_ONLY_NAMED_PLUGINS != 0;
-    let mut search = if only_named { Search::default() } else { Search::usual() };
+    let usual = Search::usual();
+    let mut search = if only_named { Search { folders: Vec::new(), ..usual } } else { usual };
     search.allow_insecure = raw.flags & HERALD_LOAD_ALLOW_INSECURE_PLUGINS != 0;
     let plugins = call.slice(raw.plugins, raw.n_plugins, "plugins")?;
     for (index, plugin) in plugins.iter().enumerate() {

@@ -19,6 +19,7 @@ mod ids;
 mod info;
 mod input;
 mod interrupt;
+mod limited;
 mod log;
 mod logits;
 mod man;
@@ -38,9 +39,11 @@ mod tokenize;
 mod tokens;
 mod wrap;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use herald::plugin::{PROBE_COMMAND, probe_and_exit};
 
 use failure::Failure;
 use options::EngineOptions;
@@ -132,15 +135,29 @@ fn main() -> ExitCode {
     // A file that would exceed the user's size limit should fail like a full disk, not kill the program.
     // SAFETY: `SIG_IGN` installs no handler, so no code runs in signal context.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    try_plugin();
+    limited::prepare();
     let Cli { options, command } = arguments::parse();
     log::start(&options, command.reports_plugins());
     let options = match options.configured() {
         Ok(options) => options,
         Err(failure) => return report(&failure),
     };
-    match command.run(&options) {
+    let checked = if command.reports_plugins() { Ok(()) } else { options.check_plugins() };
+    match checked.and_then(|()| command.run(&options)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => report(&failure),
+    }
+}
+
+/// Where this process was started to try a plugin, does that, and ends. The command is hidden: no option and no
+/// configuration must be able to spoil it.
+fn try_plugin() {
+    let mut arguments = std::env::args_os().skip(1);
+    if let (Some(command), Some(file), None) = (arguments.next(), arguments.next(), arguments.next())
+        && command == PROBE_COMMAND
+    {
+        probe_and_exit(Path::new(&file));
     }
 }
 

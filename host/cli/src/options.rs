@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use clap::builder::{PossibleValue, StringValueParser};
-use herald::plugin::Search;
+use herald::plugin::{Plugins, Search, Trial, this_machine};
 use herald::threads::MAX_THREADS;
 use herald::{Capacity, LoadOptions, MemoryOptions, NeuroEngine};
 
@@ -113,7 +113,19 @@ impl EngineOptions {
         let mut search = Search::usual();
         search.files.clone_from(&self.plugins);
         search.allow_insecure = self.allow_insecure_plugins;
+        search.trial = Trial::by(std::env::current_exe().ok());
         search
+    }
+
+    /// That the plugins which `--plugin` names can be used, whether or not the command needs any.
+    pub(super) fn check_plugins(&self) -> Result<(), Failure> {
+        if self.plugins.is_empty() {
+            return Ok(());
+        }
+        let named = Search { folders: Vec::new(), ..self.search() };
+        Plugins::discover(&named, &this_machine())
+            .check_named()
+            .map_err(|error| Failure::Failed(error.to_string()))
     }
 
     /// These options as arguments for a child process of this program that runs `model` on `backend`.

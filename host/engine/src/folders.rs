@@ -15,6 +15,11 @@ pub fn calibrations() -> Option<PathBuf> {
     Some(herald()?.join("calibrations"))
 }
 
+/// Where the plugins that answered their first probe are recorded: `herald` in the user's cache folder, where there is one.
+pub(crate) fn probed_plugins() -> Option<PathBuf> {
+    herald()
+}
+
 /// Where archived pages go: `herald/archive` in the user's cache folder, where it can be made. That is on a disk, while the
 /// folder for temporary files, which serves otherwise, may be in RAM.
 pub(crate) fn archive() -> PathBuf {

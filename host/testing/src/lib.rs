@@ -138,6 +138,20 @@ pub fn make_plugin(example: &str, folder: &Path) -> PathBuf {
     library
 }
 
+/// Compiles a C++ plugin.
+pub fn compile_cpp(source: &str, folder: &Path) -> PathBuf {
+    let source = repository().join(source);
+    let name = source.file_stem().and_then(|stem| stem.to_str()).expect("a file's name");
+    let library = folder.join(format!("libherald_{name}.so"));
+    run(Command::new("c++")
+        .args(["-std=c++17", "-shared", "-fPIC", "-I"])
+        .arg(repository().join("include"))
+        .arg("-o")
+        .arg(&library)
+        .arg(&source));
+    library
+}
+
 /// A search for these plugins only.
 pub fn search(files: &[&Path]) -> Search {
     let files = files.iter().map(|file| (*file).to_owned()).collect();

@@ -227,15 +227,17 @@ fn backends_lists_what_is_there_and_what_was_refused() {
     let home = home();
     let bad = home.path().join("libherald_bad.so");
     fs::write(&bad, "text").expect("a file");
-    let assert = host(&home).arg("--plugin").arg(&bad).args(["backends", "--json"]).assert().success();
-    let report = json(&assert);
+    let listed = |arguments: &[&str]| {
+        host(&home).env("HERALD_PLUGIN_PATH", home.path()).args(arguments).assert().success()
+    };
+    let report = json(&listed(&["backends", "--json"]));
     assert_eq!(report["chosen"], "cpu");
     let kinds: Vec<&str> = herald_api::LayerKind::ALL.iter().map(|kind| kind.name()).collect();
     let backends = report["backends"].as_array().expect("a list");
     let cpu = backends.iter().find(|backend| backend["name"] == "cpu").expect("cpu is there");
     assert_eq!(cpu["layers"], serde_json::json!(kinds));
     assert_eq!(report["refused"].as_array().map(Vec::len), Some(1));
-    let text = stdout(&host(&home).arg("--plugin").arg(&bad).arg("backends").assert().success());
+    let text = stdout(&listed(&["backends"]));
     assert!(text.contains("cpu") && text.contains("Refused") && text.contains("libherald_bad.so"), "{text}");
 }
 
@@ -243,11 +245,12 @@ fn backends_lists_what_is_there_and_what_was_refused() {
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn without_a_blas_the_program_works_and_says_what_is_missing() {
-    let home = home();
+    let (home, folder) = (home(), herald_testing::folder());
+    std::os::unix::fs::symlink(blas_plugin(), folder.path().join("libherald_blas.so")).expect("a link");
     let without = |backend: &str, arguments: &[&str]| {
         let mut command = host(&home);
         command.env("HERALD_BLAS", "libnone.so.9").env("HERALD_BACKEND", backend);
-        command.arg("--plugin").arg(blas_plugin()).arg("--model").arg(tiny("llama"));
+        command.env("HERALD_PLUGIN_PATH", folder.path()).arg("--model").arg(tiny("llama"));
         command.args(arguments).assert()
     };
     let missing = "HERALD_BLAS is \"libnone.so.9\", which can't be loaded";

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use super::Refused;
+use super::{Refused, Trial, trial};
 
 /// Files of this form are taken for plugins in the folders that are searched.
 const PREFIX: &str = "libherald_";
@@ -19,6 +19,8 @@ pub struct Search {
     pub folders: Vec<PathBuf>,
     /// Load files that others may write to.
     pub allow_insecure: bool,
+    /// How plugins that are new to this machine are tried.
+    pub trial: Trial,
 }
 
 impl Search {
@@ -30,9 +32,11 @@ impl Search {
             folders.extend(std::env::split_paths(&path).filter(|folder| !folder.as_os_str().is_empty()));
         }
         let executable = std::env::current_exe().ok().and_then(|path| path.canonicalize().ok());
+        let mut program = None;
         for home in [executable, own_library()].into_iter().flatten() {
             if let Some(folder) = home.parent() {
                 folders.push(folder.to_owned());
+                program = program.or_else(|| trial::installed_program(folder));
                 // An executable in PREFIX/bin, or this library in PREFIX/lib.
                 if let Some(prefix) = folder.parent() {
                     folders.push(prefix.join("lib/herald/plugins"));
@@ -42,7 +46,7 @@ impl Search {
         // A program that links this library statically is both.
         let mut seen = HashSet::new();
         folders.retain(|folder| seen.insert(folder.clone()));
-        Self { files: Vec::new(), folders, allow_insecure: false }
+        Self { files: Vec::new(), folders, allow_insecure: false, trial: Trial::by(program) }
     }
 
     /// The folders that are searched.
@@ -51,18 +55,19 @@ impl Search {
         &self.folders
     }
 
-    /// Files that may be plugins, each once, or why one that was named can't be.
-    pub(super) fn candidates(&self) -> Vec<Result<PathBuf, Refused>> {
+    /// Files that may be plugins, each once, with whether the user named them; or why one can't be.
+    pub(super) fn candidates(&self) -> Vec<Result<(PathBuf, bool), Refused>> {
         let mut seen = HashSet::new();
         let mut found = Vec::new();
         for file in &self.files {
             // A name without a folder must not make the loader search its own path.
             match file.canonicalize() {
-                Ok(path) if seen.insert(path.clone()) => found.push(Ok(path)),
+                Ok(path) if seen.insert(path.clone()) => found.push(Ok((path, true))),
                 Ok(_) => {}
                 Err(error) => found.push(Err(Refused {
                     path: file.clone(),
                     reason: format!("it can't be opened: {error}"),
+                    is_named: true,
                 })),
             }
         }
@@ -70,7 +75,8 @@ impl Search {
             if folder.is_relative() {
                 let reason = "it is a relative folder, where an absolute one was expected: plugins are never taken from \
                               the working directory";
-                found.push(Err(Refused { path: folder.clone(), reason: reason.to_owned() }));
+                let (path, reason) = (folder.clone(), reason.to_owned());
+                found.push(Err(Refused { path, reason, is_named: false }));
                 continue;
             }
             let Ok(entries) = std::fs::read_dir(folder) else { continue };
@@ -81,7 +87,9 @@ impl Search {
                 .filter_map(|path| path.canonicalize().ok())
                 .collect();
             paths.sort();
-            found.extend(paths.into_iter().filter(|path| seen.insert(path.clone())).map(Ok));
+            found.extend(
+                paths.into_iter().filter(|path| seen.insert(path.clone())).map(|path| Ok((path, false))),
+            );
         }
         found
     }

@@ -4,17 +4,23 @@
 //! tried, so one bad plugin never stops the program.
 
 mod discover;
+#[cfg(all(unix, not(target_vendor = "apple")))]
+mod elf;
+mod known;
 mod load;
-mod secure;
 mod single;
+mod trial;
 
 use std::path::PathBuf;
 
 use herald_api::import::Plugin;
 use herald_api::{Hardware, Probe};
 
+use load::CheckedFile;
+
 pub use discover::Search;
 pub use single::load_file;
+pub use trial::{COMMAND as PROBE_COMMAND, Trial, probe_and_exit};
 
 /// A plugin that may be used.
 #[derive(Clone)]
@@ -34,6 +40,8 @@ pub struct Refused {
     pub path: PathBuf,
     /// One sentence.
     pub reason: String,
+    /// Whether the user named this very file ([`Search::files`]).
+    pub is_named: bool,
 }
 
 /// Every plugin that was found.
@@ -58,6 +66,14 @@ pub enum ChooseError {
         searched: String,
         /// What was refused there, and why.
         refusals: String,
+    },
+    /// A plugin that the user named can't be used.
+    #[error("{}: the plugin can't be used: {reason}", path.display())]
+    Named {
+        /// Its file.
+        path: PathBuf,
+        /// Why it was refused.
+        reason: String,
     },
     /// There is no plugin of the given name.
     #[error("there is no backend {name:?}; {known}{refusals}")]
@@ -86,33 +102,19 @@ fn memory_bytes() -> u64 {
 }
 
 impl Plugins {
-    /// Finds, checks and probes the plugins that a search reaches.
+    /// Finds, checks and probes the plugins that a search reaches. Those that are new to this machine are tried in a child
+    /// process first ([`Trial`]).
     #[must_use]
     pub fn discover(search: &Search, hardware: &Hardware) -> Self {
         let mut plugins = Self::default();
-        for candidate in search.candidates() {
-            let loaded = candidate.and_then(|path| {
-                let refuse = |reason: String| Refused { path: path.clone(), reason };
-                if !search.allow_insecure {
-                    secure::check(&path).map_err(refuse)?;
-                }
-                let plugin = load::load(&path).map_err(refuse)?;
-                if let Some(first) =
-                    plugins.usable.iter().find(|loaded| loaded.plugin.name() == plugin.name())
-                {
-                    return Err(refuse(format!(
-                        "{} offers {:?} already",
-                        first.path.display(),
-                        plugin.name()
-                    )));
-                }
-                let probe = plugin.probe(hardware).map_err(|error| refuse(error.to_string()))?;
-                Ok(Loaded { path: path.clone(), plugin, probe })
-            });
-            match loaded {
+        for checked in tried(search) {
+            match checked.and_then(|(file, is_named)| plugins.load(file, is_named, hardware)) {
                 Ok(loaded) => plugins.usable.push(loaded),
                 Err(refused) => {
-                    tracing::warn!("{}: refused: {}", refused.path.display(), refused.reason);
+                    // Whoever named the file gets an error.
+                    if !refused.is_named {
+                        tracing::warn!("{}: refused: {}", refused.path.display(), refused.reason);
+                    }
                     plugins.refused.push(refused);
                 }
             }
@@ -122,12 +124,37 @@ impl Plugins {
         plugins
     }
 
+    fn load(&self, file: CheckedFile, is_named: bool, hardware: &Hardware) -> Result<Loaded, Refused> {
+        let path = file.path.clone();
+        let refuse = |reason: String| Refused { path: path.clone(), reason, is_named };
+        let plugin = file.load().map_err(refuse)?;
+        if let Some(first) = self.usable.iter().find(|loaded| loaded.plugin.name() == plugin.name()) {
+            return Err(refuse(format!("{} offers {:?} already", first.path.display(), plugin.name())));
+        }
+        let probe = plugin.probe(hardware).map_err(|error| refuse(error.to_string()))?;
+        Ok(Loaded { path, plugin, probe })
+    }
+
+    /// That each plugin which the user named can be used.
+    ///
+    /// # Errors
+    /// The first that can't.
+    pub fn check_named(&self) -> Result<(), ChooseError> {
+        match self.refused.iter().find(|refused| refused.is_named) {
+            Some(Refused { path, reason, .. }) => {
+                Err(ChooseError::Named { path: path.clone(), reason: reason.clone() })
+            }
+            None => Ok(()),
+        }
+    }
+
     /// The plugins in the order in which they are to be asked: the one named `backend` first, where there is one, and the
     /// others by score.
     ///
     /// # Errors
-    /// Where there is none at all, or none of that name.
+    /// Where there is none at all, or none of that name, or one that the user named can't be used.
     pub fn ranked(&self, backend: Option<&str>, search: &Search) -> Result<Vec<Loaded>, ChooseError> {
+        self.check_named()?;
         if self.usable.is_empty() {
             let paths = search.files.iter().chain(search.folders());
             let searched: Vec<String> = paths.map(|path| path.display().to_string()).collect();
@@ -155,4 +182,24 @@ impl Plugins {
             .map(|refused| format!("; {}: {}", refused.path.display(), refused.reason))
             .collect()
     }
+}
+
+/// The candidates of a search that may be loaded in this process, each with whether the user named it.
+fn tried(search: &Search) -> Vec<Result<(CheckedFile, bool), Refused>> {
+    let checked = search.candidates().into_iter().map(|candidate| {
+        let (path, is_named) = candidate?;
+        let file = CheckedFile::open(&path, search.allow_insecure);
+        file.map(|file| (file, is_named)).map_err(|reason| Refused { path, reason, is_named })
+    });
+    let checked: Vec<_> = checked.collect();
+    let files: Vec<&CheckedFile> = checked.iter().flatten().map(|(file, _)| file).collect();
+    let mut results = search.trial.run(&files).into_iter();
+    let tried = checked.into_iter().map(|checked| {
+        let (file, is_named) = checked?;
+        match results.next().unwrap_or(Ok(())) {
+            Ok(()) => Ok((file, is_named)),
+            Err(reason) => Err(Refused { path: file.path, reason, is_named }),
+        }
+    });
+    tried.collect()
 }

@@ -4,19 +4,16 @@ use std::path::Path;
 
 use herald_api::import::Plugin;
 
-use super::{Refused, load, secure};
+use super::{CheckedFile, Refused};
 
-/// Loads the plugin in a file, by the same rules as any (who may write to the file, and what its table must have), without
-/// probing it.
+/// Loads the plugin in a file, by the same rules as any (who may write to the file, and what its headers and its table must
+/// have), without trying it in another process and without probing it.
 ///
 /// # Errors
 /// Why the file is no usable plugin.
 pub fn load_file(path: &Path, allow_insecure: bool) -> Result<Plugin, Refused> {
-    let refuse = |reason: String| Refused { path: path.to_owned(), reason };
+    let refuse = |reason: String| Refused { path: path.to_owned(), reason, is_named: true };
     // A name without a folder must not make the loader search its own path.
     let found = path.canonicalize().map_err(|error| refuse(format!("it can't be opened: {error}")))?;
-    if !allow_insecure {
-        secure::check(&found).map_err(refuse)?;
-    }
-    load::load(&found).map_err(refuse)
+    CheckedFile::open(&found, allow_insecure).and_then(CheckedFile::load).map_err(refuse)
 }

@@ -163,6 +163,100 @@ fn files_that_others_may_write_to_are_refused_unless_insisted() {
     assert_eq!(discover(&insisted).usable.len(), 1);
 }
 
+/// Who may write to a folder above may swap what is below, unless all that they may do is add to it, as in `/tmp`.
+#[test]
+fn folders_above_count_too() {
+    let home = folder();
+    let inner = home.path().join("shared/mine");
+    fs::create_dir_all(&inner).expect("folders");
+    let file = faulty("NEWER", &inner);
+    let shared = |mode: u32| {
+        fs::set_permissions(home.path().join("shared"), fs::Permissions::from_mode(mode))
+            .expect("permissions");
+    };
+    shared(0o777);
+    says(&refusal(&file), &["the folder", "/shared above it has mode 777", "--allow-insecure-plugins"]);
+    for mode in [0o1777, 0o755] {
+        shared(mode);
+        assert_eq!(discover(&search(&[&file])).usable.len(), 1, "{mode:o}");
+    }
+}
+
+/// A plugin finds what lies beside it: by its run path, and by the name that the loader knows it by.
+#[test]
+fn a_plugin_finds_what_lies_beside_it() {
+    let folder = folder();
+    let (source, helper) = (folder.path().join("beside.c"), folder.path().join("libbeside_helper.so"));
+    let plugin = folder.path().join("libherald_beside.so");
+    fs::write(
+        &source,
+        r#"
+        #define _GNU_SOURCE
+        #include <dlfcn.h>
+        #include <stdio.h>
+        #include <string.h>
+        #include <herald_plugin.h>
+        #ifdef HELPER
+        int helper(void) { return 1; }
+        #else
+        int helper(void);
+        static uint32_t probe(const HeraldHardware *hardware, HeraldProbe *out, HeraldError *error) {
+            (void)hardware; (void)error;
+            Dl_info info;
+            char path[4096];
+            if (dladdr((void *)probe, &info) == 0) return HERALD_STATUS_INTERNAL;
+            snprintf(path, sizeof path - 16, "%s", info.dli_fname);
+            strcpy(strrchr(path, '/') + 1, "beside.c");
+            FILE *beside = fopen(path, "r");
+            if (beside == NULL) return HERALD_STATUS_NOT_FOUND;
+            fclose(beside);
+            out->score = (uint32_t)helper();
+            return HERALD_STATUS_OK;
+        }
+        HERALD_EXPORT const HeraldPlugin *herald_plugin_v1(void) {
+            static HeraldPlugin plugin = {.struct_size = sizeof plugin, .abi_version = HERALD_ABI_VERSION,
+                .name = "beside", .name_len = 6, .version = "1", .version_len = 1, .probe = probe};
+            return &plugin;
+        }
+        #endif
+        "#,
+    )
+    .expect("a source");
+    let cc = |out: &Path| {
+        let mut cc = std::process::Command::new("cc");
+        cc.args(["-shared", "-fPIC", "-I"]).arg(herald_testing::repository().join("include"));
+        cc.arg("-o").arg(out).arg(&source);
+        cc
+    };
+    herald_testing::run(cc(&helper).arg("-DHELPER"));
+    herald_testing::run(cc(&plugin).arg("-L").arg(folder.path()).args([
+        "-lbeside_helper",
+        "-Wl,-rpath,$ORIGIN",
+        "-ldl",
+    ]));
+    let found = discover(&search(&[&plugin]));
+    assert!(found.refused.is_empty(), "{:?}", found.refused);
+    // By another name it is the same library, which is loaded once.
+    let link = folder.path().join("libherald_again.so");
+    symlink(&plugin, &link).expect("a link");
+    let again = discover(&search(&[&plugin, &link]));
+    assert!(again.usable.len() == 1 && again.refused.is_empty(), "{:?}", again.refused);
+    assert_eq!(again.usable[0].path, plugin.canonicalize().expect("a path"));
+}
+
+#[test]
+fn a_model_is_not_loaded_without_a_plugin_that_was_named() {
+    let folder = folder();
+    let (cpu, bad) = (cpu_plugin(), faulty("NO_HARDWARE", folder.path()));
+    let search = Search { allow_insecure: true, ..search(&[&cpu, &bad]) };
+    let options = LoadOptions { search, ..LoadOptions::default() };
+    let error = NeuroEngine::load(&tiny("llama"), &options).err().expect("it is refused").to_string();
+    says(
+        &error,
+        &["libherald_no_hardware.so", "the plugin can't be used", "a machine that nobody has built"],
+    );
+}
+
 #[test]
 fn folders_are_searched_for_files_named_so() {
     let folder = folder();
