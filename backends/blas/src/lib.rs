@@ -7,6 +7,7 @@
 
 mod library;
 mod matmul;
+mod trust;
 
 use std::sync::OnceLock;
 

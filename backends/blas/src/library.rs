@@ -3,6 +3,8 @@
 use std::ffi::c_int;
 use std::sync::OnceLock;
 
+use super::trust;
+
 /// The variable that names a library to use: a path, or a name for the system's loader.
 const CHOICE: &str = "HERALD_BLAS";
 
@@ -59,26 +61,66 @@ pub(crate) struct Library {
 /// The library in use, looked for once; or a sentence that says why there is none.
 pub(crate) fn found() -> &'static Result<Library, String> {
     static FOUND: OnceLock<Result<Library, String>> = OnceLock::new();
-    FOUND.get_or_init(|| match std::env::var(CHOICE).ok().filter(|name| !name.is_empty()) {
-        Some(name) => Library::open(&name).map_err(|reason| format!("{CHOICE} is {name:?}, which {reason}")),
-        None => CANDIDATES.iter().find_map(|name| Library::open(name).ok()).ok_or_else(|| {
-            format!("no BLAS library was found, where OpenBLAS, BLIS, MKL, Accelerate or one named by {CHOICE} was expected")
-        }),
+    FOUND.get_or_init(|| {
+        trust::check_limits()?;
+        match std::env::var(CHOICE).ok().filter(|name| !name.is_empty()) {
+            Some(name) => {
+                Library::open(&name).map_err(|reason| format!("{CHOICE} is {name:?}, which {reason}"))
+            }
+            None => any_candidate(),
+        }
     })
+}
+
+/// The first candidate that can be used.
+fn any_candidate() -> Result<Library, String> {
+    let mut untrusted = String::new();
+    for name in CANDIDATES {
+        match Library::open(name) {
+            Ok(library) => return Ok(library),
+            Err(Unusable::Untrusted(reason)) => untrusted += &format!("; {name} {reason}"),
+            Err(Unusable::Other(_)) => {}
+        }
+    }
+    Err(format!(
+        "no BLAS library was found, where OpenBLAS, BLIS, MKL, Accelerate or one named by {CHOICE} was expected{untrusted}"
+    ))
+}
+
+/// Why a library can't be used: the predicate of a sentence about it.
+enum Unusable {
+    /// Others may have written it, or what it brings in.
+    Untrusted(String),
+    /// It is missing, or no BLAS.
+    Other(String),
+}
+
+impl std::fmt::Display for Unusable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Self::Untrusted(reason) | Self::Other(reason)) = self;
+        f.write_str(reason)
+    }
 }
 
 impl Library {
     /// Loads a library, turns off its threads, and tries a product. The error is the predicate of a sentence about the
     /// library.
-    fn open(name: &str) -> Result<Self, String> {
+    fn open(name: &str) -> Result<Self, Unusable> {
+        trust::check_name(name).map_err(Unusable::Untrusted)?;
+        let before = trust::loaded();
         // SAFETY: loading runs the library's initialisers. It is a BLAS that the system's loader found, or the file that
-        // the user named to be loaded.
-        let library =
-            unsafe { libloading::Library::new(name) }.map_err(|error| format!("can't be loaded: {error}"))?;
+        // the user named to be loaded; its file has been checked where its name says which one it is.
+        let library = unsafe { libloading::Library::new(name) }
+            .map_err(|error| Unusable::Other(format!("can't be loaded: {error}")))?;
+        if let Err(reason) = trust::check_loaded(&before) {
+            // Its initialisers have run, and nothing more of it will.
+            std::mem::forget(library);
+            return Err(Unusable::Untrusted(reason));
+        }
         // SAFETY: the name and the type are those of the CBLAS standard, and the check below tries them.
         let sgemm = unsafe { library.get::<Sgemm>(b"cblas_sgemm\0") }
             .map(|symbol| *symbol)
-            .map_err(|_| "has no cblas_sgemm, which was expected of a BLAS".to_owned())?;
+            .map_err(|_| Unusable::Other("has no cblas_sgemm, which was expected of a BLAS".to_owned()))?;
         // The host's threads share the rows out already.
         for setter in [&b"openblas_set_num_threads\0"[..], b"MKL_Set_Num_Threads\0"] {
             // SAFETY: both libraries document the function with this type.
@@ -101,7 +143,7 @@ impl Library {
         if library.is_sound() {
             Ok(library)
         } else {
-            Err("multiplies wrongly: a BLAS with 32-bit integers was expected".to_owned())
+            Err(Unusable::Other("multiplies wrongly: a BLAS with 32-bit integers was expected".to_owned()))
         }
     }
 
