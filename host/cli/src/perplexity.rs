@@ -62,6 +62,7 @@ impl Perplexity {
         // The first token whose prediction has not been counted.
         let mut next = self.from as usize;
         let mut begin = 0;
+        let mut flat = true;
         while begin + window <= next {
             begin += stride;
         }
@@ -76,6 +77,7 @@ impl Perplexity {
             let mut position = next;
             engine.logits_while(&mut sequence, &ids[next - 1..end - 1], &mut |logits| {
                 let loss = loss(logits, ids[position]);
+                flat &= logits.iter().all(|logit| *logit == logits[0]);
                 (sum, squares, count) = (sum + loss, squares + loss * loss, count + 1);
                 position += 1;
                 bar.inc(1);
@@ -85,6 +87,13 @@ impl Perplexity {
             begin += stride;
         }
         bar.finish_and_clear();
+        if flat {
+            return Err(Failure::Failed(format!(
+                "there is no perplexity: at each of {count} tokens all logits are the same, so {}, which computes them, predicts \
+                 nothing",
+                engine.head_backend()
+            )));
+        }
         let mean = sum / count as f64;
         let variance = (squares / count as f64 - mean * mean).max(0.0);
         let error = (variance / (count.max(2) - 1) as f64).sqrt();

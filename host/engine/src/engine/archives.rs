@@ -17,6 +17,7 @@ pub(super) struct Archives {
     path: PathBuf,
     lz4: bool,
     made: Vec<TierHandle>,
+    maker: Option<String>,
 }
 
 impl Archives {
@@ -25,7 +26,13 @@ impl Archives {
             path: options.archive.clone().unwrap_or_else(folders::archive),
             lz4: options.archive_lz4,
             made: Vec::new(),
+            maker: None,
         }
+    }
+
+    /// The plugin that made the first of them.
+    pub(super) fn maker(&self) -> Option<&str> {
+        self.maker.as_deref()
     }
 
     /// A tier for pages of a shape, the same one each time; `None` where no plugin offers one.
@@ -64,6 +71,7 @@ impl Archives {
                         );
                     }
                     left.into_iter().for_each(|id| drop(tier.stored(id)));
+                    self.maker.get_or_insert_with(|| loaded.plugin.name().to_owned());
                     self.made.push(tier.clone());
                     return Ok(Some(tier));
                 }

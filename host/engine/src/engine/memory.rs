@@ -25,7 +25,7 @@ pub(super) struct EngineMemory {
 
 impl EngineMemory {
     pub(super) fn new(parts: MemoryParts, prefix_bytes: usize, options: &MemoryOptions) -> Self {
-        let MemoryParts { needs, traffic, ledger } = parts;
+        let MemoryParts { needs, traffic, ledger, .. } = parts;
         Self {
             limits: Mutex::new(kv_cache::limits(&needs, options)),
             needs,

@@ -6,10 +6,12 @@ mod build;
 mod calibrate;
 mod census;
 mod fault;
+mod finite;
 mod forward;
 mod generate;
 mod generation;
 mod interrupt;
+mod makers;
 mod memory;
 mod pass;
 mod saved;
@@ -36,7 +38,7 @@ use crate::stop::Stop;
 use crate::threads::ThreadPool;
 use crate::tokenizer::AscTokenizer;
 
-pub use calibrate::calibrate;
+pub use calibrate::{calibrate, calibrate_within};
 pub(crate) use census::SharedPages;
 pub use forward::BatchEntry;
 pub use generate::{Finish, GenerateOptions, Generated, TokenOutput};
@@ -197,6 +199,9 @@ impl NeuroEngine {
         let context = options.context.unwrap_or(plan.context);
         let built = build::build(&gguf, &plan, ranked, &pool, options)?;
         let prompt_layers = build::for_prompts(&gguf, &plan, &built, plugins, &mut choice, &pool, options)?;
+        makers::lines(&built.layers, &prompt_layers, &built.memory.makers, built.tokenizer.plugin())
+            .iter()
+            .for_each(|line| tracing::info!("{line}"));
         let tokenizer = AscTokenizer::new(&gguf, built.tokenizer, plan.vocabulary)?;
         let template = gguf.metadata().get::<&str>("tokenizer.chat_template")?.map(str::to_owned);
         Ok(Self {
@@ -230,7 +235,9 @@ impl NeuroEngine {
         let gguf = Gguf::open(path)?;
         let plugins = Plugins::discover(&options.search, &plugin::this_machine());
         let ranked = plugins.ranked(options.backend.as_deref(), &options.search)?;
-        AscTokenizer::new(&gguf, build::tokenizer(&gguf, ranked)?, usize::MAX)
+        let tokenizer = build::tokenizer(&gguf, ranked)?;
+        tracing::info!("{}: the tokenizer", tokenizer.plugin());
+        AscTokenizer::new(&gguf, tokenizer, usize::MAX)
     }
 
     /// The model's file, or the first of its parts.
@@ -290,6 +297,12 @@ impl NeuroEngine {
         }
         counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         counts
+    }
+
+    /// The plugin that computes the logits; empty where the model has no head.
+    #[must_use]
+    pub fn head_backend(&self) -> &str {
+        self.layers.last().map_or("", LayerHandle::plugin)
     }
 
     /// All layers, those for prompts last.

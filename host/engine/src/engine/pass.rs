@@ -4,7 +4,7 @@ use herald_api::import::{BatchBuffers, Forward, LayerHandle, Lent};
 use herald_api::{AlignedBytes, LayerKind, Status};
 
 use super::interrupt::{Leave, StatesBefore};
-use super::{NeuroEngine, Sequence};
+use super::{NeuroEngine, Sequence, finite};
 use crate::error::{Error, Result};
 use crate::kv_cache::PageSelector;
 use crate::threads::locked;
@@ -163,6 +163,11 @@ impl NeuroEngine {
                 }
             };
             done.map_err(|source| failed(&name_of(layer), source))?;
+            let ends = entries.iter().scan(0, |end, (_, ids)| {
+                *end += ids.len();
+                Some(*end)
+            });
+            finite::check_activations(layer, activations, self.plan.hidden, ends)?;
         }
         Ok(())
     }
@@ -240,6 +245,7 @@ impl NeuroEngine {
         for rows in activations[..n_rows * hidden].chunks(max_rows * hidden) {
             go_on()?;
             let n_tokens = rows.len() / hidden;
+            finite::mark_logits(&mut logits[..n_tokens * vocabulary], vocabulary);
             let forward = Forward {
                 n_tokens,
                 tokens: &[],
@@ -249,13 +255,14 @@ impl NeuroEngine {
                 parallel: threads.parallel(),
             };
             head.forward(forward, None, scratch).map_err(|source| failed(&name_of(head), source))?;
+            finite::check_logits(head, &logits[..n_tokens * vocabulary])?;
             each(&logits[..n_tokens * vocabulary]);
         }
         Ok(())
     }
 }
 
-fn name_of(layer: &LayerHandle) -> String {
+pub(super) fn name_of(layer: &LayerHandle) -> String {
     format!("{}, {} layer of block {}", layer.plugin(), layer.desc().kind().name(), layer.desc().block)
 }
 

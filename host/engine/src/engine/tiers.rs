@@ -16,6 +16,8 @@ pub(super) struct MemoryParts {
     pub(super) needs: Vec<LayerNeeds>,
     pub(super) traffic: Arc<TierTraffic>,
     pub(super) ledger: Arc<Ledger>,
+    /// The kinds of tiers, and the plugins that made them.
+    pub(super) makers: Vec<(TierKind, String)>,
 }
 
 pub(super) fn build_tiers(
@@ -24,7 +26,8 @@ pub(super) fn build_tiers(
     plugins: &PluginRanking,
     options: &LoadOptions,
 ) -> BuildResult<MemoryParts> {
-    let mut tiers = Tiers { plugins, options, made: Vec::new(), archives: Archives::new(&options.memory) };
+    let archives = Archives::new(&options.memory);
+    let mut tiers = Tiers { plugins, options, made: Vec::new(), makers: Vec::new(), archives };
     let (traffic, ledger): (Arc<TierTraffic>, Arc<Ledger>) = Default::default();
     let needs = layers.iter().map(|layer| match (&layer.desc().params, layer.state_bytes()) {
         (LayerParams::Attention(attention), _) => {
@@ -44,7 +47,9 @@ pub(super) fn build_tiers(
         (_, bytes) => Ok(LayerNeeds::State(bytes)),
     });
     let needs = needs.collect::<BuildResult<_>>()?;
-    Ok(MemoryParts { needs, traffic, ledger })
+    let mut makers = tiers.makers;
+    makers.extend(tiers.archives.maker().map(|maker| (TierKind::Archived, maker.to_owned())));
+    Ok(MemoryParts { needs, traffic, ledger, makers })
 }
 
 /// The tiers so far: layers whose pages have the same shape share them.
@@ -52,6 +57,7 @@ struct Tiers<'b> {
     plugins: &'b PluginRanking,
     options: &'b LoadOptions,
     made: Vec<TierHandle>,
+    makers: Vec<(TierKind, String)>,
     archives: Archives,
 }
 
@@ -105,7 +111,12 @@ impl Tiers<'_> {
             return Ok(tier.clone());
         }
         let part = || format!("the {} memory tier", config.kind.name());
-        let tier = self.plugins.first_of(part, |plugin| plugin.create_tier(config))?;
+        let (tier, maker) = self.plugins.first_of(part, |plugin| {
+            plugin.create_tier(config).map(|tier| (tier, plugin.name().to_owned()))
+        })?;
+        if !self.makers.contains(&(config.kind, maker.clone())) {
+            self.makers.push((config.kind, maker));
+        }
         self.made.push(tier.clone());
         Ok(tier)
     }
