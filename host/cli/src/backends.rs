@@ -56,6 +56,7 @@ impl Backends {
         } else {
             found.print()?;
         }
+        // Where a plugin that was named can't be used, the choice says so.
         found.choice.map(drop).map_err(|error| Failure::Failed(error.to_string()))
     }
 }
@@ -182,7 +183,9 @@ impl Found {
 }
 
 fn print_figures(record: &Record) -> Result<(), Failure> {
-    let mut table = output::table(&["MEASURED", "PROMPT", "TOKENS/S", "DECODED/S"]);
+    let mut table = output::table(&["MEASURED", "PROMPT", "TOKENS/S", "SPREAD", "DECODED/S", "SPREAD"]);
+    let mut reasons = Vec::new();
+    let percent = |share: f64| output::number(format!("{:.0}%", share * 100.0));
     for figures in &record.backends {
         let name = output::printable(&figures.plugin.name).into();
         table.add_row(match figures.speeds {
@@ -190,10 +193,22 @@ fn print_figures(record: &Record) -> Result<(), Failure> {
                 name,
                 output::number(speeds.prompt_tokens),
                 output::number(format!("{:.1}", speeds.prefill)),
+                percent(speeds.spread[0]),
                 output::number(format!("{:.1}", speeds.decode)),
+                percent(speeds.spread[1]),
             ],
-            None => vec![name, "computed none of its layers".into()],
+            None => {
+                reasons.push((
+                    &figures.plugin.name,
+                    figures.refused.as_deref().unwrap_or("it computed nothing"),
+                ));
+                vec![name, output::number("-")]
+            }
         });
     }
-    output::print_table(&table)
+    output::print_table(&table)?;
+    for (name, reason) in reasons {
+        output::line(output::printable(&format!("\n{name} was not measured: {reason}")))?;
+    }
+    Ok(())
 }

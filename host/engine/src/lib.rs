@@ -1,5 +1,6 @@
 //! HERALD's engine: language models on ordinary CPUs, computed by plugins behind a stable C ABI.
 
+pub mod agreement;
 pub mod backend_choice;
 pub mod chat;
 mod constrain;
@@ -24,7 +25,7 @@ pub use constrain::Constraint;
 pub use contexts::{Demoted, Input, ManagerOptions, MemoryLeakStats, MultiTierMemoryManager, Optimized};
 pub use engine::{
     BatchEntry, Finish, GenerateOptions, Generated, LoadedState, NeuroEngine, SavedExtras, Sequence,
-    TokenOutput, calibrate,
+    TokenOutput, calibrate, calibrate_within,
 };
 pub use error::{Error, Result};
 pub use kv_cache::{Capacity, MemoryOptions, MemoryUsage, PageSelection, SelectionWatcher};

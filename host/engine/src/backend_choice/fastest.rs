@@ -5,8 +5,10 @@ use super::Speeds;
 /// How many times as fast two plugins must be as one, to be worth the memory of a second copy of the weights.
 const WORTH: f64 = 1.1;
 
-/// Speeds that differ by less count as the same: then the higher score decides.
+/// Speeds that differ by less count as the same: then the higher score decides. Where the rounds of either lay farther apart,
+/// half of that counts, up to [`MOST_NOISE`].
 const NOISE: f64 = 0.03;
+const MOST_NOISE: f64 = 0.25;
 
 /// Plugins are compared by the time of a request with a prompt of this many tokens and this many decoded tokens.
 const PROMPT: f64 = 512.0;
@@ -26,9 +28,13 @@ pub(super) fn fastest(speeds: &[(&str, Speeds)], two: bool) -> Option<Fastest> {
     let seconds = |prefill: usize, decode: usize| {
         PROMPT / speeds[prefill].1.prefill + DECODED / speeds[decode].1.decode
     };
-    let one = least((0..speeds.len()).map(|plugin| seconds(plugin, plugin)))?;
-    let prefill = least(speeds.iter().map(|(_, speeds)| 1.0 / speeds.prefill))?;
-    let decode = least(speeds.iter().map(|(_, speeds)| 1.0 / speeds.decode))?;
+    let noise = |spread: f64| (spread / 2.0).clamp(NOISE, MOST_NOISE);
+    let both = |spread: [f64; 2]| noise(spread[0].max(spread[1]));
+    let one = least(
+        speeds.iter().enumerate().map(|(plugin, (_, speeds))| (seconds(plugin, plugin), both(speeds.spread))),
+    )?;
+    let prefill = least(speeds.iter().map(|(_, speeds)| (1.0 / speeds.prefill, noise(speeds.spread[0]))))?;
+    let decode = least(speeds.iter().map(|(_, speeds)| (1.0 / speeds.decode, noise(speeds.spread[1]))))?;
     let gain = seconds(one, one) / seconds(prefill, decode);
     if two && prefill != decode && gain >= WORTH {
         return Some(Fastest { prefill, decode, gain });
@@ -36,10 +42,10 @@ pub(super) fn fastest(speeds: &[(&str, Speeds)], two: bool) -> Option<Fastest> {
     Some(Fastest { prefill: one, decode: one, gain: 1.0 })
 }
 
-/// The index of the first time that is the least, but for noise.
-fn least(times: impl Iterator<Item = f64> + Clone) -> Option<usize> {
-    let least = times.clone().min_by(f64::total_cmp)?;
-    times.into_iter().position(|time| time <= least * (1.0 + NOISE))
+/// The index of the first time that is the least, but for the noise of both: times, each with its noise.
+fn least(times: impl Iterator<Item = (f64, f64)> + Clone) -> Option<usize> {
+    let (least, of_least) = times.clone().min_by(|a, b| a.0.total_cmp(&b.0))?;
+    times.into_iter().position(|(time, noise)| time <= least * (1.0 + noise.max(of_least)))
 }
 
 #[cfg(test)]
@@ -47,9 +53,15 @@ mod tests {
     use super::*;
 
     fn of(speeds: &[[f64; 2]], two: bool) -> (usize, usize) {
+        spreading(speeds, [0.0; 2], two)
+    }
+
+    fn spreading(speeds: &[[f64; 2]], spread: [f64; 2], two: bool) -> (usize, usize) {
         let speeds: Vec<_> = speeds
             .iter()
-            .map(|[prefill, decode]| ("", Speeds { prefill: *prefill, decode: *decode, prompt_tokens: 256 }))
+            .map(|[prefill, decode]| {
+                ("", Speeds { prefill: *prefill, decode: *decode, prompt_tokens: 256, spread })
+            })
             .collect();
         let fastest = fastest(&speeds, two).expect("there are some");
         (fastest.prefill, fastest.decode)
@@ -74,6 +86,15 @@ mod tests {
     fn of_speeds_that_are_as_good_as_equal_the_higher_score_decides() {
         assert_eq!(of(&[[100.0, 10.0], [101.0, 10.2]], true), (0, 0));
         assert_eq!(of(&[[100.0, 10.0], [104.0, 10.4]], true), (1, 1));
+    }
+
+    #[test]
+    fn what_a_busy_machine_measured_counts_for_less() {
+        let speeds = [[100.0, 10.0], [110.0, 11.0]];
+        assert_eq!(of(&speeds, true), (1, 1));
+        assert_eq!(spreading(&speeds, [0.3, 0.3], true), (0, 0));
+        // Twice as fast is faster, however busy it was.
+        assert_eq!(spreading(&[[100.0, 10.0], [200.0, 20.0]], [5.0, 5.0], true), (1, 1));
     }
 
     #[test]

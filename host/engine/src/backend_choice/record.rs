@@ -15,7 +15,7 @@ use crate::plugin::Loaded;
 pub(super) const FORMAT: &str = "herald-calibration";
 
 /// The version of that format.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// What a calibration measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -91,8 +91,10 @@ pub struct PluginId {
 pub struct Measured {
     /// The plugin.
     pub plugin: PluginId,
-    /// Its speeds when it is asked first for each layer; `None`: it computed none.
+    /// Its speeds when it is asked first for each layer.
     pub speeds: Option<Speeds>,
+    /// Why it has none: it computes wrongly, or too slowly, or none of the layers.
+    pub refused: Option<String>,
 }
 
 /// Tokens per second.
@@ -105,6 +107,8 @@ pub struct Speeds {
     pub decode: f64,
     /// How many tokens the prompt had.
     pub prompt_tokens: usize,
+    /// How far the rounds lay apart, as a share of their median: the prompts', and the single tokens'.
+    pub spread: [f64; 2],
 }
 
 impl Record {
@@ -117,10 +121,13 @@ impl Record {
     /// Whether its speeds can have been measured.
     pub(super) fn is_sound(&self) -> bool {
         let sound = |speed: f64| speed.is_finite() && speed > 0.0;
-        self.backends
-            .iter()
-            .filter_map(|measured| measured.speeds)
-            .all(|Speeds { prefill, decode, .. }| sound(prefill) && sound(decode))
+        self.backends.iter().filter_map(|measured| measured.speeds).all(
+            |Speeds { prefill, decode, spread, .. }| {
+                sound(prefill)
+                    && sound(decode)
+                    && spread.iter().all(|share| share.is_finite() && *share >= 0.0)
+            },
+        )
     }
 }
 

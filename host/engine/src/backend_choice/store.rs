@@ -33,14 +33,15 @@ pub fn read(folder: &Path) -> Records {
     paths.sort();
     for path in paths {
         match read_one(&path) {
-            Ok(record) => found.records.push(record),
+            Ok(record) => found.records.extend(record),
             Err(reason) => found.ignored.push(format!("{}: ignored, since {reason}", path.display())),
         }
     }
     found
 }
 
-fn read_one(path: &Path) -> Result<Record, String> {
+/// A file's calibration; `None` where an earlier version of this program made it, whose figures count no more.
+fn read_one(path: &Path) -> Result<Option<Record>, String> {
     let unread = |error: io::Error| format!("it can't be read: {error}");
     let len = path.metadata().map_err(unread)?.len();
     if len > MAX_FILE_BYTES {
@@ -50,13 +51,17 @@ fn read_one(path: &Path) -> Result<Record, String> {
     }
     let text = fs::read(path).map_err(unread)?;
     let value: Value = serde_json::from_slice(&text).map_err(|error| format!("it is no JSON: {error}"))?;
+    let earlier = value["version"].as_u64().is_some_and(|version| (1..u64::from(VERSION)).contains(&version));
+    if value["format"] == FORMAT && earlier {
+        return Ok(None);
+    }
     if value["format"] != FORMAT || value["version"] != VERSION {
         return Err(format!("it is no {FORMAT} of version {VERSION}, which was expected"));
     }
     let record: Record =
         serde_json::from_value(value).map_err(|error| format!("it is no sound calibration: {error}"))?;
     match record.is_sound() {
-        true => Ok(record),
+        true => Ok(Some(record)),
         false => Err("it has speeds that can't be, where numbers above 0 were expected".to_owned()),
     }
 }
@@ -97,8 +102,8 @@ mod tests {
             bytes: 10,
             modified: u64::MAX,
         };
-        let speeds = Some(Speeds { prefill, decode: 10.5, prompt_tokens: 128 });
-        Record::new(machine, shapes("llama", "F32", 1000), vec![Measured { plugin, speeds }])
+        let speeds = Some(Speeds { prefill, decode: 10.5, prompt_tokens: 128, spread: [0.1, 0.0] });
+        Record::new(machine, shapes("llama", "F32", 1000), vec![Measured { plugin, speeds, refused: None }])
     }
 
     #[test]
@@ -118,14 +123,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let sound = serde_json::to_string(&record(100.0)).unwrap();
         let wrong = sound.replace("100.0", "-1.0");
-        let later = sound.replace("\"version\":1", "\"version\":2");
+        let later = sound.replace("\"version\":2", "\"version\":3");
         let more = sound.replace("\"threads\"", "\"cores\"");
         let long = format!("{sound}{}", " ".repeat(MAX_FILE_BYTES as usize));
         let cases = [
             ("a", &sound[..sound.len() / 2], "no JSON"),
-            ("b", "[1, 2]", "no herald-calibration of version 1"),
-            ("c", "{\"format\": \"herald-calibration\"}", "no herald-calibration of version 1"),
-            ("d", &later, "no herald-calibration of version 1"),
+            ("b", "[1, 2]", "no herald-calibration of version 2"),
+            ("c", "{\"format\": \"herald-calibration\"}", "no herald-calibration of version 2"),
+            ("d", &later, "no herald-calibration of version 2"),
             ("e", &more, "no sound calibration"),
             ("f", &wrong, "speeds that can't be"),
             ("g", &long, "at most 1048576"),
@@ -135,6 +140,9 @@ mod tests {
             fs::write(folder.path().join(format!("{name}.json")), text).unwrap();
         }
         fs::write(folder.path().join("i.txt"), "no concern of ours").unwrap();
+        // An earlier version's is no mistake of anybody's.
+        let earlier = sound.replace("\"version\":2", "\"version\":1").replace(",\"refused\":null", "");
+        fs::write(folder.path().join("j.json"), earlier).unwrap();
         keep(&record(100.0), folder.path()).unwrap();
         let found = read(folder.path());
         assert_eq!(found.records.len(), 1);

@@ -1,7 +1,8 @@
 //! Measuring how fast each plugin computes a model's own shapes.
 //!
 //! Of a large model only so many blocks are built that no cache holds them; the time of the rest follows from the bytes of their
-//! weights. The plugins take turns, so that a machine that slows down affects all of them.
+//! weights. The plugins take turns, so that a machine that slows down affects all of them. A plugin is measured only if its
+//! logits are those of the reference ([`Sample`]).
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 use herald_api::LayerParams;
 
 use super::NeuroEngine;
+use crate::agreement::{self, REFERENCE, Sample};
 use crate::backend_choice::{Choice, Machine, Measured, PluginId, Record, Shapes, Speeds};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
@@ -19,8 +21,8 @@ use crate::plugin::{Loaded, Plugins, this_machine};
 /// More bytes of weights than any cache holds.
 const ENOUGH_BYTES: usize = 128 << 20;
 
-/// Rounds, of which the median counts.
-const ROUNDS: usize = 3;
+/// Rounds, of which the median counts: as many in each order.
+const ROUNDS: usize = 4;
 
 /// Tokens of the prompts that are measured.
 const PROMPTS: [usize; 5] = [512, 256, 128, 64, 32];
@@ -38,7 +40,11 @@ const DECODED: std::ops::RangeInclusive<usize> = 2..=32;
 /// A plugin that is this many times slower than the fastest is measured only once.
 const BEATEN: f64 = 2.0;
 
-/// Measures on a model's shapes every plugin that offers layers, each asked first in turn. `progress` is called with what is
+/// How long each plugin may compute in all.
+const TIME_LIMIT: Duration = Duration::from_secs(60);
+
+/// Measures on a model's shapes every plugin that offers layers, each asked first in turn. One whose results aren't those of the
+/// reference, or that takes more than a minute, is not measured, and the record says why. `progress` is called with what is
 /// being done, and stops it by returning `false`.
 ///
 /// # Errors
@@ -46,6 +52,19 @@ const BEATEN: f64 = 2.0;
 pub fn calibrate(
     path: &Path,
     options: &LoadOptions,
+    progress: &mut dyn FnMut(&str) -> bool,
+) -> Result<Record> {
+    calibrate_within(path, options, TIME_LIMIT, progress)
+}
+
+/// As [`calibrate`], with another limit of each plugin's time.
+///
+/// # Errors
+/// As [`calibrate`].
+pub fn calibrate_within(
+    path: &Path,
+    options: &LoadOptions,
+    limit: Duration,
     progress: &mut dyn FnMut(&str) -> bool,
 ) -> Result<Record> {
     let gguf = Gguf::open(path)?;
@@ -57,44 +76,111 @@ pub fn calibrate(
     plugins.ranked(None, &options.search)?;
     let pool = crate::threads::shared(options.threads)?;
     let machine = Machine::of(&this_machine(), pool.threads().get());
-    let mut go_on = |what: &str| if progress(what) { Ok(()) } else { Err(Error::Cancelled) };
-    let (mut runs, mut figures) = (Vec::new(), Vec::new());
-    for loaded in plugins.usable.iter().filter(|loaded| !loaded.plugin.layer_kinds().is_empty()) {
+    let mut figures = Vec::new();
+    let mut candidates = Candidates { runs: Vec::new(), reference: None, limit, progress };
+    let mut offering: Vec<&Loaded> =
+        plugins.usable.iter().filter(|loaded| !loaded.plugin.layer_kinds().is_empty()).collect();
+    // The reference goes first, so that the others can be compared with it.
+    offering.sort_by_key(|loaded| loaded.plugin.name() != REFERENCE);
+    for loaded in offering {
         let name = loaded.plugin.name();
-        go_on(&format!("loading {name}"))?;
-        figures.push(Measured { plugin: identity(loaded)?, speeds: None });
+        candidates.go_on(&format!("loading {name}"))?;
         let (gguf, choice) = (Gguf::open(path)?, Choice::named(name));
         let engine =
             NeuroEngine::assemble((path, gguf, cut.clone()), &plugins, choice, pool.clone(), options);
-        match engine {
+        let refused = match engine {
             Ok(engine) if engine.layers.iter().any(|layer| layer.plugin() == name) => {
-                runs.push(Run::new(engine, figures.len() - 1, times)?);
+                candidates.admit(engine, figures.len(), times)?.err()
             }
-            Ok(_) => tracing::info!("{name} has no layers for {}", shapes.name),
-            Err(error) => tracing::warn!("{name} can't be measured: {error}"),
-        }
+            Ok(_) => Some(format!("it has no layers for {}", shapes.name)),
+            Err(error) => Some(error.to_string()),
+        };
+        figures.push(Measured { plugin: identity(loaded)?, speeds: None, refused });
     }
-    let fastest = runs.iter().map(|run| run.first).min().unwrap_or_default();
-    for run in &mut runs {
-        run.choose_prompt(fastest);
-    }
-    for round in 0..ROUNDS {
-        let best = |of: fn(&Run) -> f64| runs.iter().map(of).fold(0.0, f64::max);
-        let (prefill, decode) = (best(|run| run.speeds().prefill), best(|run| run.speeds().decode));
-        for run in &mut runs {
-            let speeds = run.speeds();
-            if round > 0 && speeds.prefill * BEATEN < prefill && speeds.decode * BEATEN < decode {
-                continue;
-            }
-            go_on(&format!("measuring {}", run.engine.choice.decode))?;
-            run.round()?;
-        }
-    }
-    for run in &runs {
-        // A context without room for a token leaves nothing to measure.
-        figures[run.index].speeds = Some(run.speeds()).filter(|speeds| speeds.decode > 0.0);
-    }
+    candidates.measure(&mut figures)?;
     Ok(Record::new(machine, shapes, figures))
+}
+
+/// The plugins that compute rightly, and are measured.
+struct Candidates<'p> {
+    runs: Vec<Run>,
+    /// What the reference computes.
+    reference: Option<Sample>,
+    limit: Duration,
+    progress: &'p mut dyn FnMut(&str) -> bool,
+}
+
+impl Candidates<'_> {
+    fn go_on(&mut self, what: &str) -> Result<()> {
+        if (self.progress)(what) { Ok(()) } else { Err(Error::Cancelled) }
+    }
+
+    /// Takes a plugin among those that are measured, or says why not.
+    fn admit(
+        &mut self,
+        engine: NeuroEngine,
+        index: usize,
+        times: f64,
+    ) -> Result<std::result::Result<(), String>> {
+        let name = engine.choice.decode.clone();
+        let what = format!("checking {name}");
+        let is_reference = name == REFERENCE;
+        // The reference may take as long as it takes.
+        let limit = if is_reference { Duration::MAX } else { self.limit };
+        let sample = match Sample::of(&engine, limit, &mut || (self.progress)(&what)) {
+            Ok(Some(sample)) => sample,
+            Ok(None) => return Ok(Err(too_slow(self.limit))),
+            Err(Error::Cancelled) => return Err(Error::Cancelled),
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        if is_reference {
+            self.reference = Some(sample);
+        } else if let Some(Err(wrong)) = self.reference.as_ref().map(|reference| sample.check(reference)) {
+            return Ok(Err(wrong));
+        }
+        match Run::new(engine, index, times) {
+            Ok(run) => self.runs.push(run),
+            Err(error) => return Ok(Err(error.to_string())),
+        }
+        Ok(Ok(()))
+    }
+
+    /// Measures in rounds. In every second one the plugins come in the opposite order, so that none is always measured while the
+    /// machine is still, or already, busy with something else.
+    fn measure(&mut self, figures: &mut [Measured]) -> Result<()> {
+        let fastest = self.runs.iter().map(|run| run.first).min().unwrap_or_default();
+        self.runs.iter_mut().for_each(|run| run.choose_prompt(fastest));
+        for round in 0..ROUNDS {
+            let best = |of: fn(&Run) -> f64| self.runs.iter().map(of).fold(0.0, f64::max);
+            let (prefill, decode) = (best(|run| run.speeds().prefill), best(|run| run.speeds().decode));
+            let count = self.runs.len();
+            for turn in 0..count {
+                let index = if round % 2 == 0 { turn } else { count - 1 - turn };
+                let run = &self.runs[index];
+                let speeds = run.speeds();
+                let beaten = speeds.prefill * BEATEN < prefill && speeds.decode * BEATEN < decode;
+                if figures[run.index].refused.is_some() || (round > 0 && (beaten || run.spent > self.limit)) {
+                    continue;
+                }
+                let (figure, name) = (run.index, run.engine.choice.decode.clone());
+                self.go_on(&format!("measuring {name}"))?;
+                if let Err(error) = self.runs[index].round() {
+                    figures[figure].refused = Some(error.to_string());
+                }
+            }
+        }
+        for run in &self.runs {
+            let figure = &mut figures[run.index];
+            // A context without room for a token leaves nothing to measure.
+            let measured = Some(run.speeds()).filter(|speeds| speeds.decode > 0.0);
+            figure.speeds = measured.filter(|_| figure.refused.is_none());
+        }
+        Ok(())
+    }
+}
+
+fn too_slow(limit: Duration) -> String {
+    format!("it is too slow: a prompt of 72 tokens would take more than {} s", limit.as_secs_f32())
 }
 
 fn plan(gguf: &Gguf, path: &Path) -> Result<ModelPlan> {
@@ -151,6 +237,10 @@ struct Run {
     prompts: Vec<f64>,
     /// Single tokens without logits, and with them.
     tokens: [Vec<f64>; 2],
+    /// Of each round, the time of single tokens of both sorts.
+    rounds: Vec<f64>,
+    /// How long it has computed.
+    spent: Duration,
 }
 
 impl Run {
@@ -163,6 +253,8 @@ impl Run {
             prompt: FIRST,
             prompts: Vec::new(),
             tokens: [Vec::new(), Vec::new()],
+            rounds: Vec::new(),
+            spent: Duration::ZERO,
         };
         // The first run allocates scratch memory, fills the caches and wakes the threads.
         run.first_prompt()?;
@@ -172,7 +264,7 @@ impl Run {
 
     fn ids(&self, count: usize) -> Vec<u32> {
         let most = count.min(self.engine.max_batch).min(self.engine.context - 1).max(1);
-        (0..most).map(|index| (index * 7919 % self.engine.plan.vocabulary) as u32).collect()
+        agreement::ids(most, self.engine.plan.vocabulary)
     }
 
     fn first_prompt(&self) -> Result<Duration> {
@@ -194,6 +286,13 @@ impl Run {
     }
 
     fn round(&mut self) -> Result<()> {
+        let began = Instant::now();
+        let done = self.run_round();
+        self.spent += began.elapsed();
+        done
+    }
+
+    fn run_round(&mut self) -> Result<()> {
         let mut sequence = self.engine.sequence()?;
         let ids = self.ids(self.prompt);
         let start = Instant::now();
@@ -202,6 +301,7 @@ impl Run {
         self.prompt = ids.len();
         let room = self.engine.context - ids.len();
         let begun = Instant::now();
+        let before = [self.tokens[0].len(), self.tokens[1].len()];
         for done in 0..room.min(*DECODED.end()) {
             if done >= *DECODED.start() && begun.elapsed() >= DECODE_TIME {
                 break;
@@ -214,6 +314,8 @@ impl Run {
             }
             self.tokens[done % 2].push(start.elapsed().as_secs_f64());
         }
+        let of_round = [0, 1].map(|sort| median(&self.tokens[sort][before[sort]..]));
+        self.rounds.extend(of_round.iter().flatten().copied().reduce(|sum, time| sum + time));
         Ok(())
     }
 
@@ -221,21 +323,32 @@ impl Run {
     fn speeds(&self) -> Speeds {
         let [blocks, all] = [&self.tokens[0], &self.tokens[1]].map(|times| median(times));
         let (Some(prompt), Some(blocks)) = (median(&self.prompts), blocks) else {
-            return Speeds { prefill: 0.0, decode: 0.0, prompt_tokens: self.prompt };
+            return Speeds { prefill: 0.0, decode: 0.0, prompt_tokens: self.prompt, spread: [0.0; 2] };
         };
         let head = all.map_or(0.0, |all| (all - blocks).max(0.0));
         Speeds {
             prefill: 1.0 / (prompt * self.times + head / self.prompt as f64),
             decode: 1.0 / (blocks * self.times + head),
             prompt_tokens: self.prompt,
+            spread: [spread(&self.prompts), spread(&self.rounds)],
         }
     }
+}
+
+/// How far the values lie apart, as a share of the median.
+fn spread(values: &[f64]) -> f64 {
+    let Some(median) = median(values).filter(|median| *median > 0.0) else { return 0.0 };
+    let (least, most) = values
+        .iter()
+        .fold((f64::INFINITY, 0.0_f64), |(least, most), value| (least.min(*value), most.max(*value)));
+    (most - least) / median
 }
 
 fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied()
+    let (middle, upper) = (sorted.len().checked_sub(1)? / 2, sorted.len() / 2);
+    Some(f64::midpoint(sorted[middle], sorted[upper]))
 }
 
 #[cfg(test)]
@@ -245,6 +358,14 @@ mod tests {
     #[test]
     fn the_middle_value_is_the_median() {
         assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(&[4.0, 3.0, 1.0, 2.0]), Some(2.5));
         assert_eq!(median(&[]), None);
+    }
+
+    #[test]
+    fn the_spread_is_a_share_of_the_median() {
+        assert_eq!(spread(&[1.0, 2.0, 2.5]), 0.75);
+        assert_eq!(spread(&[3.0]), 0.0);
+        assert_eq!(spread(&[]), 0.0);
     }
 }

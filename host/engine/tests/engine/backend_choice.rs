@@ -36,7 +36,8 @@ fn invented(model: &Path, options: &LoadOptions, speeds: impl Fn(&str) -> [f64; 
     let figures = plugins.usable.iter().map(|loaded| {
         let [prefill, decode] = speeds(loaded.plugin.name());
         let plugin = PluginId::of(loaded).expect("a file");
-        Measured { plugin, speeds: Some(Speeds { prefill, decode, prompt_tokens: 512 }) }
+        let speeds = Some(Speeds { prefill, decode, prompt_tokens: 512, spread: [0.0; 2] });
+        Measured { plugin, speeds, refused: None }
     });
     Record::new(Machine::of(&this_machine(), threads), shapes, figures.collect())
 }
@@ -121,6 +122,23 @@ fn one_backend_computes_prompts_and_another_goes_on() {
         let mut sequence = second.restore(&state).expect("it is restored").sequence;
         assert_eq!(bits(&second.decode(&mut [(&mut sequence, next)]).expect("logits")), bits(&after_next));
     }
+}
+
+/// A plugin that takes seconds for a token ends the measurement of itself only.
+#[test]
+fn a_backend_that_is_too_slow_is_not_measured() {
+    let (folder, kept) = (folder(), folder());
+    let (cpu, slow) = (cpu_plugin(), compile("host/tests/plugins/faulty.c", "FORWARD_SLOW", folder.path()));
+    let options = options(&[&cpu, &slow], kept.path());
+    let limit = std::time::Duration::from_secs(2);
+    let record =
+        herald::calibrate_within(&tiny("llama"), &options, limit, &mut |_| true).expect("it is measured");
+    let of =
+        |name: &str| record.backends.iter().find(|measured| measured.plugin.name == name).expect("figures");
+    let reason = of("faulty").refused.as_deref().expect("it is refused");
+    assert!(reason.contains("too slow") && reason.contains("2 s"), "{reason}");
+    // The reference is measured however slow the machine is, once.
+    assert!(of("cpu").speeds.is_some() && of("faulty").speeds.is_none(), "{record:?}");
 }
 
 #[test]
