@@ -73,6 +73,7 @@ fn values(report: &Report) -> Value {
     context! {
         model => report.model.name.clone(),
         synthetic => report.model.synthetic,
+        complete => report.complete,
         file => short(report.model.file_bytes as f64 / 1e6),
         cpu => report.fingerprint.cpu.clone(),
         threads => report.fingerprint.threads,

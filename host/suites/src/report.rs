@@ -158,6 +158,9 @@ pub struct Report {
     pub began: u64,
     /// Seconds that it took.
     pub seconds: f64,
+    /// Whether it came to its end. Of a run that was interrupted, the report has what was finished.
+    #[serde(default = "complete")]
+    pub complete: bool,
     /// What other runs must share to be comparable.
     pub fingerprint: Fingerprint,
     /// The machine's limits.
@@ -168,6 +171,11 @@ pub struct Report {
     pub backends: Vec<BackendRow>,
     /// One result for each benchmark and backend.
     pub results: Vec<Outcome>,
+}
+
+/// Reports of earlier versions were only written at the end.
+fn complete() -> bool {
+    true
 }
 
 impl Report {

@@ -118,6 +118,7 @@ fn report(figure: f64) -> Report {
     Report {
         began: 0,
         seconds: 1.0,
+        complete: true,
         fingerprint: Fingerprint::of(1, &model, Effort::Quick),
         machine: Machine::default(),
         model,
@@ -167,6 +168,10 @@ fn the_page_has_what_a_reader_needs_and_loads_nothing() {
     for outside in ["http:", "https:", "src=", "<script", "@import", "url("] {
         assert!(!page.contains(outside), "{outside:?} is in the page");
     }
+    let unfinished = "it has what was finished";
+    assert!(!page.contains(unfinished));
+    let page = self::page(&Report { complete: false, ..report(100.0) }).expect("a page");
+    assert!(page.contains(unfinished), "{page}");
 }
 
 #[test]

@@ -4,11 +4,13 @@ mod baselines;
 mod choices;
 mod context;
 mod model;
+mod outputs;
 mod processes;
 mod speed;
 mod suites;
 mod table;
 mod worker;
+mod wrong;
 
 use clap::{Args, Subcommand};
 

@@ -1,22 +1,27 @@
 //! `host bench`: runs the suites on the backends and reports the results.
 
 use std::path::{Path, PathBuf};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use herald::NeuroEngine;
+use herald::agreement::REFERENCE;
+use herald::backend_choice::{Shapes, pick_backends};
+use herald::gguf::Gguf;
 use herald::plugin::{Plugins, this_machine};
+use herald::threads::available_threads;
+use herald::{NeuroEngine, model};
 use herald_suites::{
     self, BackendRow, Effort, Fingerprint, Limits, Machine, ModelFacts, Outcome, Report, Suite,
 };
 
 use super::model::Model;
+use super::outputs::Outputs;
 use super::processes::Processes;
-use super::{baselines, table};
+use super::{baselines, table, wrong};
 use crate::failure::Failure;
 use crate::interrupt::Lookout;
 use crate::options::EngineOptions;
-use crate::{output, progress};
+use crate::{atomic_file, output, progress};
 
 /// Which benchmarks to run, how thoroughly, and where results go.
 #[derive(Debug, Args)]
@@ -30,6 +35,10 @@ pub(super) struct Suites {
     /// More rounds and larger sizes: may take an hour
     #[arg(long, conflicts_with = "quick")]
     full: bool,
+    /// Seconds that the benchmarks of one backend may take; those that are left count as too slow [default: 1800; 600 with
+    /// --quick, 14400 with --full]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    time_limit: Option<u64>,
     /// Print one JSON object with all results instead of the tables
     // With a value it is what it was once: a file to write, beside the tables.
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-", hide_default_value = true)]
@@ -74,39 +83,78 @@ impl Suites {
             let engine = NeuroEngine::load(&model.path, &options.load_options())?;
             (Machine::measure(engine.pool()), ModelFacts::of(&engine, model.synthetic))
         };
-        let backends = backends(options)?;
+        let limit = self.limit(effort);
+        let start_processes = |backend: &str| Processes {
+            arguments: options.arguments(&model.path, backend),
+            effort,
+            synthetic: model.synthetic,
+            limit,
+            deadline: Instant::now() + limit,
+            lookout: &lookout,
+        };
+        let (mut backends, has_reference) = backends(options, &model.path)?;
+        wrong::leave_out(&mut backends, has_reference, &start_processes)?;
         let mut report = Report {
             began: began.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
             seconds: 0.0,
+            complete: false,
             fingerprint: Fingerprint::of(machine.threads, &facts, effort),
             machine,
             model: facts,
             backends,
             results: Vec::new(),
         };
-        measure(&mut report, &suites, options, &model, effort, &lookout)?;
-        report.seconds = start.elapsed().as_secs_f64();
-
-        if printed {
-            output::json(&report)?;
-        } else {
-            table::print(&report, &suites)?;
+        let outputs = Outputs { json: file, html: self.html.as_deref() };
+        let measured =
+            measure(&mut report, &suites, options, &start_processes, &mut |report: &mut Report| {
+                report.seconds = start.elapsed().as_secs_f64();
+                outputs.write(report)
+            });
+        if matches!(measured, Err(Failure::Interrupted)) && !report.results.is_empty() {
+            if let Some(names) = outputs.names() {
+                output::note(format_args!("interrupted: what was finished is in {names}"));
+            }
+            if printed {
+                output::json(&report)?;
+            }
         }
-        if let Some((name, baseline)) = self.compare.as_deref().zip(baseline.as_ref()).filter(|_| !printed) {
+        measured?;
+        report.complete = true;
+        report.seconds = start.elapsed().as_secs_f64();
+        outputs.write(&report)?;
+        self.conclude(options, &report, &suites, baseline.as_ref())
+    }
+
+    /// How long the benchmarks of one backend may take.
+    fn limit(&self, effort: Effort) -> Duration {
+        Duration::from_secs(self.time_limit.unwrap_or(match effort {
+            Effort::Quick => 600,
+            Effort::Usual => 1800,
+            Effort::Full => 14400,
+        }))
+    }
+
+    /// Prints the results, and fails where the chosen backend did.
+    fn conclude(
+        &self,
+        options: &EngineOptions,
+        report: &Report,
+        suites: &[Suite],
+        baseline: Option<&Report>,
+    ) -> Result<(), Failure> {
+        let (printed, ..) = self.json();
+        match printed {
+            true => output::json(report)?,
+            false => table::print(report, suites)?,
+        }
+        if let Some((name, baseline)) = self.compare.as_deref().zip(baseline).filter(|_| !printed) {
             for difference in report.fingerprint.differences(&baseline.fingerprint) {
                 output::note(format_args!("warning: {name} is not quite comparable: {difference}"));
             }
-            table::print_changes(name, &herald_suites::compare(baseline, &report))?;
-        }
-        if let Some(path) = file {
-            report.write(path)?;
-        }
-        if let Some(path) = &self.html {
-            std::fs::write(path, herald_suites::page(&report)?)
-                .map_err(|error| Failure::file(path, "it can't be written", &error))?;
+            table::print_changes(name, &herald_suites::compare(baseline, report))?;
         }
         if let Some(name) = &self.save_baseline {
-            let path = baselines::save(name, &report)?;
+            let path = baselines::save(name, report)?;
             if !options.quiet {
                 output::note(format_args!("saved as {name} ({})", path.display()));
             }
@@ -138,18 +186,27 @@ impl Suites {
     }
 }
 
-/// Checks that results can be written there, without changing an existing file.
+/// Checks that results can be written there, without changing an existing file or leaving an empty one.
 fn writable(path: &Path) -> Result<(), Failure> {
-    let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
-    opened.map(drop).map_err(|error| Failure::file(path, "it can't be written", &error))
+    let failed = |error: std::io::Error| Failure::file(path, "it can't be written", &error);
+    match path.exists() {
+        true => std::fs::OpenOptions::new().append(true).open(path).map(drop).map_err(failed),
+        false => atomic_file::create(path).map(drop).map_err(failed),
+    }
 }
 
-/// The backends to run, the chosen one first, and those that can't run here.
-fn backends(options: &EngineOptions) -> Result<Vec<BackendRow>, Failure> {
-    let search = options.search();
-    let found = Plugins::discover(&search, &this_machine());
-    let named = options.load_options().backend.filter(|name| name != "auto");
-    let ranked = found.ranked(named.as_deref(), &search).map_err(herald::Error::from)?;
+/// The backends to run, the chosen one first, and those that can't run here; and whether the reference is among all that were
+/// found.
+fn backends(options: &EngineOptions, model: &Path) -> Result<(Vec<BackendRow>, bool), Failure> {
+    let load = options.load_options();
+    let found = Plugins::discover(&load.search, &this_machine());
+    let named = load.backend.clone().filter(|name| name != "auto");
+    let threads = load.threads.unwrap_or_else(available_threads).get();
+    let shapes = Gguf::open(model).ok().and_then(|gguf| Some(Shapes::of(&gguf, &model::plan(&gguf).ok()?)));
+    // By a calibration where there is one: a plugin's own score may say anything.
+    let picked =
+        pick_backends(&found, &load, threads, shapes.as_ref()).map_err(herald::Error::from)?.choice.decode;
+    let ranked = found.ranked(Some(&picked), &load.search).map_err(herald::Error::from)?;
     let mut rows: Vec<BackendRow> = ranked
         .iter()
         .filter(|loaded| !loaded.plugin.layer_kinds().is_empty())
@@ -173,34 +230,30 @@ fn backends(options: &EngineOptions) -> Result<Vec<BackendRow>, Failure> {
             }
         }
     }
-    Ok(rows)
+    Ok((rows, found.usable.iter().any(|loaded| loaded.plugin.name() == REFERENCE)))
 }
 
-/// Runs the suites on each backend, and judges the results.
-fn measure(
+/// Runs the suites on each backend, and judges the results. `save` keeps what there is, after each suite.
+fn measure<'p>(
     report: &mut Report,
     suites: &[Suite],
     options: &EngineOptions,
-    model: &Model,
-    effort: Effort,
-    lookout: &Lookout,
+    processes: &dyn Fn(&str) -> Processes<'p>,
+    save: &mut dyn FnMut(&mut Report) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let Report { backends, results, machine, model: facts, .. } = report;
-    let limits = Limits { machine, model: facts };
-    let ran: Vec<&BackendRow> = backends.iter().filter(|backend| backend.skipped.is_none()).collect();
+    let (machine, facts) = (report.machine.clone(), report.model.clone());
+    let limits = Limits { machine: &machine, model: &facts };
+    let ran: Vec<BackendRow> =
+        report.backends.iter().filter(|backend| backend.skipped.is_none()).cloned().collect();
     let weights =
         suites.iter().flat_map(|suite| suite.benchmarks()).map(|benchmark| u64::from(benchmark.weight));
     let bar = progress::weighted(weights.sum::<u64>() * ran.len() as u64, options.quiet);
     for backend in ran {
-        let processes = Processes {
-            arguments: options.arguments(&model.path, &backend.name),
-            effort,
-            synthetic: model.synthetic,
-            lookout,
-        };
+        let processes = processes(&backend.name);
         for suite in suites {
+            let results = &mut report.results;
             let first = results.len();
-            processes.run(
+            let done = processes.run(
                 *suite,
                 &mut |benchmark| {
                     let name = output::printable(&backend.name);
@@ -214,12 +267,14 @@ fn measure(
                     results.push(outcome);
                     bar.inc(u64::from(benchmark.weight));
                 },
-            )?;
+            );
             // In the suite's order, whichever ran first.
             let index = |result: &Outcome| {
                 suite.benchmarks().iter().position(|benchmark| benchmark.name == result.name)
             };
             results[first..].sort_by_key(index);
+            save(report)?;
+            done?;
         }
     }
     bar.finish_and_clear();
