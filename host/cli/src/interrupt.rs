@@ -1,8 +1,14 @@
 //! Ctrl-C: long work is told to stop, so that it can end cleanly; everything else just ends.
+//!
+//! Work stops between a backend's calls. Where a call takes long, or never returns, the user reads after a moment what the
+//! program waits for, and the next interruption ends it at once.
 
 use std::process;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{LazyLock, Once};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use super::output;
 
 use herald::Stop;
 
@@ -16,11 +22,19 @@ const STOPPING: u8 = 2;
 const PATIENT: u8 = 3;
 /// Such work has been told to stop.
 const PATIENT_STOPPING: u8 = 4;
+/// The work has been told to stop, and the user that the program waits for it.
+const WAITING: u8 = 5;
 
 /// Set when the work is told to stop, for an engine that is in the middle of it.
 static STOP: LazyLock<Stop> = LazyLock::new(Stop::default);
 
 static STATE: AtomicU8 = AtomicU8::new(IDLE);
+
+/// Which work is watched: later work is not to be blamed for an earlier interruption.
+static TURN: AtomicUsize = AtomicUsize::new(0);
+
+/// How long work may take to stop before the user is told.
+const MOMENT: Duration = Duration::from_millis(400);
 
 /// Watches for interruptions for as long as it lives.
 #[derive(Debug)]
@@ -32,7 +46,7 @@ impl Lookout {
         Self::begin_as(WORKING)
     }
 
-    /// Like [`Lookout::begin`], but no number of interruptions ends the program.
+    /// Like [`Lookout::begin`], but only an interruption after the user was told that the program waits ends the program.
     pub(super) fn begin_patiently() -> Self {
         Self::begin_as(PATIENT)
     }
@@ -46,6 +60,7 @@ impl Lookout {
             }
         });
         STOP.reset();
+        TURN.fetch_add(1, Ordering::Relaxed);
         STATE.store(state, Ordering::Relaxed);
         Self(())
     }
@@ -57,7 +72,7 @@ impl Lookout {
 
     /// Whether the work should go on.
     pub(super) fn go_on(&self) -> bool {
-        !matches!(STATE.load(Ordering::Relaxed), STOPPING | PATIENT_STOPPING)
+        !matches!(STATE.load(Ordering::Relaxed), STOPPING | PATIENT_STOPPING | WAITING)
     }
 }
 
@@ -67,14 +82,39 @@ impl Drop for Lookout {
     }
 }
 
+/// Runs on a thread of its own, once for each interruption, one after the other.
 fn interrupted() {
     let updated = STATE.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |state| match state {
         WORKING => Some(STOPPING),
         PATIENT | PATIENT_STOPPING => Some(PATIENT_STOPPING),
         _ => None,
     });
-    if updated.is_err() {
-        process::exit(1);
+    match updated {
+        Ok(WORKING | PATIENT) => {
+            let turn = TURN.load(Ordering::Relaxed);
+            // Where there is no thread for it, nothing is said.
+            let _ = std::thread::Builder::new().spawn(move || say_what_it_waits_for(turn));
+        }
+        Ok(_) => {}
+        Err(IDLE) => process::exit(1),
+        Err(_) => end_at_once(),
     }
     STOP.set();
+}
+
+fn say_what_it_waits_for(turn: usize) {
+    std::thread::sleep(MOMENT);
+    let waits = STATE.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |state| match state {
+        STOPPING | PATIENT_STOPPING if TURN.load(Ordering::Relaxed) == turn => Some(WAITING),
+        _ => None,
+    });
+    if waits.is_ok() {
+        output::note("\nwaiting for the running call to end; Ctrl-C once more ends the program at once");
+    }
+}
+
+/// Ends the program though a call is running: nothing of it may be waited for, so no library's destructors run.
+fn end_at_once() -> ! {
+    // SAFETY: it only ends the process.
+    unsafe { libc::_exit(1) }
 }
