@@ -7,8 +7,10 @@ mod docs;
 mod faulty_plugins;
 mod files;
 mod install;
+mod limits;
 mod mistakes;
 mod plugin_new;
+mod plugins;
 mod states;
 
 use assert_cmd::Command;
