@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::engine::NeuroEngine;
 use crate::error::{Error, Result};
+use crate::stop::Stop;
 
 /// The backend that others are compared with.
 pub const REFERENCE: &str = "cpu";
@@ -37,8 +38,8 @@ pub(crate) fn ids(count: usize, vocabulary: usize) -> Vec<u32> {
 }
 
 impl Sample {
-    /// Has an engine compute the sample, the short prompts first. `None`: a longer one would take it beyond `limit`, by what the
-    /// shorter ones took.
+    /// Has an engine compute the sample, the short prompts first. `None`: it took longer than `limit`, or a longer prompt would, by
+    /// what the shorter ones took.
     ///
     /// # Errors
     /// As [`NeuroEngine::prefill`]; [`Error::Cancelled`] where `go_on` says so.
@@ -51,6 +52,7 @@ impl Sample {
         let most = engine.max_batch().min(engine.context().saturating_sub(DECODED)).max(1);
         let mut sample = Self { vocabulary, logits: Vec::new() };
         let began = Instant::now();
+        let stop = Stop::default().until(began.checked_add(limit));
         let mut per_token = Duration::ZERO;
         for tokens in PROMPTS {
             if !go_on() {
@@ -61,16 +63,25 @@ impl Sample {
                 return Ok(None);
             }
             let start = Instant::now();
-            let mut sequence = engine.sequence()?;
-            sample.logits.extend(engine.prefill(&mut sequence, &ids)?);
-            per_token = start.elapsed() / ids.len() as u32;
-            if tokens == PROMPTS[PROMPTS.len() - 1] {
-                for id in ids.iter().take(DECODED.min(engine.context() - ids.len())) {
-                    sample.logits.extend(engine.decode(&mut [(&mut sequence, *id)])?);
-                }
+            let decoded = if tokens == PROMPTS[PROMPTS.len() - 1] { DECODED } else { 0 };
+            match sample.add(engine, &ids, decoded.min(engine.context() - ids.len()), &stop) {
+                Err(Error::Cancelled) if stop.is_late() => return Ok(None),
+                added => added?,
             }
+            per_token = start.elapsed() / ids.len() as u32;
         }
-        Ok((began.elapsed() <= limit).then_some(sample))
+        Ok(Some(sample))
+    }
+
+    /// Adds the logits after a prompt, and after as many of its tokens once more, one by one.
+    fn add(&mut self, engine: &NeuroEngine, ids: &[u32], decoded: usize, stop: &Stop) -> Result<()> {
+        let mut sequence = engine.sequence()?;
+        sequence.set_stop(Some(stop.clone()));
+        self.logits.extend(engine.prefill(&mut sequence, ids)?);
+        for id in &ids[..decoded.min(ids.len())] {
+            self.logits.extend(engine.decode(&mut [(&mut sequence, *id)])?);
+        }
+        Ok(())
     }
 
     /// How far it is from the reference: of all rows the largest relative error, `|x - y| / |y|` of the vectors of logits less

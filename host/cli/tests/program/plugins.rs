@@ -181,7 +181,7 @@ fn verbose_says_who_computes_what() {
     }
     // A plugin of few kinds is not asked for each layer.
     let text = stdout(&with(&home, &faulty("HEAD_FLAT", folder.path()), &["backends"]).success());
-    assert!(text.contains("faulty is asked first for the layers that it offers (head)"), "{text}");
+    assert!(text.contains("faulty is asked first for head layers"), "{text}");
 }
 
 #[test]
