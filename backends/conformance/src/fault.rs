@@ -59,3 +59,17 @@ impl fmt::Display for Fault {
         f.write_str(self.name())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guide_explains_every_fault() {
+        let guide = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/PLUGINS.md");
+        let guide = std::fs::read_to_string(guide).expect("the guide");
+        for fault in Fault::ALL {
+            assert!(guide.contains(&format!("`{fault}`")), "docs/PLUGINS.md doesn't say what {fault} is");
+        }
+    }
+}

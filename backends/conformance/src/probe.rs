@@ -13,10 +13,17 @@ use crate::{Fault, Outcome, Sink};
 /// A probe that takes longer holds up every command of the host.
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// Checks that the probe answers soon, and the same each time.
-pub fn check_probe(plugin: &Plugin, hardware: &Hardware, sink: &mut Sink<'_>) {
-    sink.check("probe", || check_answers(plugin, hardware));
+/// Checks that the probe answers soon, and the same each time. Returns whether the plugin runs on this machine, as far as is
+/// known: one that says that it doesn't is not to be checked further.
+pub fn check_probe(plugin: &Plugin, hardware: &Hardware, sink: &mut Sink<'_>) -> bool {
+    let mut runs_here = true;
+    sink.check("probe", || {
+        let outcome = check_answers(plugin, hardware);
+        runs_here = !matches!(outcome, Outcome::Skipped(_));
+        outcome
+    });
     sink.check("probe, of other machines", || check_machines(plugin));
+    runs_here
 }
 
 fn check_answers(plugin: &Plugin, hardware: &Hardware) -> Outcome {

@@ -62,6 +62,7 @@ impl Check {
         let watch = Watch {
             file: &self.file,
             parts: &PartName::parts(&self.only),
+            plugins: &options.plugins,
             allow_insecure: options.allow_insecure_plugins,
             verbose: options.verbose,
             limit: Duration::from_secs(self.timeout.into()),

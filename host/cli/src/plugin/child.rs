@@ -1,11 +1,12 @@
 //! `host plugin worker`: the process that runs the checks, for [`super::watch`]. It says in lines of JSON what it is about to
 //! check, and what came of it.
 
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsRawFd, FromRawFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use clap::Args;
@@ -121,7 +122,7 @@ impl Worker {
         PARENT.store(to.as_raw_fd(), Ordering::SeqCst);
         bound_process();
         herald_conformance::report_faults(on_fault);
-        let reference = reference(options.allow_insecure_plugins)?;
+        let reference = reference(&options.search())?;
         let mut sender = Sender { to, skip: self.skip, without: self.without, n_checks: 0 };
         let mut sink = Sink::new(&mut sender).alone();
         let load = || load_file(&self.file, options.allow_insecure_plugins);
@@ -136,8 +137,9 @@ impl Worker {
         });
         // A process that goes on after another leaves the check out, and needs the plugin all the same.
         let plugin = if self.skip > 0 { load().ok() } else { plugin };
-        if let Some(plugin) = plugin {
-            herald_conformance::check_probe(&plugin, &this_machine(), &mut sink);
+        if let Some(plugin) = plugin
+            && herald_conformance::check_probe(&plugin, &this_machine(), &mut sink)
+        {
             herald_conformance::check(&plugin, &reference, &PartName::parts(&self.only), &mut sink);
         }
         sender.send(&Message::Done);
@@ -146,12 +148,12 @@ impl Worker {
     }
 }
 
-/// The plugin that results are compared with.
-fn reference(allow_insecure: bool) -> Result<Plugin, Failure> {
+/// The plugin that results are compared with: one of those that `--plugin` names, or in the usual folders.
+fn reference(search: &Search) -> Result<Plugin, Failure> {
     let name = format!("{}herald_cpu{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
-    let search = Search::usual();
-    let file = search.folders().iter().map(|folder| folder.join(&name)).find(|file| file.is_file());
-    let file: PathBuf = file.ok_or_else(|| {
+    let named = search.files.iter().filter(|file| file.file_name() == Some(OsStr::new(&name))).cloned();
+    let mut files = named.chain(search.folders().iter().map(|folder| folder.join(&name)));
+    let file = files.find(|file| file.is_file()).ok_or_else(|| {
         let folders: Vec<String> =
             search.folders().iter().map(|folder| folder.display().to_string()).collect();
         Failure::Failed(format!(
@@ -159,11 +161,10 @@ fn reference(allow_insecure: bool) -> Result<Plugin, Failure> {
             folders.join(", ")
         ))
     })?;
-    load_file(&file, allow_insecure).map_err(|refused| {
-        let path: &Path = &refused.path;
+    load_file(&file, search.allow_insecure).map_err(|refused| {
         Failure::Failed(format!(
             "{}, with whose results a plugin's are compared: {}",
-            path.display(),
+            refused.path.display(),
             refused.reason
         ))
     })

@@ -85,7 +85,8 @@ impl New {
 }
 
 fn check_name(name: &str) -> Result<(), Failure> {
-    let wrong = |expected: String| Failure::Usage(format!("{name:?} is no name for a plugin, where {expected}"));
+    let wrong =
+        |expected: String| Failure::Usage(format!("{name:?} is no name for a plugin, where {expected}"));
     if !(1..=64).contains(&name.len())
         || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
     {
@@ -101,12 +102,16 @@ fn check_name(name: &str) -> Result<(), Failure> {
 fn write(folder: &Path, files: &[(&str, String)]) -> Result<(), Failure> {
     if let Some((name, _)) = files.iter().find(|(name, _)| folder.join(name).symlink_metadata().is_ok()) {
         let path = folder.join(name);
-        return Err(Failure::Failed(format!("{}: it is there already, and is not overwritten", path.display())));
+        return Err(Failure::Failed(format!(
+            "{}: it is there already, and is not overwritten",
+            path.display()
+        )));
     }
     for (name, text) in files {
         let path = folder.join(name);
         let parent = path.parent().unwrap_or(folder);
-        fs::create_dir_all(parent).map_err(|error| Failure::file(parent, "the folder can't be made", &error))?;
+        fs::create_dir_all(parent)
+            .map_err(|error| Failure::file(parent, "the folder can't be made", &error))?;
         create(&path, text).map_err(|error| Failure::file(&path, "it can't be written", &error))?;
     }
     Ok(())
@@ -127,7 +132,8 @@ fn api_crate(said: Option<&Path>) -> Result<Option<PathBuf>, Failure> {
             )));
         }
         let folder = folder.canonicalize();
-        let wrong = |error: io::Error| Failure::file(said.unwrap_or(Path::new("")), "it can't be read", &error);
+        let wrong =
+            |error: io::Error| Failure::file(said.unwrap_or(Path::new("")), "it can't be read", &error);
         return folder.map(Some).map_err(wrong);
     }
     let program = std::env::current_exe().and_then(|program| program.canonicalize()).unwrap_or_default();

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -27,6 +27,8 @@ const MOST_LIMITS: u32 = 60;
 pub(super) struct Watch<'w> {
     pub(super) file: &'w Path,
     pub(super) parts: &'w [Part],
+    /// Plugins that the program was told of: the reference may be among them.
+    pub(super) plugins: &'w [PathBuf],
     pub(super) allow_insecure: bool,
     pub(super) verbose: u8,
     /// How long a check may take.
@@ -141,6 +143,9 @@ impl Watch<'_> {
         let mut command = Command::new(std::env::current_exe().map_err(failed)?);
         if self.allow_insecure {
             command.arg("--allow-insecure-plugins");
+        }
+        for plugin in self.plugins {
+            command.arg("--plugin").arg(plugin);
         }
         match self.verbose {
             0 => drop(command.arg("--quiet")),

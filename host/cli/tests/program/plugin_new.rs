@@ -45,10 +45,14 @@ fn layers_in_each_language_compute_what_cpu_does() {
         let assert = command.args(GREEDY).assert().success();
         assert_eq!(stdout(&assert), stdout(&expected), "{name}");
         let mut command = host(&home);
-        let assert = command.arg("--plugin").arg(&plugin).args(["backends", "--backend", name]).assert().success();
+        let assert =
+            command.arg("--plugin").arg(&plugin).args(["backends", "--backend", name]).assert().success();
         let listed = stdout(&assert);
         assert!(listed.contains("layers (mlp)"), "{listed}");
-        assert!(listed.contains(&format!("{name} is asked first for mlp layers, since it was named")), "{listed}");
+        assert!(
+            listed.contains(&format!("{name} is asked first for mlp layers, since it was named")),
+            "{listed}"
+        );
         host(&home).args(["plugin", "check"]).arg(&plugin).assert().success();
     }
 }
