@@ -337,3 +337,38 @@ unsafe fn wrote(context: *mut c_void) -> Option<bool> {
 unsafe fn wrote(_: *mut c_void) -> Option<bool> {
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_beside_a_buffer_is_found_on_both_sides() {
+        for place in [Place::Low, Place::High] {
+            let mut kept = Guarded::new("a buffer", 100, 64, place, 7).expect("memory");
+            assert_eq!(kept.pointer() as usize % 64, 0);
+            assert_eq!(kept.bytes(), [7; 100]);
+            kept.bytes_mut().fill(9);
+            assert_eq!(kept.check_beside(), Ok(()));
+            // SAFETY: the pages around it hold more than its 100 bytes.
+            unsafe { kept.pointer().add(103).write(0) };
+            let Err(Outcome::Failed(fault, sentence)) = kept.check_beside() else { panic!("nothing found") };
+            assert_eq!(fault, Fault::WritesOutside);
+            assert_eq!(sentence, "it wrote beside a buffer of 100 bytes, 3 bytes after its end");
+        }
+    }
+
+    #[test]
+    fn a_fault_beside_a_buffer_is_told_by_its_address() {
+        let kept = Guarded::new("a buffer", 4096, 64, Place::High, 0).expect("memory");
+        let end = kept.pointer() as usize + kept.len();
+        let past = violation_at(end + 8, Some(false)).expect("its guard page");
+        assert_eq!(past.fault(), Fault::ReadsOutside);
+        assert_eq!(past.to_string(), "it read from memory 8 bytes after the end of a buffer");
+        let before = violation_at(kept.pointer() as usize - 4, Some(true)).expect("its guard page");
+        assert_eq!(before.fault(), Fault::WritesOutside);
+        assert_eq!(before.to_string(), "it wrote to memory 4 bytes before a buffer");
+        let inside = violation_at(end - 1, Some(true)).expect("the buffer");
+        assert_eq!(inside.to_string(), "it wrote to a buffer, which it may only read");
+    }
+}

@@ -308,3 +308,26 @@ mod table {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_watched_thread_allocates_is_counted_and_nothing_else() {
+        if !install() {
+            return;
+        }
+        let counters = Counters::default();
+        drop(std::hint::black_box(vec![1_u8; 100]));
+        let kept = {
+            // SAFETY: the counters outlive this block.
+            let _watch = unsafe { Watch::begin(&raw const counters) };
+            drop(std::hint::black_box(vec![1_u8; 100]));
+            std::hint::black_box(vec![2_u8; 100])
+        };
+        assert_eq!((counters.allocations(), counters.kept()), (2, 1));
+        drop(kept);
+        assert_eq!(counters.kept(), 1, "it was freed while nobody watched");
+    }
+}

@@ -83,7 +83,7 @@ pub(super) fn expected(reference: Maker<'_>, case: &Case) -> Result<Expected, Ou
         Outcome::Skipped(format!("the reference doesn't offer it: {}", refusal.sentence))
     })?;
     let results = run(&layer, case, Cut::WHOLE)?;
-    let noisy = [1, 2].map(|seed| run(&layer, &with_noise(case, seed), Cut::WHOLE));
+    let noisy = [1, 2, 3].map(|seed| run(&layer, &with_noise(case, seed), Cut::WHOLE));
     let noisy = noisy.into_iter().collect::<Result<Vec<_>, _>>()?;
     Ok(Expected::new(&results, &noisy, layer.output_width()))
 }

@@ -83,7 +83,11 @@ impl Expected {
             };
             branch.chunks_exact(width).enumerate().map(scale).collect()
         });
-        let scales = scales.collect();
+        let mut scales: Vec<Vec<Scale>> = scales.collect();
+        // Noise that happened to cancel out in one token's result would have it judged more strictly than the others.
+        let certain = scales.iter().flatten().map(|scale| scale.noise).filter(|noise| *noise <= UNCERTAIN);
+        let usual = rms(certain);
+        scales.iter_mut().flatten().for_each(|scale| scale.noise = scale.noise.max(usual));
         Self { width, branches, scales, pages: reference.pages.clone() }
     }
 
@@ -257,4 +261,59 @@ fn wrong(got: &[f64], expected: &[f64], unit: f64, limit: f64, place: &str) -> O
         off.rms, off.at, got[off.at], expected[off.at]
     );
     Outcome::Failed(Fault::WrongResult, sentence)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two tokens of four elements each, added to a residual of ones.
+    fn results(branch: impl Fn(usize) -> f32) -> Results {
+        let before = vec![1.0; 8];
+        let output = (0..8).map(|at| before[at] + branch(at)).collect();
+        Results { outputs: vec![output], before: vec![before], pages: Vec::new() }
+    }
+
+    fn right(at: usize) -> f32 {
+        [0.5, -1.0, 2.0, -0.25, 1.5, 1.0, -3.0, 0.75][at]
+    }
+
+    fn expected() -> Expected {
+        // Noise of half a hundredth.
+        let noisy = results(|at| right(at) * if at % 2 == 0 { 1.005 } else { 0.995 });
+        Expected::new(&results(right), &[noisy], 4)
+    }
+
+    fn fault(branch: impl Fn(usize) -> f32) -> Option<Fault> {
+        match expected().check(&results(branch), "in a test") {
+            Ok(_) => None,
+            Err(Outcome::Failed(fault, _)) => Some(fault),
+            Err(outcome) => panic!("{outcome:?}"),
+        }
+    }
+
+    #[test]
+    fn results_as_far_off_as_rounding_makes_them_pass() {
+        assert_eq!(expected().certain(), (2, 2));
+        assert_eq!(fault(right), None);
+        assert_eq!(fault(|at| right(at) * 1.01), None);
+    }
+
+    #[test]
+    fn each_fault_has_its_name() {
+        assert_eq!(fault(|at| right(at) * 1.1), Some(Fault::WrongResult));
+        assert_eq!(fault(|at| if at == 6 { 0.0 } else { right(at) }), Some(Fault::WrongResult));
+        assert_eq!(fault(|at| -right(at)), Some(Fault::WrongSign));
+        assert_eq!(fault(|at| if at == 3 { f32::NAN } else { right(at) }), Some(Fault::NotFinite));
+        assert_eq!(fault(|_| 0.0), Some(Fault::NotWritten));
+    }
+
+    #[test]
+    fn cuts_may_differ_by_less_than_noise() {
+        let (first, near, far) =
+            (results(right), results(|at| right(at) * 1.0005), results(|at| right(at) * 1.01));
+        let same = |other: &Results| expected().check_same(&first, other, Fault::BatchDependent, "in a test");
+        assert_eq!(same(&near), Ok(()));
+        assert!(matches!(same(&far), Err(Outcome::Failed(Fault::BatchDependent, _))));
+    }
 }
