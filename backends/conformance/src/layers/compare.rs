@@ -201,8 +201,7 @@ impl Expected {
                     let unit = rms(expected.iter().map(|x| f64::from(*x))).max(f64::MIN_POSITIVE);
                     let off = rms(got.iter().zip(expected).map(|(x, y)| f64::from(x - y))) / unit;
                     let limit = 0.05;
-                    // NaN is off too.
-                    if !(off <= limit) {
+                    if off.is_nan() || off > limit {
                         let sentence = format!(
                             "{how}: the {what} that it kept in page {number} of sequence {index} are off by {off:.2e} of their \
                              root mean square, where at most {limit} was expected"

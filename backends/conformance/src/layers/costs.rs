@@ -29,13 +29,16 @@ pub(super) fn check(maker: Maker<'_>, kind: LayerKind, sink: &mut Sink<'_>) {
     sink.check(format!("{name}, threads of its own"), || outcome(check_threads(maker, kind)));
 }
 
+/// Makes a call.
+type Call<'c> = dyn FnMut() -> Result<(), Outcome> + 'c;
+
 /// Repeats a call of a sequence's first `n_tokens` tokens: `around` is handed what makes it.
 fn repeat(
     layer: &Layer<'_>,
     case: &Case,
     n_tokens: usize,
     counters: &Counters,
-    around: &mut dyn FnMut(&mut dyn FnMut() -> Result<(), Outcome>) -> Result<(), Outcome>,
+    around: &mut dyn FnMut(&mut Call<'_>) -> Result<(), Outcome>,
 ) -> Result<(), Outcome> {
     use herald_api::LayerParams::{Embedding, Head};
     let manner = Manner { sharing: Sharing::Ragged(3), ..Manner::PLAIN };

@@ -91,7 +91,7 @@ impl Scene {
         layer: &Layer<'_>,
         case: &Case,
         earlier: &[&Page],
-        mut selection: Option<&mut Selection<'_>>,
+        selection: Option<&mut Selection<'_>>,
     ) -> Result<Results, Outcome> {
         let (past, end) = (PAGES * PAGE, PAGES * PAGE + TOKENS);
         let Some(params) = attention(layer) else { return Err(Outcome::Skipped(String::new())) };
@@ -100,7 +100,7 @@ impl Scene {
         let pages = earlier.iter().copied().chain([&own]).map(|page| page.raw(end)).collect();
         let mut part = Part { n_tokens: TOKENS, past, pages, ..Part::default() };
         let mut kept = None;
-        let fetch = match selection.as_deref_mut() {
+        let fetch = match selection {
             Some(selection) => {
                 selection.describe(&mut part);
                 let scores = Guarded::new(

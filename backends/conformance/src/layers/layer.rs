@@ -47,6 +47,9 @@ pub(super) struct Limits {
     pub(super) page_tokens: usize,
 }
 
+/// Changes the weights of a request.
+pub(super) type Spoil<'s> = dyn Fn(&mut Vec<HeraldTensor>) + 's;
+
 /// What a plugin is asked to make.
 pub(super) struct Order<'o> {
     pub(super) desc: &'o LayerDesc,
@@ -54,7 +57,7 @@ pub(super) struct Order<'o> {
     pub(super) limits: Limits,
     pub(super) age: Age,
     /// What is changed about the weights, which are otherwise sound.
-    pub(super) spoil: Option<&'o dyn Fn(&mut Vec<HeraldTensor>)>,
+    pub(super) spoil: Option<&'o Spoil<'o>>,
     /// A kind in place of the layer's own.
     pub(super) kind: Option<u32>,
     /// A number in place of one of the kind's parameters: its offset, and the number.
@@ -313,7 +316,7 @@ impl<'p> Maker<'p> {
             return Err(Outcome::Failed(Fault::Refused, "its table of layers has no info".to_owned()));
         };
         let mut structs = Structs::new(order.age);
-        let answer = structs.to_fill(&empty)?;
+        let answer = structs.writable(&empty)?;
         // SAFETY: the ABI's contract; the answer is ours, for the fields that its size covers.
         self.call(order.with_error, "info", &Counters::default(), |error| unsafe {
             info(raw.as_ptr(), answer, error)

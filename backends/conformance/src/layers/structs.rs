@@ -72,7 +72,7 @@ impl Structs {
     }
 
     /// A copy of a struct that the plugin fills.
-    pub(super) fn to_fill<T: AbiStruct>(&mut self, value: &T) -> Result<*mut T, Outcome> {
+    pub(super) fn writable<T: AbiStruct>(&mut self, value: &T) -> Result<*mut T, Outcome> {
         let pointer = self.one(value)?;
         self.kept.last().inspect(|kept| kept.writable());
         Ok(pointer.cast_mut())
