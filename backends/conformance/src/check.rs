@@ -13,7 +13,8 @@ pub(crate) fn run(sink: &mut Sink<'_>, subject: impl Into<String>, check: impl F
 /// Fails the check with a fault and a sentence unless a condition holds.
 macro_rules! ensure {
     ($condition:expr, $fault:ident, $($sentence:tt)+) => {
-        if !$condition {
+        let holds: bool = $condition;
+        if !holds {
             return Err($crate::check::failed($crate::Fault::$fault, format!($($sentence)+)));
         }
     };

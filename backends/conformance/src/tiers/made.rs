@@ -147,6 +147,9 @@ macro_rules! required {
     };
 }
 
+/// The ids and scores of a search, or why there are none.
+pub(super) type Found = Result<Vec<(u64, f32)>, Answer>;
+
 impl<'p> Made<'p> {
     /// Has a tier made.
     pub(super) fn create(table: &'p HeraldTierTable, wanted: &Wanted) -> Verdict<Result<Self, Answer>> {
@@ -323,8 +326,8 @@ impl<'p> Made<'p> {
 
     /// `None` where the tier has no such function.
     pub(super) fn release(&self, id: u64) -> Verdict<Option<Answer>> {
-        // SAFETY: the ABI's contract; the checks read no page after this.
         let release = |release: unsafe extern "C" fn(_, _, _) -> u32| {
+            // SAFETY: the ABI's contract; the checks read no page after this.
             call("release", |error| unsafe { release(self.raw, id, error) })
         };
         self.table.release.map(release).transpose()
@@ -332,8 +335,8 @@ impl<'p> Made<'p> {
 
     /// `None` where the tier has no such function.
     pub(super) fn flush(&self) -> Verdict<Option<Answer>> {
-        // SAFETY: the ABI's contract.
         let flush = |flush: unsafe extern "C" fn(_, _) -> u32| {
+            // SAFETY: the ABI's contract.
             call("flush", |error| unsafe { flush(self.raw, error) })
         };
         self.table.flush.map(flush).transpose()
@@ -382,7 +385,7 @@ impl<'p> Made<'p> {
         n_queries: usize,
         ids: &[u64],
         k: usize,
-    ) -> Verdict<Option<Result<Vec<(u64, f32)>, Answer>>> {
+    ) -> Verdict<Option<Found>> {
         let Some(search) = self.table.search else { return Ok(None) };
         let raw = HeraldTierQuery {
             ids: ids.as_ptr(),
