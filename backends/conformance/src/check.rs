@@ -13,9 +13,12 @@ pub(crate) fn run(sink: &mut Sink<'_>, subject: impl Into<String>, check: impl F
 /// Fails the check with a fault and a sentence unless a condition holds.
 macro_rules! ensure {
     ($condition:expr, $fault:ident, $($sentence:tt)+) => {
-        let holds: bool = $condition;
-        if !holds {
-            return Err($crate::check::failed($crate::Fault::$fault, format!($($sentence)+)));
+        match $condition {
+            true => {}
+            false => {
+                let sentence = format!($($sentence)+);
+                return Err($crate::check::failed($crate::Fault::$fault, sentence));
+            }
         }
     };
 }
