@@ -81,6 +81,8 @@ static uint32_t create(const HeraldTierConfig *config, HeraldTier **out, HeraldE
     const uint32_t most = 1 << 16; /* so that no size overflows */
     if (config == NULL || !COVERS(config, HeraldTierConfig, capacity_bytes))
         return fail(error, HERALD_STATUS_INVALID_ARGUMENT, "the tier's configuration is missing or too short");
+    if (COVERS(config, HeraldTierConfig, flags) && (config->flags & ~(uint64_t)HERALD_TIER_LZ4) != 0)
+        return fail(error, HERALD_STATUS_UNSUPPORTED, "the flags 0x%llx are not known", (unsigned long long)config->flags);
     if (config->kind != HERALD_TIER_ACTIVE || config->state_bytes != 0)
         return fail(error, HERALD_STATUS_UNSUPPORTED, "only the active tier of keys and values is offered");
     if (config->n_kv_heads == 0 || config->key_dim == 0 || config->value_dim == 0 || config->page_tokens == 0 ||
@@ -119,7 +121,8 @@ static void destroy(HeraldTier *tier) {
 }
 
 static uint32_t put(HeraldTier *tier, uint64_t id, const HeraldPage *page, HeraldError *error) {
-    if (page != NULL && (page->format != HERALD_PAGE_I16 || page->key_bytes != tier->key_bytes ||
+    if (page != NULL && (!COVERS(page, HeraldPage, value_bytes) || page->format != HERALD_PAGE_I16 || page->keys == NULL ||
+                         page->values == NULL || page->key_bytes != tier->key_bytes ||
                          page->value_bytes != tier->value_bytes || page->n_tokens > tier->page_tokens))
         return fail(error, HERALD_STATUS_INVALID_ARGUMENT, "page %llu has another format or shape", (unsigned long long)id);
     Kept *kept = calloc(1, sizeof *kept);

@@ -99,6 +99,8 @@ std::uint32_t create(const HeraldTierConfig *config, HeraldTier **out, HeraldErr
     return guarded(error, [=] {
         if (config == nullptr || !COVERS(config, HeraldTierConfig, capacity_bytes))
             throw Failure{HERALD_STATUS_INVALID_ARGUMENT, "the tier's configuration is missing or too short"};
+        if (COVERS(config, HeraldTierConfig, flags) && (config->flags & ~std::uint64_t{HERALD_TIER_LZ4}) != 0)
+            throw Failure{HERALD_STATUS_UNSUPPORTED, "the flags " + std::to_string(config->flags) + " are not known"};
         if (config->kind != HERALD_TIER_ACTIVE || config->state_bytes != 0)
             throw Failure{HERALD_STATUS_UNSUPPORTED, "only the active tier of keys and values is offered"};
         const std::uint32_t most = 1 << 16; // so that no size overflows
@@ -120,7 +122,8 @@ void destroy(HeraldTier *tier) { delete tier; }
 
 std::uint32_t put(HeraldTier *tier, std::uint64_t id, const HeraldPage *page, HeraldError *error) {
     return guarded(error, [=] {
-        if (page != nullptr && (page->format != HERALD_PAGE_I16 || page->key_bytes != tier->key_bytes ||
+        if (page != nullptr && (!COVERS(page, HeraldPage, value_bytes) || page->format != HERALD_PAGE_I16 ||
+                                page->keys == nullptr || page->values == nullptr || page->key_bytes != tier->key_bytes ||
                                 page->value_bytes != tier->value_bytes || page->n_tokens > tier->page_tokens))
             throw Failure{HERALD_STATUS_INVALID_ARGUMENT, "page " + std::to_string(id) + " has another format or shape"};
         Kept kept;

@@ -57,6 +57,20 @@ static int compare(const void *left, const void *right) {
     return a_special != b_special ? a_special - b_special : (a->id > b->id) - (a->id < b->id);
 }
 
+static int hex_digit(unsigned char c) {
+    if (c >= '0' && c <= '9') return c - '0';
+    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
+/* A token of type HERALD_TOKEN_BYTE is spelt <0x0A>: makes it that byte. False if it is spelt otherwise. */
+static int read_byte(unsigned char *bytes, size_t *length) {
+    int high = *length == 6 ? hex_digit(bytes[3]) : -1, low = *length == 6 ? hex_digit(bytes[4]) : -1;
+    if (high < 0 || low < 0 || memcmp(bytes, "<0x", 3) != 0 || bytes[5] != '>') return 0;
+    bytes[0] = (unsigned char)(high * 16 + low);
+    *length = 1;
+    return 1;
+}
+
 static void destroy(HeraldTokenizer *tokenizer) {
     if (tokenizer == NULL) return;
     free(tokenizer->bytes);
@@ -80,10 +94,13 @@ static uint32_t fill(HeraldTokenizer *made, const HeraldVocabulary *v, HeraldErr
         if (v->token_offsets[i] > v->token_offsets[i + 1] || v->token_offsets[i + 1] > n_bytes)
             return fail(error, HERALD_STATUS_CORRUPT, "token %zu ends before it begins", i);
         Token *token = &made->tokens[i];
-        token->bytes = made->bytes + v->token_offsets[i];
+        unsigned char *bytes = made->bytes + v->token_offsets[i];
+        token->bytes = bytes;
         token->length = (size_t)(v->token_offsets[i + 1] - v->token_offsets[i]);
         token->id = (uint32_t)i;
         token->type = v->token_types != NULL ? v->token_types[i] : HERALD_TOKEN_NORMAL;
+        if (token->type == HERALD_TOKEN_BYTE && !read_byte(bytes, &token->length))
+            return fail(error, HERALD_STATUS_CORRUPT, "token %zu is a byte, but is not spelt <0x00> to <0xFF>", i);
         if (token->type != HERALD_TOKEN_UNKNOWN && token->type != HERALD_TOKEN_UNUSED && token->length > made->longest)
             made->longest = token->length;
     }
@@ -124,7 +141,7 @@ static const Token *find(const HeraldTokenizer *tokenizer, const unsigned char *
     }
     for (; low < tokenizer->n_tokens && compare_bytes(&tokenizer->sorted[low], &wanted) == 0; low++) {
         uint32_t type = tokenizer->sorted[low].type;
-        if (type == HERALD_TOKEN_UNKNOWN || type == HERALD_TOKEN_UNUSED || type == HERALD_TOKEN_BYTE) continue;
+        if (type == HERALD_TOKEN_UNKNOWN || type == HERALD_TOKEN_UNUSED) continue;
         if (type != HERALD_TOKEN_CONTROL || special) return &tokenizer->sorted[low];
     }
     return NULL;
@@ -132,7 +149,9 @@ static const Token *find(const HeraldTokenizer *tokenizer, const unsigned char *
 
 static uint32_t encode(const HeraldTokenizer *tokenizer, const char *text, size_t text_len, uint32_t flags, uint32_t *ids,
                        size_t capacity, size_t *n_ids, HeraldError *error) {
-    const unsigned char *rest = (const unsigned char *)text, *end = rest + text_len;
+    if ((flags & ~(uint32_t)(HERALD_TEXT_SPECIAL | HERALD_TEXT_CONTINUES)) != 0)
+        return fail(error, HERALD_STATUS_UNSUPPORTED, "the flags 0x%x are not known", (unsigned)flags);
+    const unsigned char *rest = (const unsigned char *)text, *end = text_len > 0 ? rest + text_len : rest;
     size_t n = 0;
     while (rest < end) {
         const Token *token = NULL;
@@ -159,6 +178,8 @@ static uint32_t encode(const HeraldTokenizer *tokenizer, const char *text, size_
 
 static uint32_t decode(const HeraldTokenizer *tokenizer, const uint32_t *ids, size_t n_ids, uint32_t flags, uint8_t *bytes,
                        size_t capacity, size_t *n_bytes, HeraldError *error) {
+    if ((flags & ~(uint32_t)(HERALD_TEXT_SPECIAL | HERALD_TEXT_CONTINUES)) != 0)
+        return fail(error, HERALD_STATUS_UNSUPPORTED, "the flags 0x%x are not known", (unsigned)flags);
     size_t n = 0;
     for (size_t i = 0; i < n_ids; i++) {
         if (ids[i] >= tokenizer->n_tokens)

@@ -78,6 +78,21 @@ template <class Body> std::uint32_t guarded(HeraldError *error, const Body &body
     }
 }
 
+// A token of type HERALD_TOKEN_BYTE is spelt <0x0A>: the byte.
+std::string byte_of(const std::string &spelt) {
+    static const std::string digits = "0123456789ABCDEF";
+    const auto digit = [&](std::size_t at) { return spelt.size() == 6 ? digits.find(spelt[at]) : std::string::npos; };
+    if (digit(3) == std::string::npos || digit(4) == std::string::npos || spelt.compare(0, 3, "<0x") != 0 || spelt[5] != '>')
+        throw Failure{HERALD_STATUS_CORRUPT, "a token is a byte, but is not spelt <0x00> to <0xFF>"};
+    return std::string(1, static_cast<char>(digit(3) * 16 + digit(4)));
+}
+
+// Flags that a later header has ask for something that would not be done.
+void check_flags(std::uint32_t flags) {
+    if ((flags & ~std::uint32_t{HERALD_TEXT_SPECIAL | HERALD_TEXT_CONTINUES}) != 0)
+        throw Failure{HERALD_STATUS_UNSUPPORTED, "the flags " + std::to_string(flags) + " are not known"};
+}
+
 // What the vocabulary's words for its kind are, which need not be there.
 std::string text(const char *from, std::size_t length) { return length > 0 ? std::string(from, length) : std::string(); }
 
@@ -100,7 +115,8 @@ std::unique_ptr<HeraldTokenizer> read(const HeraldVocabulary *v) {
         Token &token = made->tokens[i];
         if (begin < end) token.bytes.assign(reinterpret_cast<const char *>(v->token_bytes) + begin, end - begin);
         if (v->token_types != nullptr) token.type = v->token_types[i];
-        if (token.type == HERALD_TOKEN_UNKNOWN || token.type == HERALD_TOKEN_UNUSED || token.type == HERALD_TOKEN_BYTE) continue;
+        if (token.type == HERALD_TOKEN_BYTE) token.bytes = byte_of(token.bytes);
+        if (token.type == HERALD_TOKEN_UNKNOWN || token.type == HERALD_TOKEN_UNUSED) continue;
         auto &map = token.type == HERALD_TOKEN_CONTROL ? made->special : made->plain;
         map.emplace(token.bytes, static_cast<std::uint32_t>(i)); // of tokens with the same bytes the first
         made->longest = std::max(made->longest, token.bytes.size());
@@ -117,6 +133,7 @@ void destroy(HeraldTokenizer *tokenizer) { delete tokenizer; }
 std::uint32_t encode(const HeraldTokenizer *tokenizer, const char *text, std::size_t text_len, std::uint32_t flags,
                      std::uint32_t *ids, std::size_t capacity, std::size_t *n_ids, HeraldError *error) {
     return guarded(error, [=] {
+        check_flags(flags);
         std::size_t at = 0, n = 0;
         while (at < text_len) {
             std::uint32_t id = HERALD_NO_TOKEN;
@@ -143,6 +160,7 @@ std::uint32_t encode(const HeraldTokenizer *tokenizer, const char *text, std::si
 std::uint32_t decode(const HeraldTokenizer *tokenizer, const std::uint32_t *ids, std::size_t n_ids, std::uint32_t flags,
                      std::uint8_t *bytes, std::size_t capacity, std::size_t *n_bytes, HeraldError *error) {
     return guarded(error, [=] {
+        check_flags(flags);
         std::size_t n = 0;
         for (std::size_t i = 0; i < n_ids; i++) {
             if (ids[i] >= tokenizer->tokens.size())

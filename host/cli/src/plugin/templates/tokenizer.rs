@@ -29,8 +29,12 @@ impl TokenizerFactory for Tokenizers {
             return Err(Error::new(Status::Corrupt, sentence));
         }
         let type_of = |id: usize| vocabulary.types.get(id).map_or(TokenType::Normal, |code| TokenType::from_code(*code));
+        let token = |(id, bytes): (usize, &&[u8])| match type_of(id) {
+            TokenType::Byte => Ok((vec![byte_of(bytes)?], TokenType::Byte)),
+            kind => Ok((bytes.to_vec(), kind)),
+        };
         let mut made = LongestMatch {
-            tokens: tokens.iter().enumerate().map(|(id, bytes)| (bytes.to_vec(), type_of(id))).collect(),
+            tokens: tokens.iter().enumerate().map(token).collect::<Result<_>>()?,
             plain: HashMap::new(),
             special: HashMap::new(),
             longest: 0,
@@ -38,7 +42,7 @@ impl TokenizerFactory for Tokenizers {
         };
         for (id, (bytes, kind)) in made.tokens.iter().enumerate() {
             let map = match kind {
-                TokenType::Normal | TokenType::UserDefined => &mut made.plain,
+                TokenType::Normal | TokenType::UserDefined | TokenType::Byte => &mut made.plain,
                 TokenType::Control => &mut made.special,
                 _ => continue,
             };
@@ -48,6 +52,13 @@ impl TokenizerFactory for Tokenizers {
         }
         Ok(Box::new(made))
     }
+}
+
+/// The byte of a token that is spelt `<0x0A>`.
+fn byte_of(spelt: &[u8]) -> Result<u8> {
+    let digits = spelt.strip_prefix(b"<0x").and_then(|rest| rest.strip_suffix(b">")).filter(|digits| digits.len() == 2);
+    let byte = digits.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+    byte.ok_or_else(|| Error::new(Status::Corrupt, "a token is a byte, but is not spelt <0x00> to <0xFF>"))
 }
 
 struct LongestMatch {
