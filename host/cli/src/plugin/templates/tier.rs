@@ -157,9 +157,31 @@ impl MemoryTier for ActiveTier {
         }
     }
 
-    /// The host does without it: page selection is the layers'.
-    fn search(&self, _query: &[f32], _ids: &[u64], _k: usize) -> Result<Vec<Found>> {
-        Err(Error::unsupported("the memory tier doesn't search"))
+    /// A page's score is the greatest product of a query and a key, over its tokens and heads.
+    fn search(&self, query: &[f32], ids: &[u64], k: usize) -> Result<Vec<Found>> {
+        let TierConfig { n_kv_heads, key_dim, page_tokens, .. } = self.config;
+        let held = self.held();
+        let score = |id: &u64| {
+            let kept = held.pages.get(id).ok_or_else(|| not_found(*id))?;
+            let (keys, values) = (&kept.bytes[..self.key_bytes], &kept.bytes[self.value_start..]);
+            let page = Page::new(abi::HERALD_PAGE_I16, kept.n_tokens, page_tokens, keys, values)
+                .ok_or_else(|| Error::invalid(format!("page {id} can't be read")))?;
+            let keys = page.keys(n_kv_heads);
+            let mut score = f32::NEG_INFINITY;
+            for row in (0..n_kv_heads * page_tokens).filter(|row| row % page_tokens < kept.n_tokens) {
+                let (head, codes) = (row / page_tokens, &keys.codes[row * key_dim..][..key_dim]);
+                for query in query.chunks_exact(n_kv_heads * key_dim) {
+                    let query = &query[head * key_dim..][..key_dim];
+                    let product: f32 = query.iter().zip(codes).map(|(q, code)| q * f32::from(*code)).sum();
+                    score = score.max(keys.scales[row] * product);
+                }
+            }
+            Ok(Found { id: *id, score })
+        };
+        let mut found = ids.iter().map(score).collect::<Result<Vec<_>>>()?;
+        found.sort_by(|a, b| b.score.total_cmp(&a.score));
+        found.truncate(k);
+        Ok(found)
     }
 }
 
