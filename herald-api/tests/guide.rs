@@ -58,7 +58,8 @@ fn structs(header: &str) -> BTreeMap<&str, Vec<&str>> {
 
 /// The part of a page under a heading, up to the next.
 fn section<'p>(page: &'p str, heading: &str) -> &'p str {
-    let start = page.find(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("there is no heading {heading:?}"));
+    let start =
+        page.find(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("there is no heading {heading:?}"));
     let text = &page[start + heading.len() + 2..];
     &text[..text.find("\n#").unwrap_or(text.len())]
 }
@@ -68,7 +69,8 @@ fn every_constant_is_in_the_guide() {
     let (header, reference) = (read("include/herald_plugin.h"), read("docs/PLUGINS_REFERENCE.md"));
     let constants = constants(&header);
     assert!(constants.len() > 100, "{constants:?}");
-    let missing: Vec<_> = constants.iter().filter(|name| !words(&reference).any(|word| word == **name)).collect();
+    let missing: Vec<_> =
+        constants.iter().filter(|name| !words(&reference).any(|word| word == **name)).collect();
     assert!(missing.is_empty(), "docs/PLUGINS_REFERENCE.md lacks {missing:?}");
     let defined = |word: &str| {
         constants.contains(&word)
@@ -91,7 +93,10 @@ fn every_field_is_in_the_guide() {
             .lines()
             .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
             .collect();
-        assert_eq!(rows, fields, "the fields of {name} in docs/PLUGINS_REFERENCE.md, and those in the header");
+        assert_eq!(
+            rows, fields,
+            "the fields of {name} in docs/PLUGINS_REFERENCE.md, and those in the header"
+        );
     }
 }
 
@@ -102,7 +107,10 @@ fn every_function_is_explained() {
     for (name, fields) in structs(&header) {
         let is_function = |field: &&&str| header.contains(&format!("(*{field})("));
         for field in fields.iter().filter(is_function) {
-            assert!(words(&guide).any(|word| word == *field), "docs/PLUGINS.md says nothing of {name}.{field}");
+            assert!(
+                words(&guide).any(|word| word == *field),
+                "docs/PLUGINS.md says nothing of {name}.{field}"
+            );
         }
     }
 }

@@ -98,7 +98,9 @@ pub fn pick_backends(
     let machine = Machine::of(&this_machine(), threads);
     let choice = by_measurement(&ranked, &records, &machine, model).unwrap_or_else(|note| {
         let what = asked_for(&ranked, first);
-        let why = format!("{first} is asked first for {what}, since its score on this machine is the highest{note}");
+        let why = format!(
+            "{first} is asked first for {what}, since its score on this machine is the highest{note}"
+        );
         Choice::one(first, Reason::Score, why)
     });
     Ok(Picked { choice, ignored })
@@ -106,7 +108,9 @@ pub fn pick_backends(
 
 /// What a plugin is asked for: every layer, those of the kinds that it offers, or whatever else it offers.
 fn asked_for(ranked: &[Loaded], name: &str) -> String {
-    let Some(loaded) = ranked.iter().find(|loaded| loaded.plugin.name() == name) else { return String::new() };
+    let Some(loaded) = ranked.iter().find(|loaded| loaded.plugin.name() == name) else {
+        return String::new();
+    };
     let plugin = &loaded.plugin;
     let kinds: Vec<&str> = plugin.layer_kinds().iter().map(|kind| kind.name()).collect();
     match &kinds[..] {
@@ -152,7 +156,10 @@ fn by_measurement(
         let why = format!(
             "{} is asked first for {}, since it is the fastest here: {:.0} tokens/s of a prompt and {:.0} decoded, \
              {measured}",
-            decode.0, asked_for(ranked, decode.0), decode.1.prefill, decode.1.decode
+            decode.0,
+            asked_for(ranked, decode.0),
+            decode.1.prefill,
+            decode.1.decode
         );
         return Ok(Choice::one(decode.0, Reason::Calibration, why));
     }

@@ -54,7 +54,9 @@ fn it_computes_what_cpu_does() {
     let folder = folder();
     let plugin = make_plugin("plugin-attention", folder.path());
     let options = LoadOptions { page_tokens: 16, max_batch: 40, ..LoadOptions::default() };
-    for name in ["llama", "llama_linear", "llama_llama3", "qwen2", "qwen3", "gemma2", "gemma3", "olmo2", "phi3"] {
+    for name in
+        ["llama", "llama_linear", "llama_llama3", "qwen2", "qwen3", "gemma2", "gemma3", "olmo2", "phi3"]
+    {
         let (own, cpu) = (load(&tiny(name), Some(&plugin), &options), load(&tiny(name), None, &options));
         assert!(layers_of(&own) > 0, "{name}: the plugin computes nothing");
         assert_eq!(layers_of(&cpu), 0);
