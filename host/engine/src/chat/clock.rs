@@ -3,21 +3,21 @@
 use std::ffi::CString;
 use std::mem::MaybeUninit;
 
-use minijinja::{Error, ErrorKind};
-
 /// Bytes of a formatted time; no template needs more, and a format may ask for any width.
 const MAX_LENGTH: usize = 512;
 
 /// The local time by a format of C's and Python's `strftime`.
-pub(super) fn strftime_now(format: &str) -> Result<String, Error> {
+pub(super) fn strftime_now(format: &str) -> Result<String, String> {
     // SAFETY: with a null pointer, time(2) writes nothing and only returns.
     let now = unsafe { libc::time(std::ptr::null_mut()) };
     strftime(format, now)
 }
 
-fn strftime(format: &str, time: libc::time_t) -> Result<String, Error> {
-    let failed =
-        |why: &str| Error::new(ErrorKind::InvalidOperation, format!("strftime_now({format:?}) {why}"));
+fn strftime(format: &str, time: libc::time_t) -> Result<String, String> {
+    let failed = |why: &str| {
+        let begin: String = format.chars().take(60).collect();
+        format!("strftime_now({begin:?}) {why}")
+    };
     // The leading mark tells an empty result (0 bytes written) from a failure (also 0).
     let marked = CString::new(format!(".{format}")).map_err(|_| failed("has a NUL in its format"))?;
     let mut local = MaybeUninit::<libc::tm>::uninit();

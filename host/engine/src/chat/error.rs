@@ -1,8 +1,6 @@
 //! What can go wrong with a chat template.
 
-use std::error::Error as _;
-
-use minijinja::{Error, ErrorKind};
+use super::jinja::{Error, Reason};
 
 /// Why a chat template could not be compiled or rendered. Each displays as one sentence.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,8 +25,21 @@ pub enum ChatError {
     #[error("chat template: refuses these messages: {0}")]
     Refused(String),
     /// The template does more than any real one does for such messages.
-    #[error("chat template: used more than {0} steps for these messages, expected far fewer")]
-    OutOfFuel(u64),
+    #[error("chat template, line {line}: used more than {limit} steps for these messages, expected far fewer")]
+    TooMuchWork {
+        /// From 1: where it was then.
+        line: usize,
+        /// The steps that it had.
+        limit: u64,
+    },
+    /// The template makes more than any real one does of such messages.
+    #[error("chat template, line {line}: used more than {} MiB for these messages, expected far less", limit >> 20)]
+    TooMuchMemory {
+        /// From 1: where it was then.
+        line: usize,
+        /// The bytes that it had.
+        limit: usize,
+    },
     /// The thread that templates are compiled and rendered on could not be had, or panicked.
     #[error("chat template: {0}")]
     Internal(String),
@@ -42,37 +53,18 @@ pub enum ChatError {
     },
 }
 
-/// The message of a template's `raise_exception`, on its way through the template engine.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct Raised(pub(super) String);
-
 impl ChatError {
     pub(super) fn of_source(error: Error) -> Self {
-        Self::Syntax { line: error.line().unwrap_or(1), reason: reason(&error) }
+        Self::Syntax { line: error.line(), reason: error.into_reason().to_string() }
     }
 
-    pub(super) fn of_rendering(error: &Error, fuel: u64) -> Self {
-        // An error inside a macro or a block is the source of another.
-        let mut innermost = error;
-        while let Some(source) = innermost.source() {
-            if let Some(Raised(message)) = source.downcast_ref() {
-                return Self::Refused(message.clone());
-            }
-            let Some(source) = source.downcast_ref() else { break };
-            innermost = source;
+    pub(super) fn of_rendering(error: Error) -> Self {
+        let line = error.line();
+        match error.into_reason() {
+            Reason::Raised(message) => Self::Refused(message),
+            Reason::Work(limit) => Self::TooMuchWork { line, limit },
+            Reason::Memory(limit) => Self::TooMuchMemory { line, limit },
+            reason @ Reason::Wrong(..) => Self::Render { line, reason: reason.to_string() },
         }
-        if innermost.kind() == ErrorKind::OutOfFuel {
-            return Self::OutOfFuel(fuel);
-        }
-        let line = innermost.line().or(error.line()).unwrap_or(1);
-        Self::Render { line, reason: reason(innermost) }
-    }
-}
-
-fn reason(error: &Error) -> String {
-    match error.detail() {
-        Some(detail) => format!("{}: {detail}", error.kind()),
-        None => error.kind().to_string(),
     }
 }

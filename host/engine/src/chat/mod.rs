@@ -4,9 +4,8 @@
 //! made for Python's Jinja2 as the `transformers` package sets it up. [`ChatTemplate`] renders such a template the
 //! same way: whitespace rules, loop controls, Python's string and dict methods, its JSON.
 //!
-//! A template comes with a model, from anywhere, so its source, steps, output and recursion are limited. One gap
-//! remains: a list built of the same list twice, and so on, is small in memory but endless when it is joined, compared
-//! or made a string, and the template engine counts no steps there.
+//! A template comes with a model, from anywhere, so its source, its work, its memory and its recursion are limited, and
+//! that by what its operations really take: see `jinja/mod.rs`.
 //!
 //! What a template finds: `messages`, `add_generation_prompt`, `bos_token`, `eos_token`, `tools` and `documents`
 //! (both `none`), `raise_exception(message)`, `strftime_now(format)` and the filter `tojson`.
@@ -14,30 +13,29 @@
 
 mod clock;
 mod error;
-mod json;
-mod source;
+mod jinja;
 mod stack;
 
 pub use error::ChatError;
 
-use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Value;
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, UndefinedBehavior, context};
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
-use error::Raised;
+use jinja::Budget;
 
-/// Name of the only template in its environment.
-const NAME: &str = "chat";
 /// Bytes of a template's source. Real ones have some ten thousand.
 const MAX_SOURCE: usize = 128 << 10;
-/// Depth of nested calls, loops and blocks, which costs stack.
-const MAX_DEPTH: usize = 200;
-/// What a rendering may use for a start, then for each message and each byte of one. A unit is an instruction of the
-/// template or 64 bytes of memory; real templates use some hundred for a message.
-const FUEL: u64 = 2_000_000;
-const FUEL_PER_MESSAGE: u64 = 10_000;
-const FUEL_PER_BYTE: u64 = 1;
+/// Steps that a rendering may use for a start, then for each message and each byte of one. Real templates use some
+/// hundred for a message. A step takes some 30 ns.
+const WORK: u64 = 2_000_000;
+const WORK_PER_MESSAGE: u64 = 10_000;
+const WORK_PER_BYTE: u64 = 2;
+/// Bytes of memory for a start, and then for each message and each byte of one.
+const MEMORY: usize = 32 << 20;
+const MEMORY_PER_MESSAGE: usize = 4 << 10;
+const MEMORY_PER_BYTE: usize = 8;
 
 /// One turn of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,10 +51,6 @@ impl Message {
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
         Self { role: role.into(), content: content.into() }
     }
-
-    fn to_value(&self) -> Value {
-        Value::from_pairs([("role", self.role.as_str()), ("content", self.content.as_str())])
-    }
 }
 
 /// A model's chat template, compiled.
@@ -71,7 +65,7 @@ impl Message {
 /// ```
 #[derive(Clone, Debug)]
 pub struct ChatTemplate {
-    environment: Environment<'static>,
+    program: Arc<jinja::Program>,
     bos: String,
     eos: String,
 }
@@ -86,73 +80,46 @@ impl ChatTemplate {
         if source.len() > MAX_SOURCE {
             return Err(ChatError::TooLong { length: source.len(), limit: MAX_SOURCE });
         }
-        let mut environment = Environment::new();
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-        environment.set_syntax(syntax.map_err(ChatError::of_source)?);
-        environment.set_auto_escape_callback(|_| AutoEscape::None);
-        environment.set_undefined_behavior(UndefinedBehavior::Lenient);
-        environment.set_recursion_limit(MAX_DEPTH);
-        environment.set_debug(true);
-        environment.set_unknown_method_callback(python_method);
-        environment.add_filter("tojson", json::tojson);
-        environment.add_function("strftime_now", clock::strftime_now);
-        environment.add_function("raise_exception", raise_exception);
-        let source = source::without_training_tags(source);
-        let environment = stack::with_deep_stack(|| match environment.add_template_owned(NAME, source) {
-            Ok(()) => Ok(environment),
-            Err(error) => Err(ChatError::of_source(error)),
-        })?;
-        Ok(Self { environment, bos: bos.to_owned(), eos: eos.to_owned() })
+        let program = stack::with_deep_stack(|| jinja::parse(source).map_err(ChatError::of_source))?;
+        Ok(Self { program: Arc::new(program), bos: bos.to_owned(), eos: eos.to_owned() })
     }
 
     /// The text for these messages; with `add_generation_prompt`, up to where the model's next turn begins.
     ///
     /// # Errors
     /// The template refuses the messages ([`ChatError::Refused`]), fails on them ([`ChatError::Render`]), or exceeds
-    /// the limits ([`ChatError::OutOfFuel`]).
+    /// the limits ([`ChatError::TooMuchWork`], [`ChatError::TooMuchMemory`]).
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, ChatError> {
         let bytes: usize = messages.iter().map(|message| message.role.len() + message.content.len()).sum();
-        let fuel = FUEL
-            .saturating_add(FUEL_PER_MESSAGE.saturating_mul(messages.len() as u64))
-            .saturating_add(FUEL_PER_BYTE.saturating_mul(bytes as u64));
-        // The fuel belongs to the environment; a copy shares the compiled template.
-        let mut environment = self.environment.clone();
-        environment.set_fuel(Some(fuel));
-
+        let budget = budget(messages.len(), bytes);
+        let messages: Vec<Value> = messages
+            .iter()
+            .map(|message| json!({ "role": message.role, "content": message.content }))
+            .collect();
+        let variables = [
+            ("messages", Value::Array(messages)),
+            ("add_generation_prompt", Value::Bool(add_generation_prompt)),
+            ("bos_token", Value::String(self.bos.clone())),
+            ("eos_token", Value::String(self.eos.clone())),
+            ("tools", Value::Null),
+            ("documents", Value::Null),
+        ];
         // All values are made and dropped on the deep stack.
         stack::with_deep_stack(|| {
-            let messages: Vec<Value> = messages.iter().map(Message::to_value).collect();
-            let variables = context! {
-                messages,
-                add_generation_prompt,
-                bos_token => self.bos.as_str(),
-                eos_token => self.eos.as_str(),
-                tools => (),
-                documents => (),
-            };
-            environment
-                .get_template(NAME)
-                .and_then(|template| template.render(variables))
-                .map_err(|error| ChatError::of_rendering(&error, fuel))
+            jinja::render(&self.program, variables, clock::strftime_now, budget).map_err(ChatError::of_rendering)
         })
     }
 }
 
-/// The function by which templates refuse a conversation.
-fn raise_exception(message: &Value) -> Result<Value, Error> {
-    // Not a string: its kind, since writing a list could take forever.
-    let message = message.as_str().map_or_else(|| message.kind().to_string(), str::to_owned);
-    Err(Error::new(ErrorKind::InvalidOperation, "refused by the template").with_source(Raised(message)))
-}
-
-/// Python's methods on strings, lists and dicts.
-fn python_method(state: &mut State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
-    // A width is the one part of a format that makes more text than it is given, and steps are counted afterwards.
-    if let (Some(format), "format") = (value.as_str(), method)
-        && format.as_bytes().windows(4).any(|window| window.iter().all(u8::is_ascii_digit))
-    {
-        let message = "a number of more than 3 digits in a string to format";
-        return Err(Error::new(ErrorKind::InvalidOperation, message));
+/// What a rendering of so many messages, of so many bytes in all, may use.
+fn budget(messages: usize, bytes: usize) -> Budget {
+    let (count, length) = (messages as u64, bytes as u64);
+    Budget {
+        work: WORK
+            .saturating_add(WORK_PER_MESSAGE.saturating_mul(count))
+            .saturating_add(WORK_PER_BYTE.saturating_mul(length)),
+        memory: MEMORY
+            .saturating_add(MEMORY_PER_MESSAGE.saturating_mul(messages))
+            .saturating_add(MEMORY_PER_BYTE.saturating_mul(bytes)),
     }
-    minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args)
 }

@@ -4,9 +4,9 @@ use std::thread;
 
 use super::ChatError;
 
-/// The template engine recurses over an expression's operators and over lists in lists, both as deep as a template
-/// likes within the limits on its source and its steps: a megabyte's stack overflows. Only what is used gets memory.
-const STACK: usize = 256 << 20;
+/// The interpreter recurses over brackets, blocks, macros and lists in lists, within limits on their depth that need
+/// more than the stack of a usual thread. Only what is used gets memory.
+const STACK: usize = 32 << 20;
 
 /// Runs `work` on a thread with a deep stack.
 ///
@@ -20,6 +20,6 @@ pub(super) fn with_deep_stack<T: Send>(
         let running = thread
             .spawn_scoped(scope, work)
             .map_err(|error| ChatError::Internal(format!("no thread to work on: {error}")))?;
-        running.join().unwrap_or_else(|_| Err(ChatError::Internal("the template engine panicked".to_owned())))
+        running.join().unwrap_or_else(|_| Err(ChatError::Internal("the interpreter panicked".to_owned())))
     })
 }
