@@ -1,4 +1,5 @@
-"""Writes expected.json: what Jinja2, set up as the Python package `transformers` does, makes of each template here.
+"""Writes expected.json: what Jinja2, set up as the Python package `transformers` does, makes of each template here; and
+into snippets.json, what it makes of each `source` there (null: an error).
 
 Needs `pip install jinja2`. Run it in this folder after a change to a template or to the conversations below.
 """
@@ -78,3 +79,19 @@ for path in sorted(here.glob("*.jinja")):
                 case["raises"] = error.message
             cases.append(case)
 (here / "expected.json").write_text(json.dumps(cases, indent=1, ensure_ascii=False) + "\n")
+
+path = here / "snippets.json"
+snippets = json.loads(path.read_text())
+for snippet in snippets:
+    try:
+        snippet["expected"] = environment.from_string(snippet["source"]).render(
+            messages=[{"role": "user", "content": "hello"}],
+            tools=None,
+            documents=None,
+            add_generation_prompt=True,
+            bos_token="<bos>",
+            eos_token="<eos>",
+        )
+    except Exception:
+        snippet["expected"] = None
+path.write_text(json.dumps(snippets, indent=1, ensure_ascii=False) + "\n")

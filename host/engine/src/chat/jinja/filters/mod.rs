@@ -130,7 +130,10 @@ fn round(value: &Value, given: Given) -> Result<Value, Error> {
     let rounded = match method.as_ref().map_or("common", |method| &method.text) {
         "ceil" => (number * scale).ceil() / scale,
         "floor" => (number * scale).floor() / scale,
-        "common" if matches!(value, Value::Int(_)) && precision >= 0 => return Ok(value.clone()),
+        "common" if matches!(value, Value::Int(_)) => {
+            let whole = (number * scale).round_ties_even() / scale;
+            return Ok(if precision >= 0 { value.clone() } else { Value::Int(whole as i128) });
+        }
         // The shortest decimal's digits, as Python rounds; a tie goes to the even digit.
         "common" if precision >= 0 => {
             let decimals = precision as usize;

@@ -251,6 +251,9 @@ fn quote(text: &str, safe: &str, out: &mut Builder) -> Result<(), Error> {
         let c = char::from(byte);
         if c.is_ascii_alphanumeric() || "-_.~".contains(c) || safe.contains(c) {
             out.push(c)?;
+        } else if c == ' ' && safe.is_empty() {
+            // A query's space.
+            out.push('+')?;
         } else {
             out.push_str(&format!("%{byte:02X}"))?;
         }
