@@ -25,7 +25,9 @@ pub enum ChatError {
     #[error("chat template: refuses these messages: {0}")]
     Refused(String),
     /// The template does more than any real one does for such messages.
-    #[error("chat template, line {line}: used more than {limit} steps for these messages, expected far fewer")]
+    #[error(
+        "chat template, line {line}: used more than {limit} steps for these messages, expected far fewer"
+    )]
     TooMuchWork {
         /// From 1: where it was then.
         line: usize,

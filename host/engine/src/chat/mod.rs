@@ -29,7 +29,7 @@ use jinja::Budget;
 const MAX_SOURCE: usize = 128 << 10;
 /// Steps that a rendering may use for a start, then for each message and each byte of one. Real templates use some
 /// hundred for a message. A step takes some 30 ns.
-const WORK: u64 = 1_000_000;
+const WORK: u64 = 2_000_000;
 const WORK_PER_MESSAGE: u64 = 10_000;
 const WORK_PER_BYTE: u64 = 2;
 /// Bytes of memory for a start, and then for each message and each byte of one.
@@ -106,7 +106,8 @@ impl ChatTemplate {
         ];
         // All values are made and dropped on the deep stack.
         stack::with_deep_stack(|| {
-            jinja::render(&self.program, variables, clock::strftime_now, budget).map_err(ChatError::of_rendering)
+            jinja::render(&self.program, variables, clock::strftime_now, budget)
+                .map_err(ChatError::of_rendering)
         })
     }
 }

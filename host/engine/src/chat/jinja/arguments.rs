@@ -14,7 +14,11 @@ pub(super) struct Given {
 
 impl Given {
     /// The arguments by their parameters' names; `None` where none is given.
-    pub(super) fn named<const N: usize>(self, callee: &str, names: [&str; N]) -> Result<[Option<Value>; N], Error> {
+    pub(super) fn named<const N: usize>(
+        self,
+        callee: &str,
+        names: [&str; N],
+    ) -> Result<[Option<Value>; N], Error> {
         let mut values = [const { None }; N];
         let count = self.positional.len();
         if count > N {
@@ -58,7 +62,9 @@ pub(super) fn required(value: Option<Value>, callee: &str) -> Result<Value, Erro
 pub(super) fn text(value: Option<Value>, callee: &str) -> Result<Rc<Text>, Error> {
     match required(value, callee)? {
         Value::Text(text) => Ok(text),
-        other => Err(Error::invalid(format!("an argument of {callee} is {}, expected a string", other.kind()))),
+        other => {
+            Err(Error::invalid(format!("an argument of {callee} is {}, expected a string", other.kind())))
+        }
     }
 }
 

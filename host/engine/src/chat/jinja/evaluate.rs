@@ -84,6 +84,7 @@ impl<'a> Interpreter<'a> {
 
     fn all(&mut self, expressions: &'a [Expression]) -> Result<Items, Error> {
         let mut items = Items::new(&self.meter)?;
+        items.reserve(expressions.len())?;
         for expression in expressions {
             let value = self.evaluate(expression)?;
             items.push(value)?;
@@ -104,7 +105,11 @@ impl<'a> Interpreter<'a> {
     }
 
     /// `a < b < c` holds if both do.
-    fn comparison(&mut self, first: &'a Expression, rest: &'a [(Comparison, Expression)]) -> Result<Value, Error> {
+    fn comparison(
+        &mut self,
+        first: &'a Expression,
+        rest: &'a [(Comparison, Expression)],
+    ) -> Result<Value, Error> {
         let mut left = self.evaluate(first)?;
         for (comparison, right) in rest {
             let right = self.evaluate(right)?;
@@ -133,7 +138,10 @@ impl<'a> Interpreter<'a> {
             if matches!(value, Value::Undefined)
                 && matches!(
                     postfix.kind,
-                    PostfixKind::Attribute(_) | PostfixKind::Item(_) | PostfixKind::Slice(_) | PostfixKind::Call(_)
+                    PostfixKind::Attribute(_)
+                        | PostfixKind::Item(_)
+                        | PostfixKind::Slice(_)
+                        | PostfixKind::Call(_)
                 )
             {
                 return Err(Error::undefined(&what()).at(postfix.line));
@@ -224,7 +232,9 @@ impl<'a> Interpreter<'a> {
             let count = dict.entries().len() as u64;
             self.meter.work(count.saturating_mul(count + 1) / 4)?;
             for (key, value) in dict.entries() {
-                let Value::Text(key) = key else { return Err(Error::invalid("a key behind `**` is no string")) };
+                let Value::Text(key) = key else {
+                    return Err(Error::invalid("a key behind `**` is no string"));
+                };
                 given.named.push((key.clone(), value.clone()));
             }
         }
@@ -234,7 +244,9 @@ impl<'a> Interpreter<'a> {
     /// `callee(arguments)` where the callee has this name.
     fn call_named(&mut self, callee: &Value, name: &str, given: Given) -> Result<Value, Error> {
         match callee {
-            Value::Undefined => Err(Error::unknown("unknown function", format!("{} is unknown", shortened(name)))),
+            Value::Undefined => {
+                Err(Error::unknown("unknown function", format!("{} is unknown", shortened(name))))
+            }
             other => self.call_value(other, given),
         }
     }
@@ -260,7 +272,8 @@ impl<'a> Interpreter<'a> {
     /// A call block: the call's last part gets the block's body as `caller`.
     pub(super) fn call_with_caller(&mut self, call: &'a Expression, caller: Value) -> Result<Value, Error> {
         let ExpressionKind::Postfix(base, postfixes) = &call.kind else { return Ok(Value::Undefined) };
-        let Some((Postfix { kind: PostfixKind::Call(arguments), .. }, before)) = postfixes.split_last() else {
+        let Some((Postfix { kind: PostfixKind::Call(arguments), .. }, before)) = postfixes.split_last()
+        else {
             return Ok(Value::Undefined);
         };
         let callee = match before {
@@ -279,7 +292,12 @@ impl<'a> Interpreter<'a> {
 }
 
 /// `left comparison right`
-fn compare(interpreter: &Interpreter<'_>, comparison: Comparison, left: &Value, right: &Value) -> Result<bool, Error> {
+fn compare(
+    interpreter: &Interpreter<'_>,
+    comparison: Comparison,
+    left: &Value,
+    right: &Value,
+) -> Result<bool, Error> {
     let meter = &interpreter.meter;
     let ordered = || order::compare(meter, left, right);
     Ok(match comparison {
@@ -325,7 +343,11 @@ fn describe(interpreter: &Interpreter<'_>, base: &Expression, postfixes: &[Postf
 }
 
 /// A method's value, where it isn't called at once.
-pub(super) fn bound(interpreter: &Interpreter<'_>, receiver: &Value, name: &Rc<Text>) -> Result<Value, Error> {
+pub(super) fn bound(
+    interpreter: &Interpreter<'_>,
+    receiver: &Value,
+    name: &Rc<Text>,
+) -> Result<Value, Error> {
     let _charge = interpreter.meter.charge(size_of::<super::value::Method>() + 32)?;
     let receiver = std::cell::RefCell::new(receiver.clone());
     Ok(Value::Method(Rc::new(super::value::Method { receiver, name: name.clone(), _charge })))

@@ -1,8 +1,6 @@
 //! From tokens to expressions, by Jinja2's ranks of operators.
 
-use super::ast::{
-    Arguments, Comparison, Expression, ExpressionKind, Filter, Operator, Postfix, PostfixKind,
-};
+use super::ast::{Arguments, Comparison, Expression, ExpressionKind, Filter, Operator, Postfix, PostfixKind};
 use super::error::Error;
 use super::lexer::Token;
 use super::parser::Parser;
@@ -20,7 +18,10 @@ impl Parser {
         }
         let mut items = vec![first];
         while self.take_sign(",") {
-            if matches!(self.peek(), Token::PrintEnd | Token::TagEnd) || self.is_sign(")") || self.is_name("recursive") {
+            if matches!(self.peek(), Token::PrintEnd | Token::TagEnd)
+                || self.is_sign(")")
+                || self.is_name("recursive")
+            {
                 break;
             }
             items.push(if conditional { self.expression()? } else { self.or()? });
@@ -383,7 +384,9 @@ impl Parser {
             Token::Name(name) if name == "is" => {
                 return Err(Error::syntax(self.line(), "tests can't be chained with `is`"));
             }
-            Token::Name(name) => !matches!(name.as_str(), "else" | "or" | "and" | "if" | "in" | "not" | "recursive"),
+            Token::Name(name) => {
+                !matches!(name.as_str(), "else" | "or" | "and" | "if" | "in" | "not" | "recursive")
+            }
             Token::Text(_) | Token::Int(_) | Token::Float(_) => true,
             Token::Sign(sign) => matches!(*sign, "[" | "{"),
             _ => false,

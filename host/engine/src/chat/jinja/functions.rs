@@ -12,7 +12,11 @@ use super::show;
 use super::value::{Builder, Dict, Items, Text, Value};
 
 /// Calls a function of this name.
-pub(super) fn call(interpreter: &mut Interpreter<'_>, name: &'static str, given: Given) -> Result<Value, Error> {
+pub(super) fn call(
+    interpreter: &mut Interpreter<'_>,
+    name: &'static str,
+    given: Given,
+) -> Result<Value, Error> {
     let meter = interpreter.meter.clone();
     match name {
         "range" => range(interpreter, given),
@@ -170,9 +174,15 @@ fn running<'i, 'a>(
 }
 
 /// `value.name`: as in Jinja2, an attribute or a method before an item.
-pub(super) fn attribute(interpreter: &mut Interpreter<'_>, value: &Value, name: &Rc<Text>) -> Result<Value, Error> {
+pub(super) fn attribute(
+    interpreter: &mut Interpreter<'_>,
+    value: &Value,
+    name: &Rc<Text>,
+) -> Result<Value, Error> {
     match value {
-        Value::Text(_) | Value::List(_) | Value::Tuple(_) | Value::Dict(_) if methods::exists(value, &name.text) => {
+        Value::Text(_) | Value::List(_) | Value::Tuple(_) | Value::Dict(_)
+            if methods::exists(value, &name.text) =>
+        {
             bound(interpreter, value, name)
         }
         Value::Dict(dict) => {
@@ -184,7 +194,9 @@ pub(super) fn attribute(interpreter: &mut Interpreter<'_>, value: &Value, name: 
                 let found = attributes.get(&interpreter.meter, &Value::Text(name.clone()))?;
                 Ok(found.cloned().unwrap_or(Value::Undefined))
             }
-            Some((Object::Cycler(items, next), _)) if name.text == "current" => Ok(items.items[*next].clone()),
+            Some((Object::Cycler(items, next), _)) if name.text == "current" => {
+                Ok(items.items[*next].clone())
+            }
             _ => Ok(Value::Undefined),
         },
         Value::Loop(number) => {

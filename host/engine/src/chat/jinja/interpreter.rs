@@ -193,7 +193,9 @@ impl<'a> Interpreter<'a> {
             Target::Attribute(namespace, attribute) => {
                 let Value::Object(number) = self.variable(*namespace)? else {
                     let name = self.symbol_text(*namespace);
-                    return Err(Error::invalid(format!("`{name}` is no namespace, and has no attributes to set")));
+                    return Err(Error::invalid(format!(
+                        "`{name}` is no namespace, and has no attributes to set"
+                    )));
                 };
                 let name = Value::Text(self.texts[*attribute as usize].clone());
                 match self.objects.get_mut(number) {
@@ -297,7 +299,9 @@ impl<'a> Interpreter<'a> {
             StatementKind::Break => return Ok(Flow::Break),
             StatementKind::Continue => return Ok(Flow::Continue),
             StatementKind::Elsewhere(name) => {
-                return Err(Error::invalid(format!("`{name}` needs other templates, and a model has one only")));
+                return Err(Error::invalid(format!(
+                    "`{name}` needs other templates, and a model has one only"
+                )));
             }
         }
         Ok(Flow::Next)
@@ -356,7 +360,8 @@ impl<'a> Interpreter<'a> {
     /// `loop(items)` in a recursive loop.
     pub(super) fn recurse(&mut self, number: u64, items: &Value) -> Result<Value, Error> {
         let running = self.loops.iter().rev().find(|running| running.number == number);
-        let Some((for_loop, depth)) = running.and_then(|running| Some((running.recursive?, running.depth))) else {
+        let Some((for_loop, depth)) = running.and_then(|running| Some((running.recursive?, running.depth)))
+        else {
             return Err(Error::invalid("the loop is over, or isn't a recursive one"));
         };
         self.capture()?;

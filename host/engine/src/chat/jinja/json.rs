@@ -16,13 +16,15 @@ const MAX_INDENT: i128 = 16;
 pub(super) fn tojson(meter: &Shared, value: &Value, given: Given) -> Result<Value, Error> {
     let names = ["indent", "ensure_ascii", "separators", "sort_keys"];
     let [indent, ensure_ascii, separators, sort_keys] = given.named("tojson", names)?;
-    let present = |value: Option<Value>| value.filter(|value| !matches!(value, Value::None | Value::Undefined));
+    let present =
+        |value: Option<Value>| value.filter(|value| !matches!(value, Value::None | Value::Undefined));
     let indent = match present(indent) {
         Some(Value::Text(text)) => Some(text.text.clone()),
         Some(indent) => {
-            let spaces = indent.as_int().filter(|spaces| (0..=MAX_INDENT).contains(spaces)).ok_or_else(|| {
-                Error::invalid(format!("tojson's indent is not none or a number up to {MAX_INDENT}"))
-            })?;
+            let spaces =
+                indent.as_int().filter(|spaces| (0..=MAX_INDENT).contains(spaces)).ok_or_else(|| {
+                    Error::invalid(format!("tojson's indent is not none or a number up to {MAX_INDENT}"))
+                })?;
             Some(" ".repeat(spaces as usize))
         }
         None => None,
@@ -116,7 +118,10 @@ impl Writer<'_> {
                 Value::Bool(key) => self.out.push_str(if *key { "\"true\"" } else { "\"false\"" })?,
                 Value::Int(_) | Value::Float(_) => self.string(&number(key))?,
                 other => {
-                    return Err(Error::invalid(format!("tojson has no text for a key that is {}", other.kind())));
+                    return Err(Error::invalid(format!(
+                        "tojson has no text for a key that is {}",
+                        other.kind()
+                    )));
                 }
             }
             let separator = self.key.clone();
@@ -178,7 +183,9 @@ impl Writer<'_> {
 fn number(value: &Value) -> String {
     match value {
         Value::Float(value) if value.is_nan() => "NaN".to_owned(),
-        Value::Float(value) if value.is_infinite() => if *value > 0.0 { "Infinity" } else { "-Infinity" }.to_owned(),
+        Value::Float(value) if value.is_infinite() => {
+            if *value > 0.0 { "Infinity" } else { "-Infinity" }.to_owned()
+        }
         Value::Float(value) => show::float(*value),
         other => other.as_int().unwrap_or(0).to_string(),
     }

@@ -153,7 +153,11 @@ impl<'a> Lexer<'a> {
             return text;
         }
         let line = text.rfind('\n').map_or(0, |newline| newline + 1);
-        if (line > 0 || self.line_starting) && text[line..].chars().all(is_space) { &text[..line] } else { text }
+        if (line > 0 || self.line_starting) && text[line..].chars().all(is_space) {
+            &text[..line]
+        } else {
+            text
+        }
     }
 
     fn comment(&mut self) -> Result<(), Error> {
@@ -284,7 +288,9 @@ impl<'a> Lexer<'a> {
         };
         let wrong = |text: &str| format!("the number {} can't be read", shortened(text));
         if radix != 10 {
-            let length = rest[2..].find(|c: char| !c.is_ascii_alphanumeric() && c != '_').map_or(rest.len(), |n| n + 2);
+            let length = rest[2..]
+                .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+                .map_or(rest.len(), |n| n + 2);
             let value = i128::from_str_radix(&rest[2..length].replace('_', ""), radix)
                 .map_err(|_| Error::syntax(self.line, wrong(&rest[..length])))?;
             self.push(Token::Int(value));
@@ -294,7 +300,8 @@ impl<'a> Lexer<'a> {
         let digits = |text: &str| text.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(text.len());
         let mut length = digits(rest);
         let mut whole = true;
-        let after_dot = rest[length..].strip_prefix('.').filter(|after| after.starts_with(|c: char| c.is_ascii_digit()));
+        let after_dot =
+            rest[length..].strip_prefix('.').filter(|after| after.starts_with(|c: char| c.is_ascii_digit()));
         // `a.0.1` is an index of an index, not of a fraction.
         let after_dot = after_dot.filter(|_| !matches!(self.tokens.last(), Some((Token::Sign("."), _))));
         if let Some(after) = after_dot {
@@ -384,6 +391,8 @@ fn unescaped(text: &str) -> Result<String, String> {
 fn hex(chars: &mut std::str::Chars<'_>, digits: u32) -> Result<u32, String> {
     (0..digits).try_fold(0, |code, _| {
         let digit = chars.next().and_then(|c| c.to_digit(16));
-        digit.map(|digit| code << 4 | digit).ok_or_else(|| format!("an escape in a string has fewer than {digits} digits"))
+        digit
+            .map(|digit| code << 4 | digit)
+            .ok_or_else(|| format!("an escape in a string has fewer than {digits} digits"))
     })
 }

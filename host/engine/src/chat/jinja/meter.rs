@@ -27,13 +27,7 @@ pub(super) type Shared = Rc<Meter>;
 
 impl Meter {
     pub(super) fn new(max_work: u64, max_live: usize) -> Shared {
-        Rc::new(Self {
-            work: Cell::new(0),
-            max_work,
-            live: Cell::new(0),
-            max_live,
-            depth: Cell::new(0),
-        })
+        Rc::new(Self { work: Cell::new(0), max_work, live: Cell::new(0), max_live, depth: Cell::new(0) })
     }
 
     /// Pays for steps. One takes some ten nanoseconds.
@@ -71,9 +65,7 @@ impl Meter {
         self.work(1)?;
         let depth = self.depth.get() + 1;
         if depth > MAX_DEPTH {
-            return Err(Error::invalid(format!(
-                "values or calls are nested more than {MAX_DEPTH} deep"
-            )));
+            return Err(Error::invalid(format!("values or calls are nested more than {MAX_DEPTH} deep")));
         }
         self.depth.set(depth);
         Ok(())

@@ -16,7 +16,17 @@ use super::value::{Dict, Items, List, Text, Value};
 const OF_LISTS: [&str; 3] = ["copy", "count", "index"];
 const OF_DICTS: [&str; 6] = ["copy", "get", "items", "keys", "values", "fromkeys"];
 const CHANGING: [&str; 12] = [
-    "append", "clear", "extend", "insert", "pop", "popitem", "remove", "reverse", "setdefault", "sort", "update",
+    "append",
+    "clear",
+    "extend",
+    "insert",
+    "pop",
+    "popitem",
+    "remove",
+    "reverse",
+    "setdefault",
+    "sort",
+    "update",
     "add",
 ];
 

@@ -21,10 +21,14 @@ pub(super) fn arithmetic(meter: &Shared, operator: Operator, a: &Value, b: &Valu
         }
         (Operator::Add, Value::List(a), Value::List(b)) => joined(meter, a, b).map(Value::List),
         (Operator::Add, Value::Tuple(a), Value::Tuple(b)) => joined(meter, a, b).map(Value::Tuple),
-        (Operator::Multiply, Value::Text(_) | Value::List(_) | Value::Tuple(_), _) if b.as_int().is_some() => {
+        (Operator::Multiply, Value::Text(_) | Value::List(_) | Value::Tuple(_), _)
+            if b.as_int().is_some() =>
+        {
             repeated(meter, a, b.as_int().unwrap_or(0))
         }
-        (Operator::Multiply, _, Value::Text(_) | Value::List(_) | Value::Tuple(_)) if a.as_int().is_some() => {
+        (Operator::Multiply, _, Value::Text(_) | Value::List(_) | Value::Tuple(_))
+            if a.as_int().is_some() =>
+        {
             repeated(meter, b, a.as_int().unwrap_or(0))
         }
         (Operator::Remainder, Value::Text(format), _) => printf::percent(meter, &format.text, b),
@@ -96,17 +100,23 @@ fn numbers(operator: Operator, a: &Value, b: &Value) -> Result<Value, Error> {
             Operator::Divide => return Ok(Value::Float(a as f64 / b as f64)),
             Operator::FloorDivide | Operator::Remainder if b == 0 => return Err(zero()),
             // Python rounds down; the remainder has the divisor's sign.
-            Operator::FloorDivide => a.checked_div_euclid(b).map(|quotient| {
-                if b < 0 && a.rem_euclid(b) != 0 { quotient - 1 } else { quotient }
-            }),
-            Operator::Remainder => a.checked_rem_euclid(b).map(|rest| {
-                if b < 0 && rest != 0 { rest + b } else { rest }
-            }),
+            Operator::FloorDivide => a
+                .checked_div_euclid(b)
+                .map(|quotient| if b < 0 && a.rem_euclid(b) != 0 { quotient - 1 } else { quotient }),
+            Operator::Remainder => {
+                a.checked_rem_euclid(b).map(|rest| if b < 0 && rest != 0 { rest + b } else { rest })
+            }
             Operator::Power if b < 0 && a == 0 => return Err(zero()),
             Operator::Power if b < 0 => return Ok(Value::Float((a as f64).powf(b as f64))),
             Operator::Power if a.abs() <= 1 => {
                 // Any power of these is one of these.
-                Some(if a == 0 && b > 0 { 0 } else if a == -1 && b % 2 == 1 { -1 } else { 1 })
+                Some(if a == 0 && b > 0 {
+                    0
+                } else if a == -1 && b % 2 == 1 {
+                    -1
+                } else {
+                    1
+                })
             }
             Operator::Power => u32::try_from(b).ok().and_then(|b| a.checked_pow(b)),
         };
@@ -226,7 +236,9 @@ mod tests {
 
     #[test]
     fn whole_numbers_divide_as_pythons() {
-        for (a, b, quotient, rest) in [(7, 2, 3, 1), (-7, 2, -4, 1), (7, -2, -4, -1), (-7, -2, 3, -1), (6, -2, -3, 0)] {
+        for (a, b, quotient, rest) in
+            [(7, 2, 3, 1), (-7, 2, -4, 1), (7, -2, -4, -1), (-7, -2, 3, -1), (6, -2, -3, 0)]
+        {
             let (a, b) = (Value::Int(a), Value::Int(b));
             let of = |operator| numbers(operator, &a, &b).unwrap().as_int().unwrap();
             assert_eq!((of(Operator::FloorDivide), of(Operator::Remainder)), (quotient, rest));

@@ -136,8 +136,8 @@ pub(super) fn sort(
             let end = (begin + 2 * width).min(length);
             let (mut left, mut right) = (begin, middle);
             while left < middle || right < end {
-                let from_left = right == end
-                    || left < middle && order(sorted[left], sorted[right])? != Ordering::Greater;
+                let from_left =
+                    right == end || left < middle && order(sorted[left], sorted[right])? != Ordering::Greater;
                 let from = if from_left { &mut left } else { &mut right };
                 merged.push(sorted[*from]);
                 *from += 1;

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use super::ast::{
-    CALLER, ExpressionKind, For, KWARGS, Macro, PostfixKind, Program, RESERVED, Statement, StatementKind, Symbol,
-    Target, VARARGS,
+    CALLER, ExpressionKind, For, KWARGS, Macro, PostfixKind, Program, RESERVED, Statement, StatementKind,
+    Symbol, Target, VARARGS,
 };
 use super::error::Error;
 use super::lexer::{self, Token, shortened};
@@ -113,7 +113,8 @@ impl Parser {
 
     /// Whether `name=` begins here.
     pub(super) fn is_named_argument(&self) -> bool {
-        matches!(self.peek(), Token::Name(_)) && matches!(self.tokens.get(self.at + 1), Some((Token::Sign("="), _)))
+        matches!(self.peek(), Token::Name(_))
+            && matches!(self.tokens.get(self.at + 1), Some((Token::Sign("="), _)))
     }
 
     fn expect(&mut self, token: &Token) -> Result<(), Error> {
@@ -135,7 +136,10 @@ impl Parser {
     }
 
     /// Runs `parse` one level deeper.
-    pub(super) fn nested<T>(&mut self, parse: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
+    pub(super) fn nested<T>(
+        &mut self,
+        parse: impl FnOnce(&mut Self) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         self.nesting += 1;
         if self.nesting > MAX_NESTING {
             return Err(Error::syntax(self.line(), format!("nested more than {MAX_NESTING} deep")));

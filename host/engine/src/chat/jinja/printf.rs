@@ -50,7 +50,10 @@ pub(super) fn percent(meter: &Shared, format: &str, values: &Value) -> Result<Va
             };
             let found = dict.get(meter, &Value::text(meter, name.as_str())?)?;
             named = Some(found.cloned().ok_or_else(|| {
-                Error::invalid(format!("a string to format names {}, which is missing", super::lexer::shortened(&name)))
+                Error::invalid(format!(
+                    "a string to format names {}, which is missing",
+                    super::lexer::shortened(&name)
+                ))
             })?);
         }
         let mut spec = Format::default();
@@ -63,19 +66,22 @@ pub(super) fn percent(meter: &Shared, format: &str, values: &Value) -> Result<Va
                 _ => spec.sign = spec.sign.or(Some(' ')),
             }
         }
-        let mut number = |chars: &mut std::iter::Peekable<std::str::Chars<'_>>| -> Result<Option<usize>, Error> {
-            if chars.next_if_eq(&'*').is_some() {
-                let value = rest.next().ok_or_else(too_few)?.as_int();
-                return Ok(Some(value.and_then(|value| usize::try_from(value).ok()).unwrap_or(0)));
-            }
-            digits(chars)
-        };
+        let mut number =
+            |chars: &mut std::iter::Peekable<std::str::Chars<'_>>| -> Result<Option<usize>, Error> {
+                if chars.next_if_eq(&'*').is_some() {
+                    let value = rest.next().ok_or_else(too_few)?.as_int();
+                    return Ok(Some(value.and_then(|value| usize::try_from(value).ok()).unwrap_or(0)));
+                }
+                digits(chars)
+            };
         spec.width = number(&mut chars)?.unwrap_or(0);
         if chars.next_if_eq(&'.').is_some() {
             spec.precision = Some(number(&mut chars)?.unwrap_or(0));
         }
         while chars.next_if(|c| "hlL".contains(*c)).is_some() {}
-        let Some(kind) = chars.next() else { return Err(Error::invalid("a string to format ends within a field")) };
+        let Some(kind) = chars.next() else {
+            return Err(Error::invalid("a string to format ends within a field"));
+        };
         if kind == '%' {
             out.push('%')?;
             continue;
@@ -93,7 +99,13 @@ pub(super) fn percent(meter: &Shared, format: &str, values: &Value) -> Result<Va
 }
 
 /// One field of `%`.
-fn field(meter: &Shared, out: &mut Builder, value: &Value, mut spec: Format, kind: char) -> Result<(), Error> {
+fn field(
+    meter: &Shared,
+    out: &mut Builder,
+    value: &Value,
+    mut spec: Format,
+    kind: char,
+) -> Result<(), Error> {
     if spec.align == Some('<') {
         spec.fill = None;
     } else if spec.fill == Some('0') {
@@ -109,7 +121,11 @@ fn field(meter: &Shared, out: &mut Builder, value: &Value, mut spec: Format, kin
     match kind {
         's' | 'r' | 'a' => {
             let mut text = Builder::new(meter)?;
-            if kind == 's' { show::show(meter, value, &mut text)? } else { show::represent(meter, value, &mut text)? }
+            if kind == 's' {
+                show::show(meter, value, &mut text)?
+            } else {
+                show::represent(meter, value, &mut text)?
+            }
             spec.kind = None;
             if spec.align == Some('=') {
                 spec.align = Some('>');
@@ -214,7 +230,12 @@ fn fill(
 
 /// The value that a field names: `0`, `name`, `0.attribute`, `name[key]`, or nothing for the next.
 fn lookup(meter: &Shared, name: &str, given: &Given, next: &mut usize) -> Result<Value, Error> {
-    let missing = || Error::invalid(format!("a string to format names {:?}, which is missing", super::lexer::shortened(name)));
+    let missing = || {
+        Error::invalid(format!(
+            "a string to format names {:?}, which is missing",
+            super::lexer::shortened(name)
+        ))
+    };
     let end = name.find(['.', '[']).unwrap_or(name.len());
     let (first, mut path) = name.split_at(end);
     let mut value = if first.is_empty() {
@@ -292,7 +313,9 @@ fn formatted(
         (None, Value::Int(number)) if matches!(kind, None | Some('d' | 'b' | 'o' | 'x' | 'X' | 'n')) => {
             write_int(meter, out, *number, spec)
         }
-        (None, Value::Int(_) | Value::Float(_)) if matches!(kind, Some('e' | 'E' | 'f' | 'F' | 'g' | 'G' | '%')) => {
+        (None, Value::Int(_) | Value::Float(_))
+            if matches!(kind, Some('e' | 'E' | 'f' | 'F' | 'g' | 'G' | '%')) =>
+        {
             write_float(meter, out, value.as_float().unwrap_or(0.0), spec)
         }
         (None, Value::Float(number)) if kind.is_none() => write_float(meter, out, *number, spec),
@@ -310,7 +333,8 @@ fn formatted(
 
 fn write_text(meter: &Shared, out: &mut Builder, text: &str, spec: &Format) -> Result<(), Error> {
     meter.scanned(text.len())?;
-    let end = spec.precision.and_then(|most| text.char_indices().nth(most)).map_or(text.len(), |(end, _)| end);
+    let end =
+        spec.precision.and_then(|most| text.char_indices().nth(most)).map_or(text.len(), |(end, _)| end);
     padded(out, "", &text[..end], spec, '<')
 }
 
@@ -369,7 +393,8 @@ fn exponential(number: f64, precision: usize) -> String {
 /// C's `%g`.
 fn general(number: f64, precision: usize, keep_zeros: bool) -> String {
     let scientific = exponential(number, precision - 1);
-    let exponent: i32 = scientific.split_once('e').and_then(|(_, exponent)| exponent.parse().ok()).unwrap_or(0);
+    let exponent: i32 =
+        scientific.split_once('e').and_then(|(_, exponent)| exponent.parse().ok()).unwrap_or(0);
     let without_zeros = |text: &str| match text.contains('.') && !keep_zeros {
         true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
         false => text.to_owned(),

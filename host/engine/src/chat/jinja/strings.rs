@@ -11,15 +11,60 @@ use super::show;
 use super::value::{Builder, Items, Value};
 
 pub(super) const NAMES: [&str; 44] = [
-    "capitalize", "casefold", "center", "count", "endswith", "expandtabs", "find", "format", "format_map",
-    "index", "isalnum", "isalpha", "isascii", "isdecimal", "isdigit", "isidentifier", "islower", "isnumeric",
-    "isprintable", "isspace", "istitle", "isupper", "join", "ljust", "lower", "lstrip", "partition",
-    "removeprefix", "removesuffix", "replace", "rfind", "rindex", "rjust", "rpartition", "rsplit", "rstrip",
-    "split", "splitlines", "startswith", "strip", "swapcase", "title", "upper", "zfill",
+    "capitalize",
+    "casefold",
+    "center",
+    "count",
+    "endswith",
+    "expandtabs",
+    "find",
+    "format",
+    "format_map",
+    "index",
+    "isalnum",
+    "isalpha",
+    "isascii",
+    "isdecimal",
+    "isdigit",
+    "isidentifier",
+    "islower",
+    "isnumeric",
+    "isprintable",
+    "isspace",
+    "istitle",
+    "isupper",
+    "join",
+    "ljust",
+    "lower",
+    "lstrip",
+    "partition",
+    "removeprefix",
+    "removesuffix",
+    "replace",
+    "rfind",
+    "rindex",
+    "rjust",
+    "rpartition",
+    "rsplit",
+    "rstrip",
+    "split",
+    "splitlines",
+    "startswith",
+    "strip",
+    "swapcase",
+    "title",
+    "upper",
+    "zfill",
 ];
 
 /// Calls a method of a string. `value` is that string.
-pub(super) fn call(meter: &Shared, text: &str, name: &str, given: Given, value: &Value) -> Result<Value, Error> {
+pub(super) fn call(
+    meter: &Shared,
+    text: &str,
+    name: &str,
+    given: Given,
+    value: &Value,
+) -> Result<Value, Error> {
     meter.scanned(text.len())?;
     match name {
         "strip" | "lstrip" | "rstrip" => {
@@ -195,7 +240,8 @@ fn split(meter: &Shared, text: &str, from_right: bool, given: Given) -> Result<V
     }
     loop {
         if separator.is_none() {
-            rest = if from_right { rest.trim_end_matches(is_space) } else { rest.trim_start_matches(is_space) };
+            rest =
+                if from_right { rest.trim_end_matches(is_space) } else { rest.trim_start_matches(is_space) };
             if rest.is_empty() {
                 break;
             }
@@ -341,7 +387,8 @@ fn search(meter: &Shared, text: &str, name: &str, given: Given) -> Result<Value,
     let part = arguments::text(part, name)?;
     let (text, from) = within(text, start, stop, name)?;
     if name == "count" {
-        let count = if part.text.is_empty() { text.chars().count() + 1 } else { text.matches(&part.text).count() };
+        let count =
+            if part.text.is_empty() { text.chars().count() + 1 } else { text.matches(&part.text).count() };
         return Ok(Value::Int(count as i128));
     }
     let found = if name.starts_with('r') { text.rfind(&part.text) } else { text.find(&part.text) };
@@ -398,7 +445,8 @@ fn padded(meter: &Shared, text: &str, name: &str, given: Given) -> Result<Value,
         None => 80,
     };
     let fill = optional_text(fill, name)?;
-    let fill = fill.and_then(|fill| fill.text.chars().next()).unwrap_or(if name == "zfill" { '0' } else { ' ' });
+    let fill =
+        fill.and_then(|fill| fill.text.chars().next()).unwrap_or(if name == "zfill" { '0' } else { ' ' });
     let count = text.chars().count();
     let padding = width.saturating_sub(count);
     let mut out = Builder::new(meter)?;
@@ -464,7 +512,8 @@ fn is(text: &str, name: &str) -> bool {
         )
     };
     let is_decimal = |c| category(c) == Category::DecimalNumber;
-    let is_digit = |c| is_decimal(c) || matches!(c, '²' | '³' | '¹' | '⁰' | '⁴'..='⁹' | '₀'..='₉' | '①'..='⑨');
+    let is_digit =
+        |c| is_decimal(c) || matches!(c, '²' | '³' | '¹' | '⁰' | '⁴'..='⁹' | '₀'..='₉' | '①'..='⑨');
     let is_numeric = |c: char| c.is_numeric();
     let all = |holds: &dyn Fn(char) -> bool| !text.is_empty() && text.chars().all(holds);
     match name {
@@ -485,7 +534,13 @@ fn is(text: &str, name: &str) -> bool {
             // Large letters begin words, small ones go on.
             let mut within = false;
             let fits = text.chars().all(|c| {
-                let fits = if c.is_uppercase() { !within } else if c.is_lowercase() { within } else { true };
+                let fits = if c.is_uppercase() {
+                    !within
+                } else if c.is_lowercase() {
+                    within
+                } else {
+                    true
+                };
                 within = c.is_uppercase() || c.is_lowercase();
                 fits
             });

@@ -13,10 +13,44 @@ use super::strings;
 use super::value::Value;
 
 const NAMES: [&str; 38] = [
-    "odd", "even", "divisibleby", "defined", "undefined", "filter", "test", "none", "boolean", "false", "true",
-    "integer", "float", "lower", "upper", "string", "mapping", "number", "sequence", "iterable", "callable",
-    "sameas", "escaped", "in", "==", "eq", "equalto", "!=", "ne", ">", "gt", "greaterthan", "ge", ">=", "<",
-    "lt", "lessthan", "le",
+    "odd",
+    "even",
+    "divisibleby",
+    "defined",
+    "undefined",
+    "filter",
+    "test",
+    "none",
+    "boolean",
+    "false",
+    "true",
+    "integer",
+    "float",
+    "lower",
+    "upper",
+    "string",
+    "mapping",
+    "number",
+    "sequence",
+    "iterable",
+    "callable",
+    "sameas",
+    "escaped",
+    "in",
+    "==",
+    "eq",
+    "equalto",
+    "!=",
+    "ne",
+    ">",
+    "gt",
+    "greaterthan",
+    "ge",
+    ">=",
+    "<",
+    "lt",
+    "lessthan",
+    "le",
 ];
 
 /// Whether a test of this name holds.
@@ -75,7 +109,9 @@ pub(super) fn holds(
                 Value::Undefined | Value::Text(_) | Value::List(_) | Value::Tuple(_) | Value::Dict(_)
             )
         }
-        "callable" => matches!(value, Value::Macro(_) | Value::Method(_) | Value::Function(_) | Value::Loop(_)),
+        "callable" => {
+            matches!(value, Value::Macro(_) | Value::Method(_) | Value::Function(_) | Value::Loop(_))
+        }
         "escaped" => false,
         "lower" | "upper" => {
             let shown = show::shown(meter, value)?;

@@ -41,7 +41,10 @@ pub(super) fn apply(
         "list" => Ok(Value::List(value.items(&meter)?)),
         "abs" => match value {
             Value::Float(number) => Ok(Value::Float(number.abs())),
-            other => other.as_int().map(|number| Value::Int(number.saturating_abs())).ok_or_else(|| wrong(name, &other)),
+            other => other
+                .as_int()
+                .map(|number| Value::Int(number.saturating_abs()))
+                .ok_or_else(|| wrong(name, &other)),
         },
         "int" => int(&meter, &value, given),
         "float" => {
@@ -77,8 +80,8 @@ pub(super) fn apply(
 /// Whether there is a filter of this name.
 pub(super) fn exists(name: &str) -> bool {
     let others = [
-        "safe", "string", "pprint", "tojson", "default", "d", "length", "count", "list", "abs", "int", "float",
-        "round", "items", "dictsort", "attr",
+        "safe", "string", "pprint", "tojson", "default", "d", "length", "count", "list", "abs", "int",
+        "float", "round", "items", "dictsort", "attr",
     ];
     others.contains(&name) || sequences::NAMES.contains(&name) || texts::NAMES.contains(&name)
 }
@@ -151,7 +154,11 @@ fn entries(meter: &Shared, name: &str, value: &Value, given: Given) -> Result<Va
     let Value::Dict(dict) = value else {
         return if matches!(value, Value::Undefined) { Ok(items.list()) } else { Err(wrong(name, value)) };
     };
-    let order = if name == "dictsort" { sorted_entries(meter, dict, given)? } else { (0..dict.entries().len()).collect() };
+    let order = if name == "dictsort" {
+        sorted_entries(meter, dict, given)?
+    } else {
+        (0..dict.entries().len()).collect()
+    };
     for place in order {
         let (key, value) = &dict.entries()[place];
         items.push(Value::tuple(meter, vec![key.clone(), value.clone()])?)?;
@@ -162,11 +169,12 @@ fn entries(meter: &Shared, name: &str, value: &Value, given: Given) -> Result<Va
 fn sorted_entries(meter: &Shared, dict: &Dict, given: Given) -> Result<Vec<usize>, Error> {
     let [case_sensitive, by, reverse] = given.named("dictsort", ["case_sensitive", "by", "reverse"])?;
     let case_sensitive = case_sensitive.is_some_and(|value| value.is_true());
-    let by_value = match super::arguments::optional_text(by, "dictsort")?.as_ref().map_or("key", |by| &by.text) {
-        "key" => false,
-        "value" => true,
-        _ => return Err(Error::invalid("dictsort sorts by \"key\" or \"value\"")),
-    };
+    let by_value =
+        match super::arguments::optional_text(by, "dictsort")?.as_ref().map_or("key", |by| &by.text) {
+            "key" => false,
+            "value" => true,
+            _ => return Err(Error::invalid("dictsort sorts by \"key\" or \"value\"")),
+        };
     let mut keys = Items::new(meter)?;
     for (key, value) in dict.entries() {
         keys.push(folded(meter, if by_value { value } else { key }, case_sensitive)?)?;

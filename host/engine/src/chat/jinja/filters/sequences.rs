@@ -14,8 +14,23 @@ use super::super::value::{Builder, Items, List, Value};
 use super::{by_path, folded, sorted};
 
 pub(super) const NAMES: [&str; 17] = [
-    "first", "last", "join", "reverse", "sort", "unique", "min", "max", "sum", "map", "select", "reject",
-    "selectattr", "rejectattr", "groupby", "batch", "slice",
+    "first",
+    "last",
+    "join",
+    "reverse",
+    "sort",
+    "unique",
+    "min",
+    "max",
+    "sum",
+    "map",
+    "select",
+    "reject",
+    "selectattr",
+    "rejectattr",
+    "groupby",
+    "batch",
+    "slice",
 ];
 
 pub(super) fn apply(
@@ -68,7 +83,11 @@ pub(super) fn apply(
 }
 
 /// An item, or its attribute.
-fn key_of(interpreter: &mut Interpreter<'_>, item: &Value, attribute: Option<&Value>) -> Result<Value, Error> {
+fn key_of(
+    interpreter: &mut Interpreter<'_>,
+    item: &Value,
+    attribute: Option<&Value>,
+) -> Result<Value, Error> {
     match attribute {
         None | Some(Value::None | Value::Undefined) => Ok(item.clone()),
         Some(path) => by_path(interpreter, item, path),
@@ -113,7 +132,8 @@ fn is_true(value: Option<&Value>) -> bool {
 
 fn sort(interpreter: &mut Interpreter<'_>, value: &Value, given: Given) -> Result<Value, Error> {
     let meter = interpreter.meter.clone();
-    let [reverse, case_sensitive, attribute] = given.named("sort", ["reverse", "case_sensitive", "attribute"])?;
+    let [reverse, case_sensitive, attribute] =
+        given.named("sort", ["reverse", "case_sensitive", "attribute"])?;
     let items = value.items(&meter)?;
     let case_sensitive = is_true(case_sensitive.as_ref());
     let keys = match &attribute {
@@ -156,7 +176,12 @@ fn unique(interpreter: &mut Interpreter<'_>, value: &Value, given: Given) -> Res
     Ok(out.list())
 }
 
-fn extreme(interpreter: &mut Interpreter<'_>, name: &str, value: &Value, given: Given) -> Result<Value, Error> {
+fn extreme(
+    interpreter: &mut Interpreter<'_>,
+    name: &str,
+    value: &Value,
+    given: Given,
+) -> Result<Value, Error> {
     let meter = interpreter.meter.clone();
     let [case_sensitive, attribute] = given.named(name, ["case_sensitive", "attribute"])?;
     let items = value.items(&meter)?;
@@ -233,7 +258,8 @@ fn select(
 
 fn group_by(interpreter: &mut Interpreter<'_>, value: &Value, given: Given) -> Result<Value, Error> {
     let meter = interpreter.meter.clone();
-    let [attribute, default, case_sensitive] = given.named("groupby", ["attribute", "default", "case_sensitive"])?;
+    let [attribute, default, case_sensitive] =
+        given.named("groupby", ["attribute", "default", "case_sensitive"])?;
     let attribute = arguments::required(attribute, "groupby")?;
     let items = value.items(&meter)?;
     let mut found = Items::new(&meter)?;

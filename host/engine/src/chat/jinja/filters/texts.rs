@@ -1,19 +1,35 @@
 //! Filters of strings. What isn't a string becomes one first, as in Jinja2.
 
 use super::super::arguments::{self, Given};
+use super::super::ast::Operator;
 use super::super::error::Error;
 use super::super::lexer::is_space;
 use super::super::meter::Shared;
 use super::super::operators;
-use super::super::ast::Operator;
 use super::super::printf;
 use super::super::show;
 use super::super::strings;
 use super::super::value::{Builder, Dict, Value};
 
 pub(super) const NAMES: [&str; 18] = [
-    "trim", "upper", "lower", "capitalize", "title", "replace", "indent", "center", "truncate", "wordcount",
-    "wordwrap", "escape", "e", "forceescape", "striptags", "urlencode", "format", "filesizeformat",
+    "trim",
+    "upper",
+    "lower",
+    "capitalize",
+    "title",
+    "replace",
+    "indent",
+    "center",
+    "truncate",
+    "wordcount",
+    "wordwrap",
+    "escape",
+    "e",
+    "forceescape",
+    "striptags",
+    "urlencode",
+    "format",
+    "filesizeformat",
 ];
 
 pub(super) fn apply(meter: &Shared, name: &str, value: &Value, given: Given) -> Result<Value, Error> {
@@ -32,7 +48,13 @@ pub(super) fn apply(meter: &Shared, name: &str, value: &Value, given: Given) -> 
             let old = show::shown(meter, &arguments::required(old, "replace")?)?;
             let new = show::shown(meter, &arguments::required(new, "replace")?)?;
             let count = arguments::optional_int(count, "replace")?;
-            strings::replace(meter, text, old.as_text().unwrap_or_default(), new.as_text().unwrap_or_default(), count)
+            strings::replace(
+                meter,
+                text,
+                old.as_text().unwrap_or_default(),
+                new.as_text().unwrap_or_default(),
+                count,
+            )
         }
         "indent" => indent(meter, text, given),
         "truncate" => truncate(meter, text, given),
@@ -127,7 +149,8 @@ fn indent(meter: &Shared, text: &str, given: Given) -> Result<Value, Error> {
 }
 
 fn truncate(meter: &Shared, text: &str, given: Given) -> Result<Value, Error> {
-    let [length, kill_words, end, leeway] = given.named("truncate", ["length", "killwords", "end", "leeway"])?;
+    let [length, kill_words, end, leeway] =
+        given.named("truncate", ["length", "killwords", "end", "leeway"])?;
     let length = arguments::optional_int(length, "truncate")?.unwrap_or(255);
     let leeway = arguments::optional_int(leeway, "truncate")?.unwrap_or(5);
     let end = arguments::optional_text(end, "truncate")?;
@@ -270,7 +293,11 @@ fn file_size(meter: &Shared, value: &Value, given: Given) -> Result<Value, Error
     let bytes = bytes.ok_or_else(|| super::wrong("filesizeformat", value))?;
     let binary = binary.is_some_and(|value| value.is_true());
     let base = if binary { 1024.0 } else { 1000.0 };
-    let names = if binary { ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"] } else { ["kB", "MB", "GB", "TB", "PB", "EB"] };
+    let names = if binary {
+        ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"]
+    } else {
+        ["kB", "MB", "GB", "TB", "PB", "EB"]
+    };
     if bytes == 1.0 {
         return Value::text(meter, "1 Byte");
     }
