@@ -6,7 +6,7 @@ use clap::builder::{PossibleValue, StyledStr, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command, CommandFactory, FromArgMatches};
 
-use super::Cli;
+use super::{Cli, harmless, output};
 
 /// Which model.
 const MODEL: &[&str] = &["model", "config"];
@@ -72,7 +72,23 @@ pub(super) fn parse() -> Cli {
     let parsed = command
         .try_get_matches_from_mut(std::env::args_os())
         .and_then(|matches| Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command)));
-    parsed.unwrap_or_else(|error| hinted(error).exit())
+    parsed.unwrap_or_else(|error| end(&hinted(error)))
+}
+
+/// Prints help, or what is wrong with the arguments, and ends the program. A file's name may be among the arguments, and may
+/// command a terminal.
+fn end(error: &clap::Error) -> ! {
+    let harmful = std::env::args_os().any(|argument| {
+        let argument = argument.to_string_lossy();
+        harmless::line(&argument) != argument
+    });
+    if harmful {
+        output::note(error.render());
+    } else {
+        // If it can't be written, there is nobody to tell.
+        let _ = error.print();
+    }
+    std::process::exit(error.exit_code())
 }
 
 /// The error, with a hint if a command doesn't use one of the shared options.

@@ -70,7 +70,7 @@ fn measure(options: &EngineOptions, load: &LoadOptions) -> Result<(Record, std::
     let lookout = Lookout::begin();
     let spinner = progress::spinner("calibrating", options.quiet);
     let record = calibrate(&path, load, &mut |what| {
-        spinner.set_message(what.to_owned());
+        spinner.set_message(progress::message(what));
         lookout.go_on()
     });
     spinner.finish_and_clear();
@@ -143,9 +143,9 @@ impl Found {
                 offers.push(format!("memory tiers ({})", tiers.join(", ")));
             }
             table.add_row(vec![
-                output::printable(plugin.name()).into(),
-                output::printable(plugin.version()).into(),
-                output::printable(&loaded.probe.variant).into(),
+                plugin.name().into(),
+                plugin.version().into(),
+                loaded.probe.variant.as_str().into(),
                 output::number(loaded.probe.score),
                 offers.join("; ").into(),
                 loaded.path.display().to_string().into(),
@@ -159,24 +159,24 @@ impl Found {
             print_figures(record)?;
             output::line(format!(
                 "\nMeasured with {} on {} threads of {}, and saved in {}.",
-                output::printable(&record.model.name),
+                record.model.name,
                 record.machine.threads,
                 record.machine.cpu,
                 kept.display()
             ))?;
         }
         if let Ok(choice) = &self.choice {
-            output::line(format!("\n{}.", output::printable(&choice.why)))?;
+            output::line(format!("\n{}.", choice.why))?;
         }
         if !self.plugins.refused.is_empty() {
             output::line("\nRefused:")?;
             for refused in &self.plugins.refused {
-                let reason = output::printable(&refused.reason);
+                let reason = &refused.reason;
                 output::line(format_args!("  {}: {reason}", refused.path.display()))?;
             }
         }
         for ignored in &self.ignored {
-            output::note(format_args!("warning: {}", output::printable(ignored)));
+            output::note(format_args!("warning: {ignored}"));
         }
         Ok(())
     }
@@ -187,7 +187,7 @@ fn print_figures(record: &Record) -> Result<(), Failure> {
     let mut reasons = Vec::new();
     let percent = |share: f64| output::number(format!("{:.0}%", share * 100.0));
     for figures in &record.backends {
-        let name = output::printable(&figures.plugin.name).into();
+        let name = figures.plugin.name.as_str().into();
         table.add_row(match figures.speeds {
             Some(speeds) => vec![
                 name,

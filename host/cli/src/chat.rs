@@ -72,13 +72,13 @@ impl Chat {
         let mut reader = Reader::new()?;
         if reader.is_terminal() && !options.quiet {
             let backends: Vec<String> = engine.backends().into_iter().map(|(name, _)| name).collect();
-            eprintln!(
+            output::note(format_args!(
                 "{} on {}. /help says more, Ctrl-D leaves.",
                 engine.path().display(),
                 backends.join(" and ")
-            );
+            ));
             if !talk.transcript.messages.is_empty() {
-                eprintln!("(continuing after {} messages)", talk.transcript.messages.len());
+                output::note(format_args!("(continuing after {} messages)", talk.transcript.messages.len()));
             }
         }
         while let Some(message) = reader.message()? {
@@ -86,7 +86,7 @@ impl Chat {
                 Input::Nothing => {}
                 Input::Message => talk.answer(message, &self, options)?,
                 Input::Quit => break,
-                Input::Help => output::note(HELP),
+                Input::Help => output::help(HELP),
                 Input::Wrong(what) => output::note(what),
                 Input::Change(change) => {
                     let done = talk.change(change)?;
@@ -238,11 +238,11 @@ impl Talk<'_> {
         match generated {
             Ok(generated) => {
                 if chat.stats && !options.quiet {
-                    eprintln!("{}", statistics(self.engine, &generated));
+                    output::note(statistics(self.engine, &generated));
                 }
                 match generated.finish {
-                    Finish::ContextFull => eprintln!("(the context is full; /reset starts over)"),
-                    Finish::Cancelled => eprintln!("(stopped)"),
+                    Finish::ContextFull => output::note("(the context is full; /reset starts over)"),
+                    Finish::Cancelled => output::note("(stopped)"),
                     _ => {}
                 }
                 self.transcript.messages.push(Message::new("assistant", generated.text));
@@ -255,12 +255,12 @@ impl Talk<'_> {
             // Stopped during the prompt, or no room: drop the message, and keep the conversation.
             Err(herald::Error::Cancelled) => {
                 self.transcript.messages.pop();
-                eprintln!("(stopped)");
+                output::note("(stopped)");
                 Ok(())
             }
             Err(error @ herald::Error::ContextFull { .. }) if io::stdin().is_terminal() => {
                 self.transcript.messages.pop();
-                eprintln!("{error}; /reset starts over");
+                output::note(format_args!("{error}; /reset starts over"));
                 Ok(())
             }
             Err(error) => Err(error.into()),
@@ -307,7 +307,7 @@ impl Reader {
             Self::Terminal { editor, .. } => loop {
                 match editor.readline(prompt) {
                     Ok(line) => return Ok(Some(line)),
-                    Err(ReadlineError::Interrupted) => eprintln!("(Ctrl-D or /quit leaves)"),
+                    Err(ReadlineError::Interrupted) => output::note("(Ctrl-D or /quit leaves)"),
                     Err(ReadlineError::Eof) => return Ok(None),
                     Err(error) => {
                         return Err(Failure::Failed(format!("the terminal can't be read: {error}")));

@@ -94,7 +94,7 @@ impl Info {
         output::print_table(&table)?;
         let mut table = output::table(&["KEY", "VALUE"]);
         for (key, value) in gguf.metadata().iter() {
-            table.add_row(vec![output::printable(key), output::printable(&shown(&value))]);
+            table.add_row(vec![key.to_owned(), shown(&value)]);
         }
         output::line("")?;
         output::print_table(&table)?;
@@ -105,7 +105,7 @@ impl Info {
         for tensor in gguf.tensors() {
             let dims: Vec<String> = tensor.dims().iter().map(ToString::to_string).collect();
             table.add_row(vec![
-                output::printable(tensor.name()).into(),
+                tensor.name().into(),
                 tensor.dtype().name().into(),
                 dims.join(" x ").into(),
                 output::number(output::bytes(tensor.bytes() as u64)),

@@ -1,7 +1,7 @@
 //! Log messages of the library and the plugins, on stderr in short lines.
 
 use std::fmt;
-use std::io::{self, IsTerminal};
+use std::io;
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
@@ -9,6 +9,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use super::harmless;
 use super::options::EngineOptions;
 
 /// Starts the log. `quiet_warnings` drops warnings unless the user asked for more with `--verbose`.
@@ -24,7 +25,7 @@ pub(super) fn start(options: &EngineOptions, quiet_warnings: bool) {
     tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
+        .with_ansi(false)
         .event_format(Short)
         .init();
 }
@@ -50,8 +51,9 @@ where
             Level::DEBUG => "debug",
             Level::TRACE => "trace",
         };
-        write!(writer, "{level}: ")?;
-        context.format_fields(writer.by_ref(), event)?;
-        writeln!(writer)
+        // Plugins, files and requests have their say in here: none may command the terminal or begin a line.
+        let mut text = format!("{level}: ");
+        context.format_fields(Writer::new(&mut text), event)?;
+        writeln!(writer, "{}", harmless::message(&text))
     }
 }

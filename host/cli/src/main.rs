@@ -15,6 +15,7 @@ mod docs;
 mod dtypes;
 mod failure;
 mod generate;
+mod harmless;
 mod ids;
 mod info;
 mod input;

@@ -1,24 +1,61 @@
-//! Writing results to stdout and notes to stderr. A reader that closes stdout early is no error.
+//! Writing results to stdout and notes to stderr, harmless for a terminal. A reader that closes stdout early is no error.
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 
 use comfy_table::presets::NOTHING;
-use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Row};
 use serde::Serialize;
 
 use super::failure::Failure;
+use super::harmless;
 use super::wrap::Wrap;
 
 /// Writes a result, with a newline after it.
 pub(super) fn line(text: impl Display) -> Result<(), Failure> {
+    write_line(&harmless::message(&text.to_string()))
+}
+
+/// Writes a text of many lines, with a newline after it: as it is, or harmless on a terminal.
+pub(super) fn text(text: &str) -> Result<(), Failure> {
+    if io::stdout().is_terminal() { write_line(&harmless::lines(text)) } else { write_line(text) }
+}
+
+/// Writes a word, in a colour (the number of a terminal's sequence) where there is one, and a text behind it.
+pub(super) fn marked(color: Option<u8>, word: &str, text: &str) -> Result<(), Failure> {
+    let (word, text) = (harmless::line(word), harmless::message(text));
+    match color {
+        Some(color) => write_line(&format!("\x1b[{color}m{word}\x1b[0m {text}")),
+        None => write_line(&format!("{word} {text}")),
+    }
+}
+
+/// Writes a result as JSON in one line, on a terminal too.
+pub(super) fn json_line(value: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string(value)
+        .map_err(|error| Failure::Failed(format!("the result can't be written as JSON: {error}")))?;
+    write_line(&harmless::json(&text))
+}
+
+fn write_line(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     writeln!(out, "{text}").and_then(|()| out.flush()).map_err(Failure::of_output)
 }
 
 /// Writes a note for the user to stderr. If that fails, the work continues.
 pub(super) fn note(text: impl Display) {
+    let _ = writeln!(io::stderr().lock(), "{}", harmless::message(&text.to_string()));
+}
+
+/// Writes the program's own text to stderr, line by line as it is.
+pub(super) fn help(text: &'static str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// Asks the user something on stderr; the answer is typed behind it.
+pub(super) fn question(text: impl Display) {
+    let mut stderr = io::stderr().lock();
+    let _ = write!(stderr, "{}", harmless::message(&text.to_string())).and_then(|()| stderr.flush());
 }
 
 /// Writes a result as JSON: indented on a terminal, in one line otherwise.
@@ -27,7 +64,9 @@ pub(super) fn json(value: &impl Serialize) -> Result<(), Failure> {
         true => serde_json::to_string_pretty(value),
         false => serde_json::to_string(value),
     };
-    line(text.map_err(|error| Failure::Failed(format!("the result can't be written as JSON: {error}")))?)
+    let text =
+        text.map_err(|error| Failure::Failed(format!("the result can't be written as JSON: {error}")))?;
+    write_line(&harmless::json(&text))
 }
 
 /// Text that is written to stdout piece by piece. On a terminal, lines are broken between words.
@@ -51,7 +90,7 @@ impl Stream {
         self.ended = text.ends_with('\n');
         match &mut self.wrap {
             Some(wrap) => {
-                let text = wrap.push(&printable(text), columns());
+                let text = wrap.push(&harmless::lines(text), columns());
                 self.write(&text)
             }
             None => self.write(text),
@@ -77,15 +116,28 @@ fn columns() -> usize {
     terminal_size::terminal_size_of(io::stdout()).map_or(usize::MAX, |(width, _)| usize::from(width.0.max(1)))
 }
 
-/// The text with U+FFFD for control characters, which could command a terminal.
-pub(super) fn printable(text: &str) -> String {
-    let harmless = |c: char| !c.is_control() || c == '\n' || c == '\t';
-    text.chars().map(|c| if harmless(c) { c } else { char::REPLACEMENT_CHARACTER }).collect()
+/// A table without rules, whose cells are harmless and of one line each.
+pub(super) struct Table(comfy_table::Table);
+
+impl Table {
+    pub(super) fn add_row(&mut self, row: impl Into<Row>) -> &mut Self {
+        let mut safe = Row::new();
+        for cell in row.into().cell_iter() {
+            let content = cell.content();
+            safe.add_cell(match harmless::line(&content) {
+                safe if safe == content => cell.clone(),
+                safe => Cell::new(safe),
+            });
+        }
+        self.0.add_row(safe);
+        self
+    }
 }
 
-/// A table without rules: as wide as the terminal, or as wide as needed when a program reads it.
+/// A table as wide as the terminal, or as wide as needed when a program reads it.
 pub(super) fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
+    let mut table = comfy_table::Table::new();
+    let header: Vec<_> = header.iter().map(|title| harmless::line(title)).collect();
     table.load_style(NOTHING).set_header(header);
     if io::stdout().is_terminal() {
         table.set_content_arrangement(ContentArrangement::Dynamic);
@@ -93,7 +145,7 @@ pub(super) fn table(header: &[&str]) -> Table {
     if let Some(first) = table.column_mut(0) {
         first.set_padding((0, 1));
     }
-    table
+    Table(table)
 }
 
 /// A cell with a number.
@@ -103,7 +155,7 @@ pub(super) fn number(value: impl Display) -> Cell {
 
 /// Writes a table.
 pub(super) fn print_table(table: &Table) -> Result<(), Failure> {
-    line(table.trim_fmt())
+    write_line(&table.0.trim_fmt())
 }
 
 /// Bytes with a decimal unit, as downloads and files are usually counted: 1 MB is 1,000,000 bytes.

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::harmless;
+
 /// A bar for `total` `unit`s of work.
 pub(super) fn bar(what: &'static str, total: usize, unit: &str, quiet: bool) -> ProgressBar {
     if quiet {
@@ -32,7 +34,12 @@ pub(super) fn spinner(what: impl Into<Cow<'static, str>>, quiet: bool) -> Progre
     if quiet {
         return ProgressBar::hidden();
     }
-    let spinner = ProgressBar::new_spinner().with_message(what);
+    let spinner = ProgressBar::new_spinner().with_message(message(&what.into()));
     spinner.enable_steady_tick(Duration::from_millis(120));
     spinner
+}
+
+/// A bar's message, harmless and of one line.
+pub(super) fn message(text: &str) -> String {
+    harmless::line(text).into_owned()
 }

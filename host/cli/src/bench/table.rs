@@ -35,14 +35,14 @@ pub(super) fn line(result: &Outcome) -> String {
         false => format!(": {}", result.verdict.reasons.join("; ")),
     };
     let (backend, suite, name) = (&result.backend, result.suite, &result.name);
-    output::printable(&format!("{word}  {backend}  {suite} {name}  {figure}{target}{reasons}"))
+    format!("{word}  {backend}  {suite} {name}  {figure}{target}{reasons}")
 }
 
 /// Prints suites by backends, and what failed.
 pub(super) fn print(report: &Report, suites: &[Suite]) -> Result<(), Failure> {
     let mut header = vec![String::new()];
     header.extend(report.backends.iter().map(|backend| {
-        let name = output::printable(&backend.name).to_uppercase();
+        let name = backend.name.to_uppercase();
         if backend.chosen { format!("{name} (CHOSEN)") } else { name }
     }));
     let header: Vec<&str> = header.iter().map(String::as_str).collect();
@@ -70,8 +70,8 @@ pub(super) fn print(report: &Report, suites: &[Suite]) -> Result<(), Failure> {
     output::print_table(&table)?;
     for backend in &report.backends {
         if let Some(reason) = &backend.skipped {
-            let name = output::printable(&backend.name);
-            output::line(format!("\n{name} was not run: {}", output::printable(reason)))?;
+            let name = &backend.name;
+            output::line(format!("\n{name} was not run: {reason}"))?;
         }
     }
     let failed: Vec<&Outcome> = report.results.iter().filter(|result| !result.verdict.passed).collect();
@@ -81,14 +81,14 @@ pub(super) fn print(report: &Report, suites: &[Suite]) -> Result<(), Failure> {
         for result in failed {
             table.add_row(vec![
                 format!("{} {}", result.suite, result.name).into(),
-                output::printable(&result.backend).into(),
+                result.backend.as_str().into(),
                 output::number(
                     result
                         .figure
                         .map_or("-".to_owned(), |figure| format!("{} {}", short(figure), result.unit)),
                 ),
                 output::number(result.verdict.target.map_or("-".to_owned(), short)),
-                output::printable(&result.verdict.reasons.join("; ")).into(),
+                result.verdict.reasons.join("; ").into(),
             ]);
         }
         output::print_table(&table)?;
@@ -116,7 +116,7 @@ pub(super) fn print_changes(name: &str, changes: &[Comparison]) -> Result<(), Fa
         let percent = |share: f64| format!("{:.1}%", share * 100.0);
         table.add_row(vec![
             change.name.clone().into(),
-            output::printable(&change.backend).into(),
+            change.backend.as_str().into(),
             figure(change.before),
             figure(change.now),
             output::number(percent(change.gain)),

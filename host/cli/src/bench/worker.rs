@@ -73,10 +73,7 @@ impl Worker {
 
 /// Prints a message in one line, even on a terminal.
 fn send(message: &Message) -> Result<(), Failure> {
-    let text = serde_json::to_string(message);
-    output::line(
-        text.map_err(|error| Failure::Failed(format!("a result can't be written as JSON: {error}")))?,
-    )
+    output::json_line(message)
 }
 
 fn write_sample(options: &EngineOptions, file: &Path) -> Result<(), Failure> {

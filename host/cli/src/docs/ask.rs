@@ -63,11 +63,11 @@ impl Ask {
         let budget = self.budget.unwrap_or(room.min(2048));
         let recalled = documents.recall_as(&template, &self.question, self.count, budget)?;
         if self.prompt_only {
-            return if self.json { output::json(&recalled) } else { output::line(&recalled.prompt) };
+            return if self.json { output::json(&recalled) } else { output::text(&recalled.prompt) };
         }
         if !options.quiet {
             for hit in &recalled.hits {
-                output::note(format_args!("[{}, chunk {}]", output::printable(&hit.name), hit.chunk));
+                output::note(format_args!("[{}, chunk {}]", hit.name, hit.chunk));
             }
         }
         let prompt = prompt(engine, &recalled.prompt)?;

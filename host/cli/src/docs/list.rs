@@ -27,11 +27,11 @@ impl List {
         for document in store.documents() {
             table.add_row(vec![
                 output::number(document.id),
-                output::printable(&document.name).into(),
+                document.name.as_str().into(),
                 output::number(document.tokens),
                 output::number(document.chunks),
                 output::number(output::bytes(document.file_bytes)),
-                output::printable(&document.model).into(),
+                document.model.as_str().into(),
             ]);
         }
         output::print_table(&table)

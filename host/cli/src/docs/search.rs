@@ -42,9 +42,9 @@ impl Search {
                 output::number(format_args!("{:.4}", hit.score)),
                 output::number(format_args!("{} ({:.2})", hit.meaning_rank, hit.meaning)),
                 output::number(words),
-                output::printable(&hit.name).into(),
+                hit.name.as_str().into(),
                 output::number(hit.chunk),
-                output::printable(&begins).into(),
+                begins.into(),
             ]);
         }
         output::print_table(&table)

@@ -26,14 +26,17 @@ impl Usage {
             return output::json(&json!({"folder": folder, "texts": usage, "damaged": store.damaged()}));
         }
         output::line(format_args!(
-            "{}: {} texts in {} chunks, {} tokens\n{} of text, {} of vectors, {} on disk",
+            "{}: {} texts in {} chunks, {} tokens",
             folder.display(),
             usage.documents,
             usage.chunks,
-            usage.tokens,
+            usage.tokens
+        ))?;
+        output::line(format_args!(
+            "{} of text, {} of vectors, {} on disk",
             output::bytes(usage.text_bytes as u64),
             output::bytes(usage.vector_bytes as u64),
-            output::bytes(usage.file_bytes),
+            output::bytes(usage.file_bytes)
         ))
     }
 }

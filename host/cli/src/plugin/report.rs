@@ -85,7 +85,7 @@ impl Report {
             Ended::Skipped(why) => ("skipped", None, why),
         };
         // A plugin's own sentences are among it.
-        let detail = output::printable(&detail).replace('\n', " ");
+        let detail = detail.replace('\n', " ");
         match outcome {
             "passed" => self.passed += 1,
             "failed" => self.failed += 1,
@@ -96,7 +96,7 @@ impl Report {
         }
         if self.json {
             let line = Line { check: subject, outcome, fault: fault.as_deref(), detail: &detail };
-            return json_line(&line);
+            return output::json_line(&line);
         }
         self.enter(group_of(subject))?;
         match (outcome, fault) {
@@ -165,10 +165,7 @@ impl Report {
             "FAILED" => "31",
             _ => "33",
         };
-        match self.colors {
-            true => output::line(format_args!("\x1b[{color}m{outcome:<8}\x1b[0m {text}")),
-            false => output::line(format_args!("{outcome:<8} {text}")),
-        }
+        output::marked(self.colors.then_some(color), &format!("{outcome:<8}"), text)
     }
 
     /// Prints the summary; fails where a check did.
@@ -177,7 +174,7 @@ impl Report {
         let Self { passed, failed, skipped, .. } = *self;
         if self.json {
             let cut_short = self.cut_short.as_deref();
-            json_line(&Summary { passed, failed, skipped, faults: &self.faults, cut_short })?;
+            output::json_line(&Summary { passed, failed, skipped, faults: &self.faults, cut_short })?;
         } else if !self.quiet {
             output::line(format_args!("{passed} checks passed, {failed} failed, {skipped} skipped"))?;
         }
@@ -192,9 +189,3 @@ impl Report {
 }
 
 /// One line of JSON, also on a terminal.
-fn json_line(value: &impl Serialize) -> Result<(), Failure> {
-    let text = serde_json::to_string(value);
-    output::line(
-        text.map_err(|error| Failure::Failed(format!("the result can't be written as JSON: {error}")))?,
-    )
-}
