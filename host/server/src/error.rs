@@ -42,6 +42,11 @@ impl ApiError {
         Self { status: StatusCode::INTERNAL_SERVER_ERROR, message: message.into() }
     }
 
+    /// Its sentence.
+    pub(super) fn into_message(self) -> String {
+        self.message
+    }
+
     /// The body of an error in OpenAI's API.
     pub(super) fn json(&self) -> Value {
         let kind = match self.status {

@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 
 use error::ApiError;
 use herald::schedule::Scheduler;
+pub use request::check_body;
 
 /// How to serve.
 #[derive(Clone, Debug)]

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::error::ApiError;
@@ -213,6 +214,27 @@ fn constraint(format: Option<ResponseFormat>, regex: Option<String>) -> Result<O
             "response_format.type is {kind:?}, where text, json_object or json_schema was expected"
         ))),
     }
+}
+
+/// A request's body.
+pub(super) fn body<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(body)
+        .map_err(|error| ApiError::invalid(format!("the request's body is not what was expected: {error}")))
+}
+
+/// Reads the body of a request to a path as the server does, and forgets it: for tests of clients, and of this.
+///
+/// # Errors
+/// The sentence that the server would answer.
+pub fn check_body(path: &str, bytes: &[u8]) -> Result<(), String> {
+    let read = match path {
+        "/v1/completions" => body(bytes).and_then(|body: Completion| body.common.options(None)),
+        _ => body(bytes).and_then(|body: Chat| {
+            body.messages.into_iter().try_for_each(|message| message.content.into_text().map(drop))?;
+            body.common.options(None)
+        }),
+    };
+    read.map(drop).map_err(ApiError::into_message)
 }
 
 impl Completion {

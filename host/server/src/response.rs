@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::error::ApiError;
-use super::request::{Chat, Completion};
+use super::request::{self, Chat, Completion};
 use super::{App, Shared};
 use herald::schedule::{Event, Handle, Request};
 use herald::{Finish, Generated, NeuroEngine};
@@ -160,8 +160,7 @@ fn parse<T: DeserializeOwned>(
         return Err(ApiError::media_type());
     }
     let body = body.map_err(|_| ApiError::too_large(shared.options.max_body))?;
-    serde_json::from_slice(&body)
-        .map_err(|error| ApiError::invalid(format!("the request's body is not what was expected: {error}")))
+    request::body(&body)
 }
 
 /// A request's events. Dropping it cancels the request, which happens when the client disconnects.
