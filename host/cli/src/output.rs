@@ -22,7 +22,7 @@ pub(super) fn text(text: &str) -> Result<(), Failure> {
 }
 
 /// Writes a word, in a colour (the number of a terminal's sequence) where there is one, and a text behind it.
-pub(super) fn marked(color: Option<u8>, word: &str, text: &str) -> Result<(), Failure> {
+pub(super) fn marked(color: Option<&str>, word: &str, text: &str) -> Result<(), Failure> {
     let (word, text) = (harmless::line(word), harmless::message(text));
     match color {
         Some(color) => write_line(&format!("\x1b[{color}m{word}\x1b[0m {text}")),
