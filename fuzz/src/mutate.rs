@@ -16,6 +16,12 @@ impl Random {
     pub(crate) fn below(&mut self, end: usize) -> usize {
         if end == 0 { 0 } else { (self.next() % end as u64) as usize }
     }
+
+    /// From 1, mostly small, and up to two to the power of `bits`.
+    fn length(&mut self, bits: usize) -> usize {
+        let bits = self.below(bits);
+        1 + self.below(1 << bits)
+    }
 }
 
 /// A name for bytes (FNV-1a).
@@ -80,7 +86,7 @@ pub(crate) fn mutate(
 
 fn once(random: &mut Random, input: &mut Vec<u8>, others: &[Vec<u8>], words: &[&str]) {
     let place = random.below(input.len() + 1);
-    let length = 1 + random.below(1 << random.below(9));
+    let length = random.length(9);
     let end = (place + length).min(input.len());
     match random.below(12) {
         0 => {
@@ -111,7 +117,7 @@ fn once(random: &mut Random, input: &mut Vec<u8>, others: &[Vec<u8>], words: &[&
         4 => drop(input.drain(place..end)),
         5 => {
             let part = input[place..end].to_vec();
-            let times = 1 + random.below(1 << random.below(6));
+            let times = random.length(6);
             insert(input, place, &part.repeat(times));
         }
         6 | 7 if !words.is_empty() => insert(input, place, words[random.below(words.len())].as_bytes()),

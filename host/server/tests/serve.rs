@@ -255,6 +255,23 @@ fn wrong_requests_get_a_sentence() {
 }
 
 #[test]
+fn templates_that_never_end_are_status_400() {
+    let folder = herald_testing::folder();
+    let source = "{% set ns = namespace(s=[],t=[]) %}{% for i in range(60) %}{% set ns.s = [ns.s,ns.s] %}\
+                  {% set ns.t = [ns.t,ns.t] %}{% endfor %}{{ ns.s == ns.t }}";
+    let model = herald_testing::tiny_with(folder.path(), &[("tokenizer.chat_template", source)]);
+    let served = serve(&model, SchedulerOptions::default());
+    let body = json!({"messages": [{"role": "user", "content": "Hello"}]});
+    // More than there are helper threads for such work on most machines.
+    for _ in 0..20 {
+        let (status, body) = served.post("/v1/chat/completions", &body);
+        assert_eq!(status, 400, "{body}");
+        assert!(body.contains("used more than"), "{body}");
+    }
+    assert_eq!(served.post("/v1/completions", &prompt(2)).0, 200, "others are answered");
+}
+
+#[test]
 fn a_full_queue_is_status_429_and_a_client_that_leaves_frees_its_slot() {
     let options = SchedulerOptions { max_running: 1, queue: 1, ..SchedulerOptions::default() };
     // A slow model that may not end by itself.

@@ -1,9 +1,11 @@
 //! Shared by the tests: the built plugins, the C library, models, and compilers.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
+use herald::gguf::{Gguf, Value, Writer};
 use herald::plugin::Search;
 use herald::{LoadOptions, NeuroEngine};
 use tempfile::TempDir;
@@ -167,6 +169,31 @@ pub fn cpu_options() -> LoadOptions {
 /// A tiny model of the test data.
 pub fn tiny(name: &str) -> PathBuf {
     repository().join("host/tests/data/tiny").join(format!("{name}.f32.gguf"))
+}
+
+/// The tiny llama model with these texts added to its metadata, in a file of its own.
+///
+/// # Panics
+/// If it can't be written.
+pub fn tiny_with(folder: &Path, texts: &[(&str, &str)]) -> PathBuf {
+    let gguf = Gguf::open(&tiny("llama")).expect("the test data is there");
+    let mut writer = Writer::new();
+    for (key, value) in gguf.metadata().iter() {
+        writer.metadata(key, value).expect("an entry");
+    }
+    for (key, text) in texts {
+        writer.metadata(key, Value::String(text.as_bytes())).expect("an entry");
+    }
+    for tensor in gguf.tensors() {
+        writer.tensor(tensor.name(), tensor.dtype(), tensor.dims()).expect("a tensor");
+    }
+    let path = folder.join("texts.gguf");
+    let mut data = writer.begin(File::create(&path).expect("a file")).expect("a head");
+    for tensor in gguf.tensors() {
+        data.tensor(gguf.bytes(tensor)).expect("data");
+    }
+    data.finish().expect("a file");
+    path
 }
 
 /// Each backend that runs on this machine: its name, and options that load only it.

@@ -6,6 +6,7 @@ mod commands;
 mod docs;
 mod faulty_plugins;
 mod files;
+mod hostile;
 mod install;
 mod limits;
 mod mistakes;

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use super::error::Error;
+use super::meter::Charge;
 use super::value::{Text, Value};
 
 /// Arguments, evaluated.
@@ -10,6 +11,8 @@ use super::value::{Text, Value};
 pub(super) struct Given {
     pub(super) positional: Vec<Value>,
     pub(super) named: Vec<(Rc<Text>, Value)>,
+    /// For those that came in a list or a dict.
+    pub(super) charge: Option<Charge>,
 }
 
 impl Given {

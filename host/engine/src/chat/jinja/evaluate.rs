@@ -218,6 +218,7 @@ impl<'a> Interpreter<'a> {
             let list = self.evaluate(list)?.items(&self.meter)?;
             // They are copied twice or more on their way.
             self.meter.work(list.items.len() as u64)?;
+            given.charge = Some(self.meter.charge(3 * list.items.len() * size_of::<Value>())?);
             given.positional.extend_from_slice(&list.items);
         }
         for (name, expression) in &arguments.named {

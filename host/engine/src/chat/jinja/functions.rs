@@ -11,6 +11,9 @@ use super::operators;
 use super::show;
 use super::value::{Builder, Dict, Items, Text, Value};
 
+/// Characters of an exception's message.
+const MAX_MESSAGE: usize = 1000;
+
 /// Calls a function of this name.
 pub(super) fn call(
     interpreter: &mut Interpreter<'_>,
@@ -46,7 +49,12 @@ pub(super) fn call(
             let [message] = given.named("raise_exception", ["message"])?;
             let mut out = Builder::new(&meter)?;
             show::show(&meter, &message.unwrap_or(Value::None), &mut out)?;
-            Err(Error::raised(out.into_string()))
+            let mut message = out.into_string();
+            if let Some((end, _)) = message.char_indices().nth(MAX_MESSAGE) {
+                message.truncate(end);
+                message.push_str("...");
+            }
+            Err(Error::raised(message))
         }
         _ => {
             let [format] = given.named("strftime_now", ["format"])?;

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use super::arguments::Given;
 use super::ast::{self, For, Program, Statement, StatementKind, Symbol, Target};
 use super::error::Error;
+use super::lexer::shortened;
 use super::meter::{Charge, Shared};
 use super::value::{Builder, Dict, Items, List, MacroValue, Text, Value};
 
@@ -79,7 +80,7 @@ impl<'a> Interpreter<'a> {
     ) -> Result<Self, Error> {
         let mut texts = Vec::with_capacity(program.texts.len());
         for text in &program.texts {
-            texts.push(Text::new(meter, text.clone())?);
+            texts.push(Text::new(meter, text.as_str())?);
         }
         let mut interpreter = Self {
             program,
@@ -192,7 +193,7 @@ impl<'a> Interpreter<'a> {
             Target::Name(symbol) => self.set(*symbol, value),
             Target::Attribute(namespace, attribute) => {
                 let Value::Object(number) = self.variable(*namespace)? else {
-                    let name = self.symbol_text(*namespace);
+                    let name = shortened(self.symbol_text(*namespace));
                     return Err(Error::invalid(format!(
                         "`{name}` is no namespace, and has no attributes to set"
                     )));
@@ -389,7 +390,7 @@ impl<'a> Interpreter<'a> {
             return Err(Error::invalid(format!("macros call each other more than {MAX_CALLS} deep")));
         }
         let declared = &self.program.macros[callee.index];
-        let name = self.symbol_text(declared.name);
+        let name = shortened(self.symbol_text(declared.name));
         self.frames.push(Frame::default());
         self.push_scope()?;
         // Around: what the macro saw, where the last of a name counts, and itself.
@@ -406,7 +407,7 @@ impl<'a> Interpreter<'a> {
             let named = given.named.iter().position(|(name, _)| name.text == self.symbol_text(*parameter));
             let value = match (positional.next(), named) {
                 (Some(_), Some(_)) => {
-                    let parameter = self.symbol_text(*parameter);
+                    let parameter = shortened(self.symbol_text(*parameter));
                     return Err(Error::invalid(format!("macro {name} got its argument {parameter} twice")));
                 }
                 (Some(value), None) => value,
@@ -433,7 +434,7 @@ impl<'a> Interpreter<'a> {
         named: Vec<(Rc<Text>, Value)>,
     ) -> Result<(), Error> {
         let too_many = |what: String| {
-            let name = self.symbol_text(declared.name);
+            let name = shortened(self.symbol_text(declared.name));
             Err(Error::unknown("too many arguments", format!("macro {name} takes no {what}")))
         };
         if !positional.is_empty() && !declared.takes_more {
@@ -443,7 +444,7 @@ impl<'a> Interpreter<'a> {
         if let Some((name, _)) = named.iter().find(|(name, _)| !is_caller(name))
             && !declared.takes_named
         {
-            return too_many(format!("argument named {}", super::lexer::shortened(&name.text)));
+            return too_many(format!("argument named {}", shortened(&name.text)));
         }
         // The body of a call block sees the caller of the macro around it.
         if declared.name != ast::CALLER {

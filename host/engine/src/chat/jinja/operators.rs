@@ -151,7 +151,7 @@ pub(super) fn element(meter: &Shared, value: &Value, index: i128) -> Result<Valu
         Value::Text(text) => {
             let Some(place) = place(index, text.length(meter)?) else { return Ok(Value::Undefined) };
             let offset = text.offset(meter, place)?;
-            text.text[offset..].chars().next().map_or(Ok(Value::Undefined), |c| Value::text(meter, c))
+            text.text[offset..].chars().next().map_or(Ok(Value::Undefined), |c| Value::character(meter, c))
         }
         _ => Ok(Value::Undefined),
     }

@@ -186,6 +186,8 @@ fn bounded(
 
 fn cased(meter: &Shared, text: &str, name: &str) -> Result<Value, Error> {
     let mut out = Builder::new(meter)?;
+    // A letter in another case has up to three times as many bytes.
+    let _room = meter.charge(text.len().saturating_mul(3))?;
     match name {
         "upper" => return Value::text(meter, text.to_uppercase()),
         "lower" => return Value::text(meter, text.to_lowercase()),

@@ -80,8 +80,13 @@ pub(super) struct Method {
 }
 
 impl Value {
-    pub(super) fn text(meter: &Shared, text: impl Into<String>) -> Result<Self, Error> {
-        Ok(Self::Text(Text::new(meter, text.into())?))
+    pub(super) fn text(meter: &Shared, text: impl Into<String> + AsRef<str>) -> Result<Self, Error> {
+        Ok(Self::Text(Text::new(meter, text)?))
+    }
+
+    /// A string of one character.
+    pub(super) fn character(meter: &Shared, c: char) -> Result<Self, Error> {
+        Self::text(meter, &*c.encode_utf8(&mut [0; 4]))
     }
 
     pub(super) fn list(meter: &Shared, items: Vec<Self>) -> Result<Self, Error> {
@@ -160,7 +165,7 @@ impl Value {
             Self::Undefined => {}
             Self::Text(text) => {
                 for c in text.text.chars() {
-                    items.push(Self::text(meter, c)?)?;
+                    items.push(Self::character(meter, c)?)?;
                 }
             }
             Self::Dict(dict) => {
@@ -186,9 +191,10 @@ impl Value {
 }
 
 impl Text {
-    pub(super) fn new(meter: &Shared, text: String) -> Result<Rc<Self>, Error> {
-        let charge = meter.charge(OVERHEAD + text.capacity())?;
-        Self::charged(meter, text, charge)
+    pub(super) fn new(meter: &Shared, text: impl Into<String> + AsRef<str>) -> Result<Rc<Self>, Error> {
+        // It may be a copy that is made only now.
+        let charge = meter.charge(OVERHEAD + text.as_ref().len())?;
+        Self::charged(meter, text.into(), charge)
     }
 
     fn charged(meter: &Shared, text: String, charge: Charge) -> Result<Rc<Self>, Error> {

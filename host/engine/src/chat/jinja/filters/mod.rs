@@ -196,6 +196,7 @@ fn folded(meter: &Shared, value: &Value, case_sensitive: bool) -> Result<Value, 
     match value {
         Value::Text(text) if !case_sensitive => {
             meter.scanned(text.text.len())?;
+            let _room = meter.charge(text.text.len().saturating_mul(3))?;
             Value::text(meter, text.text.to_lowercase())
         }
         other => Ok(other.clone()),

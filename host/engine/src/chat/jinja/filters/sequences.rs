@@ -224,7 +224,7 @@ fn map(interpreter: &mut Interpreter<'_>, value: &Value, mut given: Given) -> Re
 /// The same arguments once more.
 fn copy(interpreter: &Interpreter<'_>, given: &Given) -> Result<Given, Error> {
     interpreter.meter.work((given.positional.len() + given.named.len()) as u64)?;
-    Ok(Given { positional: given.positional.clone(), named: given.named.clone() })
+    Ok(Given { positional: given.positional.clone(), named: given.named.clone(), charge: None })
 }
 
 fn select(
