@@ -58,7 +58,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Run>, Str
     let mut run = Run { target, seconds: 20, seed: 1, files: Vec::new(), shared: None };
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value"));
-        let number = |text: String| text.parse().map_err(|_| format!("{text} is no number"));
+        let number = |text: String| text.parse::<u64>().map_err(|_| format!("{text} is no number"));
         match argument.as_str() {
             "--seconds" => run.seconds = number(value()?)?,
             "--seed" => run.seed = number(value()?)?,

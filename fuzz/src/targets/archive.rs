@@ -29,12 +29,12 @@ fn config(path: &Path) -> TierConfig {
 
 fn put(tier: &dyn MemoryTier, id: u64) -> Result<()> {
     let (keys, values) = config(Path::new("")).q4_page_bytes()?;
-    let filled = |len: usize| {
+    let filled = |len: usize| -> Result<AlignedBytes> {
         let mut bytes = AlignedBytes::zeroed(len)?;
         bytes.iter_mut().enumerate().for_each(|(place, byte)| *byte = (place as u64 * id) as u8);
         Ok(bytes)
     };
-    let (keys, values): (AlignedBytes, AlignedBytes) = (filled(keys)?, filled(values)?);
+    let (keys, values) = (filled(keys)?, filled(values)?);
     tier.put(id, Some(&Page::new(abi::HERALD_PAGE_Q4, PAGE_TOKENS, PAGE_TOKENS, &keys, &values)?))
 }
 

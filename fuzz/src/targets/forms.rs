@@ -50,7 +50,8 @@ pub(super) const TARGET: Target = Target {
         "|",
     ],
     max_len: 2 << 10,
-    cpu_ms: 20_000,
+    // What was given up on goes on for a while.
+    cpu_ms: 60_000,
     memory_mb: 1024,
     panics_within: true,
     ..DEFAULT

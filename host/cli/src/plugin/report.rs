@@ -187,5 +187,3 @@ impl Report {
         Ok(())
     }
 }
-
-/// One line of JSON, also on a terminal.

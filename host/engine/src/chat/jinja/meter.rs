@@ -37,12 +37,6 @@ impl Meter {
         if used > self.max_work { Err(Error::too_much_work(self.max_work)) } else { Ok(()) }
     }
 
-    /// The steps that were paid for.
-    #[cfg(test)]
-    pub(super) fn used(&self) -> u64 {
-        self.work.get()
-    }
-
     /// Pays for copying or comparing bytes.
     pub(super) fn copied(&self, bytes: usize) -> Result<(), Error> {
         self.work(bytes as u64 / COPIED)

@@ -492,10 +492,8 @@ fn expand_tabs(meter: &Shared, text: &str, given: Given) -> Result<Value, Error>
 
 /// Whether all letters that have a case have this one, and there are some.
 pub(super) fn has_case(text: &str, upper: bool) -> bool {
-    let (wanted, other): (fn(char) -> bool, fn(char) -> bool) = match upper {
-        true => (char::is_uppercase, char::is_lowercase),
-        false => (char::is_lowercase, char::is_uppercase),
-    };
+    let wanted = |c: char| if upper { c.is_uppercase() } else { c.is_lowercase() };
+    let other = |c: char| if upper { c.is_lowercase() } else { c.is_uppercase() };
     text.chars().any(wanted) && !text.chars().any(other)
 }
 
