@@ -22,7 +22,8 @@
  *
  * The rules of this interface:
  *  - An engine is a loaded model; a sequence is one context of it. herald_generate does everything from prompt to text;
- *    herald_tokenize, herald_prefill, herald_decode and herald_detokenize are its steps, for your own sampler.
+ *    herald_tokenize, herald_prefill, herald_decode and herald_detokenize are its steps, for your own sampler. A scheduler
+ *    serves many requests at once: herald_submit, herald_request_next.
  *  - Every struct begins with struct_size: set it to sizeof. Set all other fields to zero, which is their default, then
  *    those that you need. Fields are only ever appended, so what you build today runs with every later 1.x library.
  *  - A call that can fail returns a HERALD_STATUS_* and fills your HeraldError with one sentence that says what failed,
@@ -31,12 +32,26 @@
  *    pointers after a call. Texts are UTF-8; a text with a length needs no NUL.
  *  - A call with a buffer that is too small returns HERALD_STATUS_BUFFER_TOO_SMALL and the needed length: call it with
  *    capacity 0 first.
- *  - Each function says which threads may call it. In short: any number of threads may use an engine at once, and one
- *    call at a time may use a sequence.
+ *  - Each function says which threads may call it. In short: any number of threads may use an engine, a scheduler, contexts
+ *    and documents at once, and one call at a time may use a sequence or a request. herald_*_cancel may come at any time.
+ *  - Long contexts are lossy unless you say otherwise: of each sequence, only the latest 3,072 tokens (and the first page) keep
+ *    their keys and values at 16 bits. Older ones are compressed to 4 bits, each pass attends to the best 64 of their pages,
+ *    and from 32,768 of them on the oldest go to a file. HERALD_LOAD_EXACT turns all of this off; the other fields of
+ *    HeraldEngineOptions set it.
+ *  - Prompts are reused: a prompt of an empty sequence that begins as an earlier one did takes over its whole pages of 64 tokens,
+ *    to the same result. HeraldGenerated.n_cached_tokens says how many tokens that saved; HERALD_LOAD_NO_PREFIX_CACHE turns
+ *    it off, and herald_engine_forget_prefixes empties the cache.
+ *  - After fork() a child has none of the engine's threads. There, calls with handles that were made before return UNSUPPORTED at
+ *    once, and freeing such handles does nothing, safely. A child may load its own engine, if no call was running when it
+ *    was forked. exec() is not affected.
+ *  - Where memory for a model, a context, a batch or a buffer of their size can't be had, a call returns OUT_OF_MEMORY and nothing
+ *    is lost. What is small beside these (a vocabulary, texts, lists) ends the process where even that can't be had, as in any
+ *    Rust program; on Linux the system is more likely to end it itself, so set memory_budget well below what there is.
  *  - Pointers must be valid for as long as the call runs, and handles must not be freed: the library can't check that.
  *    No exception, panic or longjmp may cross it, in either direction.
  *
- * examples/c and examples/cpp are programs to start from. Generated from host/capi/src; do not edit.
+ * docs/EMBEDDING.md goes through all of it, herald.hpp wraps it for C++, and examples/c and examples/cpp are programs to start
+ * from. Generated from host/capi/src; do not edit.
  */
 
 #ifndef HERALD_H
@@ -44,6 +59,14 @@
 
 #include <stddef.h>
 #include <stdint.h>
+
+// The version of this header; herald_version() is the library's.
+#define HERALD_VERSION "0.1.0"
+#define HERALD_VERSION_MAJOR 0
+#define HERALD_VERSION_MINOR 1
+#define HERALD_VERSION_PATCH 0
+// One number that grows with the version: MAJOR * 1000000 + MINOR * 1000 + PATCH.
+#define HERALD_VERSION_NUMBER 1000
 
 // The call succeeded.
 #define HERALD_STATUS_OK 0
@@ -100,11 +123,30 @@
 // The sequence's context has no room for the tokens. (Statuses from 100 are the engine's, not plugins'.)
 #define HERALD_STATUS_CONTEXT_FULL 100
 
+// The scheduler's queue has no room for the request: try again later.
+#define HERALD_STATUS_QUEUE_FULL 101
+
+// The deadline has passed.
+#define HERALD_STATUS_DEADLINE 102
+
 // Load plugins even from files and folders that other users may write to.
 #define HERALD_LOAD_ALLOW_INSECURE_PLUGINS (1 << 0)
 
 // Load only the plugins that HeraldEngineOptions.plugins names.
 #define HERALD_LOAD_ONLY_NAMED_PLUGINS (1 << 1)
+
+// Nothing lossy: all keys and values stay at 16 bits in RAM, whatever the length of a sequence. Not together with
+// active_tokens, compressed_tokens, archive or selected_pages.
+#define HERALD_LOAD_EXACT (1 << 2)
+
+// Compress archived pages with LZ4.
+#define HERALD_LOAD_ARCHIVE_LZ4 (1 << 3)
+
+// Keep no pages of earlier prompts for later ones that begin alike.
+#define HERALD_LOAD_NO_PREFIX_CACHE (1 << 4)
+
+// HeraldEngineOptions.selected_pages: all of them.
+#define HERALD_ALL_PAGES 4294967295
 
 // The text begins a sequence: the model's BOS and EOS tokens are added if it wants them; a BOS in the text is not repeated.
 #define HERALD_TEXT_PROMPT (1 << 16)
@@ -133,17 +175,41 @@
 // The context is full.
 #define HERALD_FINISH_CONTEXT_FULL 4
 
-// The callback or herald_sequence_cancel stopped it.
+// The callback, herald_sequence_cancel, herald_memory_cancel or herald_request_cancel stopped it.
 #define HERALD_FINISH_CANCELLED 5
 
 // The answer matches json_schema or regex, and nothing may (or can) follow.
 #define HERALD_FINISH_COMPLETE 6
+
+// Its deadline has passed.
+#define HERALD_FINISH_DEADLINE 7
 
 // A callback's answer: continue.
 #define HERALD_GO_ON 0
 
 // A callback's answer: stop. Any value but HERALD_GO_ON means the same.
 #define HERALD_STOP 1
+
+// Scale an embedding to length 1.
+#define HERALD_EMBED_NORMALIZE (1 << 0)
+
+// The hidden state of the last token, not the mean over all tokens.
+#define HERALD_EMBED_LAST (1 << 1)
+
+// Hidden states are between blocks; this many blocks are all of any model.
+#define HERALD_ALL_BLOCKS 4294967295
+
+// HeraldEvent.kind: nothing has come in time.
+#define HERALD_EVENT_NONE 0
+
+// HeraldEvent.kind: a token, in HeraldEvent.piece.
+#define HERALD_EVENT_PIECE 1
+
+// HeraldEvent.kind: the generation has ended; HeraldEvent.generated says how.
+#define HERALD_EVENT_FINISHED 2
+
+// herald_request_next: wait for as long as it takes.
+#define HERALD_WAIT_FOREVER 4294967295
 
 // Texts in chunks of 1,024 tokens that overlap by 128, found by meaning and by words. All calls on it except
 // herald_documents_free may come from any thread, many at once.
@@ -158,6 +224,14 @@ typedef struct HeraldEngineSequence HeraldEngineSequence;
 // Named contexts over one engine. All calls on it except herald_memory_free may come from any thread, many at once: work on
 // a context waits for other work on it. Callbacks must not call functions that work on contexts: these return an error.
 typedef struct HeraldMemory HeraldMemory;
+
+// A request to a scheduler.
+typedef struct HeraldRequest HeraldRequest;
+
+// Serves many requests over one engine, on a thread of its own: continuous batching. Each step is one pass over a token of every
+// request that decodes and pieces of the prompts of the others, so the model's weights are read once for all. Requests get
+// the same answers as alone. Any thread may use it, many at once.
+typedef struct HeraldScheduler HeraldScheduler;
 
 // How to load a model. Zero is every field's default, except for model_path, which has none.
 typedef struct HeraldEngineOptions {
@@ -180,6 +254,25 @@ typedef struct HeraldEngineOptions {
   const char *const *plugins;
   // Number of plugins.
   size_t n_plugins;
+  // How many of a sequence's latest tokens keep their keys and values at 16 bits (the active tier); older ones, except those
+  // of the first page, are compressed to 4 bits, which is lossy. 0: 3,072. HERALD_LOAD_EXACT turns this off.
+  uint64_t active_tokens;
+  // How many of the compressed tokens stay in RAM (the compressed tier); the oldest go to a file. 0: 32,768.
+  uint64_t compressed_tokens;
+  // The file for the oldest tokens' keys and values (the archived tier), or a folder for a nameless one that goes with the
+  // engine. NUL-terminated; null: the latter, in the user's cache folder. Nothing is written before the first page is
+  // archived.
+  const char *archive;
+  // Bytes of RAM for keys, values and recurrent states of all sequences, and for the prefix cache. At the limit tokens are
+  // compressed and archived earlier, and where that doesn't suffice a call fails with OUT_OF_MEMORY. 0: no limit.
+  uint64_t memory_budget;
+  // Bytes of the prefix cache: pages of earlier prompts, for prompts that begin alike. 0: 256 MiB.
+  uint64_t prefix_bytes;
+  // How many pages (of 64 tokens) of compressed and archived tokens each layer selects to attend to, by score.
+  // HERALD_ALL_PAGES: all; 0: 64.
+  uint32_t selected_pages;
+  // Unused; 0.
+  uint32_t reserved;
 } HeraldEngineOptions;
 
 #ifndef HERALD_ERROR_DEFINED
@@ -219,6 +312,46 @@ typedef struct HeraldEngineInfo {
   // Seconds that loading took.
   double load_seconds;
 } HeraldEngineInfo;
+
+// What the memory tiers hold. Each layer counts its tokens separately.
+typedef struct HeraldMemoryUsage {
+  // sizeof(HeraldMemoryUsage).
+  size_t struct_size;
+  // Pages of the active tier: in RAM, as attention writes them.
+  uint64_t active_pages;
+  // Tokens in them.
+  uint64_t active_tokens;
+  // Their bytes.
+  uint64_t active_bytes;
+  // Pages of the compressed tier: in RAM, 4 bits per element.
+  uint64_t compressed_pages;
+  // Tokens in them.
+  uint64_t compressed_tokens;
+  // Their bytes.
+  uint64_t compressed_bytes;
+  // Pages of the archived tier, in a file.
+  uint64_t archived_pages;
+  // Tokens in them.
+  uint64_t archived_tokens;
+  // Their bytes in the file.
+  uint64_t archived_bytes;
+  // RAM of all tiers, in bytes.
+  uint64_t memory_bytes;
+  // Selected pages that were in RAM; 0 in the usage of one context.
+  uint64_t hits;
+  // Selected pages that were read from the file; 0 in the usage of one context.
+  uint64_t misses;
+  // Bytes of the prefix cache's active pages; 0 in the usage of one context.
+  uint64_t prefix_bytes;
+  // Bytes of recurrent states, which are in no tier.
+  uint64_t state_bytes;
+  // Bytes that all pages would need in the active tier.
+  uint64_t exact_bytes;
+  // How many times smaller they are than that; 1 without pages.
+  double ratio;
+  // Pages that have moved between tiers since the engine was loaded; 0 in the usage of one context or sequence.
+  uint64_t moved_pages;
+} HeraldMemoryUsage;
 
 // One turn of a conversation.
 typedef struct HeraldMessage {
@@ -308,6 +441,8 @@ typedef struct HeraldGenerateOptions {
   // A regular expression that the whole answer must match (NUL-terminated UTF-8); null: none. Not together with
   // json_schema.
   const char *regex;
+  // When it ends at the latest, in milliseconds from the call's beginning, with HERALD_FINISH_DEADLINE; 0: never.
+  uint64_t deadline_ms;
 } HeraldGenerateOptions;
 
 // A finished generation.
@@ -330,7 +465,62 @@ typedef struct HeraldGenerated {
   double prompt_seconds;
   // Seconds that the tokens after it took.
   double decode_seconds;
+  // How many of the prompt's tokens were taken from the prefix cache, and not run.
+  size_t n_cached_tokens;
 } HeraldGenerated;
+
+// How a scheduler shares an engine out. Zero is every field's default.
+typedef struct HeraldSchedulerOptions {
+  // sizeof(HeraldSchedulerOptions).
+  size_t struct_size;
+  // Requests that run together at most, up to HeraldEngineOptions.max_batch; 0: 32.
+  uint32_t max_running;
+  // Requests that wait at most; one more gets the status QUEUE_FULL. 0: 256.
+  uint32_t max_waiting;
+  // The most prompt tokens of a step while other requests decode, which wait for them; 0: 128.
+  uint32_t prompt_piece;
+  // Unused; 0.
+  uint32_t reserved;
+} HeraldSchedulerOptions;
+
+// What a request asks to be continued: exactly one of text, ids and messages.
+typedef struct HeraldPrompt {
+  // sizeof(HeraldPrompt).
+  size_t struct_size;
+  // A text: text_len bytes of UTF-8; or null.
+  const char *text;
+  // Bytes of text.
+  size_t text_len;
+  // Tokens: n_ids ids; or null.
+  const uint32_t *ids;
+  // Number of ids.
+  size_t n_ids;
+  // A conversation that the model's chat template formats: n_messages messages; or null.
+  const struct HeraldMessage *messages;
+  // Number of messages.
+  size_t n_messages;
+  // Whose request it is, NUL-terminated UTF-8: where places are short, all clients are served equally. Null: nobody's in
+  // particular.
+  const char *client;
+  // For a text: HERALD_TEXT_SPECIAL, HERALD_TEXT_PROMPT.
+  uint32_t flags;
+  // Unused; 0.
+  uint32_t reserved;
+} HeraldPrompt;
+
+// What herald_request_next fills.
+typedef struct HeraldEvent {
+  // sizeof(HeraldEvent).
+  size_t struct_size;
+  // HERALD_EVENT_*.
+  uint32_t kind;
+  // Unused; 0.
+  uint32_t reserved;
+  // The token; null unless kind is HERALD_EVENT_PIECE. Valid until the next call with this request.
+  const struct HeraldPiece *piece;
+  // The end; null unless kind is HERALD_EVENT_FINISHED. Valid until the request is freed.
+  const struct HeraldGenerated *generated;
+} HeraldEvent;
 
 // What herald_memory_optimize done.
 typedef struct HeraldOptimized {
@@ -355,44 +545,6 @@ typedef struct HeraldOptimized {
   // The same, afterwards.
   double fragmentation_after;
 } HeraldOptimized;
-
-// What the memory tiers hold. Each layer counts its tokens separately.
-typedef struct HeraldMemoryUsage {
-  // sizeof(HeraldMemoryUsage).
-  size_t struct_size;
-  // Pages of the active tier: in RAM, as attention writes them.
-  uint64_t active_pages;
-  // Tokens in them.
-  uint64_t active_tokens;
-  // Their bytes.
-  uint64_t active_bytes;
-  // Pages of the compressed tier: in RAM, 4 bits per element.
-  uint64_t compressed_pages;
-  // Tokens in them.
-  uint64_t compressed_tokens;
-  // Their bytes.
-  uint64_t compressed_bytes;
-  // Pages of the archived tier, in a file.
-  uint64_t archived_pages;
-  // Tokens in them.
-  uint64_t archived_tokens;
-  // Their bytes in the file.
-  uint64_t archived_bytes;
-  // RAM of all tiers, in bytes.
-  uint64_t memory_bytes;
-  // Selected pages that were in RAM; 0 in the usage of one context.
-  uint64_t hits;
-  // Selected pages that were read from the file; 0 in the usage of one context.
-  uint64_t misses;
-  // Bytes of the prefix cache's active pages; 0 in the usage of one context.
-  uint64_t prefix_bytes;
-  // Bytes of recurrent states, which are in no tier.
-  uint64_t state_bytes;
-  // Bytes that all pages would need in the active tier.
-  uint64_t exact_bytes;
-  // How many times smaller they are than that; 1 without pages.
-  double ratio;
-} HeraldMemoryUsage;
 
 // Pages that the tiers hold, compared with those that can be reached.
 typedef struct HeraldLeakStats {
@@ -476,6 +628,11 @@ uint32_t herald_engine_backend(const struct HeraldEngine *engine,
                                size_t *len,
                                struct HeraldError *error);
 
+// Empties the prefix cache: pages of earlier prompts, which later prompts that begin alike take over (see
+// HeraldGenerated.n_cached_tokens). Sequences keep theirs. Any thread, many at once. Statuses: OK; INVALID_ARGUMENT.
+uint32_t herald_engine_forget_prefixes(const struct HeraldEngine *engine,
+                                       struct HeraldError *error);
+
 // Creates an empty sequence on an engine and writes it to *out; the caller frees it with herald_sequence_free. On failure
 // *out is null. Any thread, many at once. Statuses: OK; INVALID_ARGUMENT; OUT_OF_MEMORY; INTERNAL.
 uint32_t herald_sequence_new(const struct HeraldEngine *engine,
@@ -506,10 +663,66 @@ uint32_t herald_sequence_truncate(struct HeraldEngineSequence *sequence,
                                   size_t len,
                                   struct HeraldError *error);
 
-// Ends the call that is running on the sequence soon: herald_generate* with HERALD_FINISH_CANCELLED, herald_prefill and
-// herald_logits with the status CANCELLED. Does nothing if no call is running. Any thread, at any time until the sequence
-// is freed; also from a signal handler. Null is allowed.
+// Creates a copy of a sequence, which goes on by itself, and writes it to *out; the caller frees it with herald_sequence_free.
+// On failure *out is null. The two share pages until one of them writes, so a copy costs little; recurrent states are copied.
+// It begins without a cancel and a deadline. Any thread, one call at a time on a sequence. Statuses: OK; INVALID_ARGUMENT;
+// OUT_OF_MEMORY; INTERNAL.
+uint32_t herald_sequence_fork(const struct HeraldEngineSequence *sequence,
+                              struct HeraldEngineSequence **out,
+                              struct HeraldError *error);
+
+// Saves a sequence to a file (NUL-terminated path), for herald_sequence_load in this or another process. An earlier file of
+// that name is replaced as a whole, or stays where this fails. Any thread, one call at a time on a sequence. Statuses: OK;
+// INVALID_ARGUMENT (also a file that can't be written); OUT_OF_MEMORY; CORRUPT (an archived page is damaged); INTERNAL.
+uint32_t herald_sequence_save(const struct HeraldEngineSequence *sequence,
+                              const char *path,
+                              struct HeraldError *error);
+
+// Loads a sequence that herald_sequence_save or the program host saved (NUL-terminated path), and writes it to *out; the
+// caller frees it with herald_sequence_free. On failure *out is null. Its pages go to the tiers that they were in. A token
+// that the program had chosen and not run is run. Any thread, many at once. Statuses: OK; NOT_FOUND; IO; INVALID_ARGUMENT (also
+// a damaged file, one of another model, or recurrent states of another backend); CONTEXT_FULL; OUT_OF_MEMORY; INTERNAL.
+uint32_t herald_sequence_load(const struct HeraldEngine *engine,
+                              const char *path,
+                              struct HeraldEngineSequence **out,
+                              struct HeraldError *error);
+
+// Fills usage, whose struct_size the caller must set, with what the tiers hold of a sequence; pages that it shares with others
+// count whole. Any thread, one call at a time on a sequence. Statuses: OK; INVALID_ARGUMENT.
+uint32_t herald_sequence_usage(const struct HeraldEngineSequence *sequence,
+                               struct HeraldMemoryUsage *usage,
+                               struct HeraldError *error);
+
+// Moves a sequence's pages that are older than its latest keep_tokens tokens, except the first, to the compressed tier now, and
+// what has no room there to the archived one. Writes the number of moves to *moved_pages, unless moved_pages is null. Any
+// thread, one call at a time on a sequence. Statuses: OK; INVALID_ARGUMENT; OUT_OF_MEMORY; IO; INTERNAL.
+uint32_t herald_sequence_compress(struct HeraldEngineSequence *sequence,
+                                  size_t keep_tokens,
+                                  uint64_t *moved_pages,
+                                  struct HeraldError *error);
+
+// Ends work on the sequence: the call that runs now, or else the next one, which then does nothing. A cancel stays set until a
+// call has reported it (herald_generate* with HERALD_FINISH_CANCELLED; herald_prefill, herald_decode and herald_logits with
+// the status CANCELLED) or herald_sequence_reset_cancel has cleared it. So none is lost that comes a moment too early; one
+// that comes a moment too late ends the next call, unless you reset it first.
+//
+// A prompt ends after the layer that is running, a tenth of a second even for models of billions of parameters. The
+// sequence then holds the pieces (of HeraldEngineOptions.max_batch ids) that were run to their end, and the next call goes
+// on from there: nothing of the unfinished piece is left, neither keys and values nor recurrent states.
+//
+// Any thread, at any time until the sequence is freed; also from a signal handler. Null is allowed.
 void herald_sequence_cancel(const struct HeraldEngineSequence *sequence);
+
+// Clears a cancel that no call has reported. Returns 1 if there was one, otherwise 0. Any thread, at any time until the
+// sequence is freed; also from a signal handler. Null is allowed.
+uint32_t herald_sequence_reset_cancel(const struct HeraldEngineSequence *sequence);
+
+// Sets when work on the sequence ends at the latest: milliseconds from now, for all calls that begin afterwards; 0: never. They
+// end as if cancelled, herald_generate* with HERALD_FINISH_DEADLINE, the others with the status DEADLINE. Any thread, at any
+// time. Statuses: OK; INVALID_ARGUMENT.
+uint32_t herald_sequence_set_deadline(const struct HeraldEngineSequence *sequence,
+                                      uint64_t milliseconds,
+                                      struct HeraldError *error);
 
 // Writes the token ids of text (UTF-8, text_len bytes) to ids, which has room for capacity, and their number to *n_ids.
 // flags: HERALD_TEXT_SPECIAL, HERALD_TEXT_PROMPT. Any thread, many at once. Statuses: OK; BUFFER_TOO_SMALL, with *n_ids
@@ -596,7 +809,7 @@ uint32_t herald_generate_ids(const struct HeraldEngine *engine,
 // has room for capacity; null if they are not wanted. On failure the sequence holds the pieces (of
 // HeraldEngineOptions.max_batch ids) that were run. Any thread, many at once on one engine, one at a time on a sequence.
 // Statuses: OK; INVALID_ARGUMENT (no ids, an unknown id); CONTEXT_FULL and BUFFER_TOO_SMALL, with nothing run;
-// CANCELLED; OUT_OF_MEMORY; INTERNAL.
+// CANCELLED and DEADLINE (see herald_sequence_cancel); OUT_OF_MEMORY; IO (the archive's disk is full); INTERNAL.
 uint32_t herald_prefill(const struct HeraldEngine *engine,
                         struct HeraldEngineSequence *sequence,
                         const uint32_t *ids,
@@ -607,9 +820,9 @@ uint32_t herald_prefill(const struct HeraldEngine *engine,
 
 // Appends one token to each of n sequences, and runs them all in one pass. Writes the logits [n, vocabulary] to logits,
 // which has room for capacity floats; null if they are not wanted. The sequences must differ. On failure no sequence has
-// its token. Any thread, many at once on one engine, one at a time on a sequence.
+// its token; if it was a plugin's while it computed, sequences of a model with recurrent states can only be truncated to 0. Any thread, many at once on one engine, one at a time on a sequence.
 // Statuses: OK; INVALID_ARGUMENT (an unknown id, more sequences than max_batch); CONTEXT_FULL; BUFFER_TOO_SMALL;
-// OUT_OF_MEMORY; INTERNAL.
+// CANCELLED and DEADLINE (of any of the sequences); OUT_OF_MEMORY; IO; INTERNAL.
 uint32_t herald_decode(const struct HeraldEngine *engine,
                        struct HeraldEngineSequence *const *sequences,
                        const uint32_t *tokens,
@@ -633,6 +846,80 @@ uint32_t herald_logits(const struct HeraldEngine *engine,
                                        size_t n_logits),
                        void *user_data,
                        struct HeraldError *error);
+
+// Writes a text's embedding (hidden floats, see HeraldEngineInfo) to embedding, which has room for capacity, and their number to
+// *n: the mean of the text's tokens after the last block, before the final norm. A token that the model puts before every
+// text (BOS) is run and left out. flags: HERALD_EMBED_*. A language model that was not trained to embed gives vectors that
+// differ less than its texts do: compare them after you have subtracted the mean of many. deadline_ms: milliseconds from
+// now; 0: none. The prefix cache plays no part. Any thread, many at once. Statuses: OK; INVALID_ARGUMENT (an empty text, not
+// UTF-8); BUFFER_TOO_SMALL, with *n the number; UNSUPPORTED; CONTEXT_FULL; DEADLINE; OUT_OF_MEMORY; INTERNAL.
+uint32_t herald_embed(const struct HeraldEngine *engine,
+                      const char *text,
+                      size_t text_len,
+                      uint32_t flags,
+                      uint64_t deadline_ms,
+                      float *embedding,
+                      size_t capacity,
+                      size_t *n,
+                      struct HeraldError *error);
+
+// Runs n_ids ids as a text of their own through the embedding and the first blocks blocks (HERALD_ALL_BLOCKS: all of them), and
+// passes each token's hidden state to each, in order: index counts from 0, and the n_state (hidden) floats at state, as the
+// next block would read them, are valid during that call. each returns HERALD_GO_ON, or HERALD_STOP to end the work; it gets
+// user_data, runs on the calling thread and must not throw or longjmp. deadline_ms: milliseconds from now; 0: none. Any
+// thread, many at once. Statuses: OK; INVALID_ARGUMENT (no ids, an unknown id); CONTEXT_FULL; CANCELLED (each stopped it);
+// DEADLINE; OUT_OF_MEMORY; INTERNAL.
+uint32_t herald_hidden_states(const struct HeraldEngine *engine,
+                              const uint32_t *ids,
+                              size_t n_ids,
+                              uint32_t blocks,
+                              uint64_t deadline_ms,
+                              int32_t (*each)(void *user_data,
+                                              size_t index,
+                                              const float *state,
+                                              size_t n_state),
+                              void *user_data,
+                              struct HeraldError *error);
+
+// Starts a scheduler on an engine and writes it to *out; the caller frees it with herald_scheduler_free. On failure *out is null.
+// options: null for the defaults. The engine may be freed before it. Any thread. Statuses: OK; INVALID_ARGUMENT;
+// OUT_OF_MEMORY; INTERNAL.
+uint32_t herald_scheduler_new(const struct HeraldEngine *engine,
+                              const struct HeraldSchedulerOptions *options,
+                              struct HeraldScheduler **out,
+                              struct HeraldError *error);
+
+// Frees a scheduler: cancels its requests and waits for the running layer. Its requests may be freed before or after it. No call
+// may be running on it, except on its requests. Any thread. Null is allowed.
+void herald_scheduler_free(struct HeraldScheduler *scheduler);
+
+// Submits a request and writes it to *out; the caller frees it with herald_request_free. On failure *out is null. options: null
+// for the defaults; on_piece must be null, since pieces come from herald_request_next. A deadline counts from here, and so
+// includes the time in the queue. Returns at once, after tokenizing the prompt and compiling a json_schema or regex. Any
+// thread, many at once. Statuses: OK; QUEUE_FULL; INVALID_ARGUMENT (also a prompt without tokens); CONTEXT_FULL (the prompt is
+// too long); UNSUPPORTED (no chat template); DEADLINE; OUT_OF_MEMORY; IO (no random seed); INTERNAL.
+uint32_t herald_submit(const struct HeraldScheduler *scheduler,
+                       const struct HeraldPrompt *prompt,
+                       const struct HeraldGenerateOptions *options,
+                       struct HeraldRequest **out,
+                       struct HeraldError *error);
+
+// Waits up to timeout_ms milliseconds (0: not at all; HERALD_WAIT_FOREVER) for what comes next of a request, and fills event, whose
+// struct_size the caller must set: HERALD_EVENT_PIECE for each token, in order, at last HERALD_EVENT_FINISHED, then and from
+// then on; HERALD_EVENT_NONE if nothing came in time. A request that failed gets its failure's status and sentence, also from
+// then on. Any thread, one call at a time on a request. Statuses: OK; INVALID_ARGUMENT; those of herald_generate.
+uint32_t herald_request_next(struct HeraldRequest *request,
+                             uint32_t timeout_ms,
+                             struct HeraldEvent *event,
+                             struct HeraldError *error);
+
+// Ends a request: herald_request_next gives the pieces that have come, then HERALD_EVENT_FINISHED with HERALD_FINISH_CANCELLED,
+// within a fifth of a second. Its memory is freed after the running layer or, where other requests share the pass, after
+// the pass. Does nothing if it has ended. Any thread, at any time until the request is freed. Null is allowed.
+void herald_request_cancel(const struct HeraldRequest *request);
+
+// Cancels a request that has not ended, and frees it. No call may be running on it. Any thread. Null is allowed.
+void herald_request_free(struct HeraldRequest *request);
 
 // Creates a manager without contexts on an engine and writes it to *out; the caller frees it with herald_memory_free. On
 // failure *out is null. The engine may be freed before it. Any thread. Statuses: OK; INVALID_ARGUMENT; INTERNAL.
@@ -671,6 +958,14 @@ uint32_t herald_memory_generate(const struct HeraldMemory *memory,
                                 const struct HeraldGenerateOptions *options,
                                 struct HeraldGenerated *generated,
                                 struct HeraldError *error);
+
+// Ends work on a context: what runs now, or else what begins next, which then does nothing. Stays set until a call has reported
+// it, herald_memory_generate with HERALD_FINISH_CANCELLED, herald_memory_add_* with the status CANCELLED; see
+// herald_sequence_cancel. Doesn't wait, and may be called from callbacks. Any thread, many at once. Statuses: OK;
+// INVALID_ARGUMENT (no such context).
+uint32_t herald_memory_cancel(const struct HeraldMemory *memory,
+                              const char *context,
+                              struct HeraldError *error);
 
 // Moves a context's pages that are older than its latest keep_tokens tokens, except the first, to the compressed tier now.
 // Writes the number of moves to *moved_pages, unless moved_pages is null. Any thread, many at once. Statuses: OK;
@@ -770,6 +1065,33 @@ uint32_t herald_documents_remove(const struct HeraldDocuments *documents,
 
 // Removes all texts. Any thread, many at once. Statuses: OK; INVALID_ARGUMENT; IO; INTERNAL.
 uint32_t herald_documents_clear(const struct HeraldDocuments *documents, struct HeraldError *error);
+
+// Fills usage, whose struct_size the caller must set, with what the tiers hold of all sequences of an engine; pages that several
+// share count once. Doesn't wait. Any thread, many at once. Statuses: OK; INVALID_ARGUMENT.
+uint32_t herald_engine_usage(const struct HeraldEngine *engine,
+                             struct HeraldMemoryUsage *usage,
+                             struct HeraldError *error);
+
+// Writes metrics as JSON, NUL-terminated UTF-8, to text, and its length without the NUL to *len: an object with the memory of the
+// process, what each memory tier holds, what has moved between them and, unless scheduler is null, what its requests took
+// (counts, tokens, quantiles of times in seconds). capacity: size of text in bytes, which must be greater than *len; the text
+// may be longer the next time, so leave some room. Any thread, many at once. Statuses: OK; BUFFER_TOO_SMALL, with *len the
+// length; INVALID_ARGUMENT.
+uint32_t herald_metrics_json(const struct HeraldEngine *engine,
+                             const struct HeraldScheduler *scheduler,
+                             char *text,
+                             size_t capacity,
+                             size_t *len,
+                             struct HeraldError *error);
+
+// Like herald_metrics_json, in Prometheus's text format (OpenMetrics 1.0): serve it as
+// application/openmetrics-text; version=1.0.0; charset=utf-8.
+uint32_t herald_metrics_prometheus(const struct HeraldEngine *engine,
+                                   const struct HeraldScheduler *scheduler,
+                                   char *text,
+                                   size_t capacity,
+                                   size_t *len,
+                                   struct HeraldError *error);
 
 // Sets the function that gets the engine's log, for the whole process; null for none, the default. It gets lines of this
 // level (HERALD_LOG_*) and of more severe ones: UTF-8 without a newline at the end, NUL-terminated, text_len bytes without

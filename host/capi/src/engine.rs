@@ -16,8 +16,8 @@ use herald_engine::{Capacity, LoadOptions, MemoryOptions, NeuroEngine};
 pub const HERALD_LOAD_ALLOW_INSECURE_PLUGINS: u32 = 1 << 0;
 /// Load only the plugins that HeraldEngineOptions.plugins names.
 pub const HERALD_LOAD_ONLY_NAMED_PLUGINS: u32 = 1 << 1;
-/// Nothing lossy: all keys and values stay at 16 bits in RAM, whatever the length of a sequence. Not together with
-/// active_tokens, compressed_tokens, archive or selected_pages.
+/// Nothing lossy: all keys and values stay at 16 bits in RAM, whatever the length of a sequence and the memory_budget (where that is
+/// used up, calls fail with OUT_OF_MEMORY). Not together with active_tokens, compressed_tokens, archive or selected_pages.
 pub const HERALD_LOAD_EXACT: u32 = 1 << 2;
 /// Compress archived pages with LZ4.
 pub const HERALD_LOAD_ARCHIVE_LZ4: u32 = 1 << 3;
@@ -205,7 +205,7 @@ fn memory_options(call: &Call, raw: &HeraldEngineOptions, defaults: MemoryOption
                 "HERALD_LOAD_EXACT and {name} are both set, where at most one was expected"
             )));
         }
-        options.active = Capacity::Tokens(usize::MAX);
+        options.active = MemoryOptions::EXACT;
     }
     Ok(options)
 }

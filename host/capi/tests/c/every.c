@@ -353,6 +353,15 @@ int main(int argc, char **argv) {
     CHECK(usage.compressed_pages == 0 && usage.archived_pages == 0 && usage.ratio < 1.01);
     herald_sequence_free(sequence);
     herald_engine_free(engine);
+    exact.memory_budget = usage.memory_bytes / 2; /* Exact comes before the budget. */
+    OK(herald_engine_load(&exact, &engine, &error));
+    OK(herald_sequence_new(engine, &sequence, &error));
+    OK(herald_prefill(engine, sequence, ids, 100, NULL, 0, &error));
+    FAILS(HERALD_STATUS_OUT_OF_MEMORY, "memory budget", herald_prefill(engine, sequence, ids, 400, NULL, 0, &error));
+    OK(herald_sequence_usage(sequence, &usage, &error));
+    CHECK(usage.compressed_pages == 0);
+    herald_sequence_free(sequence);
+    herald_engine_free(engine);
     OK(herald_log(HERALD_LOG_WARN, NULL, NULL, &error));
     return 0;
 }

@@ -85,7 +85,10 @@ impl Tiers<'_> {
         // Pages are compressed where the layer reads such pages and can select among them. Behind a sliding window there is
         // nothing to select.
         let selects = layer.summary_bytes() > 0 || self.options.memory.selected_pages.is_none();
-        let compresses = layer.reads(abi::HERALD_PAGE_Q4) && selects && attention.window.is_none();
+        let compresses = layer.reads(abi::HERALD_PAGE_Q4)
+            && selects
+            && attention.window.is_none()
+            && !self.options.memory.is_exact();
         let compressed = if compresses {
             match self.tier(&TierConfig { kind: TierKind::Compressed, ..config.clone() }) {
                 Ok(tier) => Some(tier),

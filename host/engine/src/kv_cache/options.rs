@@ -70,7 +70,7 @@ impl From<usize> for Capacity {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryOptions {
     /// The latest tokens, whose pages stay as attention wrote them and are always attended to. Older pages, except for the first
-    /// of a sequence, are compressed.
+    /// of a sequence, are compressed. [`MemoryOptions::EXACT`]: none ever is.
     pub active: Capacity,
     /// The latest of the compressed pages, which stay in RAM. Older ones go to an archive, a file on disk.
     pub compressed: Capacity,
@@ -84,6 +84,16 @@ pub struct MemoryOptions {
     /// The most bytes of RAM for sequences and the prefix cache. At the limit, cached pages are dropped first, then pages move
     /// down a tier earlier than the capacities say; where that doesn't suffice, the call that needs room fails. `None`: no limit.
     pub budget: Option<u64>,
+}
+
+impl MemoryOptions {
+    /// The active capacity with which nothing is compressed, whatever the budget: where that is used up, calls fail.
+    pub const EXACT: Capacity = Capacity::Tokens(usize::MAX);
+
+    /// Whether no page is ever compressed.
+    pub(crate) fn is_exact(&self) -> bool {
+        self.active == Self::EXACT
+    }
 }
 
 impl Default for MemoryOptions {
