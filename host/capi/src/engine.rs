@@ -269,7 +269,10 @@ pub unsafe extern "C" fn herald_engine_backend(
 /// Empties the prefix cache: pages of earlier prompts, which later prompts that begin alike take over (see
 /// HeraldGenerated.n_cached_tokens). Sequences keep theirs. Any thread, many at once. Statuses: OK; INVALID_ARGUMENT.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn herald_engine_forget_prefixes(engine: *const HeraldEngine, error: *mut HeraldError) -> u32 {
+pub unsafe extern "C" fn herald_engine_forget_prefixes(
+    engine: *const HeraldEngine,
+    error: *mut HeraldError,
+) -> u32 {
     c_call!(error, |call| {
         call.handle(engine, "engine")?.engine.forget_prefixes();
         Ok(())

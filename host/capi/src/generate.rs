@@ -253,7 +253,8 @@ pub(super) fn generate_with(
         stopped = !callback.call(piece);
         !stopped
     })?;
-    let cancelled = if ended == Ended::Late && !stopped { HERALD_FINISH_DEADLINE } else { HERALD_FINISH_CANCELLED };
+    let cancelled =
+        if ended == Ended::Late && !stopped { HERALD_FINISH_DEADLINE } else { HERALD_FINISH_CANCELLED };
     let answer = match done {
         Ok(done) => answer(&done, cancelled),
         Err(Error::Cancelled) => HeraldGenerated {

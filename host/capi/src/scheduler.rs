@@ -330,7 +330,8 @@ impl Reader {
                 Ok(Message::Event(Event::Failed(error))) => self.ended = Some(Err(error.into())),
                 Ok(Message::Cancelled(at)) => self.over = self.over.into_iter().chain([at + GRACE]).min(),
                 Ok(Message::Gone) | Err(RecvTimeoutError::Disconnected) => {
-                    self.ended = Some(Err(Failure::internal("the scheduler has ended, and the request with it")));
+                    self.ended =
+                        Some(Err(Failure::internal("the scheduler has ended, and the request with it")));
                 }
                 // The step that the request was part of goes on for others.
                 Err(RecvTimeoutError::Timeout) if self.over.is_some_and(|over| Instant::now() >= over) => {

@@ -249,7 +249,10 @@ fn no_function_is_left_out() {
         assert!(c.contains(&format!("{function}(")), "every.c doesn't use {function}");
         let is_used = cpp.contains(&format!("{function}(")) || cpp.contains(&format!("{function},"));
         let c_only = ["herald_version", "herald_log"];
-        assert!(is_used || cpp.contains(&format!("{function}>")) || c_only.contains(&function), "herald.hpp lacks {function}");
+        assert!(
+            is_used || cpp.contains(&format!("{function}>")) || c_only.contains(&function),
+            "herald.hpp lacks {function}"
+        );
     }
 }
 

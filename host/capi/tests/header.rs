@@ -94,12 +94,9 @@ fn repository() -> PathBuf {
 
 /// The macros of the version, which is that of the crate.
 fn version() -> String {
-    let [major, minor, patch]: [u32; 3] = [
-        env!("CARGO_PKG_VERSION_MAJOR"),
-        env!("CARGO_PKG_VERSION_MINOR"),
-        env!("CARGO_PKG_VERSION_PATCH"),
-    ]
-    .map(|part| part.parse().expect("a number"));
+    let [major, minor, patch]: [u32; 3] =
+        [env!("CARGO_PKG_VERSION_MAJOR"), env!("CARGO_PKG_VERSION_MINOR"), env!("CARGO_PKG_VERSION_PATCH")]
+            .map(|part| part.parse().expect("a number"));
     format!(
         "\n// The version of this header; herald_version() is the library's.\n\
          #define HERALD_VERSION \"{version}\"\n\

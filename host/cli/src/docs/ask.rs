@@ -77,18 +77,13 @@ impl Ask {
         let (mut stream, mut unwritten) = (output::Stream::new(), None);
         let mut sequence = engine.sequence()?;
         sequence.set_stop(Some(lookout.stop()));
-        let generated = engine.generate(
-            &mut sequence,
-            &prompt,
-            &generate,
-            &mut || lookout.go_on(),
-            &mut |piece| {
+        let generated =
+            engine.generate(&mut sequence, &prompt, &generate, &mut || lookout.go_on(), &mut |piece| {
                 if !self.json {
                     unwritten = stream.push(piece.text).err();
                 }
                 unwritten.is_none() && lookout.go_on()
-            },
-        )?;
+            })?;
         if let Some(failure) = unwritten {
             return Err(failure);
         }

@@ -36,7 +36,12 @@ pub(crate) enum Next {
 }
 
 impl Guide {
-    pub(crate) fn new(forms: &Forms, constraint: &Constraint, ignore_eos: bool, stop: Option<&Stop>) -> Result<Self> {
+    pub(crate) fn new(
+        forms: &Forms,
+        constraint: &Constraint,
+        ignore_eos: bool,
+        stop: Option<&Stop>,
+    ) -> Result<Self> {
         let matcher = forms.matcher(constraint, stop)?;
         let tokens = matcher.tok_env().map_err(failed)?;
         let trie = tokens.tok_trie();

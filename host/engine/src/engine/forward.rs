@@ -49,7 +49,9 @@ impl NeuroEngine {
             done += piece.len();
             let last = done == ids.len();
             let wanted = if last { WantedLogits::Last } else { WantedLogits::None };
-            self.pass(&mut [(sequence, piece)], wanted, Leave::Any, &mut |rows| logits.extend_from_slice(rows))?;
+            self.pass(&mut [(sequence, piece)], wanted, Leave::Any, &mut |rows| {
+                logits.extend_from_slice(rows)
+            })?;
             if !progress(done) && !last {
                 return Err(Error::Cancelled);
             }
@@ -233,8 +235,7 @@ impl NeuroEngine {
         self.check(&sequence, ids)?;
         let (hidden, mut go_on) = (self.plan.hidden, true);
         for piece in ids.chunks(self.max_batch) {
-            let mut rows =
-                |rows: &[f32]| go_on = go_on && rows.chunks_exact(hidden).all(&mut *each);
+            let mut rows = |rows: &[f32]| go_on = go_on && rows.chunks_exact(hidden).all(&mut *each);
             let wanted = WantedLogits::Hidden(n_layers);
             self.pass(&mut [(&mut sequence, piece)], wanted, Leave::All, &mut rows)?;
             if !go_on {

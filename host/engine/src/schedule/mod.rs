@@ -215,7 +215,8 @@ fn serve(shared: &Shared, mut batch: Batch, most: usize) {
     let _closing = Closing(shared);
     let mut done = batch::Done::default();
     loop {
-        let (mut admitted, over) = (Vec::new(), shared.state().queue.remove_where(|waiting| waiting.stop.ends()));
+        let (mut admitted, over) =
+            (Vec::new(), shared.state().queue.remove_where(|waiting| waiting.stop.ends()));
         over.into_iter().for_each(|waiting| waiting.end(Ok(Finish::Cancelled), [0; 2], &shared.counts));
         {
             let mut state = shared.state();
@@ -229,7 +230,10 @@ fn serve(shared: &Shared, mut batch: Batch, most: usize) {
                 }
                 state.running = batch.len() + admitted.len();
                 shared.counts.load(state.queue.len(), state.running);
-                state.stops = batch.stops().chain(admitted.iter().map(|waiting: &Waiting| waiting.stop.clone())).collect();
+                state.stops = batch
+                    .stops()
+                    .chain(admitted.iter().map(|waiting: &Waiting| waiting.stop.clone()))
+                    .collect();
                 if state.running > 0 {
                     break;
                 }

@@ -1,7 +1,7 @@
 //! A request, and what becomes of it.
 
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::Weak;
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::Shared;
 use crate::engine::{GenerateOptions, Generated};

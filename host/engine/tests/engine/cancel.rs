@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use herald::schedule::{Request, Scheduler, SchedulerOptions};
 use herald::{
-    BatchEntry, Constraint, Error, Finish, GenerateOptions, LoadOptions, MultiTierMemoryManager, NeuroEngine, Sequence,
-    Stop,
+    BatchEntry, Constraint, Error, Finish, GenerateOptions, LoadOptions, MultiTierMemoryManager, NeuroEngine,
+    Sequence, Stop,
 };
 use herald_testing::{cpu_options, load_tiny, tiny};
 use tracing::span::{Attributes, Id, Record};
@@ -116,7 +116,10 @@ fn a_prompt_ends_after_the_running_layer_and_goes_on_from_before_the_piece() {
                 let logits = engine.prefill(&mut sequence, &prompt()[done_tokens..]).expect("a pass");
                 assert!(logits == expected.0, "{name}, layer {layer}: it goes on otherwise");
             }
-            assert!(go_on(&engine, &mut sequence) == expected.1, "{name}, layer {layer}: it goes on otherwise");
+            assert!(
+                go_on(&engine, &mut sequence) == expected.1,
+                "{name}, layer {layer}: it goes on otherwise"
+            );
         }
     }
 }
@@ -187,7 +190,10 @@ fn a_generation_ends_with_what_it_has() {
                 true
             })
             .expect("an answer");
-        assert_eq!((generated.finish, generated.tokens.len(), sequence.tokens().len()), (Finish::Cancelled, 4, 6));
+        assert_eq!(
+            (generated.finish, generated.tokens.len(), sequence.tokens().len()),
+            (Finish::Cancelled, 4, 6)
+        );
         stop.reset();
         let late = GenerateOptions { deadline: Some(Instant::now()), ..options.clone() };
         let done = engine.generate(&mut sequence, &[9], &late, &mut || true, &mut |_| true);
@@ -259,7 +265,13 @@ fn every_form_compiles_in_bounds() {
         (r#"{"type": "array", "items": {}, "minItems": 3, "maxItems": 1000000}"#.to_owned(), true),
         (r#"{"type": "string", "pattern": "^((a{100}){100}){100}$", "minLength": 500}"#.to_owned(), false),
         (format!(r#"{{"type": "string", "pattern": "({long})*b"}}"#), true),
-        (format!("{{\"allOf\": [{}]}}", vec![r#"{"anyOf": [{"minimum": 1}, {"maxLength": 2}]}"#; 16].join(",")), false),
+        (
+            format!(
+                "{{\"allOf\": [{}]}}",
+                vec![r#"{"anyOf": [{"minimum": 1}, {"maxLength": 2}]}"#; 16].join(",")
+            ),
+            false,
+        ),
     ];
     for (schema, usable) in forms {
         let shown: String = schema.chars().take(100).collect();
