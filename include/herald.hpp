@@ -6,17 +6,10 @@
 //     options.max_tokens = 100;
 //     engine.generate(sequence, "Hello", options, [](std::string_view text) { std::cout << text << std::flush; });
 //
-// herald.h says what each call does, which threads may make it and what fails; here are only the differences:
-//  - Handles own what they hold and are move-only. One that was moved from is empty: it may be destroyed or assigned to.
-//  - A call that fails throws herald::Error, with the status. After fork() so does every call in the child, where handles are
-//    destroyed safely.
-//  - Structs of options and answers are those of herald.h; herald::sized<S>() is one of zeros with its struct_size.
-//  - Callbacks are anything that can be called, and return nothing, or whether to go on. They may throw: the work ends, and
-//    the exception comes out of the call. They are called during the call only, and never copied.
-//  - Texts are passed as std::string_view and need no NUL, except names and paths, which are std::string. A vector or string
-//    is allocated for what a call returns, and nothing else.
-//
-// Everything is inline: link with -lherald. Include it as <herald.hpp>, beside <herald.h>.
+// herald.h says what each call does, which threads may make it and what fails. Here, handles own what they hold and are move-only
+// (one that was moved from may be destroyed or assigned to); a call that fails throws herald::Error; callbacks are anything that
+// can be called, return nothing or whether to go on, and may throw: the exception comes out of the call. Names and paths are
+// std::string, other texts std::string_view. Nothing is allocated but what a call returns.
 
 #ifndef HERALD_HPP
 #define HERALD_HPP
@@ -26,7 +19,6 @@
 #include <cstdint>
 #include <exception>
 #include <memory>
-#include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -66,6 +58,14 @@ void call(Function function, Arguments... arguments) {
 }
 
 namespace detail {
+
+// A struct that a call fills, which is its last argument but for the error.
+template <typename Struct, typename Function, typename... Arguments>
+Struct filled(Function function, Arguments... arguments) {
+    Struct value = sized<Struct>();
+    call(function, arguments..., &value);
+    return value;
+}
 
 // A handle of herald.h, freed by its function.
 template <typename Raw, void (*free)(Raw *)>
@@ -126,37 +126,27 @@ struct Callback {
     }
 };
 
-// A text from a call that writes one: first into a buffer that is usually large enough, then into one of the needed size.
-template <typename Write>
-std::string text(Write write, std::size_t usual = 256) {
-    std::string text(usual, '\0');
+// What a call writes to a buffer: first one of the usual size, then one of the needed size. A text's NUL is no part of it.
+template <typename Container, typename Write>
+Container written(Write write, std::size_t usual) {
+    constexpr std::size_t nul = std::is_same_v<Container, std::string> ? 1 : 0;
+    Container container(usual + nul, {});
     for (;;) {
         HeraldError error = sized<HeraldError>();
         std::size_t len = 0;
-        const std::uint32_t status = write(text.data(), text.size(), &len, &error);
+        const std::uint32_t status = write(container.data(), container.size(), &len, &error);
         if (status != HERALD_STATUS_OK && status != HERALD_STATUS_BUFFER_TOO_SMALL)
             throw Error(status, error.message);
-        // Room for the NUL, which is not part of the string, and for a text that grows meanwhile.
-        text.resize(status == HERALD_STATUS_OK ? len : len + len / 8 + 1);
+        // Some more room for texts that grow meanwhile.
+        container.resize(status == HERALD_STATUS_OK ? len : len + nul + nul * len / 8);
         if (status == HERALD_STATUS_OK)
-            return text;
+            return container;
     }
 }
 
-// Values from a call that writes an array of them, like `text`.
-template <typename Value, typename Write>
-std::vector<Value> values(Write write, std::size_t usual) {
-    std::vector<Value> values(usual);
-    for (;;) {
-        HeraldError error = sized<HeraldError>();
-        std::size_t n = 0;
-        const std::uint32_t status = write(values.data(), values.size(), &n, &error);
-        if (status != HERALD_STATUS_OK && status != HERALD_STATUS_BUFFER_TOO_SMALL)
-            throw Error(status, error.message);
-        values.resize(n);
-        if (status == HERALD_STATUS_OK)
-            return values;
-    }
+template <typename Write>
+std::string text(Write write, std::size_t usual = 256) {
+    return written<std::string>(write, usual);
 }
 
 // A callback for pieces may take the text alone, or the whole piece.
@@ -167,6 +157,27 @@ std::int32_t piece(void *user_data, const HeraldPiece *raw) noexcept {
         return callback(std::string_view(raw->text, raw->text_len));
     else
         return callback(*raw);
+}
+
+// Runs a generation with a callback for its pieces.
+template <typename OnPiece, typename Run>
+HeraldGenerated with_pieces(HeraldGenerateOptions options, OnPiece &on_piece, Run run) {
+    Callback<OnPiece> callback{on_piece};
+    options.on_piece = piece<OnPiece>;
+    options.user_data = &callback;
+    auto done = sized<HeraldGenerated>();
+    callback.during([&] { run(&options, &done); });
+    return done;
+}
+
+// Runs a call with a callback for rows of floats.
+template <typename Each, typename Run>
+void with_rows(Each &each, Run run) {
+    Callback<Each> callback{each};
+    const auto row = [](void *user_data, std::size_t index, const float *floats, std::size_t n) -> std::int32_t {
+        return (*static_cast<Callback<Each> *>(user_data))(index, floats, n);
+    };
+    callback.during([&] { run(+row, static_cast<void *>(&callback)); });
 }
 
 inline std::uint64_t milliseconds(std::chrono::milliseconds time) noexcept {
@@ -184,162 +195,32 @@ struct Message {
     std::string content;
 };
 
-class Sequence;
+namespace detail {
+
+// Messages as herald.h takes them, valid as long as the given ones.
+inline std::vector<HeraldMessage> raw_messages(const std::vector<Message> &messages) {
+    std::vector<HeraldMessage> raw;
+    raw.reserve(messages.size());
+    for (const Message &message : messages) {
+        raw.push_back(sized<HeraldMessage>());
+        raw.back().role = message.role.c_str();
+        raw.back().content = message.content.c_str();
+    }
+    return raw;
+}
+
+} // namespace detail
+
+class Engine;
 class Scheduler;
-
-// A loaded model. Any number of threads may use it at once.
-class Engine : public detail::Owned<HeraldEngine, herald_engine_free> {
-public:
-    explicit Engine(const std::string &model_path) {
-        auto options = sized<HeraldEngineOptions>();
-        options.model_path = model_path.c_str();
-        load(options);
-    }
-
-    explicit Engine(const HeraldEngineOptions &options) { load(options); }
-
-    HeraldEngineInfo info() const {
-        auto info = sized<HeraldEngineInfo>();
-        call(herald_engine_info, get(), &info);
-        return info;
-    }
-
-    std::string backend() const {
-        return detail::text([this](char *buffer, std::size_t capacity, std::size_t *len, HeraldError *error) {
-            return herald_engine_backend(get(), buffer, capacity, len, error);
-        });
-    }
-
-    std::size_t vocabulary() const noexcept { return vocabulary_; }
-    std::size_t hidden() const noexcept { return hidden_; }
-    bool ends(std::uint32_t token) const noexcept { return herald_token_ends(get(), token) != 0; }
-
-    Ids tokenize(std::string_view text, std::uint32_t flags = HERALD_TEXT_PROMPT) const {
-        // A text has at most as many tokens as bytes, plus BOS and EOS: the first call usually fits.
-        return detail::values<std::uint32_t>(
-            [&](std::uint32_t *ids, std::size_t capacity, std::size_t *n, HeraldError *error) {
-                return herald_tokenize(get(), text.data(), text.size(), flags, ids, capacity, n, error);
-            },
-            text.size() + 2);
-    }
-
-    std::string detokenize(const Ids &ids, std::uint32_t flags = 0) const {
-        return detail::text([&](char *buffer, std::size_t capacity, std::size_t *len, HeraldError *error) {
-            return herald_detokenize(get(), ids.data(), ids.size(), flags, buffer, capacity, len, error);
-        });
-    }
-
-    // The bytes that a token adds to a text; they may be part of a character.
-    std::string token_bytes(std::uint32_t id, std::uint32_t flags = 0) const {
-        return detail::text(
-            [&](char *buffer, std::size_t capacity, std::size_t *len, HeraldError *error) {
-                return herald_token_bytes(get(), id, flags, buffer, capacity, len, error);
-            },
-            32);
-    }
-
-    // A conversation as the model's template writes it: pass it to generate with HERALD_TEXT_SPECIAL | HERALD_TEXT_PROMPT.
-    std::string format(const std::vector<Message> &messages, bool add_generation_prompt = true) const {
-        const std::vector<HeraldMessage> raw = raw_messages(messages);
-        return detail::text(
-            [&](char *buffer, std::size_t capacity, std::size_t *len, HeraldError *error) {
-                return herald_chat_format(get(), raw.data(), raw.size(), add_generation_prompt ? 1 : 0, buffer, capacity,
-                                          len, error);
-            },
-            1024);
-    }
-
-    // The logits [vocabulary] after the ids.
-    std::vector<float> prefill(Sequence &sequence, const Ids &ids) const;
-
-    // The logits [sequences, vocabulary] after one token for each sequence, all in one pass.
-    std::vector<float> decode(const std::vector<Sequence *> &sequences, const Ids &tokens) const;
-
-    // Each id's logits in turn, to each(index, const float *logits, std::size_t n_logits).
-    template <typename Each>
-    void logits(Sequence &sequence, const Ids &ids, Each &&each) const;
-
-    // Runs the prompt and generates; on_piece gets each text (std::string_view) or each piece (const HeraldPiece &).
-    template <typename OnPiece>
-    HeraldGenerated generate(Sequence &sequence, std::string_view prompt, HeraldGenerateOptions options,
-                             OnPiece &&on_piece, std::uint32_t flags = HERALD_TEXT_PROMPT) const;
-
-    // The same with ids as the prompt.
-    template <typename OnPiece>
-    HeraldGenerated generate(Sequence &sequence, const Ids &ids, HeraldGenerateOptions options, OnPiece &&on_piece) const;
-
-    // A text's embedding [hidden]; flags: HERALD_EMBED_*.
-    std::vector<float> embed(std::string_view text, std::uint32_t flags = HERALD_EMBED_NORMALIZE,
-                             std::uint64_t deadline_ms = 0) const {
-        std::vector<float> embedding(hidden_);
-        std::size_t n = 0;
-        call(herald_embed, get(), text.data(), text.size(), flags, deadline_ms, embedding.data(), embedding.size(), &n);
-        return embedding;
-    }
-
-    // Each id's hidden state after some blocks, to each(index, const float *state, std::size_t n_state).
-    template <typename Each>
-    void hidden_states(const Ids &ids, std::uint32_t blocks, Each &&each, std::uint64_t deadline_ms = 0) const {
-        using Callable = std::remove_reference_t<Each>;
-        detail::Callback<Callable> callback{each};
-        callback.during([&] {
-            call(
-                herald_hidden_states, get(), ids.data(), ids.size(), blocks, deadline_ms,
-                [](void *user_data, std::size_t index, const float *state, std::size_t n) -> std::int32_t {
-                    return (*static_cast<detail::Callback<Callable> *>(user_data))(index, state, n);
-                },
-                static_cast<void *>(&callback));
-        });
-    }
-
-    HeraldMemoryUsage usage() const {
-        auto usage = sized<HeraldMemoryUsage>();
-        call(herald_engine_usage, get(), &usage);
-        return usage;
-    }
-
-    void forget_prefixes() const { call(herald_engine_forget_prefixes, get()); }
-
-    std::string metrics_json(const Scheduler *scheduler = nullptr) const;
-    std::string metrics_prometheus(const Scheduler *scheduler = nullptr) const;
-
-    // Messages as herald.h takes them, valid as long as the given ones.
-    static std::vector<HeraldMessage> raw_messages(const std::vector<Message> &messages) {
-        std::vector<HeraldMessage> raw;
-        raw.reserve(messages.size());
-        for (const Message &message : messages) {
-            raw.push_back(sized<HeraldMessage>());
-            raw.back().role = message.role.c_str();
-            raw.back().content = message.content.c_str();
-        }
-        return raw;
-    }
-
-private:
-    void load(const HeraldEngineOptions &options) {
-        own([&](HeraldEngine **out) { call(herald_engine_load, &options, out); });
-        const HeraldEngineInfo facts = info();
-        vocabulary_ = facts.vocabulary;
-        hidden_ = facts.hidden;
-    }
-
-    std::size_t vocabulary_ = 0;
-    std::size_t hidden_ = 0;
-};
 
 // One context of an engine. It may outlive its engine. One call at a time, except cancel and reset_cancel.
 class Sequence : public detail::Owned<HeraldEngineSequence, herald_sequence_free> {
 public:
-    explicit Sequence(const Engine &engine) {
-        own([&](HeraldEngineSequence **out) { call(herald_sequence_new, engine.get(), out); });
-    }
+    explicit Sequence(const Engine &engine);
 
     // What save wrote, in this or another process.
-    static Sequence load(const Engine &engine, const std::string &path) {
-        Sequence sequence;
-        sequence.own([&](HeraldEngineSequence **out) { call(herald_sequence_load, engine.get(), path.c_str(), out); });
-        return sequence;
-    }
+    static Sequence load(const Engine &engine, const std::string &path);
 
     void save(const std::string &path) const { call(herald_sequence_save, get(), path.c_str()); }
 
@@ -349,28 +230,17 @@ public:
         copy.own([&](HeraldEngineSequence **out) { call(herald_sequence_fork, get(), out); });
         return copy;
     }
-
     std::size_t size() const {
         std::size_t len = 0;
         call(herald_sequence_len, get(), &len);
         return len;
     }
-
     Ids tokens() const {
-        return detail::values<std::uint32_t>(
-            [&](std::uint32_t *ids, std::size_t capacity, std::size_t *n, HeraldError *error) {
-                return herald_sequence_tokens(get(), ids, capacity, n, error);
-            },
-            size());
+        return detail::written<Ids>([&](auto... out) { return herald_sequence_tokens(get(), out...); }, size());
     }
-
     void truncate(std::size_t len) { call(herald_sequence_truncate, get(), len); }
 
-    HeraldMemoryUsage usage() const {
-        auto usage = sized<HeraldMemoryUsage>();
-        call(herald_sequence_usage, get(), &usage);
-        return usage;
-    }
+    HeraldMemoryUsage usage() const { return detail::filled<HeraldMemoryUsage>(herald_sequence_usage, get()); }
 
     // Moves pages before the latest keep_tokens tokens down a tier; returns the number of moves.
     std::uint64_t compress(std::size_t keep_tokens) {
@@ -389,12 +259,140 @@ public:
     void set_deadline(std::chrono::milliseconds time) const {
         call(herald_sequence_set_deadline, get(), detail::milliseconds(time));
     }
-
     void clear_deadline() const { call(herald_sequence_set_deadline, get(), std::uint64_t{0}); }
 
 private:
     Sequence() = default;
 };
+
+// A loaded model. Any number of threads may use it at once.
+class Engine : public detail::Owned<HeraldEngine, herald_engine_free> {
+public:
+    explicit Engine(const std::string &model_path) { load(sized<HeraldEngineOptions>(), model_path.c_str()); }
+
+    explicit Engine(const HeraldEngineOptions &options) { load(options, options.model_path); }
+
+    HeraldEngineInfo info() const { return detail::filled<HeraldEngineInfo>(herald_engine_info, get()); }
+
+    std::string backend() const {
+        return detail::text([&](auto... out) { return herald_engine_backend(get(), out...); });
+    }
+    std::size_t vocabulary() const noexcept { return vocabulary_; }
+    std::size_t hidden() const noexcept { return hidden_; }
+    bool ends(std::uint32_t token) const noexcept { return herald_token_ends(get(), token) != 0; }
+
+    Ids tokenize(std::string_view text, std::uint32_t flags = HERALD_TEXT_PROMPT) const {
+        // A text has at most as many tokens as bytes, plus BOS and EOS: the first call usually fits.
+        const auto write = [&](auto... out) { return herald_tokenize(get(), text.data(), text.size(), flags, out...); };
+        return detail::written<Ids>(write, text.size() + 2);
+    }
+    std::string detokenize(const Ids &ids, std::uint32_t flags = 0) const {
+        return detail::text([&](auto... out) { return herald_detokenize(get(), ids.data(), ids.size(), flags, out...); });
+    }
+
+    // The bytes that a token adds to a text; they may be part of a character.
+    std::string token_bytes(std::uint32_t id, std::uint32_t flags = 0) const {
+        return detail::text([&](auto... out) { return herald_token_bytes(get(), id, flags, out...); }, 32);
+    }
+
+    // A conversation as the model's template writes it: pass it to generate with HERALD_TEXT_SPECIAL | HERALD_TEXT_PROMPT.
+    std::string format(const std::vector<Message> &messages, bool add_generation_prompt = true) const {
+        const std::vector<HeraldMessage> raw = detail::raw_messages(messages);
+        const std::uint32_t add = add_generation_prompt ? 1 : 0;
+        return detail::text(
+            [&](auto... out) { return herald_chat_format(get(), raw.data(), raw.size(), add, out...); }, 1024);
+    }
+
+    // The logits [vocabulary] after the ids.
+    std::vector<float> prefill(Sequence &sequence, const Ids &ids) const {
+        std::vector<float> logits(vocabulary_);
+        call(herald_prefill, get(), sequence.get(), ids.data(), ids.size(), logits.data(), logits.size());
+        return logits;
+    }
+
+    // The logits [sequences, vocabulary] after one token for each sequence, all in one pass.
+    std::vector<float> decode(const std::vector<Sequence *> &sequences, const Ids &tokens) const {
+        if (sequences.size() != tokens.size())
+            throw std::invalid_argument("decode takes one token for each sequence");
+        std::vector<HeraldEngineSequence *> handles;
+        handles.reserve(sequences.size());
+        for (const Sequence *sequence : sequences)
+            handles.push_back(sequence->get());
+        std::vector<float> logits(vocabulary_ * tokens.size());
+        call(herald_decode, get(), handles.data(), tokens.data(), tokens.size(), logits.data(), logits.size());
+        return logits;
+    }
+
+    // Each id's logits in turn, to each(index, const float *logits, std::size_t n_logits).
+    template <typename Each>
+    void logits(Sequence &sequence, const Ids &ids, Each &&each) const {
+        detail::with_rows(each, [&](auto row, void *user_data) {
+            call(herald_logits, get(), sequence.get(), ids.data(), ids.size(), row, user_data);
+        });
+    }
+
+    // Runs the prompt and generates; on_piece gets each text (std::string_view) or each piece (const HeraldPiece &).
+    template <typename OnPiece>
+    HeraldGenerated generate(Sequence &sequence, std::string_view prompt, const HeraldGenerateOptions &options,
+                             OnPiece &&on_piece, std::uint32_t flags = HERALD_TEXT_PROMPT) const {
+        return detail::with_pieces(options, on_piece, [&](const HeraldGenerateOptions *how, HeraldGenerated *done) {
+            call(herald_generate, get(), sequence.get(), prompt.data(), prompt.size(), flags, how, done);
+        });
+    }
+
+    // The same with ids as the prompt.
+    template <typename OnPiece>
+    HeraldGenerated generate(Sequence &sequence, const Ids &ids, const HeraldGenerateOptions &options,
+                             OnPiece &&on_piece) const {
+        return detail::with_pieces(options, on_piece, [&](const HeraldGenerateOptions *how, HeraldGenerated *done) {
+            call(herald_generate_ids, get(), sequence.get(), ids.data(), ids.size(), how, done);
+        });
+    }
+
+    // A text's embedding [hidden]; flags: HERALD_EMBED_*.
+    std::vector<float> embed(std::string_view text, std::uint32_t flags = HERALD_EMBED_NORMALIZE,
+                             std::uint64_t deadline_ms = 0) const {
+        std::vector<float> embedding(hidden_);
+        std::size_t n = 0;
+        call(herald_embed, get(), text.data(), text.size(), flags, deadline_ms, embedding.data(), embedding.size(), &n);
+        return embedding;
+    }
+
+    // Each id's hidden state after some blocks, to each(index, const float *state, std::size_t n_state).
+    template <typename Each>
+    void hidden_states(const Ids &ids, std::uint32_t blocks, Each &&each, std::uint64_t deadline_ms = 0) const {
+        detail::with_rows(each, [&](auto row, void *user_data) {
+            call(herald_hidden_states, get(), ids.data(), ids.size(), blocks, deadline_ms, row, user_data);
+        });
+    }
+    HeraldMemoryUsage usage() const { return detail::filled<HeraldMemoryUsage>(herald_engine_usage, get()); }
+
+    void forget_prefixes() const { call(herald_engine_forget_prefixes, get()); }
+
+    std::string metrics_json(const Scheduler *scheduler = nullptr) const;
+    std::string metrics_prometheus(const Scheduler *scheduler = nullptr) const;
+
+private:
+    void load(HeraldEngineOptions options, const char *model_path) {
+        options.model_path = model_path;
+        own([&](HeraldEngine **out) { call(herald_engine_load, &options, out); });
+        const HeraldEngineInfo facts = info();
+        vocabulary_ = facts.vocabulary;
+        hidden_ = facts.hidden;
+    }
+    std::size_t vocabulary_ = 0;
+    std::size_t hidden_ = 0;
+};
+
+inline Sequence::Sequence(const Engine &engine) {
+    own([&](HeraldEngineSequence **out) { call(herald_sequence_new, engine.get(), out); });
+}
+
+inline Sequence Sequence::load(const Engine &engine, const std::string &path) {
+    Sequence sequence;
+    sequence.own([&](HeraldEngineSequence **out) { call(herald_sequence_load, engine.get(), path.c_str(), out); });
+    return sequence;
+}
 
 // What has come of a request.
 struct Event {
@@ -438,7 +436,6 @@ public:
                 std::rethrow_exception(callback.thrown);
         }
     }
-
     void cancel() const noexcept { herald_request_cancel(get()); }
 
 private:
@@ -462,41 +459,41 @@ public:
                        const HeraldSchedulerOptions &options = sized<HeraldSchedulerOptions>()) {
         own([&](HeraldScheduler **out) { call(herald_scheduler_new, engine.get(), &options, out); });
     }
-
     Request submit(std::string_view text, const HeraldGenerateOptions &options,
                    std::uint32_t flags = HERALD_TEXT_PROMPT, const char *client = nullptr) const {
-        auto prompt = sized<HeraldPrompt>();
+        HeraldPrompt prompt = prompt_of(client);
         prompt.text = text.data() != nullptr ? text.data() : "";
         prompt.text_len = text.size();
         prompt.flags = flags;
-        prompt.client = client;
         return submit(prompt, options);
     }
-
     Request submit(const Ids &ids, const HeraldGenerateOptions &options, const char *client = nullptr) const {
-        static const std::uint32_t none = 0;
-        auto prompt = sized<HeraldPrompt>();
+        const std::uint32_t none = 0;
+        HeraldPrompt prompt = prompt_of(client);
         prompt.ids = ids.empty() ? &none : ids.data();
         prompt.n_ids = ids.size();
-        prompt.client = client;
         return submit(prompt, options);
     }
-
     Request submit(const std::vector<Message> &messages, const HeraldGenerateOptions &options,
                    const char *client = nullptr) const {
-        const std::vector<HeraldMessage> raw = Engine::raw_messages(messages);
+        const std::vector<HeraldMessage> raw = detail::raw_messages(messages);
         const HeraldMessage none = sized<HeraldMessage>();
-        auto prompt = sized<HeraldPrompt>();
+        HeraldPrompt prompt = prompt_of(client);
         prompt.messages = raw.empty() ? &none : raw.data();
         prompt.n_messages = raw.size();
-        prompt.client = client;
         return submit(prompt, options);
     }
-
     Request submit(const HeraldPrompt &prompt, const HeraldGenerateOptions &options) const {
         Request request;
         request.own([&](HeraldRequest **out) { call(herald_submit, get(), &prompt, &options, out); });
         return request;
+    }
+
+private:
+    static HeraldPrompt prompt_of(const char *client) noexcept {
+        auto prompt = sized<HeraldPrompt>();
+        prompt.client = client;
+        return prompt;
     }
 };
 
@@ -513,24 +510,17 @@ public:
         call(herald_memory_add_to_active, get(), context.c_str(), text.data(), text.size(), &n);
         return n;
     }
-
     void add(const std::string &context, const Ids &ids) const {
         call(herald_memory_add_ids_to_active, get(), context.c_str(), ids.data(), ids.size());
     }
 
     // Adds a text and generates; on_piece as for Engine::generate. It must not work on contexts.
     template <typename OnPiece>
-    HeraldGenerated generate(const std::string &context, std::string_view text, HeraldGenerateOptions options,
-                             OnPiece &&on_piece) const {
-        using Callable = std::remove_reference_t<OnPiece>;
-        detail::Callback<Callable> callback{on_piece};
-        options.on_piece = detail::piece<Callable>;
-        options.user_data = &callback;
-        auto done = sized<HeraldGenerated>();
-        callback.during([&] {
-            call(herald_memory_generate, get(), context.c_str(), text.data(), text.size(), &options, &done);
+    HeraldGenerated generate(const std::string &context, std::string_view text,
+                             const HeraldGenerateOptions &options, OnPiece &&on_piece) const {
+        return detail::with_pieces(options, on_piece, [&](const HeraldGenerateOptions *how, HeraldGenerated *done) {
+            call(herald_memory_generate, get(), context.c_str(), text.data(), text.size(), how, done);
         });
-        return done;
     }
 
     // Returns the number of moves.
@@ -539,35 +529,22 @@ public:
         call(herald_memory_compress, get(), context.c_str(), keep_tokens, &moved);
         return moved;
     }
-
-    HeraldOptimized optimize() const {
-        auto optimized = sized<HeraldOptimized>();
-        call(herald_memory_optimize, get(), &optimized);
-        return optimized;
-    }
+    HeraldOptimized optimize() const { return detail::filled<HeraldOptimized>(herald_memory_optimize, get()); }
 
     void clear(const std::string &context) const { call(herald_memory_clear_active, get(), context.c_str()); }
     void clear() const { call(herald_memory_clear_active, get(), static_cast<const char *>(nullptr)); }
     void close(const std::string &context) const { call(herald_memory_close, get(), context.c_str()); }
     void cancel(const std::string &context) const { call(herald_memory_cancel, get(), context.c_str()); }
 
-    HeraldMemoryUsage usage(const std::string &context) const { return usage_of(context.c_str()); }
-    HeraldMemoryUsage usage() const { return usage_of(nullptr); }
-
-    HeraldLeakStats leak_stats() const {
-        auto stats = sized<HeraldLeakStats>();
-        call(herald_memory_leak_stats, get(), &stats);
-        return stats;
+    HeraldMemoryUsage usage(const std::string &context) const {
+        return detail::filled<HeraldMemoryUsage>(herald_memory_usage, get(), context.c_str());
     }
+    HeraldMemoryUsage usage() const {
+        return detail::filled<HeraldMemoryUsage>(herald_memory_usage, get(), static_cast<const char *>(nullptr));
+    }
+    HeraldLeakStats leak_stats() const { return detail::filled<HeraldLeakStats>(herald_memory_leak_stats, get()); }
 
     void mark() const { call(herald_memory_mark, get()); }
-
-private:
-    HeraldMemoryUsage usage_of(const char *context) const {
-        auto usage = sized<HeraldMemoryUsage>();
-        call(herald_memory_usage, get(), context, &usage);
-        return usage;
-    }
 };
 
 // Texts that are kept in a folder, or in RAM, and found again. Any number of threads may use it at once.
@@ -591,25 +568,19 @@ public:
     void search(const std::string &query, std::size_t count, Each &&each) const {
         using Callable = std::remove_reference_t<Each>;
         detail::Callback<Callable> callback{each};
+        const auto hit = [](void *user_data, const HeraldHit *found) -> std::int32_t {
+            return (*static_cast<detail::Callback<Callable> *>(user_data))(*found);
+        };
         callback.during([&] {
-            call(
-                herald_documents_search, get(), query.c_str(), count,
-                [](void *user_data, const HeraldHit *hit) -> std::int32_t {
-                    return (*static_cast<detail::Callback<Callable> *>(user_data))(*hit);
-                },
-                static_cast<void *>(&callback));
+            call(herald_documents_search, get(), query.c_str(), count, +hit, static_cast<void *>(&callback));
         });
     }
 
     // A prompt for a question, with what fits of the count best chunks into budget tokens.
     std::string recall(const std::string &question, std::size_t count, std::size_t budget) const {
         return detail::text(
-            [&](char *buffer, std::size_t capacity, std::size_t *len, HeraldError *error) {
-                return herald_documents_recall(get(), question.c_str(), count, budget, buffer, capacity, len, error);
-            },
-            4096);
+            [&](auto... out) { return herald_documents_recall(get(), question.c_str(), count, budget, out...); }, 4096);
     }
-
     void remove(std::uint64_t id) const { call(herald_documents_remove, get(), id); }
     void clear() const { call(herald_documents_clear, get()); }
 
@@ -619,81 +590,14 @@ private:
     }
 };
 
-inline std::vector<float> Engine::prefill(Sequence &sequence, const Ids &ids) const {
-    std::vector<float> logits(vocabulary_);
-    call(herald_prefill, get(), sequence.get(), ids.data(), ids.size(), logits.data(), logits.size());
-    return logits;
-}
-
-inline std::vector<float> Engine::decode(const std::vector<Sequence *> &sequences, const Ids &tokens) const {
-    if (sequences.size() != tokens.size())
-        throw std::invalid_argument("decode takes one token for each sequence");
-    std::vector<HeraldEngineSequence *> handles;
-    handles.reserve(sequences.size());
-    for (const Sequence *sequence : sequences)
-        handles.push_back(sequence->get());
-    std::vector<float> logits(vocabulary_ * tokens.size());
-    call(herald_decode, get(), handles.data(), tokens.data(), tokens.size(), logits.data(), logits.size());
-    return logits;
-}
-
-template <typename Each>
-void Engine::logits(Sequence &sequence, const Ids &ids, Each &&each) const {
-    using Callable = std::remove_reference_t<Each>;
-    detail::Callback<Callable> callback{each};
-    callback.during([&] {
-        call(
-            herald_logits, get(), sequence.get(), ids.data(), ids.size(),
-            [](void *user_data, std::size_t index, const float *logits, std::size_t n) -> std::int32_t {
-                return (*static_cast<detail::Callback<Callable> *>(user_data))(index, logits, n);
-            },
-            static_cast<void *>(&callback));
-    });
-}
-
-template <typename OnPiece>
-HeraldGenerated Engine::generate(Sequence &sequence, std::string_view prompt, HeraldGenerateOptions options,
-                                 OnPiece &&on_piece, std::uint32_t flags) const {
-    using Callable = std::remove_reference_t<OnPiece>;
-    detail::Callback<Callable> callback{on_piece};
-    options.on_piece = detail::piece<Callable>;
-    options.user_data = &callback;
-    auto done = sized<HeraldGenerated>();
-    callback.during([&] {
-        call(herald_generate, get(), sequence.get(), prompt.data(), prompt.size(), flags, &options, &done);
-    });
-    return done;
-}
-
-template <typename OnPiece>
-HeraldGenerated Engine::generate(Sequence &sequence, const Ids &ids, HeraldGenerateOptions options,
-                                 OnPiece &&on_piece) const {
-    using Callable = std::remove_reference_t<OnPiece>;
-    detail::Callback<Callable> callback{on_piece};
-    options.on_piece = detail::piece<Callable>;
-    options.user_data = &callback;
-    auto done = sized<HeraldGenerated>();
-    callback.during(
-        [&] { call(herald_generate_ids, get(), sequence.get(), ids.data(), ids.size(), &options, &done); });
-    return done;
-}
-
 inline std::string Engine::metrics_json(const Scheduler *scheduler) const {
-    return detail::text(
-        [&](char *buffer, std::size_t capacity, std::size_t *len, HeraldError *error) {
-            return herald_metrics_json(get(), scheduler != nullptr ? scheduler->get() : nullptr, buffer, capacity, len,
-                                       error);
-        },
-        4096);
+    const HeraldScheduler *raw = scheduler != nullptr ? scheduler->get() : nullptr;
+    return detail::text([&](auto... out) { return herald_metrics_json(get(), raw, out...); }, 4096);
 }
 
 inline std::string Engine::metrics_prometheus(const Scheduler *scheduler) const {
-    return detail::text(
-        [&](char *buffer, std::size_t capacity, std::size_t *len, HeraldError *error) {
-            return herald_metrics_prometheus(get(), scheduler != nullptr ? scheduler->get() : nullptr, buffer, capacity,
-                                             len, error);
-        },
-        16384);
+    const HeraldScheduler *raw = scheduler != nullptr ? scheduler->get() : nullptr;
+    return detail::text([&](auto... out) { return herald_metrics_prometheus(get(), raw, out...); }, 16384);
 }
 
 } // namespace herald
