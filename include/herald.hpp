@@ -35,7 +35,6 @@ class Error : public std::runtime_error {
 public:
     Error(std::uint32_t status, const char *message) : std::runtime_error(message), status_(status) {}
     std::uint32_t status() const noexcept { return status_; }
-
 private:
     std::uint32_t status_;
 };
@@ -83,7 +82,6 @@ protected:
         make(&raw);
         raw_.reset(raw);
     }
-
 private:
     struct Free {
         void operator()(Raw *raw) const noexcept { free(raw); }
@@ -260,7 +258,6 @@ public:
         call(herald_sequence_set_deadline, get(), detail::milliseconds(time));
     }
     void clear_deadline() const { call(herald_sequence_set_deadline, get(), std::uint64_t{0}); }
-
 private:
     Sequence() = default;
 };
@@ -371,7 +368,6 @@ public:
 
     std::string metrics_json(const Scheduler *scheduler = nullptr) const;
     std::string metrics_prometheus(const Scheduler *scheduler = nullptr) const;
-
 private:
     void load(HeraldEngineOptions options, const char *model_path) {
         options.model_path = model_path;
@@ -437,7 +433,6 @@ public:
         }
     }
     void cancel() const noexcept { herald_request_cancel(get()); }
-
 private:
     friend class Scheduler;
     Request() = default;
@@ -488,7 +483,6 @@ public:
         request.own([&](HeraldRequest **out) { call(herald_submit, get(), &prompt, &options, out); });
         return request;
     }
-
 private:
     static HeraldPrompt prompt_of(const char *client) noexcept {
         auto prompt = sized<HeraldPrompt>();
@@ -583,7 +577,6 @@ public:
     }
     void remove(std::uint64_t id) const { call(herald_documents_remove, get(), id); }
     void clear() const { call(herald_documents_clear, get()); }
-
 private:
     void open(const Engine &engine, const char *folder) {
         own([&](HeraldDocuments **out) { call(herald_documents_open, engine.get(), folder, out); });
