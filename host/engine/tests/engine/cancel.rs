@@ -1,6 +1,7 @@
 //! Work that is stopped: how soon, and what is left of it.
 
 use std::cell::RefCell;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -67,7 +68,7 @@ fn stopped_at<R>(layer: usize, stop: &Stop, work: impl FnOnce() -> R) -> (R, usi
 }
 
 fn load(name: &str) -> NeuroEngine {
-    NeuroEngine::load(&tiny(name), &LoadOptions { max_batch: PIECE, ..cpu_options() }).expect("a model")
+    NeuroEngine::load(&tiny(name), &LoadOptions { max_batch: PIECE, threads: NonZeroUsize::new(1), ..cpu_options() }).expect("a model")
 }
 
 fn prompt() -> Vec<u32> {
