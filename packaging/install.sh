@@ -1,6 +1,8 @@
 #!/bin/sh
 # Installs what `cargo build --release` has built. `install.sh --help` says what and where.
 set -eu
+# The library refuses plugins in folders that others may write to.
+umask 022
 
 usage() {
     cat <<'EOF'
@@ -12,7 +14,8 @@ Installs what `cargo build --release` has built, or removes it.
 
   --prefix FOLDER   where to install; without root, ~/.local is a good place [default: $PREFIX or /usr/local]
   --build FOLDER    what to install: cargo's output folder [default: $BUILD or target/release]
-  --debug-info      install the debug information too, in PREFIX/lib/debug/.build-id
+  --debug-info      install the debug information too, in PREFIX/lib/debug/.build-id (for gdb:
+                    set debug-file-directory PREFIX/lib/debug)
   --no-strip        install the binaries as they were built
   --prepare         only make what needs cargo (licences of third parties, the crate for plugins) or takes long, in the
                     build's folder; then a user without cargo, such as root, can install
