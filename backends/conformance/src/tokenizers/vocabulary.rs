@@ -115,15 +115,14 @@ pub(super) fn sentencepiece(bytes: bool) -> Words {
     if bytes {
         add_bytes(&mut words);
     }
-    let corpus =
-        corpus(|word| word.chars().map(|c| if c == ' ' { '\u{2581}' } else { c }.to_string()).collect());
-    for (rank, (left, right)) in learn(&corpus).into_iter().enumerate() {
-        words.push(format!("{left}{right}").as_bytes(), TokenType::Normal, -(rank as f32));
+    let spelt = |piece: &str| piece.replace(' ', "\u{2581}").into_bytes();
+    let learnt = characters();
+    for (rank, (left, right)) in learnt.merges.iter().enumerate() {
+        words.push(&spelt(&format!("{left}{right}")), TokenType::Normal, -(rank as f32));
     }
     // Characters come after what they merge to. Some are left out, so that text has what the vocabulary lacks.
-    let letters: BTreeSet<String> = corpus.into_iter().flat_map(|(word, _)| word).collect();
-    for (index, letter) in letters.iter().enumerate().filter(|(index, _)| index % 7 != 3) {
-        words.push(letter.as_bytes(), TokenType::Normal, -((MERGES + index) as f32));
+    for (index, letter) in learnt.letters.iter().enumerate().filter(|(index, _)| index % 7 != 3) {
+        words.push(&spelt(letter), TokenType::Normal, -((MERGES + index) as f32));
     }
     if !words.tokens.iter().any(|token| token == "\u{2581}".as_bytes()) {
         words.push("\u{2581}".as_bytes(), TokenType::Normal, -1e4);
@@ -137,13 +136,26 @@ pub(super) fn plain(model: &str) -> Words {
     let mut words = Words { model: model.to_owned(), ..Words::default() };
     words.unknown = Some(words.push(b"<unk>", TokenType::Unknown, 0.0));
     add_bytes(&mut words);
-    for (rank, (left, right)) in
-        learn(&corpus(|word| word.chars().map(String::from).collect())).iter().enumerate()
-    {
+    for (rank, (left, right)) in characters().merges.iter().enumerate() {
         words.push(format!("{left}{right}").as_bytes(), TokenType::Normal, -(rank as f32));
     }
     words.add_special();
     words
+}
+
+/// What is learnt of the texts' characters.
+struct Characters {
+    letters: BTreeSet<String>,
+    merges: Vec<(String, String)>,
+}
+
+fn characters() -> &'static Characters {
+    static LEARNT: OnceLock<Characters> = OnceLock::new();
+    LEARNT.get_or_init(|| {
+        let corpus = corpus(|word| word.chars().map(String::from).collect());
+        let merges = learn(&corpus);
+        Characters { letters: corpus.into_iter().flat_map(|(word, _)| word).collect(), merges }
+    })
 }
 
 fn add_bytes(words: &mut Words) {
