@@ -136,11 +136,13 @@ fn sound_plugins_pass() {
 }
 
 #[test]
-fn the_examples_pass() {
+fn the_examples_pass_also_as_they_were_first_published() {
     let folder = folder();
     let in_c = compile("examples/plugin-c/example.c", "EXAMPLE", folder.path());
     let in_rust = third_party("examples/plugin-rust", "herald_example_rust");
-    for plugin in [in_c, in_rust] {
+    let published = repository().join("herald-api/tests/data/abi/libherald_example_c.v0.1.0.so");
+    let published = published.is_file().then_some(published).filter(|_| cfg!(target_arch = "x86_64"));
+    for plugin in [in_c, in_rust].into_iter().chain(published) {
         passes(&plugin, "layers,tokenizers", 20);
     }
 }
