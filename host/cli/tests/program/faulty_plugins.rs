@@ -114,6 +114,16 @@ fn layers_that_break_the_rules() {
     each_is_named("head", "layers", 60, &faults);
 }
 
+#[test]
+fn layers_whose_states_are_wrong() {
+    let faults = [
+        ("NO_STATE", "wrong-length"),
+        ("SMALL_STATE", "reads-outside"),
+        ("FORGETS_STATE", "batch-dependent"),
+    ];
+    each_is_named("conv", "layers", 60, &faults);
+}
+
 // backends/conformance/tests/faulty.rs has those that don't end their process.
 #[test]
 fn a_tokenizer_that_reads_past_its_text() {
@@ -130,6 +140,7 @@ fn sound_plugins_pass() {
     let folder = folder();
     let sound = |name: &str| compile(&source(name), &format!("SOUND_{}", name.to_uppercase()), folder.path());
     passes(&sound("head"), "layers", 3);
+    passes(&sound("conv"), "layers", 3);
     passes(&sound("tokenizer"), "tokenizers", 15);
     passes(&sound("tier"), "tiers", 30);
     passes(&in_cpp(folder.path()), "layers", 3);
