@@ -810,7 +810,7 @@ typedef struct HeraldFetch {
   // Elements of scores.
   size_t n_scores;
   // Chooses pages by their scores and puts a new list of the call's sequences, with these pages among the others, in
-  // *sequences; it is valid until the call ends, and the list that the call began with is valid no longer. The
+  // *sequences; it is valid until the call ends, as is the list that the call began with, which lacks these pages. The
   // thread that was handed the call may use it, once.
   // Statuses: OK; otherwise the layer gives the status and the message back from forward.
   uint32_t (*run)(void *context,
@@ -976,7 +976,7 @@ typedef struct HeraldTierConfig {
   uint64_t state_bytes;
   // The most bytes that it may keep; 0: no limit.
   uint64_t capacity_bytes;
-  // HERALD_TIER_ARCHIVED: the file, UTF-8; valid during the call. A file that is there is opened with the pages in it
+  // HERALD_TIER_ARCHIVED: the file's path as the system has it (on Unix any bytes but NUL); valid during the call. A file that is there is opened with the pages in it
   // (see list). A folder: a file without a name in it, made when the first page comes, which goes with the tier.
   const char *path;
   // Bytes of path.

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use crate::abi::{self, HeraldFetch, HeraldSequence};
 use crate::marshal::try_call;
-use crate::sequence::{Sequences, check_pages};
+use crate::sequence::{Needs, Sequences, check_pages};
 use crate::{Attention, Error, Result};
 
 /// Page selection (Quest, arXiv 2406.10774; InfLLM, arXiv 2402.04617): a layer scores its sequences' selectable pages, and
@@ -14,7 +14,7 @@ pub struct Fetch<'a> {
     raw: HeraldFetch,
     n_tokens: usize,
     shape: &'a Attention,
-    page_formats: u32,
+    needs: Needs,
     lent: PhantomData<&'a mut [f32]>,
 }
 
@@ -27,20 +27,23 @@ impl<'a> Fetch<'a> {
         pointer: *const HeraldFetch,
         n_tokens: usize,
         shape: &'a Attention,
-        page_formats: u32,
+        needs: Needs,
     ) -> Result<Option<Self>> {
         if pointer.is_null() {
             return Ok(None);
         }
         // SAFETY: the host's contract: a HeraldFetch that is good for the call; `read` checks the struct.
         let raw = unsafe { abi::read(pointer).map_err(Error::invalid)? };
-        if raw.run.is_none() || !raw.scores.is_aligned() || (raw.n_scores > 0 && raw.scores.is_null()) {
+        let bytes = raw.n_scores.checked_mul(size_of::<f32>());
+        let possible = bytes.is_some_and(|bytes| isize::try_from(bytes).is_ok());
+        let there = raw.scores.is_aligned() && (raw.n_scores == 0 || !raw.scores.is_null());
+        if raw.run.is_none() || !possible || !there {
             return Err(Error::invalid(format!(
                 "HeraldFetch has no run function, or {} scores at {:p}, where aligned memory was expected",
                 raw.n_scores, raw.scores
             )));
         }
-        Ok(Some(Self { raw, n_tokens, shape, page_formats, lent: PhantomData }))
+        Ok(Some(Self { raw, n_tokens, shape, needs, lent: PhantomData }))
     }
 
     /// Memory for scores: `score_width` for each selectable page of every sequence. [`Fetch::run`] reads the first
@@ -75,13 +78,14 @@ impl<'a> Fetch<'a> {
             }
             // SAFETY: the host's contract: the list covers the batch's tokens, which are not all found yet.
             let raw: HeraldSequence = unsafe { abi::read(list.add(len).read()).map_err(Error::invalid)? };
-            tokens += raw.n_tokens.max(1);
+            tokens = raw.n_tokens.max(1).saturating_add(tokens);
             len += 1;
         }
         // SAFETY: the host's contract: the list is good until the call ends.
-        let sequences = unsafe { Sequences::from_raw(list, len, self.n_tokens).map_err(Error::invalid)? };
+        let sequences =
+            unsafe { Sequences::from_raw(list, len, self.n_tokens, self.needs).map_err(Error::invalid)? };
         let checked =
-            |sequence| check_pages(&sequence, self.shape, self.page_formats).map_err(Error::invalid);
+            |sequence| check_pages(&sequence, self.shape, self.needs.page_formats).map_err(Error::invalid);
         sequences.iter().try_for_each(checked)?;
         Ok(sequences)
     }

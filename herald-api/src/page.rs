@@ -192,7 +192,8 @@ impl<'a> Page<'a> {
         row: usize,
     ) -> (&'a mut f32, &'a mut [i16]) {
         let slots = n_kv_heads * self.capacity();
-        assert!(row < slots, "row {row} of a page of {slots}");
+        let scales = slots.checked_mul(size_of::<f32>()).filter(|scales| *scales as u64 <= bytes);
+        assert!(row < slots && scales.is_some(), "row {row} of a page of {slots} in {bytes} bytes");
         let dim = (bytes as usize / slots).saturating_sub(size_of::<f32>()) / size_of::<i16>();
         // SAFETY: the row is within the page (checked, and the caller's page has this shape); aligned as in `rows`; nobody else
         // is at the row, which is the caller's part of the contract.

@@ -7,10 +7,22 @@ use crate::Attention;
 use crate::abi::{self, AbiStruct, HeraldSequence};
 use crate::page::{MAX_TOKENS, Page, bytes, q4_page_bytes};
 
+/// What a layer said when it was made, which bounds what its calls bring.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Needs {
+    /// Bytes of a sequence's recurrent state.
+    pub(crate) state_bytes: usize,
+    /// Bytes of a page's summary.
+    pub(crate) summary_bytes: usize,
+    /// Formats of whole pages that it reads besides 16-bit integers.
+    pub(crate) page_formats: u32,
+}
+
 /// One sequence's part of a batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Sequence<'a> {
     raw: HeraldSequence,
+    needs: Needs,
     lent: PhantomData<&'a ()>,
 }
 
@@ -90,8 +102,10 @@ impl<'a> Sequence<'a> {
 
     /// The summaries of its selectable pages, each of the `summary_bytes` that the layer asked for.
     #[must_use]
-    pub fn selectable_summaries(&self, summary_bytes: usize) -> &'a [u8] {
-        bytes(self.raw.selectable_summaries.cast_mut(), (self.raw.n_selectable * summary_bytes) as u64)
+    pub fn selectable_summaries(&self) -> &'a [u8] {
+        // `Sequences::from_raw` checked the pointer, and that the product is a possible size.
+        let len = self.raw.n_selectable * self.needs.summary_bytes;
+        bytes(self.raw.selectable_summaries.cast_mut(), len as u64)
     }
 
     /// The greatest distance between a query and a key that RoPE may see; `None`: positions stay as they are.
@@ -100,10 +114,16 @@ impl<'a> Sequence<'a> {
         (self.raw.max_distance != 0).then_some(self.raw.max_distance as usize)
     }
 
-    /// Its recurrent state; null where there is none. `state_bytes` as the layer asked, aligned to 64 bytes.
+    /// Its recurrent state; null where there is none. [`Sequence::state_bytes`] bytes, aligned to 64.
     #[must_use]
     pub fn state(&self) -> *mut u8 {
         self.raw.state.cast()
+    }
+
+    /// Bytes of its recurrent state, as the layer that was called asked.
+    #[must_use]
+    pub fn state_bytes(&self) -> usize {
+        if self.raw.state.is_null() { 0 } else { self.needs.state_bytes }
     }
 }
 
@@ -112,11 +132,13 @@ impl<'a> Sequence<'a> {
 pub struct Sequences<'a> {
     list: *const *const HeraldSequence,
     len: usize,
+    needs: Needs,
     lent: PhantomData<&'a ()>,
 }
 
 impl<'a> Sequences<'a> {
-    /// Checks what the host lent: every sequence and page is there, and they cover the batch's tokens in order.
+    /// Checks what the host lent to a layer of these needs: every sequence and page is there, and they cover the batch's
+    /// tokens in order.
     ///
     /// # Safety
     /// The pointers are null or hold for the lifetime `'a`, as `HeraldCall` says.
@@ -124,11 +146,12 @@ impl<'a> Sequences<'a> {
         list: *const *const HeraldSequence,
         len: usize,
         n_tokens: usize,
+        needs: Needs,
     ) -> Result<Self, String> {
         if len > 0 && list.is_null() {
             return Err(format!("HeraldCall has {len} sequences at null"));
         }
-        let sequences = Self { list, len, lent: PhantomData };
+        let sequences = Self { list, len, needs, lent: PhantomData };
         let mut next = 0;
         for index in 0..len {
             // SAFETY: the host's contract: the list has `len` pointers; `read` checks each struct.
@@ -149,8 +172,15 @@ impl<'a> Sequences<'a> {
             next += raw.n_tokens;
             let aligned =
                 raw.selectable_starts.is_aligned() && raw.selectable_summaries.cast::<u64>().is_aligned();
+            let possible = |bytes: usize| {
+                raw.n_selectable.checked_mul(bytes).is_some_and(|bytes| isize::try_from(bytes).is_ok())
+            };
+            let fits = possible(size_of::<u64>()) && possible(needs.summary_bytes);
             if raw.n_selectable > 0
-                && (raw.selectable_starts.is_null() || raw.selectable_summaries.is_null() || !aligned)
+                && (raw.selectable_starts.is_null()
+                    || raw.selectable_summaries.is_null()
+                    || !aligned
+                    || !fits)
             {
                 return Err(format!(
                     "HeraldSequence {index} has {} selectable pages that begin at {:p} with summaries at {:p}, where aligned \
@@ -193,7 +223,8 @@ impl<'a> Sequences<'a> {
         assert!(index < self.len, "sequence {index} of {}", self.len);
         // SAFETY: `from_raw` has read every one.
         let raw = unsafe { abi::read(self.list.add(index).read()) };
-        Sequence { raw: raw.unwrap_or_else(|_| AbiStruct::empty()), lent: PhantomData }
+        let raw = raw.unwrap_or_else(|_| AbiStruct::empty());
+        Sequence { raw, needs: self.needs, lent: PhantomData }
     }
 
     /// The sequences, in the order of their tokens in the batch.

@@ -1,5 +1,7 @@
 //! The memory-tier interface: where pages of keys and values, and recurrent states, are kept.
 
+use std::path::PathBuf;
+
 use crate::page::{Page, q4_page_bytes};
 use crate::{Result, abi};
 
@@ -54,7 +56,7 @@ pub struct TierConfig {
     /// The most bytes that it may keep; `None`: no limit.
     pub capacity_bytes: Option<u64>,
     /// An archived tier's file; or a folder, for a file without a name that goes with the tier.
-    pub path: Option<String>,
+    pub path: Option<PathBuf>,
     /// Whether pages in a file are compressed further with LZ4.
     pub lz4: bool,
 }
@@ -99,15 +101,16 @@ pub struct TierStats {
     pub damaged: u64,
 }
 
+// Plugins say these numbers, so no sum of them may overflow.
 impl std::ops::AddAssign for TierStats {
     fn add_assign(&mut self, other: Self) {
-        self.pages += other.pages;
-        self.tokens += other.tokens;
-        self.bytes += other.bytes;
-        self.hits += other.hits;
-        self.misses += other.misses;
-        self.memory_bytes += other.memory_bytes;
-        self.damaged += other.damaged;
+        self.pages = self.pages.saturating_add(other.pages);
+        self.tokens = self.tokens.saturating_add(other.tokens);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.hits = self.hits.saturating_add(other.hits);
+        self.misses = self.misses.saturating_add(other.misses);
+        self.memory_bytes = self.memory_bytes.saturating_add(other.memory_bytes);
+        self.damaged = self.damaged.saturating_add(other.damaged);
     }
 }
 
@@ -133,8 +136,9 @@ pub trait TierFactory: 'static {
     fn create(config: &TierConfig) -> Result<Box<dyn MemoryTier>>;
 }
 
-/// A memory tier. Ids are the caller's: any number, once each. Calls may come from many threads at once; that nobody
-/// reads a page's bytes while another writes them is the caller's part.
+/// A memory tier. Ids are the caller's: any number, once each. Calls may come from many threads at once, with the same id too.
+/// A page's bytes are written only through the pointers that [`MemoryTier::view`] gives: that nobody reads them meanwhile is
+/// the part of whoever does.
 pub trait MemoryTier: Send + Sync {
     /// Keeps a copy of a page, as attention writes it or in the tier's own format, under a new id; `None`: an empty page of zeros, to be written through [`MemoryTier::view`].
     ///
@@ -206,18 +210,62 @@ pub trait MemoryTier: Send + Sync {
 }
 
 /// Where a tier keeps a page: plain pointers, since how long they live is between the tier and its caller.
+///
+/// Whoever is given one reads what it points to, so making one takes a promise:
+///
+/// ```compile_fail,E0451
+/// # use herald_api::{RawPage, abi::HERALD_PAGE_I16};
+/// fn view() -> RawPage {
+///     let nowhere = (64 as *mut u8, 1 << 20);
+///     RawPage { n_tokens: 1, format: HERALD_PAGE_I16, keys: nowhere, values: nowhere }
+/// }
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct RawPage {
+    n_tokens: usize,
+    format: u32,
+    keys: (*mut u8, usize),
+    values: (*mut u8, usize),
+}
+
+impl RawPage {
+    /// A page of `n_tokens` tokens in `format` (`HERALD_PAGE_*`), whose keys (or state) and values lie there: each a pointer and
+    /// a number of bytes, or null and 0.
+    ///
+    /// # Safety
+    /// The bytes are initialised and stay where they are as long as [`MemoryTier::view`] says of what it returns; but for a
+    /// page in a file, they can be written as well; and the tier itself uses them only in its own calls.
+    #[must_use]
+    pub unsafe fn new(
+        n_tokens: usize,
+        format: u32,
+        keys: (*mut u8, usize),
+        values: (*mut u8, usize),
+    ) -> Self {
+        Self { n_tokens, format, keys, values }
+    }
+
     /// Tokens that it holds.
-    pub n_tokens: usize,
+    #[must_use]
+    pub fn n_tokens(&self) -> usize {
+        self.n_tokens
+    }
+
     /// `HERALD_PAGE_*`.
-    pub format: u32,
-    /// Keys, or the state.
-    pub keys: *mut u8,
-    /// Bytes of keys.
-    pub key_bytes: usize,
-    /// Values; null where there are none.
-    pub values: *mut u8,
-    /// Bytes of values.
-    pub value_bytes: usize,
+    #[must_use]
+    pub fn format(&self) -> u32 {
+        self.format
+    }
+
+    /// Where the keys (or the state) lie, and how many bytes they are.
+    #[must_use]
+    pub fn keys(&self) -> (*mut u8, usize) {
+        self.keys
+    }
+
+    /// Where the values lie, and how many bytes they are; null and 0 where there are none.
+    #[must_use]
+    pub fn values(&self) -> (*mut u8, usize) {
+        self.values
+    }
 }

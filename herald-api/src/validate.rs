@@ -2,18 +2,13 @@
 //! a host that brings too few pages, or a caller of the host that brings too many workers, would have a layer write past
 //! the ends of its buffers.
 
-use crate::sequence::{Sequence, check_pages};
+use crate::sequence::{Needs, Sequence, check_pages};
 use crate::{AlignedBytes, Call, Error, LayerDesc, LayerParams, Result};
 
 /// Checks everything of a call that its buffers' lengths don't already say: ids within the vocabulary, positions and
 /// input where the kind needs them, no more workers than the layer was made for, states, and attention's pages.
-pub(crate) fn check(
-    call: &Call<'_>,
-    desc: &LayerDesc,
-    max_workers: usize,
-    state_bytes: usize,
-    page_formats: u32,
-) -> Result<()> {
+pub(crate) fn check(call: &Call<'_>, desc: &LayerDesc, max_workers: usize, needs: Needs) -> Result<()> {
+    let Needs { state_bytes, page_formats, .. } = needs;
     let wrong = |what: String| {
         let (kind, index) = (desc.kind().name(), desc.block);
         Err(Error::invalid(format!("a call of the {kind} layer of block {index} brought {what}")))

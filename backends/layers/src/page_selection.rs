@@ -196,7 +196,7 @@ impl PageScorer {
                     rope,
                     means: &means[..n_means * self.n_heads() * self.key_dim],
                     starts,
-                    summaries: bytemuck::cast_slice(sequence.selectable_summaries(self.summary_bytes())),
+                    summaries: bytemuck::cast_slice(sequence.selectable_summaries()),
                 };
                 self.score_candidates(parallel, &candidates, &mut workers, &mut scores[done..]);
             }

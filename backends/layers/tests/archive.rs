@@ -27,7 +27,7 @@ fn config(path: &Path) -> TierConfig {
         page_tokens: PAGE_TOKENS,
         state_bytes: 0,
         capacity_bytes: None,
-        path: Some(path.to_str().expect("a path in UTF-8").to_owned()),
+        path: Some(path.to_owned()),
         lz4: false,
     }
 }
@@ -74,7 +74,7 @@ fn put(tier: &dyn MemoryTier, id: u64) -> Result<()> {
 fn seen(tier: &dyn MemoryTier, id: u64) -> Result<[Vec<u8>; 2]> {
     let page = tier.view(id)?;
     // SAFETY: the tier holds so many bytes there until the page is released.
-    let parts = [(page.keys, page.key_bytes), (page.values, page.value_bytes)]
+    let parts = [page.keys(), page.values()]
         .map(|(bytes, len)| unsafe { std::slice::from_raw_parts(bytes, len) }.to_vec());
     tier.release(id)?;
     Ok(parts)

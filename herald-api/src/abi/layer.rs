@@ -209,7 +209,7 @@ pub struct HeraldFetch {
     /// Elements of scores.
     pub n_scores: usize,
     /// Chooses pages by their scores and puts a new list of the call's sequences, with these pages among the others, in
-    /// *sequences; it is valid until the call ends, and the list that the call began with is valid no longer. The
+    /// *sequences; it is valid until the call ends, as is the list that the call began with, which lacks these pages. The
     /// thread that was handed the call may use it, once.
     /// Statuses: OK; otherwise the layer gives the status and the message back from forward.
     pub run: Option<

@@ -37,7 +37,7 @@ pub struct HeraldTierConfig {
     pub state_bytes: u64,
     /// The most bytes that it may keep; 0: no limit.
     pub capacity_bytes: u64,
-    /// HERALD_TIER_ARCHIVED: the file, UTF-8; valid during the call. A file that is there is opened with the pages in it
+    /// HERALD_TIER_ARCHIVED: the file's path as the system has it (on Unix any bytes but NUL); valid during the call. A file that is there is opened with the pages in it
     /// (see list). A folder: a file without a name in it, made when the first page comes, which goes with the tier.
     pub path: *const c_char,
     /// Bytes of path.

@@ -7,7 +7,7 @@ use crate::abi::{
     HeraldLayerTable, HeraldPage, HeraldTensor,
 };
 use crate::marshal::{catch, guard, slice, text};
-use crate::sequence::Sequences;
+use crate::sequence::{Needs, Sequences};
 use crate::validate;
 use crate::{
     Call, DType, EngineLayer, Error, Fetch, LayerDesc, LayerFactory, LayerParams, LayerRequest, Page,
@@ -26,6 +26,10 @@ struct Exported {
     desc: LayerDesc,
     max_tokens: usize,
     max_workers: usize,
+    /// What the layer said when it was made: what a call brings is bounded by the same numbers that the host was told.
+    needs: Needs,
+    scratch_bytes: usize,
+    score_width: usize,
 }
 
 struct Tables<F>(F);
@@ -75,6 +79,13 @@ unsafe extern "C" fn create<F: LayerFactory>(
             let request: LayerRequest<'static, '_> = read_request(request)?;
             let layer = F::create(&request)?;
             let made = Exported {
+                needs: Needs {
+                    state_bytes: layer.state_bytes(),
+                    summary_bytes: layer.summary_bytes(),
+                    page_formats: layer.page_formats(),
+                },
+                scratch_bytes: layer.scratch_bytes(),
+                score_width: layer.score_width(),
                 layer,
                 desc: request.desc,
                 max_tokens: request.max_tokens,
@@ -94,14 +105,14 @@ unsafe extern "C" fn info(
     // SAFETY: the host's contract: the layer came from `create`.
     unsafe {
         guard(error, || {
-            let Exported { layer, .. } = exported(layer)?;
+            let Exported { layer, needs, scratch_bytes, score_width, .. } = exported(layer)?;
             let answer = HeraldLayerInfo {
-                scratch_bytes: layer.scratch_bytes() as u64,
-                state_bytes: layer.state_bytes() as u64,
+                scratch_bytes: *scratch_bytes as u64,
+                state_bytes: needs.state_bytes as u64,
                 weight_bytes: layer.weight_bytes() as u64,
-                page_formats: layer.page_formats(),
-                score_width: layer.score_width() as u32,
-                summary_bytes: layer.summary_bytes() as u64,
+                page_formats: needs.page_formats,
+                score_width: *score_width as u32,
+                summary_bytes: needs.summary_bytes as u64,
                 ..AbiStruct::empty()
             };
             abi::write(out, &answer).map_err(Error::invalid)
@@ -120,8 +131,7 @@ unsafe extern "C" fn forward(
             let exported = exported(layer)?;
             let call = abi::read(call).map_err(Error::invalid)?;
             let mut call = read_call(exported, &call)?;
-            let (state_bytes, formats) = (exported.layer.state_bytes(), exported.layer.page_formats());
-            validate::check(&call, &exported.desc, exported.max_workers, state_bytes, formats)?;
+            validate::check(&call, &exported.desc, exported.max_workers, exported.needs)?;
             check_selectable_pages(exported, &call)?;
             exported.layer.forward(&mut call)
         })
@@ -131,7 +141,7 @@ unsafe extern "C" fn forward(
 /// Selectable pages come with a way to fetch them, and with memory for their scores, to a layer that can choose among them.
 fn check_selectable_pages(exported: &Exported, call: &Call<'_>) -> Result<()> {
     let n_pages: usize = call.sequences.iter().map(|sequence| sequence.selectable_starts().len()).sum();
-    let width = exported.layer.score_width();
+    let width = exported.score_width;
     let scores = call.fetch.as_ref().map_or(0, Fetch::n_scores);
     if n_pages > 0 && (width == 0 || n_pages.checked_mul(width).is_none_or(|needed| needed > scores)) {
         return Err(Error::invalid(format!(
@@ -155,9 +165,10 @@ unsafe extern "C" fn summarise(
             let LayerParams::Attention(shape) = &exported.desc.params else {
                 return Err(Error::unsupported("only attention makes summaries of pages"));
             };
-            let slots = shape.n_kv_heads * page.capacity();
-            let bytes = slots * (size_of::<f32>() + shape.key_dim * size_of::<i16>());
-            let len = exported.layer.summary_bytes();
+            let slots = shape.n_kv_heads.saturating_mul(page.capacity());
+            let key = shape.key_dim.saturating_mul(size_of::<i16>()).saturating_add(size_of::<f32>());
+            let bytes = slots.saturating_mul(key);
+            let len = exported.needs.summary_bytes;
             if page.format() != abi::HERALD_PAGE_I16
                 || page.key_bytes().len() != bytes
                 || page.n_tokens() != page.capacity()
@@ -272,7 +283,7 @@ unsafe fn read_call<'a>(exported: &'a Exported, raw: &HeraldCall) -> Result<Call
             exported.max_tokens
         )));
     }
-    let scratch = exported.layer.scratch_bytes();
+    let scratch = exported.scratch_bytes;
     let aligned = !raw.scratch.is_null() && (raw.scratch as usize).is_multiple_of(SCRATCH_ALIGN);
     if scratch > 0 && (raw.scratch_bytes < scratch as u64 || raw.scratch_bytes > MAX_SCRATCH || !aligned) {
         return Err(Error::invalid(format!(
@@ -312,7 +323,7 @@ unsafe fn read_call<'a>(exported: &'a Exported, raw: &HeraldCall) -> Result<Call
                 Some(slice(raw.input, len(hidden)?, "the input activations")?)
             },
             output: std::slice::from_raw_parts_mut(raw.output, len(width)?),
-            sequences: Sequences::from_raw(raw.sequences, raw.n_sequences, n_tokens)
+            sequences: Sequences::from_raw(raw.sequences, raw.n_sequences, n_tokens, exported.needs)
                 .map_err(Error::invalid)?,
             scratch: if scratch == 0 {
                 &mut []
@@ -321,9 +332,7 @@ unsafe fn read_call<'a>(exported: &'a Exported, raw: &HeraldCall) -> Result<Call
             },
             parallel: Parallel::from_raw(raw.parallel).map_err(Error::invalid)?,
             fetch: match &exported.desc.params {
-                LayerParams::Attention(shape) => {
-                    Fetch::from_raw(raw.fetch, n_tokens, shape, exported.layer.page_formats())?
-                }
+                LayerParams::Attention(shape) => Fetch::from_raw(raw.fetch, n_tokens, shape, exported.needs)?,
                 _ => None,
             },
         })

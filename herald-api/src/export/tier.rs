@@ -1,12 +1,13 @@
 //! Memory tiers: a [`TierFactory`] as a `HeraldTierTable`.
 
 use std::ffi::c_void;
+use std::path::PathBuf;
 
 use crate::abi::{
     self, AbiStruct, HeraldError, HeraldPage, HeraldTier, HeraldTierConfig, HeraldTierQuery, HeraldTierStats,
     HeraldTierTable,
 };
-use crate::marshal::{catch, guard, known_flags, slice, text};
+use crate::marshal::{catch, guard, known_flags, slice};
 use crate::{Error, MemoryTier, Page, Result, Status, TierConfig, TierFactory, TierKind};
 
 /// A tier and the shape of its pages, which the boundary checks for it.
@@ -163,13 +164,14 @@ unsafe extern "C" fn view(
             let exported = exported(tier)?;
             let seen = exported.tier.view(id)?;
             let mut answer = abi::read(page.cast_const()).map_err(Error::invalid)?;
-            answer.n_tokens = seen.n_tokens as u32;
+            let ((keys, key_bytes), (values, value_bytes)) = (seen.keys(), seen.values());
+            answer.n_tokens = seen.n_tokens() as u32;
             answer.capacity = exported.config.page_tokens as u32;
-            answer.format = seen.format;
-            answer.keys = seen.keys.cast();
-            answer.key_bytes = seen.key_bytes as u64;
-            answer.values = seen.values.cast();
-            answer.value_bytes = seen.value_bytes as u64;
+            answer.format = seen.format();
+            answer.keys = keys.cast();
+            answer.key_bytes = key_bytes as u64;
+            answer.values = values.cast();
+            answer.value_bytes = value_bytes as u64;
             abi::write(page, &answer).map_err(Error::invalid)
         })
     }
@@ -316,7 +318,7 @@ unsafe fn read_config(config: *const HeraldTierConfig) -> Result<TierConfig> {
             Error::unsupported(format!("tier kind {} is not known to this plugin", raw.kind))
         })?;
         known_flags(raw.flags, abi::HERALD_TIER_LZ4)?;
-        let path = text(raw.path, raw.path_len, "the tier's path")?;
+        let path = path(slice(raw.path.cast::<u8>(), raw.path_len, "the tier's path")?)?;
         Ok(TierConfig {
             kind,
             n_kv_heads: raw.n_kv_heads as usize,
@@ -325,8 +327,20 @@ unsafe fn read_config(config: *const HeraldTierConfig) -> Result<TierConfig> {
             page_tokens: raw.page_tokens as usize,
             state_bytes: raw.state_bytes as usize,
             capacity_bytes: (raw.capacity_bytes != 0).then_some(raw.capacity_bytes),
-            path: (!path.is_empty()).then(|| path.to_owned()),
+            path: (!path.as_os_str().is_empty()).then_some(path),
             lz4: raw.flags & abi::HERALD_TIER_LZ4 != 0,
         })
     }
+}
+
+#[cfg(unix)]
+fn path(bytes: &[u8]) -> Result<PathBuf> {
+    use std::os::unix::ffi::OsStrExt;
+    Ok(std::ffi::OsStr::from_bytes(bytes).into())
+}
+
+#[cfg(not(unix))]
+fn path(bytes: &[u8]) -> Result<PathBuf> {
+    let text = std::str::from_utf8(bytes);
+    text.map(PathBuf::from).map_err(|_| Error::invalid("the tier's path is not UTF-8"))
 }

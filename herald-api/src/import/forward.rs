@@ -7,10 +7,37 @@ use std::sync::Arc;
 
 use super::page::PageHandle;
 use crate::abi::{self, AbiStruct, HeraldPage, HeraldParallel, HeraldSequence, HeraldTask};
-use crate::{AlignedBytes, Error, Parallel, Result};
+use crate::sequence::Needs;
+use crate::{AlignedBytes, Error, Parallel, Result, Status};
 
 /// Threads that the host can lend.
-pub trait Executor: Sync {
+///
+/// Layers write in parallel to places that they tell apart by the items and the worker that a task is called with, so an
+/// implementation promises what no signature says:
+///
+/// ```compile_fail,E0200
+/// use std::ops::Range;
+///
+/// struct Twice;
+///
+/// impl herald_api::import::Executor for Twice {
+///     fn workers(&self) -> usize {
+///         2
+///     }
+///
+///     fn run(&self, items: usize, task: &(dyn Fn(Range<usize>, usize) + Sync)) {
+///         std::thread::scope(|scope| {
+///             scope.spawn(|| task(0..items, 0));
+///             task(0..items, 0);
+///         });
+///     }
+/// }
+/// ```
+///
+/// # Safety
+/// `run` calls `task` with ranges within `0..items` that don't overlap, and with workers below `workers`, which doesn't
+/// change; no two calls at once have the same worker; and it returns, or unwinds, only when all calls have ended.
+pub unsafe trait Executor: Sync {
     /// How many workers may run at once, the calling thread counted; at least 1.
     fn workers(&self) -> usize;
 
@@ -108,13 +135,50 @@ pub struct BatchBuffers {
     sequences: Vec<HeraldSequence>,
     /// Pages, each with its sequence.
     pages: Vec<(usize, HeraldPage)>,
-    first_pages: Vec<usize>,
     /// Pages that were fetched during the call, kept until the next.
     fetched: Vec<Arc<PageHandle>>,
     scores: Vec<f32>,
+    /// Bytes of each sequence's state.
     state_bytes: Vec<usize>,
+    /// Bytes of all summaries of each sequence.
+    summary_bytes: Vec<usize>,
+    /// What a call sees as it begins, and once pages were fetched: it may still look at the former then.
+    lists: [Lists; 2],
+}
+
+/// The C lists of a batch.
+#[derive(Default)]
+struct Lists {
+    sequences: Vec<HeraldSequence>,
+    pages: Vec<HeraldPage>,
     sequence_list: Vec<*const HeraldSequence>,
     page_list: Vec<*const HeraldPage>,
+}
+
+impl Lists {
+    fn clear(&mut self) {
+        self.sequences.clear();
+        self.pages.clear();
+        self.sequence_list.clear();
+        self.page_list.clear();
+    }
+
+    /// Lists `pages`, which lie together by sequence.
+    fn fill(&mut self, sequences: &[HeraldSequence], pages: &[(usize, HeraldPage)]) {
+        self.clear();
+        self.sequences.extend_from_slice(sequences);
+        self.pages.extend(pages.iter().map(|(_, page)| *page));
+        self.page_list.extend(self.pages.iter().map(std::ptr::from_ref));
+        let mut left = pages;
+        for (index, sequence) in self.sequences.iter_mut().enumerate() {
+            let first = pages.len() - left.len();
+            sequence.n_pages = left.iter().take_while(|(of, _)| *of == index).count();
+            left = &left[sequence.n_pages..];
+            let list = &self.page_list[first..first + sequence.n_pages];
+            sequence.pages = if list.is_empty() { std::ptr::null() } else { list.as_ptr() };
+        }
+        self.sequence_list.extend(self.sequences.iter().map(std::ptr::from_ref));
+    }
 }
 
 // SAFETY: between batches it holds no pointer that anything follows: `begin` clears it.
@@ -133,8 +197,9 @@ impl BatchBuffers {
         self.sequences.clear();
         self.pages.clear();
         self.fetched.clear();
-        self.first_pages.clear();
         self.state_bytes.clear();
+        self.summary_bytes.clear();
+        self.lists.iter_mut().for_each(Lists::clear);
         Batch { buffers: self, lent: PhantomData }
     }
 }
@@ -158,15 +223,20 @@ impl<'b> Batch<'b> {
         state: Option<&'b mut AlignedBytes>,
         pages: impl IntoIterator<Item = (usize, PageUse<'b>)>,
     ) -> Result<()> {
-        let end = past + n_tokens;
+        let Some(end) = past.checked_add(n_tokens) else {
+            return Err(Error::invalid(format!("a sequence of {past} tokens can't have {n_tokens} more")));
+        };
         let (first_page, index) = (self.buffers.pages.len(), self.buffers.sequences.len());
         let (mut last_end, mut covered) = (0, past);
         for (start, page) in pages {
             let (handle, own) = match page {
                 PageUse::Shared(handle) => (handle, false),
-                PageUse::Own(handle) => (&*handle, true),
+                PageUse::Own(handle) => {
+                    handle.writable()?;
+                    (&*handle, true)
+                }
             };
-            let page_end = start + handle.capacity();
+            let page_end = start.saturating_add(handle.capacity());
             if start < last_end || start >= end || (!own && page_end > past) || (own && start > covered) {
                 return Err(Error::invalid(format!(
                     "the page at token {start} with room for {} doesn't suit a sequence of {past} tokens and {n_tokens} \
@@ -189,24 +259,26 @@ impl<'b> Batch<'b> {
                 "the pages of a sequence have room up to token {covered}, where {end} was expected"
             )));
         }
-        let first = self.buffers.sequences.last().map_or(0, |last| last.first + last.n_tokens);
+        let first = self.buffers.sequences.last().map_or(0, |last| last.first.saturating_add(last.n_tokens));
         self.buffers.sequences.push(HeraldSequence {
             first,
             n_tokens: n_tokens as u64,
             past: past as u64,
-            n_pages,
             state: state.as_ref().map_or(std::ptr::null_mut(), |state| state.as_ptr().cast()),
             ..AbiStruct::empty()
         });
-        self.buffers.first_pages.push(first_page);
         self.buffers.state_bytes.push(state.map_or(0, |state| state.len()));
+        self.buffers.summary_bytes.push(0);
         Ok(())
     }
 
     /// Gives the sequence that was pushed last its selectable pages, for the layer to choose among: the positions where they
-    /// begin, rising, and their summaries, aligned to 8 bytes.
+    /// begin, rising, and their summaries, aligned to 8 bytes, as many as there are pages.
     pub fn selectable_pages(&mut self, starts: &'b [u64], summaries: &'b [u8]) {
-        if let Some(sequence) = self.buffers.sequences.last_mut() {
+        if let (Some(sequence), Some(bytes)) =
+            (self.buffers.sequences.last_mut(), self.buffers.summary_bytes.last_mut())
+        {
+            *bytes = summaries.len();
             sequence.selectable_starts = starts.as_ptr();
             sequence.selectable_summaries = summaries.as_ptr().cast();
             sequence.n_selectable = starts.len();
@@ -248,7 +320,7 @@ impl<'b> Batch<'b> {
         let mut raw = page.raw();
         raw.start = start as u64;
         raw.n_tokens = raw.capacity;
-        if raw.start + u64::from(raw.capacity) > past {
+        if raw.start.saturating_add(u64::from(raw.capacity)) > past {
             return Err(Error::invalid(format!(
                 "a page at token {start} was fetched for a sequence of {past} tokens"
             )));
@@ -259,10 +331,21 @@ impl<'b> Batch<'b> {
     }
 
     /// Memory for the selectable pages' scores, `width` for each, and how many elements that makes.
-    pub(super) fn scores(&mut self, width: usize) -> (*mut f32, usize) {
+    ///
+    /// # Errors
+    /// [`crate::Status::OutOfMemory`].
+    pub(super) fn scores(&mut self, width: usize) -> Result<(*mut f32, usize)> {
         let n_pages: usize = self.buffers.sequences.iter().map(|sequence| sequence.n_selectable).sum();
-        self.buffers.scores.resize(n_pages * width, 0.0);
-        (self.buffers.scores.as_mut_ptr(), self.buffers.scores.len())
+        let scores = &mut self.buffers.scores;
+        let len = n_pages.saturating_mul(width);
+        scores.try_reserve(len.saturating_sub(scores.len())).map_err(|_| {
+            Error::new(
+                Status::OutOfMemory,
+                format!("there is no memory for {width} scores of {n_pages} pages"),
+            )
+        })?;
+        scores.resize(len, 0.0);
+        Ok((scores.as_mut_ptr(), len))
     }
 
     /// The selectable pages' scores, as the layer left them, apart from the batch that they are to change.
@@ -274,38 +357,39 @@ impl<'b> Batch<'b> {
         self.buffers.scores = scores;
     }
 
-    /// The C lists, once everything has been pushed; again after pages were fetched.
+    /// The C lists, once everything has been pushed; others, once more was fetched, beside which the former stay as they are.
+    ///
+    /// # Errors
+    /// [`crate::Status::InvalidArgument`] where the sequences don't bring what a layer of these needs takes.
     pub(super) fn sequences(
         &mut self,
         n_tokens: usize,
-        state_bytes: usize,
+        needs: Needs,
+        fetched: bool,
     ) -> Result<&[*const HeraldSequence]> {
         let buffers = &mut *self.buffers;
-        let tokens: u64 = buffers.sequences.iter().map(|sequence| sequence.n_tokens).sum();
-        if tokens != n_tokens as u64 || buffers.state_bytes.iter().any(|bytes| *bytes < state_bytes) {
+        let tokens =
+            buffers.sequences.iter().fold(0, |sum: u64, sequence| sum.saturating_add(sequence.n_tokens));
+        if tokens != n_tokens as u64 || buffers.state_bytes.iter().any(|bytes| *bytes < needs.state_bytes) {
             return Err(Error::invalid(format!(
-                "the sequences bring {tokens} tokens and states of {:?} bytes, where {n_tokens} tokens and {state_bytes} \
-                 bytes were expected",
-                buffers.state_bytes
+                "the sequences bring {tokens} tokens and states of {:?} bytes, where {n_tokens} tokens and {} bytes were \
+                 expected",
+                buffers.state_bytes, needs.state_bytes
             )));
+        }
+        for (sequence, bytes) in buffers.sequences.iter().zip(&buffers.summary_bytes) {
+            if sequence.n_selectable.checked_mul(needs.summary_bytes) != Some(*bytes) {
+                return Err(Error::invalid(format!(
+                    "a sequence brings {bytes} bytes of summaries of {} selectable pages, where {} each were expected",
+                    sequence.n_selectable, needs.summary_bytes
+                )));
+            }
         }
         if !buffers.fetched.is_empty() {
             buffers.pages.sort_by_key(|(index, page)| (*index, page.start));
-            for (index, (sequence, first)) in
-                buffers.sequences.iter_mut().zip(&mut buffers.first_pages).enumerate()
-            {
-                *first = buffers.pages.partition_point(|(of, _)| *of < index);
-                sequence.n_pages = buffers.pages.partition_point(|(of, _)| *of <= index) - *first;
-            }
         }
-        buffers.page_list.clear();
-        buffers.page_list.extend(buffers.pages.iter().map(|(_, page)| std::ptr::from_ref(page)));
-        for (sequence, first) in buffers.sequences.iter_mut().zip(&buffers.first_pages) {
-            sequence.pages =
-                if sequence.n_pages == 0 { std::ptr::null() } else { buffers.page_list[*first..].as_ptr() };
-        }
-        buffers.sequence_list.clear();
-        buffers.sequence_list.extend(buffers.sequences.iter().map(std::ptr::from_ref));
-        Ok(&buffers.sequence_list)
+        let lists = &mut buffers.lists[usize::from(fetched)];
+        lists.fill(&buffers.sequences, &buffers.pages);
+        Ok(&lists.sequence_list)
     }
 }

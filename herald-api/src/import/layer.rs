@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 use super::forward::{Batch, Fetcher, Forward};
 use super::page::PageHandle;
-use super::weight::{SharedWeight, raw_weight};
+use super::weight::{SharedWeight, check_weight, raw_weight};
 use super::{Inner, Plugin, refused};
 use crate::abi::{
     self, AbiStruct, HeraldCall, HeraldError, HeraldFetch, HeraldLayer, HeraldLayerInfo, HeraldLayerRequest,
     HeraldTensor,
 };
 use crate::marshal::{guard, try_call};
-use crate::sequence::Sequences;
+use crate::sequence::{Needs, Sequences, check_pages};
 use crate::validate;
-use crate::{AlignedBytes, Call, Error, LayerDesc, LayerParams, Parallel, Result, Status};
+use crate::{AlignedBytes, Attention, Call, Error, LayerDesc, LayerParams, Parallel, Result, Status};
 
 /// No layer is believed that asks for more scratch memory or state than this.
 const MAX_BYTES: u64 = 1 << 34;
@@ -44,11 +44,9 @@ pub struct LayerHandle {
     plugin: Arc<Inner>,
     spec: LayerSpec,
     scratch_bytes: usize,
-    state_bytes: usize,
     weight_bytes: usize,
-    page_formats: u32,
     score_width: usize,
-    summary_bytes: usize,
+    needs: Needs,
 }
 
 // SAFETY: the ABI's contract: any thread may call forward and destroy, and forward doesn't change the layer.
@@ -68,8 +66,10 @@ impl Plugin {
             return Err(Error::unsupported(format!("{} offers no {} layers", self.name(), kind.name())));
         };
         let Some(supports) = table.supports else { return Ok(()) };
-        // SAFETY: the ABI's contract; everything that the request points to lives for the call.
-        with_request(spec, parallel, |request| try_call(|error| unsafe { supports(request, error) }))
+        with_request(spec, parallel, |request| {
+            // SAFETY: the ABI's contract; everything that the request points to lives for the call.
+            try_call(|error| unsafe { supports(request, error) })
+        })
     }
 
     /// Has the plugin make a layer, and checks what it says the layer needs.
@@ -96,11 +96,9 @@ impl Plugin {
             plugin: Arc::clone(&self.0),
             spec,
             scratch_bytes: 0,
-            state_bytes: 0,
             weight_bytes: 0,
-            page_formats: 0,
             score_width: 0,
-            summary_bytes: 0,
+            needs: Needs::default(),
         };
         debug_assert!(table.forward.is_some());
         let mut answer: HeraldLayerInfo = AbiStruct::empty();
@@ -129,11 +127,13 @@ impl Plugin {
         }
         // A layer chooses pages where it has all that this takes.
         let chooses = table.summarise.is_some() && answer.score_width > 0;
-        handle.summary_bytes = if chooses { answer.summary_bytes as usize } else { 0 };
+        handle.needs = Needs {
+            state_bytes: answer.state_bytes as usize,
+            summary_bytes: if chooses { answer.summary_bytes as usize } else { 0 },
+            page_formats: answer.page_formats,
+        };
         handle.score_width = answer.score_width as usize;
-        handle.page_formats = answer.page_formats;
         handle.scratch_bytes = answer.scratch_bytes as usize;
-        handle.state_bytes = answer.state_bytes as usize;
         handle.weight_bytes = usize::try_from(answer.weight_bytes).unwrap_or(usize::MAX);
         Ok(handle)
     }
@@ -161,7 +161,7 @@ impl LayerHandle {
     /// Bytes of recurrent state for each sequence.
     #[must_use]
     pub fn state_bytes(&self) -> usize {
-        self.state_bytes
+        self.needs.state_bytes
     }
 
     /// Bytes that the layer says it allocated for weights.
@@ -173,30 +173,42 @@ impl LayerHandle {
     /// Whether it reads whole pages of this format (`HERALD_PAGE_*`).
     #[must_use]
     pub fn reads(&self, format: u32) -> bool {
-        format == abi::HERALD_PAGE_I16 || (format < 32 && self.page_formats & (1 << format) != 0)
+        format == abi::HERALD_PAGE_I16 || (format < 32 && self.needs.page_formats & (1 << format) != 0)
     }
 
     /// Bytes of a page's summary; 0: the layer does no page selection.
     #[must_use]
     pub fn summary_bytes(&self) -> usize {
-        self.summary_bytes
+        self.needs.summary_bytes
     }
 
     /// Has the layer summarise a whole page that begins at token `start`, into `summary_bytes` bytes aligned to 8.
     ///
     /// # Errors
-    /// [`Status::InvalidArgument`] where the memory is not so much; otherwise as the plugin failed.
+    /// [`Status::InvalidArgument`] where the memory is not so much, or the page not of the layer's shape in 16-bit integers;
+    /// otherwise as the plugin failed.
     pub fn summarise(&self, page: &PageHandle, start: usize, summary: &mut [u8]) -> Result<()> {
         let table = self.plugin.layers.as_ref();
-        let Some(summarise) = table.and_then(|table| table.summarise).filter(|_| self.summary_bytes > 0)
+        let Some(summarise) = table.and_then(|table| table.summarise).filter(|_| self.summary_bytes() > 0)
         else {
             return Err(Error::unsupported("the layer makes no summaries of pages"));
         };
-        if summary.len() != self.summary_bytes || !summary.as_ptr().cast::<u64>().is_aligned() {
+        if summary.len() != self.summary_bytes() || !summary.as_ptr().cast::<u64>().is_aligned() {
             return Err(Error::invalid(format!(
                 "a summary has {} bytes, where {} at an aligned address were expected",
                 summary.len(),
-                self.summary_bytes
+                self.summary_bytes()
+            )));
+        }
+        let shape = self.attention()?;
+        let bytes = page_bytes(shape, page.capacity());
+        let found = (page.bytes().0.len(), page.bytes().1.len());
+        if page.format() != abi::HERALD_PAGE_I16 || bytes != Some(found) {
+            return Err(Error::invalid(format!(
+                "a page of format {} with {found:?} bytes of keys and values was to be summarised, where format {} with \
+                 {bytes:?} was expected",
+                page.format(),
+                abi::HERALD_PAGE_I16
             )));
         }
         let mut raw = page.raw();
@@ -204,6 +216,14 @@ impl LayerHandle {
         raw.n_tokens = raw.capacity;
         // SAFETY: the ABI's contract: the page and the memory for the summary are borrowed for the call.
         try_call(|error| unsafe { summarise(self.raw.as_ptr(), &raw, summary.as_mut_ptr().cast(), error) })
+    }
+
+    /// The shape of what chooses pages.
+    fn attention(&self) -> Result<&Attention> {
+        match &self.spec.desc.params {
+            LayerParams::Attention(shape) => Ok(shape),
+            _ => Err(Error::unsupported("only attention chooses pages")),
+        }
     }
 
     /// Elements of a token's output: the hidden size, or the head's vocabulary.
@@ -245,16 +265,17 @@ impl LayerHandle {
         let residual = !matches!(params, LayerParams::Embedding(_) | LayerParams::Head(_));
         let list: &[*const abi::HeraldSequence] = match batch.as_deref_mut().filter(|_| residual) {
             Some(batch) => {
-                let list = batch.sequences(n_tokens, self.state_bytes)?;
-                // SAFETY: the list is the batch's own, which stays borrowed during the call; it is looked at no more once
-                // pages are fetched, which makes it anew.
+                let list = batch.sequences(n_tokens, self.needs, false)?;
+                // SAFETY: the list is the batch's own, which stays borrowed during the call and makes another one where pages
+                // are fetched.
                 unsafe { std::slice::from_raw_parts(list.as_ptr(), list.len()) }
             }
             None => &[],
         };
         // SAFETY: the list is the batch's own, which holds what it points to.
-        let sequences =
-            unsafe { Sequences::from_raw(list.as_ptr(), list.len(), n_tokens).map_err(Error::invalid)? };
+        let sequences = unsafe {
+            Sequences::from_raw(list.as_ptr(), list.len(), n_tokens, self.needs).map_err(Error::invalid)?
+        };
         let call = Call {
             n_tokens,
             tokens: request.tokens,
@@ -266,18 +287,19 @@ impl LayerHandle {
             parallel: request.parallel,
             fetch: None,
         };
-        validate::check(&call, &self.spec.desc, self.spec.max_workers, self.state_bytes, self.page_formats)?;
+        validate::check(&call, &self.spec.desc, self.spec.max_workers, self.needs)?;
         let selects = call.sequences.iter().any(|sequence| !sequence.selectable_starts().is_empty());
         if !selects {
             return self.forward_call(call, list, std::ptr::null());
         }
-        let (Some(batch), Some(fetcher)) = (batch, fetcher.filter(|_| self.summary_bytes > 0)) else {
+        let (Some(batch), Some(fetcher)) = (batch, fetcher.filter(|_| self.summary_bytes() > 0)) else {
             return Err(Error::invalid(
                 "selectable pages came without anyone to fetch them, or to a layer that can't choose",
             ));
         };
-        let (scores, n_scores) = batch.scores(self.score_width);
-        let mut fetching = Fetching { batch, fetcher, n_tokens, state_bytes: self.state_bytes };
+        let shape = self.attention()?;
+        let (scores, n_scores) = batch.scores(self.score_width)?;
+        let mut fetching = Fetching { batch, fetcher: Some(fetcher), n_tokens, shape, needs: self.needs };
         let raw = HeraldFetch {
             context: (&raw mut fetching).cast(),
             scores,
@@ -352,9 +374,11 @@ impl LayerHandle {
 /// What a call for pages works with.
 struct Fetching<'f, 'b> {
     batch: &'f mut Batch<'b>,
-    fetcher: &'f mut dyn Fetcher,
+    /// `None` once it was called.
+    fetcher: Option<&'f mut dyn Fetcher>,
     n_tokens: usize,
-    state_bytes: usize,
+    shape: &'f Attention,
+    needs: Needs,
 }
 
 unsafe extern "C" fn fetch(
@@ -369,15 +393,36 @@ unsafe extern "C" fn fetch(
             if sequences.is_null() {
                 return Err(Error::invalid("HeraldFetch was given nowhere to put the sequences"));
             }
+            let Some(fetcher) = fetching.fetcher.take() else {
+                return Err(Error::invalid(
+                    "HeraldFetch was called twice in a call, where once was expected",
+                ));
+            };
             let n_pages: usize = fetching.batch.n_selectable().iter().sum();
             let scores = fetching.batch.take_scores();
-            let fetched = fetching.fetcher.fetch(&scores[..n_pages.min(scores.len())], fetching.batch);
+            let fetched = fetcher.fetch(&scores[..n_pages.min(scores.len())], fetching.batch);
             fetching.batch.give_scores(scores);
             fetched?;
-            sequences.write(fetching.batch.sequences(fetching.n_tokens, fetching.state_bytes)?.as_ptr());
+            let list = fetching.batch.sequences(fetching.n_tokens, fetching.needs, true)?;
+            // What was fetched is checked as what the call began with.
+            let made = Sequences::from_raw(list.as_ptr(), list.len(), fetching.n_tokens, fetching.needs);
+            for sequence in made.map_err(Error::invalid)?.iter() {
+                check_pages(&sequence, fetching.shape, fetching.needs.page_formats)
+                    .map_err(Error::invalid)?;
+            }
+            sequences.write(list.as_ptr());
             Ok(())
         })
     }
+}
+
+/// Bytes of the keys and values of an attention layer's page in 16-bit integers; `None` where that overflows.
+fn page_bytes(shape: &Attention, capacity: usize) -> Option<(usize, usize)> {
+    let bytes = |dim: usize| {
+        let slot = dim.checked_mul(size_of::<i16>())?.checked_add(size_of::<f32>())?;
+        shape.n_kv_heads.checked_mul(capacity)?.checked_mul(slot)
+    };
+    Some((bytes(shape.key_dim)?, bytes(shape.value_dim)?))
 }
 
 impl Drop for LayerHandle {
@@ -389,12 +434,33 @@ impl Drop for LayerHandle {
     }
 }
 
-/// Builds the C request, which lives for the call of `body`.
-fn with_request<T>(
+/// Builds the C request, which lives for the call of `body`, once the spec is known to fit it.
+fn with_request(
     spec: &LayerSpec,
     parallel: Parallel<'_>,
-    body: impl FnOnce(*const HeraldLayerRequest) -> T,
-) -> T {
+    body: impl FnOnce(*const HeraldLayerRequest) -> Result<()>,
+) -> Result<()> {
+    let number = |value: usize, what: &str| {
+        u32::try_from(value).map_err(|_| {
+            let most = u32::MAX;
+            Error::invalid(format!(
+                "a layer was asked for with {value} {what}, where at most {most} were expected"
+            ))
+        })
+    };
+    let (max_tokens, max_workers) =
+        (number(spec.max_tokens, "tokens")?, number(spec.max_workers, "workers")?);
+    let page_tokens = number(spec.page_tokens, "tokens of a page")?;
+    spec.weights.iter().try_for_each(check_weight)?;
+    // SAFETY: the description is our own, which lives for the call.
+    let same = spec.desc.with_raw(|raw| unsafe { LayerDesc::from_raw(raw) })?;
+    if sizes(&same) != sizes(&spec.desc) {
+        return Err(Error::invalid(format!(
+            "a layer's description has the sizes {:?}, numbers past those of the ABI, which would make them {:?}",
+            sizes(&spec.desc),
+            sizes(&same)
+        )));
+    }
     let weights: Vec<HeraldTensor> = spec.weights.iter().map(raw_weight).collect();
     let pointers: Vec<*const HeraldTensor> = weights.iter().map(std::ptr::from_ref).collect();
     spec.desc.with_raw(|desc| {
@@ -403,10 +469,21 @@ fn with_request<T>(
             weights: pointers.as_ptr(),
             n_weights: pointers.len(),
             parallel: parallel.raw(),
-            max_tokens: spec.max_tokens as u32,
-            max_workers: spec.max_workers as u32,
-            page_tokens: spec.page_tokens as u32,
+            max_tokens,
+            max_workers,
+            page_tokens,
             ..AbiStruct::empty()
         })
     })
+}
+
+/// What of a description bounds a call's buffers.
+fn sizes(desc: &LayerDesc) -> [usize; 5] {
+    let [a, b, c, d] = match &desc.params {
+        LayerParams::Embedding(embedding) => [embedding.vocabulary, 0, 0, 0],
+        LayerParams::Head(head) => [head.vocabulary, 0, 0, 0],
+        LayerParams::Attention(shape) => [shape.n_heads, shape.n_kv_heads, shape.key_dim, shape.value_dim],
+        _ => [0; 4],
+    };
+    [desc.hidden, a, b, c, d]
 }

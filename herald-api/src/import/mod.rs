@@ -18,7 +18,7 @@ use std::sync::Arc;
 pub use forward::{Batch, BatchBuffers, Executor, Fetcher, Forward, Lent, PageUse};
 pub use layer::{LayerHandle, LayerSpec};
 pub use page::{PageHandle, StoredPage};
-pub use tier::TierHandle;
+pub use tier::{TierById, TierHandle};
 pub use tokenizer::TokenizerHandle;
 pub use weight::{SharedBytes, SharedWeight, StableBytes};
 

@@ -4,26 +4,27 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use super::refused;
-use super::tier::TierHandle;
+use super::tier::{Made, TierHandle};
 use crate::abi::{self, AbiStruct, HeraldPage};
-use crate::{AlignedBytes, Error, MemoryTier, Page, Result, TierConfig};
+use crate::{AlignedBytes, Error, Page, Result, TierConfig};
 
 impl TierHandle {
     /// Makes an empty page, which the handle owns: dropping it drops the page.
     ///
     /// # Errors
-    /// As [`MemoryTier::put`] and [`MemoryTier::view`].
+    /// As [`MemoryTier::put`](crate::MemoryTier::put) and [`MemoryTier::view`](crate::MemoryTier::view).
     pub fn reserve(&self) -> Result<PageHandle> {
-        let id = self.next_id();
-        self.put(id, None)?;
-        self.seen(id, self.format(), self.page_bytes())
+        let tier = self.made();
+        let id = tier.next_id();
+        tier.put(id, None)?;
+        self.seen(id, tier.format(), tier.page_bytes())
     }
 
     /// Keeps a whole page of another tier in this one's own format, where it can be read in place: as
     /// [`abi::HERALD_PAGE_Q4`]. The handle owns it.
     ///
     /// # Errors
-    /// As [`MemoryTier::put`] and [`MemoryTier::view`].
+    /// As [`MemoryTier::put`](crate::MemoryTier::put) and [`MemoryTier::view`](crate::MemoryTier::view).
     pub fn keep(&self, page: &PageHandle) -> Result<PageHandle> {
         let id = self.put_whole(page)?;
         let bytes = self.config().q4_page_bytes().ok_or_else(|| Error::invalid("a page that overflows"))?;
@@ -33,39 +34,44 @@ impl TierHandle {
     /// Keeps a whole page of another tier, where it is only read while it is opened. Dropping the result drops the page.
     ///
     /// # Errors
-    /// As [`MemoryTier::put`].
+    /// As [`MemoryTier::put`](crate::MemoryTier::put).
     pub fn store(&self, page: &PageHandle) -> Result<StoredPage> {
-        Ok(StoredPage { tier: self.clone(), id: self.put_whole(page)? })
-    }
-
-    /// The page `id` of a tier that found it in its file. Dropping the result drops the page, so there may be one for each
-    /// page.
-    #[must_use]
-    pub fn stored(&self, id: u64) -> StoredPage {
-        StoredPage { tier: self.clone(), id }
+        Ok(StoredPage::new(self, self.put_whole(page)?))
     }
 
     fn put_whole(&self, page: &PageHandle) -> Result<u64> {
         let (keys, values) = page.bytes();
         let view = Page::new(page.format(), page.capacity(), page.capacity(), keys, values)
             .ok_or_else(|| Error::invalid("a page to keep is not aligned"))?;
-        let id = self.next_id();
-        self.put(id, Some(&view))?;
+        let id = self.made().next_id();
+        self.made().put(id, Some(&view))?;
         Ok(id)
     }
 
     /// Copies a page of this tier out to a page of an active tier.
     ///
     /// # Errors
-    /// As [`MemoryTier::get`]; [`crate::Status::InvalidArgument`] where the page isn't this tier's or the shapes differ.
+    /// As [`MemoryTier::get`](crate::MemoryTier::get); [`crate::Status::InvalidArgument`] where the page isn't this tier's or the shapes differ.
     pub fn restore(&self, page: &PageHandle, into: &mut PageHandle) -> Result<()> {
         if !matches!(&page.held, Held::InTier(tier) if tier.is(self)) {
             return Err(Error::invalid("a page was to be restored by a tier that it doesn't belong to"));
         }
-        self.copy_out(page.id, into)
+        self.made().copy_out(page.id, into)
     }
 
+    /// The handle of a page that was put under `id`, which must be seen in this format and size, at aligned addresses.
+    fn seen(&self, id: u64, format: u32, page_bytes: (usize, usize)) -> Result<PageHandle> {
+        // From here on, dropping the handle drops the page.
+        let held = Held::InTier(self.clone());
+        let mut handle = PageHandle { held, id, raw: AbiStruct::empty() };
+        handle.raw = self.made().in_place(id, format, page_bytes)?;
+        Ok(handle)
+    }
+}
+
+impl Made {
     fn copy_out(&self, id: u64, into: &mut PageHandle) -> Result<()> {
+        into.writable()?;
         if into.format() != abi::HERALD_PAGE_I16 {
             return Err(Error::invalid("a page was to be restored to one of another format"));
         }
@@ -81,39 +87,33 @@ impl TierHandle {
         self.get(id, keys, values).map(drop)
     }
 
-    /// The handle of a page that was put under `id`, which must be seen in this format and size, at aligned addresses.
-    fn seen(&self, id: u64, format: u32, page_bytes: (usize, usize)) -> Result<PageHandle> {
-        // From here on, dropping the handle drops the page.
-        let held = Held::InTier(self.clone());
-        let mut handle = PageHandle { held, id, raw: AbiStruct::empty() };
-        handle.raw = self.in_place(id, format, page_bytes)?;
-        Ok(handle)
-    }
-
     /// Where the tier keeps a page, which must be in this format and size, at aligned addresses.
     fn in_place(&self, id: u64, format: u32, page_bytes: (usize, usize)) -> Result<HeraldPage> {
         let seen = self.view(id)?;
+        let ((keys, key_bytes), (values, value_bytes)) = (seen.keys(), seen.values());
         let aligned = |pointer: *mut u8, bytes: usize| {
             bytes == 0 || (!pointer.is_null() && (pointer as usize).is_multiple_of(AlignedBytes::ALIGN))
         };
-        if (seen.key_bytes, seen.value_bytes) != page_bytes
-            || seen.format != format
-            || !aligned(seen.keys, seen.key_bytes)
-            || !aligned(seen.values, seen.value_bytes)
+        if (key_bytes, value_bytes) != page_bytes
+            || seen.format() != format
+            || !aligned(keys, key_bytes)
+            || !aligned(values, value_bytes)
         {
+            // What was viewed is released, and an error of that adds nothing.
+            let _ = self.release(id);
             return Err(refused(format!(
-                "its memory tier gave a page of format {} with {} and {} bytes at {:p} and {:p}, where format {format} with \
-                 {page_bytes:?} bytes at aligned addresses was expected",
-                seen.format, seen.key_bytes, seen.value_bytes, seen.keys, seen.values
+                "its memory tier gave a page of format {} with {key_bytes} and {value_bytes} bytes at {keys:p} and \
+                 {values:p}, where format {format} with {page_bytes:?} bytes at aligned addresses was expected",
+                seen.format()
             )));
         }
         Ok(HeraldPage {
             capacity: self.config().page_tokens as u32,
-            format: seen.format,
-            keys: seen.keys.cast(),
-            values: seen.values.cast(),
-            key_bytes: seen.key_bytes as u64,
-            value_bytes: seen.value_bytes as u64,
+            format,
+            keys: keys.cast(),
+            values: values.cast(),
+            key_bytes: key_bytes as u64,
+            value_bytes: value_bytes as u64,
             ..AbiStruct::empty()
         })
     }
@@ -143,25 +143,25 @@ unsafe impl Send for PageHandle {}
 unsafe impl Sync for PageHandle {}
 
 impl PageHandle {
-    /// The id that the tier knows it by.
-    #[must_use]
-    pub fn id(&self) -> u64 {
-        self.id
-    }
-
     /// Tokens that it has room for.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.raw.capacity as usize
     }
 
+    /// Whether it is this page, opened.
+    #[must_use]
+    pub fn is_opened_of(&self, stored: &Arc<StoredPage>) -> bool {
+        matches!(&self.held, Held::Opened(opened) if Arc::ptr_eq(opened, stored))
+    }
+
     /// Tells the tier that the first `n_tokens` slots are written.
     ///
     /// # Errors
-    /// As [`MemoryTier::commit`].
+    /// As [`MemoryTier::commit`](crate::MemoryTier::commit).
     pub fn commit(&mut self, n_tokens: usize) -> Result<()> {
         match &self.held {
-            Held::InTier(tier) => tier.commit(self.id, n_tokens),
+            Held::InTier(tier) => tier.made().commit(self.id, n_tokens),
             Held::Opened(_) | Held::Own(_) => Ok(()),
         }
     }
@@ -238,14 +238,14 @@ impl PageHandle {
         for (to, from) in [(self.raw.keys, other.bytes().0), (self.raw.values, other.bytes().1)] {
             if !from.is_empty() {
                 // SAFETY: both have this many bytes; this page is borrowed mutably, so the other is another page.
-                unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to.cast(), from.len()) };
+                unsafe { std::ptr::copy(from.as_ptr(), to.cast(), from.len()) };
             }
         }
         Ok(())
     }
 
     /// What was opened may lie in memory that can only be read.
-    fn writable(&self) -> Result<()> {
+    pub(super) fn writable(&self) -> Result<()> {
         if matches!(self.held, Held::Opened(_)) {
             return Err(Error::invalid("a page that was opened for reading was to be written"));
         }
@@ -286,8 +286,8 @@ impl Drop for PageHandle {
     fn drop(&mut self) {
         // Nobody is left to tell: the page is either gone or the tier is failing as a whole.
         let _ = match &self.held {
-            Held::InTier(tier) => tier.drop_page(self.id),
-            Held::Opened(stored) => stored.tier.release(self.id),
+            Held::InTier(tier) => tier.made().drop_page(self.id),
+            Held::Opened(stored) => stored.tier.made().release(self.id),
             Held::Own(_) => Ok(()),
         };
     }
@@ -303,10 +303,9 @@ pub struct StoredPage {
 }
 
 impl StoredPage {
-    /// The id that the tier knows it by.
-    #[must_use]
-    pub fn id(&self) -> u64 {
-        self.id
+    /// The owner of the page `id`, of which there must be no other.
+    pub(super) fn new(tier: &TierHandle, id: u64) -> Self {
+        Self { tier: tier.clone(), id }
     }
 
     /// The tier.
@@ -318,26 +317,26 @@ impl StoredPage {
     /// The page in place, as [`abi::HERALD_PAGE_Q4`], until the handle is dropped.
     ///
     /// # Errors
-    /// As [`MemoryTier::view`].
+    /// As [`MemoryTier::view`](crate::MemoryTier::view).
     pub fn open(self: &Arc<Self>) -> Result<PageHandle> {
         let config = self.tier.config();
         let bytes = config.q4_page_bytes().ok_or_else(|| Error::invalid("a page that overflows"))?;
-        let raw = self.tier.in_place(self.id, abi::HERALD_PAGE_Q4, bytes)?;
+        let raw = self.tier.made().in_place(self.id, abi::HERALD_PAGE_Q4, bytes)?;
         Ok(PageHandle { held: Held::Opened(Arc::clone(self)), id: self.id, raw })
     }
 
     /// Copies it out to a page of an active tier.
     ///
     /// # Errors
-    /// As [`MemoryTier::get`].
+    /// As [`MemoryTier::get`](crate::MemoryTier::get).
     pub fn restore(&self, into: &mut PageHandle) -> Result<()> {
-        self.tier.copy_out(self.id, into)
+        self.tier.made().copy_out(self.id, into)
     }
 }
 
 impl Drop for StoredPage {
     fn drop(&mut self) {
         // Nobody is left to tell: the page is either gone or the tier is failing as a whole.
-        let _ = self.tier.drop_page(self.id);
+        let _ = self.tier.made().drop_page(self.id);
     }
 }

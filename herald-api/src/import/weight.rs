@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::abi::{AbiStruct, HeraldTensor};
-use crate::{DType, WeightRole};
+use crate::{DType, Error, Result, WeightRole};
 
 /// Bytes that stay where they are, unchanged, for as long as their owner lives.
 ///
@@ -57,6 +57,28 @@ pub struct SharedWeight {
     pub dims: Vec<u64>,
     /// The rows' bytes.
     pub data: SharedBytes,
+}
+
+/// Checks that a weight has as many bytes as its dimensions say.
+pub(super) fn check_weight(weight: &SharedWeight) -> Result<()> {
+    let SharedWeight { name, dtype, dims, data, .. } = weight;
+    let expected = match dims.as_slice() {
+        [columns, rows @ ..] if rows.len() <= 3 => {
+            let rows =
+                rows.iter().try_fold(1_usize, |rows, dim| rows.checked_mul(usize::try_from(*dim).ok()?));
+            let columns = usize::try_from(*columns).ok();
+            rows.zip(columns.and_then(|columns| dtype.row_bytes(columns)))
+                .and_then(|(rows, bytes)| rows.checked_mul(bytes))
+        }
+        _ => None,
+    };
+    let found = data.bytes().len();
+    if expected == Some(found) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "the weight {name} has {found} bytes, which are no {dtype} of dimensions {dims:?}"
+    )))
 }
 
 /// The weight for C, which borrows all of it.

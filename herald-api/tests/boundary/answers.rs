@@ -298,7 +298,7 @@ fn a_tier() {
     let tier = create(|table| table.get = Some(holds_too_many)).expect("the tier");
     let (keys, values) = tier_config().page_bytes().expect("small");
     says(
-        tier.get(8, &mut vec![0; keys], &mut vec![0; values]),
+        by_id(&tier).get(8, &mut vec![0; keys], &mut vec![0; values]),
         "says that page 8 holds 5 tokens, where at most 4 have room",
     );
     let tier = create(|table| table.view = Some(shows_nonsense)).expect("the tier");
@@ -309,6 +309,9 @@ fn a_tier() {
     assert_eq!(last.status(), Status::Unsupported);
     assert_eq!(tier.stats().pages, 0, "pages that could not be seen are dropped");
     let tier = create(|table| table.search = Some(finds_too_many)).expect("the tier");
-    says(tier.search(&[0.0; 4], &[1, 2, 3], 2), "its search found 3 pages, where at most 2 were asked for");
-    says(tier.search(&[0.0; 4], &[1], 9), "its search found 2 pages, where at most 1 were asked for");
+    says(
+        by_id(&tier).search(&[0.0; 4], &[1, 2, 3], 2),
+        "its search found 3 pages, where at most 2 were asked for",
+    );
+    says(by_id(&tier).search(&[0.0; 4], &[1], 9), "its search found 2 pages, where at most 1 were asked for");
 }

@@ -9,6 +9,7 @@ mod plugin;
 mod refused;
 mod shapes;
 mod sizes;
+mod sound;
 mod support;
 mod threads;
 mod works;

@@ -30,7 +30,7 @@ fn in_create() {
         plugin.create_tokenizer(&vocabulary("panic")),
         "the plugin panicked: tokenizer_create was told to panic",
     );
-    let config = TierConfig { path: Some("panic".to_owned()), ..tier_config() };
+    let config = TierConfig { path: Some("panic".into()), ..tier_config() };
     says(plugin.create_tier(&config), "the plugin panicked: tier_create was told to panic");
     plugin.create_layer(attention_spec(), Parallel::serial()).expect("the next one");
 }
@@ -67,7 +67,7 @@ fn in_encode() {
 
 #[test]
 fn in_search() {
-    let tier = loaded().create_tier(&tier_config()).expect("the tier");
+    let tier = by_id(&loaded().create_tier(&tier_config()).expect("the tier"));
     says(tier.search(&[f32::NAN; 4], &[1], 1), "the plugin panicked: search was told to panic");
     assert_eq!(tier.search(&[1.0; 4], &[1], 1).map(|found| found.len()), Ok(1));
 }

@@ -198,7 +198,7 @@ impl TierFactory for Plugin {
     const KINDS: &'static [TierKind] = &[TierKind::Active, TierKind::Archived];
 
     fn create(config: &TierConfig) -> Result<Box<dyn MemoryTier>> {
-        assert!(config.path.as_deref() != Some("panic"), "tier_create was told to panic");
+        assert!(config.path.as_deref() != Some("panic".as_ref()), "tier_create was told to panic");
         let pages = Mutex::default();
         Ok(Box::new(Ram {
             config: config.clone(),
@@ -262,13 +262,10 @@ impl MemoryTier for Ram {
 
     fn view(&self, id: u64) -> Result<RawPage> {
         let format = if self.config.state_bytes > 0 { HERALD_PAGE_OPAQUE } else { HERALD_PAGE_I16 };
-        self.with(id, |stored| RawPage {
-            n_tokens: stored.n_tokens,
-            format,
-            keys: stored.keys.as_ptr(),
-            key_bytes: stored.keys.len(),
-            values: stored.values.as_ptr(),
-            value_bytes: stored.values.len(),
+        self.with(id, |stored| {
+            let part = |bytes: &AlignedBytes| (bytes.as_ptr(), bytes.len());
+            // SAFETY: the map keeps the bytes where they are until the page is dropped.
+            unsafe { RawPage::new(stored.n_tokens, format, part(&stored.keys), part(&stored.values)) }
         })
     }
 

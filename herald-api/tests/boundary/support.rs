@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use herald_api::abi::{AbiStruct, HeraldLayerTable, HeraldPlugin, HeraldTierTable, HeraldTokenizerTable};
-use herald_api::import::{LayerSpec, Plugin, SharedBytes, SharedWeight};
+use herald_api::import::{LayerSpec, Plugin, SharedBytes, SharedWeight, TierById, TierHandle};
 use herald_api::{
     Attention, DType, Embedding, Error, Head, LayerDesc, LayerParams, Result, RopeKind, RopeScaling,
     TierConfig, TierKind, Vocabulary, WeightRole,
@@ -120,6 +120,12 @@ pub(crate) const HIDDEN: usize = 4;
 pub(crate) const PAGE_TOKENS: usize = 4;
 pub(crate) const KEY_DIM: usize = 2;
 pub(crate) const VALUE_DIM: usize = 3;
+
+/// The tier by its pages' ids.
+pub(crate) fn by_id(tier: &TierHandle) -> TierById {
+    // SAFETY: a test drops no page that a handle has, and works on one thread.
+    unsafe { tier.by_id() }
+}
 
 pub(crate) fn attention() -> Attention {
     Attention {

@@ -8,7 +8,8 @@ use herald_api::import::Executor;
 /// As many threads as it says, one item at a time.
 pub(crate) struct Threads(pub(crate) usize);
 
-impl Executor for Threads {
+// SAFETY: each item is taken once, each worker is one thread, and the scope ends when all have ended.
+unsafe impl Executor for Threads {
     fn workers(&self) -> usize {
         self.0
     }

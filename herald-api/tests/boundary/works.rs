@@ -168,7 +168,8 @@ fn a_tokenizer_gets_its_text_and_its_flags() {
 
 #[test]
 fn a_tier_keeps_copies_and_lends_views() {
-    let tier = loaded().create_tier(&tier_config()).expect("the tier");
+    let handle = loaded().create_tier(&tier_config()).expect("the tier");
+    let tier = by_id(&handle);
     let (key_bytes, value_bytes) = tier_config().page_bytes().expect("small");
     assert_eq!((key_bytes, value_bytes), (2 * 4 * (4 + 2 * 2), 2 * 4 * (4 + 3 * 2)));
     let (mut keys, mut values) =
@@ -183,7 +184,7 @@ fn a_tier_keeps_copies_and_lends_views() {
     assert_eq!(tier.get(5, &mut keys_back, &mut values_back).map_err(|e| e.status()), Err(Status::NotFound));
     tier.commit(1000, 4).expect("committed");
     says(tier.commit(1000, 5), "was to hold 5 tokens, where at most 4 have room");
-    let reserved = tier.reserve().expect("an empty page");
+    let reserved = handle.reserve().expect("an empty page");
     let stats = tier.stats();
     assert_eq!((stats.pages, stats.tokens, stats.bytes), (2, 4, 2 * (key_bytes + value_bytes) as u64));
     assert_eq!((stats.hits, stats.misses), (3, 1));
@@ -205,7 +206,7 @@ fn a_tier_of_states_keeps_opaque_bytes() {
         state_bytes: 24,
         ..tier_config()
     };
-    let tier = loaded().create_tier(&config).expect("the tier");
+    let tier = by_id(&loaded().create_tier(&config).expect("the tier"));
     let state = AlignedBytes::zeroed(24).expect("a state");
     let page = Page::new(HERALD_PAGE_OPAQUE, 1, 1, &state, &[]).expect("a page");
     tier.put(0x1_0000_0000, Some(&page)).expect("kept");

@@ -133,7 +133,8 @@ fn weight(role: WeightRole, dims: &[u64], values: &[f32]) -> SharedWeight {
 /// Four threads, pieces of three items.
 struct Threads;
 
-impl Executor for Threads {
+// SAFETY: the pieces of all workers are different ones, each worker is one thread, and the scope ends when all have ended.
+unsafe impl Executor for Threads {
     fn workers(&self) -> usize {
         4
     }

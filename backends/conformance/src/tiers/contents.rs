@@ -171,6 +171,8 @@ fn compare(case: &Case<'_>, id: u64, put: &Contents, got: &Contents, errors: &mu
 fn reference(case: &Case<'_>, put: &Contents) -> Verdict<Option<[Vec<f32>; 2]>> {
     let config = TierConfig { kind: TierKind::Compressed, ..case.shape.config(None) };
     let Ok(tier) = case.reference.create_tier(&config) else { return Ok(None) };
+    // SAFETY: none of its pages gets a handle, and no other thread has the tier.
+    let tier = unsafe { tier.by_id() };
     let page = Page::new(put.format, put.n_tokens, put.capacity, &put.keys, &put.values);
     let (keys, values) = case.shape.page_bytes();
     let (mut keys, mut values) = (vec![0; keys], vec![0; values]);

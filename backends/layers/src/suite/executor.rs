@@ -8,7 +8,8 @@ use herald_api::import::Executor;
 /// An executor with this many scoped threads.
 pub(super) struct Scoped(pub(super) usize);
 
-impl Executor for Scoped {
+// SAFETY: each range is taken once, each worker is one thread, and the scope ends when all have ended.
+unsafe impl Executor for Scoped {
     fn workers(&self) -> usize {
         self.0
     }

@@ -1,7 +1,7 @@
 //! A plugin's memory tiers: what goes in comes out, and what they say they hold is what they hold. The active tier is
 //! required; the compressed and the archived one are checked where the plugin offers them.
 
-use herald_api::import::{Plugin, TierHandle};
+use herald_api::import::{Plugin, TierById, TierHandle};
 use herald_api::{
     AlignedBytes, Error, MemoryTier, Page, Result, Status, TierConfig, TierKind, TierStats, abi,
 };
@@ -30,6 +30,12 @@ fn config(capacity_bytes: Option<u64>) -> TierConfig {
 
 fn made(plugin: &Plugin, config: &TierConfig) -> TierHandle {
     plugin.create_tier(config).unwrap_or_else(|error| panic!("{}: {config:?}: {error}", plugin.name()))
+}
+
+/// A tier by its pages' ids.
+fn made_by_id(plugin: &Plugin, config: &TierConfig) -> TierById {
+    // SAFETY: no handles are made of its pages, and threads use pages of their own.
+    unsafe { made(plugin, config).by_id() }
 }
 
 /// Bytes of a page as a tier takes them: aligned keys and values.
@@ -61,7 +67,7 @@ impl Bytes {
 }
 
 /// A page's tokens, keys and values, as the tier gives them back.
-fn get(tier: &TierHandle, id: u64, keys: usize, values: usize) -> Result<(usize, Vec<u8>, Vec<u8>)> {
+fn get(tier: &TierById, id: u64, keys: usize, values: usize) -> Result<(usize, Vec<u8>, Vec<u8>)> {
     let (mut keys, mut values) = (vec![0xaa; keys], vec![0xaa; values]);
     let n_tokens = tier.get(id, &mut keys, &mut values)?;
     Ok((n_tokens, keys, values))
@@ -95,7 +101,9 @@ pub(super) fn check(plugin: &Plugin) {
 /// A page in a file has the codes that a compressed one has, whether or not LZ4 made them smaller, until it is dropped.
 fn check_archived(plugin: &Plugin) {
     let folder = tempfile::tempdir().expect("a folder");
-    let compressed = made(plugin, &TierConfig { kind: TierKind::Compressed, ..config(None) });
+    let handles = made(plugin, &TierConfig { kind: TierKind::Compressed, ..config(None) });
+    // SAFETY: no page of it gets a handle.
+    let compressed = unsafe { handles.by_id() };
     let mut of_zeros = Bytes::of_page(20);
     of_zeros.keys.fill(0);
     of_zeros.values.fill(0);
@@ -106,13 +114,13 @@ fn check_archived(plugin: &Plugin) {
     }
     let (keys, values) = config(None).q4_page_bytes().expect("a small page");
     for (name, lz4) in [("", false), ("", true), ("pages", false), ("pages.lz4", true)] {
-        let path = folder.path().join(name).to_str().map(str::to_owned);
+        let path = Some(folder.path().join(name));
         let config = TierConfig { kind: TierKind::Archived, path, lz4, ..config(None) };
-        let tier = made(plugin, &config);
+        let tier = made_by_id(plugin, &config);
         for (id, bytes) in [(1, &of_zeros), (2, &random)] {
             let exact = bytes.page(PAGE_TOKENS);
             tier.put(id, Some(&exact)).expect("a page");
-            let handle = compressed.reserve();
+            let handle = handles.reserve();
             assert!(handle.is_err(), "codes are not written in place");
             compressed.put(id, Some(&exact)).expect("a page");
             for wait in [false, true] {
@@ -121,16 +129,16 @@ fn check_archived(plugin: &Plugin) {
                 }
                 let [a, b] = [&tier, &compressed].map(|tier| {
                     let seen = tier.view(id).expect("its page");
-                    assert_eq!((seen.format, seen.n_tokens), (abi::HERALD_PAGE_Q4, PAGE_TOKENS));
-                    assert_eq!((seen.key_bytes, seen.value_bytes), (keys, values));
-                    for start in [seen.keys, seen.values] {
+                    assert_eq!((seen.format(), seen.n_tokens()), (abi::HERALD_PAGE_Q4, PAGE_TOKENS));
+                    assert_eq!((seen.keys().1, seen.values().1), (keys, values));
+                    for start in [seen.keys().0, seen.values().0] {
                         assert!((start as usize).is_multiple_of(AlignedBytes::ALIGN), "{start:p}");
                     }
                     // SAFETY: the tier holds that many bytes there until the page is released.
                     unsafe {
                         (
-                            std::slice::from_raw_parts(seen.keys, seen.key_bytes),
-                            std::slice::from_raw_parts(seen.values, seen.value_bytes),
+                            std::slice::from_raw_parts(seen.keys().0, seen.keys().1),
+                            std::slice::from_raw_parts(seen.values().0, seen.values().1),
                         )
                     }
                 });
@@ -161,7 +169,7 @@ fn check_archived(plugin: &Plugin) {
 /// Pages come back from 4-bit codes to within half a step of each element's group, whichever way they come back.
 fn check_compressed(plugin: &Plugin) {
     let config = TierConfig { kind: TierKind::Compressed, page_tokens: 70, ..config(None) };
-    let tier = made(plugin, &config);
+    let tier = made_by_id(plugin, &config);
     let (key_bytes, value_bytes) = config.page_bytes().expect("a small page");
     let page_bytes = config.q4_page_bytes().expect("a small page");
     let mut random = Values::new(11);
@@ -184,14 +192,14 @@ fn check_compressed(plugin: &Plugin) {
     tier.put(1, Some(&page)).expect("a page");
     let seen = tier.view(1).expect("its page");
     assert_eq!(
-        (seen.format, seen.key_bytes, seen.value_bytes),
+        (seen.format(), seen.keys().1, seen.values().1),
         (abi::HERALD_PAGE_Q4, page_bytes.0, page_bytes.1)
     );
     // SAFETY: the tier holds that many bytes there until the page is dropped.
     let [seen_keys, seen_values] = unsafe {
         [
-            std::slice::from_raw_parts(seen.keys, seen.key_bytes),
-            std::slice::from_raw_parts(seen.values, seen.value_bytes),
+            std::slice::from_raw_parts(seen.keys().0, seen.keys().1),
+            std::slice::from_raw_parts(seen.values().0, seen.values().1),
         ]
     };
     let own = Page::new(abi::HERALD_PAGE_Q4, 70, 70, seen_keys, seen_values).expect("a sound page");
@@ -237,7 +245,7 @@ fn check_compressed(plugin: &Plugin) {
 }
 
 fn check_pages(plugin: &Plugin) {
-    let tier = made(plugin, &config(None));
+    let tier = made_by_id(plugin, &config(None));
     assert_eq!(tier.stats(), TierStats::default(), "a new tier's stats");
     let (a, b) = (Bytes::of_page(1), Bytes::of_page(2));
     tier.put(5, Some(&a.page(3))).expect("a page");
@@ -273,13 +281,13 @@ fn check_pages(plugin: &Plugin) {
 }
 
 fn check_views(plugin: &Plugin) {
-    let tier = made(plugin, &config(None));
+    let tier = made_by_id(plugin, &config(None));
     let (old, new) = (Bytes::of_page(3), Bytes::of_page(4));
     tier.put(1, Some(&old.page(2))).expect("a page");
     let seen = tier.view(1).expect("its page");
-    assert_eq!(seen.format, abi::HERALD_PAGE_I16, "an active page's format");
-    assert_eq!((seen.n_tokens, seen.key_bytes, seen.value_bytes), (2, old.keys.len(), old.values.len()));
-    for (start, what) in [(seen.keys, "keys"), (seen.values, "values")] {
+    assert_eq!(seen.format(), abi::HERALD_PAGE_I16, "an active page's format");
+    assert_eq!((seen.n_tokens(), seen.keys().1, seen.values().1), (2, old.keys.len(), old.values.len()));
+    for (start, what) in [(seen.keys().0, "keys"), (seen.values().0, "values")] {
         assert!(
             !start.is_null() && (start as usize).is_multiple_of(AlignedBytes::ALIGN),
             "{what} at {start:p}"
@@ -290,12 +298,15 @@ fn check_views(plugin: &Plugin) {
         tier.put(id, None).expect("another page");
     }
     let again = tier.view(1).expect("its page");
-    assert!((again.keys, again.values) == (seen.keys, seen.values), "a page moved while its tier grew");
+    assert!(
+        (again.keys().0, again.values().0) == (seen.keys().0, seen.values().0),
+        "a page moved while its tier grew"
+    );
     // SAFETY: the tier holds that many bytes there until the page is dropped, and nobody else uses them.
     let [keys, values] = unsafe {
         [
-            std::slice::from_raw_parts_mut(seen.keys, seen.key_bytes),
-            std::slice::from_raw_parts_mut(seen.values, seen.value_bytes),
+            std::slice::from_raw_parts_mut(seen.keys().0, seen.keys().1),
+            std::slice::from_raw_parts_mut(seen.values().0, seen.values().1),
         ]
     };
     assert!(*keys == *old.keys && *values == *old.values, "a page seen in place");
@@ -326,20 +337,20 @@ fn check_states(plugin: &Plugin) {
         state_bytes: 133,
         ..config(None)
     };
-    let tier = made(plugin, &config);
+    let tier = made_by_id(plugin, &config);
     let bytes = Bytes::random(133, 0, 5);
     let state = Page::new(abi::HERALD_PAGE_OPAQUE, 1, 1, &bytes.keys, &[]).expect("a sound state");
     tier.put(9, Some(&state)).expect("a state");
     tier.put(10, None).expect("a state of zeros");
     assert_eq!(get(&tier, 9, 133, 0), Ok((1, bytes.keys.to_vec(), Vec::new())));
     let seen = tier.view(9).expect("its state");
-    assert_eq!((seen.format, seen.key_bytes, seen.value_bytes), (abi::HERALD_PAGE_OPAQUE, 133, 0));
+    assert_eq!((seen.format(), seen.keys().1, seen.values().1), (abi::HERALD_PAGE_OPAQUE, 133, 0));
     let page = Bytes::of_page(6);
     let refused = status(tier.put(11, Some(&page.page(1))));
     assert_eq!(refused, Some(Status::InvalidArgument), "a KV page in a tier of states");
 
     // A tier of states has nothing that queries could be compared with, whatever else its shape says.
-    let tier = made(plugin, &TierConfig { n_kv_heads: 1, key_dim: 3, value_dim: 1, ..config });
+    let tier = made_by_id(plugin, &TierConfig { n_kv_heads: 1, key_dim: 3, value_dim: 1, ..config });
     tier.put(1, Some(&state)).expect("a state");
     let refused = status(tier.search(&[1.0; 3], &[1], 1));
     let kinds = [Some(Status::InvalidArgument), Some(Status::Unsupported)];
@@ -347,10 +358,10 @@ fn check_states(plugin: &Plugin) {
 }
 
 fn check_capacity(plugin: &Plugin) {
-    let tier = made(plugin, &config(None));
+    let tier = made_by_id(plugin, &config(None));
     tier.put(0, None).expect("a page");
     let page = tier.stats().bytes;
-    let tier = made(plugin, &config(Some(3 * page + page / 2)));
+    let tier = made_by_id(plugin, &config(Some(3 * page + page / 2)));
     for id in 0..3 {
         tier.put(id, None).expect("a page that has room");
     }
@@ -364,7 +375,7 @@ fn check_capacity(plugin: &Plugin) {
 }
 
 fn check_search(plugin: &Plugin) {
-    let tier = made(plugin, &config(None));
+    let tier = made_by_id(plugin, &config(None));
     let mut values = Values::new(8);
     // Pages with 0 to all tokens; keys beyond them are larger and must not count.
     let pages: Vec<(u64, usize, Array3<f64>)> = (0..8_u64)
@@ -430,7 +441,7 @@ fn check_search(plugin: &Plugin) {
 }
 
 fn check_refusals(plugin: &Plugin) {
-    let tier = made(plugin, &config(None));
+    let tier = made_by_id(plugin, &config(None));
     let bytes = Bytes::of_page(7);
     tier.put(1, Some(&bytes.page(2))).expect("a page");
     let twice = tier.put(1, None).expect_err("an id that is taken");
@@ -470,7 +481,8 @@ fn check_refusals(plugin: &Plugin) {
         assert_eq!(status(plugin.create_tier(&config)), invalid, "a tier with {what}");
     }
     let huge = TierConfig { n_kv_heads: u32::MAX as usize, key_dim: u32::MAX as usize, ..config(None) };
-    let refused = plugin.create_tier(&huge).and_then(|tier| tier.put(0, None));
+    // SAFETY: as for `made_by_id`.
+    let refused = plugin.create_tier(&huge).and_then(|tier| unsafe { tier.by_id() }.put(0, None));
     let kinds = [Some(Status::InvalidArgument), Some(Status::OutOfMemory)];
     assert!(kinds.contains(&status(refused)), "a page larger than memory");
 }
@@ -478,7 +490,7 @@ fn check_refusals(plugin: &Plugin) {
 fn check_threads(plugin: &Plugin) {
     const THREADS: u64 = 4;
     const ROUNDS: u64 = 50;
-    let tier = made(plugin, &config(None));
+    let tier = made_by_id(plugin, &config(None));
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
             let tier = &tier;

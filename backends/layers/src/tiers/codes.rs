@@ -53,14 +53,14 @@ impl Codes {
     }
 
     /// Where a page's keys and values lie, which begins at `bytes`.
-    pub(super) fn raw(&self, bytes: *mut u8, n_tokens: usize) -> RawPage {
-        RawPage {
-            n_tokens,
-            format: abi::HERALD_PAGE_Q4,
-            keys: bytes,
-            key_bytes: self.key_bytes,
-            values: bytes.wrapping_add(self.value_start()),
-            value_bytes: self.value_bytes,
+    ///
+    /// # Safety
+    /// As for [`RawPage::new`], of all [`Codes::page_bytes`] there.
+    pub(super) unsafe fn raw(&self, bytes: *mut u8, n_tokens: usize) -> RawPage {
+        let values = bytes.wrapping_add(self.value_start());
+        // SAFETY: this function's contract is the same, and a page's bytes are its keys and values.
+        unsafe {
+            RawPage::new(n_tokens, abi::HERALD_PAGE_Q4, (bytes, self.key_bytes), (values, self.value_bytes))
         }
     }
 

@@ -171,17 +171,13 @@ impl MemoryTier for RamTier {
         let pages = self.pages();
         let page = self.found(id, pages.by_id.get(&id))?;
         let keys = page.bytes.as_ptr();
-        Ok(RawPage {
-            n_tokens: page.n_tokens,
-            format: self.format(),
-            keys,
-            key_bytes: self.key_bytes,
-            values: if self.value_bytes == 0 {
-                std::ptr::null_mut()
-            } else {
-                keys.wrapping_add(self.value_start())
-            },
-            value_bytes: self.value_bytes,
+        let values = match self.value_bytes {
+            0 => std::ptr::null_mut(),
+            _ => keys.wrapping_add(self.value_start()),
+        };
+        // SAFETY: the page's bytes are allocated for it alone, as long as it is in the map, and hold keys and values.
+        Ok(unsafe {
+            RawPage::new(page.n_tokens, self.format(), (keys, self.key_bytes), (values, self.value_bytes))
         })
     }
 

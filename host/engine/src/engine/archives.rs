@@ -1,12 +1,12 @@
 //! The archived tiers: a file for each shape of pages.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use herald_api::import::TierHandle;
-use herald_api::{MemoryTier, Status, TierConfig, TierKind};
+use herald_api::{Status, TierConfig, TierKind};
 
 use super::fault::{BuildResult, PluginFault};
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::folders;
 use crate::kv_cache::MemoryOptions;
 use crate::plugin::Loaded;
@@ -47,12 +47,8 @@ impl Archives {
                 name.into()
             }
         };
-        let config = TierConfig {
-            kind: TierKind::Archived,
-            path: Some(utf8(&path)?.to_owned()),
-            lz4: self.lz4,
-            ..shape.clone()
-        };
+        let config =
+            TierConfig { kind: TierKind::Archived, path: Some(path.clone()), lz4: self.lz4, ..shape.clone() };
         let is_such =
             |tier: &&TierHandle| TierConfig { path: config.path.clone(), ..tier.config().clone() } == config;
         if let Some(tier) = self.made.iter().find(is_such) {
@@ -62,7 +58,7 @@ impl Archives {
             match loaded.plugin.create_tier(&config) {
                 Ok(tier) => {
                     // A process that died left these pages behind.
-                    let left = if self.path.is_dir() { Vec::new() } else { tier.list().unwrap_or_default() };
+                    let left = tier.take_found();
                     if !left.is_empty() {
                         tracing::warn!(
                             "{}: {} pages of an earlier run are dropped",
@@ -70,7 +66,7 @@ impl Archives {
                             left.len()
                         );
                     }
-                    left.into_iter().for_each(|id| drop(tier.stored(id)));
+                    drop(left);
                     self.maker.get_or_insert_with(|| loaded.plugin.name().to_owned());
                     self.made.push(tier.clone());
                     return Ok(Some(tier));
@@ -92,8 +88,4 @@ impl Archives {
         }
         Ok(None)
     }
-}
-
-fn utf8(path: &Path) -> Result<&str> {
-    path.to_str().ok_or_else(|| Error::Invalid(format!("the archive's path {} is no UTF-8", path.display())))
 }

@@ -1,7 +1,5 @@
 //! Keeping what sequences have seen within a budget of RAM.
 
-use herald_api::MemoryTier;
-
 use super::memory::EngineMemory;
 use super::{NeuroEngine, Sequence};
 use crate::error::{Error, Result};

@@ -134,7 +134,7 @@ fn open_all(
     let open_already = |index: usize| {
         let SelectablePage::Archived(stored) = &pages[index] else { return None };
         let found = before.binary_search_by_key(&index, |(index, _)| *index).ok()?;
-        Some(&before[found].1).filter(|page| page.id() == stored.id()).map(Arc::clone)
+        Some(&before[found].1).filter(|page| page.is_opened_of(stored)).map(Arc::clone)
     };
     let open = |index: usize| open_already(index).map_or_else(|| pages[index].open(), Ok);
     let new = selected

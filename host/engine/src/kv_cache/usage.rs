@@ -1,7 +1,7 @@
 //! How much the tiers hold, and how much of a sequence stays in each.
 
 use herald_api::import::TierHandle;
-use herald_api::{MemoryTier, TierKind, TierStats};
+use herald_api::{TierKind, TierStats};
 
 use super::LayerNeeds;
 use super::ledger::Ledger;

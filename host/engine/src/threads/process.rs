@@ -31,7 +31,8 @@ pub fn shared(threads: Option<NonZeroUsize>) -> Result<Arc<ThreadPool>, ThreadPo
     Ok(Arc::new(pool))
 }
 
-impl Executor for ThreadPool {
+// SAFETY: `ThreadPool::run` takes each item once, counts its workers, and returns when all have ended.
+unsafe impl Executor for ThreadPool {
     fn workers(&self) -> usize {
         self.threads().get()
     }

@@ -41,7 +41,7 @@ impl ArchiveTier {
     /// Opens the file of a configuration.
     pub(super) fn open(config: &TierConfig) -> Result<Self> {
         let codes = Codes::new(config)?;
-        let Some(path) = config.path.as_deref().map(Path::new) else {
+        let Some(path) = config.path.as_deref() else {
             return Err(Error::invalid(
                 "an archived memory tier was to have no file, where a path was expected",
             ));
@@ -88,12 +88,12 @@ impl ArchiveTier {
     }
 
     fn unnamed(&self) -> Result<ArchiveFile> {
-        let folder = self.config.path.as_deref().unwrap_or(".");
-        ArchiveFile::unnamed(Path::new(folder), self.codes.page_bytes() as u64)
+        let folder = self.config.path.as_deref().unwrap_or(Path::new("."));
+        ArchiveFile::unnamed(folder, self.codes.page_bytes() as u64)
     }
 
-    /// Pins a page: it stays where it is until it has been released as often as pinned. Returns where its codes begin.
-    fn pin(&self, id: u64) -> Result<(*mut u8, usize)> {
+    /// Pins a page: it stays where it is until it has been released as often as pinned.
+    fn pin(&self, id: u64) -> Result<Pinned> {
         let (at, n_tokens, stored) = {
             let mut state = self.queue.state();
             let State { pages, file, .. } = &mut *state;
@@ -104,14 +104,14 @@ impl ArchiveTier {
             page.pins += 1;
             self.hits.fetch_add(1, Ordering::Relaxed);
             if let Some(bytes) = &page.bytes {
-                return Ok((bytes.as_ptr(), page.n_tokens));
+                return Ok(Pinned::in_memory(bytes, page.n_tokens));
             }
             let stored: *const [u8] =
                 file.as_ref().map_or(&[], |file| file.bytes(page.at.start, page.at.len as usize));
             (page.at, page.n_tokens, stored)
         };
-        // SAFETY: maps stay where they are as long as the tier lives, and the page's space isn't reused meanwhile: by the
-        // contract of `drop_page` nobody drops a page that is being viewed.
+        // SAFETY: maps stay where they are as long as the tier lives. Whoever drops the page meanwhile may have its space
+        // written anew, as any file's may be that is mapped: nothing here relies on bytes being the same when read again.
         let stored = unsafe { &*stored };
         let viewed = self.viewed.fetch_add(stored.len() as u64, Ordering::Relaxed);
         if viewed >= MAX_VIEWED_BYTES {
@@ -122,14 +122,14 @@ impl ArchiveTier {
         }
         let checked = self.check(id, &at, stored).and_then(|()| {
             if !at.lz4 {
-                return Ok((stored.as_ptr().cast_mut(), n_tokens));
+                return Ok(Pinned { bytes: stored.as_ptr().cast_mut(), n_tokens, _kept: None });
             }
             let mut bytes = AlignedBytes::zeroed(self.codes.page_bytes())?;
             lz4_flex::block::decompress_into(stored, &mut bytes)
                 .ok()
                 .filter(|len| *len == bytes.len())
                 .ok_or_else(|| self.damaged(id, &at, "LZ4 can't decompress it"))?;
-            Ok((self.queue.state().in_memory(id, bytes)?, n_tokens))
+            Ok(Pinned::in_memory(&self.queue.state().in_memory(id, bytes)?, n_tokens))
         });
         if checked.is_err() {
             self.queue.state().unpin(id)?;
@@ -156,11 +156,27 @@ impl ArchiveTier {
 
     /// Lets `read` read a page's codes.
     fn with<T>(&self, id: u64, read: impl FnOnce(&[u8], usize) -> T) -> Result<T> {
-        let (bytes, n_tokens) = self.pin(id)?;
-        // SAFETY: a page has that many bytes, and is pinned.
-        let result = read(unsafe { std::slice::from_raw_parts(bytes, self.codes.page_bytes()) }, n_tokens);
+        let pinned = self.pin(id)?;
+        // SAFETY: a page has that many bytes, and they stay where they are, in a map or in memory that `pinned` keeps.
+        let bytes = unsafe { std::slice::from_raw_parts(pinned.bytes, self.codes.page_bytes()) };
+        let result = read(bytes, pinned.n_tokens);
         self.release(id)?;
         Ok(result)
+    }
+}
+
+/// A page that is read.
+struct Pinned {
+    /// Where its codes begin.
+    bytes: *mut u8,
+    n_tokens: usize,
+    /// Codes in memory, which another thread may drop with the page.
+    _kept: Option<Arc<AlignedBytes>>,
+}
+
+impl Pinned {
+    fn in_memory(bytes: &Arc<AlignedBytes>, n_tokens: usize) -> Self {
+        Self { bytes: bytes.as_ptr(), n_tokens, _kept: Some(Arc::clone(bytes)) }
     }
 }
 
@@ -224,7 +240,9 @@ impl MemoryTier for ArchiveTier {
     }
 
     fn view(&self, id: u64) -> Result<RawPage> {
-        self.pin(id).map(|(bytes, n_tokens)| self.codes.raw(bytes, n_tokens))
+        let pinned = self.pin(id)?;
+        // SAFETY: a page has that many bytes, which stay there until it is dropped or released.
+        Ok(unsafe { self.codes.raw(pinned.bytes, pinned.n_tokens) })
     }
 
     fn release(&self, id: u64) -> Result<()> {

@@ -71,13 +71,13 @@ impl State {
     }
 
     /// A page's bytes in memory: those that are there, or these.
-    pub(super) fn in_memory(&mut self, id: u64, bytes: AlignedBytes) -> Result<*mut u8> {
+    pub(super) fn in_memory(&mut self, id: u64, bytes: AlignedBytes) -> Result<Arc<AlignedBytes>> {
         let page = self.pages.get_mut(&id).ok_or_else(|| not_found(id))?;
         if page.bytes.is_none() {
             self.in_memory += 1;
         }
         // Another thread may have put them there first.
-        Ok(page.bytes.get_or_insert_with(|| Arc::new(bytes)).as_ptr())
+        Ok(Arc::clone(page.bytes.get_or_insert_with(|| Arc::new(bytes))))
     }
 
     /// Bytes of RAM, where a page in memory takes `page_bytes`.

@@ -120,13 +120,10 @@ impl MemoryTier for ActiveTier {
         let mut held = self.held();
         let page = held.find(id)?;
         let keys = page.bytes.as_ptr();
-        Ok(RawPage {
-            n_tokens: page.n_tokens,
-            format: abi::HERALD_PAGE_I16,
-            keys,
-            key_bytes: self.key_bytes,
-            values: keys.wrapping_add(self.value_start),
-            value_bytes: self.value_bytes,
+        let values = keys.wrapping_add(self.value_start);
+        // SAFETY: the page's bytes are allocated for it alone and stay where they are until it is dropped.
+        Ok(unsafe {
+            RawPage::new(page.n_tokens, abi::HERALD_PAGE_I16, (keys, self.key_bytes), (values, self.value_bytes))
         })
     }
 
