@@ -7,6 +7,7 @@ mod constrain;
 mod contexts;
 mod engine;
 mod error;
+pub mod files;
 mod folders;
 pub mod gguf;
 mod kv_cache;

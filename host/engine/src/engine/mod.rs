@@ -15,6 +15,7 @@ mod makers;
 mod memory;
 mod pass;
 mod saved;
+mod saved_file;
 mod tiers;
 mod usage;
 

@@ -1,25 +1,23 @@
 //! Sequences that outlive a process: what the layers keep of one, in a file.
 //!
-//! The file is in safetensors format. Its metadata has the format's version, the model's fingerprint and, for each layer with a
-//! recurrent state or with summaries of pages, the backend that wrote them, since only that backend can read them. Keys and
-//! values are in the ABI's page formats, which every backend reads.
+//! The file is in safetensors format with checksums (`saved_file`). Its metadata has the format's version, the model's fingerprint
+//! and, for each layer with a recurrent state or with summaries of pages, the backend that wrote them, since only that backend
+//! can read them. Keys and values are in the ABI's page formats, which every backend reads.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use sha2::{Digest, Sha256};
-use tempfile::NamedTempFile;
 
+use super::saved_file::{self, VERSION, VERSION_KEY};
 use super::{NeuroEngine, Sequence};
 use crate::error::{Error, Result};
+use crate::files::{self, Readers, Unfinished};
 use crate::gguf::Gguf;
 use crate::kv_cache::{LayerBytes, LayerNeeds, PageBytes, SequenceMemory};
 use crate::sampler::SamplerState;
-
-/// The format's version, which a change of a file's meaning raises.
-const VERSION: &str = "2";
 
 /// Bytes of each end and of the middle of a tensor that go into a model's fingerprint.
 const SAMPLE: usize = 4096;
@@ -95,7 +93,8 @@ impl NeuroEngine {
         self.run(sequence, &tokens)
     }
 
-    /// Saves a sequence, with tokens to run next, for [`NeuroEngine::restore`] in another process.
+    /// Saves a sequence, with tokens to run next, for [`NeuroEngine::restore`] in another process. The file takes an earlier
+    /// one's place as a whole, once the disk holds it.
     ///
     /// # Errors
     /// Where the sequence belongs to another engine, an archived page is damaged, or the file can't be written: an earlier
@@ -141,18 +140,15 @@ impl NeuroEngine {
                 }
             }
         }
-        let wrong = |error: &dyn std::fmt::Display| {
-            Error::Invalid(format!("{}: the sequence can't be saved: {error}", path.display()))
+        let write = || {
+            let mut file = BufWriter::new(Unfinished::create(path, Readers::Owner)?);
+            saved_file::write(&mut file, &facts, &parts)?;
+            file.flush()?;
+            file.into_inner().map_err(std::io::IntoInnerError::into_error)?.keep(path)
         };
-        let views = parts.into_iter().map(|(name, bytes)| {
-            Ok((name, TensorView::new(Dtype::U8, vec![bytes.len()], bytes).map_err(|error| wrong(&error))?))
-        });
-        let views = views.collect::<Result<Vec<_>>>()?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let file = NamedTempFile::new_in(folder.unwrap_or(Path::new("."))).map_err(|error| wrong(&error))?;
-        safetensors::serialize_to_file(views, Some(facts), file.path()).map_err(|error| wrong(&error))?;
-        file.persist(path).map_err(|error| wrong(&error.error))?;
-        Ok(())
+        write().map_err(|error| {
+            Error::Invalid(format!("{}: the sequence can't be saved: {error}", path.display()))
+        })
     }
 
     /// Who made the summaries of a layer's pages, and how long they are.
@@ -164,19 +160,18 @@ impl NeuroEngine {
     /// Opens a sequence that [`NeuroEngine::save`] saved, with its pages in the tiers that they were in.
     ///
     /// # Errors
-    /// Where the file can't be read, holds no sequence, or is of another version, another model, other pages, or a recurrent
-    /// state of another backend.
+    /// Where the file can't be read, holds no sequence, is damaged anywhere, or is of another version, another model, other
+    /// pages, or a recurrent state of another backend.
     pub fn restore(&self, path: &Path) -> Result<LoadedState> {
         let wrong = |what: &str| Error::Invalid(format!("{}: {what}", path.display()));
         let unread =
             |error: &dyn std::fmt::Display| wrong(&format!("the saved sequence can't be read: {error}"));
-        let file = fs::File::open(path).map_err(|error| unread(&error))?;
+        let file = fs::File::open(path).map_err(|error| unread(&files::explained(path, error)))?;
         // SAFETY: the file is only ever replaced as a whole by `save`; whoever changes it meanwhile changes what is read, as
         // with a model's file.
         let bytes = unsafe { memmap2::Mmap::map(&file) }.map_err(|error| unread(&error))?;
-        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| unread(&error))?;
-        let empty = HashMap::new();
-        let found = header.metadata().as_ref().unwrap_or(&empty);
+        let saved = saved_file::read(&bytes).map_err(|error| unread(&error))?;
+        let (found, tensors) = (&saved.facts, &saved.tensors);
         let check = |name: &str, expected: &str| {
             let found = found.get(name).map_or("nothing", String::as_str);
             if found == expected {
@@ -186,7 +181,7 @@ impl NeuroEngine {
         };
         let mut expected: Vec<_> = self.facts().into_iter().collect();
         // The version first, then the model, then what depends on how it is run.
-        expected.sort_by_key(|(name, _)| (name != "herald.version", name != "model", name.clone()));
+        expected.sort_by_key(|(name, _)| (name != VERSION_KEY, name != "model", name.clone()));
         expected.iter().try_for_each(|(name, expected)| check(name, expected))?;
         let pair = |name: &str| -> Result<Option<[u64; 2]>> {
             let Some(text) = found.get(name) else { return Ok(None) };
@@ -194,7 +189,6 @@ impl NeuroEngine {
             pair.map(Some)
                 .ok_or_else(|| wrong(&format!("the saved sequence's {name} is no pair of numbers: {text}")))
         };
-        let tensors = SafeTensors::deserialize(&bytes).map_err(|error| unread(&error))?;
         let part = |name: &str| match tensors.tensor(name) {
             Ok(tensor) => Ok(tensor.data()),
             Err(_) => Err(wrong(&format!("the saved sequence lacks its part {name}"))),
@@ -270,9 +264,9 @@ impl NeuroEngine {
     }
 
     /// What must be the same when a sequence is restored.
-    fn facts(&self) -> HashMap<String, String> {
-        let mut facts = HashMap::from([
-            ("herald.version".to_owned(), VERSION.to_owned()),
+    fn facts(&self) -> BTreeMap<String, String> {
+        let mut facts = BTreeMap::from([
+            (VERSION_KEY.to_owned(), VERSION.to_owned()),
             ("model".to_owned(), fingerprint(&self.gguf)),
         ]);
         for (index, (layer, needs)) in self.layers.iter().zip(&self.memory.needs).enumerate() {
@@ -295,9 +289,8 @@ fn state_name(layer: usize) -> String {
     format!("layer.{layer}.state")
 }
 
-// The word of earlier versions, whose files are still read.
 fn selectable_name(layer: usize) -> String {
-    format!("far.{layer}")
+    format!("selectable.{layer}")
 }
 
 fn summaries_name(layer: usize) -> String {

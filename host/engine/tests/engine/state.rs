@@ -5,6 +5,7 @@ use std::path::Path;
 use herald::sampler::SamplerConfig;
 use herald::{Capacity, GenerateOptions, LoadOptions, MemoryOptions, NeuroEngine, SavedExtras, Sequence};
 use herald_testing::{cpu_options, load_tiny, tiny};
+use safetensors::tensor::SafeTensors;
 
 /// Models of every kind of state: Mamba, Mamba-2 beside attention, short convolutions, and pages alone.
 const MODELS: [&str; 4] = ["jamba", "falcon_h1", "lfm2", "llama"];
@@ -166,10 +167,51 @@ fn what_does_not_belong_together_is_refused() {
         refuses(&engine, &path, &["saved", "can't be read"]);
     }
     refuses(&engine, &folder.path().join("nothing"), &["nothing", "can't be read"]);
-    let named = b"\"herald.version\":\"2\"";
-    let version = whole.windows(named.len()).position(|bytes| bytes == named).expect("the version");
-    let mut newer = whole;
-    newer[version + "\"herald.version\":\"".len()] = b'3';
-    std::fs::write(&path, newer).expect("a file");
-    refuses(&engine, &path, &["herald.version", "3", "2 was expected"]);
+    let (_, header) = SafeTensors::read_metadata(&whole).expect("a header");
+    let mut facts = header.metadata().clone().expect("facts");
+    facts.insert("herald.version".to_owned(), "2".to_owned());
+    facts.remove("herald.checksum");
+    let tensors = SafeTensors::deserialize(&whole).expect("tensors").tensors();
+    let former = safetensors::serialize(tensors, Some(facts)).expect("bytes");
+    std::fs::write(&path, former).expect("a file");
+    refuses(&engine, &path, &["herald.version 2", "without checksums", "3 was expected"]);
+}
+
+/// One bit of a saved sequence, wherever it is, or its data as zeros: the sentence names the part, and nothing is loaded.
+#[test]
+fn damage_anywhere_is_named() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("saved");
+    let engine = in_tiers("jamba");
+    let mut sequence = engine.sequence().expect("a sequence");
+    let prompt: Vec<u32> = (0..300).map(|position| 3 + position * 37 % 500).collect();
+    engine.prefill(&mut sequence, &prompt).expect("a pass");
+    engine.save(&sequence, &[], &path).expect("a file");
+    let whole = std::fs::read(&path).expect("the file");
+    let (len, header) = SafeTensors::read_metadata(&whole).expect("a header");
+    let data = len + 8;
+    for (name, tensor) in header.tensors() {
+        let (start, end) = tensor.data_offsets;
+        for at in [start, usize::midpoint(start, end), end.saturating_sub(1)] {
+            if start == end {
+                continue;
+            }
+            let mut bytes = whole.clone();
+            bytes[data + at] ^= 1 << (at % 8);
+            std::fs::write(&path, bytes).expect("a file");
+            refuses(&engine, &path, &["saved", &format!("its part {name}"), "is damaged"]);
+        }
+    }
+    for at in (0..data).step_by(97) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1 << (at % 8);
+        std::fs::write(&path, bytes).expect("a file");
+        refuses(&engine, &path, &["saved", "can't be read"]);
+    }
+    let mut zeros = whole.clone();
+    zeros[data..].fill(0);
+    std::fs::write(&path, zeros).expect("a file");
+    refuses(&engine, &path, &["its part", "is damaged"]);
+    std::fs::write(&path, &whole).expect("a file");
+    engine.restore(&path).expect("the whole file");
 }
