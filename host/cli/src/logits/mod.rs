@@ -1,31 +1,43 @@
-//! `host logits`: every token's logits, in a file.
+//! `host logits`: every token's logits, in a file; and two such files, compared.
+
+mod compare;
 
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, Subcommand};
+use herald::files::{Readers, Unfinished};
 use serde_json::json;
 
 use super::failure::Failure;
 use super::interrupt::Lookout;
 use super::options::EngineOptions;
-use super::{atomic_file, ids, input, output, progress};
+use super::{ids, input, output, progress};
 
 /// Compute every token's logits, and write them to a safetensors file
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The file holds `ids`, i32 [T], and `logits`, f32 [T, V]: after each token, the logits of the next."
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "The file holds `ids`, i32 [T], and `logits`, f32 [T, V]: after each token, the logits of the next.
+
+Examples:
+  host logits --text prompt.txt --out a.safetensors
+  host tokenize --json 'Hello' | host logits --ids - --backend cpu --out b.safetensors
+  host logits compare a.safetensors b.safetensors --max-kl 1e-4"
 )]
 pub(super) struct Logits {
-    /// A file of token ids separated by white space; `-` is stdin
+    #[command(subcommand)]
+    command: Option<LogitsCommand>,
+    /// A file of token ids: with white space or commas between them, or as `host tokenize --json` prints them; `-` is stdin
     #[arg(long, value_name = "FILE", required_unless_present = "text", conflicts_with = "text")]
     ids: Option<PathBuf>,
     /// A file of text, which gets the model's beginning-of-text token; `-` is stdin
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
     /// The file to write
-    #[arg(short, long, value_name = "FILE")]
-    out: PathBuf,
+    #[arg(short, long, value_name = "FILE", required = true)]
+    out: Option<PathBuf>,
     /// Run the tokens in pieces of this size [default: as --batch says]
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pieces: Option<u32>,
@@ -34,8 +46,17 @@ pub(super) struct Logits {
     json: bool,
 }
 
+#[derive(Debug, Subcommand)]
+enum LogitsCommand {
+    Compare(compare::Compare),
+}
+
 impl Logits {
     pub(super) fn run(self, options: &EngineOptions) -> Result<(), Failure> {
+        if let Some(LogitsCommand::Compare(compare)) = self.command {
+            return compare.run();
+        }
+        let to = self.out.as_deref().unwrap_or(Path::new("logits.safetensors"));
         let source = self.ids.as_deref().or(self.text.as_deref()).unwrap_or(Path::new("-"));
         let text = input::read(source)?;
         let engine = options.load()?;
@@ -55,8 +76,8 @@ impl Logits {
         if ids.len() > engine.context() {
             return Err(herald::Error::ContextFull { wanted: ids.len(), room: engine.context() }.into());
         }
-        let failed = |error: io::Error| Failure::file(&self.out, "it can't be written", &error);
-        let mut out = BufWriter::new(atomic_file::create(&self.out).map_err(failed)?);
+        let failed = |error: io::Error| Failure::file(to, "it can't be written", &error);
+        let mut out = BufWriter::new(Unfinished::create(to, Readers::Usual).map_err(failed)?);
         out.write_all(&header(ids.len(), vocabulary)).map_err(failed)?;
         for id in &ids {
             out.write_all(&id.to_le_bytes()).map_err(failed)?;
@@ -79,23 +100,19 @@ impl Logits {
         bar.finish_and_clear();
         // The file is complete: rename it.
         let file = out.into_inner().map_err(|error| failed(error.into_error()))?;
-        file.persist(&self.out).map_err(|error| failed(error.error))?;
+        file.keep(to).map_err(failed)?;
         if self.json {
             return output::json(&json!({
-                "path": self.out,
+                "path": to.to_string_lossy(),
                 "tokens": ids.len(),
                 "vocabulary": vocabulary,
-                "model": engine.path(),
+                "model": engine.path().to_string_lossy(),
             }));
         }
         if !options.quiet {
-            output::note(format_args!(
-                "{}: {} tokens, vocabulary of {vocabulary}",
-                self.out.display(),
-                ids.len()
-            ));
+            output::note(format_args!("{}: {} tokens, vocabulary of {vocabulary}", to.display(), ids.len()));
         }
-        output::line(self.out.display())
+        output::line(to.display())
     }
 }
 
