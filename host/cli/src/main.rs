@@ -4,7 +4,6 @@
 //! exit code is 0, 1 (it failed or was interrupted) or 2 (wrong usage).
 
 mod arguments;
-mod atomic_file;
 mod backends;
 mod bench;
 mod cache;

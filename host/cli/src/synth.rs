@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::{NonEmptyStringValueParser, PossibleValue};
+use herald::files::{Readers, Unfinished};
 use herald::gguf::GgufError;
 use herald_convert::synth::{self, Storage};
 use serde_json::json;
@@ -13,7 +14,7 @@ use serde_json::json;
 use super::arguments::Listed;
 use super::failure::Failure;
 use super::options::EngineOptions;
-use super::{atomic_file, dtypes, output};
+use super::{dtypes, output};
 
 /// Write a model with a real model's shape and random weights, for speed measurements
 #[derive(Debug, Args)]
@@ -74,7 +75,7 @@ fn storage(name: &str) -> Result<Storage, String> {
 impl Synth {
     pub(super) fn run(self, options: &EngineOptions) -> Result<(), Failure> {
         let failed = |error: std::io::Error| Failure::file(&self.output, "it can't be written", &error);
-        let file = atomic_file::create(&self.output).map_err(failed)?;
+        let file = Unfinished::create(&self.output, Readers::Usual).map_err(failed)?;
         let Some(written) = synth::write(&self.arch, &self.like, self.storage, BufWriter::new(file)) else {
             return Err(Failure::Usage(format!(
                 "there is no shape for {} {}, where one of these was expected: {}",
@@ -88,11 +89,11 @@ impl Synth {
             error => Failure::Failed(error.to_string()),
         })?;
         let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
-        let bytes = file.as_file().metadata().map_err(failed)?.len();
-        file.persist(&self.output).map_err(|error| failed(error.error))?;
+        let bytes = file.file().metadata().map_err(failed)?.len();
+        file.keep(&self.output).map_err(failed)?;
         if self.json {
             return output::json(&json!({
-                "path": self.output,
+                "path": self.output.to_string_lossy(),
                 "bytes": bytes,
                 "architecture": self.arch,
                 "size": self.like,

@@ -309,7 +309,8 @@ impl Documents {
         &self.damaged
     }
 
-    /// Adds a text under a name, which may be used more than once.
+    /// Adds a text under a name, which may be used more than once. A text that is kept under this name already, in the same
+    /// chunks, isn't kept twice: its number is the one that it has.
     ///
     /// # Errors
     /// As [`Documents::add_while`].
@@ -335,6 +336,12 @@ impl Documents {
         }
         let DocumentsOptions { chunk_tokens, overlap_tokens } = self.options;
         let chunks = tokens.chunks(chunk_tokens.min(self.engine.context() - 1).max(1), overlap_tokens);
+        let same = |document: &Document| {
+            document.name == name && document.text == tokens.text && document.chunks == chunks
+        };
+        if let Some((id, document)) = self.read().documents.iter().find(|(_, document)| same(document)) {
+            return Ok(info(*id, document));
+        }
         let hidden = self.engine.plan().hidden;
         let (mut vectors, mut windows) = (Vec::new(), Vec::new());
         for (index, chunk) in chunks.iter().enumerate() {

@@ -7,8 +7,8 @@
 //! processes may add to it at once.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io;
+use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,6 +17,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use sha2::{Digest, Sha256};
 
 use super::chunks::Chunk;
+use herald::files::{Readers, Unfinished};
 use herald::{Error, Result};
 
 /// The format's version, which changes with the meaning of a file.
@@ -25,7 +26,7 @@ const VERSION: &str = "1";
 /// The extension of documents' files.
 const EXTENSION: &str = "memory";
 
-/// The prefix of files that are being written.
+/// The prefix of files that earlier versions were writing.
 const UNFINISHED: &str = ".writing-";
 
 /// An unfinished file of this age will never be finished.
@@ -125,23 +126,18 @@ impl Store {
     /// becomes.
     pub(super) fn add(&self, document: &mut Document, last: &AtomicU64) -> Result<u64> {
         let wrong = |source: io::Error| failed(&self.folder, "the document can't be written", source);
-        let file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(&self.folder).map_err(wrong)?;
+        let mut file = Unfinished::create_in(&self.folder, Readers::Owner).map_err(wrong)?;
         let bytes = serialise(document).map_err(|error| wrong(io::Error::other(error)))?;
-        fs::write(file.path(), &bytes).and_then(|()| File::open(file.path())?.sync_all()).map_err(wrong)?;
+        file.write_all(&bytes).map_err(wrong)?;
         document.file_bytes = bytes.len() as u64;
-        let mut file = file;
         loop {
             last.fetch_max(self.ids()?.last().copied().unwrap_or(0), Ordering::Relaxed);
             let id = last.fetch_add(1, Ordering::Relaxed) + 1;
-            match file.persist_noclobber(self.path(id)) {
-                Ok(_) => {
-                    // Makes the name survive a power cut. Not every system can sync a folder.
-                    let _ = File::open(&self.folder).and_then(|folder| folder.sync_all());
-                    return Ok(id);
-                }
+            match file.keep_new(&self.path(id)) {
+                Ok(()) => return Ok(id),
                 // Another process was faster.
-                Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => file = error.file,
-                Err(error) => return Err(wrong(error.error)),
+                Err((_, Some(again))) => file = again,
+                Err((error, None)) => return Err(wrong(error)),
             }
         }
     }
@@ -159,7 +155,7 @@ impl Store {
     /// Removes files of abandoned writes; returns their number and bytes.
     pub(super) fn tidy(&self) -> Result<(usize, u64)> {
         let read = |source| failed(&self.folder, "the folder can't be read", source);
-        let (mut files, mut bytes) = (0, 0);
+        let (mut files, mut bytes) = herald::files::tidy(&self.folder).map_err(read)?;
         for entry in fs::read_dir(&self.folder).map_err(read)? {
             let entry = entry.map_err(read)?;
             if !entry.file_name().to_string_lossy().starts_with(UNFINISHED) {

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
+use herald::files::UnfinishedFolder;
 use herald_convert::synth::{self, Storage};
-use tempfile::TempDir;
 
 use crate::failure::Failure;
 use crate::options::EngineOptions;
@@ -20,7 +20,7 @@ pub(super) struct Model {
     /// Whether its weights are random.
     pub(super) synthetic: bool,
     /// The stand-in's folder, removed on drop.
-    _folder: Option<TempDir>,
+    _folder: Option<UnfinishedFolder>,
 }
 
 impl Model {
@@ -46,7 +46,7 @@ impl Model {
         let failed = |error: std::io::Error| {
             Failure::file(&std::env::temp_dir(), "no model can be written to it", &error)
         };
-        let folder = tempfile::tempdir().map_err(failed)?;
+        let folder = UnfinishedFolder::create_in(&std::env::temp_dir()).map_err(failed)?;
         let path = folder.path().join(format!("{architecture}-{size}.gguf"));
         write(&path, architecture, size)?;
         Ok(Self { path, synthetic: true, _folder: Some(folder) })

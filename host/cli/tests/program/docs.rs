@@ -87,6 +87,28 @@ fn texts_are_added_found_listed_and_removed() {
 }
 
 #[test]
+fn a_text_that_is_kept_already_is_not_kept_twice() {
+    let home = home();
+    let add = |more: &[&str]| {
+        json(run(&home, "llama", &[&["docs", "add", "-", "--name", "boats", "--json"], more].concat()))
+    };
+    assert_eq!((&add(&[])["id"], &add(&[])["id"]), (&1.into(), &1.into()));
+    let again = run(&home, "llama", &["docs", "add", "-", "--name", "boats"]).success();
+    assert_eq!(again.get_output().stdout, b"1 \"boats\": it is kept already\n");
+    // Another text of the name is kept beside it, as long as nobody says otherwise.
+    let file = home.path().join("boats");
+    fs::write(&file, "another text about boats").expect("a file");
+    let file = file.to_str().expect("UTF-8");
+    assert_eq!(json(run(&home, "llama", &["docs", "add", file, "--json"]))["id"], 2);
+    let replaced = json(run(&home, "llama", &["docs", "add", file, "--replace", "--json"]));
+    assert_eq!((&replaced["id"], &replaced["kept_already"]), (&2.into(), &true.into()));
+    assert_eq!(replaced["replaced"], serde_json::json!([1]));
+    let list = json(run(&home, "llama", &["docs", "list", "--json"]));
+    assert_eq!(list["documents"].as_array().map(Vec::len), Some(1));
+    assert_eq!(add(&["--replace"])["replaced"], serde_json::json!([2]));
+}
+
+#[test]
 fn questions_are_answered_from_texts() {
     let home = home();
     json(run(&home, "llama", &["docs", "add", "--name", "boats", "--json"]));

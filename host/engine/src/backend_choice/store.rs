@@ -6,13 +6,16 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use tempfile::NamedTempFile;
 
 use super::Record;
 use super::record::{FORMAT, VERSION};
+use crate::files::{Readers, Unfinished};
 
 /// Longer files are not read: no calibration is nearly as long.
 const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// The key of a file's checksum.
+const CHECKSUM: &str = "sha256";
 
 /// The calibrations of a folder.
 #[derive(Clone, Debug, Default)]
@@ -50,13 +53,18 @@ fn read_one(path: &Path) -> Result<Option<Record>, String> {
         ));
     }
     let text = fs::read(path).map_err(unread)?;
-    let value: Value = serde_json::from_slice(&text).map_err(|error| format!("it is no JSON: {error}"))?;
+    let mut value: Value =
+        serde_json::from_slice(&text).map_err(|error| format!("it is no JSON: {error}"))?;
     let earlier = value["version"].as_u64().is_some_and(|version| (1..u64::from(VERSION)).contains(&version));
     if value["format"] == FORMAT && earlier {
         return Ok(None);
     }
     if value["format"] != FORMAT || value["version"] != VERSION {
         return Err(format!("it is no {FORMAT} of version {VERSION}, which was expected"));
+    }
+    let said = value.as_object_mut().and_then(|facts| facts.remove(CHECKSUM));
+    if said != Some(Value::String(checksum(&value))) {
+        return Err("its checksum doesn't match: it is damaged, or of an earlier version".to_owned());
     }
     let record: Record =
         serde_json::from_value(value).map_err(|error| format!("it is no sound calibration: {error}"))?;
@@ -73,11 +81,22 @@ fn read_one(path: &Path) -> Result<Option<Record>, String> {
 pub fn keep(record: &Record, folder: &Path) -> io::Result<PathBuf> {
     fs::create_dir_all(folder)?;
     let path = folder.join(format!("{}.json", name(record)?));
-    let mut file = NamedTempFile::new_in(folder)?;
-    serde_json::to_writer_pretty(&mut file, record)?;
+    // As it will be read: a number may come back as its neighbour.
+    let mut value: Value = serde_json::from_slice(&serde_json::to_vec(record)?)?;
+    let sum = checksum(&value);
+    if let Some(facts) = value.as_object_mut() {
+        facts.insert(CHECKSUM.to_owned(), Value::String(sum));
+    }
+    let mut file = Unfinished::create(&path, Readers::Usual)?;
+    file.write_all(&serde_json::to_vec_pretty(&value)?)?;
     file.write_all(b"\n")?;
-    file.persist(&path).map_err(|error| error.error)?;
+    file.keep(&path)?;
     Ok(path)
+}
+
+/// Of what a calibration says, whatever the white space.
+fn checksum(value: &Value) -> String {
+    Sha256::digest(value.to_string()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A name that is the same for the same machine and model.
@@ -121,10 +140,18 @@ mod tests {
     #[test]
     fn damaged_and_foreign_files_are_ignored_with_a_sentence() {
         let folder = tempfile::tempdir().unwrap();
-        let sound = serde_json::to_string(&record(100.0)).unwrap();
-        let wrong = sound.replace("100.0", "-1.0");
+        let sum_of = |text: &str| {
+            let mut value: Value = serde_json::from_str(text).unwrap();
+            let sum = checksum(&value);
+            value[CHECKSUM] = sum.into();
+            value.to_string()
+        };
+        let plain = serde_json::to_string(&record(100.0)).unwrap();
+        let sound = sum_of(&plain);
+        let wrong = sum_of(&plain.replace("100.0", "-1.0"));
+        let changed = sound.replace("100.0", "101.0");
         let later = sound.replace("\"version\":2", "\"version\":3");
-        let more = sound.replace("\"threads\"", "\"cores\"");
+        let more = sum_of(&plain.replace("\"threads\"", "\"cores\""));
         let long = format!("{sound}{}", " ".repeat(MAX_FILE_BYTES as usize));
         let cases = [
             ("a", &sound[..sound.len() / 2], "no JSON"),
@@ -135,6 +162,8 @@ mod tests {
             ("f", &wrong, "speeds that can't be"),
             ("g", &long, "at most 1048576"),
             ("h", "", "no JSON"),
+            ("j", &changed, "checksum doesn't match"),
+            ("k", &plain, "checksum doesn't match"),
         ];
         for (name, text, _) in &cases {
             fs::write(folder.path().join(format!("{name}.json")), text).unwrap();
