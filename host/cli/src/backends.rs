@@ -104,15 +104,16 @@ impl Found {
                     "layers": plugin.layer_kinds().iter().map(|kind| kind.name()).collect::<Vec<_>>(),
                     "tokenizers": plugin.offers_tokenizers(),
                     "tiers": plugin.tier_kinds().iter().map(|kind| kind.name()).collect::<Vec<_>>(),
-                    "path": loaded.path,
+                    "path": loaded.path.to_string_lossy(),
                     "chosen": choice.is_some_and(|choice| choice.decode == plugin.name()),
                     "chosen_for_prompts": choice.is_some_and(|choice| choice.prefill == plugin.name()),
                 })
             })
             .collect();
         let refused = self.plugins.refused.iter();
-        let refused: Vec<_> =
-            refused.map(|refused| json!({"path": refused.path, "reason": refused.reason})).collect();
+        let refused: Vec<_> = refused
+            .map(|refused| json!({"path": refused.path.to_string_lossy(), "reason": refused.reason}))
+            .collect();
         output::json(&json!({
             "backends": plugins,
             "refused": refused,

@@ -1,11 +1,13 @@
 //! The configuration file: engine options that were not given on the command line.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use etcetera::{BaseStrategy, choose_base_strategy};
+use herald::files;
 use serde::Deserialize;
 
 use super::failure::Failure;
@@ -55,10 +57,17 @@ impl EngineOptions {
         };
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
-            Err(error) if given.is_none() && error.kind() == io::ErrorKind::NotFound => return Ok(self),
+            // Nobody named it, and it isn't there; or it can't be: a system account's home may be /dev/null.
+            Err(error)
+                if given.is_none()
+                    && matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+            {
+                return Ok(self);
+            }
             Err(error) => return Err(Failure::file(&path, "the configuration can't be read", &error)),
         };
-        let config: Config = toml::from_str(&text).map_err(|error| {
+        let text = files::without_bom(&text);
+        let config: Config = toml::from_str(text).map_err(|error| {
             let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
             let line = 1 + before.matches('\n').count();
             wrong(&path, &format!("line {line}: {}", error.message().replace('\n', " ")))
@@ -83,7 +92,8 @@ impl EngineOptions {
             }
         }
         // An empty environment variable counts as unset.
-        self.model = self.model.take().filter(|model| !model.is_empty()).or(config.model);
+        self.model = self.model.take().filter(|model| !model.is_empty());
+        self.model = self.model.take().or(config.model.map(OsString::from));
         self.backend = self.backend.take().filter(|backend| !backend.is_empty()).or(config.backend);
         self.threads = of(self.threads, "threads", config.threads.as_ref(), options::threads)?;
         self.context = self.context.or(config.context);

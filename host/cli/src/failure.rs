@@ -4,6 +4,8 @@ use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
+use herald::files;
+
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
@@ -24,7 +26,11 @@ pub(super) enum Failure {
 impl Failure {
     /// A failure with a file: its path, what could not be done, and why.
     pub(super) fn file(path: &Path, what: &str, error: &io::Error) -> Self {
-        Self::Failed(format!("{}: {what}: {error}", path.display()))
+        let said = files::dangling(path).filter(|_| error.kind() == io::ErrorKind::NotFound).map_or_else(
+            || error.to_string(),
+            |target| format!("it is a symbolic link to {}, which isn't there", target.display()),
+        );
+        Self::Failed(format!("{}: {what}: {said}", path.display()))
     }
 
     /// The failure for an error of writing to stdout.

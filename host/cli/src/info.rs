@@ -59,7 +59,7 @@ impl Info {
             let metadata: serde_json::Map<String, Value> =
                 gguf.metadata().iter().map(|(key, value)| (key.to_owned(), as_json(&value))).collect();
             return output::json(&json!({
-                "path": path,
+                "path": path.to_string_lossy(),
                 "gguf_version": gguf.version(),
                 "file_bytes": gguf.file_bytes(),
                 "parameters": parameters,

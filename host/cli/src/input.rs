@@ -4,6 +4,8 @@ use std::fs;
 use std::io::{self, IsTerminal, Read};
 use std::path::Path;
 
+use herald::files;
+
 use super::failure::Failure;
 use super::output;
 
@@ -30,12 +32,14 @@ pub(super) fn read(path: &Path) -> Result<String, Failure> {
         let mut bytes = Vec::new();
         ("stdin".to_owned(), io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes))
     } else {
-        (path.display().to_string(), fs::read(path))
+        (path.display().to_string(), fs::read(path).map_err(|error| files::explained(path, error)))
     };
     let bytes = bytes.map_err(|error| Failure::Failed(format!("{name}: can't be read: {error}")))?;
-    String::from_utf8(bytes).map_err(|error| {
+    let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let byte = error.as_bytes().get(at).copied().unwrap_or_default();
         Failure::Failed(format!("{name}: byte {at} is 0x{byte:02x}, where text in UTF-8 was expected"))
-    })
+    })?;
+    // A mark that some editors put before a text is no part of it.
+    Ok(files::without_bom(&text).to_owned())
 }

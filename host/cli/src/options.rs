@@ -34,7 +34,7 @@ pub(super) struct EngineOptions {
         hide_possible_values = true,
         hide_env_values = true
     )]
-    pub(super) model: Option<String>,
+    pub(super) model: Option<OsString>,
 
     /// The preferred backend for each layer: `simd`, `blas`, `cpu` or another plugin's name; `auto` is the best for this
     /// machine [default: auto]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
+use herald::files;
 use herald::sampler::SamplerConfig;
 use herald::{Constraint, GenerateOptions};
 
@@ -106,7 +107,7 @@ impl Sampling {
             (Some(path), _) => {
                 let text = fs::read_to_string(path)
                     .map_err(|error| Failure::file(path, "the JSON schema can't be read", &error))?;
-                let schema = Constraint::json_schema(&text);
+                let schema = Constraint::json_schema(files::without_bom(&text));
                 Some(schema.map_err(|what| Failure::Failed(format!("{}: {what}", path.display())))?)
             }
             (None, regex) => regex.clone().map(Constraint::Regex),

@@ -1,6 +1,7 @@
 //! `host serve`: the model behind OpenAI's HTTP API.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,7 +54,9 @@ Examples:
 impl Serve {
     pub(super) fn run(self, options: &EngineOptions) -> Result<(), Failure> {
         let engine = Arc::new(options.load()?);
-        let name = options.model.clone().filter(|name| !name.contains('/') && !name.is_empty());
+        // The name that was pulled, or else the file's, however its path was written.
+        let pulled = options.model.as_deref().filter(|name| !name.is_empty() && !Path::new(name).exists());
+        let name = pulled.map(|name| name.to_string_lossy().into_owned());
         let stem = engine.path().file_stem().map(|stem| stem.to_string_lossy().into_owned());
         let model = name.or(stem).unwrap_or_default();
         let scheduling = SchedulerOptions {

@@ -218,7 +218,8 @@ fn constraint(format: Option<ResponseFormat>, regex: Option<String>) -> Result<O
 
 /// A request's body.
 pub(super) fn body<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
-    serde_json::from_slice(body)
+    // Some clients put a byte order mark before it.
+    serde_json::from_slice(body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body))
         .map_err(|error| ApiError::invalid(format!("the request's body is not what was expected: {error}")))
 }
 

@@ -120,6 +120,16 @@ fn prompt(max_tokens: usize) -> Value {
     json!({"prompt": "hello world", "temperature": 0, "max_tokens": max_tokens})
 }
 
+/// Editors and shells on Windows put a byte order mark before a text.
+#[test]
+fn a_byte_order_mark_before_a_body_is_skipped() {
+    let served = serve(&tiny("llama"), SchedulerOptions::default());
+    let body = format!("\u{feff}{}", json!({"prompt": "once upon a time", "max_tokens": 2}));
+    let (status, answer) =
+        served.request("POST", "/v1/completions", "Content-Type: application/json\r\n", &body);
+    assert_eq!(status, 200, "{answer}");
+}
+
 #[test]
 fn completions_are_the_engines_whole_and_streamed() {
     let served = serve(&tiny("llama"), SchedulerOptions::default());

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use herald::chat::Message;
+use herald::files;
 use herald::{Finish, NeuroEngine};
 use herald_documents::PROMPT_TEMPLATE;
 use serde_json::json;
@@ -57,11 +58,12 @@ impl Ask {
                 .map_err(|error| Failure::file(path, "the prompt's template can't be read", &error))?,
             None => PROMPT_TEMPLATE.to_owned(),
         };
+        let template = files::without_bom(&template);
         let documents = self.folder.documents(options)?;
         let engine = documents.engine();
         let room = engine.context().saturating_sub(RESERVED_TOKENS).max(engine.context() / 2);
         let budget = self.budget.unwrap_or(room.min(2048));
-        let recalled = documents.recall_as(&template, &self.question, self.count, budget)?;
+        let recalled = documents.recall_as(template, &self.question, self.count, budget)?;
         if self.prompt_only {
             return if self.json { output::json(&recalled) } else { output::text(&recalled.prompt) };
         }

@@ -8,6 +8,7 @@ mod faulty_plugins;
 mod files;
 mod hostile;
 mod install;
+mod kept;
 mod limits;
 mod mistakes;
 mod plugin_new;

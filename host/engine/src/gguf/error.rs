@@ -32,6 +32,16 @@ pub enum GgufError {
         /// What it should have held.
         expected: String,
     },
+    /// It is no GGUF file but one that is known by how it begins.
+    #[error("{}it is {held}, where a GGUF file was expected: {advice}", prefix(.path))]
+    Foreign {
+        /// The file, or none where it is bytes in memory.
+        path: Option<PathBuf>,
+        /// What it is.
+        held: String,
+        /// What to do about it.
+        advice: &'static str,
+    },
     /// A metadata key that the caller requires isn't there.
     #[error("{}metadata {} is missing; expected {expected}", prefix(.path), Quoted(.key.as_bytes()))]
     Missing {
@@ -84,6 +94,7 @@ impl GgufError {
         match &mut self {
             Self::Io { path, .. }
             | Self::Field { path, .. }
+            | Self::Foreign { path, .. }
             | Self::Missing { path, .. }
             | Self::Split { path, .. } => *path = file.map(Path::to_path_buf),
             Self::Unwritable { .. } => {}

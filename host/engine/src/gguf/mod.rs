@@ -9,6 +9,7 @@
 
 mod cursor;
 mod error;
+mod foreign;
 mod metadata;
 mod part;
 mod split;
@@ -33,6 +34,7 @@ pub use value::{Array, Elements, FromValue, Value, ValueType};
 pub use view::TensorView;
 pub use writer::{ArrayBuf, DataWriter, Writer};
 
+use crate::files;
 use part::Part;
 
 /// A model file, or the parts of a split one, mapped into memory.
@@ -175,7 +177,8 @@ impl Loaded {
     fn open(path: &Path) -> Result<Self, GgufError> {
         let refused = |doing| move |source| GgufError::Io { path: Some(path.to_path_buf()), doing, source };
         // Asked before opening, since opening a pipe would wait for its writer.
-        if !fs::metadata(path).map_err(refused("opened"))?.is_file() {
+        let facts = fs::metadata(path).map_err(|error| files::explained(path, error));
+        if !facts.map_err(refused("opened"))?.is_file() {
             let source = io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file");
             return Err(refused("opened")(source));
         }

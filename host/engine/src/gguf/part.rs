@@ -4,6 +4,7 @@
 
 use super::cursor::Cursor;
 use super::error::{GgufError, Quoted};
+use super::foreign;
 use super::metadata::{Entry, LEAST_ENTRY_BYTES, read_entries};
 use super::tensor::{LEAST_INFO_BYTES, TensorInfo, locate, read_list};
 use super::value::FromValue;
@@ -27,6 +28,11 @@ pub(super) struct Part {
 impl Part {
     /// Reads a whole file's structure and checks all of it.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, GgufError> {
+        if !bytes.starts_with(&MAGIC)
+            && let Some(error) = foreign::told(bytes)
+        {
+            return Err(error);
+        }
         let mut cursor = Cursor::new(bytes);
         let magic: [u8; 4] = cursor.array(format_args!("the magic number"))?;
         if magic != MAGIC {

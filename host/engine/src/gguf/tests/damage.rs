@@ -19,7 +19,7 @@ fn header() {
     check(&[
         (
             Raw::default(),
-            "the magic number at byte 0 is cut off by the end of the file at byte 0; expected 4 bytes",
+            "it is empty, where a GGUF file was expected: download it again, from the link to the file itself",
         ),
         (
             Raw::default().bytes("GGU"),

@@ -1,6 +1,7 @@
 //! GGUF files made by hand, byte for byte, so that each test can damage one field.
 
 mod damage;
+mod foreign;
 mod models;
 mod properties;
 mod split;

@@ -179,6 +179,6 @@ fn what_is_no_file_is_said() {
     fs::write(&empty, "").expect("the file can be written");
     assert_eq!(
         sentence(&folder, &empty),
-        "empty.gguf: the magic number at byte 0 is cut off by the end of the file at byte 0; expected 4 bytes"
+        "empty.gguf: it is empty, where a GGUF file was expected: download it again, from the link to the file itself"
     );
 }
