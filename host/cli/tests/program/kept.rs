@@ -49,15 +49,16 @@ fn a_saved_state_with_a_flipped_bit_is_never_loaded() {
         fails(load(), &["state", "can't be read", words]);
     }
     let mut zeros = whole.clone();
-    let data = zeros.len() - 2000;
-    zeros[data..].fill(0);
+    let header = u64::from_le_bytes(whole[..8].try_into().expect("eight bytes")) as usize;
+    zeros[8 + header..].fill(0);
     fs::write(&state, zeros).expect("the file");
     fails(load(), &["its part", "is damaged"]);
     // A left-over of a run that was killed goes with the next save.
     let left = home.path().join(format!("{UNFINISHED}old"));
     fs::write(&left, vec![0; 100_000]).expect("a file");
     save();
-    assert!(!left.exists() && fs::read(&state).is_ok_and(|bytes| bytes == whole));
+    assert!(!left.exists());
+    load().success();
 }
 
 #[cfg(unix)]
