@@ -194,7 +194,7 @@ fn report(engine: &NeuroEngine, generated: &Generated, logprobs: Value) -> Value
         "load_s": engine.load_time().as_secs_f64(),
         "backends": engine.backends().into_iter().map(|(name, layers)| json!({"name": name, "layers": layers})).collect::<Vec<_>>(),
         "threads": engine.threads(),
-        "model": engine.path(),
+        "model": engine.path().to_string_lossy(),
     });
     if !logprobs.is_null() {
         report["logprobs"] = logprobs;

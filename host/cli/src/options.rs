@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use clap::builder::{PossibleValue, StringValueParser};
+use clap::builder::{OsStringValueParser, PossibleValue, StringValueParser};
 use herald::plugin::{Plugins, Search, Trial, this_machine};
 use herald::threads::MAX_THREADS;
 use herald::{Capacity, LoadOptions, MemoryOptions, NeuroEngine};
@@ -30,7 +30,7 @@ pub(super) struct EngineOptions {
         long,
         env = "HERALD_MODEL",
         value_name = "PATH|NAME",
-        value_parser = Listed::new(StringValueParser::new(), store::values),
+        value_parser = Listed::new(OsStringValueParser::new(), store::values),
         hide_possible_values = true,
         hide_env_values = true
     )]

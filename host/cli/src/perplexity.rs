@@ -107,7 +107,7 @@ impl Perplexity {
                 "tokens": count,
                 "window": window,
                 "stride": stride,
-                "model": engine.path(),
+                "model": engine.path().to_string_lossy(),
             }));
         }
         output::line(format!(

@@ -44,7 +44,7 @@ impl Pull {
         let (path, fetched) = known.pull(options.quiet)?;
         if self.json {
             return output::json(
-                &json!({"name": name, "path": path, "bytes": known.bytes, "fetched": fetched}),
+                &json!({"name": name, "path": path.to_string_lossy(), "bytes": known.bytes, "fetched": fetched}),
             );
         }
         if !fetched && !options.quiet {

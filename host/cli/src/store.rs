@@ -261,10 +261,7 @@ pub(super) fn resolve(model: Option<&OsStr>, quiet: bool) -> Result<PathBuf, Fai
 
 /// The file of a model that an argument names, as [`resolve`] finds it.
 pub(super) fn file(model: &Path, quiet: bool) -> Result<PathBuf, Failure> {
-    match model.to_str() {
-        Some(name) => resolve(Some(name), quiet),
-        None => Ok(model.to_owned()),
-    }
+    resolve(Some(model.as_os_str()), quiet)
 }
 
 /// Like [`resolve`], but only for a model on this machine: fetches nothing and asks nothing.

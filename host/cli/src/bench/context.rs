@@ -113,7 +113,7 @@ impl Context {
                 "tiers": tiers,
                 "traffic": engine.traffic().report(),
                 "threads": engine.threads(),
-                "model": engine.path(),
+                "model": engine.path().to_string_lossy(),
             }));
         }
         print_tiers(tiers)?;

@@ -58,7 +58,7 @@ impl Speed {
                 "backends": backends,
                 "choice": engine.choice(),
                 "threads": engine.threads(),
-                "model": engine.path(),
+                "model": engine.path().to_string_lossy(),
             }));
         }
         let mut table = output::table(&["", "TOKENS", "TOKENS/S"]);
