@@ -29,7 +29,9 @@ pub(super) fn make<'p>(maker: Maker<'p>, plan: &Plan) -> Result<(Case, Layer<'p>
             Ok(Err(refusal)) => refused = Some(refusal.sentence),
             // Norms couldn't be left out in the ABI's first version: there it was a mistake of the host's. And the header doesn't
             // name every shape that a table of numbers may have.
-            Err(Outcome::Failed(Fault::Refuses, sentence)) if !plan.without.is_empty() || plan.other_shapes => {
+            Err(Outcome::Failed(Fault::Refuses, sentence))
+                if !plan.without.is_empty() || plan.other_shapes =>
+            {
                 refused = Some(sentence);
             }
             Err(outcome) => return Err(outcome),

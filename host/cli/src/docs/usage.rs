@@ -23,7 +23,9 @@ impl Usage {
         let store = self.folder.store()?;
         let usage = store.usage();
         if self.json {
-            return output::json(&json!({"folder": folder.to_string_lossy(), "texts": usage, "damaged": store.damaged()}));
+            return output::json(
+                &json!({"folder": folder.to_string_lossy(), "texts": usage, "damaged": store.damaged()}),
+            );
         }
         output::line(format_args!(
             "{}: {} texts in {} chunks, {} tokens",

@@ -68,7 +68,11 @@ fn stopped_at<R>(layer: usize, stop: &Stop, work: impl FnOnce() -> R) -> (R, usi
 }
 
 fn load(name: &str) -> NeuroEngine {
-    NeuroEngine::load(&tiny(name), &LoadOptions { max_batch: PIECE, threads: NonZeroUsize::new(1), ..cpu_options() }).expect("a model")
+    NeuroEngine::load(
+        &tiny(name),
+        &LoadOptions { max_batch: PIECE, threads: NonZeroUsize::new(1), ..cpu_options() },
+    )
+    .expect("a model")
 }
 
 fn prompt() -> Vec<u32> {
