@@ -64,11 +64,29 @@ impl Forms {
     pub(super) fn matcher(&self, constraint: &Constraint, stop: Option<&Stop>) -> Result<Matcher> {
         let (what, grammar) = match constraint {
             Constraint::JsonSchema(schema) => {
+                multiples_in_range(schema)?;
                 ("JSON schema", TopLevelGrammar::from_json_schema(with_spaces(schema)))
             }
             Constraint::Regex(regex) => ("regular expression", TopLevelGrammar::from_regex(regex)),
         };
         self.compiler.compile(what, grammar, stop)
+    }
+}
+
+/// The greatest `multipleOf`: a greater one is beyond the compiler's 32-bit numbers.
+const MAX_MULTIPLE: f64 = 1e8;
+
+/// Refuses a schema with a `multipleOf` that is too great, wherever it stands.
+fn multiples_in_range(schema: &Value) -> Result<()> {
+    match schema {
+        Value::Array(values) => values.iter().try_for_each(multiples_in_range),
+        Value::Object(fields) => fields.iter().try_for_each(|(name, value)| match value.as_f64() {
+            Some(number) if name == "multipleOf" && number > MAX_MULTIPLE => Err(Error::Constraint(format!(
+                "the JSON schema can't be used: multipleOf is {value}, where at most {MAX_MULTIPLE} was expected"
+            ))),
+            _ => multiples_in_range(value),
+        }),
+        _ => Ok(()),
     }
 }
 
