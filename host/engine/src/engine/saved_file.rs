@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-use safetensors::tensor::SafeTensors;
+use safetensors::tensor::{SafeTensorError, SafeTensors};
 use twox_hash::XxHash3_64;
 
 /// The format's version, which a change of a file's meaning raises.
@@ -92,20 +92,18 @@ pub(super) fn read(bytes: &[u8]) -> Result<SavedFile<'_>, String> {
     let header = usize::try_from(header_end).ok().and_then(|end| rest.get(..end - 8));
     let header = header.ok_or_else(|| cut_off("its header", header_end))?;
     check_header(bytes, header)?;
-    let unread = |error: &dyn std::fmt::Display| format!("it is no safetensors file: {error}");
-    let (_, found) = SafeTensors::read_metadata(bytes).map_err(|error| unread(&error))?;
+    let unread = |error: SafeTensorError| match error {
+        SafeTensorError::MetadataIncompleteBuffer => {
+            format!("it is cut off, or longer than its header says: it has {} bytes", bytes.len())
+        }
+        error => format!("it is no safetensors file: {error}"),
+    };
+    let (_, found) = SafeTensors::read_metadata(bytes).map_err(unread)?;
     let facts = found.metadata().clone().unwrap_or_default();
     let mut places: Vec<_> =
         found.tensors().into_iter().map(|(name, info)| (info.data_offsets, name)).collect();
     places.sort_unstable();
-    let end = header_end + places.last().map_or(0, |((_, end), _)| *end as u64);
-    if end != bytes.len() as u64 {
-        return Err(match end > bytes.len() as u64 {
-            true => cut_off("its data", end),
-            false => format!("it has {} bytes, where {end} were expected", bytes.len()),
-        });
-    }
-    let tensors = SafeTensors::deserialize(bytes).map_err(|error| unread(&error))?;
+    let tensors = SafeTensors::deserialize(bytes).map_err(unread)?;
     let sums = facts.get(SUMS).map_or("", String::as_str);
     if sums.len() != DIGITS * places.len() {
         return Err(format!("it has {} digits of checksums of {} parts", sums.len(), places.len()));
