@@ -121,6 +121,7 @@ impl Sampling {
             ignore_eos: self.ignore_eos,
             special: self.special,
             constraint,
+            deadline: None,
         })
     }
 }
