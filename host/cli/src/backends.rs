@@ -209,7 +209,8 @@ fn print_figures(record: &Record) -> Result<(), Failure> {
     }
     output::print_table(&table)?;
     for (name, reason) in reasons {
-        output::line(output::printable(&format!("\n{name} was not measured: {reason}")))?;
+        output::line("")?;
+        output::line(format_args!("{name} was not measured: {reason}"))?;
     }
     Ok(())
 }

@@ -3,9 +3,9 @@
 use std::io::Write;
 use std::path::Path;
 
+use herald::files::{Readers, Unfinished};
 use herald_suites::Report;
 
-use crate::atomic_file;
 use crate::failure::Failure;
 
 /// Where the report goes.
@@ -44,7 +44,7 @@ fn write(path: &Path, text: &str, complete: bool) -> Result<(), Failure> {
     }
     // A link is kept, and what it leads to replaced.
     let path = &path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let mut file = atomic_file::create(path).map_err(failed)?;
+    let mut file = Unfinished::create(path, Readers::Usual).map_err(failed)?;
     file.write_all(text.as_bytes()).map_err(failed)?;
-    file.persist(path).map(drop).map_err(|error| failed(error.error))
+    file.keep(path).map_err(failed)
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use clap::Args;
 use herald::agreement::REFERENCE;
 use herald::backend_choice::{Shapes, pick_backends};
+use herald::files::{Readers, Unfinished};
 use herald::gguf::Gguf;
 use herald::plugin::{Plugins, this_machine};
 use herald::threads::available_threads;
@@ -21,7 +22,7 @@ use super::{baselines, table, wrong};
 use crate::failure::Failure;
 use crate::interrupt::Lookout;
 use crate::options::EngineOptions;
-use crate::{atomic_file, output, progress};
+use crate::{output, progress};
 
 /// Which benchmarks to run, how thoroughly, and where results go.
 #[derive(Debug, Args)]
@@ -190,7 +191,7 @@ fn writable(path: &Path) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::file(path, "it can't be written", &error);
     match path.exists() {
         true => std::fs::OpenOptions::new().append(true).open(path).map(drop).map_err(failed),
-        false => atomic_file::create(path).map(drop).map_err(failed),
+        false => Unfinished::create(path, Readers::Usual).map(drop).map_err(failed),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use herald::agreement::{REFERENCE, Sample};
+use herald::files::UnfinishedFolder;
 use herald_suites::BackendRow;
 
 use super::processes::Processes;
@@ -21,7 +22,7 @@ pub(super) fn leave_out<'p>(
     has_reference: bool,
     processes: &dyn Fn(&str) -> Processes<'p>,
 ) -> Result<(), Failure> {
-    let folder = tempfile::tempdir().map_err(|error| {
+    let folder = UnfinishedFolder::create_in(&std::env::temp_dir()).map_err(|error| {
         Failure::file(&std::env::temp_dir(), "the backends' results can't be compared in it", &error)
     })?;
     let file = folder.path().join("sample");
