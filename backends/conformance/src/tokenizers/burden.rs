@@ -83,7 +83,11 @@ pub(super) fn memory(case: &Case<'_>) -> Verdict {
     let what: [(&str, &dyn Fn() -> Verdict<()>); 2] =
         [("each tokenizer that was made and destroyed", &one_create), ("each call", &one_call)];
     for (what, work) in what {
-        let grew = growth(work)?;
+        // The process's own threads take memory now and then; what leaks does so each time.
+        let mut grew = u64::MAX;
+        for _ in 0..3 {
+            grew = grew.min(growth(work)?);
+        }
         ensure!(grew < 16, Leaks, "{what} leaves {grew} bytes of memory in use");
     }
     Ok(format!("{ROUNDS} made and destroyed"))
