@@ -208,6 +208,32 @@ fn a_flipped_bit_is_found_and_named() {
     }
 }
 
+#[test]
+fn a_file_that_was_cut_is_named_or_keeps_what_is_whole() {
+    let (_folder, path) = file();
+    let tier = open(&path).expect("a new file");
+    let ids = 0..40;
+    for id in ids.clone() {
+        put(&*tier, id).expect("a page");
+    }
+    drop(tier);
+    let sound = fs::read(&path).expect("the file");
+    for len in [1, 7, 4095, 4096, 5000, 4096 + (64 << 10) - 1, 4096 + (64 << 10), 128 << 10, 200_000] {
+        fs::write(&path, &sound[..len]).expect("the cut file");
+        match open(&path) {
+            Err(error) => {
+                assert_eq!(error.status(), Status::Corrupt, "{len} bytes: {error}");
+                assert!(error.message().contains(path.to_str().expect("UTF-8")), "{error}");
+            }
+            Ok(tier) => {
+                let held = tier.list().expect("ids");
+                assert!(held.iter().all(|id| is_whole(&*tier, *id)), "{len} bytes");
+                assert_eq!(tier.stats().damaged + held.len() as u64, ids.end, "{len} bytes");
+            }
+        }
+    }
+}
+
 /// This program again, as a child that runs one of the tests below on a file.
 fn child(test: &str, path: &Path) -> Child {
     Command::new(std::env::current_exe().expect("this program"))
