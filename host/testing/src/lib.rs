@@ -110,7 +110,15 @@ pub fn run(command: &mut Command) {
 
 /// A folder for a test's plugins that nobody else may write to.
 pub fn folder() -> TempDir {
-    tempfile::tempdir().expect("a temporary folder")
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    only_ours(folder.path());
+    folder
+}
+
+/// Takes the right to write to a file or folder from others, who have it where the umask gives it to a shared group.
+fn only_ours(path: &Path) {
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(path, mode).expect("permissions");
 }
 
 /// Compiles a C plugin with a macro defined.
@@ -124,6 +132,7 @@ pub fn compile(source: &str, fault: &str, folder: &Path) -> PathBuf {
         .arg(&library)
         .arg(repository().join(source))
         .arg("-lm"));
+    only_ours(&library);
     library
 }
 
@@ -137,6 +146,7 @@ pub fn make_plugin(example: &str, folder: &Path) -> PathBuf {
         .arg("-C")
         .arg(repository().join("examples").join(example))
         .arg(format!("PLUGIN={}", library.display())));
+    only_ours(&library);
     library
 }
 
@@ -151,6 +161,7 @@ pub fn compile_cpp(source: &str, folder: &Path) -> PathBuf {
         .arg("-o")
         .arg(&library)
         .arg(&source));
+    only_ours(&library);
     library
 }
 

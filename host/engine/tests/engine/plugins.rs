@@ -169,6 +169,7 @@ fn folders_above_count_too() {
     let home = folder();
     let inner = home.path().join("shared/mine");
     fs::create_dir_all(&inner).expect("folders");
+    fs::set_permissions(&inner, fs::Permissions::from_mode(0o755)).expect("permissions");
     let file = faulty("NEWER", &inner);
     let shared = |mode: u32| {
         fs::set_permissions(home.path().join("shared"), fs::Permissions::from_mode(mode))
@@ -234,6 +235,7 @@ fn a_plugin_finds_what_lies_beside_it() {
         "-Wl,-rpath,$ORIGIN",
         "-ldl",
     ]));
+    fs::set_permissions(&plugin, fs::Permissions::from_mode(0o755)).expect("permissions");
     let found = discover(&search(&[&plugin]));
     assert!(found.refused.is_empty(), "{:?}", found.refused);
     // By another name it is the same library, which is loaded once.
