@@ -22,9 +22,9 @@ pub(super) fn leave_out<'p>(
     has_reference: bool,
     processes: &dyn Fn(&str) -> Processes<'p>,
 ) -> Result<(), Failure> {
-    let folder = UnfinishedFolder::create_in(&std::env::temp_dir()).map_err(|error| {
-        Failure::file(&std::env::temp_dir(), "the backends' results can't be compared in it", &error)
-    })?;
+    let place = std::env::temp_dir();
+    let folder = UnfinishedFolder::create_in(&place)
+        .map_err(|error| Failure::file(&place, "the backends' results can't be compared in it", &error))?;
     let file = folder.path().join("sample");
     let sample = |name: &str, limit: Duration| {
         let processes = processes(name);

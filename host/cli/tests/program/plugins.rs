@@ -126,7 +126,7 @@ fn processes_may_try_plugins_at_once() {
     let left = fs::read_dir(&cache)
         .expect("the folder")
         .flatten()
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with(".tmp"));
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("."));
     assert_eq!(left.count(), 0, "temporary files are left");
 }
 

@@ -8,9 +8,9 @@ use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tempfile::NamedTempFile;
 
 use super::load::CheckedFile;
+use crate::files::{Readers, Unfinished};
 
 const NAME: &str = "plugins.json";
 const FORMAT: &str = "herald-probed-plugins";
@@ -112,9 +112,10 @@ fn read(folder: &Path) -> Option<Vec<Tried>> {
 
 fn write(folder: &Path, contents: &Contents) -> std::io::Result<()> {
     fs::create_dir_all(folder)?;
-    let mut file = NamedTempFile::new_in(folder)?;
+    let path = folder.join(NAME);
+    let mut file = Unfinished::create(&path, Readers::Owner)?;
     file.write_all(&serde_json::to_vec(contents)?)?;
-    file.persist(folder.join(NAME)).map(drop).map_err(|error| error.error)
+    file.keep(&path)
 }
 
 /// What an answer depends on beside the file: this program, the machine (the folder may be on a network), the limit of the
