@@ -135,8 +135,8 @@
 // Load only the plugins that HeraldEngineOptions.plugins names.
 #define HERALD_LOAD_ONLY_NAMED_PLUGINS (1 << 1)
 
-// Nothing lossy: all keys and values stay at 16 bits in RAM, whatever the length of a sequence. Not together with
-// active_tokens, compressed_tokens, archive or selected_pages.
+// Nothing lossy: all keys and values stay at 16 bits in RAM, whatever the length of a sequence and the memory_budget (where that is
+// used up, calls fail with OUT_OF_MEMORY). Not together with active_tokens, compressed_tokens, archive or selected_pages.
 #define HERALD_LOAD_EXACT (1 << 2)
 
 // Compress archived pages with LZ4.
