@@ -1,6 +1,7 @@
 //! Chat templates against what Jinja2 makes of them (`chat/render.py` wrote it), and hostile ones.
 
 use herald::chat::{ChatError, ChatTemplate, Message};
+use proptest::prelude::*;
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -319,4 +320,69 @@ fn a_hundred_tools_are_within_the_limits() {
         {% else %}{{ v | tojson }}{% endif %}{% endmacro %}\
         {% for t in ns.tools %}{{ t | tojson(indent=4) }}{{ show(t.function) }}{% endfor %}";
     assert!(render(source).unwrap().len() > 200_000);
+}
+
+/// What templates are made of.
+const PIECES: [&str; 48] = [
+    "{% for x in ",
+    "%}",
+    "{% endfor %}",
+    "{% if ",
+    "{% elif ",
+    "{% else %}",
+    "{% endif %}",
+    "{% set x = ",
+    "{% set ns.x = ",
+    "{% macro m(x) %}",
+    "{% endmacro %}",
+    "{% call m(1) %}",
+    "{% endcall %}",
+    "{% filter ",
+    "{% endfilter %}",
+    "{{ ",
+    " }}",
+    "{%- ",
+    "-%}",
+    "{# ",
+    " #}",
+    "{% raw %}",
+    "{% endraw %}",
+    "messages",
+    "[0]",
+    "[::-1]",
+    "[",
+    "]",
+    "(",
+    ")",
+    "{",
+    "}",
+    ",",
+    "'a%s'",
+    "\"é\"",
+    "1",
+    "0.5",
+    " if ",
+    " else ",
+    " in ",
+    " not ",
+    " is ",
+    "| join(",
+    "| tojson",
+    ".split(",
+    " ~ ",
+    " * ",
+    "\n",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    #[test]
+    fn any_source_is_a_text_or_a_sentence(pieces in prop::collection::vec(prop::sample::select(&PIECES[..]), 0..40)) {
+        let source = pieces.concat();
+        if let Err(error) = render(&source) {
+            prop_assert!(!error.to_string().contains('\n'), "{source}: {error}");
+            prop_assert!(!matches!(error, ChatError::Internal(_)), "{source}: {error}");
+        }
+    }
 }

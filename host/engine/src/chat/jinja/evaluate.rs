@@ -8,7 +8,7 @@ use super::error::Error;
 use super::interpreter::Interpreter;
 use super::lexer::shortened;
 use super::value::{Builder, Dict, Items, Text, Value};
-use super::{filters, functions, methods, operators, order, show, tests};
+use super::{filters, functions, methods, operators, order, predicates, show};
 
 impl<'a> Interpreter<'a> {
     pub(super) fn evaluate(&mut self, expression: &'a Expression) -> Result<Value, Error> {
@@ -198,7 +198,7 @@ impl<'a> Interpreter<'a> {
             PostfixKind::Filter(filter) => self.apply(filter, value.clone()),
             PostfixKind::Test(name, arguments, negated) => {
                 let given = self.arguments(arguments)?;
-                let holds = tests::holds(self, self.symbol_text(*name), value, given)?;
+                let holds = predicates::holds(self, self.symbol_text(*name), value, given)?;
                 Ok(Value::Bool(holds != *negated))
             }
         }

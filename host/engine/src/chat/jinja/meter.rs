@@ -37,6 +37,12 @@ impl Meter {
         if used > self.max_work { Err(Error::too_much_work(self.max_work)) } else { Ok(()) }
     }
 
+    /// The bytes that are paid for now.
+    #[cfg(test)]
+    pub(super) fn live(&self) -> usize {
+        self.live.get()
+    }
+
     /// Pays for copying or comparing bytes.
     pub(super) fn copied(&self, bytes: usize) -> Result<(), Error> {
         self.work(bytes as u64 / COPIED)

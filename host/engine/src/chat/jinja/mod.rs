@@ -34,10 +34,10 @@ mod methods;
 mod operators;
 mod order;
 mod parser;
+mod predicates;
 mod printf;
 mod show;
 mod strings;
-mod tests;
 mod value;
 
 pub(super) use ast::Program;
@@ -108,4 +108,26 @@ fn from_json(meter: &Shared, json: serde_json::Value) -> Result<Value, Error> {
     };
     meter.leave();
     Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_given_back() {
+        let meter = Meter::new(1_000_000, 1 << 20);
+        let json = serde_json::json!({"a": [1, "text", {"b": null}], "c": "é".repeat(1000)});
+        let program = parse(
+            "{% set ns = namespace(x=[]) %}{% for i in range(500) %}{% set ns.x = [ns.x, json] %}{% endfor %}\
+             {% macro m(a) %}{{ a | tojson }}{% endmacro %}{{ m(json) ~ json.items() | list }}{{ [ns.x.copy] | length }}",
+        );
+        let program = program.expect("a template");
+        for _ in 0..2 {
+            let mut interpreter = Interpreter::new(&program, &meter, |_| Err(String::new())).expect("room");
+            interpreter.define("json", from_json(&meter, json.clone()).expect("room"));
+            assert!(interpreter.run().expect("a text").len() > 2000);
+            assert_eq!(meter.live(), 0, "what is held once all is dropped");
+        }
+    }
 }

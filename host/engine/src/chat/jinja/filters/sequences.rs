@@ -8,8 +8,8 @@ use super::super::error::Error;
 use super::super::interpreter::Interpreter;
 use super::super::operators;
 use super::super::order::{self, Key};
+use super::super::predicates;
 use super::super::show;
-use super::super::tests;
 use super::super::value::{Builder, Items, List, Value};
 use super::{by_path, folded, sorted};
 
@@ -248,7 +248,7 @@ fn select(
             None => key.is_true(),
             Some(test) => {
                 let given = copy(interpreter, &given)?;
-                tests::holds(interpreter, &test.text, &key, given)?
+                predicates::holds(interpreter, &test.text, &key, given)?
             }
         };
         if holds == wanted {
