@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use herald_api::{AlignedBytes, MemoryTier, Page, Result, TierConfig, TierFactory, TierKind, abi};
+use herald_api::{AlignedBytes, Error, MemoryTier, Page, Result, TierConfig, TierFactory, TierKind, abi};
 use herald_layers::Tiers;
 
 use super::{DEFAULT, Target};
@@ -28,14 +28,16 @@ fn config(path: &Path) -> TierConfig {
 }
 
 fn put(tier: &dyn MemoryTier, id: u64) -> Result<()> {
-    let (keys, values) = config(Path::new("")).q4_page_bytes()?;
+    let none = || Error::unsupported("there are no such pages");
+    let (keys, values) = config(Path::new("")).q4_page_bytes().ok_or_else(none)?;
     let filled = |len: usize| -> Result<AlignedBytes> {
         let mut bytes = AlignedBytes::zeroed(len)?;
         bytes.iter_mut().enumerate().for_each(|(place, byte)| *byte = (place as u64 * id) as u8);
         Ok(bytes)
     };
     let (keys, values) = (filled(keys)?, filled(values)?);
-    tier.put(id, Some(&Page::new(abi::HERALD_PAGE_Q4, PAGE_TOKENS, PAGE_TOKENS, &keys, &values)?))
+    let page = Page::new(abi::HERALD_PAGE_Q4, PAGE_TOKENS, PAGE_TOKENS, &keys, &values).ok_or_else(none)?;
+    tier.put(id, Some(&page))
 }
 
 /// A file with pages, some of which were dropped.
