@@ -109,7 +109,10 @@ pub unsafe fn read<T: AbiStruct>(pointer: *const T) -> Result<T, String> {
     }
     // SAFETY: not null, aligned, and by this function's contract it points to a struct_size.
     let size = unsafe { pointer.cast::<usize>().read() };
-    if size < T::REQUIRED || size > MAX_STRUCT_SIZE {
+    // A struct from before a field ends at a boundary. What ends within a word would leave a part of a pointer, which is
+    // left out: so the field is as if it weren't there.
+    let whole = if size < size_of::<T>() { size - size % align_of::<T>() } else { size_of::<T>() };
+    if whole < T::REQUIRED || size > MAX_STRUCT_SIZE {
         return Err(format!(
             "{} says that it has {size} bytes, where {} to {MAX_STRUCT_SIZE} were expected",
             T::NAME,
@@ -117,10 +120,9 @@ pub unsafe fn read<T: AbiStruct>(pointer: *const T) -> Result<T, String> {
         ));
     }
     let mut value = T::empty();
-    // SAFETY: both sides hold at least the smaller of the two sizes, and they can't overlap: `value` is our own.
+    // SAFETY: both sides hold at least so many bytes, and they can't overlap: `value` is our own.
     unsafe {
-        let bytes = size.min(size_of::<T>());
-        std::ptr::copy_nonoverlapping(pointer.cast::<u8>(), (&raw mut value).cast::<u8>(), bytes);
+        std::ptr::copy_nonoverlapping(pointer.cast::<u8>(), (&raw mut value).cast::<u8>(), whole);
     }
     Ok(value)
 }

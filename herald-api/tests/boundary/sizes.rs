@@ -77,6 +77,14 @@ fn a_plugin_table_may_end_behind_what_it_offers() {
     says(plugin.create_tokenizer(&vocabulary("bytes")), "test offers no tokenizers");
 }
 
+#[test]
+fn a_size_that_ends_within_a_pointer_leaves_it_out() {
+    let mut tables = Tables::new();
+    tables.plugin.struct_size = until!(HeraldPlugin, layers) + 3;
+    let plugin = tables.load().expect("a plugin that offers nothing");
+    assert!(plugin.layer_kinds().is_empty() && !plugin.offers_tokenizers());
+}
+
 /// Calls an exported function as a host would, and gives its sentence back.
 fn asked(function: impl FnOnce(*mut HeraldError) -> u32) -> Result<(), String> {
     let mut error: HeraldError = AbiStruct::empty();
