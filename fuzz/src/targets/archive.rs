@@ -22,7 +22,7 @@ fn config(path: &Path) -> TierConfig {
         page_tokens: PAGE_TOKENS,
         state_bytes: 0,
         capacity_bytes: None,
-        path: Some(path.to_string_lossy().into_owned()),
+        path: Some(path.to_owned()),
         lz4: true,
     }
 }
