@@ -25,11 +25,11 @@ pub unsafe extern "C" fn herald_engine_usage(
 }
 
 /// The metrics of an engine and, unless it is null, of one of its schedulers.
-fn sources<'c>(
-    call: &'c Call,
+fn sources(
+    call: &Call,
     engine: *const HeraldEngine,
     scheduler: *const HeraldScheduler,
-) -> Outcome<(&'c NeuroEngine, Option<&'c ServingMetrics>)> {
+) -> Outcome<(&NeuroEngine, Option<&ServingMetrics>)> {
     let engine = &call.handle(engine, "engine")?.engine;
     if scheduler.is_null() {
         return Ok((engine, None));
