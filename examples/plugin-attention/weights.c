@@ -60,10 +60,11 @@ uint32_t find_weights(const HeraldLayerRequest *request, const Part *parts, Weig
     memset(out, 0, sizeof *out);
     for (size_t i = 0; i < request->n_weights; i++) {
         const HeraldTensor *tensor = request->weights[i];
-        if (tensor == NULL || !COVERS(tensor, HeraldTensor, name_len))
+        if (tensor == NULL || !COVERS(tensor, HeraldTensor, data_bytes))
             return fail(error, HERALD_STATUS_INVALID_ARGUMENT, "weight %zu is missing or too short", i);
-        int length = tensor->name_len < 128 ? (int)tensor->name_len : 128;
-        const char *name = tensor->name != NULL ? tensor->name : "";
+        int has_name = COVERS(tensor, HeraldTensor, name_len) && tensor->name != NULL;
+        int length = has_name ? (int)(tensor->name_len < 128 ? tensor->name_len : 128) : 0;
+        const char *name = has_name ? tensor->name : "";
         size_t part = 0;
         while (part < N_WEIGHTS && (parts[part].role != tensor->role || tensor->role == NO_ROLE)) part++;
         /* A role that isn't among them is UNSUPPORTED: ignoring a weight would compute something else. */

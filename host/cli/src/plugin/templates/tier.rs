@@ -140,6 +140,11 @@ impl MemoryTier for ActiveTier {
         self.held().pages.remove(&id).map(drop).ok_or_else(|| not_found(id))
     }
 
+    /// Pages stay where they are until they are dropped.
+    fn release(&self, id: u64) -> Result<()> {
+        if self.held().pages.contains_key(&id) { Ok(()) } else { Err(not_found(id)) }
+    }
+
     fn stats(&self) -> TierStats {
         let held = self.held();
         let bytes = (held.pages.len() * self.page_bytes()) as u64;

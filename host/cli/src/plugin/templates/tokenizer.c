@@ -28,7 +28,7 @@ struct HeraldTokenizer {
     unsigned char *bytes; /* a copy of all tokens' bytes */
     Token *tokens;        /* [n_tokens], by id */
     Token *sorted;        /* [n_tokens], by bytes; of equals, tokens that text may always spell first */
-    size_t n_tokens, longest;
+    size_t n_tokens, longest, longest_special;
     uint32_t unknown;
 };
 
@@ -103,6 +103,7 @@ static uint32_t fill(HeraldTokenizer *made, const HeraldVocabulary *v, HeraldErr
             return fail(error, HERALD_STATUS_CORRUPT, "token %zu is a byte, but is not spelt <0x00> to <0xFF>", i);
         if (token->type != HERALD_TOKEN_UNKNOWN && token->type != HERALD_TOKEN_UNUSED && token->length > made->longest)
             made->longest = token->length;
+        if (token->type == HERALD_TOKEN_CONTROL && token->length > made->longest_special) made->longest_special = token->length;
     }
     memcpy(made->sorted, made->tokens, n * sizeof *made->sorted);
     qsort(made->sorted, n, sizeof *made->sorted, compare);
@@ -147,6 +148,17 @@ static const Token *find(const HeraldTokenizer *tokenizer, const unsigned char *
     return NULL;
 }
 
+/* How far a token may reach: not into a control token, where text may spell those. */
+static size_t reach(const HeraldTokenizer *tokenizer, const unsigned char *rest, size_t left, int special) {
+    size_t most = left < tokenizer->longest ? left : tokenizer->longest;
+    for (size_t at = 1; special && at < most; at++)
+        for (size_t length = 1; length <= tokenizer->longest_special && length <= left - at; length++) {
+            const Token *token = find(tokenizer, rest + at, length, 1);
+            if (token != NULL && token->type == HERALD_TOKEN_CONTROL) return at;
+        }
+    return most;
+}
+
 static uint32_t encode(const HeraldTokenizer *tokenizer, const char *text, size_t text_len, uint32_t flags, uint32_t *ids,
                        size_t capacity, size_t *n_ids, HeraldError *error) {
     if ((flags & ~(uint32_t)(HERALD_TEXT_SPECIAL | HERALD_TEXT_CONTINUES)) != 0)
@@ -155,9 +167,9 @@ static uint32_t encode(const HeraldTokenizer *tokenizer, const char *text, size_
     size_t n = 0;
     while (rest < end) {
         const Token *token = NULL;
-        size_t left = (size_t)(end - rest), length = left < tokenizer->longest ? left : tokenizer->longest;
-        for (; token == NULL && length > 0; length--)
-            token = find(tokenizer, rest, length, (flags & HERALD_TEXT_SPECIAL) != 0);
+        int special = (flags & HERALD_TEXT_SPECIAL) != 0;
+        size_t left = (size_t)(end - rest), length = reach(tokenizer, rest, left, special);
+        for (; token == NULL && length > 0; length--) token = find(tokenizer, rest, length, special);
         uint32_t id = token != NULL ? token->id : tokenizer->unknown;
         if (id == HERALD_NO_TOKEN)
             return fail(error, HERALD_STATUS_UNSUPPORTED, "no token begins with byte 0x%02X at %zu", (unsigned)*rest,

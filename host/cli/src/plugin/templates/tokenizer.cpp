@@ -43,7 +43,7 @@ struct Token {
 struct HeraldTokenizer {
     std::vector<Token> tokens;
     std::unordered_map<std::string, std::uint32_t> plain, special; // tokens that text may always spell, and control tokens
-    std::size_t longest = 0;
+    std::size_t longest = 0, longest_special = 0;
     std::uint32_t unknown = HERALD_NO_TOKEN;
 
     // The token with these bytes that text may spell, or HERALD_NO_TOKEN.
@@ -52,6 +52,15 @@ struct HeraldTokenizer {
         if (found != plain.end()) return found->second;
         const auto control = special.find(bytes);
         return may_be_special && control != special.end() ? control->second : HERALD_NO_TOKEN;
+    }
+
+    // How far a token may reach: not into a control token, where text may spell those.
+    std::size_t reach(const char *rest, std::size_t left, bool may_be_special) const {
+        const std::size_t most = std::min(longest, left);
+        for (std::size_t at = 1; may_be_special && at < most; at++)
+            for (std::size_t length = 1; length <= std::min(longest_special, left - at); length++)
+                if (special.count(std::string(rest + at, length)) != 0) return at;
+        return most;
     }
 };
 
@@ -120,6 +129,7 @@ std::unique_ptr<HeraldTokenizer> read(const HeraldVocabulary *v) {
         auto &map = token.type == HERALD_TOKEN_CONTROL ? made->special : made->plain;
         map.emplace(token.bytes, static_cast<std::uint32_t>(i)); // of tokens with the same bytes the first
         made->longest = std::max(made->longest, token.bytes.size());
+        if (token.type == HERALD_TOKEN_CONTROL) made->longest_special = std::max(made->longest_special, token.bytes.size());
     }
     return made;
 }
@@ -137,9 +147,10 @@ std::uint32_t encode(const HeraldTokenizer *tokenizer, const char *text, std::si
         std::size_t at = 0, n = 0;
         while (at < text_len) {
             std::uint32_t id = HERALD_NO_TOKEN;
-            std::size_t length = std::min(tokenizer->longest, text_len - at);
+            const bool special = (flags & HERALD_TEXT_SPECIAL) != 0;
+            std::size_t length = tokenizer->reach(text + at, text_len - at, special);
             for (; length > 0; length--) {
-                id = tokenizer->find(std::string(text + at, length), (flags & HERALD_TEXT_SPECIAL) != 0);
+                id = tokenizer->find(std::string(text + at, length), special);
                 if (id != HERALD_NO_TOKEN) break;
             }
             if (id == HERALD_NO_TOKEN) { // a whole character of UTF-8

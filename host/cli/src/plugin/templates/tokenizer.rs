@@ -38,6 +38,7 @@ impl TokenizerFactory for Tokenizers {
             plain: HashMap::new(),
             special: HashMap::new(),
             longest: 0,
+            longest_special: 0,
             unknown: *unknown,
         };
         for (id, (bytes, kind)) in made.tokens.iter().enumerate() {
@@ -47,6 +48,9 @@ impl TokenizerFactory for Tokenizers {
                 _ => continue,
             };
             made.longest = made.longest.max(bytes.len());
+            if *kind == TokenType::Control {
+                made.longest_special = made.longest_special.max(bytes.len());
+            }
             // Of tokens with the same bytes the first.
             map.entry(bytes.clone()).or_insert(id as u32);
         }
@@ -68,6 +72,7 @@ struct LongestMatch {
     /// Those that it may only spell where the caller says so.
     special: HashMap<Vec<u8>, u32>,
     longest: usize,
+    longest_special: usize,
     unknown: Option<u32>,
 }
 
@@ -77,7 +82,16 @@ impl LongestMatch {
         let find = |bytes: &[u8]| {
             self.plain.get(bytes).or_else(|| self.special.get(bytes).filter(|_| special)).copied()
         };
-        (1..=self.longest.min(text.len())).rev().find_map(|len| Some((find(&text[..len])?, len)))
+        let mut most = self.longest.min(text.len());
+        if special {
+            // Not into a control token.
+            most = (1..most).find(|at| self.begins_special(&text[*at..])).unwrap_or(most);
+        }
+        (1..=most).rev().find_map(|len| Some((find(&text[..len])?, len)))
+    }
+
+    fn begins_special(&self, text: &[u8]) -> bool {
+        (1..=self.longest_special.min(text.len())).any(|len| self.special.contains_key(&text[..len]))
     }
 }
 
