@@ -27,7 +27,7 @@ typedef struct Token {
 struct HeraldTokenizer {
     unsigned char *bytes; /* a copy of all tokens' bytes */
     Token *tokens;        /* [n_tokens], by id */
-    Token *sorted;        /* [n_tokens], by bytes; of equals, tokens that text may always spell first */
+    Token *sorted;        /* [n_tokens], by bytes, then by id */
     size_t n_tokens, longest, longest_special;
     uint32_t unknown;
 };
@@ -52,9 +52,7 @@ static int compare_bytes(const Token *a, const Token *b) {
 static int compare(const void *left, const void *right) {
     const Token *a = left, *b = right;
     int order = compare_bytes(a, b);
-    if (order != 0) return order;
-    int a_special = a->type == HERALD_TOKEN_CONTROL, b_special = b->type == HERALD_TOKEN_CONTROL;
-    return a_special != b_special ? a_special - b_special : (a->id > b->id) - (a->id < b->id);
+    return order != 0 ? order : (a->id > b->id) - (a->id < b->id);
 }
 
 static int hex_digit(unsigned char c) {
@@ -131,7 +129,7 @@ static uint32_t create(const HeraldVocabulary *v, HeraldTokenizer **out, HeraldE
     return HERALD_STATUS_OK;
 }
 
-/* The first of the tokens with these bytes that text may spell, or null. */
+/* The first of the tokens with these bytes that text may spell, or null; a control token, where text may spell those. */
 static const Token *find(const HeraldTokenizer *tokenizer, const unsigned char *bytes, size_t length, int special) {
     const Token wanted = {bytes, length, 0, 0};
     size_t low = 0, high = tokenizer->n_tokens;
@@ -140,12 +138,14 @@ static const Token *find(const HeraldTokenizer *tokenizer, const unsigned char *
         if (compare_bytes(&tokenizer->sorted[middle], &wanted) < 0) low = middle + 1;
         else high = middle;
     }
+    const Token *plain = NULL;
     for (; low < tokenizer->n_tokens && compare_bytes(&tokenizer->sorted[low], &wanted) == 0; low++) {
         uint32_t type = tokenizer->sorted[low].type;
-        if (type == HERALD_TOKEN_UNKNOWN || type == HERALD_TOKEN_UNUSED) continue;
-        if (type != HERALD_TOKEN_CONTROL || special) return &tokenizer->sorted[low];
+        if (type == HERALD_TOKEN_CONTROL && special) return &tokenizer->sorted[low];
+        if (type != HERALD_TOKEN_CONTROL && type != HERALD_TOKEN_UNKNOWN && type != HERALD_TOKEN_UNUSED && plain == NULL)
+            plain = &tokenizer->sorted[low];
     }
-    return NULL;
+    return plain;
 }
 
 /* How far a token may reach: not into a control token, where text may spell those. */

@@ -48,10 +48,10 @@ struct HeraldTokenizer {
 
     // The token with these bytes that text may spell, or HERALD_NO_TOKEN.
     std::uint32_t find(const std::string &bytes, bool may_be_special) const {
-        const auto found = plain.find(bytes);
-        if (found != plain.end()) return found->second;
         const auto control = special.find(bytes);
-        return may_be_special && control != special.end() ? control->second : HERALD_NO_TOKEN;
+        if (may_be_special && control != special.end()) return control->second;
+        const auto found = plain.find(bytes);
+        return found != plain.end() ? found->second : HERALD_NO_TOKEN;
     }
 
     // How far a token may reach: not into a control token, where text may spell those.

@@ -80,7 +80,7 @@ impl LongestMatch {
     /// The token of the longest run of bytes that `text` begins with, and its length.
     fn first(&self, text: &[u8], special: bool) -> Option<(u32, usize)> {
         let find = |bytes: &[u8]| {
-            self.plain.get(bytes).or_else(|| self.special.get(bytes).filter(|_| special)).copied()
+            self.special.get(bytes).filter(|_| special).or_else(|| self.plain.get(bytes)).copied()
         };
         let mut most = self.longest.min(text.len());
         if special {
