@@ -10,6 +10,10 @@ use std::fmt;
 use std::fs::File;
 use std::path::Path;
 
+/// The bit of a folder's mode that lets only owners rename and remove entries.
+#[cfg(unix)]
+const STICKY: u32 = 0o1000;
+
 /// Why a file is refused: a sentence about "it", without the path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -94,7 +98,7 @@ fn check_folders(path: &Path) -> Result<(), Refusal> {
         // In a sticky folder such as /tmp everybody may add entries, but only an entry's owner, the folder's owner and root
         // may rename or remove it. What the path names there is checked next, and is theirs. This doesn't do for the
         // file's own folder: a library is loaded with others from beside it, which anybody could add.
-        let is_sticky = metadata.mode() & u32::from(libc::S_ISVTX) != 0;
+        let is_sticky = metadata.mode() & STICKY != 0;
         if is_own || !is_sticky {
             written_by_us(&metadata, &what)?;
         }

@@ -241,7 +241,7 @@ fn measure<'p>(
     processes: &dyn Fn(&str) -> Processes<'p>,
     save: &mut dyn FnMut(&mut Report) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let (machine, facts) = (report.machine.clone(), report.model.clone());
+    let (machine, facts) = (report.machine, report.model.clone());
     let limits = Limits { machine: &machine, model: &facts };
     let ran: Vec<BackendRow> =
         report.backends.iter().filter(|backend| backend.skipped.is_none()).cloned().collect();

@@ -25,7 +25,11 @@ fn written(home: &TempDir, name: &str, lang: &str, kind: &str) -> PathBuf {
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("plugin_new");
         // What the crate may use is in cargo's cache, since HERALD itself uses it.
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--quiet", "--offline", "--release"]).current_dir(&folder).arg("--target-dir").arg(&target);
+        cargo
+            .args(["build", "--quiet", "--offline", "--release"])
+            .current_dir(&folder)
+            .arg("--target-dir")
+            .arg(&target);
         run(cargo.env("RUSTFLAGS", "-D warnings"));
         return target.join("release").join(file);
     }

@@ -46,7 +46,7 @@ pub(super) fn lines(
 
 /// The kinds of layers, each with the blocks that they are in.
 fn kinds(layers: &[&LayerHandle]) -> String {
-    let of = |layer: &&LayerHandle| (layer.desc().kind(), layer.desc().block as usize);
+    let of = |layer: &&LayerHandle| (layer.desc().kind(), layer.desc().block);
     by_kind(&layers.iter().map(of).collect::<Vec<_>>())
 }
 
