@@ -171,7 +171,7 @@ mod tests {
         fs::write(folder.path().join("i.txt"), "no concern of ours").unwrap();
         // An earlier version's is no mistake of anybody's.
         let earlier = sound.replace("\"version\":2", "\"version\":1").replace(",\"refused\":null", "");
-        fs::write(folder.path().join("j.json"), earlier).unwrap();
+        fs::write(folder.path().join("z.json"), earlier).unwrap();
         keep(&record(100.0), folder.path()).unwrap();
         let found = read(folder.path());
         assert_eq!(found.records.len(), 1);
