@@ -336,14 +336,20 @@ for shell in bash zsh fish; do
     put 644 "$work/completions" "$path"
 done
 
+record_now() { printf '%s\n' "$1" >>"$work/now"; }
+
 # An earlier installation's folders were its own too; its files that are no more are removed.
 LC_ALL=C sort -u "$work/manifest" >"$work/now"
 if [ -f "$manifest" ]; then
     LC_ALL=C sort -u "$manifest" >"$work/before"
     LC_ALL=C comm -23 "$work/before" "$work/now" >"$work/gone"
-    grep '/$' "$work/gone" >>"$work/now" || :
     grep -v '/$' "$work/gone" >"$work/old" || :
     remove "$work/old"
+    # Its folders that are empty now go too, the deepest first.
+    grep '/$' "$work/gone" | LC_ALL=C sort -r >"$work/folders" || :
+    while IFS= read -r folder; do
+        rmdir "$root/$folder" 2>"$work/said" || record_now "$folder"
+    done <"$work/folders"
     LC_ALL=C sort -u -o "$work/now" "$work/now"
 fi
 install -m 644 "$work/now" "$manifest"

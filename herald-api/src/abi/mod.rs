@@ -109,10 +109,11 @@ pub unsafe fn read<T: AbiStruct>(pointer: *const T) -> Result<T, String> {
     }
     // SAFETY: not null, aligned, and by this function's contract it points to a struct_size.
     let size = unsafe { pointer.cast::<usize>().read() };
-    // A struct from before a field ends at a boundary. What ends within a word would leave a part of a pointer, which is
-    // left out: so the field is as if it weren't there.
-    let whole = if size < size_of::<T>() { size - size % align_of::<T>() } else { size_of::<T>() };
-    if whole < T::REQUIRED || size > MAX_STRUCT_SIZE {
+    // A struct from before a field ends at a boundary. What ends within a later word would leave a part of a pointer, which
+    // is left out: so the field is as if it weren't there.
+    let whole =
+        if size < size_of::<T>() { (size - size % align_of::<T>()).max(T::REQUIRED) } else { size_of::<T>() };
+    if size < T::REQUIRED || size > MAX_STRUCT_SIZE {
         return Err(format!(
             "{} says that it has {size} bytes, where {} to {MAX_STRUCT_SIZE} were expected",
             T::NAME,

@@ -34,7 +34,7 @@ fn the_pages_plugin_runs() {
     assert_eq!((plugin.name(), plugin.layer_kinds()), ("lookup", vec![LayerKind::Embedding]));
     assert_eq!(plugin.probe(&Hardware::features_only()).expect("a score").score, 120);
     let values: Vec<u8> = (0..6).flat_map(|value| (value as f32).to_ne_bytes()).collect();
-    let spec = |dtype| LayerSpec {
+    let spec = |dtype: DType| LayerSpec {
         desc: LayerDesc {
             block: 0,
             hidden: 2,
@@ -47,7 +47,8 @@ fn the_pages_plugin_runs() {
             name: "token_embd.weight".to_owned(),
             dtype,
             dims: vec![2, 3],
-            data: SharedBytes::new(Arc::new(values.clone()), 0..24).expect("the range is within the bytes"),
+            data: SharedBytes::new(Arc::new(values.clone()), 0..6 * dtype.block_bytes())
+                .expect("the range is within the bytes"),
         }],
         max_tokens: 4,
         max_workers: 1,

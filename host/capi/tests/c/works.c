@@ -266,19 +266,17 @@ static void log_line(void *user_data, uint32_t level, const char *text, size_t t
     lines += strstr(text, "libherald_nothing.so") != NULL;
 }
 
-/* An unusable plugin costs a line in the log, and the next one is tried. */
+/* A plugin that was named and can't be used is an error, which is told in the log too. */
 static void log_of_a_load(const char *model) {
     const char *plugin = "/nowhere/libherald_nothing.so";
     HeraldEngineOptions options = {
         .struct_size = sizeof options, .model_path = model, .plugins = &plugin, .n_plugins = 1};
     HeraldEngine *loaded;
     OK(herald_log(HERALD_LOG_WARN, log_line, &lines, &error));
-    OK(herald_engine_load(&options, &loaded, &error));
-    herald_engine_free(loaded);
+    FAILS(HERALD_STATUS_NOT_FOUND, "libherald_nothing.so", herald_engine_load(&options, &loaded, &error));
     CHECK(lines == 1);
     OK(herald_log(HERALD_LOG_WARN, NULL, NULL, &error));
-    OK(herald_engine_load(&options, &loaded, &error));
-    herald_engine_free(loaded);
+    FAILS(HERALD_STATUS_NOT_FOUND, "libherald_nothing.so", herald_engine_load(&options, &loaded, &error));
     CHECK(lines == 1);
 }
 

@@ -74,7 +74,7 @@ impl Compare {
         }
         match self.max_kl {
             Some(most) if found.kl.mean > most => Err(Failure::Failed(format!(
-                "{}: the mean KL divergence from {} is {:.3e}, where at most {most:e} was expected",
+                "{}: the mean KL divergence from {} is {:.3e}, where at most {most} was expected",
                 self.b.display(),
                 self.a.display(),
                 found.kl.mean

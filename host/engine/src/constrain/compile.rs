@@ -5,9 +5,8 @@
 //! here, counted. What else may take long (thousands of alternatives that must hold together) runs on a thread of its own,
 //! for which nobody waits longer than [`MAX_TIME`] or than the caller wants.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use llguidance::api::{GrammarInit, ParserLimits, TopLevelGrammar};
@@ -15,6 +14,7 @@ use llguidance::{Matcher, ParserFactory};
 
 use crate::error::{Error, Result};
 use crate::stop::Stop;
+use crate::threads::locked;
 
 /// The longest that a form may take to compile.
 const MAX_TIME: Duration = Duration::from_secs(10);
@@ -57,28 +57,39 @@ impl Compiler {
         let (factory, over) = (Arc::clone(&self.factory), stop.cloned().unwrap_or_default());
         let give_up = Stop::default();
         let given_up = give_up.clone();
-        let (sender, receiver) = channel();
+        // No channel: receiving with a time-out makes the standard library remember the thread, for ever where it is the
+        // main thread of a C program.
+        let outcome = Arc::new((Mutex::new(None), Condvar::new()));
+        let to = Arc::clone(&outcome);
         let work = move || {
-            // Nobody receives it where it was given up on.
-            let _ = sender.send(within_bounds(&factory, grammar, &given_up));
+            let compiled = within_bounds(&factory, grammar, &given_up);
+            *locked(&to.0) = Some(compiled);
+            to.1.notify_one();
         };
         let thread = std::thread::Builder::new().name("herald-form".to_owned()).stack_size(STACK_BYTES);
         let thread = thread.spawn(work).map_err(|error| {
             Error::Constraint(format!("the {what} can't be compiled: the system gave no thread: {error}"))
         })?;
         let start = Instant::now();
+        let mut compiled = locked(&outcome.0);
         let ending = loop {
-            match receiver.recv_timeout(LOOK) {
-                Ok(compiled) => break compiled.map_err(|reason| refused(what, &reason)),
-                Err(RecvTimeoutError::Disconnected) => break Err(refused(what, "its compiler panicked")),
-                Err(RecvTimeoutError::Timeout) if over.ends() => break Err(Error::Cancelled),
-                Err(RecvTimeoutError::Timeout) if start.elapsed() >= MAX_TIME => {
-                    let time = format!("it takes more than {} seconds to compile", MAX_TIME.as_secs());
-                    break Err(refused(what, &time));
-                }
-                Err(RecvTimeoutError::Timeout) => {}
+            if let Some(compiled) = compiled.take() {
+                break compiled.map_err(|reason| refused(what, &reason));
             }
+            if thread.is_finished() {
+                break Err(refused(what, "its compiler panicked"));
+            }
+            if over.ends() {
+                break Err(Error::Cancelled);
+            }
+            if start.elapsed() >= MAX_TIME {
+                let time = format!("it takes more than {} seconds to compile", MAX_TIME.as_secs());
+                break Err(refused(what, &time));
+            }
+            let waited = outcome.1.wait_timeout(compiled, LOOK).unwrap_or_else(PoisonError::into_inner);
+            compiled = waited.0;
         };
+        drop(compiled);
         give_up.set();
         if !thread.is_finished() && ending.is_err() {
             self.watch(thread);
