@@ -21,7 +21,7 @@ impl NeuroEngine {
         };
         while limits.active_tokens > 0 || limits.compressed_tokens > 0 {
             // Of the two tiers, the one that takes more; a compressed token takes about a quarter of an active one.
-            if limits.active_tokens >= limits.compressed_tokens / 4 {
+            if limits.active_tokens > 0 && limits.active_tokens >= limits.compressed_tokens / 4 {
                 limits.active_tokens /= 2;
             } else {
                 limits.compressed_tokens /= 2;
