@@ -278,7 +278,8 @@ pub(super) fn refusals(case: &Case<'_>) -> Verdict {
             Ok(_) => ensure!(false, WrongStatus, "create of a tier of pages {what} gave OK"),
         }
     }
-    let mut raw = case.wanted("flags").raw();
+    let wanted = case.wanted("flags");
+    let mut raw = wanted.raw();
     raw.flags = 1 << 50;
     match Made::of(case.table, &raw, &case.shape)? {
         Err(answer) => {
@@ -296,7 +297,8 @@ pub(super) fn refusals(case: &Case<'_>) -> Verdict {
 
 /// A page larger than any memory is refused, when the tier is made or when the page comes.
 fn huge(case: &Case<'_>) -> Verdict {
-    let mut raw = case.wanted("huge").raw();
+    let wanted = case.wanted("huge");
+    let mut raw = wanted.raw();
     (raw.n_kv_heads, raw.key_dim, raw.value_dim, raw.page_tokens) = (u32::MAX, u32::MAX, 1, 16);
     let refusals = [Status::InvalidArgument, Status::OutOfMemory, Status::Unsupported];
     match Made::of(case.table, &raw, &case.shape)? {
