@@ -92,6 +92,27 @@ pub(crate) fn call(what: &str, function: impl FnOnce(*mut HeraldError) -> u32) -
     Ok(Answer { code, message })
 }
 
+/// Asks a plugin to create a `noun`, which it writes to the place that `function` gets; what it made, or how that failed.
+pub(crate) fn created<T>(
+    noun: &str,
+    function: impl FnOnce(*mut *mut T, *mut HeraldError) -> u32,
+) -> Verdict<Result<*mut T, Answer>> {
+    let untouched = std::ptr::dangling_mut::<T>();
+    let mut out = untouched;
+    let answer = call(&format!("{noun} create"), |error| function(&raw mut out, error))?;
+    if !answer.is_ok() {
+        ensure!(
+            out == untouched,
+            WrongStatus,
+            "create gave {} and yet put something in *out, which was to stay as it was",
+            answer.say()
+        );
+        return Ok(Err(answer));
+    }
+    ensure!(out != untouched && !out.is_null(), NotWritten, "create gave OK and no {noun}");
+    Ok(Ok(out))
+}
+
 const CANARY: u8 = 0xc5;
 
 /// How many elements before and after a buffer are watched.

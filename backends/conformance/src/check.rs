@@ -10,6 +10,18 @@ pub(crate) fn run(sink: &mut Sink<'_>, subject: impl Into<String>, check: impl F
     sink.check(subject, || check().map_or_else(|outcome| outcome, Outcome::Passed));
 }
 
+/// Does the work on `threads` threads at once, each with its number; the first of their verdicts that isn't good.
+pub(crate) fn on_threads(threads: u64, work: impl Fn(u64) -> Verdict<()> + Sync) -> Verdict<()> {
+    std::thread::scope(|scope| {
+        let work = &work;
+        let running: Vec<_> = (0..threads).map(|thread| scope.spawn(move || work(thread))).collect();
+        running.into_iter().try_for_each(|thread| {
+            let skipped = || Outcome::Skipped("a thread of the check panicked".to_owned());
+            thread.join().unwrap_or_else(|_| Err(skipped()))
+        })
+    })
+}
+
 /// Fails the check with a fault and a sentence unless a condition holds.
 macro_rules! ensure {
     ($condition:expr, $fault:ident, $($sentence:tt)+) => {

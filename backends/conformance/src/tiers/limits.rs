@@ -279,9 +279,9 @@ pub(super) fn refusals(case: &Case<'_>) -> Verdict {
         }
     }
     let wanted = case.wanted("flags");
-    let mut raw = wanted.raw();
-    raw.flags = 1 << 50;
-    match Made::of(case.table, &raw, &case.shape)? {
+    let mut request = wanted.request();
+    request.config.flags = 1 << 50;
+    match Made::of(case.table, &request)? {
         Err(answer) => {
             let refusals = [Status::Unsupported, Status::InvalidArgument];
             answer.refused("create of a tier with a flag that no header has", &refusals)?;
@@ -298,10 +298,11 @@ pub(super) fn refusals(case: &Case<'_>) -> Verdict {
 /// A page larger than any memory is refused, when the tier is made or when the page comes.
 fn huge(case: &Case<'_>) -> Verdict {
     let wanted = case.wanted("huge");
-    let mut raw = wanted.raw();
+    let mut request = wanted.request();
+    let raw = &mut request.config;
     (raw.n_kv_heads, raw.key_dim, raw.value_dim, raw.page_tokens) = (u32::MAX, u32::MAX, 1, 16);
     let refusals = [Status::InvalidArgument, Status::OutOfMemory, Status::Unsupported];
-    match Made::of(case.table, &raw, &case.shape)? {
+    match Made::of(case.table, &request)? {
         Err(answer) => answer.refused("create of a tier of pages of 2^70 bytes", &refusals)?,
         Ok(tier) => {
             let what = "put of an empty page of 2^70 bytes";

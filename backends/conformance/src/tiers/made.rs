@@ -6,7 +6,7 @@ use herald_api::abi::{
 use herald_api::{AlignedBytes, Status, TierConfig, TierKind};
 
 use super::page::{Contents, aligned};
-use crate::answer::{Answer, Buffer, call};
+use crate::answer::{Answer, Buffer, call, created};
 use crate::check::{Verdict, ensure};
 use crate::guard::{Guarded, Place};
 
@@ -73,9 +73,15 @@ pub(super) struct Wanted {
     pub(super) flags: u64,
 }
 
+/// The struct that asks for it, which points to its path.
+pub(super) struct Request<'w> {
+    pub(super) config: HeraldTierConfig,
+    wanted: &'w Wanted,
+}
+
 impl Wanted {
-    pub(super) fn raw(&self) -> HeraldTierConfig {
-        HeraldTierConfig {
+    pub(super) fn request(&self) -> Request<'_> {
+        let config = HeraldTierConfig {
             kind: self.kind as u32,
             n_kv_heads: self.shape.n_kv_heads as u32,
             key_dim: self.shape.key_dim as u32,
@@ -87,7 +93,8 @@ impl Wanted {
             path_len: self.path.len(),
             flags: self.flags,
             ..AbiStruct::empty()
-        }
+        };
+        Request { config, wanted: self }
     }
 }
 
@@ -112,29 +119,13 @@ impl Drop for Made<'_> {
     }
 }
 
-/// Asks the table for a tier of a struct; the tier, or how that failed.
-fn create_raw(
-    table: &HeraldTierTable,
-    raw: *const HeraldTierConfig,
-) -> Verdict<Result<*mut HeraldTier, Answer>> {
+/// Asks the table for a tier; the tier, or how that failed.
+fn create_raw(table: &HeraldTierTable, request: &Request<'_>) -> Verdict<Result<*mut HeraldTier, Answer>> {
     let Some(create) = table.create else {
         unreachable!("a table without create is refused when it is loaded")
     };
-    let untouched = std::ptr::dangling_mut::<HeraldTier>();
-    let mut out = untouched;
-    // SAFETY: the ABI's contract; the caller's struct lives for the call.
-    let answer = call("tier create", |error| unsafe { create(raw, &raw mut out, error) })?;
-    if !answer.is_ok() {
-        ensure!(
-            out == untouched,
-            WrongStatus,
-            "create gave {} and yet put something in *out, which was to stay as it was",
-            answer.say()
-        );
-        return Ok(Err(answer));
-    }
-    ensure!(out != untouched && !out.is_null(), NotWritten, "create gave OK and no tier");
-    Ok(Ok(out))
+    // SAFETY: the ABI's contract; the request and the path that it points to live for the call.
+    created("tier", |out, error| unsafe { create(&raw const request.config, out, error) })
 }
 
 /// A function of the table that every tier has.
@@ -153,16 +144,13 @@ pub(super) type Found = Result<Vec<(u64, f32)>, Answer>;
 impl<'p> Made<'p> {
     /// Has a tier made.
     pub(super) fn create(table: &'p HeraldTierTable, wanted: &Wanted) -> Verdict<Result<Self, Answer>> {
-        Self::of(table, &wanted.raw(), &wanted.shape)
+        Self::of(table, &wanted.request())
     }
 
-    /// Has a tier made of a struct, which may say something else than the shape.
-    pub(super) fn of(
-        table: &'p HeraldTierTable,
-        raw: &HeraldTierConfig,
-        shape: &Shape,
-    ) -> Verdict<Result<Self, Answer>> {
-        Ok(create_raw(table, raw)?.map(|raw| Self { table, raw, shape: shape.clone() }))
+    /// Has a tier made of a request, which may say something else than the shape.
+    pub(super) fn of(table: &'p HeraldTierTable, request: &Request<'_>) -> Verdict<Result<Self, Answer>> {
+        let shape = request.wanted.shape.clone();
+        Ok(create_raw(table, request)?.map(|raw| Self { table, raw, shape }))
     }
 
     /// Puts a page from memory that ends where it ends.

@@ -185,9 +185,9 @@ fn unknown_kinds(table: &HeraldTierTable, plugin: &Plugin) -> Verdict {
             path: String::new(),
             flags: 0,
         };
-        let mut raw = wanted.raw();
-        raw.kind = kind;
-        match Made::of(table, &raw, &wanted.shape)? {
+        let mut request = wanted.request();
+        request.config.kind = kind;
+        match Made::of(table, &request)? {
             Err(answer) => {
                 answer.refused(&format!("create of a tier of the kind {kind}"), &[Status::Unsupported])?
             }

@@ -5,8 +5,7 @@ use std::sync::Barrier;
 use super::Case;
 use super::contents::{near, same};
 use super::page::Contents;
-use crate::Outcome;
-use crate::check::{Verdict, ensure};
+use crate::check::{Verdict, ensure, on_threads};
 
 const THREADS: u64 = 4;
 const ROUNDS: u64 = 60;
@@ -37,15 +36,7 @@ pub(super) fn check(case: &Case<'_>) -> Verdict {
         }
         Ok(())
     };
-    std::thread::scope(|scope| {
-        let work = &work;
-        let running: Vec<_> = (0..THREADS).map(|thread| scope.spawn(move || work(thread))).collect();
-        running.into_iter().try_for_each(|thread| {
-            thread
-                .join()
-                .unwrap_or_else(|_| Err(Outcome::Skipped("a thread of the check panicked".to_owned())))
-        })
-    })?;
+    on_threads(THREADS, work)?;
     for id in (0..THREADS * ROUNDS).filter(|id| id % ROUNDS % 2 == 1) {
         let page = Contents::random(&case.shape, case.tokens(id), id);
         near(case, id, &page, &tier.must_get(id)?)?;

@@ -8,10 +8,10 @@ use super::Case;
 use super::made::{Made, short};
 use super::texts::TEXTS;
 use crate::Outcome;
-use crate::check::{Verdict, ensure};
+use crate::check::{Verdict, ensure, on_threads};
 use crate::heap;
 
-const THREADS: usize = 4;
+const THREADS: u64 = 4;
 
 /// Several threads get what one gets.
 pub(super) fn threads(case: &Case<'_>) -> Verdict {
@@ -24,10 +24,10 @@ pub(super) fn threads(case: &Case<'_>) -> Verdict {
         };
         expected.push((ids, bytes));
     }
-    let work = |thread: usize| -> Verdict<()> {
+    let work = |thread: u64| -> Verdict<()> {
         for round in 0..20 {
             // Each thread at another text.
-            let at = (round + thread * TEXTS.len() / THREADS) % TEXTS.len();
+            let at = (round + thread as usize * TEXTS.len() / THREADS as usize) % TEXTS.len();
             let ((name, text), (ids, bytes)) = (TEXTS[at], &expected[at]);
             ensure!(
                 case.made.ids(text, 0)? == *ids,
@@ -44,15 +44,7 @@ pub(super) fn threads(case: &Case<'_>) -> Verdict {
         }
         Ok(())
     };
-    std::thread::scope(|scope| {
-        let work = &work;
-        let running: Vec<_> = (0..THREADS).map(|thread| scope.spawn(move || work(thread))).collect();
-        running.into_iter().try_for_each(|thread| {
-            thread
-                .join()
-                .unwrap_or_else(|_| Err(Outcome::Skipped("a thread of the check panicked".to_owned())))
-        })
-    })?;
+    on_threads(THREADS, work)?;
     Ok(format!("{THREADS} at once"))
 }
 

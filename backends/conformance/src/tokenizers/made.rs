@@ -6,7 +6,7 @@ use herald_api::abi::{
 };
 
 use super::vocabulary::{Packed, Words};
-use crate::answer::{Answer, Buffer, call};
+use crate::answer::{Answer, Buffer, call, created};
 use crate::check::{Verdict, ensure};
 use crate::guard::{Guarded, Place};
 
@@ -60,21 +60,8 @@ pub(super) fn create_raw(
     let Some(create) = table.create else {
         unreachable!("a table without create is refused when it is loaded")
     };
-    let untouched = std::ptr::dangling_mut::<HeraldTokenizer>();
-    let mut out = untouched;
     // SAFETY: the ABI's contract; the caller's struct lives for the call.
-    let answer = call("tokenizer create", |error| unsafe { create(raw, &raw mut out, error) })?;
-    if !answer.is_ok() {
-        ensure!(
-            out == untouched,
-            WrongStatus,
-            "create gave {} and yet put something in *out, which was to stay as it was",
-            answer.say()
-        );
-        return Ok(Err(answer));
-    }
-    ensure!(out != untouched && !out.is_null(), NotWritten, "create gave OK and no tokenizer");
-    Ok(Ok(out))
+    created("tokenizer", |out, error| unsafe { create(raw, out, error) })
 }
 
 impl<'p> Made<'p> {
