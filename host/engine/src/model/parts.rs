@@ -231,6 +231,35 @@ impl<'k, 'g> Builder<'k, 'g> {
         }
     }
 
+    /// Adds blocks of attention and gated MLPs, and ends the model.
+    pub(super) fn dense_blocks(
+        mut self,
+        attention: Vec<Attention>,
+        activation: Activation,
+    ) -> Result<ModelPlan, ModelError> {
+        let widths = self.keys.sizes("feed_forward_length", self.blocks)?;
+        for (block, (attention, width)) in attention.into_iter().zip(widths).enumerate() {
+            self.attention(block, attention);
+            self.gated_mlp(block, width, activation);
+        }
+        self.finish(None)
+    }
+
+    /// The same with mixtures of experts in the blocks that the file has them for.
+    pub(super) fn expert_blocks(
+        mut self,
+        attention: Vec<Attention>,
+        activation: Activation,
+        experts: Experts,
+    ) -> Result<ModelPlan, ModelError> {
+        let widths = self.keys.sizes("feed_forward_length", self.blocks)?;
+        for (block, (attention, width)) in attention.into_iter().zip(widths).enumerate() {
+            self.attention(block, attention);
+            self.feed_forward(block, width, activation, experts)?;
+        }
+        self.finish(None)
+    }
+
     /// Adds a block's gated MLP or its mixture of experts, whichever the file has.
     pub(super) fn feed_forward(
         &mut self,

@@ -10,8 +10,7 @@ use crate::model::{Keys, ModelError, ModelPlan};
 const PATTERN: usize = 4;
 
 pub(super) fn plan(keys: &Keys<'_>) -> Result<ModelPlan, ModelError> {
-    let mut model = Builder::new(keys, |_| 1.0)?;
-    let widths = keys.sizes("feed_forward_length", model.blocks)?;
+    let model = Builder::new(keys, |_| 1.0)?;
     let mut attention = usual_attention(keys, model.blocks, RopeKind::Halves)?;
     if let Some(window) = keys.optional_size("attention.sliding_window")? {
         for (attention, windowed) in attention.iter_mut().zip(windowed(keys, model.blocks, PATTERN)?) {
@@ -22,9 +21,5 @@ pub(super) fn plan(keys: &Keys<'_>) -> Result<ModelPlan, ModelError> {
             }
         }
     }
-    for (block, (attention, width)) in attention.into_iter().zip(widths).enumerate() {
-        model.attention(block, attention);
-        model.gated_mlp(block, width, Activation::Silu);
-    }
-    model.finish(None)
+    model.dense_blocks(attention, Activation::Silu)
 }

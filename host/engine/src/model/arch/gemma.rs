@@ -6,12 +6,7 @@ use crate::model::parts::{Builder, usual_attention};
 use crate::model::{Keys, ModelError, ModelPlan};
 
 pub(super) fn plan(keys: &Keys<'_>) -> Result<ModelPlan, ModelError> {
-    let mut model = Builder::new(keys, |hidden| (hidden as f32).sqrt())?;
-    let widths = keys.sizes("feed_forward_length", model.blocks)?;
+    let model = Builder::new(keys, |hidden| (hidden as f32).sqrt())?;
     let attention = usual_attention(keys, model.blocks, RopeKind::Halves)?;
-    for (block, (attention, width)) in attention.into_iter().zip(widths).enumerate() {
-        model.attention(block, attention);
-        model.gated_mlp(block, width, Activation::GeluTanh);
-    }
-    model.finish(None)
+    model.dense_blocks(attention, Activation::GeluTanh)
 }

@@ -8,25 +8,15 @@ use crate::model::parts::{Builder, Experts, POST_ATTENTION_NORM, usual_attention
 use crate::model::{Keys, ModelError, ModelPlan};
 
 pub(super) fn plan(keys: &Keys<'_>) -> Result<ModelPlan, ModelError> {
-    let mut model = Builder::new(keys, |_| 1.0)?;
-    let widths = keys.sizes("feed_forward_length", model.blocks)?;
+    let model = Builder::new(keys, |_| 1.0)?;
     let attention = usual_attention(keys, model.blocks, RopeKind::Neighbours)?;
-    for (block, (attention, width)) in attention.into_iter().zip(widths).enumerate() {
-        model.attention(block, attention);
-        model.gated_mlp(block, width, Activation::Silu);
-    }
-    model.finish(None)
+    model.dense_blocks(attention, Activation::Silu)
 }
 
 /// GLM-4.5.
 pub(super) fn moe(keys: &Keys<'_>) -> Result<ModelPlan, ModelError> {
     let mut model = Builder::new(keys, |_| 1.0)?;
     model.ffn_norm = POST_ATTENTION_NORM;
-    let widths = keys.sizes("feed_forward_length", model.blocks)?;
     let attention = usual_attention(keys, model.blocks, RopeKind::Halves)?;
-    for (block, (attention, width)) in attention.into_iter().zip(widths).enumerate() {
-        model.attention(block, attention);
-        model.feed_forward(block, width, Activation::Silu, Experts::SIGMOID)?;
-    }
-    model.finish(None)
+    model.expert_blocks(attention, Activation::Silu, Experts::SIGMOID)
 }

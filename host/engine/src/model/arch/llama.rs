@@ -7,15 +7,10 @@ use crate::model::parts::{Builder, Experts, usual_attention};
 use crate::model::{Keys, ModelError, ModelPlan};
 
 pub(super) fn plan(keys: &Keys<'_>) -> Result<ModelPlan, ModelError> {
-    let mut model = Builder::new(keys, |_| 1.0)?;
-    let widths = keys.sizes("feed_forward_length", model.blocks)?;
+    let model = Builder::new(keys, |_| 1.0)?;
     // Converters reorder Llama's queries and keys so that neighbours turn against each other.
     let attention = usual_attention(keys, model.blocks, RopeKind::Neighbours)?;
-    for (block, (attention, width)) in attention.into_iter().zip(widths).enumerate() {
-        model.attention(block, attention);
-        model.feed_forward(block, width, Activation::Silu, Experts::NORMALIZED)?;
-    }
-    model.finish(None)
+    model.expert_blocks(attention, Activation::Silu, Experts::NORMALIZED)
 }
 
 /// Arcee.

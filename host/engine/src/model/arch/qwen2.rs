@@ -25,12 +25,7 @@ pub(super) fn seed_oss(keys: &Keys<'_>) -> Result<ModelPlan, ModelError> {
     build(keys, model)
 }
 
-fn build(keys: &Keys<'_>, mut model: Builder<'_, '_>) -> Result<ModelPlan, ModelError> {
-    let widths = keys.sizes("feed_forward_length", model.blocks)?;
+fn build(keys: &Keys<'_>, model: Builder<'_, '_>) -> Result<ModelPlan, ModelError> {
     let attention = usual_attention(keys, model.blocks, RopeKind::Halves)?;
-    for (block, (attention, width)) in attention.into_iter().zip(widths).enumerate() {
-        model.attention(block, attention);
-        model.gated_mlp(block, width, Activation::Silu);
-    }
-    model.finish(None)
+    model.dense_blocks(attention, Activation::Silu)
 }

@@ -28,12 +28,7 @@ pub(super) fn ernie4_5(keys: &Keys<'_>) -> Result<ModelPlan, ModelError> {
 }
 
 fn build(keys: &Keys<'_>, rope: RopeKind, experts: Experts) -> Result<ModelPlan, ModelError> {
-    let mut model = Builder::new(keys, |_| 1.0)?;
-    let widths = keys.sizes("feed_forward_length", model.blocks)?;
+    let model = Builder::new(keys, |_| 1.0)?;
     let attention = usual_attention(keys, model.blocks, rope)?;
-    for (block, (attention, width)) in attention.into_iter().zip(widths).enumerate() {
-        model.attention(block, attention);
-        model.feed_forward(block, width, Activation::Silu, experts)?;
-    }
-    model.finish(None)
+    model.expert_blocks(attention, Activation::Silu, experts)
 }

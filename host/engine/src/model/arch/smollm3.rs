@@ -9,15 +9,10 @@ use crate::model::{Keys, ModelError, ModelPlan};
 const PATTERN: usize = 4;
 
 pub(super) fn plan(keys: &Keys<'_>) -> Result<ModelPlan, ModelError> {
-    let mut model = Builder::new(keys, |_| 1.0)?;
-    let widths = keys.sizes("feed_forward_length", model.blocks)?;
-    let attention = usual_attention(keys, model.blocks, RopeKind::Neighbours)?;
-    for (block, (mut attention, width)) in attention.into_iter().zip(widths).enumerate() {
-        if (block + 1).is_multiple_of(PATTERN) {
-            attention.rope = RopeKind::None;
-        }
-        model.attention(block, attention);
-        model.gated_mlp(block, width, Activation::Silu);
+    let model = Builder::new(keys, |_| 1.0)?;
+    let mut attention = usual_attention(keys, model.blocks, RopeKind::Neighbours)?;
+    for attention in attention.iter_mut().skip(PATTERN - 1).step_by(PATTERN) {
+        attention.rope = RopeKind::None;
     }
-    model.finish(None)
+    model.dense_blocks(attention, Activation::Silu)
 }
