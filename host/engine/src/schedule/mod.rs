@@ -230,10 +230,11 @@ fn serve(shared: &Shared, mut batch: Batch, most: usize) {
                 }
                 state.running = batch.len() + admitted.len();
                 shared.counts.load(state.queue.len(), state.running);
-                state.stops = batch
-                    .stops()
-                    .chain(admitted.iter().map(|waiting: &Waiting| waiting.stop.clone()))
-                    .collect();
+                // Who ended makes them fewer, who came is among the admitted: most steps change nothing.
+                if !admitted.is_empty() || state.stops.len() != state.running {
+                    let new = admitted.iter().map(|waiting: &Waiting| waiting.stop.clone());
+                    state.stops = batch.stops().chain(new).collect();
+                }
                 if state.running > 0 {
                     break;
                 }

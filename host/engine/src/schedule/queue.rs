@@ -85,16 +85,19 @@ impl<T> Queue<T> {
         request
     }
 
-    /// Removes those that `is_over` picks.
+    /// Removes those that `is_over` picks, most often none.
     pub(super) fn remove_where(&mut self, is_over: impl Fn(&T) -> bool) -> Vec<T> {
         let mut removed = Vec::new();
-        for client in self.clients.values_mut().filter(|client| !client.waiting.is_empty()) {
+        let has_some = |client: &&mut Client<T>| client.waiting.iter().any(|(_, request)| is_over(request));
+        for client in self.clients.values_mut().filter(has_some) {
             let (over, kept) = client.waiting.drain(..).partition(|(_, request)| is_over(request));
             client.waiting = kept;
             removed.extend::<VecDeque<_>>(over);
         }
-        self.waiting -= removed.len();
-        self.forget_idle();
+        if !removed.is_empty() {
+            self.waiting -= removed.len();
+            self.forget_idle();
+        }
         removed.into_iter().map(|(_, request)| request).collect()
     }
 
