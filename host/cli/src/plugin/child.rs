@@ -133,7 +133,10 @@ impl Worker {
                 plugin = Some(loaded);
                 Outcome::Passed(found)
             }
-            Err(refused) => Outcome::Failed(Fault::Refused, refused.reason),
+            Err(refused) => {
+                let what = format!("{}: {}", refused.path.display(), refused.reason);
+                Outcome::Failed(Fault::Refused, what)
+            }
         });
         // A process that goes on after another leaves the check out, and needs the plugin all the same.
         let plugin = if self.skip > 0 { load().ok() } else { plugin };
