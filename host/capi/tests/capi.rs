@@ -6,9 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use herald_engine::gguf::{Gguf, Writer};
 use herald_engine::{GenerateOptions, NeuroEngine};
-use herald_testing::{c_library, cpu_plugin, load_tiny, repository, tiny};
+use herald_testing::{c_library, cpu_plugin, load_tiny, repository, tiny, tiny_with};
 
 /// A folder with the library and a plugin, where programs are built.
 struct Workshop(tempfile::TempDir);
@@ -207,22 +206,7 @@ fn chat_model(folder: &Path) -> PathBuf {
     const TEMPLATE: &str = "{% if not messages %}{{ raise_exception('one message at least') }}{% endif %}\
          {% for message in messages %}<{{ message.role }}>{{ message.content }}{% endfor %}\
          {% if add_generation_prompt %}<assistant>{% endif %}";
-    let model = Gguf::open(&tiny("llama")).expect("the test model");
-    let mut writer = Writer::new();
-    for (key, value) in model.metadata().iter() {
-        writer.metadata(key, value).expect("metadata of a file");
-    }
-    writer.metadata("tokenizer.chat_template", TEMPLATE).expect("a new key");
-    for tensor in model.tensors() {
-        writer.tensor(tensor.name(), tensor.dtype(), tensor.dims()).expect("a tensor of a file");
-    }
-    let path = folder.join("chat.gguf");
-    let mut data = writer.begin(fs::File::create(&path).expect("a new file")).expect("a file to write");
-    for tensor in model.tensors() {
-        data.tensor(model.bytes(tensor)).expect("a tensor's data");
-    }
-    data.finish().expect("the end of the file");
-    path
+    tiny_with(folder, &[("tokenizer.chat_template", TEMPLATE)])
 }
 
 #[test]

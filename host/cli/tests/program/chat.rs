@@ -9,8 +9,7 @@ use std::ptr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use herald::gguf::{Gguf, Writer};
-use herald_testing::{cpu_plugin, tiny};
+use herald_testing::{cpu_plugin, tiny_with};
 use tempfile::TempDir;
 
 use crate::home;
@@ -19,22 +18,7 @@ use crate::home;
 fn chat_model(folder: &Path) -> PathBuf {
     const TEMPLATE: &str = "{% for message in messages %}<{{ message.role }}>{{ message.content }}{% endfor %}\
          {% if add_generation_prompt %}<assistant>{% endif %}";
-    let model = Gguf::open(&tiny("llama")).expect("the test model");
-    let mut writer = Writer::new();
-    for (key, value) in model.metadata().iter() {
-        writer.metadata(key, value).expect("metadata of a file");
-    }
-    writer.metadata("tokenizer.chat_template", TEMPLATE).expect("a new key");
-    for tensor in model.tensors() {
-        writer.tensor(tensor.name(), tensor.dtype(), tensor.dims()).expect("a tensor of a file");
-    }
-    let path = folder.join("chat.gguf");
-    let mut data = writer.begin(File::create(&path).expect("a new file")).expect("a file to write");
-    for tensor in model.tensors() {
-        data.tensor(model.bytes(tensor)).expect("a tensor's data");
-    }
-    data.finish().expect("the end of the file");
-    path
+    tiny_with(folder, &[("tokenizer.chat_template", TEMPLATE)])
 }
 
 /// Both sides of a pseudo-terminal of 60 columns: the user's and the program's.

@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 use herald::schedule::{Request, Scheduler, SchedulerOptions};
 use herald::{
     BatchEntry, Constraint, Error, Finish, GenerateOptions, LoadOptions, MultiTierMemoryManager, NeuroEngine,
-    Sequence, Stop,
+    Stop,
 };
 use herald_testing::{cpu_options, load_tiny, tiny};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
+
+use crate::state::{go_on, prompt};
 
 /// Models of every kind of state: Mamba, Mamba-2 beside attention, short convolutions, and pages alone.
 const MODELS: [&str; 4] = ["jamba", "falcon_h1", "lfm2", "llama"];
@@ -73,17 +75,6 @@ fn load(name: &str) -> NeuroEngine {
         &LoadOptions { max_batch: PIECE, threads: NonZeroUsize::new(1), ..cpu_options() },
     )
     .expect("a model")
-}
-
-fn prompt() -> Vec<u32> {
-    (0..75).map(|position| 3 + position * 37 % 500).collect()
-}
-
-/// The logits of some more tokens.
-fn go_on(engine: &NeuroEngine, sequence: &mut Sequence) -> Vec<f32> {
-    let mut logits = Vec::new();
-    engine.logits(sequence, &[7, 99, 321], &mut |row| logits.extend_from_slice(row)).expect("a pass");
-    logits
 }
 
 #[test]

@@ -10,12 +10,13 @@ use safetensors::tensor::SafeTensors;
 /// Models of every kind of state: Mamba, Mamba-2 beside attention, short convolutions, and pages alone.
 const MODELS: [&str; 4] = ["jamba", "falcon_h1", "lfm2", "llama"];
 
-fn prompt() -> Vec<u32> {
+/// A prompt that takes several pieces.
+pub(crate) fn prompt() -> Vec<u32> {
     (0..75).map(|position| 3 + position * 37 % 500).collect()
 }
 
 /// The logits of some more tokens.
-fn go_on(engine: &NeuroEngine, sequence: &mut Sequence) -> Vec<f32> {
+pub(crate) fn go_on(engine: &NeuroEngine, sequence: &mut Sequence) -> Vec<f32> {
     let mut logits = Vec::new();
     engine.logits(sequence, &[7, 99, 321], &mut |row| logits.extend_from_slice(row)).expect("a pass");
     logits
