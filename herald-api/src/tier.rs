@@ -205,8 +205,11 @@ pub trait MemoryTier: Send + Sync {
     /// number of queries, each `[n_kv_heads, key_dim]`.
     ///
     /// # Errors
-    /// [`crate::Status::NotFound`] for an id that it doesn't hold, [`crate::Status::InvalidArgument`] for another shape.
-    fn search(&self, query: &[f32], ids: &[u64], k: usize) -> Result<Vec<Found>>;
+    /// [`crate::Status::NotFound`] for an id that it doesn't hold, [`crate::Status::InvalidArgument`] for another shape,
+    /// [`crate::Status::Unsupported`] where the tier doesn't search.
+    fn search(&self, _query: &[f32], _ids: &[u64], _k: usize) -> Result<Vec<Found>> {
+        Err(crate::Error::unsupported("the memory tier doesn't search its pages"))
+    }
 }
 
 /// Where a tier keeps a page: plain pointers, since how long they live is between the tier and its caller.

@@ -59,6 +59,25 @@ fn a_tier_that_lies_about_its_pages() {
     says(archive(|_| 2, &[5, u64::MAX]), "lists a page 18446744073709551615, where numbers below");
 }
 
+/// A tier in Rust has every function of the table, also those that it doesn't offer.
+#[test]
+fn an_archive_that_cannot_list_is_one_that_found_nothing() {
+    unsafe extern "C" fn unsupported(
+        _: *mut HeraldTier,
+        _: *mut u64,
+        _: usize,
+        _: *mut usize,
+        _: *mut HeraldError,
+    ) -> u32 {
+        HERALD_STATUS_UNSUPPORTED
+    }
+    let mut tables = Tables::new();
+    tables.tiers.list = Some(unsupported);
+    let config = TierConfig { kind: TierKind::Archived, ..tier_config() };
+    let tier = tables.load().expect("a plugin").create_tier(&config).expect("the tier");
+    assert!(tier.take_found().is_empty());
+}
+
 #[test]
 fn a_page_in_a_file_has_one_owner() {
     let tier = archive(|_| 2, &[9, 3]).expect("the tier");

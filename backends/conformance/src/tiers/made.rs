@@ -391,6 +391,9 @@ impl<'p> Made<'p> {
             search(self.raw, &raw const raw, k, found, scores, &raw mut n, error)
         })?;
         let (found, scores) = (found.filled("search")?, scores.filled("search")?);
+        if answer.is_one_of(&[Status::Unsupported]) {
+            return Ok(None);
+        }
         if !answer.is_ok() {
             return Ok(Some(Err(answer)));
         }
