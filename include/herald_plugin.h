@@ -145,6 +145,9 @@ typedef struct HeraldTier HeraldTier;
 // A mixture of feed-forward networks with its norm, of which each token uses a few (arXiv 1701.06538).
 #define HERALD_LAYER_MOE 8
 
+// Linear attention by the gated delta rule with its norm (arXiv 2412.06464). Keeps a recurrent state.
+#define HERALD_LAYER_DELTA_NET 9
+
 // x * sigmoid(x).
 #define HERALD_ACTIVATION_SILU 1
 
@@ -171,6 +174,24 @@ typedef struct HeraldTier HeraldTier;
 
 // YaRN (arXiv 2309.00071): interpolated by wavelength.
 #define HERALD_ROPE_SCALING_YARN 2
+
+// Value head h uses the key head h / (n_value_heads / n_key_heads).
+#define HERALD_DELTA_HEADS_GROUPED 1
+
+// Value head h uses the key head h % n_key_heads.
+#define HERALD_DELTA_HEADS_TILED 2
+
+// One decay for each value head.
+#define HERALD_DELTA_DECAY_HEAD 1
+
+// One decay for each element of each value head's keys.
+#define HERALD_DELTA_DECAY_CHANNEL 2
+
+// The output is multiplied by silu(gate).
+#define HERALD_DELTA_GATE_SILU 1
+
+// The output is multiplied by sigmoid(gate).
+#define HERALD_DELTA_GATE_SIGMOID 2
 
 // Experts by the softmax of their scores.
 #define HERALD_ROUTING_SOFTMAX 1
@@ -298,6 +319,41 @@ typedef struct HeraldTier HeraldTier;
 
 // Mixture of experts, what the shared expert is weighted by: sigmoid(w . x), [hidden]. Left out: by 1.
 #define HERALD_WEIGHT_SHARED_ROUTER 39
+
+// Delta net, the convolution of queries, a filter for each channel, the newest token's tap last:
+// [n_key_heads * key_dim, taps].
+#define HERALD_WEIGHT_QUERY_CONV 40
+
+// Delta net, the convolution of keys: [n_key_heads * key_dim, taps].
+#define HERALD_WEIGHT_KEY_CONV 41
+
+// Delta net, the convolution of values: [n_value_heads * value_dim, taps].
+#define HERALD_WEIGHT_VALUE_CONV 42
+
+// Delta net, the gate of the output: [n_value_heads * value_dim, hidden]; or the first of two matrices: [gate_rank, hidden].
+#define HERALD_WEIGHT_OUTPUT_GATE 43
+
+// Delta net, the second matrix of the gate: [n_value_heads * value_dim, gate_rank].
+#define HERALD_WEIGHT_OUTPUT_GATE_UP 44
+
+// Delta net, how much of its value each token writes: [n_value_heads, hidden].
+#define HERALD_WEIGHT_BETA 45
+
+// Delta net, the decays: [decays, hidden], of n_value_heads or n_value_heads * key_dim decays; or the first of two
+// matrices: [decay_rank, hidden].
+#define HERALD_WEIGHT_DECAY 46
+
+// Delta net, the second matrix of the decays: [decays, decay_rank].
+#define HERALD_WEIGHT_DECAY_UP 47
+
+// Delta net, HERALD_WEIGHT_BETA and HERALD_WEIGHT_DECAY in one, in place of both: for each key head the betas of the value
+// heads that use it, then their decays, [2 * n_value_heads, hidden].
+#define HERALD_WEIGHT_BETA_AND_DECAY 48
+
+// Attention, query projection and gate in one, in place of HERALD_WEIGHT_QUERY: for each head the rows of its queries, then
+// as many of its gate, [2 * n_heads * key_dim, hidden]. What the head attended to is multiplied by sigmoid(gate), so
+// value_dim is key_dim.
+#define HERALD_WEIGHT_QUERY_AND_GATE 49
 
 // IEEE float32.
 #define HERALD_DTYPE_F32 0
@@ -609,6 +665,39 @@ typedef struct HeraldMoe {
   float weight_scale;
 } HeraldMoe;
 
+// Parameters of HERALD_LAYER_DELTA_NET. With x the normed input, and a state S of [key_dim, value_dim] for each value head:
+//
+//   q, k, v = silu(conv(Wq x, Wk x, Wv x)),  q = q / |q| / sqrt(key_dim),  k = k / |k|,  |y|^2 = sum(y^2) + 1e-6
+//   beta = sigmoid(Wbeta x),  decay = exp(A softplus(Wdecay x + bias))
+//   S[t] = decay S[t-1] + k beta (v - (decay S[t-1])^T k)^T,  y = S[t]^T q
+//   output += residual_scale * Wout (norm(y) * f(Wgate x))
+//
+// where the norm is of each value head, f is silu or sigmoid, and Wdecay and Wgate may be products of two matrices.
+typedef struct HeraldDeltaNet {
+  // sizeof(HeraldDeltaNet) of the host.
+  size_t struct_size;
+  // Heads of queries and keys.
+  uint32_t n_key_heads;
+  // Heads of values: a multiple of n_key_heads.
+  uint32_t n_value_heads;
+  // Elements of a query and of a key head.
+  uint32_t key_dim;
+  // Elements of a value head.
+  uint32_t value_dim;
+  // Taps of the convolutions.
+  uint32_t taps;
+  // HERALD_DELTA_HEADS_*: which key head a value head uses.
+  uint32_t heads;
+  // HERALD_DELTA_DECAY_*.
+  uint32_t decay;
+  // HERALD_DELTA_GATE_*.
+  uint32_t gate;
+  // Rows of HERALD_WEIGHT_DECAY where HERALD_WEIGHT_DECAY_UP follows it; 0: it is one matrix.
+  uint32_t decay_rank;
+  // Rows of HERALD_WEIGHT_OUTPUT_GATE where HERALD_WEIGHT_OUTPUT_GATE_UP follows it; 0: it is one matrix.
+  uint32_t gate_rank;
+} HeraldDeltaNet;
+
 // A layer: a whole residual branch with its norm. Exactly the parameters of its own kind are not null.
 typedef struct HeraldLayerDesc {
   // sizeof(HeraldLayerDesc) of the host.
@@ -641,6 +730,8 @@ typedef struct HeraldLayerDesc {
   const struct HeraldShortConv *short_conv;
   // For HERALD_LAYER_MOE.
   const struct HeraldMoe *moe;
+  // For HERALD_LAYER_DELTA_NET.
+  const struct HeraldDeltaNet *delta_net;
 } HeraldLayerDesc;
 
 // One weight: a view of the model file's bytes.

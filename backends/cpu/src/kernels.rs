@@ -36,6 +36,8 @@ pub static KERNELS: Kernels = Kernels {
     conv: recurrent::conv,
     selective_scan: recurrent::selective_scan,
     ssd_step: recurrent::ssd_step,
+    delta_rule: recurrent::delta_rule,
+    mul_sigmoid: recurrent::mul_sigmoid,
     decay_weights: recurrent::decay_weights,
 };
 

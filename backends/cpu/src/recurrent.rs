@@ -1,8 +1,8 @@
 //! Scalar kernels of layers with recurrent states.
 
-use herald_layers::kernels::{SelectiveScan, SsdStep, Tap};
+use herald_layers::kernels::{DeltaRule, SelectiveScan, SsdStep, Tap};
 
-use crate::vectors::dot;
+use crate::vectors::{add_scaled, dot};
 
 pub(crate) fn conv(taps: &[Tap<'_>], bias: &[f32], out: &mut [f32]) {
     out.copy_from_slice(bias);
@@ -40,6 +40,36 @@ pub(crate) fn ssd_step(step: &SsdStep<'_>, h: &mut [f32], out: &mut [f32]) {
         }
         *y = dot(h, step.c);
     }
+}
+
+pub(crate) fn delta_rule(rule: &DeltaRule<'_>, state: &mut [f32], out: &mut [f32]) {
+    let DeltaRule { key_dim, value_dim, .. } = *rule;
+    let n_decays = rule.token_decays(state, out);
+    let tokens = out.chunks_exact_mut(value_dim).zip(rule.decays.chunks_exact(n_decays)).zip(rule.betas);
+    for (token, ((out, decays), beta)) in tokens.enumerate() {
+        let query = &rule.queries[token * rule.key_stride..][..key_dim];
+        let key = &rule.keys[token * rule.key_stride..][..key_dim];
+        let value = &rule.values[token * rule.value_stride..][..value_dim];
+        // What the decayed state answers to the key; then what is written.
+        out.fill(0.0);
+        for ((row, state), key) in state.chunks_exact_mut(value_dim).enumerate().zip(key) {
+            let decay = decays[row % n_decays];
+            state.iter_mut().for_each(|state| *state *= decay);
+            add_scaled(out, *key, state);
+        }
+        out.iter_mut().zip(value).for_each(|(out, value)| *out = beta * (value - *out));
+        for (state, key) in state.chunks_exact_mut(value_dim).zip(key) {
+            add_scaled(state, *key, out);
+        }
+        out.fill(0.0);
+        for (state, query) in state.chunks_exact(value_dim).zip(query) {
+            add_scaled(out, *query, state);
+        }
+    }
+}
+
+pub(crate) fn mul_sigmoid(x: &mut [f32], gate: &[f32]) {
+    x.iter_mut().zip(gate).for_each(|(x, gate)| *x /= 1.0 + (-gate).exp());
 }
 
 pub(crate) fn decay_weights(to: f32, from: &[f32], weight: &[f32], x: &mut [f32]) {

@@ -40,21 +40,35 @@ impl Conv {
         channels: usize,
         taps: usize,
     ) -> Result<Self> {
+        let mut conv = Self::of_role(weights, request, WeightRole::Conv, channels, taps)?;
+        if let Some(bias) = weights.optional_vector(WeightRole::ConvBias)? {
+            conv.bias = bias;
+        }
+        Ok(conv)
+    }
+
+    /// Takes the filters `[channels, taps]` of a role; there is no bias.
+    pub(crate) fn of_role(
+        weights: &mut Weights<'_, '_>,
+        request: &LayerRequest<'_, '_>,
+        role: WeightRole,
+        channels: usize,
+        taps: usize,
+    ) -> Result<Self> {
         if taps == 0 || taps > MAX_TAPS {
             return Err(Error::invalid(format!(
                 "the convolution of block {} has {taps} taps, where 1 to {MAX_TAPS} were expected",
                 request.desc.block
             )));
         }
-        let filters = weights.vector(WeightRole::Conv)?;
-        let bias = weights.optional_vector(WeightRole::ConvBias)?;
+        let filters = weights.vector(role)?;
         let mut weight = vec![0.0; taps * channels];
         for (channel, filter) in filters.chunks_exact(taps).enumerate() {
             for (tap, value) in filter.iter().enumerate() {
                 weight[tap * channels + channel] = *value;
             }
         }
-        Ok(Self { channels, taps, weight, bias: bias.unwrap_or_else(|| vec![0.0; channels]) })
+        Ok(Self { channels, taps, weight, bias: vec![0.0; channels] })
     }
 
     /// Float32 elements of a sequence's state: the inputs of its last tokens, `[taps - 1, channels]`.

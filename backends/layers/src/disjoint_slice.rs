@@ -31,6 +31,17 @@ impl<'a, T> DisjointSlice<'a, T> {
         Self { pointer, len, borrowed: PhantomData }
     }
 
+    /// The elements from `first` on. Parts of both count as parts of one slice.
+    ///
+    /// # Panics
+    /// Where there are fewer.
+    pub(crate) fn after(&self, first: usize) -> Self {
+        assert!(first <= self.len, "{first} of {}", self.len);
+        // SAFETY: within the slice, or one past its end.
+        let pointer = unsafe { self.pointer.add(first) };
+        Self { pointer, len: self.len - first, borrowed: PhantomData }
+    }
+
     /// The elements `range`.
     ///
     /// # Panics

@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use herald_api::{EngineLayer, Error, LayerFactory, LayerKind, LayerParams, LayerRequest, Result};
 
 use crate::attention::Attention;
+use crate::delta_net::DeltaNet;
 use crate::embedding::Embedding;
 use crate::head::Head;
 use crate::kernels::Kernels;
@@ -51,6 +52,7 @@ fn layer<'w>(kernels: &'static Kernels, request: &LayerRequest<'w, '_>) -> Resul
         LayerParams::Mamba2(params) => Box::new(Mamba2::new(kernels, request, params)?),
         LayerParams::ShortConv(params) => Box::new(ShortConv::new(kernels, request, params)?),
         LayerParams::Moe(params) => Box::new(Moe::new(kernels, request, params)?),
+        LayerParams::DeltaNet(params) => Box::new(DeltaNet::new(kernels, request, params)?),
         other => {
             return Err(Error::unsupported(format!("{} has no layers of the kind {other:?}", kernels.name)));
         }

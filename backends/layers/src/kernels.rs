@@ -64,6 +64,11 @@ pub struct Kernels {
     pub selective_scan: fn(&SelectiveScan<'_>, &mut [f32], &mut [f32]),
     /// Takes one token of a head through Mamba-2's recurrence: updates the state `[channels, state]` and fills `[channels]`.
     pub ssd_step: fn(&SsdStep<'_>, &mut [f32], &mut [f32]),
+    /// Takes a run of tokens of a value head through the gated delta rule: updates the state `[key_dim, value_dim]` and fills
+    /// `[n_tokens, value_dim]`. The same whatever runs a sequence comes in.
+    pub delta_rule: fn(&DeltaRule<'_>, &mut [f32], &mut [f32]),
+    /// `x[i] *= 1 / (1 + exp(-gate[i]))`.
+    pub mul_sigmoid: fn(&mut [f32], &[f32]),
     /// `x[i] *= exp(to - from[i]) * weight[i]`: each token's contribution, decayed up to another token. Arguments: `to`,
     /// `from`, `weight`, `x`.
     pub decay_weights: fn(f32, &[f32], &[f32], &mut [f32]),
@@ -125,6 +130,63 @@ pub struct SsdStep<'a> {
     pub decay: f32,
     /// The time step.
     pub dt: f32,
+}
+
+/// A run of tokens of a value head through the gated delta rule (arXiv 2412.06464, section 3.1). With `S` the state,
+/// `[key_dim, value_dim]`:
+///
+/// ```text
+/// S = decay[t] S
+/// S = S + k[t] (beta[t] (v[t] - S^T k[t]))^T
+/// y[t] = S^T q[t]
+/// ```
+///
+/// There are as many tokens as betas.
+#[derive(Clone, Copy, Debug)]
+pub struct DeltaRule<'a> {
+    /// The first token's query, `[key_dim]`; each next token's is `key_stride` elements later.
+    pub queries: &'a [f32],
+    /// The first token's key, likewise.
+    pub keys: &'a [f32],
+    /// Elements from one token's query or key to the next.
+    pub key_stride: usize,
+    /// The first token's value, `[value_dim]`; each next token's is `value_stride` elements later.
+    pub values: &'a [f32],
+    /// Elements from one token's value to the next.
+    pub value_stride: usize,
+    /// `[n_tokens]`.
+    pub betas: &'a [f32],
+    /// Factors from 0 to 1: one for each token, `[n_tokens]`, or one for each row of the state, `[n_tokens, key_dim]`.
+    pub decays: &'a [f32],
+    /// Elements of a query and of a key.
+    pub key_dim: usize,
+    /// Elements of a value.
+    pub value_dim: usize,
+}
+
+impl DeltaRule<'_> {
+    /// Decays of a token: 1 or `key_dim`.
+    ///
+    /// # Panics
+    /// Where a slice is too short, or the state or the result isn't what the run fills.
+    #[must_use]
+    #[inline]
+    pub fn token_decays(&self, state: &[f32], out: &[f32]) -> usize {
+        let Self { key_dim, value_dim, key_stride, value_stride, .. } = *self;
+        let n_tokens = self.betas.len();
+        let last = n_tokens.saturating_sub(1);
+        let decays = if self.decays.len() == n_tokens { 1 } else { key_dim };
+        assert!(
+            n_tokens > 0
+                && self.queries.len().min(self.keys.len()) >= last * key_stride + key_dim
+                && self.values.len() >= last * value_stride + value_dim
+                && self.decays.len() == n_tokens * decays
+                && state.len() == key_dim * value_dim
+                && out.len() == n_tokens * value_dim,
+            "the delta rule of {n_tokens} tokens of [{key_dim}, {value_dim}] has slices of other lengths"
+        );
+        decays
+    }
 }
 
 /// A product of tokens' activations with a panel of rows, both float32.

@@ -4,6 +4,7 @@
 
 mod attention;
 mod conv;
+mod delta_net;
 mod disjoint_slice;
 mod embedding;
 mod factory;

@@ -15,7 +15,7 @@ use herald_formats::RowKernels;
 const SHARE_FROM_TOKENS: usize = 8;
 
 /// Matrices that [`matmul`] takes at once: the outputs sit in an array, since a forward call allocates nothing.
-const MAX_MATRICES: usize = 3;
+const MAX_MATRICES: usize = 6;
 
 /// A weight matrix `[rows, columns]`, with a bias where there is one.
 pub(crate) struct Linear<'w> {
@@ -182,7 +182,7 @@ pub(crate) fn matmul_bytes<'l, 'w: 'l>(
     Scratch::measure(|scratch| Buffers::of(scratch, linears.into_iter(), n_tokens, workers))
 }
 
-/// Multiplies the activations `x` `[n_tokens, columns]` with up to three matrices at once: row tiles of all of them are
+/// Multiplies the activations `x` `[n_tokens, columns]` with up to six matrices at once: row tiles of all of them are
 /// shared out over the workers. `work` has the bytes that [`matmul_bytes`] tells.
 pub(crate) fn matmul(
     parallel: &Parallel<'_>,

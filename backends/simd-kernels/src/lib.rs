@@ -14,6 +14,7 @@
 
 mod activations;
 mod attend;
+mod delta;
 mod floats;
 mod math;
 mod matmul;

@@ -120,7 +120,7 @@ macro_rules! variant {
     ($module:ident, $name:literal, $token:ty, $features:literal) => {
         mod $module {
             use herald_api::{Activation, RopeKind};
-            use herald_layers::kernels::{Gemm, HeadMatmul, Q4Tile, OnlineSoftmax, SelectiveScan, SsdStep, Tap, Tile};
+            use herald_layers::kernels::{DeltaRule, Gemm, HeadMatmul, Q4Tile, OnlineSoftmax, SelectiveScan, SsdStep, Tap, Tile};
             use herald_layers::matmul::{OutputTile, MatmulCall};
             use herald_formats::row_kernels;
 
@@ -156,6 +156,8 @@ macro_rules! variant {
                 conv,
                 selective_scan,
                 ssd_step,
+                delta_rule,
+                mul_sigmoid,
                 decay_weights,
             };
 
@@ -187,6 +189,8 @@ macro_rules! variant {
             kernel!($features, conv, crate::recurrent::conv, (taps: &[Tap<'_>], bias: &[f32], out: &mut [f32]));
             kernel!($features, selective_scan, crate::recurrent::selective_scan, (call: &SelectiveScan<'_>, h: &mut [f32], out: &mut [f32]));
             kernel!($features, ssd_step, crate::recurrent::ssd_step, (call: &SsdStep<'_>, h: &mut [f32], out: &mut [f32]));
+            kernel!($features, delta_rule, crate::delta::delta_rule, (call: &DeltaRule<'_>, state: &mut [f32], out: &mut [f32]));
+            kernel!($features, mul_sigmoid, crate::delta::mul_sigmoid, (x: &mut [f32], gate: &[f32]));
             kernel!($features, decay_weights, crate::recurrent::decay_weights, (to: f32, from: &[f32], weight: &[f32], x: &mut [f32]));
             kernel!($features, quantize, crate::activations::quantize, (x: &[f32], columns: usize, prepared: &mut [f32]));
 

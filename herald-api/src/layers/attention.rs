@@ -230,7 +230,11 @@ impl KindParams for Attention {
         Some(match role {
             WeightRole::Norm => WeightShape::vector(hidden).unless(WeightRole::PostNorm),
             WeightRole::PostNorm => WeightShape::vector(hidden).optional(),
-            WeightRole::Query => WeightShape::matrix(queries, hidden),
+            WeightRole::Query => WeightShape::matrix(queries, hidden).unless(WeightRole::QueryAndGate),
+            // The gate multiplies what a head attended to, element by element.
+            WeightRole::QueryAndGate if self.key_dim == self.value_dim => {
+                WeightShape::matrix(queries.saturating_mul(2), hidden).optional()
+            }
             WeightRole::QueryBias => WeightShape::vector(queries).optional(),
             // Of each head by itself, or of all heads as one (OLMo 2).
             WeightRole::QueryNorm => WeightShape::vector(self.key_dim).or(1, queries).optional(),

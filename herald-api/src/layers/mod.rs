@@ -12,6 +12,10 @@ pub(crate) mod c {
         HERALD_ROPE_HALVES, HERALD_ROPE_NEIGHBOURS, HERALD_ROPE_NONE, HERALD_ROPE_SCALING_LINEAR,
         HERALD_ROPE_SCALING_NONE, HERALD_ROPE_SCALING_YARN, HeraldAttention,
     };
+    pub use super::delta_net::{
+        HERALD_DELTA_DECAY_CHANNEL, HERALD_DELTA_DECAY_HEAD, HERALD_DELTA_GATE_SIGMOID,
+        HERALD_DELTA_GATE_SILU, HERALD_DELTA_HEADS_GROUPED, HERALD_DELTA_HEADS_TILED, HeraldDeltaNet,
+    };
     pub use super::embedding::HeraldEmbedding;
     pub use super::head::HeraldHead;
     pub use super::mamba1::HeraldMamba1;
@@ -38,6 +42,8 @@ pub(crate) mod c {
     pub const HERALD_LAYER_SHORT_CONV: u32 = 7;
     /// A mixture of feed-forward networks with its norm, of which each token uses a few (arXiv 1701.06538).
     pub const HERALD_LAYER_MOE: u32 = 8;
+    /// Linear attention by the gated delta rule with its norm (arXiv 2412.06464). Keeps a recurrent state.
+    pub const HERALD_LAYER_DELTA_NET: u32 = 9;
 
     /// A layer: a whole residual branch with its norm. Exactly the parameters of its own kind are not null.
     #[repr(C)]
@@ -74,11 +80,14 @@ pub(crate) mod c {
         pub short_conv: *const HeraldShortConv,
         /// For HERALD_LAYER_MOE.
         pub moe: *const HeraldMoe,
+        /// For HERALD_LAYER_DELTA_NET.
+        pub delta_net: *const HeraldDeltaNet,
     }
 }
 
 mod activation;
 mod attention;
+mod delta_net;
 mod embedding;
 mod head;
 mod mamba1;
@@ -93,6 +102,7 @@ mod tests;
 
 pub use activation::Activation;
 pub use attention::{RopeKind, RopeScaling};
+pub use delta_net::{DeltaDecay, DeltaGate, DeltaHeads};
 pub use moe::Routing;
 pub use role::WeightRole;
 pub use shape::{Need, WeightShape};
@@ -243,6 +253,8 @@ layer_kinds! {
     ShortConv(short_conv, HeraldShortConv) = HERALD_LAYER_SHORT_CONV, "short convolution";
     /// A mixture of feed-forward networks with its norm.
     Moe(moe, HeraldMoe) = HERALD_LAYER_MOE, "mixture of experts";
+    /// Linear attention by the gated delta rule with its norm.
+    DeltaNet(delta_net, HeraldDeltaNet) = HERALD_LAYER_DELTA_NET, "delta net";
 }
 
 impl LayerKind {

@@ -89,6 +89,31 @@ pub(super) mod c {
     pub const HERALD_WEIGHT_SHARED_DOWN: u32 = 38;
     /// Mixture of experts, what the shared expert is weighted by: sigmoid(w . x), [hidden]. Left out: by 1.
     pub const HERALD_WEIGHT_SHARED_ROUTER: u32 = 39;
+    /// Delta net, the convolution of queries, a filter for each channel, the newest token's tap last:
+    /// [n_key_heads * key_dim, taps].
+    pub const HERALD_WEIGHT_QUERY_CONV: u32 = 40;
+    /// Delta net, the convolution of keys: [n_key_heads * key_dim, taps].
+    pub const HERALD_WEIGHT_KEY_CONV: u32 = 41;
+    /// Delta net, the convolution of values: [n_value_heads * value_dim, taps].
+    pub const HERALD_WEIGHT_VALUE_CONV: u32 = 42;
+    /// Delta net, the gate of the output: [n_value_heads * value_dim, hidden]; or the first of two matrices: [gate_rank, hidden].
+    pub const HERALD_WEIGHT_OUTPUT_GATE: u32 = 43;
+    /// Delta net, the second matrix of the gate: [n_value_heads * value_dim, gate_rank].
+    pub const HERALD_WEIGHT_OUTPUT_GATE_UP: u32 = 44;
+    /// Delta net, how much of its value each token writes: [n_value_heads, hidden].
+    pub const HERALD_WEIGHT_BETA: u32 = 45;
+    /// Delta net, the decays: [decays, hidden], of n_value_heads or n_value_heads * key_dim decays; or the first of two
+    /// matrices: [decay_rank, hidden].
+    pub const HERALD_WEIGHT_DECAY: u32 = 46;
+    /// Delta net, the second matrix of the decays: [decays, decay_rank].
+    pub const HERALD_WEIGHT_DECAY_UP: u32 = 47;
+    /// Delta net, HERALD_WEIGHT_BETA and HERALD_WEIGHT_DECAY in one, in place of both: for each key head the betas of the value
+    /// heads that use it, then their decays, [2 * n_value_heads, hidden].
+    pub const HERALD_WEIGHT_BETA_AND_DECAY: u32 = 48;
+    /// Attention, query projection and gate in one, in place of HERALD_WEIGHT_QUERY: for each head the rows of its queries, then
+    /// as many of its gate, [2 * n_heads * key_dim, hidden]. What the head attended to is multiplied by sigmoid(gate), so
+    /// value_dim is key_dim.
+    pub const HERALD_WEIGHT_QUERY_AND_GATE: u32 = 49;
 }
 
 macro_rules! weight_roles {
@@ -188,6 +213,26 @@ weight_roles! {
     SharedDown = HERALD_WEIGHT_SHARED_DOWN,
     /// What the shared expert is weighted by, as `sigmoid(w . x)`.
     SharedRouter = HERALD_WEIGHT_SHARED_ROUTER,
+    /// The convolution of a delta net's queries.
+    QueryConv = HERALD_WEIGHT_QUERY_CONV,
+    /// The convolution of a delta net's keys.
+    KeyConv = HERALD_WEIGHT_KEY_CONV,
+    /// The convolution of a delta net's values.
+    ValueConv = HERALD_WEIGHT_VALUE_CONV,
+    /// The gate of a delta net's output, or the first of its two matrices.
+    OutputGate = HERALD_WEIGHT_OUTPUT_GATE,
+    /// The second matrix of the gate of a delta net's output.
+    OutputGateUp = HERALD_WEIGHT_OUTPUT_GATE_UP,
+    /// How much of its value each token writes to a delta net's state.
+    Beta = HERALD_WEIGHT_BETA,
+    /// The decays of a delta net's state, or the first of their two matrices.
+    Decay = HERALD_WEIGHT_DECAY,
+    /// The second matrix of the decays of a delta net's state.
+    DecayUp = HERALD_WEIGHT_DECAY_UP,
+    /// `Beta` and `Decay` in one, key head by key head.
+    BetaAndDecay = HERALD_WEIGHT_BETA_AND_DECAY,
+    /// Query projection and gate of attention in one, head by head.
+    QueryAndGate = HERALD_WEIGHT_QUERY_AND_GATE,
 }
 
 impl WeightRole {

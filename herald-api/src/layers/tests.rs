@@ -42,6 +42,18 @@ fn layers(size: usize) -> Vec<LayerDesc> {
             normalize: true,
             weight_scale: 2.5,
         }),
+        LayerParams::DeltaNet(DeltaNet {
+            n_key_heads: 2,
+            n_value_heads: 4,
+            key_dim: size,
+            value_dim: size * 2,
+            taps: 4,
+            heads: DeltaHeads::Tiled,
+            decay: DeltaDecay::Channel,
+            gate: DeltaGate::Sigmoid,
+            decay_rank: Some(size),
+            gate_rank: None,
+        }),
     ];
     let desc =
         |params| LayerDesc { block: 3, hidden: size * 11, residual_scale: 0.5, norm_eps: 1e-6, params };

@@ -2,8 +2,8 @@
 //! in some way particular.
 
 use herald_api::{
-    Activation, Attention, DType, Embedding, Head, LayerKind, LayerParams, Mamba1, Mamba2, Mlp, Moe,
-    RopeKind, RopeScaling, Routing, ShortConv, WeightRole,
+    Activation, Attention, DType, DeltaDecay, DeltaGate, DeltaHeads, DeltaNet, Embedding, Head, LayerKind,
+    LayerParams, Mamba1, Mamba2, Mlp, Moe, RopeKind, RopeScaling, Routing, ShortConv, WeightRole,
 };
 
 use super::plan::Plan;
@@ -19,6 +19,7 @@ pub(super) fn plans(kind: LayerKind) -> Vec<Plan> {
         LayerKind::Moe => [of_types(&|| experts("", 256, MOE)), mixtures()].concat(),
         LayerKind::Mamba1 => [of_types(&|| mamba1("", 256, MAMBA1)), mamba1s()].concat(),
         LayerKind::Mamba2 => [of_types(&|| mamba2("", 256, MAMBA2)), mamba2s()].concat(),
+        LayerKind::DeltaNet => [of_types(&|| delta_net("", 256, DELTA_NET)), delta_nets()].concat(),
         LayerKind::ShortConv => [of_types(&|| short_conv("", 256, 3)), short_convs()].concat(),
         _ => Vec::new(),
     }
@@ -44,6 +45,7 @@ pub(super) fn small(kind: LayerKind) -> Vec<Plan> {
             vec![small(mamba1("", 64, Mamba1 { inner: 128, ..MAMBA1 })), small(mamba1("", 256, MAMBA1))]
         }
         LayerKind::Mamba2 => vec![small(mamba2("", 256, MAMBA2))],
+        LayerKind::DeltaNet => vec![small(delta_net("", 256, DELTA_NET))],
         LayerKind::ShortConv => vec![small(short_conv("", 64, 3)), small(short_conv("", 256, 3))],
         _ => Vec::new(),
     }
@@ -136,7 +138,8 @@ fn typed_attention() -> Plan {
 
 fn attentions() -> Vec<Plan> {
     use WeightRole::{
-        AttentionOutputBias, KeyBias, KeyNorm, Norm, PostNorm, QueryBias, QueryNorm, RopeFactors, ValueBias,
+        AttentionOutputBias, KeyBias, KeyNorm, Norm, PostNorm, Query, QueryAndGate, QueryBias, QueryNorm,
+        RopeFactors, ValueBias,
     };
     let base = base_attention;
     let yarn = RopeScaling::Yarn {
@@ -169,6 +172,7 @@ fn attentions() -> Vec<Plan> {
             .other_shapes(),
         attention("biases", 64, base(4, 2, 16)).with(&[QueryBias, KeyBias, ValueBias, AttentionOutputBias]),
         attention("query, key and value biases", 64, base(4, 2, 16)).with(&[QueryBias, KeyBias, ValueBias]),
+        attention("gated", 64, base(4, 2, 16)).with(&[QueryAndGate]).without(&[Query]),
         attention("norm after", 64, base(4, 2, 16)).with(&[PostNorm]).residual_scale(0.22),
         attention("norm after, none before", 64, base(4, 2, 16)).with(&[PostNorm]).without(&[Norm]),
         attention("frequencies' divisors", 64, base(4, 2, 16)).with(&[RopeFactors]).positions(3, 50),
@@ -263,6 +267,52 @@ fn mamba2s() -> Vec<Plan> {
         mamba2("one tap", 32, Mamba2 { taps: 1, ..base.clone() }),
         mamba2("numbers in columns", 32, base.clone()).other_shapes(),
         mamba2("300 tokens", 32, base).lens(&[300]),
+    ]
+}
+
+const DELTA_NET: DeltaNet = DeltaNet {
+    n_key_heads: 4,
+    n_value_heads: 8,
+    key_dim: 32,
+    value_dim: 32,
+    taps: 4,
+    heads: DeltaHeads::Grouped,
+    decay: DeltaDecay::Head,
+    gate: DeltaGate::Silu,
+    decay_rank: None,
+    gate_rank: None,
+};
+
+fn delta_net(name: &str, hidden: usize, params: DeltaNet) -> Plan {
+    Plan::new(name, hidden, LayerParams::DeltaNet(params))
+}
+
+fn delta_nets() -> Vec<Plan> {
+    let base = DeltaNet { n_key_heads: 2, n_value_heads: 4, key_dim: 16, value_dim: 16, ..DELTA_NET };
+    let of = |name: &str, params: DeltaNet| delta_net(name, 32, params);
+    let kimi = DeltaNet {
+        n_key_heads: 4,
+        decay: DeltaDecay::Channel,
+        gate: DeltaGate::Sigmoid,
+        decay_rank: Some(8),
+        gate_rank: Some(8),
+        ..base.clone()
+    };
+    vec![
+        of("4 heads over 2", base.clone()),
+        of("4 heads over 2, tiled", DeltaNet { heads: DeltaHeads::Tiled, ..base.clone() }),
+        of("betas and decays in one", base.clone())
+            .with(&[WeightRole::BetaAndDecay])
+            .without(&[WeightRole::Beta, WeightRole::Decay]),
+        of("decays by channel, gates in two steps", kimi),
+        delta_net(
+            "odd, 3 heads of [5, 7], 3 taps",
+            33,
+            DeltaNet { n_key_heads: 3, n_value_heads: 3, key_dim: 5, value_dim: 7, taps: 3, ..base.clone() },
+        ),
+        of("one tap", DeltaNet { taps: 1, ..base.clone() }),
+        of("numbers in columns", base.clone()).other_shapes(),
+        of("300 tokens", base).lens(&[300]),
     ]
 }
 

@@ -258,13 +258,24 @@ fn is_matrix(role: WeightRole) -> bool {
             | WeightRole::SharedGate
             | WeightRole::SharedUp
             | WeightRole::SharedDown
+            | WeightRole::OutputGate
+            | WeightRole::OutputGateUp
+            | WeightRole::Beta
+            | WeightRole::Decay
+            | WeightRole::DecayUp
+            | WeightRole::BetaAndDecay
+            | WeightRole::QueryAndGate
     )
 }
 
 /// The numbers that such a weight has in models, about.
 fn range(role: WeightRole) -> [f32; 2] {
     match role {
-        WeightRole::Conv | WeightRole::SsmD => [-1.0, 1.0],
+        WeightRole::Conv
+        | WeightRole::QueryConv
+        | WeightRole::KeyConv
+        | WeightRole::ValueConv
+        | WeightRole::SsmD => [-1.0, 1.0],
         WeightRole::SsmA => [-6.0, -0.1],
         WeightRole::SsmDtBias => [-4.0, 0.0],
         WeightRole::RopeFactors => [1.0, 8.0],

@@ -6,6 +6,7 @@
 //! q, k, v = Wq n(x), Wk n(x), Wv n(x)          n: RMS norm; q and k normed by head where the model has QK-norm
 //! a_h     = softmax_s(scale * rope(q_h, t) . rope(k_g, s)) v_g      over the slots s <= t within the window
 //! x      += residual_scale * n'(Wo a)          n': a second norm, where the model has one
+//!           residual_scale * n'(Wo (a * sigmoid(Wg n(x))))         where it has gates (arXiv 2505.06708)
 //! ```
 //!
 //! The softmax is online (arXiv 1805.02867), so no row of scores is ever kept whole: page by page, with `z_s` the scores of
@@ -50,7 +51,9 @@ pub(crate) struct Attention<'w> {
     post_norm: Option<Vec<f32>>,
     query_norm: Option<Vec<f32>>,
     key_norm: Option<Vec<f32>>,
+    /// Queries; with gates, head by head the rows of its queries and as many of its gate.
     query: Linear<'w>,
+    is_gated: bool,
     key: Linear<'w>,
     value: Linear<'w>,
     output: Linear<'w>,
@@ -67,6 +70,8 @@ struct Buffers<'s> {
     hidden: &'s mut [f32],
     /// `[n_tokens, n_heads, key_dim]`.
     q: &'s mut [f32],
+    /// With gates, queries and gates as they are projected: `[n_tokens, n_heads, 2, key_dim]`.
+    gated_q: &'s mut [f32],
     /// `[n_tokens, n_kv_heads, key_dim]`.
     k: &'s mut [f32],
     /// `[n_tokens, n_kv_heads, value_dim]`.
@@ -89,13 +94,20 @@ impl<'w> Attention<'w> {
         let rope_dims = if params.rope == RopeKind::None { 0 } else { params.rope_dims };
         let mut weights = Weights::new(kernels, request);
         let factors = weights.optional_vector(WeightRole::RopeFactors)?;
+        let gated_query = weights.optional_matrix(WeightRole::QueryAndGate)?;
+        let is_gated = gated_query.is_some();
+        let query = match gated_query {
+            Some(query) => query,
+            None => weights.biased(WeightRole::Query, WeightRole::QueryBias)?,
+        };
         let layer = Self {
             kernels,
+            query,
+            is_gated,
             norm: weights.optional_vector(WeightRole::Norm)?,
             post_norm: weights.optional_vector(WeightRole::PostNorm)?,
             query_norm: weights.optional_vector(WeightRole::QueryNorm)?,
             key_norm: weights.optional_vector(WeightRole::KeyNorm)?,
-            query: weights.biased(WeightRole::Query, WeightRole::QueryBias)?,
             key: weights.biased(WeightRole::Key, WeightRole::KeyBias)?,
             value: weights.biased(WeightRole::Value, WeightRole::ValueBias)?,
             output: weights.biased(WeightRole::AttentionOutput, WeightRole::AttentionOutputBias)?,
@@ -115,6 +127,11 @@ impl<'w> Attention<'w> {
         [&self.query, &self.key, &self.value, &self.output]
     }
 
+    /// Elements of a token's queries.
+    fn query_width(&self) -> usize {
+        self.params.n_heads * self.params.key_dim
+    }
+
     /// Query heads that share a KV head.
     fn group(&self) -> usize {
         self.params.n_heads / self.params.n_kv_heads
@@ -123,7 +140,8 @@ impl<'w> Attention<'w> {
     fn buffers<'s>(&self, scratch: &mut Scratch<'s>, n_tokens: usize, workers: usize) -> Buffers<'s> {
         Buffers {
             hidden: scratch.take(n_tokens * self.desc.hidden),
-            q: scratch.take(n_tokens * self.query.rows),
+            q: scratch.take(n_tokens * self.query_width()),
+            gated_q: scratch.take(if self.is_gated { n_tokens * self.query.rows } else { 0 }),
             k: scratch.take(n_tokens * self.key.rows),
             v: scratch.take(n_tokens * self.value.rows),
             attended: scratch.take(n_tokens * self.output.columns),
@@ -231,6 +249,9 @@ impl EngineLayer for Attention<'_> {
             call.sequences = fetch.run()?;
         }
         self.attend(&parallel, &call.sequences, &mut buffers);
+        if self.is_gated {
+            self.apply_gates(&parallel, &mut buffers);
+        }
         let Buffers { hidden: branch, attended, work, .. } = buffers;
         matmul_one(&parallel, &self.output, attended, n_tokens, work, branch);
         add_branch(kernels, &parallel, &self.desc, branch, self.post_norm.as_deref(), work, call.output);

@@ -1,12 +1,15 @@
 //! Projections: a batch's queries, keys and values, normed and rotated, and keys and values into the KV cache.
 
-use herald_api::{Call, Page, Sequences};
+use herald_api::{Call, Page, Parallel, Sequences};
 
 use super::{Attention, Buffers, first_page};
 use crate::disjoint_slice::DisjointSlice;
 use crate::linear::{Product, matmul};
 use crate::parallel::ParallelExt;
 use crate::scratch::{PerWorker, Scratch};
+
+/// Tokens from which on it pays off to wake the workers for gates.
+const SHARE_FROM_TOKENS: usize = 8;
 
 /// A worker's buffers for a token's heads.
 struct HeadBuffers<'s> {
@@ -50,18 +53,18 @@ impl Attention<'_> {
     /// `q, k, v = Wq x, Wk x, Wv x` with `x` what `hidden` holds; norms and rotates q and k, and writes k and v to the
     /// tokens' slots.
     pub(super) fn project(&self, call: &Call<'_>, buffers: &mut Buffers<'_>) {
-        let Buffers { hidden, q, k, v, work, .. } = buffers;
+        let Buffers { hidden, q, gated_q, k, v, work, .. } = buffers;
         let (parallel, positions, sequences) = (&call.parallel, call.positions, &call.sequences);
         let products = &mut [
-            Product { linear: &self.query, out: q },
+            Product { linear: &self.query, out: if self.is_gated { &mut *gated_q } else { &mut *q } },
             Product { linear: &self.key, out: k },
             Product { linear: &self.value, out: v },
         ];
         matmul(parallel, hidden, call.n_tokens, work, products);
         let mut workers = self.head_workers(&mut Scratch::new(work), parallel.workers());
-        let (q_width, k_width, v_width) = (self.query.rows, self.key.rows, self.value.rows);
+        let (q_width, k_width, v_width) = (self.query_width(), self.key.rows, self.value.rows);
         let (q, k) = (DisjointSlice::new(q), DisjointSlice::new(k));
-        let v = &**v;
+        let (v, gated_q) = (&**v, &**gated_q);
         parallel.run_with(positions.len(), &mut workers, |tokens, mut scratch| {
             let mut buffers = self.head_buffers(&mut scratch);
             for token in tokens {
@@ -73,11 +76,36 @@ impl Attention<'_> {
                         k.part(token * k_width..(token + 1) * k_width),
                     )
                 };
+                if self.is_gated {
+                    self.take_queries(&gated_q[token * 2 * q_width..(token + 1) * 2 * q_width], q);
+                }
                 self.norm_and_rotate(q, self.query_norm.as_deref(), &mut buffers);
                 self.norm_and_rotate(k, self.key_norm.as_deref(), &mut buffers);
                 if let Some(slot) = KvSlot::of(sequences, token) {
                     self.store(&slot, k, &v[token * v_width..(token + 1) * v_width]);
                 }
+            }
+        });
+    }
+
+    /// Takes a token's queries from between its gates.
+    fn take_queries(&self, gated: &[f32], queries: &mut [f32]) {
+        let dim = self.params.key_dim;
+        for (query, gated) in queries.chunks_exact_mut(dim).zip(gated.chunks_exact(2 * dim)) {
+            query.copy_from_slice(&gated[..dim]);
+        }
+    }
+
+    /// Multiplies what each head attended to by the sigmoid of its gate.
+    pub(super) fn apply_gates(&self, parallel: &Parallel<'_>, buffers: &mut Buffers<'_>) {
+        let Buffers { gated_q, attended, .. } = buffers;
+        let (dim, width) = (self.params.key_dim, self.query_width());
+        let gated_q = &**gated_q;
+        let tokens = attended.len() / width;
+        parallel.when(tokens >= SHARE_FROM_TOKENS).for_chunks(attended, width, &|token, attended, _| {
+            let gated = &gated_q[token * 2 * width..(token + 1) * 2 * width];
+            for (attended, gated) in attended.chunks_exact_mut(dim).zip(gated.chunks_exact(2 * dim)) {
+                (self.kernels.mul_sigmoid)(attended, &gated[dim..]);
             }
         });
     }

@@ -66,7 +66,7 @@ impl Attention<'_> {
         let QueryBuffers { unpacked, packed } = buffers;
         let width = self.group() * self.params.key_dim;
         for (queries, token) in unpacked.chunks_exact_mut(width).zip(item.block.tokens.clone()) {
-            queries.copy_from_slice(&q[token * self.query.rows + item.kv_head * width..][..width]);
+            queries.copy_from_slice(&q[token * self.query_width() + item.kv_head * width..][..width]);
         }
         (self.kernels.pack_queries)(unpacked, self.params.key_dim, packed);
         Queries { unpacked, packed }

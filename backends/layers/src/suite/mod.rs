@@ -9,6 +9,7 @@
 //! Every function here panics with what failed, its input and its bound.
 
 mod bounds;
+mod delta;
 mod executor;
 mod kernels;
 mod layers;
@@ -44,6 +45,7 @@ pub fn kernels(kernels: &'static Kernels) {
     kernels::quantize_i16::check(kernels);
     kernels::attend::check(kernels);
     kernels::recurrent::check(kernels);
+    kernels::delta::check(kernels);
 }
 
 /// Checks the layers of a plugin, of each kind that it offers: what they compute, and what they refuse. `kernels` is the

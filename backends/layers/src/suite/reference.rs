@@ -5,7 +5,7 @@
 use herald_api::{Activation, RopeKind, RopeScaling};
 use ndarray::{Array1, Array2, Axis, Zip};
 
-use super::bounds::{Expected, TINY, U, bound, gamma};
+use super::bounds::{Expected, FUNCTION, TINY, U, bound, gamma};
 use super::weights::Matrix;
 
 /// A matrix of activations `[tokens, width]`, and how far each may be off.
@@ -94,6 +94,28 @@ impl Approx {
     /// Each element's softplus, which is nowhere steeper than 1.
     pub(super) fn softplus(&self) -> Self {
         self.map(|x, e| Expected { value: softplus(x), bound: e + softplus_bound(x + e) })
+    }
+
+    /// Each element's sigmoid, which is nowhere steeper than 1/4: an exp, a sum and a quotient.
+    pub(super) fn sigmoid(&self) -> Self {
+        self.map(|x, e| {
+            let value = 1.0 / (1.0 + (-x).exp());
+            let most = 1.0 / (1.0 + (-x - e).exp());
+            Expected { value, bound: 0.25 * e + 8.0 * U * most + 2.0_f64.powi(-100) }
+        })
+    }
+
+    /// Each element's exponential.
+    pub(super) fn exp(&self) -> Self {
+        self.map(|x, e| {
+            let relative = e.exp_m1() + (FUNCTION + gamma(2)) * e.exp();
+            Expected { value: x.exp(), bound: x.exp() * relative + TINY }
+        })
+    }
+
+    /// These columns, in this order.
+    pub(super) fn pick(&self, columns: &[usize]) -> Self {
+        Self { value: self.value.select(Axis(1), columns), error: self.error.select(Axis(1), columns) }
     }
 
     /// Some of the columns.

@@ -20,6 +20,8 @@ pub(super) struct Builder<'k, 'g> {
     pub(super) residual_scale: f32,
     /// Multiplies the logits.
     pub(super) logit_scale: f32,
+    /// Whether attention's query projections have gates between the queries.
+    pub(super) has_gated_attention: bool,
     /// The name of the norm before the head.
     pub(super) output_norm: &'static str,
     /// The name of the norm before an MLP or a mixture of experts.
@@ -66,6 +68,7 @@ impl<'k, 'g> Builder<'k, 'g> {
             },
             residual_scale: 1.0,
             logit_scale: 1.0,
+            has_gated_attention: false,
             output_norm: "output_norm.weight",
             ffn_norm: "ffn_norm.weight",
             vocabulary,
@@ -120,11 +123,12 @@ impl<'k, 'g> Builder<'k, 'g> {
 
     /// Adds a block's attention.
     pub(super) fn attention(&mut self, block: usize, params: Attention) {
+        let query = if self.has_gated_attention { WeightRole::QueryAndGate } else { WeightRole::Query };
         let projections: &[_] = if self.keys.has_tensor(&Self::tensor(block, "attn_qkv.weight")) {
             &[]
         } else {
             &[
-                (WeightRole::Query, "attn_q.weight"),
+                (query, "attn_q.weight"),
                 (WeightRole::Key, "attn_k.weight"),
                 (WeightRole::Value, "attn_v.weight"),
             ]

@@ -1,9 +1,11 @@
 //! The parts of models with recurrent states, by the names that GGUF gives their tensors.
 
-use herald_api::{LayerParams, Mamba1, Mamba2, ShortConv, WeightRole};
+use herald_api::{
+    DeltaDecay, DeltaGate, DeltaHeads, DeltaNet, LayerParams, Mamba1, Mamba2, ShortConv, WeightRole,
+};
 
 use super::parts::Builder;
-use super::{Keys, ModelError};
+use super::{Keys, ModelError, WeightPlan};
 
 /// Mamba's sizes.
 pub(super) fn mamba1(keys: &Keys<'_>) -> Result<Mamba1, ModelError> {
@@ -37,7 +39,66 @@ pub(super) fn mamba2(keys: &Keys<'_>) -> Result<Mamba2, ModelError> {
     Ok(params)
 }
 
+/// The sizes of a gated delta net. Its files give the value heads as the rank of dt, and the key heads as groups.
+pub(super) fn delta_net(keys: &Keys<'_>, heads: DeltaHeads) -> Result<DeltaNet, ModelError> {
+    let inner = keys.size("ssm.inner_size")?;
+    let (n_value_heads, n_key_heads) = (keys.size("ssm.time_step_rank")?, keys.size("ssm.group_count")?);
+    if !inner.is_multiple_of(n_value_heads) {
+        let expected = format!("a divisor of the {inner} of {}", keys.full("ssm.inner_size"));
+        return Err(keys.bad("ssm.time_step_rank", n_value_heads, expected));
+    }
+    if !n_value_heads.is_multiple_of(n_key_heads) {
+        let expected =
+            format!("a divisor of the {n_value_heads} heads of {}", keys.full("ssm.time_step_rank"));
+        return Err(keys.bad("ssm.group_count", n_key_heads, expected));
+    }
+    Ok(DeltaNet {
+        n_key_heads,
+        n_value_heads,
+        key_dim: keys.size("ssm.state_size")?,
+        value_dim: inner / n_value_heads,
+        taps: keys.size("ssm.conv_kernel")?,
+        heads,
+        decay: DeltaDecay::Head,
+        gate: DeltaGate::Silu,
+        decay_rank: None,
+        gate_rank: None,
+    })
+}
+
 impl Builder<'_, '_> {
+    /// Adds a block's gated delta net, whose queries, keys and values are one tensor, and so are their convolutions.
+    pub(super) fn delta_net(&mut self, block: usize, params: DeltaNet) {
+        let keys = params.n_key_heads * params.key_dim;
+        let values = params.n_value_heads * params.value_dim;
+        let mut weights = self.weights(
+            block,
+            &[
+                (WeightRole::Norm, "attn_norm.weight"),
+                (WeightRole::OutputGate, "attn_gate.weight"),
+                (WeightRole::SsmDtBias, "ssm_dt.bias"),
+                (WeightRole::SsmA, "ssm_a"),
+                (WeightRole::SsmNorm, "ssm_norm.weight"),
+                (WeightRole::OutProjection, "ssm_out.weight"),
+            ],
+            &[(WeightRole::BetaAndDecay, "ssm_ba.weight")],
+        );
+        if !weights.iter().any(|weight| weight.role == WeightRole::BetaAndDecay) {
+            let apart = [(WeightRole::Beta, "ssm_beta.weight"), (WeightRole::Decay, "ssm_alpha.weight")];
+            weights.extend(self.weights(block, &apart, &[]));
+        }
+        let parts = [0..keys, keys..2 * keys, 2 * keys..2 * keys + values];
+        for (part, roles) in [
+            ("attn_qkv.weight", [WeightRole::Query, WeightRole::Key, WeightRole::Value]),
+            ("ssm_conv1d.weight", [WeightRole::QueryConv, WeightRole::KeyConv, WeightRole::ValueConv]),
+        ] {
+            let tensor = Self::tensor(block, part);
+            let plan = |(role, rows)| WeightPlan { role, tensor: tensor.clone(), rows: Some(rows) };
+            weights.extend(roles.into_iter().zip(parts.clone()).map(plan));
+        }
+        self.push(block, LayerParams::DeltaNet(params), weights);
+    }
+
     /// Adds a block's Mamba layer.
     pub(super) fn mamba1(&mut self, block: usize, params: Mamba1) {
         let weights = self.weights(

@@ -20,7 +20,7 @@ pub(super) fn check(
     let fits = match &weight.rows {
         // The parts of a tensor follow each other, and the last one ends with it.
         Some(part) => {
-            let last = matches!(weight.role, WeightRole::Value | WeightRole::Up);
+            let last = matches!(weight.role, WeightRole::Value | WeightRole::ValueConv | WeightRole::Up);
             shape.rows = part.end;
             columns == shape.columns && (part.end == rows || (!last && part.end < rows))
         }
@@ -55,6 +55,7 @@ fn because(params: &LayerParams, role: WeightRole) -> &'static [&'static str] {
         LayerParams::Moe(_) => moe(role),
         LayerParams::Mamba1(_) => mamba1(role),
         LayerParams::Mamba2(_) => mamba2(role),
+        LayerParams::DeltaNet(_) => delta_net(role),
         LayerParams::ShortConv(_) => &["embedding_length", "shortconv.l_cache"],
         _ => &["embedding_length"],
     }
@@ -95,6 +96,23 @@ fn mamba1(role: WeightRole) -> &'static [&'static str] {
         WeightRole::SsmA | WeightRole::SsmD | WeightRole::SsmBNorm | WeightRole::SsmCNorm => {
             &["ssm.inner_size", "ssm.state_size"]
         }
+        _ => &["embedding_length", "ssm.inner_size"],
+    }
+}
+
+fn delta_net(role: WeightRole) -> &'static [&'static str] {
+    match role {
+        WeightRole::Query | WeightRole::Key => &["embedding_length", "ssm.state_size", "ssm.group_count"],
+        WeightRole::QueryConv | WeightRole::KeyConv => {
+            &["ssm.state_size", "ssm.group_count", "ssm.conv_kernel"]
+        }
+        WeightRole::Value => &["embedding_length", "ssm.inner_size", "ssm.state_size", "ssm.group_count"],
+        WeightRole::ValueConv => &["ssm.inner_size", "ssm.state_size", "ssm.group_count", "ssm.conv_kernel"],
+        WeightRole::Beta | WeightRole::Decay | WeightRole::BetaAndDecay => {
+            &["embedding_length", "ssm.time_step_rank"]
+        }
+        WeightRole::SsmDtBias | WeightRole::SsmA => &["ssm.time_step_rank"],
+        WeightRole::SsmNorm => &["ssm.inner_size", "ssm.time_step_rank"],
         _ => &["embedding_length", "ssm.inner_size"],
     }
 }

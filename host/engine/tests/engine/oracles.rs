@@ -264,3 +264,18 @@ fn qwen3vl() {
 fn seed_oss() {
     check("seed_oss", 0.0061);
 }
+
+#[test]
+fn qwen35() {
+    check("qwen35", 0.001);
+}
+
+#[test]
+fn qwen35moe() {
+    check("qwen35moe", 0.001);
+}
+
+#[test]
+fn qwen3next() {
+    check("qwen3next", 0.001);
+}

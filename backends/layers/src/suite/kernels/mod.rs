@@ -2,6 +2,7 @@
 
 pub(super) mod activations;
 pub(super) mod attend;
+pub(super) mod delta;
 pub(super) mod matmul;
 pub(super) mod matrices;
 pub(super) mod quantize_i16;

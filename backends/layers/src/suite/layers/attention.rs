@@ -96,6 +96,8 @@ pub(super) struct Reference {
     query_norm: Option<Array1<f64>>,
     key_norm: Option<Array1<f64>>,
     query: (Matrix, Option<Array1<f64>>),
+    /// Whether `query` has after the rows of each head's queries as many of its gate.
+    is_gated: bool,
     key: (Matrix, Option<Array1<f64>>),
     value: (Matrix, Option<Array1<f64>>),
     output: (Matrix, Option<Array1<f64>>),
@@ -115,15 +117,26 @@ impl Reference {
         };
         let query_norm = norm_of(WeightRole::QueryNorm, n_heads);
         let key_norm = norm_of(WeightRole::KeyNorm, n_kv_heads);
-        let mut biased = |role, bias, rows, columns| {
+        let is_gated = key_dim == value_dim && weights.values.coin();
+        let mut biased = |role, bias: Option<WeightRole>, rows, columns| {
             let matrix = weights.matrix(role, rows, columns);
-            (matrix, weights.perhaps(|weights| weights.vector(bias, rows, [-0.5, 0.5])))
+            let bias =
+                bias.and_then(|bias| weights.perhaps(|weights| weights.vector(bias, rows, [-0.5, 0.5])));
+            (matrix, bias)
         };
-        let query = biased(WeightRole::Query, WeightRole::QueryBias, n_heads * key_dim, hidden);
-        let key = biased(WeightRole::Key, WeightRole::KeyBias, n_kv_heads * key_dim, hidden);
-        let value = biased(WeightRole::Value, WeightRole::ValueBias, n_kv_heads * value_dim, hidden);
-        let output =
-            biased(WeightRole::AttentionOutput, WeightRole::AttentionOutputBias, hidden, n_heads * value_dim);
+        let query = if is_gated {
+            biased(WeightRole::QueryAndGate, None, 2 * n_heads * key_dim, hidden)
+        } else {
+            biased(WeightRole::Query, Some(WeightRole::QueryBias), n_heads * key_dim, hidden)
+        };
+        let key = biased(WeightRole::Key, Some(WeightRole::KeyBias), n_kv_heads * key_dim, hidden);
+        let value = biased(WeightRole::Value, Some(WeightRole::ValueBias), n_kv_heads * value_dim, hidden);
+        let output = biased(
+            WeightRole::AttentionOutput,
+            Some(WeightRole::AttentionOutputBias),
+            hidden,
+            n_heads * value_dim,
+        );
         let factors = if rope == RopeKind::None {
             None
         } else {
@@ -137,14 +150,27 @@ impl Reference {
             factors.as_ref(),
         );
         let params = params.clone();
-        Self { desc, params, norm, post_norm, query_norm, key_norm, query, key, value, output, rotation }
+        Self {
+            desc,
+            params,
+            norm,
+            post_norm,
+            query_norm,
+            key_norm,
+            query,
+            is_gated,
+            key,
+            value,
+            output,
+            rotation,
+        }
     }
 
     /// The rotated queries, and the keys and values as a page keeps them, of tokens.
     pub(super) fn heads(&self, x: &Approx, positions: &[u32]) -> [Approx; 3] {
         let Attention { key_dim, value_dim, .. } = self.params;
         let eps = f64::from(self.desc.norm_eps);
-        let x = self.norm.iter().fold(x.clone(), |x, norm| x.rms_norm(norm, eps));
+        let x = self.enter(x);
         let product =
             |(matrix, bias): &(Matrix, Option<Array1<f64>>), x: &Approx| x.multiply(matrix, bias.as_ref());
         let heads = |x: Approx, norm: &Option<Array1<f64>>| {
@@ -156,10 +182,29 @@ impl Reference {
             x.rotate(&self.rotation, key_dim, positions)
         };
         [
-            heads(product(&self.query, &x), &self.query_norm),
+            heads(self.queries(&x, 0), &self.query_norm),
             heads(product(&self.key, &x), &self.key_norm).quantize_i16(key_dim),
             product(&self.value, &x).quantize_i16(value_dim),
         ]
+    }
+
+    /// The branch's input, normed.
+    fn enter(&self, x: &Approx) -> Approx {
+        let eps = f64::from(self.desc.norm_eps);
+        self.norm.iter().fold(x.clone(), |x, norm| x.rms_norm(norm, eps))
+    }
+
+    /// Of normed tokens the queries before their norm (`part` 0), or the gates (1).
+    fn queries(&self, x: &Approx, part: usize) -> Approx {
+        let (matrix, bias) = &self.query;
+        let all = x.multiply(matrix, bias.as_ref());
+        if !self.is_gated {
+            return all;
+        }
+        let dim = self.params.key_dim;
+        let columns =
+            (0..self.params.n_heads * dim).map(|column| column / dim * 2 * dim + part * dim + column % dim);
+        all.pick(&columns.collect::<Vec<_>>())
     }
 
     /// What the residual branch makes of a whole sequence.
@@ -193,12 +238,17 @@ impl Reference {
                 }
             }
         }
-        self.leave(&attended)
+        self.leave(x, &attended)
     }
 
-    /// What becomes of what was attended to.
-    pub(super) fn leave(&self, attended: &Approx) -> Approx {
+    /// What becomes of what was attended to, of the tokens `x`.
+    pub(super) fn leave(&self, x: &Approx, attended: &Approx) -> Approx {
         let eps = f64::from(self.desc.norm_eps);
+        let attended = if self.is_gated {
+            attended.times(&self.queries(&self.enter(x), 1).sigmoid())
+        } else {
+            attended.clone()
+        };
         let branch = attended.multiply(&self.output.0, self.output.1.as_ref());
         let branch = self.post_norm.iter().fold(branch, |branch, norm| branch.rms_norm(norm, eps));
         branch.scale(f64::from(self.desc.residual_scale))

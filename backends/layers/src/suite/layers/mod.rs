@@ -2,6 +2,7 @@
 
 mod attention;
 mod batches;
+mod delta_net;
 mod embedding_and_head;
 mod mlp;
 mod moe;
@@ -31,6 +32,7 @@ pub(super) fn check(plugin: &Subject<'_>) {
             LayerKind::Mamba2 => recurrent::check_mamba2(plugin),
             LayerKind::ShortConv => recurrent::check_short_conv(plugin),
             LayerKind::Moe => moe::check(plugin),
+            LayerKind::DeltaNet => delta_net::check(plugin),
             other => {
                 panic!("the suite has no reference for the {} layers of {}", other.name(), plugin.name())
             }

@@ -19,7 +19,7 @@ use super::order::{Limits, Weights, activations, create, desc, order, scratch};
 
 /// How sequences are run.
 #[derive(Clone, Debug)]
-struct Run {
+pub(super) struct Run {
     hidden: usize,
     /// Tokens of each sequence.
     lens: Vec<usize>,
@@ -30,7 +30,14 @@ struct Run {
     seed: u64,
 }
 
-fn runs() -> impl Strategy<Value = Run> + Clone {
+impl Run {
+    /// Elements of a token's activations.
+    pub(super) fn hidden(&self) -> usize {
+        self.hidden
+    }
+}
+
+pub(super) fn runs() -> impl Strategy<Value = Run> + Clone {
     let lens = prop_oneof![
         3 => prop::collection::vec(1_usize..24, 1..4),
         1 => prop::collection::vec(50_usize..90, 1..3),
@@ -43,9 +50,9 @@ fn runs() -> impl Strategy<Value = Run> + Clone {
 }
 
 /// A layer in float64: its description, and what its branch makes of a sequence.
-struct Reference {
-    desc: LayerDesc,
-    branch: Box<dyn Fn(&Approx) -> Approx>,
+pub(super) struct Reference {
+    pub(super) desc: LayerDesc,
+    pub(super) branch: Box<dyn Fn(&Approx) -> Approx>,
 }
 
 pub(super) fn check_mamba1(plugin: &Subject<'_>) {
@@ -228,7 +235,7 @@ fn skip(u: &Approx, d: &dyn Fn(usize) -> f64) -> Approx {
     u.times(&Approx::exact(d))
 }
 
-fn compare(plugin: &Subject<'_>, run: &Run, make: impl FnOnce(&mut Weights) -> Reference) -> Case {
+pub(super) fn compare(plugin: &Subject<'_>, run: &Run, make: impl FnOnce(&mut Weights) -> Reference) -> Case {
     let mut weights = Weights::new(plugin.kernels, run.seed);
     let reference = make(&mut weights);
     let mut inputs = |n_tokens| activations(n_tokens, run.hidden, &mut weights.values);

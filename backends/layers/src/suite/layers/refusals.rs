@@ -3,8 +3,9 @@
 
 use herald_api::import::{BatchBuffers, Forward, LayerSpec, PageUse};
 use herald_api::{
-    Activation, Attention, DType, Embedding, Head, LayerDesc, LayerKind, LayerParams, Mamba1, Mamba2, Mlp,
-    Moe, Parallel, Result, RopeKind, RopeScaling, Routing, ShortConv, Status, WeightRole,
+    Activation, Attention, DType, DeltaDecay, DeltaGate, DeltaHeads, DeltaNet, Embedding, Head, LayerDesc,
+    LayerKind, LayerParams, Mamba1, Mamba2, Mlp, Moe, Parallel, Result, RopeKind, RopeScaling, Routing,
+    ShortConv, Status, WeightRole,
 };
 
 use super::super::Subject;
@@ -30,6 +31,21 @@ fn attention() -> Attention {
         rope_scaling: RopeScaling::None,
         softcap: None,
         scale: 1.0,
+    }
+}
+
+fn delta_net() -> DeltaNet {
+    DeltaNet {
+        n_key_heads: 2,
+        n_value_heads: 4,
+        key_dim: 6,
+        value_dim: 5,
+        taps: 3,
+        heads: DeltaHeads::Grouped,
+        decay: DeltaDecay::Head,
+        gate: DeltaGate::Silu,
+        decay_rank: None,
+        gate_rank: None,
     }
 }
 
@@ -101,6 +117,25 @@ fn shapes(kind: LayerKind) -> (LayerParams, Vec<(WeightRole, [usize; 2])>) {
                 (WeightRole::InProjection, [3 * HIDDEN, HIDDEN]),
                 (WeightRole::Conv, [HIDDEN, 3]),
                 (WeightRole::OutProjection, [HIDDEN, HIDDEN]),
+            ],
+        ),
+        LayerKind::DeltaNet => (
+            LayerParams::DeltaNet(delta_net()),
+            vec![
+                (WeightRole::Norm, [1, HIDDEN]),
+                (WeightRole::Query, [12, HIDDEN]),
+                (WeightRole::Key, [12, HIDDEN]),
+                (WeightRole::Value, [20, HIDDEN]),
+                (WeightRole::QueryConv, [12, 3]),
+                (WeightRole::KeyConv, [12, 3]),
+                (WeightRole::ValueConv, [20, 3]),
+                (WeightRole::OutputGate, [20, HIDDEN]),
+                (WeightRole::Beta, [4, HIDDEN]),
+                (WeightRole::Decay, [4, HIDDEN]),
+                (WeightRole::SsmDtBias, [1, 4]),
+                (WeightRole::SsmA, [1, 4]),
+                (WeightRole::SsmNorm, [1, 5]),
+                (WeightRole::OutProjection, [HIDDEN, 20]),
             ],
         ),
         LayerKind::Moe => (
@@ -211,6 +246,7 @@ pub(super) fn check(plugin: &Subject<'_>, kind: LayerKind) {
             LayerParams::Mamba2(params) => params.state = 0,
             LayerParams::ShortConv(params) => params.taps = 0,
             LayerParams::Moe(params) => params.width = 0,
+            LayerParams::DeltaNet(params) => params.value_dim = 0,
             _ => order.desc.hidden = 0,
         },
     ] {
@@ -222,6 +258,7 @@ pub(super) fn check(plugin: &Subject<'_>, kind: LayerKind) {
         LayerKind::Attention => check_heads(plugin, &good),
         LayerKind::Mamba2 => check_groups(plugin, &good),
         LayerKind::Moe => check_experts(plugin, &good),
+        LayerKind::DeltaNet => check_value_heads(plugin, &good),
         _ => {}
     }
     if kind == LayerKind::Embedding {
@@ -263,6 +300,12 @@ fn check_groups(plugin: &Subject<'_>, good: &LayerSpec) {
         params.n_groups = 3;
     }
     refused(plugin, "groups that don't divide the heads", groups, INVALID, &["4", "3"]);
+}
+
+fn check_value_heads(plugin: &Subject<'_>, good: &LayerSpec) {
+    let mut order = good.clone();
+    order.desc.params = LayerParams::DeltaNet(DeltaNet { n_key_heads: 3, ..delta_net() });
+    refused(plugin, "value heads that key heads don't divide", order, INVALID, &["4", "3"]);
 }
 
 fn check_experts(plugin: &Subject<'_>, good: &LayerSpec) {

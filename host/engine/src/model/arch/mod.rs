@@ -16,6 +16,7 @@ mod nemotron_h;
 mod olmo2;
 mod phi3;
 mod qwen2;
+mod qwen35;
 mod qwen_moe;
 mod smollm3;
 
@@ -24,7 +25,7 @@ use super::{Keys, ModelError, ModelPlan};
 type Plan = fn(&Keys<'_>) -> Result<ModelPlan, ModelError>;
 
 /// Each architecture by the name that `general.architecture` gives it.
-const ARCHITECTURES: [(&str, Plan); 32] = [
+const ARCHITECTURES: [(&str, Plan); 35] = [
     ("arcee", llama::arcee),
     ("ernie4_5", llama::plan),
     ("ernie4_5-moe", qwen_moe::ernie4_5),
@@ -53,7 +54,10 @@ const ARCHITECTURES: [(&str, Plan); 32] = [
     ("qwen2", qwen2::plan),
     ("qwen2moe", qwen_moe::qwen2),
     ("qwen3", qwen2::plan),
+    ("qwen35", qwen35::plan),
+    ("qwen35moe", qwen35::plan),
     ("qwen3moe", qwen_moe::qwen3),
+    ("qwen3next", qwen35::qwen3_next),
     ("qwen3vl", qwen2::qwen3_vl),
     ("seed_oss", qwen2::seed_oss),
     ("smollm3", smollm3::plan),
