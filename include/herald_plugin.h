@@ -157,6 +157,10 @@ typedef struct HeraldTier HeraldTier;
 // max(x, 0) squared (arXiv 2109.08668).
 #define HERALD_ACTIVATION_SQUARED_RELU 3
 
+// Clamped SwiGLU (gpt-oss), of gated networks alone: with g = min(gate, 7) and u = max(-7, min(up, 7)),
+// g * sigmoid(1.702 g) * (u + 1) in place of activation(gate) * up.
+#define HERALD_ACTIVATION_CLAMPED_SWIGLU 16
+
 // No RoPE.
 #define HERALD_ROPE_NONE 0
 
@@ -174,6 +178,9 @@ typedef struct HeraldTier HeraldTier;
 
 // YaRN (arXiv 2309.00071): interpolated by wavelength.
 #define HERALD_ROPE_SCALING_YARN 2
+
+// YaRN whose ramp begins and ends between pairs of elements, where HERALD_ROPE_SCALING_YARN rounds both outwards to whole pairs.
+#define HERALD_ROPE_SCALING_YARN_SMOOTH 3
 
 // Value head h uses the key head h / (n_value_heads / n_key_heads).
 #define HERALD_DELTA_HEADS_GROUPED 1
@@ -354,6 +361,22 @@ typedef struct HeraldTier HeraldTier;
 // as many of its gate, [2 * n_heads * key_dim, hidden]. What the head attended to is multiplied by sigmoid(gate), so
 // value_dim is key_dim.
 #define HERALD_WEIGHT_QUERY_AND_GATE 49
+
+// Attention sinks (arXiv 2309.17453): for each head the score of a slot that every query sees and that has no value, after
+// scale and soft cap: [n_heads].
+#define HERALD_WEIGHT_ATTENTION_SINKS 50
+
+// Mixture of experts, added to the router's scores, before what makes weights of them: [n_experts].
+#define HERALD_WEIGHT_ROUTER_SCORE_BIAS 51
+
+// Mixture of experts, biases of the gate projections: [n_experts, width], expert after expert.
+#define HERALD_WEIGHT_EXPERTS_GATE_BIAS 52
+
+// Mixture of experts, biases of the up projections: [n_experts, width].
+#define HERALD_WEIGHT_EXPERTS_UP_BIAS 53
+
+// Mixture of experts, biases of the down projections: [n_experts, hidden].
+#define HERALD_WEIGHT_EXPERTS_DOWN_BIAS 54
 
 // IEEE float32.
 #define HERALD_DTYPE_F32 0

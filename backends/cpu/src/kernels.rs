@@ -156,7 +156,18 @@ fn function(activation: Activation) -> fn(f32) -> f32 {
     }
 }
 
+/// Clamped SwiGLU; see [`herald_api::Activation::ClampedSwiglu`].
+fn clamped_swiglu(gate: f32, up: f32) -> f32 {
+    // Not `min`, which hides a NaN.
+    let gate = if gate > 7.0 { 7.0 } else { gate };
+    gate / (1.0 + (-1.702 * gate).exp()) * (up.clamp(-7.0, 7.0) + 1.0)
+}
+
 fn glu(activation: Activation, gate: &mut [f32], up: &[f32]) {
+    if activation == Activation::ClampedSwiglu {
+        gate.iter_mut().zip(up).for_each(|(gate, up)| *gate = clamped_swiglu(*gate, *up));
+        return;
+    }
     let function = function(activation);
     for (gate, up) in gate.iter_mut().zip(up) {
         *gate = function(*gate) * up;

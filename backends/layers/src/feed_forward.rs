@@ -4,7 +4,7 @@
 //! y = Wdown (act(Wgate x) * Wup x)        or without a gate        y = Wdown act(Wup x)
 //! ```
 
-use herald_api::{Activation, Parallel};
+use herald_api::{Activation, Error, LayerDesc, Parallel, Result};
 
 use crate::kernels::Kernels;
 use crate::linear::{Linear, Product, matmul, matmul_bytes, matmul_one};
@@ -17,6 +17,18 @@ pub(crate) struct FeedForward<'w> {
     pub(crate) gate: Option<Linear<'w>>,
     pub(crate) up: Linear<'w>,
     pub(crate) down: Linear<'w>,
+}
+
+/// Refuses a network without a gate and with an activation that needs one.
+pub(crate) fn check_gate(desc: &LayerDesc, activation: Activation, gated: bool) -> Result<()> {
+    if activation.needs_gate() && !gated {
+        return Err(Error::invalid(format!(
+            "the {} of block {} has the activation {activation:?} and no gate, where one was expected",
+            desc.kind().name(),
+            desc.block
+        )));
+    }
+    Ok(())
 }
 
 /// The buffers of one network.

@@ -456,6 +456,16 @@ impl<'a> OnlineSoftmax<'a> {
         }
     }
 
+    /// Adds to each query a slot of this score that has no value.
+    pub fn sink<'s>(&mut self, scores: impl IntoIterator<Item = &'s f32>) {
+        for ((sum, max), score) in self.sum.iter_mut().zip(&*self.max).zip(scores) {
+            // Of a query that sees nothing else there is nothing to share.
+            if *sum > 0.0 {
+                *sum += (score - max).exp();
+            }
+        }
+    }
+
     /// Divides by the sums: `out` then holds each query's attention, zeros for a query that saw no slot.
     pub fn finish(&mut self) {
         let width = self.out.len() / self.sum.len().max(1);

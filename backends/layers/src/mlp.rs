@@ -8,7 +8,7 @@
 
 use herald_api::{Call, EngineLayer, LayerDesc, LayerRequest, Mlp as Params, Result, WeightRole};
 
-use crate::feed_forward::FeedForward;
+use crate::feed_forward::{FeedForward, check_gate};
 use crate::kernels::Kernels;
 use crate::layer::Layer;
 use crate::linear::Linear;
@@ -32,6 +32,7 @@ impl<'w> Mlp<'w> {
         request: &LayerRequest<'w, '_>,
         params: &Params,
     ) -> Result<Self> {
+        check_gate(&request.desc, params.activation, params.gated)?;
         let mut weights = Weights::new(kernels, request);
         let layer = Self {
             kernels,

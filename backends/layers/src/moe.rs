@@ -2,7 +2,7 @@
 //! network that every token uses. With `x` a token's activations, `e` one of its `n_used` experts:
 //!
 //! ```text
-//! s    = Wrouter n(x)                              n: RMS norm
+//! s    = Wrouter n(x) (+ bias)                     n: RMS norm
 //! p    = softmax(s)  or  sigmoid(s)                the experts of the greatest p (+ bias) are used
 //! w_e  = weight_scale * p_e  (/ sum of p over the token's experts)
 //! x   += residual_scale * (sum of w_e expert_e(n(x)) + sigmoid(g . n(x)) shared(n(x)))
@@ -14,7 +14,7 @@ use herald_api::{
     Call, EngineLayer, Error, LayerDesc, LayerRequest, Moe as Params, Result, Routing, WeightRole,
 };
 
-use crate::feed_forward::FeedForward;
+use crate::feed_forward::{FeedForward, check_gate};
 use crate::kernels::Kernels;
 use crate::layer::Layer;
 use crate::linear::{Linear, matmul_bytes, matmul_one};
@@ -75,10 +75,16 @@ impl<'w> Moe<'w> {
                 request.desc.block
             )));
         }
+        check_gate(&request.desc, activation, gated)?;
         let mut weights = Weights::new(kernels, request);
-        let gates = if gated { weights.matrices(WeightRole::ExpertsGate, n_experts)? } else { Vec::new() };
-        let ups = weights.matrices(WeightRole::ExpertsUp, n_experts)?;
-        let downs = weights.matrices(WeightRole::ExpertsDown, n_experts)?;
+        let mut of_experts = |role, bias| weights.biased_matrices(role, bias, n_experts);
+        let gates = if gated {
+            of_experts(WeightRole::ExpertsGate, WeightRole::ExpertsGateBias)?
+        } else {
+            Vec::new()
+        };
+        let ups = of_experts(WeightRole::ExpertsUp, WeightRole::ExpertsUpBias)?;
+        let downs = of_experts(WeightRole::ExpertsDown, WeightRole::ExpertsDownBias)?;
         let gates = gates.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
         let experts = ups.into_iter().zip(downs).zip(gates);
         let experts =
@@ -96,7 +102,7 @@ impl<'w> Moe<'w> {
         let layer = Self {
             kernels,
             norm: weights.vector(WeightRole::Norm)?,
-            router: weights.matrix(WeightRole::Router)?,
+            router: weights.biased(WeightRole::Router, WeightRole::RouterScoreBias)?,
             router_bias: weights.optional_vector(WeightRole::RouterBias)?,
             experts,
             shared_router: weights.optional_vector(WeightRole::SharedRouter)?,

@@ -21,7 +21,15 @@ impl Rope {
         let mut scale: Box<dyn Fn(usize) -> f64> = Box::new(|_| 1.0);
         match scaling {
             RopeScaling::Linear { factor } => scale = Box::new(move |_| 1.0 / f64::from(factor)),
-            RopeScaling::Yarn { factor, original_context, ext_factor, attn_factor, beta_fast, beta_slow } => {
+            RopeScaling::Yarn {
+                factor,
+                original_context,
+                ext_factor,
+                attn_factor,
+                beta_fast,
+                beta_slow,
+                whole_pairs,
+            } => {
                 // YaRN, arXiv 2309.00071, section 3.2: pairs that turn more than beta_fast times over the trained
                 // context stay, those that turn less than beta_slow times are interpolated, and between them a ramp.
                 let pair_of = |turns: f32| {
@@ -29,8 +37,11 @@ impl Rope {
                     dims as f64 * (context / (f64::from(turns) * 2.0 * std::f64::consts::PI)).ln()
                         / (2.0 * f64::from(base).ln())
                 };
-                let low = pair_of(beta_fast).floor().max(0.0);
-                let high = pair_of(beta_slow).ceil().min(dims as f64 - 1.0);
+                let [low, high] = match whole_pairs {
+                    true => [pair_of(beta_fast).floor(), pair_of(beta_slow).ceil()],
+                    false => [pair_of(beta_fast), pair_of(beta_slow)],
+                };
+                let [low, high] = [low.max(0.0), high.min(dims as f64 - 1.0)];
                 let interpolated = 1.0 / f64::from(factor);
                 let ext_factor = f64::from(ext_factor);
                 scale = Box::new(move |pair| {
@@ -109,6 +120,7 @@ mod tests {
             attn_factor: 1.0,
             beta_fast: 32.0,
             beta_slow: 1.0,
+            whole_pairs: true,
         };
         let unscaled = Rope::new(128, 10_000.0, RopeScaling::None, None);
         let yarn = Rope::new(128, 10_000.0, scaling, None);

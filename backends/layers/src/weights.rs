@@ -101,6 +101,22 @@ impl<'r, 'w> Weights<'r, 'w> {
         Ok(weight.bytes.chunks_exact(bytes.max(1)).map(one).collect())
     }
 
+    /// The same with their biases, where there are any, which lie one after another too.
+    pub(crate) fn biased_matrices(
+        &mut self,
+        role: WeightRole,
+        bias: WeightRole,
+        count: usize,
+    ) -> Result<Vec<Linear<'w>>> {
+        let mut linears = self.matrices(role, count)?;
+        if let Some(biases) = self.optional_vector(bias)? {
+            for (linear, bias) in linears.iter_mut().zip(biases.chunks_exact(biases.len() / count.max(1))) {
+                linear.set_bias(Some(bias.to_vec()));
+            }
+        }
+        Ok(linears)
+    }
+
     /// Says that everything has been taken: a weight that nobody asked for is one that the layer can't do.
     pub(crate) fn finish(self) -> Result<()> {
         self.left.first().map_or(Ok(()), |weight| {

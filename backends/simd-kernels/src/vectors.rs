@@ -123,6 +123,16 @@ fn activation<S: Simd>(s: S, kind: Activation, x: S::F) -> S::F {
     }
 }
 
+/// Clamped SwiGLU; see [`Activation::ClampedSwiglu`]. `min` and `max` give their second argument where either is NaN.
+#[inline(always)]
+fn clamped_swiglu<S: Simd>(s: S, gate: S::F, up: S::F) -> S::F {
+    let most = s.splat(7.0);
+    let gate = s.min(most, gate);
+    let up = s.max(s.splat(-7.0), s.min(most, up));
+    let open = times_sigmoid(s, gate, s.mul(s.splat(1.702), gate));
+    s.mul(open, s.add(up, s.splat(1.0)))
+}
+
 /// `gate = activation(gate) * up`.
 #[inline(always)]
 pub(crate) fn glu<S: Simd>(s: S, kind: Activation, gate: &mut [f32], up: &[f32]) {
@@ -131,7 +141,10 @@ pub(crate) fn glu<S: Simd>(s: S, kind: Activation, gate: &mut [f32], up: &[f32])
         gate,
         up,
         #[inline(always)]
-        |gate, up| s.mul(activation(s, kind, gate), up),
+        |gate, up| match kind {
+            Activation::ClampedSwiglu => clamped_swiglu(s, gate, up),
+            _ => s.mul(activation(s, kind, gate), up),
+        },
     );
 }
 

@@ -8,6 +8,9 @@ pub const HERALD_ACTIVATION_SILU: u32 = 1;
 pub const HERALD_ACTIVATION_GELU_TANH: u32 = 2;
 /// max(x, 0) squared (arXiv 2109.08668).
 pub const HERALD_ACTIVATION_SQUARED_RELU: u32 = 3;
+/// Clamped SwiGLU (gpt-oss), of gated networks alone: with g = min(gate, 7) and u = max(-7, min(up, 7)),
+/// g * sigmoid(1.702 g) * (u + 1) in place of activation(gate) * up.
+pub const HERALD_ACTIVATION_CLAMPED_SWIGLU: u32 = 16;
 
 /// The function between an MLP's projections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,14 +23,23 @@ pub enum Activation {
     GeluTanh = HERALD_ACTIVATION_GELU_TANH,
     /// `max(x, 0)` squared.
     SquaredRelu = HERALD_ACTIVATION_SQUARED_RELU,
+    /// With `g = min(gate, 7)` and `u = clamp(up, -7, 7)`, `g * sigmoid(1.702 g) * (u + 1)`: of gated networks alone.
+    ClampedSwiglu = HERALD_ACTIVATION_CLAMPED_SWIGLU,
 }
 
 impl Activation {
+    /// Whether only gated networks have it.
+    #[must_use]
+    pub fn needs_gate(self) -> bool {
+        self == Self::ClampedSwiglu
+    }
+
     pub(super) fn from_code(code: u32) -> Result<Self> {
         Ok(match code {
             HERALD_ACTIVATION_SILU => Self::Silu,
             HERALD_ACTIVATION_GELU_TANH => Self::GeluTanh,
             HERALD_ACTIVATION_SQUARED_RELU => Self::SquaredRelu,
+            HERALD_ACTIVATION_CLAMPED_SWIGLU => Self::ClampedSwiglu,
             other => {
                 return Err(Error::unsupported(format!("activation {other} is not known to this plugin")));
             }

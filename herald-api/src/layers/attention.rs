@@ -16,6 +16,8 @@ pub const HERALD_ROPE_SCALING_NONE: u32 = 0;
 pub const HERALD_ROPE_SCALING_LINEAR: u32 = 1;
 /// YaRN (arXiv 2309.00071): interpolated by wavelength.
 pub const HERALD_ROPE_SCALING_YARN: u32 = 2;
+/// YaRN whose ramp begins and ends between pairs of elements, where HERALD_ROPE_SCALING_YARN rounds both outwards to whole pairs.
+pub const HERALD_ROPE_SCALING_YARN_SMOOTH: u32 = 3;
 
 /// Parameters of HERALD_LAYER_ATTENTION: grouped-query attention over keys and values kept in pages.
 #[repr(C)]
@@ -115,6 +117,8 @@ pub enum RopeScaling {
         beta_fast: f32,
         /// Rotations below which frequencies are interpolated, usually 1.
         beta_slow: f32,
+        /// Whether the ramp's ends are rounded outwards to whole pairs.
+        whole_pairs: bool,
     },
 }
 
@@ -123,7 +127,8 @@ impl RopeScaling {
         Ok(match raw.rope_scaling {
             HERALD_ROPE_SCALING_NONE => Self::None,
             HERALD_ROPE_SCALING_LINEAR => Self::Linear { factor: raw.rope_factor },
-            HERALD_ROPE_SCALING_YARN => Self::Yarn {
+            HERALD_ROPE_SCALING_YARN | HERALD_ROPE_SCALING_YARN_SMOOTH => Self::Yarn {
+                whole_pairs: raw.rope_scaling == HERALD_ROPE_SCALING_YARN,
                 factor: raw.rope_factor,
                 original_context: raw.rope_original_context,
                 ext_factor: raw.yarn_ext_factor,
@@ -145,8 +150,17 @@ impl RopeScaling {
                 raw.rope_scaling = HERALD_ROPE_SCALING_LINEAR;
                 raw.rope_factor = factor;
             }
-            Self::Yarn { factor, original_context, ext_factor, attn_factor, beta_fast, beta_slow } => {
-                raw.rope_scaling = HERALD_ROPE_SCALING_YARN;
+            Self::Yarn {
+                factor,
+                original_context,
+                ext_factor,
+                attn_factor,
+                beta_fast,
+                beta_slow,
+                whole_pairs,
+            } => {
+                raw.rope_scaling =
+                    if whole_pairs { HERALD_ROPE_SCALING_YARN } else { HERALD_ROPE_SCALING_YARN_SMOOTH };
                 raw.rope_factor = factor;
                 raw.rope_original_context = original_context;
                 raw.yarn_ext_factor = ext_factor;
@@ -245,6 +259,7 @@ impl KindParams for Attention {
             WeightRole::ValueBias => WeightShape::vector(values).optional(),
             WeightRole::AttentionOutput => WeightShape::matrix(hidden, attended),
             WeightRole::AttentionOutputBias => WeightShape::vector(hidden).optional(),
+            WeightRole::AttentionSinks => WeightShape::vector(self.n_heads).optional(),
             WeightRole::RopeFactors if self.rope != RopeKind::None => {
                 WeightShape::vector(self.rope_dims / 2).optional()
             }

@@ -114,6 +114,17 @@ pub(super) mod c {
     /// as many of its gate, [2 * n_heads * key_dim, hidden]. What the head attended to is multiplied by sigmoid(gate), so
     /// value_dim is key_dim.
     pub const HERALD_WEIGHT_QUERY_AND_GATE: u32 = 49;
+    /// Attention sinks (arXiv 2309.17453): for each head the score of a slot that every query sees and that has no value, after
+    /// scale and soft cap: [n_heads].
+    pub const HERALD_WEIGHT_ATTENTION_SINKS: u32 = 50;
+    /// Mixture of experts, added to the router's scores, before what makes weights of them: [n_experts].
+    pub const HERALD_WEIGHT_ROUTER_SCORE_BIAS: u32 = 51;
+    /// Mixture of experts, biases of the gate projections: [n_experts, width], expert after expert.
+    pub const HERALD_WEIGHT_EXPERTS_GATE_BIAS: u32 = 52;
+    /// Mixture of experts, biases of the up projections: [n_experts, width].
+    pub const HERALD_WEIGHT_EXPERTS_UP_BIAS: u32 = 53;
+    /// Mixture of experts, biases of the down projections: [n_experts, hidden].
+    pub const HERALD_WEIGHT_EXPERTS_DOWN_BIAS: u32 = 54;
 }
 
 macro_rules! weight_roles {
@@ -233,6 +244,16 @@ weight_roles! {
     BetaAndDecay = HERALD_WEIGHT_BETA_AND_DECAY,
     /// Query projection and gate of attention in one, head by head.
     QueryAndGate = HERALD_WEIGHT_QUERY_AND_GATE,
+    /// Attention sinks.
+    AttentionSinks = HERALD_WEIGHT_ATTENTION_SINKS,
+    /// Added to the router's scores.
+    RouterScoreBias = HERALD_WEIGHT_ROUTER_SCORE_BIAS,
+    /// Biases of the experts' gate projections.
+    ExpertsGateBias = HERALD_WEIGHT_EXPERTS_GATE_BIAS,
+    /// Biases of the experts' up projections.
+    ExpertsUpBias = HERALD_WEIGHT_EXPERTS_UP_BIAS,
+    /// Biases of the experts' down projections.
+    ExpertsDownBias = HERALD_WEIGHT_EXPERTS_DOWN_BIAS,
 }
 
 impl WeightRole {

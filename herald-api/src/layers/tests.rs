@@ -9,6 +9,7 @@ fn layers(size: usize) -> Vec<LayerDesc> {
         attn_factor: 0.5,
         beta_fast: 32.0,
         beta_slow: 1.0,
+        whole_pairs: false,
     };
     let (n_heads, state, n_groups) = (size * 2, size + 3, size);
     let all = [

@@ -138,8 +138,8 @@ fn typed_attention() -> Plan {
 
 fn attentions() -> Vec<Plan> {
     use WeightRole::{
-        AttentionOutputBias, KeyBias, KeyNorm, Norm, PostNorm, Query, QueryAndGate, QueryBias, QueryNorm,
-        RopeFactors, ValueBias,
+        AttentionOutputBias, AttentionSinks, KeyBias, KeyNorm, Norm, PostNorm, Query, QueryAndGate,
+        QueryBias, QueryNorm, RopeFactors, ValueBias,
     };
     let base = base_attention;
     let yarn = RopeScaling::Yarn {
@@ -149,6 +149,7 @@ fn attentions() -> Vec<Plan> {
         attn_factor: 1.1,
         beta_fast: 32.0,
         beta_slow: 1.0,
+        whole_pairs: true,
     };
     vec![
         attention("2 heads of 16, no RoPE", 32, Attention { rope: RopeKind::None, ..base(2, 2, 16) }),
@@ -172,6 +173,7 @@ fn attentions() -> Vec<Plan> {
             .other_shapes(),
         attention("biases", 64, base(4, 2, 16)).with(&[QueryBias, KeyBias, ValueBias, AttentionOutputBias]),
         attention("query, key and value biases", 64, base(4, 2, 16)).with(&[QueryBias, KeyBias, ValueBias]),
+        attention("sinks", 64, base(4, 2, 16)).with(&[AttentionSinks]),
         attention("gated", 64, base(4, 2, 16)).with(&[QueryAndGate]).without(&[Query]),
         attention("norm after", 64, base(4, 2, 16)).with(&[PostNorm]).residual_scale(0.22),
         attention("norm after, none before", 64, base(4, 2, 16)).with(&[PostNorm]).without(&[Norm]),
@@ -213,6 +215,12 @@ fn mixtures() -> Vec<Plan> {
         of("sigmoid", Moe { routing: Routing::Sigmoid, ..base.clone() }),
         of("sigmoid, bias of the choice", Moe { routing: Routing::Sigmoid, ..base.clone() })
             .with(&[WeightRole::RouterBias]),
+        of("clamped SwiGLU, biases", Moe { activation: Activation::ClampedSwiglu, ..base.clone() }).with(&[
+            WeightRole::RouterScoreBias,
+            WeightRole::ExpertsGateBias,
+            WeightRole::ExpertsUpBias,
+            WeightRole::ExpertsDownBias,
+        ]),
         of("shared expert", Moe { shared_width: Some(48), ..base.clone() }),
         of("shared expert with its own weight", Moe { shared_width: Some(64), ..base.clone() })
             .with(&[WeightRole::SharedRouter]),

@@ -285,6 +285,11 @@ fn range(role: WeightRole) -> [f32; 2] {
         | WeightRole::AttentionOutputBias
         | WeightRole::ConvBias
         | WeightRole::RouterBias
+        | WeightRole::RouterScoreBias
+        | WeightRole::ExpertsGateBias
+        | WeightRole::ExpertsUpBias
+        | WeightRole::ExpertsDownBias
+        | WeightRole::AttentionSinks
         | WeightRole::SharedRouter => [-0.5, 0.5],
         _ => [0.5, 1.5],
     }

@@ -18,6 +18,8 @@
 //! o' = exp(m - m') o + sum_s exp(z_s - m') v_s        and in the end        a = o / l
 //! ```
 //!
+//! A head's sink (arXiv 2309.17453) is one more score `z`, without a value: it adds `exp(z - m)` to `l` in the end.
+//!
 //! The same three lines merge the softmaxes of two runs of pages.
 //!
 //! - [`project`]: queries, keys and values; norms; RoPE; keys and values into the cache.
@@ -49,6 +51,7 @@ pub(crate) struct Attention<'w> {
     params: Params,
     norm: Option<Vec<f32>>,
     post_norm: Option<Vec<f32>>,
+    sinks: Option<Vec<f32>>,
     query_norm: Option<Vec<f32>>,
     key_norm: Option<Vec<f32>>,
     /// Queries; with gates, head by head the rows of its queries and as many of its gate.
@@ -106,6 +109,7 @@ impl<'w> Attention<'w> {
             is_gated,
             norm: weights.optional_vector(WeightRole::Norm)?,
             post_norm: weights.optional_vector(WeightRole::PostNorm)?,
+            sinks: weights.optional_vector(WeightRole::AttentionSinks)?,
             query_norm: weights.optional_vector(WeightRole::QueryNorm)?,
             key_norm: weights.optional_vector(WeightRole::KeyNorm)?,
             key: weights.biased(WeightRole::Key, WeightRole::KeyBias)?,

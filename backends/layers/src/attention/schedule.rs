@@ -397,6 +397,10 @@ impl Attention<'_> {
 
     /// Ends the softmax of a work item and puts its rows where they belong.
     fn finish(&self, item: &WorkItem<'_>, mut softmax: OnlineSoftmax<'_>, attended: &DisjointSlice<'_, f32>) {
+        if let Some(sinks) = &self.sinks {
+            let heads = sinks.iter().skip(item.kv_head * self.group()).take(self.group());
+            softmax.sink(heads.cycle());
+        }
         softmax.finish();
         let width = self.group() * self.params.value_dim;
         for (row, token) in softmax.out.chunks_exact(width).zip(item.block.tokens.clone()) {

@@ -91,6 +91,26 @@ impl Approx {
         })
     }
 
+    /// `activation(self) * up`, or what stands in its place.
+    pub(super) fn gate(&self, kind: Activation, up: &Self) -> Self {
+        if kind != Activation::ClampedSwiglu {
+            return self.activate(kind).times(up);
+        }
+        let gate = self.map(|x, e| {
+            let g = x.min(7.0);
+            // Nowhere steeper than SiLU, whose argument alone is scaled; the scaled argument's two roundings move exp by as much
+            // as it is large.
+            let value = g / (1.0 + (-1.702 * g).exp());
+            let most = value.abs() + 1.13 * e;
+            Expected { value, bound: 1.13 * e + (8.0 + 4.0 * g.abs()) * U * most + 2.0_f64.powi(-100) }
+        });
+        let up = up.map(|x, e| {
+            let value = x.clamp(-7.0, 7.0) + 1.0;
+            Expected { value, bound: e + U * (value.abs() + e) }
+        });
+        gate.times(&up)
+    }
+
     /// Each element's softplus, which is nowhere steeper than 1.
     pub(super) fn softplus(&self) -> Self {
         self.map(|x, e| Expected { value: softplus(x), bound: e + softplus_bound(x + e) })
@@ -312,7 +332,15 @@ impl Rotation {
             RopeScaling::Linear { factor } => {
                 frequencies.iter_mut().for_each(|frequency| *frequency /= f64::from(factor));
             }
-            RopeScaling::Yarn { factor, original_context, ext_factor, attn_factor, beta_fast, beta_slow } => {
+            RopeScaling::Yarn {
+                factor,
+                original_context,
+                ext_factor,
+                attn_factor,
+                beta_fast,
+                beta_slow,
+                whole_pairs,
+            } => {
                 // arXiv 2309.00071: section 3.2 in the form of the authors' program, whose ramp is linear in the pair's
                 // number, between the pairs that turn beta_fast and beta_slow times over the trained context.
                 let factor = f64::from(factor);
@@ -320,8 +348,11 @@ impl Rotation {
                     let wavelength = f64::from(original_context) / f64::from(times);
                     dims as f64 / 2.0 * (wavelength / std::f64::consts::TAU).log(base)
                 };
-                let first = turning(beta_fast).floor().max(0.0);
-                let last = turning(beta_slow).ceil().min(dims as f64 - 1.0);
+                let (mut first, mut last) = (turning(beta_fast), turning(beta_slow));
+                if whole_pairs {
+                    (first, last) = (first.floor(), last.ceil());
+                }
+                let (first, last) = (first.max(0.0), last.min(dims as f64 - 1.0));
                 for (pair, frequency) in frequencies.iter_mut().enumerate() {
                     let interpolated = ((pair as f64 - first) / (last - first).max(0.001)).clamp(0.0, 1.0);
                     let kept = (1.0 - interpolated) * f64::from(ext_factor);

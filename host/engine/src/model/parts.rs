@@ -161,6 +161,7 @@ impl<'k, 'g> Builder<'k, 'g> {
                 (WeightRole::AttentionOutputBias, "attn_output.bias"),
                 (WeightRole::QueryNorm, "attn_q_norm.weight"),
                 (WeightRole::KeyNorm, "attn_k_norm.weight"),
+                (WeightRole::AttentionSinks, "attn_sinks.weight"),
             ],
         ));
         self.entry_norm(block, "attn_norm.weight", &mut weights);
@@ -338,7 +339,13 @@ impl<'k, 'g> Builder<'k, 'g> {
                 (WeightRole::ExpertsUp, "ffn_up_exps.weight"),
                 (WeightRole::ExpertsDown, "ffn_down_exps.weight"),
             ],
-            &[(WeightRole::RouterBias, "exp_probs_b.bias")],
+            &[
+                (WeightRole::RouterBias, "exp_probs_b.bias"),
+                (WeightRole::RouterScoreBias, "ffn_gate_inp.bias"),
+                (WeightRole::ExpertsGateBias, "ffn_gate_exps.bias"),
+                (WeightRole::ExpertsUpBias, "ffn_up_exps.bias"),
+                (WeightRole::ExpertsDownBias, "ffn_down_exps.bias"),
+            ],
         );
         let gate = |role, part| if gated { vec![(role, part)] } else { Vec::new() };
         weights.extend(self.weights(block, &gate(WeightRole::ExpertsGate, "ffn_gate_exps.weight"), &[]));
@@ -547,7 +554,8 @@ fn rope_scaling(keys: &Keys<'_>) -> Result<RopeScaling, ModelError> {
         Some(factor) => Err(keys.bad("rope.scaling.factor", factor, "a number above 0".to_owned())),
         None => Ok(1.0),
     };
-    const OF_YARN: [&str; 5] = [
+    const OF_YARN: [&str; 6] = [
+        "rope.scaling.yarn_truncate",
         "rope.scaling.original_context_length",
         "rope.scaling.yarn_ext_factor",
         "rope.scaling.yarn_beta_fast",
@@ -581,6 +589,7 @@ fn rope_scaling(keys: &Keys<'_>) -> Result<RopeScaling, ModelError> {
                 attn_factor: number("rope.scaling.attn_factor", 1.0)?,
                 beta_fast: number("rope.scaling.yarn_beta_fast", 32.0)?,
                 beta_slow: number("rope.scaling.yarn_beta_slow", 1.0)?,
+                whole_pairs: keys.optional_flag("rope.scaling.yarn_truncate")?.unwrap_or(true),
             })
         }
         Some(other) => {

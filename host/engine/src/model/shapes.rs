@@ -72,6 +72,7 @@ fn attention(role: WeightRole) -> &'static [&'static str] {
         WeightRole::Value | WeightRole::ValueBias => {
             &["embedding_length", "attention.head_count_kv", "attention.value_length"]
         }
+        WeightRole::AttentionSinks => &["attention.head_count"],
         WeightRole::RopeFactors => &["rope.dimension_count"],
         _ => &["embedding_length", "attention.head_count", "attention.value_length"],
     }

@@ -215,7 +215,7 @@ fn sizes_of_recurrent_states_that_contradict_tensors_are_named_with_both() {
 }
 
 /// Keys that change nothing in one of the models: what its own files have and HERALD doesn't compute with.
-const WITHOUT_EFFECT: [(&str, &str); 20] = [
+const WITHOUT_EFFECT: [(&str, &str); 21] = [
     ("", "vocab_size"),
     ("", "rope.scaling.finetuned"),
     ("mamba", "feed_forward_length"),
@@ -231,6 +231,7 @@ const WITHOUT_EFFECT: [(&str, &str); 20] = [
     ("qwen3_moe", "feed_forward_length"),
     ("minimax_m2", "feed_forward_length"),
     ("qwen3next", "feed_forward_length"),
+    ("gpt_oss", "feed_forward_length"),
     // The file says block by block which ones are recurrent.
     ("qwen35", "full_attention_interval"),
     ("qwen35moe", "full_attention_interval"),

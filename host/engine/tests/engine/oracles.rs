@@ -279,3 +279,18 @@ fn qwen35moe() {
 fn qwen3next() {
     check("qwen3next", 0.001);
 }
+
+#[test]
+fn gpt_oss() {
+    check("gpt_oss", 0.0086);
+}
+
+/// The same with experts in MXFP4, as published files have them; llama.cpp's own distance is 0.64.
+#[test]
+fn gpt_oss_of_mxfp4() {
+    for (backend, options) in backends() {
+        let path = repository().join("host/tests/data/tiny/gpt_oss.mxfp4.gguf");
+        let engine = NeuroEngine::load(&path, options);
+        check_on(backend, &engine.unwrap_or_else(|error| panic!("{error}")), "gpt_oss.mxfp4", 0.0089);
+    }
+}

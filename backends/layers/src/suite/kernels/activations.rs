@@ -1,11 +1,12 @@
 //! The functions between an MLP's projections, by themselves and with a gate.
 
 use herald_api::Activation;
+use ndarray::Array2;
 use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::super::bounds::{Expected, TINY, check_all, gamma};
-use super::super::reference::{activation, activation_bound};
+use super::super::reference::{Approx, activation, activation_bound};
 use super::super::values::{Spread, Values};
 use super::super::{Case, property};
 use super::{CASES, lens};
@@ -39,17 +40,14 @@ const EXTREMES: [f32; 24] = [
     f32::MIN,
 ];
 
+const KINDS: [Activation; 4] =
+    [Activation::Silu, Activation::GeluTanh, Activation::SquaredRelu, Activation::ClampedSwiglu];
+
 pub(in super::super) fn check(kernels: &'static Kernels) {
     property(
         &format!("{}: gate and activate", kernels.name),
         2 * CASES,
-        (
-            select(&[Activation::Silu, Activation::GeluTanh, Activation::SquaredRelu][..]),
-            lens(),
-            0_usize..8,
-            Spread::any(),
-            any::<u64>(),
-        ),
+        (select(&KINDS[..]), lens(), 0_usize..8, Spread::any(), any::<u64>()),
         |(activation, len, before, spread, seed)| {
             glu_and_activate(kernels, activation, len, before, spread, seed)
         },
@@ -73,6 +71,9 @@ fn glu_and_activate(
     }
     let x = &x[before..];
 
+    if kind.needs_gate() {
+        return gate(kernels, kind, x, &mut values);
+    }
     let mut out = x.to_vec();
     out.splice(0..0, vec![f32::NAN; before]);
     (kernels.activate)(kind, &mut out[before..]);
@@ -93,4 +94,16 @@ fn glu_and_activate(
         Expected { value: value * up, bound: (bound + gamma(1) * (value.abs() + bound)) * up.abs() + TINY }
     });
     check_all(&format!("{kind:?} times up"), &out[before..], expected)
+}
+
+/// What takes a gate's place, which isn't a product with `up`.
+fn gate(kernels: &Kernels, kind: Activation, x: &[f32], values: &mut Values) -> Case {
+    let up = values.many(x.len(), -12.0, 12.0);
+    let mut out = x.to_vec();
+    (kernels.glu)(kind, &mut out, &up);
+    let row = |x: &[f32]| {
+        let x: Vec<f64> = x.iter().copied().map(f64::from).collect();
+        Approx::exact(Array2::from_shape_vec((1, x.len()), x).expect("one row"))
+    };
+    check_all(&format!("{kind:?}"), &out, row(x).gate(kind, &row(&up)).row(0))
 }

@@ -7,9 +7,9 @@ use proptest::sample::select;
 use proptest::test_runner::TestCaseError;
 
 use super::super::Subject;
-use super::super::bounds::check_all;
+use super::super::bounds::{Expected, check_all};
 use super::super::reference::{Approx, Rotation};
-use super::super::softmax::{attention, score};
+use super::super::softmax::{Score, attention, score};
 use super::super::values::Values;
 use super::super::weights::Matrix;
 use super::super::{ensure, property};
@@ -36,8 +36,9 @@ fn scalings() -> impl Strategy<Value = RopeScaling> {
     prop_oneof![
         Just(RopeScaling::None),
         (1.0_f32..8.0).prop_map(|factor| RopeScaling::Linear { factor }),
-        (1.0_f32..40.0, 16_u32..8192, 0.0_f32..1.5, 0.5_f32..1.5).prop_map(
-            |(factor, original_context, ext_factor, attn_factor)| RopeScaling::Yarn {
+        (1.0_f32..40.0, 16_u32..8192, 0.0_f32..1.5, 0.5_f32..1.5, any::<bool>()).prop_map(
+            |(factor, original_context, ext_factor, attn_factor, whole_pairs)| RopeScaling::Yarn {
+                whole_pairs,
                 factor,
                 original_context,
                 ext_factor: if ext_factor > 1.0 { 0.0 } else { ext_factor },
@@ -93,6 +94,7 @@ pub(super) struct Reference {
     pub(super) params: Attention,
     norm: Option<Array1<f64>>,
     post_norm: Option<Array1<f64>>,
+    sinks: Option<Array1<f64>>,
     query_norm: Option<Array1<f64>>,
     key_norm: Option<Array1<f64>>,
     query: (Matrix, Option<Array1<f64>>),
@@ -137,6 +139,8 @@ impl Reference {
             hidden,
             n_heads * value_dim,
         );
+        let sinks =
+            weights.perhaps(|weights| weights.vector(WeightRole::AttentionSinks, n_heads, [-3.0, 3.0]));
         let factors = if rope == RopeKind::None {
             None
         } else {
@@ -151,6 +155,7 @@ impl Reference {
         );
         let params = params.clone();
         Self {
+            sinks,
             desc,
             params,
             norm,
@@ -222,7 +227,7 @@ impl Reference {
                     [x.value.slice(part).to_owned(), x.error.slice(part).to_owned()]
                 };
                 let query = of(&q, token, head);
-                let scores: Vec<_> = (first..=token)
+                let mut scores: Vec<_> = (first..=token)
                     .map(|slot| {
                         let key = of(&k, slot, kv_head);
                         let [query, key] = [&query, &key].map(|[value, error]| [value.view(), error.view()]);
@@ -230,8 +235,10 @@ impl Reference {
                     })
                     .collect();
                 let seen = s![first..=token, kv_head * value_dim..(kv_head + 1) * value_dim];
+                let mut values = [v.value.slice(seen).to_owned(), v.error.slice(seen).to_owned()];
+                self.add_sink(head, &mut scores, &mut values);
                 // At most a tile for each slot.
-                let sums = attention(&scores, v.value.slice(seen), v.error.slice(seen), None, scores.len());
+                let sums = attention(&scores, values[0].view(), values[1].view(), None, scores.len());
                 for (column, sum) in sums.into_iter().enumerate() {
                     attended.value[[token, head * value_dim + column]] = sum.value;
                     attended.error[[token, head * value_dim + column]] = sum.bound;
@@ -239,6 +246,16 @@ impl Reference {
             }
         }
         self.leave(x, &attended)
+    }
+
+    /// Adds a head's sink to the slots that a query sees, where there is one.
+    pub(super) fn add_sink(&self, head: usize, scores: &mut Vec<Score>, values: &mut [Array2<f64>]) {
+        let Some(sinks) = &self.sinks else { return };
+        scores.push(Score(Expected { value: sinks[head], bound: 0.0 }));
+        for values in values {
+            let none = Array1::zeros(values.ncols());
+            values.push_row(none.view()).expect("a row of the same width");
+        }
     }
 
     /// What becomes of what was attended to, of the tokens `x`.

@@ -28,7 +28,7 @@ fn shapes() -> impl Strategy<Value = Shape> {
     let widths = select(&[1_usize, 7, 32][..]);
     let experts = (1_usize..9, any::<prop::sample::Index>(), widths.clone(), any::<bool>());
     let kinds = (
-        select(&[Activation::Silu, Activation::SquaredRelu][..]),
+        select(&[Activation::Silu, Activation::SquaredRelu, Activation::ClampedSwiglu][..]),
         any::<bool>(),
         select(&[Routing::Softmax, Routing::Sigmoid][..]),
         any::<bool>(),
@@ -45,7 +45,7 @@ fn shapes() -> impl Strategy<Value = Shape> {
             width,
             shared_width: shared.then_some(width + 3),
             activation,
-            gated,
+            gated: gated || activation.needs_gate(),
             routing,
             normalize,
             weight_scale,
@@ -56,19 +56,22 @@ fn shapes() -> impl Strategy<Value = Shape> {
 
 /// One network in float64.
 struct Network {
-    gate: Option<Matrix>,
-    up: Matrix,
-    down: Matrix,
+    gate: Option<Biased>,
+    up: Biased,
+    down: Biased,
 }
+
+type Biased = (Matrix, Option<Array1<f64>>);
 
 impl Network {
     fn forward(&self, x: &Approx, activation: Activation) -> Approx {
-        let up = x.multiply(&self.up, None);
+        let product = |x: &Approx, (matrix, bias): &Biased| x.multiply(matrix, bias.as_ref());
+        let up = product(x, &self.up);
         let inner = match &self.gate {
-            Some(gate) => x.multiply(gate, None).activate(activation).times(&up),
+            Some(gate) => product(x, gate).gate(activation, &up),
             None => up.activate(activation),
         };
-        inner.multiply(&self.down, None)
+        product(&inner, &self.down)
     }
 }
 
@@ -77,7 +80,7 @@ struct Reference {
     desc: LayerDesc,
     params: Moe,
     norm: Array1<f64>,
-    router: Matrix,
+    router: Biased,
     router_bias: Option<Array1<f64>>,
     experts: Vec<Network>,
     shared: Option<Network>,
@@ -90,16 +93,29 @@ impl Reference {
         let Moe { n_experts, width, shared_width, gated, .. } = params;
         let desc = desc(hidden, LayerParams::Moe(params.clone()), &mut weights.values);
         let norm = weights.norm(WeightRole::Norm, hidden);
-        let router = weights.matrix(WeightRole::Router, n_experts, hidden);
+        let router = (
+            weights.matrix(WeightRole::Router, n_experts, hidden),
+            weights.perhaps(|weights| weights.vector(WeightRole::RouterScoreBias, n_experts, [-0.5, 0.5])),
+        );
         let router_bias =
             weights.perhaps(|weights| weights.vector(WeightRole::RouterBias, n_experts, [-0.5, 0.5]));
-        let gates = gated.then(|| weights.matrix(WeightRole::ExpertsGate, n_experts * width, hidden));
-        let ups = weights.matrix(WeightRole::ExpertsUp, n_experts * width, hidden);
-        let downs = weights.matrix(WeightRole::ExpertsDown, n_experts * hidden, width);
-        let part = |matrix: &Matrix, index: usize, rows: usize| Matrix {
-            value: matrix.value.slice_axis(Axis(0), (index * rows..(index + 1) * rows).into()).to_owned(),
-            size: matrix.size.slice_axis(Axis(0), (index * rows..(index + 1) * rows).into()).to_owned(),
-            step: matrix.step,
+        let mut stacked = |role, bias, rows: usize, columns: usize| {
+            let matrix = weights.matrix(role, n_experts * rows, columns);
+            let biases = weights.perhaps(|weights| weights.plain(bias, [n_experts, rows], [-0.5, 0.5]));
+            (matrix, biases)
+        };
+        let gates =
+            gated.then(|| stacked(WeightRole::ExpertsGate, WeightRole::ExpertsGateBias, width, hidden));
+        let ups = stacked(WeightRole::ExpertsUp, WeightRole::ExpertsUpBias, width, hidden);
+        let downs = stacked(WeightRole::ExpertsDown, WeightRole::ExpertsDownBias, hidden, width);
+        let part = |(matrix, biases): &(Matrix, Option<Array2<f64>>), index: usize, rows: usize| {
+            let rows = index * rows..(index + 1) * rows;
+            let matrix = Matrix {
+                value: matrix.value.slice_axis(Axis(0), rows.clone().into()).to_owned(),
+                size: matrix.size.slice_axis(Axis(0), rows.into()).to_owned(),
+                step: matrix.step,
+            };
+            (matrix, biases.as_ref().map(|biases| biases.row(index).to_owned()))
         };
         let experts = (0..n_experts)
             .map(|index| Network {
@@ -109,9 +125,9 @@ impl Reference {
             })
             .collect();
         let shared = shared_width.map(|width| Network {
-            gate: gated.then(|| weights.matrix(WeightRole::SharedGate, width, hidden)),
-            up: weights.matrix(WeightRole::SharedUp, width, hidden),
-            down: weights.matrix(WeightRole::SharedDown, hidden, width),
+            gate: gated.then(|| (weights.matrix(WeightRole::SharedGate, width, hidden), None)),
+            up: (weights.matrix(WeightRole::SharedUp, width, hidden), None),
+            down: (weights.matrix(WeightRole::SharedDown, hidden, width), None),
         });
         let shared_router = match shared {
             Some(_) => {
@@ -178,7 +194,7 @@ impl Reference {
     /// What the residual branch makes of `x`; `None` for tokens whose experts can't be told.
     fn branch(&self, x: &Approx) -> (Approx, Vec<bool>) {
         let x = x.rms_norm(&self.norm, f64::from(self.desc.norm_eps));
-        let scores = x.multiply(&self.router, None);
+        let scores = x.multiply(&self.router.0, self.router.1.as_ref());
         let activation = self.params.activation;
         let made: Vec<Approx> = self.experts.iter().map(|expert| expert.forward(&x, activation)).collect();
         let shared = self.shared.as_ref().map(|shared| shared.forward(&x, activation));

@@ -363,9 +363,10 @@ impl Seen<'_> {
                         }
                     }
                 }
-                let [values, errors] = rows
+                let mut values = rows
                     .map(|rows| Array2::from_shape_vec((scores.len(), value_dim), rows).expect("whole rows"));
-                let sums = attention(&scores, values.view(), errors.view(), None, scores.len());
+                reference.add_sink(head, &mut scores, &mut values);
+                let sums = attention(&scores, values[0].view(), values[1].view(), None, scores.len());
                 for (column, sum) in sums.into_iter().enumerate() {
                     attended.value[[token, head * value_dim + column]] = sum.value;
                     attended.error[[token, head * value_dim + column]] = sum.bound;

@@ -6,6 +6,7 @@ mod gemma;
 mod gemma2;
 mod gemma3;
 mod glm4;
+mod gpt_oss;
 mod granite;
 mod jamba;
 mod lfm2;
@@ -25,7 +26,7 @@ use super::{Keys, ModelError, ModelPlan};
 type Plan = fn(&Keys<'_>) -> Result<ModelPlan, ModelError>;
 
 /// Each architecture by the name that `general.architecture` gives it.
-const ARCHITECTURES: [(&str, Plan); 35] = [
+const ARCHITECTURES: [(&str, Plan); 36] = [
     ("arcee", llama::arcee),
     ("ernie4_5", llama::plan),
     ("ernie4_5-moe", qwen_moe::ernie4_5),
@@ -36,6 +37,7 @@ const ARCHITECTURES: [(&str, Plan); 35] = [
     ("gemma3", gemma3::plan),
     ("glm4", glm4::plan),
     ("glm4moe", glm4::moe),
+    ("gpt-oss", gpt_oss::plan),
     ("granite", granite::plan),
     ("granitehybrid", granite::hybrid),
     ("granitemoe", granite::plan),

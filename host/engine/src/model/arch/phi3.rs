@@ -25,6 +25,7 @@ pub(super) fn plan(keys: &Keys<'_>) -> Result<ModelPlan, ModelError> {
                 attn_factor,
                 beta_fast: 32.0,
                 beta_slow: 1.0,
+                whole_pairs: true,
             };
         }
         model.attention(block, attention);
