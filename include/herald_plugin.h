@@ -206,6 +206,13 @@ typedef struct HeraldTier HeraldTier;
 // Experts by the sigmoid of each score.
 #define HERALD_ROUTING_SIGMOID 2
 
+// Experts by the sigmoid of each score, chosen among those of the n_groups_used groups whose two best together are greatest
+// (DeepSeek-V3).
+#define HERALD_ROUTING_SIGMOID_GROUPS 3
+
+// Experts by the softmax of their scores, chosen among those of the n_groups_used groups whose best is greatest (DeepSeek-V2).
+#define HERALD_ROUTING_SOFTMAX_GROUPS 4
+
 // The weight of the norm at the layer's entry: [hidden]. Attention and MLP may come without it where they have
 // HERALD_WEIGHT_POST_NORM (OLMo 2): the branch then reads its input as it is.
 #define HERALD_WEIGHT_NORM 1
@@ -378,6 +385,22 @@ typedef struct HeraldTier HeraldTier;
 // Mixture of experts, biases of the down projections: [n_experts, hidden].
 #define HERALD_WEIGHT_EXPERTS_DOWN_BIAS 54
 
+// Latent attention, the first of two query projections: [query_rank, hidden].
+#define HERALD_WEIGHT_QUERY_DOWN 55
+
+// Latent attention, the norm between both query projections: [query_rank]. The second is HERALD_WEIGHT_QUERY.
+#define HERALD_WEIGHT_QUERY_DOWN_NORM 56
+
+// Latent attention, the norm of the latent: [value_dim].
+#define HERALD_WEIGHT_LATENT_NORM 57
+
+// Latent attention, what makes of each head's query the one that meets latents, head after head:
+// [n_heads * value_dim, latent_key_dim].
+#define HERALD_WEIGHT_KEY_UP 58
+
+// Latent attention, what makes each head's value of a latent, head after head: [n_heads * latent_value_dim, value_dim].
+#define HERALD_WEIGHT_VALUE_UP 59
+
 // IEEE float32.
 #define HERALD_DTYPE_F32 0
 
@@ -542,6 +565,13 @@ typedef struct HeraldProbe {
 } HeraldProbe;
 
 // Parameters of HERALD_LAYER_ATTENTION: grouped-query attention over keys and values kept in pages.
+//
+// Where latent_value_dim isn't 0, it is latent attention (arXiv 2405.04434) over one KV head, with n = key_dim - value_dim:
+//
+//   c, r = the first value_dim and the last n rows of Wk x,  c = norm(c)           Wk: HERALD_WEIGHT_KEY, [key_dim, hidden]
+//   q_h, p_h = the first latent_key_dim and the last n rows of the head's Wq x     Wq: [n_heads * (latent_key_dim + n), hidden]
+//   the head's query, a token's key and value in its page: [p_h, Kup_h q_h], [r, c], c; p_h and r are rotated
+//   a_h = Vup_h (the sum of values by the softmax of scale * query . key)
 typedef struct HeraldAttention {
   // sizeof(HeraldAttention) of the host.
   size_t struct_size;
@@ -579,6 +609,13 @@ typedef struct HeraldAttention {
   float softcap;
   // Multiplies query-key products.
   float scale;
+  // Latent attention: elements of each head's own query, before those that carry the position; otherwise 0.
+  uint32_t latent_key_dim;
+  // Latent attention: elements of each head's value; otherwise 0.
+  uint32_t latent_value_dim;
+  // Latent attention: elements between both query projections, where there are two: HERALD_WEIGHT_QUERY is then
+  // [n_heads * (latent_key_dim + n), query_rank]; otherwise 0.
+  uint32_t query_rank;
 } HeraldAttention;
 
 // Parameters of HERALD_LAYER_MLP.
@@ -686,6 +723,10 @@ typedef struct HeraldMoe {
   uint32_t normalize;
   // Multiplies the weights of a token's experts; usually 1.
   float weight_scale;
+  // For HERALD_ROUTING_*_GROUPS: groups of experts that follow each other, a divisor of n_experts; otherwise 0.
+  uint32_t n_groups;
+  // For HERALD_ROUTING_*_GROUPS: groups that a token's experts are chosen from; otherwise 0.
+  uint32_t n_groups_used;
 } HeraldMoe;
 
 // Parameters of HERALD_LAYER_DELTA_NET. With x the normed input, and a state S of [key_dim, value_dim] for each value head:

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! s    = Wrouter n(x) (+ bias)                     n: RMS norm
-//! p    = softmax(s)  or  sigmoid(s)                the experts of the greatest p (+ bias) are used
+//! p    = softmax(s)  or  sigmoid(s)                the experts of the greatest p (+ bias) are used, of all experts or of
+//!                                                  those of the best groups
 //! w_e  = weight_scale * p_e  (/ sum of p over the token's experts)
 //! x   += residual_scale * (sum of w_e expert_e(n(x)) + sigmoid(g . n(x)) shared(n(x)))
 //! ```
@@ -21,6 +22,9 @@ use crate::linear::{Linear, matmul_bytes, matmul_one};
 use crate::norm::{add_branch, norm_rows};
 use crate::scratch::Scratch;
 use crate::weights::Weights;
+
+/// Groups of experts of a layer at most; models have 8.
+const MAX_GROUPS: usize = 256;
 
 pub(crate) struct Moe<'w> {
     kernels: &'static Kernels,
@@ -75,6 +79,7 @@ impl<'w> Moe<'w> {
                 request.desc.block
             )));
         }
+        check_groups(&request.desc, params)?;
         check_gate(&request.desc, activation, gated)?;
         let mut weights = Weights::new(kernels, request);
         let mut of_experts = |role, bias| weights.biased_matrices(role, bias, n_experts);
@@ -138,17 +143,58 @@ impl<'w> Moe<'w> {
         }
     }
 
+    /// The groups that a token's experts are chosen from: those whose best two together, or whose best, have the greatest merit.
+    fn best_groups(&self, n_experts: usize, merit: &dyn Fn(usize) -> f32) -> Groups {
+        let Some([n_groups, used]) = self.params.groups else {
+            return Groups { size: n_experts, chosen: [u64::MAX; MAX_GROUPS / 64] };
+        };
+        let mut groups = Groups { size: n_experts / n_groups, chosen: [0; MAX_GROUPS / 64] };
+        let of_group = |group: usize| {
+            let [mut best, mut second] = [f32::NEG_INFINITY; 2];
+            for expert in group * groups.size..(group + 1) * groups.size {
+                let merit = merit(expert);
+                if merit > best {
+                    (best, second) = (merit, best);
+                } else if merit > second {
+                    second = merit;
+                }
+            }
+            if self.params.routing == Routing::SigmoidGroups && groups.size > 1 {
+                best + second
+            } else {
+                best
+            }
+        };
+        let mut merits = [0.0; MAX_GROUPS];
+        for (group, merit) in merits[..n_groups].iter_mut().enumerate() {
+            *merit = of_group(group);
+        }
+        for _ in 0..used {
+            let free = (0..n_groups).filter(|group| groups.chosen[group / 64] >> (group % 64) & 1 == 0);
+            // The first of equals; any where merits are NaN.
+            let best = free.reduce(|best, group| if merits[group] > merits[best] { group } else { best });
+            let Some(best) = best else { break };
+            groups.chosen[best / 64] |= 1 << (best % 64);
+        }
+        groups
+    }
+
     /// Chooses a token's experts by its scores, which become probabilities.
     fn choose(&self, scores: &mut [f32], choices: &mut [Choice]) {
         match self.params.routing {
-            Routing::Sigmoid => scores.iter_mut().for_each(|score| *score = sigmoid(*score)),
+            Routing::Sigmoid | Routing::SigmoidGroups => {
+                scores.iter_mut().for_each(|score| *score = sigmoid(*score))
+            }
             _ => router_softmax(scores),
         }
         let merit =
             |expert: usize| scores[expert] + self.router_bias.as_ref().map_or(0.0, |bias| bias[expert]);
+        let groups = self.best_groups(scores.len(), &merit);
         for place in 0..choices.len() {
             let (chosen, left) = choices.split_at_mut(place);
-            let free = |expert: &usize| chosen.iter().all(|choice| choice.expert != *expert as u32);
+            let free = |expert: &usize| {
+                groups.has(*expert) && chosen.iter().all(|choice| choice.expert != *expert as u32)
+            };
             // The first of equals; any where scores are NaN.
             let best = (0..scores.len())
                 .filter(free)
@@ -159,6 +205,21 @@ impl<'w> Moe<'w> {
         let sum: f32 = choices.iter().map(|choice| choice.weight).sum();
         let scale = self.params.weight_scale / if self.params.normalize { sum } else { 1.0 };
         choices.iter_mut().for_each(|choice| choice.weight *= scale);
+    }
+}
+
+/// The groups that a token's experts are chosen from.
+struct Groups {
+    /// Experts of a group.
+    size: usize,
+    /// A bit for each group.
+    chosen: [u64; MAX_GROUPS / 64],
+}
+
+impl Groups {
+    fn has(&self, expert: usize) -> bool {
+        let group = expert / self.size;
+        self.chosen[group / 64] >> (group % 64) & 1 == 1
     }
 }
 
@@ -173,6 +234,31 @@ fn router_softmax(scores: &mut [f32]) {
     scores.iter_mut().for_each(|score| *score = (*score - max).exp());
     let sum: f32 = scores.iter().sum();
     scores.iter_mut().for_each(|score| *score /= sum);
+}
+
+/// Refuses groups that don't divide the experts, or that are too few for a token's experts.
+fn check_groups(desc: &LayerDesc, params: &Params) -> Result<()> {
+    let by_groups = matches!(params.routing, Routing::SigmoidGroups | Routing::SoftmaxGroups);
+    let Params { n_experts, n_used, .. } = *params;
+    let fits = match params.groups {
+        None => !by_groups,
+        Some([groups, used]) => {
+            by_groups
+                && (1..=MAX_GROUPS).contains(&groups)
+                && n_experts.is_multiple_of(groups)
+                && (1..=groups).contains(&used)
+                && used * (n_experts / groups) >= n_used
+        }
+    };
+    if fits {
+        return Ok(());
+    }
+    let [groups, used] = params.groups.unwrap_or_default();
+    Err(Error::invalid(format!(
+        "the mixture of experts of block {} chooses {n_used} of {n_experts} experts from {used} of {groups} groups by {:?}, where \
+         a divisor of the experts up to {MAX_GROUPS} was expected, as many groups as these experts need, and a routing by groups",
+        desc.block, params.routing
+    )))
 }
 
 impl<'w> Layer<'w> for Moe<'w> {

@@ -20,6 +20,15 @@ pub const HERALD_ROPE_SCALING_YARN: u32 = 2;
 pub const HERALD_ROPE_SCALING_YARN_SMOOTH: u32 = 3;
 
 /// Parameters of HERALD_LAYER_ATTENTION: grouped-query attention over keys and values kept in pages.
+///
+/// Where latent_value_dim isn't 0, it is latent attention (arXiv 2405.04434) over one KV head, with n = key_dim - value_dim:
+///
+///   c, r = the first value_dim and the last n rows of Wk x,  c = norm(c)           Wk: HERALD_WEIGHT_KEY, [key_dim, hidden]
+///   q_h, p_h = the first latent_key_dim and the last n rows of the head's Wq x     Wq: [n_heads * (latent_key_dim + n), hidden]
+///   the head's query, a token's key and value in its page: [p_h, Kup_h q_h], [r, c], c; p_h and r are rotated
+///   a_h = Vup_h (the sum of values by the softmax of scale * query . key)
+// The C header's formulas: no links.
+#[allow(rustdoc::broken_intra_doc_links)]
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
@@ -60,6 +69,13 @@ pub struct HeraldAttention {
     pub softcap: f32,
     /// Multiplies query-key products.
     pub scale: f32,
+    /// Latent attention: elements of each head's own query, before those that carry the position; otherwise 0.
+    pub latent_key_dim: u32,
+    /// Latent attention: elements of each head's value; otherwise 0.
+    pub latent_value_dim: u32,
+    /// Latent attention: elements between both query projections, where there are two: HERALD_WEIGHT_QUERY is then
+    /// [n_heads * (latent_key_dim + n), query_rank]; otherwise 0.
+    pub query_rank: u32,
 }
 
 abi_structs! { HeraldAttention up to scale }
@@ -197,6 +213,20 @@ pub struct Attention {
     pub softcap: Option<f32>,
     /// Multiplies query-key products.
     pub scale: f32,
+    /// What is particular to latent attention.
+    pub latent: Option<LatentAttention>,
+}
+
+/// What is particular to latent attention (arXiv 2405.04434): [`HeraldAttention`](crate::abi::HeraldAttention) has its formulas.
+/// Its keys have `key_dim` elements, the latent's `value_dim` last; there is one KV head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LatentAttention {
+    /// Elements of each head's own query, before those that carry the position.
+    pub key_dim: usize,
+    /// Elements of each head's value.
+    pub value_dim: usize,
+    /// Elements between both query projections, where there are two.
+    pub query_rank: Option<usize>,
 }
 
 impl KindParams for Attention {
@@ -214,6 +244,9 @@ impl KindParams for Attention {
             rope_base: self.rope_base,
             softcap: self.softcap.unwrap_or(0.0),
             scale: self.scale,
+            latent_key_dim: self.latent.map_or(0, |latent| latent.key_dim as u32),
+            latent_value_dim: self.latent.map_or(0, |latent| latent.value_dim as u32),
+            query_rank: self.latent.and_then(|latent| latent.query_rank).unwrap_or(0) as u32,
             ..AbiStruct::empty()
         };
         self.rope_scaling.write(&mut raw);
@@ -233,10 +266,18 @@ impl KindParams for Attention {
             rope_scaling: RopeScaling::from_raw(raw)?,
             softcap: (raw.softcap != 0.0).then_some(raw.softcap),
             scale: raw.scale,
+            latent: (raw.latent_value_dim != 0).then_some(LatentAttention {
+                key_dim: raw.latent_key_dim as usize,
+                value_dim: raw.latent_value_dim as usize,
+                query_rank: (raw.query_rank != 0).then_some(raw.query_rank as usize),
+            }),
         })
     }
 
     fn weight(&self, hidden: usize, role: WeightRole) -> Option<WeightShape> {
+        if let Some(latent) = self.latent {
+            return self.latent_weight(latent, hidden, role);
+        }
         let queries = self.n_heads.saturating_mul(self.key_dim);
         let keys = self.n_kv_heads.saturating_mul(self.key_dim);
         let values = self.n_kv_heads.saturating_mul(self.value_dim);
@@ -260,6 +301,31 @@ impl KindParams for Attention {
             WeightRole::AttentionOutput => WeightShape::matrix(hidden, attended),
             WeightRole::AttentionOutputBias => WeightShape::vector(hidden).optional(),
             WeightRole::AttentionSinks => WeightShape::vector(self.n_heads).optional(),
+            WeightRole::RopeFactors if self.rope != RopeKind::None => {
+                WeightShape::vector(self.rope_dims / 2).optional()
+            }
+            _ => return None,
+        })
+    }
+}
+
+impl Attention {
+    /// The shape of this role's weight in latent attention.
+    fn latent_weight(&self, latent: LatentAttention, hidden: usize, role: WeightRole) -> Option<WeightShape> {
+        let Self { n_heads, key_dim, value_dim, .. } = *self;
+        let queries = n_heads.saturating_mul((latent.key_dim + key_dim).saturating_sub(value_dim));
+        let heads = |dim: usize| n_heads.saturating_mul(dim);
+        Some(match role {
+            WeightRole::Norm => WeightShape::vector(hidden).unless(WeightRole::PostNorm),
+            WeightRole::PostNorm => WeightShape::vector(hidden).optional(),
+            WeightRole::QueryDown => WeightShape::matrix(latent.query_rank?, hidden),
+            WeightRole::QueryDownNorm => WeightShape::vector(latent.query_rank?),
+            WeightRole::Query => WeightShape::matrix(queries, latent.query_rank.unwrap_or(hidden)),
+            WeightRole::Key => WeightShape::matrix(key_dim, hidden),
+            WeightRole::LatentNorm => WeightShape::vector(value_dim),
+            WeightRole::KeyUp => WeightShape::matrix(heads(value_dim), latent.key_dim),
+            WeightRole::ValueUp => WeightShape::matrix(heads(latent.value_dim), value_dim),
+            WeightRole::AttentionOutput => WeightShape::matrix(hidden, heads(latent.value_dim)),
             WeightRole::RopeFactors if self.rope != RopeKind::None => {
                 WeightShape::vector(self.rope_dims / 2).optional()
             }

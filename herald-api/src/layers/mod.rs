@@ -22,7 +22,10 @@ pub(crate) mod c {
     pub use super::mamba1::HeraldMamba1;
     pub use super::mamba2::HeraldMamba2;
     pub use super::mlp::HeraldMlp;
-    pub use super::moe::{HERALD_ROUTING_SIGMOID, HERALD_ROUTING_SOFTMAX, HeraldMoe};
+    pub use super::moe::{
+        HERALD_ROUTING_SIGMOID, HERALD_ROUTING_SIGMOID_GROUPS, HERALD_ROUTING_SOFTMAX,
+        HERALD_ROUTING_SOFTMAX_GROUPS, HeraldMoe,
+    };
     pub use super::role::c::*;
     pub use super::short_conv::HeraldShortConv;
 
@@ -102,7 +105,7 @@ mod short_conv;
 mod tests;
 
 pub use activation::Activation;
-pub use attention::{RopeKind, RopeScaling};
+pub use attention::{LatentAttention, RopeKind, RopeScaling};
 pub use delta_net::{DeltaDecay, DeltaGate, DeltaHeads};
 pub use moe::Routing;
 pub use role::WeightRole;

@@ -9,6 +9,12 @@ pub const HERALD_ROUTING_SOFTMAX: u32 = 1;
 /// Experts by the sigmoid of each score.
 pub const HERALD_ROUTING_SIGMOID: u32 = 2;
 
+/// Experts by the sigmoid of each score, chosen among those of the n_groups_used groups whose two best together are greatest
+/// (DeepSeek-V3).
+pub const HERALD_ROUTING_SIGMOID_GROUPS: u32 = 3;
+/// Experts by the softmax of their scores, chosen among those of the n_groups_used groups whose best is greatest (DeepSeek-V2).
+pub const HERALD_ROUTING_SOFTMAX_GROUPS: u32 = 4;
+
 /// Parameters of HERALD_LAYER_MOE.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +40,10 @@ pub struct HeraldMoe {
     pub normalize: u32,
     /// Multiplies the weights of a token's experts; usually 1.
     pub weight_scale: f32,
+    /// For HERALD_ROUTING_*_GROUPS: groups of experts that follow each other, a divisor of n_experts; otherwise 0.
+    pub n_groups: u32,
+    /// For HERALD_ROUTING_*_GROUPS: groups that a token's experts are chosen from; otherwise 0.
+    pub n_groups_used: u32,
 }
 
 abi_structs! { HeraldMoe up to weight_scale }
@@ -47,6 +57,10 @@ pub enum Routing {
     Softmax = HERALD_ROUTING_SOFTMAX,
     /// The sigmoid of each score.
     Sigmoid = HERALD_ROUTING_SIGMOID,
+    /// The sigmoid of each score, of the groups whose two best together are greatest.
+    SigmoidGroups = HERALD_ROUTING_SIGMOID_GROUPS,
+    /// The softmax of all scores, of the groups whose best is greatest.
+    SoftmaxGroups = HERALD_ROUTING_SOFTMAX_GROUPS,
 }
 
 impl Routing {
@@ -54,6 +68,8 @@ impl Routing {
         Ok(match code {
             HERALD_ROUTING_SOFTMAX => Self::Softmax,
             HERALD_ROUTING_SIGMOID => Self::Sigmoid,
+            HERALD_ROUTING_SIGMOID_GROUPS => Self::SigmoidGroups,
+            HERALD_ROUTING_SOFTMAX_GROUPS => Self::SoftmaxGroups,
             other => return Err(Error::unsupported(format!("routing {other} is not known to this plugin"))),
         })
     }
@@ -80,6 +96,8 @@ pub struct Moe {
     pub normalize: bool,
     /// Multiplies the weights of a token's experts.
     pub weight_scale: f32,
+    /// With routing by groups: how many groups there are, and from how many a token's experts are chosen.
+    pub groups: Option<[usize; 2]>,
 }
 
 impl KindParams for Moe {
@@ -96,6 +114,8 @@ impl KindParams for Moe {
             routing: self.routing as u32,
             normalize: u32::from(self.normalize),
             weight_scale: self.weight_scale,
+            n_groups: self.groups.map_or(0, |[groups, _]| groups as u32),
+            n_groups_used: self.groups.map_or(0, |[_, used]| used as u32),
             ..AbiStruct::empty()
         }
     }
@@ -111,6 +131,7 @@ impl KindParams for Moe {
             routing: Routing::from_code(raw.routing)?,
             normalize: flag(raw.normalize, "a mixture of experts' normalize")?,
             weight_scale: raw.weight_scale,
+            groups: (raw.n_groups != 0).then_some([raw.n_groups as usize, raw.n_groups_used as usize]),
         })
     }
 

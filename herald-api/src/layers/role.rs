@@ -125,6 +125,17 @@ pub(super) mod c {
     pub const HERALD_WEIGHT_EXPERTS_UP_BIAS: u32 = 53;
     /// Mixture of experts, biases of the down projections: [n_experts, hidden].
     pub const HERALD_WEIGHT_EXPERTS_DOWN_BIAS: u32 = 54;
+    /// Latent attention, the first of two query projections: [query_rank, hidden].
+    pub const HERALD_WEIGHT_QUERY_DOWN: u32 = 55;
+    /// Latent attention, the norm between both query projections: [query_rank]. The second is HERALD_WEIGHT_QUERY.
+    pub const HERALD_WEIGHT_QUERY_DOWN_NORM: u32 = 56;
+    /// Latent attention, the norm of the latent: [value_dim].
+    pub const HERALD_WEIGHT_LATENT_NORM: u32 = 57;
+    /// Latent attention, what makes of each head's query the one that meets latents, head after head:
+    /// [n_heads * value_dim, latent_key_dim].
+    pub const HERALD_WEIGHT_KEY_UP: u32 = 58;
+    /// Latent attention, what makes each head's value of a latent, head after head: [n_heads * latent_value_dim, value_dim].
+    pub const HERALD_WEIGHT_VALUE_UP: u32 = 59;
 }
 
 macro_rules! weight_roles {
@@ -254,6 +265,16 @@ weight_roles! {
     ExpertsUpBias = HERALD_WEIGHT_EXPERTS_UP_BIAS,
     /// Biases of the experts' down projections.
     ExpertsDownBias = HERALD_WEIGHT_EXPERTS_DOWN_BIAS,
+    /// The first of two query projections of latent attention.
+    QueryDown = HERALD_WEIGHT_QUERY_DOWN,
+    /// The norm between both query projections of latent attention.
+    QueryDownNorm = HERALD_WEIGHT_QUERY_DOWN_NORM,
+    /// The norm of latent attention's latent.
+    LatentNorm = HERALD_WEIGHT_LATENT_NORM,
+    /// What makes of each head's query the one that meets latents.
+    KeyUp = HERALD_WEIGHT_KEY_UP,
+    /// What makes each head's value of a latent.
+    ValueUp = HERALD_WEIGHT_VALUE_UP,
 }
 
 impl WeightRole {

@@ -139,6 +139,7 @@ pub(crate) fn attention() -> Attention {
         rope_base: 10_000.0,
         rope_scaling: RopeScaling::None,
         softcap: None,
+        latent: None,
         scale: 1.0,
     }
 }

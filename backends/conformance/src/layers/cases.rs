@@ -2,8 +2,9 @@
 //! in some way particular.
 
 use herald_api::{
-    Activation, Attention, DType, DeltaDecay, DeltaGate, DeltaHeads, DeltaNet, Embedding, Head, LayerKind,
-    LayerParams, Mamba1, Mamba2, Mlp, Moe, RopeKind, RopeScaling, Routing, ShortConv, WeightRole,
+    Activation, Attention, DType, DeltaDecay, DeltaGate, DeltaHeads, DeltaNet, Embedding, Head,
+    LatentAttention, LayerKind, LayerParams, Mamba1, Mamba2, Mlp, Moe, RopeKind, RopeScaling, Routing,
+    ShortConv, WeightRole,
 };
 
 use super::plan::Plan;
@@ -124,12 +125,23 @@ fn base_attention(n_heads: usize, n_kv_heads: usize, dim: usize) -> Attention {
         rope_base: 10_000.0,
         rope_scaling: RopeScaling::None,
         softcap: None,
+        latent: None,
         scale: 1.0 / (dim as f32).sqrt(),
     }
 }
 
 fn attention(name: &str, hidden: usize, params: Attention) -> Plan {
     Plan::new(name, hidden, LayerParams::Attention(params)).lens(&[13, 1, 7])
+}
+
+/// 4 heads over latents of 24, with 8 more elements that carry the position.
+fn latent(query_rank: Option<usize>) -> Attention {
+    Attention {
+        value_dim: 24,
+        rope_dims: 8,
+        latent: Some(LatentAttention { key_dim: 16, value_dim: 12, query_rank }),
+        ..base_attention(4, 1, 32)
+    }
 }
 
 fn typed_attention() -> Plan {
@@ -175,6 +187,8 @@ fn attentions() -> Vec<Plan> {
         attention("query, key and value biases", 64, base(4, 2, 16)).with(&[QueryBias, KeyBias, ValueBias]),
         attention("sinks", 64, base(4, 2, 16)).with(&[AttentionSinks]),
         attention("gated", 64, base(4, 2, 16)).with(&[QueryAndGate]).without(&[Query]),
+        attention("latent", 64, latent(None)),
+        attention("latent, queries in two steps", 64, latent(Some(24))),
         attention("norm after", 64, base(4, 2, 16)).with(&[PostNorm]).residual_scale(0.22),
         attention("norm after, none before", 64, base(4, 2, 16)).with(&[PostNorm]).without(&[Norm]),
         attention("frequencies' divisors", 64, base(4, 2, 16)).with(&[RopeFactors]).positions(3, 50),
@@ -199,6 +213,7 @@ const MOE: Moe = Moe {
     routing: Routing::Softmax,
     normalize: true,
     weight_scale: 1.0,
+    groups: None,
 };
 
 fn experts(name: &str, hidden: usize, params: Moe) -> Plan {
@@ -221,6 +236,14 @@ fn mixtures() -> Vec<Plan> {
             WeightRole::ExpertsUpBias,
             WeightRole::ExpertsDownBias,
         ]),
+        of(
+            "sigmoid, 2 of 4 groups",
+            Moe { n_experts: 8, routing: Routing::SigmoidGroups, groups: Some([4, 2]), ..base.clone() },
+        ),
+        of(
+            "softmax, 2 of 3 groups",
+            Moe { n_experts: 6, routing: Routing::SoftmaxGroups, groups: Some([3, 2]), ..base.clone() },
+        ),
         of("shared expert", Moe { shared_width: Some(48), ..base.clone() }),
         of("shared expert with its own weight", Moe { shared_width: Some(64), ..base.clone() })
             .with(&[WeightRole::SharedRouter]),

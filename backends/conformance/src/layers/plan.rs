@@ -265,6 +265,9 @@ fn is_matrix(role: WeightRole) -> bool {
             | WeightRole::DecayUp
             | WeightRole::BetaAndDecay
             | WeightRole::QueryAndGate
+            | WeightRole::QueryDown
+            | WeightRole::KeyUp
+            | WeightRole::ValueUp
     )
 }
 

@@ -23,10 +23,12 @@
 //! The same three lines merge the softmaxes of two runs of pages.
 //!
 //! - [`project`]: queries, keys and values; norms; RoPE; keys and values into the cache.
+//! - [`latent`]: the same for latent attention.
 //! - [`tile`]: one page. One kernel call attends from a block of queries of one KV head to the page's keys and values
 //!   (FlashAttention, arXiv 2205.14135).
 //! - [`schedule`]: which worker takes which query block, KV head and run of pages (split-K attention; Flash-Decoding).
 
+mod latent;
 mod project;
 mod schedule;
 mod tile;
@@ -45,6 +47,8 @@ use crate::rope::Rope;
 use crate::scratch::Scratch;
 use crate::weights::Weights;
 
+use latent::{Latent, LatentBuffers};
+
 pub(crate) struct Attention<'w> {
     kernels: &'static Kernels,
     desc: LayerDesc,
@@ -58,7 +62,9 @@ pub(crate) struct Attention<'w> {
     query: Linear<'w>,
     is_gated: bool,
     key: Linear<'w>,
-    value: Linear<'w>,
+    /// Latent attention has none.
+    value: Option<Linear<'w>>,
+    latent: Option<Latent<'w>>,
     output: Linear<'w>,
     rope: Rope,
     max_tokens: usize,
@@ -83,6 +89,7 @@ struct Buffers<'s> {
     attended: &'s mut [f32],
     /// The softmaxes of splits; see [`Attention::attend`].
     splits: &'s mut [f32],
+    latent: Option<LatentBuffers<'s>>,
     /// For one step at a time.
     work: &'s mut [u8],
 }
@@ -113,7 +120,11 @@ impl<'w> Attention<'w> {
             query_norm: weights.optional_vector(WeightRole::QueryNorm)?,
             key_norm: weights.optional_vector(WeightRole::KeyNorm)?,
             key: weights.biased(WeightRole::Key, WeightRole::KeyBias)?,
-            value: weights.biased(WeightRole::Value, WeightRole::ValueBias)?,
+            value: match params.latent {
+                Some(_) => None,
+                None => Some(weights.biased(WeightRole::Value, WeightRole::ValueBias)?),
+            },
+            latent: Latent::new(&mut weights, params)?,
             output: weights.biased(WeightRole::AttentionOutput, WeightRole::AttentionOutputBias)?,
             scorer: PageScorer::new(kernels, params),
             rope: Rope::new(rope_dims, params.rope_base, params.rope_scaling, factors.as_deref()),
@@ -127,13 +138,19 @@ impl<'w> Attention<'w> {
         Ok(layer)
     }
 
-    fn linears(&self) -> [&Linear<'w>; 4] {
-        [&self.query, &self.key, &self.value, &self.output]
+    fn linears(&self) -> impl Iterator<Item = &Linear<'w>> + Clone {
+        let own = self.latent.iter().flat_map(Latent::linears);
+        [&self.query, &self.key, &self.output].into_iter().chain(&self.value).chain(own)
     }
 
     /// Elements of a token's queries.
     fn query_width(&self) -> usize {
         self.params.n_heads * self.params.key_dim
+    }
+
+    /// Elements that a token attends to: a value for each query head.
+    fn attended_width(&self) -> usize {
+        self.params.n_heads * self.params.value_dim
     }
 
     /// Query heads that share a KV head.
@@ -146,12 +163,14 @@ impl<'w> Attention<'w> {
             hidden: scratch.take(n_tokens * self.desc.hidden),
             q: scratch.take(n_tokens * self.query_width()),
             gated_q: scratch.take(if self.is_gated { n_tokens * self.query.rows } else { 0 }),
-            k: scratch.take(n_tokens * self.key.rows),
-            v: scratch.take(n_tokens * self.value.rows),
-            attended: scratch.take(n_tokens * self.output.columns),
+            k: scratch.take(n_tokens * self.params.n_kv_heads * self.params.key_dim),
+            v: scratch.take(n_tokens * self.params.n_kv_heads * self.params.value_dim),
+            attended: scratch.take(n_tokens * self.attended_width()),
             splits: scratch.take(self.splits_len()),
+            latent: self.latent.as_ref().map(|latent| self.latent_buffers(latent, scratch, n_tokens)),
             work: scratch.for_steps([
                 matmul_bytes(self.linears(), n_tokens, workers),
+                self.latent.as_ref().map_or(0, |latent| latent.work_bytes(n_tokens, workers)),
                 Scratch::measure(|scratch| self.head_workers(scratch, workers)),
                 self.scorer.scratch_bytes(&self.rope, workers),
                 Scratch::measure(|scratch| self.item_workers(scratch, workers)),
@@ -186,6 +205,16 @@ fn first_page(sequence: &Sequence<'_>, index: usize) -> usize {
 
 fn check(params: &Params) -> Result<()> {
     let Params { n_heads, n_kv_heads, key_dim, value_dim, rope_dims, .. } = *params;
+    if let Some(latent) = params.latent
+        && (n_kv_heads != 1 || value_dim >= key_dim || latent.key_dim == 0 || rope_dims > key_dim - value_dim)
+    {
+        return Err(Error::invalid(format!(
+            "latent attention has {n_kv_heads} KV heads with keys of {key_dim}, latents of {value_dim}, queries of {} and RoPE \
+             over {rope_dims}, where one KV head was expected, whose key is longer than the latent by what RoPE rotates, and \
+             nothing empty",
+            latent.key_dim
+        )));
+    }
     if n_kv_heads == 0
         || n_heads == 0
         || !n_heads.is_multiple_of(n_kv_heads)
@@ -208,13 +237,18 @@ fn check(params: &Params) -> Result<()> {
 
 impl<'w> Layer<'w> for Attention<'w> {
     fn matrices(&mut self) -> Vec<&mut Linear<'w>> {
-        vec![&mut self.query, &mut self.key, &mut self.value, &mut self.output]
+        let own = self.latent.iter_mut().flat_map(Latent::linears_mut);
+        [&mut self.query, &mut self.key, &mut self.output]
+            .into_iter()
+            .chain(&mut self.value)
+            .chain(own)
+            .collect()
     }
 }
 
 impl EngineLayer for Attention<'_> {
     fn weight_bytes(&self) -> usize {
-        self.linears().map(Linear::packed_bytes).iter().sum()
+        self.linears().map(Linear::packed_bytes).sum()
     }
 
     fn scratch_bytes(&self) -> usize {
@@ -246,7 +280,10 @@ impl EngineLayer for Attention<'_> {
         let (kernels, parallel) = (self.kernels, call.parallel);
         let input = call.input.unwrap_or(call.output);
         enter(kernels, &parallel, &self.desc, input, self.norm.as_deref(), buffers.hidden);
-        self.project(call, &mut buffers);
+        match &self.latent {
+            Some(latent) => self.project_latent(latent, call, &mut buffers),
+            None => self.project(call, &mut buffers),
+        }
         if let Some(mut fetch) = call.fetch.take() {
             let Buffers { q, work, .. } = &mut buffers;
             self.scorer.score(&parallel, &call.sequences, &self.rope, q, work, fetch.scores());
@@ -256,7 +293,11 @@ impl EngineLayer for Attention<'_> {
         if self.is_gated {
             self.apply_gates(&parallel, &mut buffers);
         }
-        let Buffers { hidden: branch, attended, work, .. } = buffers;
+        let Buffers { hidden: branch, attended, work, latent: mut own, .. } = buffers;
+        let attended = match (&self.latent, &mut own) {
+            (Some(latent), Some(own)) => self.latent_values(latent, &parallel, attended, own, work),
+            _ => attended,
+        };
         matmul_one(&parallel, &self.output, attended, n_tokens, work, branch);
         add_branch(kernels, &parallel, &self.desc, branch, self.post_norm.as_deref(), work, call.output);
         Ok(())

@@ -12,15 +12,15 @@ use crate::scratch::{PerWorker, Scratch};
 const SHARE_FROM_TOKENS: usize = 8;
 
 /// A worker's buffers for a token's heads.
-struct HeadBuffers<'s> {
+pub(super) struct HeadBuffers<'s> {
     /// Cosines and sines of the token's position.
-    rotation: &'s mut [[f32; 2]],
+    pub(super) rotation: &'s mut [[f32; 2]],
     /// A normed head, or all heads where the model norms them as one.
     normed: &'s mut [f32],
 }
 
 /// Where a token's keys and values go in the cache.
-struct KvSlot<'a> {
+pub(super) struct KvSlot<'a> {
     page: Page<'a>,
     /// The slot's index in the page.
     index: usize,
@@ -28,7 +28,7 @@ struct KvSlot<'a> {
 
 impl<'a> KvSlot<'a> {
     /// The slot of a token of the batch; `None` where its sequence has no page for it.
-    fn of(sequences: &Sequences<'a>, token: usize) -> Option<Self> {
+    pub(super) fn of(sequences: &Sequences<'a>, token: usize) -> Option<Self> {
         let sequence = sequences.iter().find(|sequence| sequence.batch().contains(&token))?;
         let index = sequence.past() + token - sequence.batch().start;
         // Pages' starts rise, so the token's page is the last one that begins no later.
@@ -38,7 +38,7 @@ impl<'a> KvSlot<'a> {
 }
 
 impl Attention<'_> {
-    fn head_buffers<'s>(&self, scratch: &mut Scratch<'s>) -> HeadBuffers<'s> {
+    pub(super) fn head_buffers<'s>(&self, scratch: &mut Scratch<'s>) -> HeadBuffers<'s> {
         let norms = self.query_norm.iter().chain(&self.key_norm);
         HeadBuffers {
             rotation: scratch.take(self.rope.pairs()),
@@ -55,14 +55,15 @@ impl Attention<'_> {
     pub(super) fn project(&self, call: &Call<'_>, buffers: &mut Buffers<'_>) {
         let Buffers { hidden, q, gated_q, k, v, work, .. } = buffers;
         let (parallel, positions, sequences) = (&call.parallel, call.positions, &call.sequences);
+        let Some(value) = &self.value else { return };
         let products = &mut [
             Product { linear: &self.query, out: if self.is_gated { &mut *gated_q } else { &mut *q } },
             Product { linear: &self.key, out: k },
-            Product { linear: &self.value, out: v },
+            Product { linear: value, out: v },
         ];
         matmul(parallel, hidden, call.n_tokens, work, products);
         let mut workers = self.head_workers(&mut Scratch::new(work), parallel.workers());
-        let (q_width, k_width, v_width) = (self.query_width(), self.key.rows, self.value.rows);
+        let (q_width, k_width, v_width) = (self.query_width(), self.key.rows, value.rows);
         let (q, k) = (DisjointSlice::new(q), DisjointSlice::new(k));
         let (v, gated_q) = (&**v, &**gated_q);
         parallel.run_with(positions.len(), &mut workers, |tokens, mut scratch| {
@@ -126,7 +127,7 @@ impl Attention<'_> {
     }
 
     /// Writes a token's keys and values to its slot.
-    fn store(&self, slot: &KvSlot<'_>, keys: &[f32], values: &[f32]) {
+    pub(super) fn store(&self, slot: &KvSlot<'_>, keys: &[f32], values: &[f32]) {
         let n_kv_heads = self.params.n_kv_heads;
         let keys = keys.chunks_exact(self.params.key_dim);
         let values = values.chunks_exact(self.params.value_dim);

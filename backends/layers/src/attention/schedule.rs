@@ -404,7 +404,7 @@ impl Attention<'_> {
         softmax.finish();
         let width = self.group() * self.params.value_dim;
         for (row, token) in softmax.out.chunks_exact(width).zip(item.block.tokens.clone()) {
-            let first = token * self.output.columns + item.kv_head * width;
+            let first = token * self.attended_width() + item.kv_head * width;
             // SAFETY: each token and KV head is one worker's.
             unsafe { attended.part(first..first + width) }.copy_from_slice(row);
         }

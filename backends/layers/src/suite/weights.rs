@@ -1,12 +1,13 @@
 //! Weights for tests: rows of every element type, and what float64 makes of them.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use herald_api::import::{SharedBytes, SharedWeight};
 use herald_api::{DType, WeightRole};
 use herald_formats::floats::Float;
 use herald_formats::{Affine, Block, Symmetric, Unpacked, dequantize_row, dispatch};
-use ndarray::Array2;
+use ndarray::{Array2, s};
 
 use super::values::Values;
 use crate::Kernels;
@@ -114,6 +115,14 @@ pub(super) struct Matrix {
     pub(super) size: Array2<f64>,
     /// The most that products round a token's activations by, as a share of its largest.
     pub(super) step: f64,
+}
+
+impl Matrix {
+    /// Some of the rows.
+    pub(super) fn rows(&self, range: Range<usize>) -> Self {
+        let of = |matrix: &Array2<f64>| matrix.slice(s![range.clone(), ..]).to_owned();
+        Self { value: of(&self.value), size: of(&self.size), step: self.step }
+    }
 }
 
 /// What a backend's products with weights of a type round activations by, as a share of a token's largest.

@@ -5,6 +5,7 @@
 
 mod arch;
 mod keys;
+mod latent;
 mod parts;
 mod recurrent;
 mod shapes;

@@ -294,14 +294,13 @@ impl<'k, 'g> Builder<'k, 'g> {
             let expected = format!("at most the {n_experts} of {}", keys.full("expert_count"));
             return Err(keys.bad("expert_used_count", n_used, expected));
         }
-        self.check_groups()?;
         let width = match keys.optional_size("expert_feed_forward_length")? {
             Some(width) => width,
             None => keys.sizes("feed_forward_length", self.blocks)?[block],
         };
         let shared = keys.has_tensor(&Self::tensor(block, "ffn_up_shexp.weight"));
         let shared_width = if shared { Some(self.shared_width(width)?) } else { None };
-        let routing = match keys.count("expert_gating_func")? {
+        let mut routing = match keys.count("expert_gating_func")? {
             0 => experts.routing,
             1 => Routing::Softmax,
             2 => Routing::Sigmoid,
@@ -310,11 +309,17 @@ impl<'k, 'g> Builder<'k, 'g> {
                 return Err(keys.bad("expert_gating_func", other, expected));
             }
         };
+        let groups = self.expert_groups(n_experts, n_used)?;
+        if groups.is_some() {
+            routing =
+                if routing == Routing::Sigmoid { Routing::SigmoidGroups } else { Routing::SoftmaxGroups };
+        }
         let params = Moe {
             n_experts,
             n_used,
             width,
             shared_width,
+            groups,
             activation,
             gated: experts.gated,
             routing,
@@ -380,16 +385,30 @@ impl<'k, 'g> Builder<'k, 'g> {
         }
     }
 
-    /// Experts that are chosen in groups would be other experts.
-    fn check_groups(&self) -> Result<(), ModelError> {
-        for key in ["expert_group_count", "expert_group_used_count"] {
-            let groups = self.keys.count(key)?;
-            if groups > 1 {
-                let expected = "1: experts are chosen among all, not group by group".to_owned();
-                return Err(self.keys.bad(key, groups, expected));
+    /// The groups that experts are chosen from, and how many of them a token looks at; `None` where it looks at all.
+    fn expert_groups(&self, n_experts: usize, n_used: usize) -> Result<Option<[usize; 2]>, ModelError> {
+        let (keys, group_count) = (self.keys, "expert_group_count");
+        let (count, used) = (keys.count(group_count)?, keys.count("expert_group_used_count")?);
+        if count <= 1 {
+            if used > 1 {
+                return Err(keys.bad(
+                    "expert_group_used_count",
+                    used,
+                    "1, where there is one group".to_owned(),
+                ));
             }
+            return Ok(None);
         }
-        Ok(())
+        // The merit of a group is that of its best two.
+        if !n_experts.is_multiple_of(count) || n_experts / count < 2 {
+            let expected = format!("a divisor of {n_experts} experts that leaves at least 2 for each");
+            return Err(keys.bad(group_count, count, expected));
+        }
+        if used == 0 || used > count || used * (n_experts / count) < n_used {
+            let expected = format!("1 to {count} groups, which have at least {n_used} experts");
+            return Err(keys.bad("expert_group_used_count", used, expected));
+        }
+        Ok((used < count).then_some([count, used]))
     }
 
     /// Whether the blocks that have experts are those that the file says: from the first after the dense ones, every
@@ -541,6 +560,7 @@ pub(super) fn attention_of_some(
                 rope_base,
                 rope_scaling,
                 softcap: None,
+                latent: None,
                 scale: 1.0 / (key_dim as f32).sqrt(),
             }))
         })
@@ -548,7 +568,7 @@ pub(super) fn attention_of_some(
 }
 
 /// RoPE's scaling for long contexts, as `rope.scaling.*` gives it. (Llama 3's comes as a tensor.)
-fn rope_scaling(keys: &Keys<'_>) -> Result<RopeScaling, ModelError> {
+pub(super) fn rope_scaling(keys: &Keys<'_>) -> Result<RopeScaling, ModelError> {
     let factor = || match keys.optional_float("rope.scaling.factor")? {
         Some(factor) if factor > 0.0 => Ok(factor),
         Some(factor) => Err(keys.bad("rope.scaling.factor", factor, "a number above 0".to_owned())),

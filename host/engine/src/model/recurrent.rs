@@ -67,6 +67,33 @@ pub(super) fn delta_net(keys: &Keys<'_>, heads: DeltaHeads) -> Result<DeltaNet, 
 }
 
 impl Builder<'_, '_> {
+    /// Adds a block's Kimi delta attention.
+    pub(super) fn kimi_delta_attention(&mut self, block: usize, params: DeltaNet) {
+        let weights = self.weights(
+            block,
+            &[
+                (WeightRole::Norm, "attn_norm.weight"),
+                (WeightRole::Query, "attn_q.weight"),
+                (WeightRole::Key, "attn_k.weight"),
+                (WeightRole::Value, "attn_v.weight"),
+                (WeightRole::QueryConv, "ssm_conv1d_q.weight"),
+                (WeightRole::KeyConv, "ssm_conv1d_k.weight"),
+                (WeightRole::ValueConv, "ssm_conv1d_v.weight"),
+                (WeightRole::Beta, "ssm_beta.weight"),
+                (WeightRole::Decay, "ssm_f_a.weight"),
+                (WeightRole::DecayUp, "ssm_f_b.weight"),
+                (WeightRole::SsmDtBias, "ssm_dt.bias"),
+                (WeightRole::SsmA, "ssm_a"),
+                (WeightRole::OutputGate, "ssm_g_a.weight"),
+                (WeightRole::OutputGateUp, "ssm_g_b.weight"),
+                (WeightRole::SsmNorm, "ssm_norm.weight"),
+                (WeightRole::OutProjection, "attn_output.weight"),
+            ],
+            &[],
+        );
+        self.push(block, LayerParams::DeltaNet(params), weights);
+    }
+
     /// Adds a block's gated delta net, whose queries, keys and values are one tensor, and so are their convolutions.
     pub(super) fn delta_net(&mut self, block: usize, params: DeltaNet) {
         let keys = params.n_key_heads * params.key_dim;

@@ -50,6 +50,7 @@ fn because(params: &LayerParams, role: WeightRole) -> &'static [&'static str] {
         return &["embedding_length"];
     }
     match params {
+        LayerParams::Attention(params) if params.latent.is_some() => latent(role),
         LayerParams::Attention(_) => attention(role),
         LayerParams::Mlp(_) => &["embedding_length", "feed_forward_length"],
         LayerParams::Moe(_) => moe(role),
@@ -58,6 +59,28 @@ fn because(params: &LayerParams, role: WeightRole) -> &'static [&'static str] {
         LayerParams::DeltaNet(_) => delta_net(role),
         LayerParams::ShortConv(_) => &["embedding_length", "shortconv.l_cache"],
         _ => &["embedding_length"],
+    }
+}
+
+fn latent(role: WeightRole) -> &'static [&'static str] {
+    match role {
+        WeightRole::QueryDown | WeightRole::QueryDownNorm => &["embedding_length", "attention.q_lora_rank"],
+        WeightRole::Query => {
+            &["attention.head_count", "attention.key_length_mla", "attention.q_lora_rank", "embedding_length"]
+        }
+        WeightRole::Key | WeightRole::LatentNorm => {
+            &["embedding_length", "attention.kv_lora_rank", "rope.dimension_count"]
+        }
+        WeightRole::KeyUp => &[
+            "attention.head_count",
+            "attention.kv_lora_rank",
+            "attention.key_length_mla",
+            "rope.dimension_count",
+        ],
+        WeightRole::ValueUp => {
+            &["attention.head_count", "attention.kv_lora_rank", "attention.value_length_mla"]
+        }
+        _ => &["embedding_length", "attention.head_count", "attention.value_length_mla"],
     }
 }
 

@@ -215,7 +215,7 @@ fn sizes_of_recurrent_states_that_contradict_tensors_are_named_with_both() {
 }
 
 /// Keys that change nothing in one of the models: what its own files have and HERALD doesn't compute with.
-const WITHOUT_EFFECT: [(&str, &str); 21] = [
+const WITHOUT_EFFECT: [(&str, &str); 22] = [
     ("", "vocab_size"),
     ("", "rope.scaling.finetuned"),
     ("mamba", "feed_forward_length"),
@@ -236,6 +236,8 @@ const WITHOUT_EFFECT: [(&str, &str); 21] = [
     ("qwen35", "full_attention_interval"),
     ("qwen35moe", "full_attention_interval"),
     ("qwen3next", "full_attention_interval"),
+    // What the converter computes of other keys.
+    ("kimi_linear", "attention.value_length"),
     // Their width together is another key.
     ("ernie4_5_moe", "expert_shared_count"),
     // Its context is no longer than either.

@@ -294,3 +294,23 @@ fn gpt_oss_of_mxfp4() {
         check_on(backend, &engine.unwrap_or_else(|error| panic!("{error}")), "gpt_oss.mxfp4", 0.0089);
     }
 }
+
+#[test]
+fn deepseek2_lite() {
+    check("deepseek2_lite", 0.073);
+}
+
+#[test]
+fn deepseek_v3() {
+    check("deepseek_v3", 0.0058);
+}
+
+#[test]
+fn glm4_moe_lite() {
+    check("glm4_moe_lite", 0.0082);
+}
+
+#[test]
+fn kimi_linear() {
+    check("kimi_linear", 0.001);
+}

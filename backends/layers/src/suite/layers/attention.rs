@@ -1,6 +1,6 @@
 //! Attention against softmax attention in float64, over whole sequences.
 
-use herald_api::{Attention, LayerDesc, LayerParams, RopeKind, RopeScaling, WeightRole};
+use herald_api::{Attention, LatentAttention, LayerDesc, LayerParams, RopeKind, RopeScaling, WeightRole};
 use ndarray::{Array1, Array2, s};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -14,6 +14,7 @@ use super::super::values::Values;
 use super::super::weights::Matrix;
 use super::super::{ensure, property};
 use super::batches::{Cut, Sequence, run};
+use super::latent::Latent;
 use super::order::{Weights, activations, desc};
 
 /// Tokens of a page, where sequences share one.
@@ -66,21 +67,36 @@ pub(super) fn shapes() -> impl Strategy<Value = Shape> {
     let sequences = prop::collection::vec(1_usize..24, 1..4);
     let positions = (select(&[0_u32, 3, 1_000_000][..]), select(&[1_usize, 997][..]));
     let hidden = select(&[5_usize, 32, 96, 256][..]);
+    let latent = (select(&[1_usize, 6, 16][..]), select(&[1_usize, 5, 32][..]), select(&[None, Some(8)][..]));
+    let heads = (heads, prop::option::weighted(0.25, latent));
     (hidden, heads, ropes, scores, sequences, positions, any::<u64>()).prop_map(
         |(hidden, heads, ropes, (window, softcap), lens, (position, stride), seed)| {
-            let (n_kv_heads, group, key_dim, value_dim) = heads;
+            let ((n_kv_heads, group, key_dim, value_dim), latent) = heads;
+            let latent = latent.map(|(key_dim, value_dim, query_rank)| LatentAttention {
+                key_dim,
+                value_dim,
+                query_rank,
+            });
+            let n_heads = n_kv_heads * group;
+            // What carries the position is the whole key, or what a latent follows.
+            let turned = key_dim;
+            let (n_kv_heads, key_dim) = match latent {
+                Some(_) => (1, turned + value_dim),
+                None => (n_kv_heads, key_dim),
+            };
             let (rope, pairs, rope_base, rope_scaling) = ropes;
             let params = Attention {
-                n_heads: n_kv_heads * group,
+                n_heads,
                 n_kv_heads,
                 key_dim,
                 value_dim,
                 window,
                 rope,
-                rope_dims: 2 * (1 + pairs.index(key_dim / 2)),
+                rope_dims: 2 * (1 + pairs.index(turned / 2)),
                 rope_base,
                 rope_scaling,
                 softcap,
+                latent,
                 scale: 1.5 / (key_dim as f32).sqrt(),
             };
             Shape { hidden, params, lens, position, stride, seed }
@@ -95,23 +111,32 @@ pub(super) struct Reference {
     norm: Option<Array1<f64>>,
     post_norm: Option<Array1<f64>>,
     sinks: Option<Array1<f64>>,
-    query_norm: Option<Array1<f64>>,
-    key_norm: Option<Array1<f64>>,
-    query: (Matrix, Option<Array1<f64>>),
-    /// Whether `query` has after the rows of each head's queries as many of its gate.
-    is_gated: bool,
-    key: (Matrix, Option<Array1<f64>>),
-    value: (Matrix, Option<Array1<f64>>),
-    output: (Matrix, Option<Array1<f64>>),
+    inputs: Inputs,
+    output: Biased,
     pub(super) rotation: Rotation,
 }
 
-impl Reference {
-    pub(super) fn random(hidden: usize, params: &Attention, weights: &mut Weights) -> Self {
-        let Attention { n_heads, n_kv_heads, key_dim, value_dim, rope, rope_dims, .. } = *params;
-        let desc = desc(hidden, LayerParams::Attention(params.clone()), &mut weights.values);
-        let post_norm = weights.perhaps(|weights| weights.norm(WeightRole::PostNorm, hidden));
-        let norm = weights.entry_norm(hidden, post_norm.is_some());
+type Biased = (Matrix, Option<Array1<f64>>);
+
+/// What makes queries, keys and values.
+enum Inputs {
+    Heads(Heads),
+    Latent(Latent),
+}
+
+struct Heads {
+    query_norm: Option<Array1<f64>>,
+    key_norm: Option<Array1<f64>>,
+    query: Biased,
+    /// Whether `query` has after the rows of each head's queries as many of its gate.
+    is_gated: bool,
+    key: Biased,
+    value: Biased,
+}
+
+impl Heads {
+    fn random(hidden: usize, params: &Attention, weights: &mut Weights) -> Self {
+        let Attention { n_heads, n_kv_heads, key_dim, value_dim, .. } = *params;
         // Of each head by itself, or of all as one.
         let mut norm_of = |role, heads: usize| {
             let len = weights.values.pick(&[key_dim, heads * key_dim]);
@@ -120,27 +145,65 @@ impl Reference {
         let query_norm = norm_of(WeightRole::QueryNorm, n_heads);
         let key_norm = norm_of(WeightRole::KeyNorm, n_kv_heads);
         let is_gated = key_dim == value_dim && weights.values.coin();
-        let mut biased = |role, bias: Option<WeightRole>, rows, columns| {
-            let matrix = weights.matrix(role, rows, columns);
-            let bias =
-                bias.and_then(|bias| weights.perhaps(|weights| weights.vector(bias, rows, [-0.5, 0.5])));
-            (matrix, bias)
-        };
+        let mut biased = |role, bias, rows| biased(weights, role, bias, [rows, hidden]);
         let query = if is_gated {
-            biased(WeightRole::QueryAndGate, None, 2 * n_heads * key_dim, hidden)
+            biased(WeightRole::QueryAndGate, None, 2 * n_heads * key_dim)
         } else {
-            biased(WeightRole::Query, Some(WeightRole::QueryBias), n_heads * key_dim, hidden)
+            biased(WeightRole::Query, Some(WeightRole::QueryBias), n_heads * key_dim)
         };
-        let key = biased(WeightRole::Key, Some(WeightRole::KeyBias), n_kv_heads * key_dim, hidden);
-        let value = biased(WeightRole::Value, Some(WeightRole::ValueBias), n_kv_heads * value_dim, hidden);
-        let output = biased(
-            WeightRole::AttentionOutput,
-            Some(WeightRole::AttentionOutputBias),
-            hidden,
-            n_heads * value_dim,
-        );
-        let sinks =
-            weights.perhaps(|weights| weights.vector(WeightRole::AttentionSinks, n_heads, [-3.0, 3.0]));
+        let key = biased(WeightRole::Key, Some(WeightRole::KeyBias), n_kv_heads * key_dim);
+        let value = biased(WeightRole::Value, Some(WeightRole::ValueBias), n_kv_heads * value_dim);
+        Self { query_norm, key_norm, query, is_gated, key, value }
+    }
+
+    /// Of normed tokens the queries before their norm (`part` 0), or the gates (1).
+    fn queries(&self, params: &Attention, x: &Approx, part: usize) -> Approx {
+        let (matrix, bias) = &self.query;
+        let all = x.multiply(matrix, bias.as_ref());
+        if !self.is_gated {
+            return all;
+        }
+        let dim = params.key_dim;
+        let columns =
+            (0..params.n_heads * dim).map(|column| column / dim * 2 * dim + part * dim + column % dim);
+        all.pick(&columns.collect::<Vec<_>>())
+    }
+}
+
+fn biased(
+    weights: &mut Weights,
+    role: WeightRole,
+    bias: Option<WeightRole>,
+    [rows, columns]: [usize; 2],
+) -> Biased {
+    let matrix = weights.matrix(role, rows, columns);
+    let bias = bias.and_then(|bias| weights.perhaps(|weights| weights.vector(bias, rows, [-0.5, 0.5])));
+    (matrix, bias)
+}
+
+impl Reference {
+    pub(super) fn random(hidden: usize, params: &Attention, weights: &mut Weights) -> Self {
+        let Attention { n_heads, value_dim, rope, rope_dims, .. } = *params;
+        let desc = desc(hidden, LayerParams::Attention(params.clone()), &mut weights.values);
+        let post_norm = weights.perhaps(|weights| weights.norm(WeightRole::PostNorm, hidden));
+        let norm = weights.entry_norm(hidden, post_norm.is_some());
+        let (inputs, bias, value_dim) = match params.latent {
+            Some(sizes) => {
+                let latent = Latent::random(hidden, params, sizes, weights);
+                (Inputs::Latent(latent), None, sizes.value_dim)
+            }
+            None => {
+                let heads = Heads::random(hidden, params, weights);
+                (Inputs::Heads(heads), Some(WeightRole::AttentionOutputBias), value_dim)
+            }
+        };
+        let output = biased(weights, WeightRole::AttentionOutput, bias, [hidden, n_heads * value_dim]);
+        let sinks = match inputs {
+            Inputs::Latent(_) => None,
+            Inputs::Heads(_) => {
+                weights.perhaps(|weights| weights.vector(WeightRole::AttentionSinks, n_heads, [-3.0, 3.0]))
+            }
+        };
         let factors = if rope == RopeKind::None {
             None
         } else {
@@ -154,21 +217,7 @@ impl Reference {
             factors.as_ref(),
         );
         let params = params.clone();
-        Self {
-            sinks,
-            desc,
-            params,
-            norm,
-            post_norm,
-            query_norm,
-            key_norm,
-            query,
-            is_gated,
-            key,
-            value,
-            output,
-            rotation,
-        }
+        Self { sinks, desc, params, norm, post_norm, inputs, output, rotation }
     }
 
     /// The rotated queries, and the keys and values as a page keeps them, of tokens.
@@ -176,8 +225,11 @@ impl Reference {
         let Attention { key_dim, value_dim, .. } = self.params;
         let eps = f64::from(self.desc.norm_eps);
         let x = self.enter(x);
-        let product =
-            |(matrix, bias): &(Matrix, Option<Array1<f64>>), x: &Approx| x.multiply(matrix, bias.as_ref());
+        let own = match &self.inputs {
+            Inputs::Latent(latent) => return latent.heads(&x, &self.rotation, eps, positions),
+            Inputs::Heads(heads) => heads,
+        };
+        let product = |(matrix, bias): &Biased, x: &Approx| x.multiply(matrix, bias.as_ref());
         let heads = |x: Approx, norm: &Option<Array1<f64>>| {
             let width = x.value.ncols();
             let x = match norm {
@@ -187,9 +239,9 @@ impl Reference {
             x.rotate(&self.rotation, key_dim, positions)
         };
         [
-            heads(self.queries(&x, 0), &self.query_norm),
-            heads(product(&self.key, &x), &self.key_norm).quantize_i16(key_dim),
-            product(&self.value, &x).quantize_i16(value_dim),
+            heads(own.queries(&self.params, &x, 0), &own.query_norm),
+            heads(product(&own.key, &x), &own.key_norm).quantize_i16(key_dim),
+            product(&own.value, &x).quantize_i16(value_dim),
         ]
     }
 
@@ -197,19 +249,6 @@ impl Reference {
     fn enter(&self, x: &Approx) -> Approx {
         let eps = f64::from(self.desc.norm_eps);
         self.norm.iter().fold(x.clone(), |x, norm| x.rms_norm(norm, eps))
-    }
-
-    /// Of normed tokens the queries before their norm (`part` 0), or the gates (1).
-    fn queries(&self, x: &Approx, part: usize) -> Approx {
-        let (matrix, bias) = &self.query;
-        let all = x.multiply(matrix, bias.as_ref());
-        if !self.is_gated {
-            return all;
-        }
-        let dim = self.params.key_dim;
-        let columns =
-            (0..self.params.n_heads * dim).map(|column| column / dim * 2 * dim + part * dim + column % dim);
-        all.pick(&columns.collect::<Vec<_>>())
     }
 
     /// What the residual branch makes of a whole sequence.
@@ -261,10 +300,12 @@ impl Reference {
     /// What becomes of what was attended to, of the tokens `x`.
     pub(super) fn leave(&self, x: &Approx, attended: &Approx) -> Approx {
         let eps = f64::from(self.desc.norm_eps);
-        let attended = if self.is_gated {
-            attended.times(&self.queries(&self.enter(x), 1).sigmoid())
-        } else {
-            attended.clone()
+        let attended = match &self.inputs {
+            Inputs::Latent(latent) => latent.values(attended),
+            Inputs::Heads(heads) if heads.is_gated => {
+                attended.times(&heads.queries(&self.params, &self.enter(x), 1).sigmoid())
+            }
+            Inputs::Heads(_) => attended.clone(),
         };
         let branch = attended.multiply(&self.output.0, self.output.1.as_ref());
         let branch = self.post_norm.iter().fold(branch, |branch, norm| branch.rms_norm(norm, eps));

@@ -4,6 +4,7 @@ mod attention;
 mod batches;
 mod delta_net;
 mod embedding_and_head;
+mod latent;
 mod mlp;
 mod moe;
 mod order;

@@ -2,7 +2,7 @@
 
 use herald_api::import::{Forward, Lent};
 use herald_api::{Activation, LayerDesc, LayerParams, Moe, Result, Routing, WeightRole};
-use ndarray::{Array1, Array2, Axis};
+use ndarray::{Array1, Array2};
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::TestCaseError;
@@ -24,13 +24,16 @@ struct Shape {
     seed: u64,
 }
 
+const ROUTINGS: [Routing; 4] =
+    [Routing::Softmax, Routing::Sigmoid, Routing::SigmoidGroups, Routing::SoftmaxGroups];
+
 fn shapes() -> impl Strategy<Value = Shape> {
     let widths = select(&[1_usize, 7, 32][..]);
     let experts = (1_usize..9, any::<prop::sample::Index>(), widths.clone(), any::<bool>());
     let kinds = (
         select(&[Activation::Silu, Activation::SquaredRelu, Activation::ClampedSwiglu][..]),
         any::<bool>(),
-        select(&[Routing::Softmax, Routing::Sigmoid][..]),
+        select(&ROUTINGS[..]),
         any::<bool>(),
         select(&[1.0_f32, 2.5][..]),
     );
@@ -39,9 +42,14 @@ fn shapes() -> impl Strategy<Value = Shape> {
         let (n_experts, used, width, shared) = experts;
         let (activation, gated, routing, normalize, weight_scale) = kinds;
         let (n_tokens, workers, in_place, seed) = run;
+        let by_groups = matches!(routing, Routing::SigmoidGroups | Routing::SoftmaxGroups);
+        // Up to four groups of that many experts, of which some are looked at.
+        let groups = by_groups.then(|| [1 + used.index(4), 1 + used.index(1 + used.index(4))]);
+        let n_experts = n_experts * groups.map_or(1, |[groups, _]| groups);
+        let choice = groups.map_or(n_experts, |[groups, used]| n_experts / groups * used);
         let params = Moe {
             n_experts,
-            n_used: 1 + used.index(n_experts),
+            n_used: 1 + used.index(choice),
             width,
             shared_width: shared.then_some(width + 3),
             activation,
@@ -49,6 +57,7 @@ fn shapes() -> impl Strategy<Value = Shape> {
             routing,
             normalize,
             weight_scale,
+            groups,
         };
         Shape { hidden, params, n_tokens, workers, in_place, seed }
     })
@@ -109,12 +118,7 @@ impl Reference {
         let ups = stacked(WeightRole::ExpertsUp, WeightRole::ExpertsUpBias, width, hidden);
         let downs = stacked(WeightRole::ExpertsDown, WeightRole::ExpertsDownBias, hidden, width);
         let part = |(matrix, biases): &(Matrix, Option<Array2<f64>>), index: usize, rows: usize| {
-            let rows = index * rows..(index + 1) * rows;
-            let matrix = Matrix {
-                value: matrix.value.slice_axis(Axis(0), rows.clone().into()).to_owned(),
-                size: matrix.size.slice_axis(Axis(0), rows.into()).to_owned(),
-                step: matrix.step,
-            };
+            let matrix = matrix.rows(index * rows..(index + 1) * rows);
             (matrix, biases.as_ref().map(|biases| biases.row(index).to_owned()))
         };
         let experts = (0..n_experts)
@@ -149,7 +153,7 @@ impl Reference {
             .iter()
             .zip(errors)
             .map(|(score, e)| match self.params.routing {
-                Routing::Sigmoid => {
+                Routing::Sigmoid | Routing::SigmoidGroups => {
                     let value = 1.0 / (1.0 + (-score).exp());
                     Expected { value, bound: e / 4.0 + 8.0 * U + 2.0_f64.powi(-100) }
                 }
@@ -164,11 +168,11 @@ impl Reference {
         let merit = |index: usize| {
             probabilities[index].value + self.router_bias.as_ref().map_or(0.0, |bias| bias[index])
         };
-        let mut ranked: Vec<usize> = (0..values.len()).collect();
+        let error = |index: &usize| probabilities[*index].bound + 2.0 * U;
+        let mut ranked = self.candidates(&merit, &error)?;
         ranked.sort_by(|a, b| merit(*b).total_cmp(&merit(*a)));
         let (chosen, left) = ranked.split_at(self.params.n_used);
         if let (Some(last), Some(next)) = (chosen.last(), left.first()) {
-            let error = |index: &usize| probabilities[*index].bound + 2.0 * U;
             if merit(*last) - merit(*next) <= error(last) + error(next) {
                 return None;
             }
@@ -189,6 +193,30 @@ impl Reference {
             (*index, Expected { value: scale * value, bound: scale * (bound + roundings) })
         };
         Some(chosen.iter().map(weight).collect())
+    }
+
+    /// The experts of the groups that are looked at; `None` where two groups are too close to tell.
+    fn candidates(&self, merit: &dyn Fn(usize) -> f64, error: &dyn Fn(&usize) -> f64) -> Option<Vec<usize>> {
+        let n_experts = self.params.n_experts;
+        let Some([n_groups, used]) = self.params.groups else { return Some((0..n_experts).collect()) };
+        let size = n_experts / n_groups;
+        // A group is as good as its best, or as its best two together.
+        let of = |group: usize| {
+            let mut experts: Vec<usize> = (group * size..(group + 1) * size).collect();
+            let most = experts.iter().map(error).fold(0.0, f64::max);
+            experts.sort_by(|a, b| merit(*b).total_cmp(&merit(*a)));
+            let best = if self.params.routing == Routing::SigmoidGroups { 2 } else { 1 };
+            (experts.iter().take(best).map(|expert| merit(*expert)).sum::<f64>(), 2.0 * most + 2.0 * U)
+        };
+        let mut groups: Vec<(usize, (f64, f64))> = (0..n_groups).map(|group| (group, of(group))).collect();
+        groups.sort_by(|a, b| b.1.0.total_cmp(&a.1.0));
+        if let (Some((_, last)), Some((_, next))) = (groups.get(used - 1), groups.get(used))
+            && last.0 - next.0 <= last.1 + next.1
+        {
+            return None;
+        }
+        let experts = groups[..used].iter().flat_map(|(group, _)| group * size..(group + 1) * size);
+        Some(experts.collect())
     }
 
     /// What the residual branch makes of `x`; `None` for tokens whose experts can't be told.

@@ -30,6 +30,7 @@ fn attention() -> Attention {
         rope_base: 10_000.0,
         rope_scaling: RopeScaling::None,
         softcap: None,
+        latent: None,
         scale: 1.0,
     }
 }
@@ -60,6 +61,7 @@ fn experts() -> Moe {
         routing: Routing::Softmax,
         normalize: true,
         weight_scale: 1.0,
+        groups: None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The architectures, one file each.
 
+mod deepseek2;
 mod exaone4;
 mod falcon_h1;
 mod gemma;
@@ -9,6 +10,7 @@ mod glm4;
 mod gpt_oss;
 mod granite;
 mod jamba;
+mod kimi_linear;
 mod lfm2;
 mod llama;
 mod mamba;
@@ -26,8 +28,9 @@ use super::{Keys, ModelError, ModelPlan};
 type Plan = fn(&Keys<'_>) -> Result<ModelPlan, ModelError>;
 
 /// Each architecture by the name that `general.architecture` gives it.
-const ARCHITECTURES: [(&str, Plan); 36] = [
+const ARCHITECTURES: [(&str, Plan); 38] = [
     ("arcee", llama::arcee),
+    ("deepseek2", deepseek2::plan),
     ("ernie4_5", llama::plan),
     ("ernie4_5-moe", qwen_moe::ernie4_5),
     ("exaone4", exaone4::plan),
@@ -42,6 +45,7 @@ const ARCHITECTURES: [(&str, Plan); 36] = [
     ("granitehybrid", granite::hybrid),
     ("granitemoe", granite::plan),
     ("jamba", jamba::plan),
+    ("kimi-linear", kimi_linear::plan),
     ("lfm2", lfm2::plan),
     ("lfm2moe", lfm2::plan),
     ("llama", llama::plan),
