@@ -148,6 +148,9 @@ typedef struct HeraldTier HeraldTier;
 // Linear attention by the gated delta rule with its norm (arXiv 2412.06464). Keeps a recurrent state.
 #define HERALD_LAYER_DELTA_NET 9
 
+// What a block adds for the token itself (Gemma 3n and 4). Its calls bring the tokens' ids.
+#define HERALD_LAYER_PER_LAYER_EMBEDDING 10
+
 // x * sigmoid(x).
 #define HERALD_ACTIVATION_SILU 1
 
@@ -401,6 +404,41 @@ typedef struct HeraldTier HeraldTier;
 // Latent attention, what makes each head's value of a latent, head after head: [n_heads * latent_value_dim, value_dim].
 #define HERALD_WEIGHT_VALUE_UP 59
 
+// Attention, norm of each value head: [value_dim].
+#define HERALD_WEIGHT_VALUE_NORM 80
+
+// MLP, mixture of experts, per-layer embedding: what the output is multiplied by after the branch was added: [1].
+#define HERALD_WEIGHT_OUTPUT_SCALE 81
+
+// Mixture of experts, the norm at the shared expert's entry, in place of HERALD_WEIGHT_NORM: [hidden].
+#define HERALD_WEIGHT_SHARED_NORM 82
+
+// Mixture of experts, norm of what the shared expert gives: [hidden].
+#define HERALD_WEIGHT_SHARED_POST_NORM 83
+
+// Mixture of experts, norm of what the other experts give together: [hidden].
+#define HERALD_WEIGHT_EXPERTS_POST_NORM 84
+
+// Mixture of experts, the norm at the router's entry, in place of HERALD_WEIGHT_NORM; what it gives is divided by
+// sqrt(hidden): [hidden].
+#define HERALD_WEIGHT_ROUTER_NORM 85
+
+// Mixture of experts, what each expert's weight is multiplied by: [n_experts].
+#define HERALD_WEIGHT_EXPERT_SCALES 86
+
+// Mixture of experts, gate and up projections in one, in place of both: of each expert the rows of its gate, then those
+// of its up projection, [n_experts * 2 * width, hidden].
+#define HERALD_WEIGHT_EXPERTS_GATE_AND_UP 87
+
+// Per-layer embedding, the table: [vocabulary, table_width].
+#define HERALD_WEIGHT_PER_LAYER_TABLE 88
+
+// Per-layer embedding, projection of the embedding: [width, hidden].
+#define HERALD_WEIGHT_PER_LAYER_PROJECTION 89
+
+// Per-layer embedding, norm of the projected embedding: [width].
+#define HERALD_WEIGHT_PER_LAYER_NORM 90
+
 // IEEE float32.
 #define HERALD_DTYPE_F32 0
 
@@ -616,6 +654,9 @@ typedef struct HeraldAttention {
   // Latent attention: elements between both query projections, where there are two: HERALD_WEIGHT_QUERY is then
   // [n_heads * (latent_key_dim + n), query_rank]; otherwise 0.
   uint32_t query_rank;
+  // 1: the layer has no keys and values of its own (no HERALD_WEIGHT_KEY) and only reads its pages, which an earlier layer of the
+  // same heads has filled, this batch's slots too; 0: it has.
+  uint32_t shares_kv;
 } HeraldAttention;
 
 // Parameters of HERALD_LAYER_MLP.
@@ -762,6 +803,35 @@ typedef struct HeraldDeltaNet {
   uint32_t gate_rank;
 } HeraldDeltaNet;
 
+// Parameters of HERALD_LAYER_PER_LAYER_EMBEDDING. With x a token's activations, E the embedding and T a table of which each block
+// has its own columns:
+//
+//   e = embedding_scale * E[token],  t = table_scale * T[token][first .. first + width]
+//   p = (norm(projection_scale * Wprojection e) + t) / sqrt(2)
+//   output += residual_scale * postnorm(Wdown (activation(Wgate x) * p)),  output *= outputscale
+//
+// where the output scale is left out with its weight.
+typedef struct HeraldPerLayerEmbedding {
+  // sizeof(HeraldPerLayerEmbedding) of the host.
+  size_t struct_size;
+  // Tokens of the vocabulary.
+  uint32_t vocabulary;
+  // Elements that the block has of each token.
+  uint32_t width;
+  // Elements of a row of the table: those of all blocks.
+  uint32_t table_width;
+  // The first of the block's elements in a row of the table.
+  uint32_t first;
+  // HERALD_ACTIVATION_*.
+  uint32_t activation;
+  // Multiplies the embedding.
+  float embedding_scale;
+  // Multiplies the table's elements.
+  float table_scale;
+  // Multiplies the projected embedding, before its norm.
+  float projection_scale;
+} HeraldPerLayerEmbedding;
+
 // A layer: a whole residual branch with its norm. Exactly the parameters of its own kind are not null.
 typedef struct HeraldLayerDesc {
   // sizeof(HeraldLayerDesc) of the host.
@@ -796,6 +866,8 @@ typedef struct HeraldLayerDesc {
   const struct HeraldMoe *moe;
   // For HERALD_LAYER_DELTA_NET.
   const struct HeraldDeltaNet *delta_net;
+  // For HERALD_LAYER_PER_LAYER_EMBEDDING.
+  const struct HeraldPerLayerEmbedding *per_layer_embedding;
 } HeraldLayerDesc;
 
 // One weight: a view of the model file's bytes.

@@ -41,6 +41,9 @@ pub(crate) fn check(call: &Call<'_>, desc: &LayerDesc, max_workers: usize, needs
                 None => Ok(()),
             }
         }
+        LayerParams::PerLayerEmbedding(_) if call.tokens.len() != call.n_tokens => {
+            wrong("no token ids".to_owned())
+        }
         LayerParams::Head(_) if call.input.is_none() => wrong("no input".to_owned()),
         LayerParams::Attention(shape) => {
             if call.positions.len() != call.n_tokens {

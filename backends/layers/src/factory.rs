@@ -14,6 +14,7 @@ use crate::mamba1::Mamba1;
 use crate::mamba2::Mamba2;
 use crate::mlp::Mlp;
 use crate::moe::Moe;
+use crate::per_layer_embedding::PerLayerEmbedding;
 use crate::short_conv::ShortConv;
 
 /// A backend's table of kernels, chosen once for the CPU that it runs on.
@@ -52,6 +53,7 @@ fn layer<'w>(kernels: &'static Kernels, request: &LayerRequest<'w, '_>) -> Resul
         LayerParams::Mamba2(params) => Box::new(Mamba2::new(kernels, request, params)?),
         LayerParams::ShortConv(params) => Box::new(ShortConv::new(kernels, request, params)?),
         LayerParams::Moe(params) => Box::new(Moe::new(kernels, request, params)?),
+        LayerParams::PerLayerEmbedding(params) => Box::new(PerLayerEmbedding::new(kernels, request, params)?),
         LayerParams::DeltaNet(params) => Box::new(DeltaNet::new(kernels, request, params)?),
         other => {
             return Err(Error::unsupported(format!("{} has no layers of the kind {other:?}", kernels.name)));

@@ -22,6 +22,7 @@ mod moe;
 mod norm;
 mod page_selection;
 mod parallel;
+mod per_layer_embedding;
 mod recurrent_state;
 mod rope;
 mod scratch;

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use herald_api::{AlignedBytes, Parallel, Result, Weight};
+use herald_api::{AlignedBytes, DType, Parallel, Result, Weight};
 
 use crate::disjoint_slice::DisjointSlice;
 use crate::kernels::Kernels;
@@ -125,6 +125,7 @@ impl<'w> Linear<'w> {
 pub(crate) struct Rows<'w> {
     bytes: &'w [u8],
     row_bytes: usize,
+    dtype: DType,
     row_kernels: RowKernels,
 }
 
@@ -133,8 +134,25 @@ impl<'w> Rows<'w> {
         Self {
             bytes: weight.bytes,
             row_bytes: weight.bytes.len() / weight.rows,
+            dtype: weight.dtype,
             row_kernels: (kernels.rows)(weight.dtype),
         }
+    }
+
+    /// Elements that [`Rows::part`] needs memory for: those of whole blocks.
+    pub(crate) fn part_len(&self, first: usize, len: usize) -> usize {
+        let block = self.dtype.block_len();
+        (first + len).next_multiple_of(block) - first / block * block
+    }
+
+    /// The elements `first..first + len` of row `index` as float32, in memory of [`Rows::part_len`].
+    pub(crate) fn part<'o>(&self, index: usize, first: usize, len: usize, out: &'o mut [f32]) -> &'o [f32] {
+        let (block, block_bytes) = (self.dtype.block_len(), self.dtype.block_bytes());
+        let blocks = first / block..(first + len).div_ceil(block);
+        let out = &mut out[..blocks.len() * block];
+        let row = &self.bytes[index * self.row_bytes..(index + 1) * self.row_bytes];
+        (self.row_kernels.dequantize)(&row[blocks.start * block_bytes..blocks.end * block_bytes], out);
+        &out[first % block..][..len]
     }
 
     /// Row `index` as float32.

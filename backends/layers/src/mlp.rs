@@ -4,7 +4,7 @@
 //! x += residual_scale * n'(Wdown (act(Wgate n(x)) * Wup n(x)))      or without a gate  Wdown act(Wup n(x))
 //! ```
 //!
-//! `n` and `n'` are RMS norms, either of which a model may leave out.
+//! `n` and `n'` are RMS norms, either of which a model may leave out. In the end some models scale `x` (Gemma 4).
 
 use herald_api::{Call, EngineLayer, LayerDesc, LayerRequest, Mlp as Params, Result, WeightRole};
 
@@ -12,7 +12,7 @@ use crate::feed_forward::{FeedForward, check_gate};
 use crate::kernels::Kernels;
 use crate::layer::Layer;
 use crate::linear::Linear;
-use crate::norm::{add_branch, add_branch_bytes, enter};
+use crate::norm::{add_branch, add_branch_bytes, enter, scale_output};
 use crate::scratch::Scratch;
 use crate::weights::Weights;
 
@@ -21,6 +21,7 @@ pub(crate) struct Mlp<'w> {
     desc: LayerDesc,
     norm: Option<Vec<f32>>,
     post_norm: Option<Vec<f32>>,
+    output_scale: Option<f32>,
     network: FeedForward<'w>,
     max_tokens: usize,
     max_workers: usize,
@@ -38,6 +39,7 @@ impl<'w> Mlp<'w> {
             kernels,
             norm: weights.optional_vector(WeightRole::Norm)?,
             post_norm: weights.optional_vector(WeightRole::PostNorm)?,
+            output_scale: weights.optional_number(WeightRole::OutputScale)?,
             network: FeedForward {
                 kernels,
                 activation: params.activation,
@@ -94,6 +96,7 @@ impl EngineLayer for Mlp<'_> {
         enter(kernels, parallel, &self.desc, input, self.norm.as_deref(), branch);
         self.network.forward(parallel, branch, memory);
         add_branch(kernels, parallel, &self.desc, branch, self.post_norm.as_deref(), memory, call.output);
+        scale_output(parallel, self.output_scale, call.output);
         Ok(())
     }
 }

@@ -9,17 +9,20 @@
 //! x   += residual_scale * (sum of w_e expert_e(n(x)) + sigmoid(g . n(x)) shared(n(x)))
 //! ```
 //!
+//! In Gemma 4 the shared network has an entry norm of its own, both sums are normed before they are added, and so is the router's
+//! entry; each expert has a scale.
+//!
 //! Tokens are gathered by expert, so that each expert's weights are read once for all of its tokens.
 
 use herald_api::{
-    Call, EngineLayer, Error, LayerDesc, LayerRequest, Moe as Params, Result, Routing, WeightRole,
+    Call, EngineLayer, Error, LayerDesc, LayerRequest, Moe as Params, Parallel, Result, Routing, WeightRole,
 };
 
 use crate::feed_forward::{FeedForward, check_gate};
 use crate::kernels::Kernels;
 use crate::layer::Layer;
 use crate::linear::{Linear, matmul_bytes, matmul_one};
-use crate::norm::{add_branch, norm_rows};
+use crate::norm::{add_branch, add_branch_bytes, norm_rows, scale_output};
 use crate::scratch::Scratch;
 use crate::weights::Weights;
 
@@ -37,6 +40,14 @@ pub(crate) struct Moe<'w> {
     experts: Vec<FeedForward<'w>>,
     shared: Option<FeedForward<'w>>,
     shared_router: Option<Vec<f32>>,
+    /// Of the router's own entry, divided by the root of the hidden size.
+    router_norm: Option<Vec<f32>>,
+    expert_scales: Option<Vec<f32>>,
+    shared_norm: Option<Vec<f32>>,
+    shared_post_norm: Option<Vec<f32>>,
+    experts_post_norm: Option<Vec<f32>>,
+    post_norm: Option<Vec<f32>>,
+    output_scale: Option<f32>,
     max_tokens: usize,
     max_workers: usize,
 }
@@ -61,6 +72,8 @@ struct Buffers<'s> {
     choices: &'s mut [Choice],
     /// An expert's tokens, and what it makes of them: `[n_tokens, hidden]`.
     gathered: &'s mut [f32],
+    /// What all experts make of each token, where that is normed: `[n_tokens, hidden]`.
+    together: &'s mut [f32],
     /// For the router and one network at a time.
     memory: &'s mut [u8],
 }
@@ -82,14 +95,9 @@ impl<'w> Moe<'w> {
         check_groups(&request.desc, params)?;
         check_gate(&request.desc, activation, gated)?;
         let mut weights = Weights::new(kernels, request);
-        let mut of_experts = |role, bias| weights.biased_matrices(role, bias, n_experts);
-        let gates = if gated {
-            of_experts(WeightRole::ExpertsGate, WeightRole::ExpertsGateBias)?
-        } else {
-            Vec::new()
-        };
-        let ups = of_experts(WeightRole::ExpertsUp, WeightRole::ExpertsUpBias)?;
-        let downs = of_experts(WeightRole::ExpertsDown, WeightRole::ExpertsDownBias)?;
+        let (gates, ups) = gates_and_ups(&mut weights, n_experts, gated)?;
+        let downs =
+            weights.biased_matrices(WeightRole::ExpertsDown, WeightRole::ExpertsDownBias, n_experts)?;
         let gates = gates.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
         let experts = ups.into_iter().zip(downs).zip(gates);
         let experts =
@@ -111,6 +119,16 @@ impl<'w> Moe<'w> {
             router_bias: weights.optional_vector(WeightRole::RouterBias)?,
             experts,
             shared_router: weights.optional_vector(WeightRole::SharedRouter)?,
+            router_norm: weights.optional_vector(WeightRole::RouterNorm)?.map(|norm| {
+                let root = (norm.len() as f32).sqrt();
+                norm.into_iter().map(|weight| weight / root).collect()
+            }),
+            expert_scales: weights.optional_vector(WeightRole::ExpertScales)?,
+            shared_norm: weights.optional_vector(WeightRole::SharedNorm)?,
+            shared_post_norm: weights.optional_vector(WeightRole::SharedPostNorm)?,
+            experts_post_norm: weights.optional_vector(WeightRole::ExpertsPostNorm)?,
+            post_norm: weights.optional_vector(WeightRole::PostNorm)?,
+            output_scale: weights.optional_number(WeightRole::OutputScale)?,
             shared,
             desc: request.desc.clone(),
             params: params.clone(),
@@ -135,10 +153,12 @@ impl<'w> Moe<'w> {
             scores: scratch.take(n_tokens * n_experts),
             choices: scratch.take(n_tokens * n_used),
             gathered: scratch.take(n_tokens * hidden),
+            together: scratch.take(if self.experts_post_norm.is_some() { n_tokens * hidden } else { 0 }),
             memory: scratch.for_steps([
                 matmul_bytes([&self.router], n_tokens, workers),
                 self.experts.first().map_or(0, bytes),
                 self.shared.as_ref().map_or(0, bytes),
+                add_branch_bytes(&self.desc, self.post_norm.as_deref(), workers),
             ]),
         }
     }
@@ -204,8 +224,33 @@ impl<'w> Moe<'w> {
         }
         let sum: f32 = choices.iter().map(|choice| choice.weight).sum();
         let scale = self.params.weight_scale / if self.params.normalize { sum } else { 1.0 };
-        choices.iter_mut().for_each(|choice| choice.weight *= scale);
+        for choice in choices {
+            let own = self.expert_scales.as_ref().map_or(1.0, |scales| scales[choice.expert as usize]);
+            choice.weight *= scale * own;
+        }
     }
+}
+
+/// Each expert's gate, where there are gates, and its up projection.
+fn gates_and_ups<'w>(
+    weights: &mut Weights<'_, 'w>,
+    n_experts: usize,
+    gated: bool,
+) -> Result<(Vec<Linear<'w>>, Vec<Linear<'w>>)> {
+    if let Some(joined) = weights.optional_matrices(WeightRole::ExpertsGateAndUp, 2 * n_experts)? {
+        // Of each expert its gate, then its up projection.
+        let (mut gates, mut ups) = (Vec::with_capacity(n_experts), Vec::with_capacity(n_experts));
+        for (index, linear) in joined.into_iter().enumerate() {
+            if index % 2 == 0 { gates.push(linear) } else { ups.push(linear) }
+        }
+        return Ok((gates, ups));
+    }
+    let mut of_experts = |role, bias| weights.biased_matrices(role, bias, n_experts);
+    let gates = match gated {
+        true => of_experts(WeightRole::ExpertsGate, WeightRole::ExpertsGateBias)?,
+        false => Vec::new(),
+    };
+    Ok((gates, of_experts(WeightRole::ExpertsUp, WeightRole::ExpertsUpBias)?))
 }
 
 /// The groups that a token's experts are chosen from.
@@ -261,48 +306,54 @@ fn check_groups(desc: &LayerDesc, params: &Params) -> Result<()> {
     )))
 }
 
-impl<'w> Layer<'w> for Moe<'w> {
-    fn matrices(&mut self) -> Vec<&mut Linear<'w>> {
-        let networks = self.experts.iter_mut().chain(&mut self.shared);
-        std::iter::once(&mut self.router).chain(networks.flat_map(FeedForward::linears_mut)).collect()
-    }
-}
-
-impl EngineLayer for Moe<'_> {
-    fn weight_bytes(&self) -> usize {
-        let linears = std::iter::once(&self.router).chain(self.networks().flat_map(FeedForward::linears));
-        linears.map(Linear::packed_bytes).sum()
-    }
-
-    fn scratch_bytes(&self) -> usize {
-        Scratch::measure(|scratch| self.buffers(scratch, self.max_tokens, self.max_workers))
-    }
-
-    fn forward(&self, call: &mut Call<'_>) -> Result<()> {
-        let (n_tokens, width) = (call.n_tokens, self.desc.hidden);
-        let (kernels, parallel) = (self.kernels, &call.parallel);
-        let mut scratch = Scratch::new(std::mem::take(&mut call.scratch));
-        let Buffers { hidden, branch, scores, choices, gathered, memory } =
-            self.buffers(&mut scratch, n_tokens, parallel.workers());
+impl Moe<'_> {
+    /// Each token's experts, and their weights: `choices`.
+    fn route(&self, parallel: &Parallel<'_>, input: &[f32], buffers: &mut Buffers<'_>) {
+        let Buffers { hidden, scores, choices, gathered, memory, .. } = buffers;
         let Params { n_experts, n_used, .. } = self.params;
-        let input = call.input.unwrap_or(call.output);
-        norm_rows(kernels, parallel, input, &self.norm, self.desc.norm_eps, hidden);
-        matmul_one(parallel, &self.router, hidden, n_tokens, memory, scores);
+        let n_tokens = choices.len() / n_used;
+        let x = match &self.router_norm {
+            Some(norm) => {
+                norm_rows(self.kernels, parallel, input, norm, self.desc.norm_eps, gathered);
+                &**gathered
+            }
+            None => &**hidden,
+        };
+        matmul_one(parallel, &self.router, x, n_tokens, memory, scores);
         for (scores, choices) in scores.chunks_exact_mut(n_experts).zip(choices.chunks_exact_mut(n_used)) {
             self.choose(scores, choices);
         }
-        match &self.shared {
-            Some(shared) => {
-                branch.copy_from_slice(hidden);
-                shared.forward(parallel, branch, memory);
-                if let Some(router) = &self.shared_router {
-                    for (row, x) in branch.chunks_exact_mut(width).zip(hidden.chunks_exact(width)) {
-                        let weight = sigmoid((kernels.dot)(router, x));
-                        row.iter_mut().for_each(|value| *value *= weight);
-                    }
-                }
+    }
+
+    /// What the expert that all tokens use makes of them, or nothing: `branch`.
+    fn run_shared(&self, parallel: &Parallel<'_>, input: &[f32], buffers: &mut Buffers<'_>) {
+        let Buffers { hidden, branch, gathered, memory, .. } = buffers;
+        let (kernels, width) = (self.kernels, self.desc.hidden);
+        let Some(shared) = &self.shared else { return branch.fill(0.0) };
+        match &self.shared_norm {
+            Some(norm) => norm_rows(kernels, parallel, input, norm, self.desc.norm_eps, branch),
+            None => branch.copy_from_slice(hidden),
+        }
+        shared.forward(parallel, branch, memory);
+        if let Some(norm) = &self.shared_post_norm {
+            norm_rows(kernels, parallel, branch, norm, self.desc.norm_eps, gathered);
+            branch.copy_from_slice(gathered);
+        }
+        if let Some(router) = &self.shared_router {
+            for (row, x) in branch.chunks_exact_mut(width).zip(hidden.chunks_exact(width)) {
+                let weight = sigmoid((kernels.dot)(router, x));
+                row.iter_mut().for_each(|value| *value *= weight);
             }
-            None => branch.fill(0.0),
+        }
+    }
+
+    /// Adds what each token's experts make of it to `branch`.
+    fn run_experts(&self, parallel: &Parallel<'_>, buffers: &mut Buffers<'_>) {
+        let Buffers { hidden, branch, choices, gathered, together, memory, .. } = buffers;
+        let (kernels, width, n_used) = (self.kernels, self.desc.hidden, self.params.n_used);
+        let sums = if self.experts_post_norm.is_some() { &mut **together } else { &mut **branch };
+        if self.experts_post_norm.is_some() {
+            sums.fill(0.0);
         }
         for (index, expert) in self.experts.iter().enumerate() {
             // The tokens that use it, with their weights.
@@ -321,10 +372,45 @@ impl EngineLayer for Moe<'_> {
             let gathered = &mut gathered[..count * width];
             expert.forward(parallel, gathered, memory);
             for ((token, weight), row) in users.zip(gathered.chunks_exact(width)) {
-                (kernels.add_scaled)(&mut branch[token * width..(token + 1) * width], weight, row);
+                (kernels.add_scaled)(&mut sums[token * width..(token + 1) * width], weight, row);
             }
         }
-        add_branch(kernels, parallel, &self.desc, branch, None, memory, call.output);
+        if let Some(norm) = &self.experts_post_norm {
+            norm_rows(kernels, parallel, together, norm, self.desc.norm_eps, gathered);
+            (kernels.add_scaled)(branch, 1.0, gathered);
+        }
+    }
+}
+
+impl<'w> Layer<'w> for Moe<'w> {
+    fn matrices(&mut self) -> Vec<&mut Linear<'w>> {
+        let networks = self.experts.iter_mut().chain(&mut self.shared);
+        std::iter::once(&mut self.router).chain(networks.flat_map(FeedForward::linears_mut)).collect()
+    }
+}
+
+impl EngineLayer for Moe<'_> {
+    fn weight_bytes(&self) -> usize {
+        let linears = std::iter::once(&self.router).chain(self.networks().flat_map(FeedForward::linears));
+        linears.map(Linear::packed_bytes).sum()
+    }
+
+    fn scratch_bytes(&self) -> usize {
+        Scratch::measure(|scratch| self.buffers(scratch, self.max_tokens, self.max_workers))
+    }
+
+    fn forward(&self, call: &mut Call<'_>) -> Result<()> {
+        let (kernels, parallel) = (self.kernels, &call.parallel);
+        let mut scratch = Scratch::new(std::mem::take(&mut call.scratch));
+        let mut buffers = self.buffers(&mut scratch, call.n_tokens, parallel.workers());
+        let input = call.input.unwrap_or(call.output);
+        norm_rows(kernels, parallel, input, &self.norm, self.desc.norm_eps, buffers.hidden);
+        self.route(parallel, input, &mut buffers);
+        self.run_shared(parallel, input, &mut buffers);
+        self.run_experts(parallel, &mut buffers);
+        let Buffers { branch, memory, .. } = buffers;
+        add_branch(kernels, parallel, &self.desc, branch, self.post_norm.as_deref(), memory, call.output);
+        scale_output(parallel, self.output_scale, call.output);
         Ok(())
     }
 }

@@ -62,6 +62,13 @@ pub(crate) fn enter(
     }
 }
 
+/// What some models do at the end of a block: `output *= scale`.
+pub(crate) fn scale_output(parallel: &Parallel<'_>, scale: Option<f32>, output: &mut [f32]) {
+    if let Some(scale) = scale {
+        parallel.run_elements(output, |_, output| output.iter_mut().for_each(|value| *value *= scale));
+    }
+}
+
 /// Each worker's row for the norm of a branch.
 fn normed_rows<'s>(scratch: &mut Scratch<'s>, hidden: usize, workers: usize) -> PerWorker<'s> {
     scratch.per_worker(workers, |scratch| scratch.take::<f32>(hidden))

@@ -83,6 +83,11 @@ impl<'r, 'w> Weights<'r, 'w> {
         Ok(weight.map(|weight| self.floats(weight)))
     }
 
+    /// The one element of this role's weight.
+    pub(crate) fn optional_number(&mut self, role: WeightRole) -> Result<Option<f32>> {
+        Ok(self.optional_vector(role)?.and_then(|numbers| numbers.first().copied()))
+    }
+
     fn floats(&self, weight: &Weight<'_>) -> Vec<f32> {
         let mut floats = vec![0.0; weight.rows * weight.columns];
         let dequantize = (self.kernels.rows)(weight.dtype).dequantize;
@@ -96,9 +101,22 @@ impl<'r, 'w> Weights<'r, 'w> {
     /// The `count` matrices of this role, which lie one after another in one tensor.
     pub(crate) fn matrices(&mut self, role: WeightRole, count: usize) -> Result<Vec<Linear<'w>>> {
         let weight = self.required(role)?;
+        Ok(self.split(weight, count))
+    }
+
+    /// As [`Weights::matrices`]; `None` where there is none and the layer can do without.
+    pub(crate) fn optional_matrices(
+        &mut self,
+        role: WeightRole,
+        count: usize,
+    ) -> Result<Option<Vec<Linear<'w>>>> {
+        Ok(self.find(role)?.map(|weight| self.split(weight, count)))
+    }
+
+    fn split(&self, weight: &Weight<'w>, count: usize) -> Vec<Linear<'w>> {
         let (rows, bytes) = (weight.rows / count.max(1), weight.bytes.len() / count.max(1));
         let one = |bytes| Linear::new(self.kernels, &Weight { rows, bytes, ..*weight });
-        Ok(weight.bytes.chunks_exact(bytes.max(1)).map(one).collect())
+        weight.bytes.chunks_exact(bytes.max(1)).map(one).collect()
     }
 
     /// The same with their biases, where there are any, which lie one after another too.

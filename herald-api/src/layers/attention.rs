@@ -1,6 +1,6 @@
 //! Grouped-query attention (arXiv 2305.13245) over keys and values kept in pages.
 
-use super::{KindParams, WeightRole, WeightShape};
+use super::{KindParams, WeightRole, WeightShape, flag};
 use crate::abi::{AbiStruct, abi_structs};
 use crate::{Error, Result};
 
@@ -76,6 +76,9 @@ pub struct HeraldAttention {
     /// Latent attention: elements between both query projections, where there are two: HERALD_WEIGHT_QUERY is then
     /// [n_heads * (latent_key_dim + n), query_rank]; otherwise 0.
     pub query_rank: u32,
+    /// 1: the layer has no keys and values of its own (no HERALD_WEIGHT_KEY) and only reads its pages, which an earlier layer of the
+    /// same heads has filled, this batch's slots too; 0: it has.
+    pub shares_kv: u32,
 }
 
 abi_structs! { HeraldAttention up to scale }
@@ -215,6 +218,8 @@ pub struct Attention {
     pub scale: f32,
     /// What is particular to latent attention.
     pub latent: Option<LatentAttention>,
+    /// Whether it only reads its pages, which an earlier layer has filled.
+    pub shares_kv: bool,
 }
 
 /// What is particular to latent attention (arXiv 2405.04434): [`HeraldAttention`](crate::abi::HeraldAttention) has its formulas.
@@ -246,6 +251,7 @@ impl KindParams for Attention {
             scale: self.scale,
             latent_key_dim: self.latent.map_or(0, |latent| latent.key_dim as u32),
             latent_value_dim: self.latent.map_or(0, |latent| latent.value_dim as u32),
+            shares_kv: u32::from(self.shares_kv),
             query_rank: self.latent.and_then(|latent| latent.query_rank).unwrap_or(0) as u32,
             ..AbiStruct::empty()
         };
@@ -266,6 +272,7 @@ impl KindParams for Attention {
             rope_scaling: RopeScaling::from_raw(raw)?,
             softcap: (raw.softcap != 0.0).then_some(raw.softcap),
             scale: raw.scale,
+            shares_kv: flag(raw.shares_kv, "attention's shares_kv")?,
             latent: (raw.latent_value_dim != 0).then_some(LatentAttention {
                 key_dim: raw.latent_key_dim as usize,
                 value_dim: raw.latent_value_dim as usize,
@@ -275,6 +282,18 @@ impl KindParams for Attention {
     }
 
     fn weight(&self, hidden: usize, role: WeightRole) -> Option<WeightShape> {
+        let of_own = matches!(
+            role,
+            WeightRole::Key
+                | WeightRole::KeyBias
+                | WeightRole::KeyNorm
+                | WeightRole::Value
+                | WeightRole::ValueBias
+                | WeightRole::ValueNorm
+        );
+        if self.shares_kv && of_own {
+            return None;
+        }
         if let Some(latent) = self.latent {
             return self.latent_weight(latent, hidden, role);
         }
@@ -300,6 +319,7 @@ impl KindParams for Attention {
             WeightRole::ValueBias => WeightShape::vector(values).optional(),
             WeightRole::AttentionOutput => WeightShape::matrix(hidden, attended),
             WeightRole::AttentionOutputBias => WeightShape::vector(hidden).optional(),
+            WeightRole::ValueNorm => WeightShape::vector(self.value_dim).optional(),
             WeightRole::AttentionSinks => WeightShape::vector(self.n_heads).optional(),
             WeightRole::RopeFactors if self.rope != RopeKind::None => {
                 WeightShape::vector(self.rope_dims / 2).optional()

@@ -56,6 +56,7 @@ impl KindParams for Mlp {
         Some(match role {
             WeightRole::Norm => WeightShape::vector(hidden).unless(WeightRole::PostNorm),
             WeightRole::PostNorm => WeightShape::vector(hidden).optional(),
+            WeightRole::OutputScale => WeightShape::vector(1).optional(),
             WeightRole::Gate if self.gated => WeightShape::matrix(self.width, hidden),
             WeightRole::Up => WeightShape::matrix(self.width, hidden),
             WeightRole::Down => WeightShape::matrix(hidden, self.width),

@@ -26,6 +26,7 @@ pub(crate) mod c {
         HERALD_ROUTING_SIGMOID, HERALD_ROUTING_SIGMOID_GROUPS, HERALD_ROUTING_SOFTMAX,
         HERALD_ROUTING_SOFTMAX_GROUPS, HeraldMoe,
     };
+    pub use super::per_layer_embedding::HeraldPerLayerEmbedding;
     pub use super::role::c::*;
     pub use super::short_conv::HeraldShortConv;
 
@@ -48,6 +49,8 @@ pub(crate) mod c {
     pub const HERALD_LAYER_MOE: u32 = 8;
     /// Linear attention by the gated delta rule with its norm (arXiv 2412.06464). Keeps a recurrent state.
     pub const HERALD_LAYER_DELTA_NET: u32 = 9;
+    /// What a block adds for the token itself (Gemma 3n and 4). Its calls bring the tokens' ids.
+    pub const HERALD_LAYER_PER_LAYER_EMBEDDING: u32 = 10;
 
     /// A layer: a whole residual branch with its norm. Exactly the parameters of its own kind are not null.
     #[repr(C)]
@@ -86,6 +89,8 @@ pub(crate) mod c {
         pub moe: *const HeraldMoe,
         /// For HERALD_LAYER_DELTA_NET.
         pub delta_net: *const HeraldDeltaNet,
+        /// For HERALD_LAYER_PER_LAYER_EMBEDDING.
+        pub per_layer_embedding: *const HeraldPerLayerEmbedding,
     }
 }
 
@@ -98,6 +103,7 @@ mod mamba1;
 mod mamba2;
 mod mlp;
 mod moe;
+mod per_layer_embedding;
 mod role;
 mod shape;
 mod short_conv;
@@ -259,6 +265,16 @@ layer_kinds! {
     Moe(moe, HeraldMoe) = HERALD_LAYER_MOE, "mixture of experts";
     /// Linear attention by the gated delta rule with its norm.
     DeltaNet(delta_net, HeraldDeltaNet) = HERALD_LAYER_DELTA_NET, "delta net";
+    /// What a block adds for the token itself.
+    PerLayerEmbedding(per_layer_embedding, HeraldPerLayerEmbedding) = HERALD_LAYER_PER_LAYER_EMBEDDING, "per-layer embedding";
+}
+
+impl LayerParams {
+    /// Whether a layer of this kind reads the tokens' ids.
+    #[must_use]
+    pub fn reads_tokens(&self) -> bool {
+        matches!(self, Self::Embedding(_) | Self::PerLayerEmbedding(_))
+    }
 }
 
 impl LayerKind {

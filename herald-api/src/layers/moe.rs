@@ -148,8 +148,17 @@ impl KindParams for Moe {
             WeightRole::ExpertsGateBias if gated => WeightShape::table(n_experts, width).optional(),
             WeightRole::ExpertsUpBias => WeightShape::table(n_experts, width).optional(),
             WeightRole::ExpertsDownBias => WeightShape::table(n_experts, hidden).optional(),
-            WeightRole::ExpertsGate if gated => stacked(width, hidden),
-            WeightRole::ExpertsUp => stacked(width, hidden),
+            WeightRole::PostNorm | WeightRole::ExpertsPostNorm | WeightRole::RouterNorm => {
+                WeightShape::vector(hidden).optional()
+            }
+            WeightRole::SharedNorm | WeightRole::SharedPostNorm => {
+                self.shared_width.map(|_| WeightShape::vector(hidden).optional())?
+            }
+            WeightRole::OutputScale => WeightShape::vector(1).optional(),
+            WeightRole::ExpertScales => WeightShape::vector(n_experts).optional(),
+            WeightRole::ExpertsGateAndUp if gated => stacked(width.saturating_mul(2), hidden).optional(),
+            WeightRole::ExpertsGate if gated => stacked(width, hidden).unless(WeightRole::ExpertsGateAndUp),
+            WeightRole::ExpertsUp => stacked(width, hidden).unless(WeightRole::ExpertsGateAndUp),
             WeightRole::ExpertsDown => stacked(hidden, width),
             WeightRole::SharedGate if gated => WeightShape::matrix(self.shared_width?, hidden),
             WeightRole::SharedUp => WeightShape::matrix(self.shared_width?, hidden),

@@ -136,6 +136,30 @@ pub(super) mod c {
     pub const HERALD_WEIGHT_KEY_UP: u32 = 58;
     /// Latent attention, what makes each head's value of a latent, head after head: [n_heads * latent_value_dim, value_dim].
     pub const HERALD_WEIGHT_VALUE_UP: u32 = 59;
+    /// Attention, norm of each value head: [value_dim].
+    pub const HERALD_WEIGHT_VALUE_NORM: u32 = 80;
+    /// MLP, mixture of experts, per-layer embedding: what the output is multiplied by after the branch was added: [1].
+    pub const HERALD_WEIGHT_OUTPUT_SCALE: u32 = 81;
+    /// Mixture of experts, the norm at the shared expert's entry, in place of HERALD_WEIGHT_NORM: [hidden].
+    pub const HERALD_WEIGHT_SHARED_NORM: u32 = 82;
+    /// Mixture of experts, norm of what the shared expert gives: [hidden].
+    pub const HERALD_WEIGHT_SHARED_POST_NORM: u32 = 83;
+    /// Mixture of experts, norm of what the other experts give together: [hidden].
+    pub const HERALD_WEIGHT_EXPERTS_POST_NORM: u32 = 84;
+    /// Mixture of experts, the norm at the router's entry, in place of HERALD_WEIGHT_NORM; what it gives is divided by
+    /// sqrt(hidden): [hidden].
+    pub const HERALD_WEIGHT_ROUTER_NORM: u32 = 85;
+    /// Mixture of experts, what each expert's weight is multiplied by: [n_experts].
+    pub const HERALD_WEIGHT_EXPERT_SCALES: u32 = 86;
+    /// Mixture of experts, gate and up projections in one, in place of both: of each expert the rows of its gate, then those
+    /// of its up projection, [n_experts * 2 * width, hidden].
+    pub const HERALD_WEIGHT_EXPERTS_GATE_AND_UP: u32 = 87;
+    /// Per-layer embedding, the table: [vocabulary, table_width].
+    pub const HERALD_WEIGHT_PER_LAYER_TABLE: u32 = 88;
+    /// Per-layer embedding, projection of the embedding: [width, hidden].
+    pub const HERALD_WEIGHT_PER_LAYER_PROJECTION: u32 = 89;
+    /// Per-layer embedding, norm of the projected embedding: [width].
+    pub const HERALD_WEIGHT_PER_LAYER_NORM: u32 = 90;
 }
 
 macro_rules! weight_roles {
@@ -275,6 +299,28 @@ weight_roles! {
     KeyUp = HERALD_WEIGHT_KEY_UP,
     /// What makes each head's value of a latent.
     ValueUp = HERALD_WEIGHT_VALUE_UP,
+    /// Norm of each value head.
+    ValueNorm = HERALD_WEIGHT_VALUE_NORM,
+    /// What the output is multiplied by after the branch was added.
+    OutputScale = HERALD_WEIGHT_OUTPUT_SCALE,
+    /// Norm at the shared expert's entry.
+    SharedNorm = HERALD_WEIGHT_SHARED_NORM,
+    /// Norm of what the shared expert gives.
+    SharedPostNorm = HERALD_WEIGHT_SHARED_POST_NORM,
+    /// Norm of what the other experts give together.
+    ExpertsPostNorm = HERALD_WEIGHT_EXPERTS_POST_NORM,
+    /// Norm at the router's entry.
+    RouterNorm = HERALD_WEIGHT_ROUTER_NORM,
+    /// What each expert's weight is multiplied by.
+    ExpertScales = HERALD_WEIGHT_EXPERT_SCALES,
+    /// Gate and up projections of experts in one.
+    ExpertsGateAndUp = HERALD_WEIGHT_EXPERTS_GATE_AND_UP,
+    /// A per-layer embedding's table.
+    PerLayerTable = HERALD_WEIGHT_PER_LAYER_TABLE,
+    /// A per-layer embedding's projection of the embedding.
+    PerLayerProjection = HERALD_WEIGHT_PER_LAYER_PROJECTION,
+    /// A per-layer embedding's norm of the projected embedding.
+    PerLayerNorm = HERALD_WEIGHT_PER_LAYER_NORM,
 }
 
 impl WeightRole {

@@ -26,6 +26,7 @@ fn layers(size: usize) -> Vec<LayerDesc> {
             rope_scaling: yarn,
             softcap: Some(50.0),
             scale: 0.25,
+            shares_kv: true,
             latent: Some(LatentAttention { key_dim: size, value_dim: size * 3, query_rank: Some(size * 2) }),
         }),
         LayerParams::Mlp(Mlp { width: size * 3, activation: Activation::GeluTanh, gated: true }),
@@ -56,6 +57,16 @@ fn layers(size: usize) -> Vec<LayerDesc> {
             gate: DeltaGate::Sigmoid,
             decay_rank: Some(size),
             gate_rank: None,
+        }),
+        LayerParams::PerLayerEmbedding(PerLayerEmbedding {
+            vocabulary: size,
+            width: size * 2,
+            table_width: size * 9,
+            first: size * 3,
+            activation: Activation::GeluTanh,
+            embedding_scale: 4.0,
+            table_scale: 2.0,
+            projection_scale: 0.5,
         }),
     ];
     let desc =

@@ -140,6 +140,7 @@ pub(crate) fn attention() -> Attention {
         rope_scaling: RopeScaling::None,
         softcap: None,
         latent: None,
+        shares_kv: false,
         scale: 1.0,
     }
 }

@@ -3,8 +3,8 @@
 
 use herald_api::{
     Activation, Attention, DType, DeltaDecay, DeltaGate, DeltaHeads, DeltaNet, Embedding, Head,
-    LatentAttention, LayerKind, LayerParams, Mamba1, Mamba2, Mlp, Moe, RopeKind, RopeScaling, Routing,
-    ShortConv, WeightRole,
+    LatentAttention, LayerKind, LayerParams, Mamba1, Mamba2, Mlp, Moe, PerLayerEmbedding, RopeKind,
+    RopeScaling, Routing, ShortConv, WeightRole,
 };
 
 use super::plan::Plan;
@@ -20,6 +20,9 @@ pub(super) fn plans(kind: LayerKind) -> Vec<Plan> {
         LayerKind::Moe => [of_types(&|| experts("", 256, MOE)), mixtures()].concat(),
         LayerKind::Mamba1 => [of_types(&|| mamba1("", 256, MAMBA1)), mamba1s()].concat(),
         LayerKind::Mamba2 => [of_types(&|| mamba2("", 256, MAMBA2)), mamba2s()].concat(),
+        LayerKind::PerLayerEmbedding => {
+            [of_types(&|| per_layer_embedding("", 256, PER_LAYER)), per_layer_embeddings()].concat()
+        }
         LayerKind::DeltaNet => [of_types(&|| delta_net("", 256, DELTA_NET)), delta_nets()].concat(),
         LayerKind::ShortConv => [of_types(&|| short_conv("", 256, 3)), short_convs()].concat(),
         _ => Vec::new(),
@@ -46,6 +49,14 @@ pub(super) fn small(kind: LayerKind) -> Vec<Plan> {
             vec![small(mamba1("", 64, Mamba1 { inner: 128, ..MAMBA1 })), small(mamba1("", 256, MAMBA1))]
         }
         LayerKind::Mamba2 => vec![small(mamba2("", 256, MAMBA2))],
+        LayerKind::PerLayerEmbedding => vec![
+            small(per_layer_embedding(
+                "",
+                64,
+                PerLayerEmbedding { width: 32, table_width: 96, first: 32, ..PER_LAYER },
+            )),
+            small(per_layer_embedding("", 256, PER_LAYER)),
+        ],
         LayerKind::DeltaNet => vec![small(delta_net("", 256, DELTA_NET))],
         LayerKind::ShortConv => vec![small(short_conv("", 64, 3)), small(short_conv("", 256, 3))],
         _ => Vec::new(),
@@ -100,6 +111,7 @@ fn mlps() -> Vec<Plan> {
         gated("odd, width 70", 33, 70),
         gated("norm after", 64, 96).with(&[WeightRole::PostNorm]),
         gated("norm after, none before", 64, 96).with(&[WeightRole::PostNorm]).without(&[WeightRole::Norm]),
+        gated("output scaled", 64, 96).with(&[WeightRole::PostNorm, WeightRole::OutputScale]),
         gated("scale -1.5", 64, 96).residual_scale(-1.5),
         gated("norms of BF16", 64, 96).vectors(DType::Bf16),
         gated("70 tokens at once", 64, 96).lens(&[70]),
@@ -126,6 +138,7 @@ fn base_attention(n_heads: usize, n_kv_heads: usize, dim: usize) -> Attention {
         rope_scaling: RopeScaling::None,
         softcap: None,
         latent: None,
+        shares_kv: false,
         scale: 1.0 / (dim as f32).sqrt(),
     }
 }
@@ -151,7 +164,7 @@ fn typed_attention() -> Plan {
 fn attentions() -> Vec<Plan> {
     use WeightRole::{
         AttentionOutputBias, AttentionSinks, KeyBias, KeyNorm, Norm, PostNorm, Query, QueryAndGate,
-        QueryBias, QueryNorm, RopeFactors, ValueBias,
+        QueryBias, QueryNorm, RopeFactors, ValueBias, ValueNorm,
     };
     let base = base_attention;
     let yarn = RopeScaling::Yarn {
@@ -185,6 +198,7 @@ fn attentions() -> Vec<Plan> {
             .other_shapes(),
         attention("biases", 64, base(4, 2, 16)).with(&[QueryBias, KeyBias, ValueBias, AttentionOutputBias]),
         attention("query, key and value biases", 64, base(4, 2, 16)).with(&[QueryBias, KeyBias, ValueBias]),
+        attention("norms of value heads", 64, base(4, 2, 16)).with(&[ValueNorm]),
         attention("sinks", 64, base(4, 2, 16)).with(&[AttentionSinks]),
         attention("gated", 64, base(4, 2, 16)).with(&[QueryAndGate]).without(&[Query]),
         attention("latent", 64, latent(None)),
@@ -247,6 +261,18 @@ fn mixtures() -> Vec<Plan> {
         of("shared expert", Moe { shared_width: Some(48), ..base.clone() }),
         of("shared expert with its own weight", Moe { shared_width: Some(64), ..base.clone() })
             .with(&[WeightRole::SharedRouter]),
+        of("an MLP beside, each with norms", Moe { shared_width: Some(48), ..base.clone() })
+            .with(&[
+                WeightRole::RouterNorm,
+                WeightRole::ExpertScales,
+                WeightRole::ExpertsGateAndUp,
+                WeightRole::ExpertsPostNorm,
+                WeightRole::SharedNorm,
+                WeightRole::SharedPostNorm,
+                WeightRole::PostNorm,
+                WeightRole::OutputScale,
+            ])
+            .without(&[WeightRole::ExpertsGate, WeightRole::ExpertsUp]),
         of("not gated", Moe { gated: false, activation: Activation::SquaredRelu, ..base.clone() }),
         of("GELU", Moe { activation: Activation::GeluTanh, ..base.clone() }).residual_scale(0.5),
         experts("odd, width 9", 33, Moe { width: 9, ..base.clone() }),
@@ -344,6 +370,35 @@ fn delta_nets() -> Vec<Plan> {
         of("one tap", DeltaNet { taps: 1, ..base.clone() }),
         of("numbers in columns", base.clone()).other_shapes(),
         of("300 tokens", base).lens(&[300]),
+    ]
+}
+
+const PER_LAYER: PerLayerEmbedding = PerLayerEmbedding {
+    vocabulary: 40,
+    width: 256,
+    table_width: 768,
+    first: 256,
+    activation: Activation::GeluTanh,
+    embedding_scale: 16.0,
+    table_scale: 4.0,
+    projection_scale: 0.0625,
+};
+
+fn per_layer_embedding(name: &str, hidden: usize, params: PerLayerEmbedding) -> Plan {
+    Plan::new(name, hidden, LayerParams::PerLayerEmbedding(params))
+}
+
+fn per_layer_embeddings() -> Vec<Plan> {
+    let base = PerLayerEmbedding { width: 32, table_width: 96, first: 32, ..PER_LAYER };
+    vec![
+        per_layer_embedding("its output scaled", 64, base.clone()).with(&[WeightRole::OutputScale]),
+        per_layer_embedding("the first block", 64, PerLayerEmbedding { first: 0, ..base.clone() }),
+        per_layer_embedding(
+            "odd, 7 of 21",
+            33,
+            PerLayerEmbedding { width: 7, table_width: 21, first: 14, ..base.clone() },
+        ),
+        per_layer_embedding("70 tokens", 64, base).lens(&[70]),
     ]
 }
 

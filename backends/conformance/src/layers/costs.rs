@@ -53,7 +53,7 @@ fn repeat(
     let elements = ..n_tokens * layer.desc.hidden;
     let content = Content {
         n_tokens,
-        ids: if is_embedding { &sequence.ids[..n_tokens] } else { &[] },
+        ids: if layer.desc.params.reads_tokens() { &sequence.ids[..n_tokens] } else { &[] },
         positions: if attention(layer).is_some() { &sequence.positions[..n_tokens] } else { &[] },
         input: (!is_embedding).then_some(&sequence.x[elements]),
         before: is_branch.then_some(&sequence.residual[elements]),

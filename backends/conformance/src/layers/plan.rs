@@ -209,6 +209,7 @@ impl Plan {
         let hidden = self.desc.hidden;
         let vocabulary = match &self.desc.params {
             LayerParams::Embedding(embedding) => embedding.vocabulary,
+            LayerParams::PerLayerEmbedding(embedding) => embedding.vocabulary,
             _ => 1,
         };
         let mut tokens = 0;
@@ -268,6 +269,9 @@ fn is_matrix(role: WeightRole) -> bool {
             | WeightRole::QueryDown
             | WeightRole::KeyUp
             | WeightRole::ValueUp
+            | WeightRole::ExpertsGateAndUp
+            | WeightRole::PerLayerTable
+            | WeightRole::PerLayerProjection
     )
 }
 

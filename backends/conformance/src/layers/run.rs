@@ -1,6 +1,6 @@
 //! A layer's sequences, run in every way that a host may cut them.
 
-use herald_api::{Attention, LayerParams};
+use herald_api::{Attention, LayerParams, WeightRole};
 
 use super::call::{Content, Manner, Part};
 use super::layer::Layer;
@@ -165,6 +165,14 @@ struct Gathered {
     ids: Vec<u32>,
 }
 
+/// What the layer multiplies its outputs by, where it does.
+fn output_scale(case: &Case) -> Option<f32> {
+    let tensor = case.tensors.iter().find(|tensor| tensor.role == WeightRole::OutputScale)?;
+    let mut scale = [0.0];
+    herald_formats::dequantize_row(tensor.dtype, &tensor.bytes, &mut scale);
+    Some(scale[0])
+}
+
 /// Runs the sequences of a case.
 pub(super) fn run(layer: &Layer<'_>, case: &Case, cut: Cut) -> Result<Results, Outcome> {
     let (hidden, width) = (layer.desc.hidden, layer.output_width());
@@ -196,7 +204,7 @@ pub(super) fn run(layer: &Layer<'_>, case: &Case, cut: Cut) -> Result<Results, O
         }
         let content = Content {
             n_tokens: gathered.positions.len(),
-            ids: if is_embedding { &gathered.ids } else { &[] },
+            ids: if layer.desc.params.reads_tokens() { &gathered.ids } else { &[] },
             positions: if params.is_some() { &gathered.positions } else { &[] },
             input: (is_head || (is_branch && !cut.in_place)).then_some(&gathered.x[..]),
             before: is_branch.then_some(&gathered.before[..]),
@@ -220,5 +228,9 @@ pub(super) fn run(layer: &Layer<'_>, case: &Case, cut: Cut) -> Result<Results, O
     }
     let kept = |memory: &Memory| memory.pages.iter().map(Page::numbers).collect();
     results.pages = memories.iter().map(kept).collect();
+    if let Some(scale) = output_scale(case) {
+        // What is compared is the branch: without the scale an output is what was there and the branch.
+        results.outputs.iter_mut().flatten().for_each(|output| *output /= scale);
+    }
     Ok(results)
 }

@@ -162,7 +162,7 @@ impl<'w> Attention<'w> {
         LatentBuffers {
             low: [scratch.take(n_tokens * rank), scratch.take(n_tokens * rank)],
             q: scratch.take(n_tokens * self.query.rows),
-            key: scratch.take(n_tokens * self.key.rows),
+            key: scratch.take(n_tokens * self.params.key_dim),
             values: scratch.take(n_tokens * self.output.columns),
         }
     }
@@ -172,7 +172,8 @@ impl<'w> Attention<'w> {
         let Buffers { hidden, q, k, v, work, latent: Some(own), .. } = buffers else { return };
         let (parallel, n_tokens) = (&call.parallel, call.n_tokens);
         let eps = self.desc.norm_eps;
-        let key = Product { linear: &self.key, out: own.key };
+        let Some(key) = &self.key else { return };
+        let key = Product { linear: key, out: own.key };
         match &latent.query_down {
             Some((down, norm)) => {
                 let [low, normed] = &mut own.low;

@@ -58,11 +58,13 @@ pub(crate) struct Attention<'w> {
     sinks: Option<Vec<f32>>,
     query_norm: Option<Vec<f32>>,
     key_norm: Option<Vec<f32>>,
+    value_norm: Option<Vec<f32>>,
     /// Queries; with gates, head by head the rows of its queries and as many of its gate.
     query: Linear<'w>,
     is_gated: bool,
-    key: Linear<'w>,
-    /// Latent attention has none.
+    /// None where an earlier layer has filled the pages.
+    key: Option<Linear<'w>>,
+    /// Nor has latent attention any.
     value: Option<Linear<'w>>,
     latent: Option<Latent<'w>>,
     output: Linear<'w>,
@@ -119,10 +121,14 @@ impl<'w> Attention<'w> {
             sinks: weights.optional_vector(WeightRole::AttentionSinks)?,
             query_norm: weights.optional_vector(WeightRole::QueryNorm)?,
             key_norm: weights.optional_vector(WeightRole::KeyNorm)?,
-            key: weights.biased(WeightRole::Key, WeightRole::KeyBias)?,
-            value: match params.latent {
-                Some(_) => None,
-                None => Some(weights.biased(WeightRole::Value, WeightRole::ValueBias)?),
+            value_norm: weights.optional_vector(WeightRole::ValueNorm)?,
+            key: match params.shares_kv {
+                true => None,
+                false => Some(weights.biased(WeightRole::Key, WeightRole::KeyBias)?),
+            },
+            value: match params.shares_kv || params.latent.is_some() {
+                true => None,
+                false => Some(weights.biased(WeightRole::Value, WeightRole::ValueBias)?),
             },
             latent: Latent::new(&mut weights, params)?,
             output: weights.biased(WeightRole::AttentionOutput, WeightRole::AttentionOutputBias)?,
@@ -140,7 +146,7 @@ impl<'w> Attention<'w> {
 
     fn linears(&self) -> impl Iterator<Item = &Linear<'w>> + Clone {
         let own = self.latent.iter().flat_map(Latent::linears);
-        [&self.query, &self.key, &self.output].into_iter().chain(&self.value).chain(own)
+        [&self.query, &self.output].into_iter().chain(&self.key).chain(&self.value).chain(own)
     }
 
     /// Elements of a token's queries.
@@ -205,6 +211,11 @@ fn first_page(sequence: &Sequence<'_>, index: usize) -> usize {
 
 fn check(params: &Params) -> Result<()> {
     let Params { n_heads, n_kv_heads, key_dim, value_dim, rope_dims, .. } = *params;
+    if params.shares_kv && params.latent.is_some() {
+        return Err(Error::unsupported(
+            "latent attention that shares an earlier layer's pages is not known here",
+        ));
+    }
     if let Some(latent) = params.latent
         && (n_kv_heads != 1 || value_dim >= key_dim || latent.key_dim == 0 || rope_dims > key_dim - value_dim)
     {
@@ -238,11 +249,8 @@ fn check(params: &Params) -> Result<()> {
 impl<'w> Layer<'w> for Attention<'w> {
     fn matrices(&mut self) -> Vec<&mut Linear<'w>> {
         let own = self.latent.iter_mut().flat_map(Latent::linears_mut);
-        [&mut self.query, &mut self.key, &mut self.output]
-            .into_iter()
-            .chain(&mut self.value)
-            .chain(own)
-            .collect()
+        let kv = self.key.iter_mut().chain(&mut self.value);
+        [&mut self.query, &mut self.output].into_iter().chain(kv).chain(own).collect()
     }
 }
 

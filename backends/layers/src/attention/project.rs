@@ -1,6 +1,6 @@
 //! Projections: a batch's queries, keys and values, normed and rotated, and keys and values into the KV cache.
 
-use herald_api::{Call, Page, Parallel, Sequences};
+use herald_api::{Attention as Params, Call, Page, Parallel, Sequences};
 
 use super::{Attention, Buffers, first_page};
 use crate::disjoint_slice::DisjointSlice;
@@ -39,7 +39,7 @@ impl<'a> KvSlot<'a> {
 
 impl Attention<'_> {
     pub(super) fn head_buffers<'s>(&self, scratch: &mut Scratch<'s>) -> HeadBuffers<'s> {
-        let norms = self.query_norm.iter().chain(&self.key_norm);
+        let norms = self.query_norm.iter().chain(&self.key_norm).chain(&self.value_norm);
         HeadBuffers {
             rotation: scratch.take(self.rope.pairs()),
             normed: scratch.take(norms.map(Vec::len).max().unwrap_or(0)),
@@ -55,35 +55,42 @@ impl Attention<'_> {
     pub(super) fn project(&self, call: &Call<'_>, buffers: &mut Buffers<'_>) {
         let Buffers { hidden, q, gated_q, k, v, work, .. } = buffers;
         let (parallel, positions, sequences) = (&call.parallel, call.positions, &call.sequences);
-        let Some(value) = &self.value else { return };
-        let products = &mut [
-            Product { linear: &self.query, out: if self.is_gated { &mut *gated_q } else { &mut *q } },
-            Product { linear: &self.key, out: k },
-            Product { linear: value, out: v },
-        ];
-        matmul(parallel, hidden, call.n_tokens, work, products);
+        let query = Product { linear: &self.query, out: if self.is_gated { &mut *gated_q } else { &mut *q } };
+        match (&self.key, &self.value) {
+            (Some(key), Some(value)) => {
+                let (key, value) = (Product { linear: key, out: k }, Product { linear: value, out: v });
+                matmul(parallel, hidden, call.n_tokens, work, &mut [query, key, value]);
+            }
+            _ => matmul(parallel, hidden, call.n_tokens, work, &mut [query]),
+        }
         let mut workers = self.head_workers(&mut Scratch::new(work), parallel.workers());
-        let (q_width, k_width, v_width) = (self.query_width(), self.key.rows, value.rows);
-        let (q, k) = (DisjointSlice::new(q), DisjointSlice::new(k));
-        let (v, gated_q) = (&**v, &**gated_q);
+        let Params { n_kv_heads, key_dim, value_dim, .. } = self.params;
+        let (q_width, k_width, v_width) = (self.query_width(), n_kv_heads * key_dim, n_kv_heads * value_dim);
+        let [q, k, v] = [q, k, v].map(|part| DisjointSlice::new(&mut **part));
+        let gated_q = &**gated_q;
         parallel.run_with(positions.len(), &mut workers, |tokens, mut scratch| {
             let mut buffers = self.head_buffers(&mut scratch);
             for token in tokens {
                 self.rope.rotation(self.kernels, positions[token], buffers.rotation);
                 // SAFETY: each token is one worker's.
-                let (q, k) = unsafe {
+                let (q, k, v) = unsafe {
                     (
                         q.part(token * q_width..(token + 1) * q_width),
                         k.part(token * k_width..(token + 1) * k_width),
+                        v.part(token * v_width..(token + 1) * v_width),
                     )
                 };
                 if self.is_gated {
                     self.take_queries(&gated_q[token * 2 * q_width..(token + 1) * 2 * q_width], q);
                 }
                 self.norm_and_rotate(q, self.query_norm.as_deref(), &mut buffers);
+                if self.key.is_none() {
+                    continue;
+                }
                 self.norm_and_rotate(k, self.key_norm.as_deref(), &mut buffers);
+                self.norm(v, self.value_norm.as_deref(), &mut buffers);
                 if let Some(slot) = KvSlot::of(sequences, token) {
-                    self.store(&slot, k, &v[token * v_width..(token + 1) * v_width]);
+                    self.store(&slot, k, v);
                 }
             }
         });
@@ -111,8 +118,8 @@ impl Attention<'_> {
         });
     }
 
-    /// Norms a token's heads, where the model does, and rotates them.
-    fn norm_and_rotate(&self, heads: &mut [f32], norm: Option<&[f32]>, buffers: &mut HeadBuffers<'_>) {
+    /// Norms a token's heads, where the model does.
+    fn norm(&self, heads: &mut [f32], norm: Option<&[f32]>, buffers: &mut HeadBuffers<'_>) {
         // The norm is as long as a head, or as all of them.
         if let Some(norm) = norm {
             let normed = &mut buffers.normed[..norm.len()];
@@ -121,6 +128,11 @@ impl Attention<'_> {
                 part.copy_from_slice(normed);
             }
         }
+    }
+
+    /// Norms a token's heads, where the model does, and rotates them.
+    fn norm_and_rotate(&self, heads: &mut [f32], norm: Option<&[f32]>, buffers: &mut HeadBuffers<'_>) {
+        self.norm(heads, norm, buffers);
         for head in heads.chunks_exact_mut(self.params.key_dim) {
             (self.kernels.rope)(self.params.rope, head, buffers.rotation);
         }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use herald_api::LayerParams;
 use herald_api::import::{
     LayerHandle, LayerSpec, Lent, SharedBytes, SharedWeight, StableBytes, TokenizerHandle,
 };
+use herald_api::{DType, LayerParams};
 
 use super::fault::{BuildResult, PluginRanking, is_not_offered};
 use super::tiers::{MemoryParts, build_tiers};
@@ -13,7 +13,7 @@ use crate::backend_choice::Choice;
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, TensorView};
 use crate::kv_cache::LayerNeeds;
-use crate::model::{LayerPlan, ModelPlan};
+use crate::model::{Constant, LayerPlan, ModelPlan, WeightPlan};
 use crate::options::LoadOptions;
 use crate::plugin::{Loaded, Plugins};
 use crate::threads::ThreadPool;
@@ -135,11 +135,28 @@ unsafe impl StableBytes for TensorView {
     }
 }
 
+/// A weight that is in no file.
+fn constant_weight(weight: &WeightPlan, Constant { value, len }: Constant) -> Result<SharedWeight> {
+    let bytes: Vec<u8> = std::iter::repeat_n(value.to_le_bytes(), len).flatten().collect();
+    let range = 0..bytes.len();
+    let none = || Error::Invalid(format!("{} is empty", weight.tensor));
+    Ok(SharedWeight {
+        role: weight.role,
+        name: weight.tensor.clone(),
+        dtype: DType::F32,
+        dims: vec![len as u64],
+        data: SharedBytes::new(Arc::new(bytes), range).ok_or_else(none)?,
+    })
+}
+
 fn layer_spec(gguf: &Gguf, layer: &LayerPlan, workers: usize, options: &LoadOptions) -> Result<LayerSpec> {
     let weights = layer
         .weights
         .iter()
         .map(|weight| {
+            if let Some(constant) = weight.constant {
+                return constant_weight(weight, constant);
+            }
             let missing = || Error::Invalid(format!("the model has no tensor {}", weight.tensor));
             let tensor = gguf.tensor(&weight.tensor).ok_or_else(missing)?;
             let view = gguf.view(tensor);

@@ -235,7 +235,7 @@ impl NeuroEngine {
         check: &dyn Fn(&str, &str) -> Result<()>,
     ) -> Result<LayerBytes<'b>> {
         Ok(match &self.memory.needs[index] {
-            LayerNeeds::Nothing => LayerBytes::Nothing,
+            LayerNeeds::Nothing | LayerNeeds::PagesOf(_) => LayerBytes::Nothing,
             LayerNeeds::State(_) => LayerBytes::State(part(&state_name(index))?),
             LayerNeeds::Pages(needs) => {
                 let n_pages = tokens.div_ceil(needs.tier.config().page_tokens);
@@ -271,7 +271,7 @@ impl NeuroEngine {
         ]);
         for (index, (layer, needs)) in self.layers.iter().zip(&self.memory.needs).enumerate() {
             match needs {
-                LayerNeeds::Nothing => {}
+                LayerNeeds::Nothing | LayerNeeds::PagesOf(_) => {}
                 LayerNeeds::State(bytes) => {
                     let state = format!("{bytes} bytes of the backend {}", layer.plugin());
                     facts.insert(format!("state.{index}"), state);

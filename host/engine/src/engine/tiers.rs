@@ -29,23 +29,30 @@ pub(super) fn build_tiers(
     let archives = Archives::new(&options.memory);
     let mut tiers = Tiers { plugins, options, made: Vec::new(), makers: Vec::new(), archives };
     let (traffic, ledger): (Arc<TierTraffic>, Arc<Ledger>) = Default::default();
-    let needs = layers.iter().map(|layer| match (&layer.desc().params, layer.state_bytes()) {
-        (LayerParams::Attention(attention), _) => {
-            let OfLayer { active, compressed, archive } = tiers.for_layer(layer, attention)?;
-            Ok(LayerNeeds::Pages(PagesNeeds {
-                tier: active,
-                compressed,
-                archive,
-                traffic: Arc::clone(&traffic),
-                ledger: Arc::clone(&ledger),
-                selected_pages: options.memory.selected_pages,
-                trained_context: plan.context,
-                summary_bytes: layer.summary_bytes(),
-            }))
-        }
-        (_, 0) => Ok(LayerNeeds::Nothing),
-        (_, bytes) => Ok(LayerNeeds::State(bytes)),
-    });
+    let needs =
+        layers.iter().enumerate().map(|(index, layer)| match (&layer.desc().params, layer.state_bytes()) {
+            (LayerParams::Attention(_), _) if let Some(filler) = plan.layers[index].pages_of => {
+                Ok(LayerNeeds::PagesOf(filler))
+            }
+            (LayerParams::Attention(attention), _) => {
+                let readers =
+                    layers.iter().zip(&plan.layers).filter(|(_, plan)| plan.pages_of == Some(index));
+                let readers: Vec<_> = readers.map(|(reader, _)| reader).chain([layer]).collect();
+                let OfLayer { active, compressed, archive } = tiers.for_layers(&readers, attention)?;
+                Ok(LayerNeeds::Pages(PagesNeeds {
+                    tier: active,
+                    compressed,
+                    archive,
+                    traffic: Arc::clone(&traffic),
+                    ledger: Arc::clone(&ledger),
+                    selected_pages: options.memory.selected_pages,
+                    trained_context: plan.context,
+                    summary_bytes: layer.summary_bytes(),
+                }))
+            }
+            (_, 0) => Ok(LayerNeeds::Nothing),
+            (_, bytes) => Ok(LayerNeeds::State(bytes)),
+        });
     let needs = needs.collect::<BuildResult<_>>()?;
     let mut makers = tiers.makers;
     makers.extend(tiers.archives.maker().map(|maker| (TierKind::Archived, maker.to_owned())));
@@ -69,7 +76,8 @@ struct OfLayer {
 }
 
 impl Tiers<'_> {
-    fn for_layer(&mut self, layer: &LayerHandle, attention: &Attention) -> BuildResult<OfLayer> {
+    /// The tiers of a layer and of those that read its pages.
+    fn for_layers(&mut self, layers: &[&LayerHandle], attention: &Attention) -> BuildResult<OfLayer> {
         let config = TierConfig {
             kind: TierKind::Active,
             n_kv_heads: attention.n_kv_heads,
@@ -82,10 +90,15 @@ impl Tiers<'_> {
             lz4: false,
         };
         let active = self.tier(&config)?;
-        // Pages are compressed where the layer reads such pages and can select among them. Behind a sliding window there is
+        // Pages are compressed where the layers read such pages and can select among them. Behind a sliding window there is
         // nothing to select.
-        let selects = layer.summary_bytes() > 0 || self.options.memory.selected_pages.is_none();
-        let compresses = layer.reads(abi::HERALD_PAGE_Q4)
+        let chooses = |layer: &&&LayerHandle| layer.summary_bytes() > 0;
+        let selects =
+            layers.iter().all(|layer| chooses(&layer)) || self.options.memory.selected_pages.is_none();
+        // They all take one summary of a page.
+        let agree = layers.windows(2).all(|pair| pair[0].summary_bytes() == pair[1].summary_bytes());
+        let compresses = layers.iter().all(|layer| layer.reads(abi::HERALD_PAGE_Q4))
+            && agree
             && selects
             && attention.window.is_none()
             && !self.options.memory.is_exact();

@@ -50,6 +50,7 @@ impl SequenceMemory {
             .map(|layer| {
                 Ok(match layer {
                     LayerMemory::Stateless => LayerMemory::Stateless,
+                    LayerMemory::PagesOf(layer) => LayerMemory::PagesOf(*layer),
                     LayerMemory::State(state) => LayerMemory::State(copied(state)?),
                     LayerMemory::Pages(pages) => LayerMemory::Pages(pages.fork(tokens)),
                 })
@@ -94,7 +95,7 @@ impl SequenceMemory {
     pub(crate) fn layer_bytes(&self, tokens: usize) -> impl Iterator<Item = Result<LayerBytes<'_>>> {
         self.layers.iter().map(move |layer| {
             Ok(match layer {
-                LayerMemory::Stateless => LayerBytes::Nothing,
+                LayerMemory::Stateless | LayerMemory::PagesOf(_) => LayerBytes::Nothing,
                 LayerMemory::State(state) => LayerBytes::State(state),
                 LayerMemory::Pages(pages) => {
                     let (selectable, summaries) = pages.selectable();
@@ -115,7 +116,7 @@ impl SequenceMemory {
         let mut memory = Self::new(needs, ledger)?;
         for (index, (memory, needs)) in memory.layers.iter_mut().zip(needs).enumerate() {
             match (memory, layer(index)?, needs) {
-                (LayerMemory::Stateless, LayerBytes::Nothing, _) => {}
+                (LayerMemory::Stateless | LayerMemory::PagesOf(_), LayerBytes::Nothing, _) => {}
                 (LayerMemory::State(state), LayerBytes::State(bytes), _) if state.len() == bytes.len() => {
                     state.copy_from_slice(bytes);
                 }

@@ -39,6 +39,8 @@ enum LayerMemory {
     Stateless,
     /// Keys and values.
     Pages(LayerPages),
+    /// The keys and values of an earlier layer, which alone fills them.
+    PagesOf(usize),
     /// A recurrent state.
     State(AlignedBytes),
 }
@@ -49,6 +51,8 @@ pub(crate) enum LayerNeeds {
     Nothing,
     /// Keys and values.
     Pages(PagesNeeds),
+    /// The keys and values of an earlier layer.
+    PagesOf(usize),
     /// A recurrent state of this many bytes.
     State(usize),
 }
@@ -68,6 +72,7 @@ impl SequenceMemory {
                 Ok(match needs {
                     LayerNeeds::Nothing => LayerMemory::Stateless,
                     LayerNeeds::Pages(needs) => LayerMemory::Pages(LayerPages::new(needs)),
+                    LayerNeeds::PagesOf(layer) => LayerMemory::PagesOf(*layer),
                     LayerNeeds::State(bytes) => LayerMemory::State(AlignedBytes::zeroed(*bytes)?),
                 })
             })
@@ -103,13 +108,22 @@ impl SequenceMemory {
         n_tokens: usize,
         past: usize,
     ) -> Result<()> {
+        let layer = self.filler(layer);
         match &mut self.layers[layer] {
-            LayerMemory::Stateless => batch.push(n_tokens, past, None, []),
+            LayerMemory::Stateless | LayerMemory::PagesOf(_) => batch.push(n_tokens, past, None, []),
             LayerMemory::State(state) => batch.push(n_tokens, past, Some(state), []),
             LayerMemory::Pages(pages) => {
                 selector.push(pages.add_to(batch, n_tokens, past)?);
                 Ok(())
             }
+        }
+    }
+
+    /// The layer that fills what this one reads: itself, or an earlier one.
+    fn filler(&self, layer: usize) -> usize {
+        match self.layers[layer] {
+            LayerMemory::PagesOf(filler) => filler,
+            _ => layer,
         }
     }
 
@@ -120,7 +134,7 @@ impl SequenceMemory {
 
     /// Whether a layer has compressed or archived pages.
     pub(crate) fn has_selectable_pages(&self, layer: usize) -> bool {
-        matches!(&self.layers[layer], LayerMemory::Pages(pages) if pages.n_selectable() > 0)
+        matches!(&self.layers[self.filler(layer)], LayerMemory::Pages(pages) if pages.n_selectable() > 0)
     }
 
     /// Tells the tiers that tokens `past..tokens` are written, and moves pages that are no longer among the latest down a tier.
@@ -194,7 +208,7 @@ impl SequenceMemory {
         }
         for layer in &mut self.layers {
             match layer {
-                LayerMemory::Stateless => {}
+                LayerMemory::Stateless | LayerMemory::PagesOf(_) => {}
                 LayerMemory::Pages(pages) => pages.truncate(tokens),
                 LayerMemory::State(state) => state.fill(0),
             }
@@ -208,7 +222,7 @@ impl SequenceMemory {
         let mut tokens = None;
         for layer in &self.layers {
             match layer {
-                LayerMemory::Stateless => {}
+                LayerMemory::Stateless | LayerMemory::PagesOf(_) => {}
                 LayerMemory::State(_) => return None,
                 LayerMemory::Pages(pages) => tokens = Some(pages.page_tokens()),
             }
@@ -244,7 +258,7 @@ impl SequenceMemory {
         self.layers
             .iter()
             .map(|layer| match layer {
-                LayerMemory::Stateless => 0,
+                LayerMemory::Stateless | LayerMemory::PagesOf(_) => 0,
                 LayerMemory::Pages(pages) => pages.bytes(),
                 LayerMemory::State(state) => state.len(),
             })

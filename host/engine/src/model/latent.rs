@@ -43,6 +43,7 @@ pub(super) fn latent_attention(keys: &Keys<'_>, rope: RopeKind) -> Result<Attent
             value_dim: keys.size("attention.value_length_mla")?,
             query_rank: keys.optional_size("attention.q_lora_rank")?,
         }),
+        shares_kv: false,
     })
 }
 

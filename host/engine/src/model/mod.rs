@@ -29,6 +29,8 @@ pub struct LayerPlan {
     pub weights: Vec<WeightPlan>,
     /// Whether it reads the same input as the layer before it: two parallel branches that add to one output.
     pub shares_input: bool,
+    /// The earlier layer whose pages of keys and values it reads, where it has none of its own.
+    pub pages_of: Option<usize>,
 }
 
 /// A weight of a layer.
@@ -40,6 +42,17 @@ pub struct WeightPlan {
     pub tensor: String,
     /// The rows that it takes of the tensor; `None`: all.
     pub rows: Option<Range<usize>>,
+    /// What it is in place of a tensor, whose name is then for messages.
+    pub constant: Option<Constant>,
+}
+
+/// A weight that no file has: as many equal numbers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Constant {
+    /// Each of them.
+    pub value: f32,
+    /// How many.
+    pub len: usize,
 }
 
 /// A model as a list of layers: the embedding first, the head last.
@@ -143,7 +156,7 @@ pub fn plan(gguf: &Gguf) -> Result<ModelPlan, ModelError> {
     }
     let mut used = HashSet::new();
     for layer in &plan.layers {
-        for weight in &layer.weights {
+        for weight in layer.weights.iter().filter(|weight| weight.constant.is_none()) {
             let Some(tensor) = gguf.tensor(&weight.tensor) else {
                 return Err(ModelError::MissingTensor(weight.tensor.clone()));
             };

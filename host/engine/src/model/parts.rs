@@ -89,7 +89,22 @@ impl<'k, 'g> Builder<'k, 'g> {
             norm_eps: self.norm_eps,
             params,
         };
-        self.layers.push(LayerPlan { desc, weights, shares_input: false });
+        self.layers.push(LayerPlan { desc, weights, shares_input: false, pages_of: None });
+    }
+
+    /// The layer that was added last.
+    pub(super) fn last_layer(&mut self) -> Option<&mut LayerPlan> {
+        self.layers.last_mut()
+    }
+
+    /// Layers so far.
+    pub(super) fn n_layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// Tokens of the vocabulary.
+    pub(super) fn vocabulary(&self) -> usize {
+        self.vocabulary
     }
 
     /// Has the last layer read the input of the one before it.
@@ -144,7 +159,7 @@ impl<'k, 'g> Builder<'k, 'g> {
                 (WeightRole::Key, q..q + k),
                 (WeightRole::Value, q + k..q + k + v),
             ];
-            let part = |(role, rows)| WeightPlan { role, tensor: tensor.clone(), rows: Some(rows) };
+            let part = |(role, rows)| WeightPlan { rows: Some(rows), ..whole(role, tensor.clone()) };
             weights.extend(parts.map(part));
         }
         // Some files give the MLP's own norm the name that others give the norm after attention.
@@ -197,7 +212,7 @@ impl<'k, 'g> Builder<'k, 'g> {
             // Gate and up in one tensor (Phi-3).
             let tensor = Self::tensor(block, "ffn_up.weight");
             let parts = [(WeightRole::Gate, 0..width), (WeightRole::Up, width..2 * width)];
-            parts.map(|(role, rows)| WeightPlan { role, tensor: tensor.clone(), rows: Some(rows) }).to_vec()
+            parts.map(|(role, rows)| WeightPlan { rows: Some(rows), ..whole(role, tensor.clone()) }).to_vec()
         };
         weights.extend(self.weights(
             block,
@@ -486,8 +501,8 @@ impl Experts {
 }
 
 /// A weight that is a whole tensor.
-fn whole(role: WeightRole, tensor: String) -> WeightPlan {
-    WeightPlan { role, tensor, rows: None }
+pub(super) fn whole(role: WeightRole, tensor: String) -> WeightPlan {
+    WeightPlan { role, tensor, rows: None, constant: None }
 }
 
 /// Attention as most transformers have it: heads and RoPE from the usual keys, over all earlier tokens, scaled by the root
@@ -561,6 +576,7 @@ pub(super) fn attention_of_some(
                 rope_scaling,
                 softcap: None,
                 latent: None,
+                shares_kv: false,
                 scale: 1.0 / (key_dim as f32).sqrt(),
             }))
         })

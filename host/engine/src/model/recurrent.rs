@@ -4,7 +4,7 @@ use herald_api::{
     DeltaDecay, DeltaGate, DeltaHeads, DeltaNet, LayerParams, Mamba1, Mamba2, ShortConv, WeightRole,
 };
 
-use super::parts::Builder;
+use super::parts::{Builder, whole};
 use super::{Keys, ModelError, WeightPlan};
 
 /// Mamba's sizes.
@@ -120,7 +120,7 @@ impl Builder<'_, '_> {
             ("ssm_conv1d.weight", [WeightRole::QueryConv, WeightRole::KeyConv, WeightRole::ValueConv]),
         ] {
             let tensor = Self::tensor(block, part);
-            let plan = |(role, rows)| WeightPlan { role, tensor: tensor.clone(), rows: Some(rows) };
+            let plan = |(role, rows)| WeightPlan { rows: Some(rows), ..whole(role, tensor.clone()) };
             weights.extend(roles.into_iter().zip(parts.clone()).map(plan));
         }
         self.push(block, LayerParams::DeltaNet(params), weights);

@@ -56,6 +56,9 @@ fn because(params: &LayerParams, role: WeightRole) -> &'static [&'static str] {
         LayerParams::Moe(_) => moe(role),
         LayerParams::Mamba1(_) => mamba1(role),
         LayerParams::Mamba2(_) => mamba2(role),
+        LayerParams::PerLayerEmbedding(_) => {
+            &["embedding_length", "embedding_length_per_layer_input", "block_count"]
+        }
         LayerParams::DeltaNet(_) => delta_net(role),
         LayerParams::ShortConv(_) => &["embedding_length", "shortconv.l_cache"],
         _ => &["embedding_length"],

@@ -314,3 +314,19 @@ fn glm4_moe_lite() {
 fn kimi_linear() {
     check("kimi_linear", 0.001);
 }
+
+#[test]
+fn gemma4() {
+    check("gemma4", 0.0148);
+}
+
+/// With what each block has for the token itself, and blocks that read the keys and values of an earlier one.
+#[test]
+fn gemma4_e() {
+    check("gemma4_e", 0.0253);
+}
+
+#[test]
+fn gemma4_moe() {
+    check("gemma4_moe", 0.0068);
+}

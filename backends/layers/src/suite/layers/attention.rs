@@ -97,6 +97,7 @@ pub(super) fn shapes() -> impl Strategy<Value = Shape> {
                 rope_scaling,
                 softcap,
                 latent,
+                shares_kv: false,
                 scale: 1.5 / (key_dim as f32).sqrt(),
             };
             Shape { hidden, params, lens, position, stride, seed }
@@ -127,6 +128,7 @@ enum Inputs {
 struct Heads {
     query_norm: Option<Array1<f64>>,
     key_norm: Option<Array1<f64>>,
+    value_norm: Option<Array1<f64>>,
     query: Biased,
     /// Whether `query` has after the rows of each head's queries as many of its gate.
     is_gated: bool,
@@ -144,6 +146,7 @@ impl Heads {
         };
         let query_norm = norm_of(WeightRole::QueryNorm, n_heads);
         let key_norm = norm_of(WeightRole::KeyNorm, n_kv_heads);
+        let value_norm = weights.perhaps(|weights| weights.norm(WeightRole::ValueNorm, value_dim));
         let is_gated = key_dim == value_dim && weights.values.coin();
         let mut biased = |role, bias, rows| biased(weights, role, bias, [rows, hidden]);
         let query = if is_gated {
@@ -153,7 +156,7 @@ impl Heads {
         };
         let key = biased(WeightRole::Key, Some(WeightRole::KeyBias), n_kv_heads * key_dim);
         let value = biased(WeightRole::Value, Some(WeightRole::ValueBias), n_kv_heads * value_dim);
-        Self { query_norm, key_norm, query, is_gated, key, value }
+        Self { query_norm, key_norm, value_norm, query, is_gated, key, value }
     }
 
     /// Of normed tokens the queries before their norm (`part` 0), or the gates (1).
@@ -230,18 +233,17 @@ impl Reference {
             Inputs::Heads(heads) => heads,
         };
         let product = |(matrix, bias): &Biased, x: &Approx| x.multiply(matrix, bias.as_ref());
+        let normed = |x: Approx, norm: &Option<Array1<f64>>| match norm {
+            Some(norm) => x.rows_of(norm.len()).rms_norm(norm, eps).rows_of(x.value.ncols()),
+            None => x,
+        };
         let heads = |x: Approx, norm: &Option<Array1<f64>>| {
-            let width = x.value.ncols();
-            let x = match norm {
-                Some(norm) => x.rows_of(norm.len()).rms_norm(norm, eps).rows_of(width),
-                None => x,
-            };
-            x.rotate(&self.rotation, key_dim, positions)
+            normed(x, norm).rotate(&self.rotation, key_dim, positions)
         };
         [
             heads(own.queries(&self.params, &x, 0), &own.query_norm),
             heads(product(&own.key, &x), &own.key_norm).quantize_i16(key_dim),
-            product(&own.value, &x).quantize_i16(value_dim),
+            normed(product(&own.value, &x), &own.value_norm).quantize_i16(value_dim),
         ]
     }
 

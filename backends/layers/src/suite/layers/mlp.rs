@@ -59,6 +59,7 @@ struct Reference {
     gate: Option<Matrix>,
     up: Matrix,
     down: Matrix,
+    output_scale: Option<Array1<f64>>,
 }
 
 impl Reference {
@@ -73,6 +74,7 @@ impl Reference {
             gate: gated.then(|| weights.matrix(WeightRole::Gate, width, hidden)),
             up: weights.matrix(WeightRole::Up, width, hidden),
             down: weights.matrix(WeightRole::Down, hidden, width),
+            output_scale: weights.perhaps(|weights| weights.vector(WeightRole::OutputScale, 1, [0.2, 1.5])),
         }
     }
 
@@ -107,6 +109,7 @@ fn mlp(plugin: &Subject<'_>, shape: &Shape) -> Case {
     let output = forward(plugin, shape, &reference.desc, &weights, &x, residual)
         .map_err(|error| TestCaseError::fail(format!("the layer failed: {error}")))?;
     let expected = before.plus(&reference.branch(&exact, shape.activation));
+    let expected = reference.output_scale.iter().fold(expected, |x, scale| x.scale(scale[0]));
     for (token, output) in output.chunks_exact(shape.hidden).enumerate() {
         check_all(&format!("token {token}"), output, expected.row(token))?;
     }

@@ -9,6 +9,7 @@ mod mlp;
 mod moe;
 mod order;
 mod page_selection;
+mod per_layer_embedding;
 mod recurrent;
 mod refusals;
 
@@ -33,6 +34,7 @@ pub(super) fn check(plugin: &Subject<'_>) {
             LayerKind::Mamba2 => recurrent::check_mamba2(plugin),
             LayerKind::ShortConv => recurrent::check_short_conv(plugin),
             LayerKind::Moe => moe::check(plugin),
+            LayerKind::PerLayerEmbedding => per_layer_embedding::check(plugin),
             LayerKind::DeltaNet => delta_net::check(plugin),
             other => {
                 panic!("the suite has no reference for the {} layers of {}", other.name(), plugin.name())

@@ -94,6 +94,13 @@ struct Reference {
     experts: Vec<Network>,
     shared: Option<Network>,
     shared_router: Option<Array1<f64>>,
+    router_norm: Option<Array1<f64>>,
+    expert_scales: Option<Array1<f64>>,
+    shared_norm: Option<Array1<f64>>,
+    shared_post_norm: Option<Array1<f64>>,
+    experts_post_norm: Option<Array1<f64>>,
+    post_norm: Option<Array1<f64>>,
+    output_scale: Option<Array1<f64>>,
 }
 
 impl Reference {
@@ -108,14 +115,22 @@ impl Reference {
         );
         let router_bias =
             weights.perhaps(|weights| weights.vector(WeightRole::RouterBias, n_experts, [-0.5, 0.5]));
+        let joined = (gated && weights.values.coin())
+            .then(|| weights.matrix(WeightRole::ExpertsGateAndUp, n_experts * 2 * width, hidden));
+        // Of each expert the rows of its gate, then those of its up projection.
+        let of_joined = |joined: &Matrix, index: usize| {
+            (joined.rows(index * width..(index + 1) * width), None::<Array1<f64>>)
+        };
+        let both = joined;
+        let joined = both.is_some();
         let mut stacked = |role, bias, rows: usize, columns: usize| {
             let matrix = weights.matrix(role, n_experts * rows, columns);
             let biases = weights.perhaps(|weights| weights.plain(bias, [n_experts, rows], [-0.5, 0.5]));
             (matrix, biases)
         };
-        let gates =
-            gated.then(|| stacked(WeightRole::ExpertsGate, WeightRole::ExpertsGateBias, width, hidden));
-        let ups = stacked(WeightRole::ExpertsUp, WeightRole::ExpertsUpBias, width, hidden);
+        let gates = (gated && !joined)
+            .then(|| stacked(WeightRole::ExpertsGate, WeightRole::ExpertsGateBias, width, hidden));
+        let ups = (!joined).then(|| stacked(WeightRole::ExpertsUp, WeightRole::ExpertsUpBias, width, hidden));
         let downs = stacked(WeightRole::ExpertsDown, WeightRole::ExpertsDownBias, hidden, width);
         let part = |(matrix, biases): &(Matrix, Option<Array2<f64>>), index: usize, rows: usize| {
             let matrix = matrix.rows(index * rows..(index + 1) * rows);
@@ -123,8 +138,15 @@ impl Reference {
         };
         let experts = (0..n_experts)
             .map(|index| Network {
-                gate: gates.as_ref().map(|gates| part(gates, index, width)),
-                up: part(&ups, index, width),
+                gate: match &both {
+                    Some(both) => Some(of_joined(both, 2 * index)),
+                    None => gates.as_ref().map(|gates| part(gates, index, width)),
+                },
+                up: match (&both, &ups) {
+                    (Some(both), _) => of_joined(both, 2 * index + 1),
+                    (None, Some(ups)) => part(ups, index, width),
+                    (None, None) => unreachable!("up projections are apart or joined with the gates"),
+                },
                 down: part(&downs, index, hidden),
             })
             .collect();
@@ -139,7 +161,29 @@ impl Reference {
             }
             None => None,
         };
-        Self { desc, params, norm, router, router_bias, experts, shared, shared_router }
+        let has_shared = shared.is_some();
+        let mut norm_of = |role, there: bool| {
+            let there = there && weights.values.below(4) == 0;
+            there.then(|| weights.norm(role, hidden))
+        };
+        Self {
+            router_norm: norm_of(WeightRole::RouterNorm, true),
+            shared_norm: norm_of(WeightRole::SharedNorm, has_shared),
+            shared_post_norm: norm_of(WeightRole::SharedPostNorm, has_shared),
+            experts_post_norm: norm_of(WeightRole::ExpertsPostNorm, true),
+            post_norm: norm_of(WeightRole::PostNorm, true),
+            expert_scales: weights
+                .perhaps(|weights| weights.vector(WeightRole::ExpertScales, n_experts, [0.5, 1.5])),
+            output_scale: weights.perhaps(|weights| weights.vector(WeightRole::OutputScale, 1, [0.2, 1.5])),
+            desc,
+            params,
+            norm,
+            router,
+            router_bias,
+            experts,
+            shared,
+            shared_router,
+        }
     }
 
     /// The weights of a token's experts, `None` where they may differ: where two scores are too close to tell.
@@ -189,7 +233,8 @@ impl Reference {
             } else {
                 (value, bound)
             };
-            let roundings = gamma(chosen.len() + 4) * (value + bound);
+            let roundings = gamma(chosen.len() + 5) * (value + bound);
+            let scale = scale * self.expert_scales.as_ref().map_or(1.0, |scales| scales[*index]);
             (*index, Expected { value: scale * value, bound: scale * (bound + roundings) })
         };
         Some(chosen.iter().map(weight).collect())
@@ -219,48 +264,78 @@ impl Reference {
         Some(experts.collect())
     }
 
-    /// What the residual branch makes of `x`; `None` for tokens whose experts can't be told.
-    fn branch(&self, x: &Approx) -> (Approx, Vec<bool>) {
-        let x = x.rms_norm(&self.norm, f64::from(self.desc.norm_eps));
-        let scores = x.multiply(&self.router.0, self.router.1.as_ref());
+    /// What the residual branch makes of `rows`; `None` for tokens whose experts can't be told.
+    fn branch(&self, rows: &Approx) -> (Approx, Vec<bool>) {
+        let eps = f64::from(self.desc.norm_eps);
+        let x = rows.rms_norm(&self.norm, eps);
+        let (sums, told) = self.sums(rows, &x);
+        let fold =
+            |x: Approx, norm: &Option<Array1<f64>>| norm.iter().fold(x, |x, norm| x.rms_norm(norm, eps));
+        let mut branch = fold(sums, &self.experts_post_norm);
+        if let Some(shared) = &self.shared {
+            let entry = match &self.shared_norm {
+                Some(norm) => rows.rms_norm(norm, eps),
+                None => x.clone(),
+            };
+            let mut made = fold(shared.forward(&entry, self.params.activation), &self.shared_post_norm);
+            if let Some(router) = &self.shared_router {
+                made = made.times(&shared_weights(router, &x));
+            }
+            branch = made.plus(&branch);
+        }
+        (fold(branch, &self.post_norm).scale(f64::from(self.desc.residual_scale)), told)
+    }
+
+    /// What each token's experts make of it together.
+    fn sums(&self, rows: &Approx, x: &Approx) -> (Approx, Vec<bool>) {
+        let entry = match &self.router_norm {
+            // The division, and what the norm's weights lose when they are divided in its place.
+            Some(norm) => rows
+                .rms_norm(norm, f64::from(self.desc.norm_eps))
+                .scale(1.0 / (norm.len() as f64).sqrt())
+                .scale(1.0)
+                .scale(1.0),
+            None => x.clone(),
+        };
+        let scores = entry.multiply(&self.router.0, self.router.1.as_ref());
         let activation = self.params.activation;
-        let made: Vec<Approx> = self.experts.iter().map(|expert| expert.forward(&x, activation)).collect();
-        let shared = self.shared.as_ref().map(|shared| shared.forward(&x, activation));
-        let mut branch = Approx::exact(Array2::zeros(x.value.dim()));
+        let made: Vec<Approx> = self.experts.iter().map(|expert| expert.forward(x, activation)).collect();
+        let mut sums = Approx::exact(Array2::zeros(x.value.dim()));
         let mut told = Vec::new();
         for token in 0..x.value.nrows() {
             let weights = self.choose(&scores, token);
             told.push(weights.is_some());
-            let one = Expected { value: 1.0, bound: 0.0 };
-            let of_shared =
-                shared.as_ref().map(|shared| (shared, self.shared_weight(&x, token).unwrap_or(one)));
             let weights = weights.unwrap_or_default();
-            let parts = weights.iter().map(|(index, weight)| (&made[*index], *weight)).chain(of_shared);
-            let parts: Vec<_> = parts.collect();
             for column in 0..x.value.ncols() {
                 let (mut value, mut bound, mut size) = (0.0, 0.0, 0.0);
-                for (made, weight) in &parts {
+                for (index, weight) in &weights {
+                    let made = &made[*index];
                     let (f, e) = (made.value[[token, column]], made.error[[token, column]]);
                     value += weight.value * f;
                     bound += weight.value.abs() * e + weight.bound * (f.abs() + e);
                     size += (weight.value.abs() + weight.bound) * (f.abs() + e);
                 }
-                branch.value[[token, column]] = value;
-                branch.error[[token, column]] = bound + gamma(parts.len() + 3) * size + 1e-30;
+                sums.value[[token, column]] = value;
+                // Where the shared expert comes first, its own size is in what `plus` adds.
+                sums.error[[token, column]] = bound + gamma(weights.len() + 4) * size + 1e-30;
             }
         }
-        (branch.scale(f64::from(self.desc.residual_scale)), told)
+        (sums, told)
     }
+}
 
-    /// The weight of the shared expert, where it has one.
-    fn shared_weight(&self, x: &Approx, token: usize) -> Option<Expected> {
-        let router = self.shared_router.as_ref()?;
-        let (x, e) = (x.value.row(token), x.error.row(token));
-        let score = x.dot(router);
-        let weights = router.mapv(f64::abs);
-        let error = e.dot(&weights) + gamma(x.len() + 2) * (x.mapv(f64::abs) + e).dot(&weights);
-        Some(Expected { value: 1.0 / (1.0 + (-score).exp()), bound: error / 4.0 + 8.0 * U })
+/// The weight of the shared expert for each token, in each column.
+fn shared_weights(router: &Array1<f64>, x: &Approx) -> Approx {
+    let mut weights = x.clone();
+    for token in 0..x.value.nrows() {
+        let (row, e) = (x.value.row(token), x.error.row(token));
+        let score = row.dot(router);
+        let sizes = router.mapv(f64::abs);
+        let error = e.dot(&sizes) + gamma(row.len() + 2) * (row.mapv(f64::abs) + e).dot(&sizes);
+        weights.value.row_mut(token).fill(1.0 / (1.0 + (-score).exp()));
+        weights.error.row_mut(token).fill(error / 4.0 + 8.0 * U);
     }
+    weights
 }
 
 pub(super) fn check(plugin: &Subject<'_>) {
@@ -280,6 +355,7 @@ fn moe(plugin: &Subject<'_>, shape: &Shape) -> Case {
         .map_err(|error| TestCaseError::fail(format!("the layer failed: {error}")))?;
     let (branch, told) = reference.branch(&exact);
     let expected = before.plus(&branch);
+    let expected = reference.output_scale.iter().fold(expected, |x, scale| x.scale(scale[0]));
     for (token, output) in output.chunks_exact(shape.hidden).enumerate().filter(|(token, _)| told[*token]) {
         check_all(&format!("token {token}"), output, expected.row(token))?;
     }

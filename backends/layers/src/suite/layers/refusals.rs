@@ -4,8 +4,8 @@
 use herald_api::import::{BatchBuffers, Forward, LayerSpec, PageUse};
 use herald_api::{
     Activation, Attention, DType, DeltaDecay, DeltaGate, DeltaHeads, DeltaNet, Embedding, Head, LayerDesc,
-    LayerKind, LayerParams, Mamba1, Mamba2, Mlp, Moe, Parallel, Result, RopeKind, RopeScaling, Routing,
-    ShortConv, Status, WeightRole,
+    LayerKind, LayerParams, Mamba1, Mamba2, Mlp, Moe, Parallel, PerLayerEmbedding, Result, RopeKind,
+    RopeScaling, Routing, ShortConv, Status, WeightRole,
 };
 
 use super::super::Subject;
@@ -31,6 +31,7 @@ fn attention() -> Attention {
         rope_scaling: RopeScaling::None,
         softcap: None,
         latent: None,
+        shares_kv: false,
         scale: 1.0,
     }
 }
@@ -119,6 +120,27 @@ fn shapes(kind: LayerKind) -> (LayerParams, Vec<(WeightRole, [usize; 2])>) {
                 (WeightRole::InProjection, [3 * HIDDEN, HIDDEN]),
                 (WeightRole::Conv, [HIDDEN, 3]),
                 (WeightRole::OutProjection, [HIDDEN, HIDDEN]),
+            ],
+        ),
+        LayerKind::PerLayerEmbedding => (
+            LayerParams::PerLayerEmbedding(PerLayerEmbedding {
+                vocabulary: VOCABULARY,
+                width: 6,
+                table_width: 18,
+                first: 6,
+                activation: Activation::GeluTanh,
+                embedding_scale: 4.0,
+                table_scale: 2.0,
+                projection_scale: 0.5,
+            }),
+            vec![
+                (WeightRole::Embedding, [VOCABULARY, HIDDEN]),
+                (WeightRole::PerLayerTable, [VOCABULARY, 18]),
+                (WeightRole::PerLayerProjection, [6, HIDDEN]),
+                (WeightRole::PerLayerNorm, [1, 6]),
+                (WeightRole::Gate, [6, HIDDEN]),
+                (WeightRole::Down, [HIDDEN, 6]),
+                (WeightRole::PostNorm, [1, HIDDEN]),
             ],
         ),
         LayerKind::DeltaNet => (
@@ -222,7 +244,7 @@ pub(super) fn check(plugin: &Subject<'_>, kind: LayerKind) {
         }
     }
     let stranger = match kind {
-        LayerKind::Mlp => WeightRole::QueryNorm,
+        LayerKind::Mlp | LayerKind::PerLayerEmbedding => WeightRole::QueryNorm,
         _ => WeightRole::Down,
     };
     let mut order = good.clone();
@@ -249,6 +271,7 @@ pub(super) fn check(plugin: &Subject<'_>, kind: LayerKind) {
             LayerParams::ShortConv(params) => params.taps = 0,
             LayerParams::Moe(params) => params.width = 0,
             LayerParams::DeltaNet(params) => params.value_dim = 0,
+            LayerParams::PerLayerEmbedding(params) => params.width = 0,
             _ => order.desc.hidden = 0,
         },
     ] {

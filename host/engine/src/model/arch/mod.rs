@@ -6,6 +6,7 @@ mod falcon_h1;
 mod gemma;
 mod gemma2;
 mod gemma3;
+mod gemma4;
 mod glm4;
 mod gpt_oss;
 mod granite;
@@ -28,7 +29,7 @@ use super::{Keys, ModelError, ModelPlan};
 type Plan = fn(&Keys<'_>) -> Result<ModelPlan, ModelError>;
 
 /// Each architecture by the name that `general.architecture` gives it.
-const ARCHITECTURES: [(&str, Plan); 38] = [
+const ARCHITECTURES: [(&str, Plan); 39] = [
     ("arcee", llama::arcee),
     ("deepseek2", deepseek2::plan),
     ("ernie4_5", llama::plan),
@@ -38,6 +39,7 @@ const ARCHITECTURES: [(&str, Plan); 38] = [
     ("gemma", gemma::plan),
     ("gemma2", gemma2::plan),
     ("gemma3", gemma3::plan),
+    ("gemma4", gemma4::plan),
     ("glm4", glm4::plan),
     ("glm4moe", glm4::moe),
     ("gpt-oss", gpt_oss::plan),
