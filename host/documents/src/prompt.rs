@@ -1,11 +1,11 @@
 //! Builds prompts from the found chunks.
 
-use minijinja::{Environment, Value, context};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::Hit;
-use herald::AscTokenizer;
-use herald::{Error, Result};
+use herald::chat::{ChatError, Template};
+use herald::{AscTokenizer, Error, Result};
 
 /// The default prompt: a Jinja template with `question`, and `notes` with `name` and `text` each.
 pub const PROMPT_TEMPLATE: &str = "\
@@ -16,9 +16,6 @@ pub const PROMPT_TEMPLATE: &str = "\
 
 {% endfor %}Answer from the notes, in a few words.
 {% endif %}Question: {{ question }}";
-
-/// Limit on the instructions that a template may run.
-const FUEL: u64 = 10_000_000;
 
 /// A prompt with the chunks that were found for a question.
 #[derive(Clone, Debug, Serialize)]
@@ -39,16 +36,12 @@ pub(super) fn recall(
     mut hits: Vec<Hit>,
     budget: usize,
 ) -> Result<Recalled> {
-    let mut environment = Environment::new();
-    environment.set_fuel(Some(FUEL));
-    let wrong =
-        |error: minijinja::Error| Error::Invalid(format!("the prompt's template can't be used: {error}"));
-    environment.add_template("prompt", template).map_err(wrong)?;
-    let template = environment.get_template("prompt").map_err(wrong)?;
+    let template = Template::new(template).map_err(wrong)?;
     let render = |hits: &[Hit]| -> Result<(String, usize)> {
         let notes: Vec<Value> =
-            hits.iter().map(|hit| context! { name => &hit.name, text => &hit.text }).collect();
-        let text = template.render(context! { question, notes }).map_err(wrong)?;
+            hits.iter().map(|hit| json!({ "name": hit.name, "text": hit.text })).collect();
+        let text = template.render([("question", json!(question)), ("notes", json!(notes))]);
+        let text = text.map_err(wrong)?;
         let tokens = tokenizer.encode(&text, false)?.len();
         Ok((text, tokens))
     };
@@ -69,6 +62,7 @@ pub(super) fn recall(
         // Cut the next hit to fit. A part of a text may have a few more tokens than its share of the whole.
         let ids = tokenizer.encode(&hits[kept].text, false)?;
         let mut room = ids.len().saturating_sub(length - budget);
+        let mut least = 1;
         while room > 0 {
             hits[kept].text = tokenizer.decode(&ids[..room], false)?.trim_end_matches('\u{FFFD}').to_owned();
             let (text, length) = render(&hits[..=kept])?;
@@ -77,10 +71,37 @@ pub(super) fn recall(
                 kept += 1;
                 break;
             }
-            room = room.saturating_sub((length - budget).max(1));
+            // Larger steps each time, so that a template that writes no less for less can't hold this up.
+            room = room.saturating_sub((length - budget).max(least));
+            least *= 2;
         }
         break;
     }
     hits.truncate(kept);
     Ok(Recalled { prompt, tokens, hits })
+}
+
+/// What is wrong with a template, in a sentence about the prompt's.
+fn wrong(error: ChatError) -> Error {
+    let reason = match error {
+        ChatError::TooLong { length, limit } => {
+            format!("its source has {length} bytes, where at most {limit} were expected")
+        }
+        ChatError::Syntax { line, reason } | ChatError::Render { line, reason } => {
+            format!("line {line}: {reason}")
+        }
+        ChatError::TooMuchWork { line, limit } => {
+            format!(
+                "line {line}: it used more than {limit} steps for these notes, where far fewer were expected"
+            )
+        }
+        ChatError::TooMuchMemory { line, limit } => {
+            format!(
+                "line {line}: it used more than {} MiB for these notes, where far less was expected",
+                limit >> 20
+            )
+        }
+        ChatError::Refused(reason) | ChatError::Internal(reason) => reason,
+    };
+    Error::Invalid(format!("the prompt's template can't be used: {reason}"))
 }

@@ -183,6 +183,42 @@ fn prompts_hold_the_found_chunks_within_their_budget() {
     documents.add("nothing", "").expect_err("an empty text");
 }
 
+/// Prompts' templates are bounded as chat templates are: by what their operations take.
+#[test]
+fn prompt_templates_are_cut_off() {
+    let documents = small(Documents::in_memory(engine()));
+    documents.add("report", "The ship carries apples, pears and plums.").expect("a text");
+    let doubled =
+        "{% set x = namespace(v=[0]) %}{% for i in range(60) %}{% set x.v = [x.v, x.v] %}{% endfor %}";
+    for (source, words) in [
+        (format!("{doubled}\n{{{{ x.v == x.v }}}}"), "line 2: it used more than"),
+        (format!("{doubled}\n{{{{ [x.v, x.v] | sort }}}}"), "line 2: it used more than"),
+        (
+            "{% set x = namespace(v='ab') %}{% for i in range(60) %}{% set x.v = x.v + x.v %}{% endfor %}"
+                .to_owned(),
+            "MiB",
+        ),
+        (" ".repeat(200_000), "200000 bytes"),
+        ("{{ raise_exception('no notes') }}".to_owned(), "no notes"),
+        ("\n{{ notes.nothing.more }}".to_owned(), "line 2"),
+        ("{{ notes".to_owned(), "line 1: syntax error"),
+    ] {
+        let error = documents.recall_as(&source, "Why?", 2, 100).expect_err(words).to_string();
+        let begins = error.starts_with("the prompt's template can't be used: ");
+        assert!(begins && error.contains(words) && !error.contains('\n'), "{error}");
+    }
+    // A template that writes the same for any note never fits, and is left soon.
+    let stubborn = "{% if notes %}{{ 'word ' * 300 }}{% endif %}{{ question }}";
+    assert_eq!(documents.recall_as(stubborn, "Why?", 2, 100).expect("a prompt").prompt, "Why?");
+}
+
+#[test]
+fn nothing_is_neither_kept_nor_looked_for() {
+    let documents = small(Documents::in_memory(engine()));
+    documents.search("", 1).expect_err("an empty query");
+    documents.add("nothing", "").expect_err("an empty text");
+}
+
 #[test]
 fn cancelled_additions_leave_nothing() {
     let folder = tempfile::tempdir().expect("a temporary folder");

@@ -15,27 +15,13 @@ mod clock;
 mod error;
 mod jinja;
 mod stack;
+mod template;
 
 pub use error::ChatError;
-
-use std::sync::Arc;
+pub use template::Template;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-
-use jinja::Budget;
-
-/// Bytes of a template's source. Real ones have some ten thousand.
-const MAX_SOURCE: usize = 128 << 10;
-/// Steps that a rendering may use for a start, then for each message and each byte of one. Real templates use some
-/// hundred for a message. A step takes some 30 ns.
-const WORK: u64 = 2_000_000;
-const WORK_PER_MESSAGE: u64 = 10_000;
-const WORK_PER_BYTE: u64 = 2;
-/// Bytes of memory for a start, and then for each message and each byte of one.
-const MEMORY: usize = 32 << 20;
-const MEMORY_PER_MESSAGE: usize = 4 << 10;
-const MEMORY_PER_BYTE: usize = 8;
 
 /// One turn of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,7 +51,7 @@ impl Message {
 /// ```
 #[derive(Clone, Debug)]
 pub struct ChatTemplate {
-    program: Arc<jinja::Program>,
+    template: Template,
     bos: String,
     eos: String,
 }
@@ -77,11 +63,7 @@ impl ChatTemplate {
     /// # Errors
     /// The source is too long, or isn't a template: [`ChatError::TooLong`], [`ChatError::Syntax`].
     pub fn new(source: &str, bos: &str, eos: &str) -> Result<Self, ChatError> {
-        if source.len() > MAX_SOURCE {
-            return Err(ChatError::TooLong { length: source.len(), limit: MAX_SOURCE });
-        }
-        let program = stack::with_deep_stack(|| jinja::parse(source).map_err(ChatError::of_source))?;
-        Ok(Self { program: Arc::new(program), bos: bos.to_owned(), eos: eos.to_owned() })
+        Ok(Self { template: Template::new(source)?, bos: bos.to_owned(), eos: eos.to_owned() })
     }
 
     /// The text for these messages; with `add_generation_prompt`, up to where the model's next turn begins.
@@ -90,8 +72,6 @@ impl ChatTemplate {
     /// The template refuses the messages ([`ChatError::Refused`]), fails on them ([`ChatError::Render`]), or exceeds
     /// the limits ([`ChatError::TooMuchWork`], [`ChatError::TooMuchMemory`]).
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, ChatError> {
-        let bytes: usize = messages.iter().map(|message| message.role.len() + message.content.len()).sum();
-        let budget = budget(messages.len(), bytes);
         let messages: Vec<Value> = messages
             .iter()
             .map(|message| json!({ "role": message.role, "content": message.content }))
@@ -104,23 +84,6 @@ impl ChatTemplate {
             ("tools", Value::Null),
             ("documents", Value::Null),
         ];
-        // All values are made and dropped on the deep stack.
-        stack::with_deep_stack(|| {
-            jinja::render(&self.program, variables, clock::strftime_now, budget)
-                .map_err(ChatError::of_rendering)
-        })
-    }
-}
-
-/// What a rendering of so many messages, of so many bytes in all, may use.
-fn budget(messages: usize, bytes: usize) -> Budget {
-    let (count, length) = (messages as u64, bytes as u64);
-    Budget {
-        work: WORK
-            .saturating_add(WORK_PER_MESSAGE.saturating_mul(count))
-            .saturating_add(WORK_PER_BYTE.saturating_mul(length)),
-        memory: MEMORY
-            .saturating_add(MEMORY_PER_MESSAGE.saturating_mul(messages))
-            .saturating_add(MEMORY_PER_BYTE.saturating_mul(bytes)),
+        self.template.render(variables)
     }
 }
