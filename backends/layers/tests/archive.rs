@@ -143,11 +143,50 @@ fn a_file_of_something_else_is_left_alone() {
     assert_eq!(error.status(), Status::Corrupt);
     assert!(error.message().contains("pages"), "{error}");
     assert_eq!(fs::read(&path).expect("the file"), b"not pages");
-    fs::remove_file(&path).expect("removed");
+    // Only an empty file is new: zeros are what a damaged disk leaves of a file, or somebody's room for something.
+    for len in [1, 64, 4096, 4096 + (64 << 10), 5 << 20] {
+        fs::write(&path, vec![0; len]).expect("a file of zeros");
+        let error = open(&path).err().expect("no archive");
+        assert_eq!(error.status(), Status::Corrupt);
+        assert!(error.message().contains(&format!("begins with {} zeros", len.min(4096))), "{error}");
+        assert!(fs::read(&path).expect("the file") == vec![0; len], "{len} zeros were written to");
+    }
+    fs::write(&path, "").expect("an empty file");
     drop(open(&path).expect("a new file"));
     let other = TierConfig { n_kv_heads: 1, ..config(&path) };
     let error = Tiers::create(&other).err().expect("another shape");
     assert!(error.message().contains("[2, 32, 32, 64]"), "{error}");
+}
+
+/// An archive whose header is gone still has pages.
+#[test]
+fn an_archive_without_its_header_is_left_alone() {
+    let (_folder, path) = file();
+    let tier = open(&path).expect("a new file");
+    put(&*tier, 1).expect("a page");
+    drop(tier);
+    let mut bytes = fs::read(&path).expect("the file");
+    let header = bytes[..4096].to_vec();
+    bytes[..4096].fill(0);
+    fs::write(&path, &bytes).expect("a damaged file");
+    assert!(open(&path).is_err_and(|error| error.status() == Status::Corrupt));
+    assert!(fs::read(&path).expect("the file") == bytes, "it was written to");
+    bytes[..4096].copy_from_slice(&header);
+    fs::write(&path, &bytes).expect("the sound file");
+    assert!(is_whole(&*open(&path).expect("the same archive"), 1));
+}
+
+/// A process that ended right after it had made a file leaves an empty table and no room for pages.
+#[test]
+fn a_file_that_was_only_begun_is_gone_on_with() {
+    let (_folder, path) = file();
+    drop(open(&path).expect("a new file"));
+    let sound = fs::read(&path).expect("the file");
+    fs::write(&path, &sound[..4096 + (64 << 10)]).expect("its beginning");
+    let tier = open(&path).expect("as good as new");
+    put(&*tier, 1).expect("a page");
+    drop(tier);
+    assert!(is_whole(&*open(&path).expect("the same file"), 1));
 }
 
 #[test]

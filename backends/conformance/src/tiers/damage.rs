@@ -72,9 +72,13 @@ pub(super) fn cuts(case: &Case<'_>) -> Verdict {
 pub(super) fn foreign(case: &Case<'_>) -> Verdict {
     let path = PathBuf::from(case.wanted("other").path);
     let text = "This is a letter to a friend, and no archive of pages.\n".repeat(300);
-    for (what, bytes) in
-        [("a text", text.as_bytes()), ("a short text", b"no pages"), ("numbers", &[0x5a; 9000])]
-    {
+    for (what, bytes) in [
+        ("a text", text.as_bytes()),
+        ("a short text", b"no pages"),
+        ("numbers", &[0x5a; 9000]),
+        ("zeros", &[0; 9000]),
+        ("a zero", &[0]),
+    ] {
         fs::write(&path, bytes).map_err(|error| unable(&error))?;
         match Made::create(case.table, &case.wanted("other"))? {
             Err(answer) => {

@@ -91,16 +91,20 @@ impl ArchiveFile {
         let len = file.metadata().map_err(|error| failed(&error))?.len();
         let mut archive = Self::of(file, path, true);
         let mut found = Found { pages: Vec::new(), damage: Vec::new(), damaged: 0 };
-        let mut header = vec![0; HEADER_BYTES.min(len) as usize];
-        archive.read(&mut header, 0)?;
-        // A new file's header is written last, so a file without one is as good as new.
-        if header.iter().all(|byte| *byte == 0) {
+        // Only an empty file is new: whatever else is there is somebody's.
+        if len == 0 {
             archive.begin(config, page_bytes)?;
             return Ok((archive, found));
         }
+        let mut header = vec![0; HEADER_BYTES.min(len) as usize];
+        archive.read(&mut header, 0)?;
         format::check_header(&header, config).map_err(|what| {
             Error::new(Status::Corrupt, format!("the archive {} can't be used: {what}", path.display()))
         })?;
+        if archive.was_left_at_its_beginning(len)? {
+            archive.begin(config, page_bytes)?;
+            return Ok((archive, found));
+        }
         let mapped = len - len % MAP_UNIT;
         if mapped < HEADER_BYTES + TABLE_BYTES {
             return Err(Error::new(
@@ -118,12 +122,24 @@ impl ArchiveFile {
         Ok((archive, found))
     }
 
-    /// Makes the first table and the header of a new file.
+    /// Makes a new file: its header and the first table at once, then room for pages.
     fn begin(&mut self, config: &TierConfig, page_bytes: u64) -> Result<()> {
+        self.write(&[format::header(config), format::empty_table()].concat(), 0)?;
         self.grow(page_bytes)?;
         self.space.take_at(0, HEADER_BYTES);
-        self.new_table(HEADER_BYTES)?;
-        self.write(&format::header(config), 0)
+        self.space.take_at(HEADER_BYTES, TABLE_BYTES);
+        self.use_table(HEADER_BYTES);
+        Ok(())
+    }
+
+    /// Whether a file with a sound header was being made when its process ended: it has an empty table, and no room for pages.
+    fn was_left_at_its_beginning(&self, len: u64) -> Result<bool> {
+        if len != HEADER_BYTES + TABLE_BYTES {
+            return Ok(false);
+        }
+        let mut table = vec![0; TABLE_BYTES as usize];
+        self.read(&mut table, HEADER_BYTES)?;
+        Ok(table == format::empty_table())
     }
 
     fn read_tables(&mut self, page_bytes: u64, found: &mut Found) -> Result<()> {
@@ -184,15 +200,16 @@ impl ArchiveFile {
     /// Makes a table at a free offset.
     fn new_table(&mut self, offset: Offset) -> Result<()> {
         self.space.take_at(offset, TABLE_BYTES);
-        let mut bytes = vec![0; TABLE_BYTES as usize];
-        bytes[..ENTRY_BYTES].copy_from_slice(&format::link(0));
-        self.write(&bytes, offset)?;
-        if self.last_table != 0 {
-            self.write(&format::link(offset), self.last_table)?;
-        }
+        self.write(&format::empty_table(), offset)?;
+        self.write(&format::link(offset), self.last_table)?;
+        self.use_table(offset);
+        Ok(())
+    }
+
+    /// Takes the entries of the last table, which is empty, as free.
+    fn use_table(&mut self, offset: Offset) {
         self.last_table = offset;
         self.free_entries.extend((1..TABLE_ENTRIES).rev().map(|index| offset + index * ENTRY_BYTES as u64));
-        Ok(())
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -76,6 +76,12 @@ pub(super) fn check_header(bytes: &[u8], config: &TierConfig) -> Result<(), Stri
     if bytes == expected {
         return Ok(());
     }
+    if bytes.iter().all(|byte| *byte == 0) {
+        return Err(format!(
+            "it begins with {} zeros, where the header of an archive of pages or an empty file was expected",
+            bytes.len()
+        ));
+    }
     if bytes.len() < expected.len() || bytes[..8] != *MAGIC {
         return Err("it is no archive of pages".to_owned());
     }
@@ -94,6 +100,13 @@ pub(super) fn check_header(bytes: &[u8], config: &TierConfig) -> Result<(), Stri
         shape(bytes),
         shape(&expected)
     ))
+}
+
+/// A table without pages, the last of its file.
+pub(super) fn empty_table() -> Vec<u8> {
+    let mut bytes = vec![0; TABLE_BYTES as usize];
+    bytes[..ENTRY_BYTES].copy_from_slice(&link(0));
+    bytes
 }
 
 /// A table's first entry.
