@@ -85,6 +85,7 @@ fn status(error: &Error) -> u32 {
         Error::Plugin { source, .. } => source.status().code(),
         Error::File { source, .. } if source.kind() == io::ErrorKind::NotFound => HERALD_STATUS_NOT_FOUND,
         Error::File { .. } => HERALD_STATUS_IO,
+        Error::Damaged { .. } => HERALD_STATUS_CORRUPT,
         Error::ContextFull { .. } => HERALD_STATUS_CONTEXT_FULL,
         Error::Invalid(_) | Error::Chat(_) | Error::Constraint(_) => HERALD_STATUS_INVALID_ARGUMENT,
         Error::Sampler(error) => match error {

@@ -53,6 +53,14 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A file that HERALD writes is damaged, or was never one.
+    #[error("{}: {what}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
     /// The context is full.
     #[error("the sequence would have {wanted} tokens, where its context has room for {room}")]
     ContextFull {

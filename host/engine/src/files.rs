@@ -290,6 +290,14 @@ fn existing(path: &Path) -> io::Result<File> {
     regular(options, path)
 }
 
+/// Opens a regular file, through links too. What is none is refused: a pipe would be waited for.
+///
+/// # Errors
+/// Where it can't be opened, or is no regular file.
+pub fn opened(path: &Path) -> io::Result<File> {
+    existing(&path.canonicalize()?)
+}
+
 /// Opens a lock file, or makes an empty one that only its owner may read. Nothing is emptied, and no link is followed.
 fn open_lock(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();

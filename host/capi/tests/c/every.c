@@ -83,6 +83,41 @@ static void inside(void) {
     CHECK(count.calls == 5);
 }
 
+static size_t read_file(const char *path, char *bytes, size_t room) {
+    FILE *file = fopen(path, "rb");
+    CHECK(file != NULL);
+    const size_t len = fread(bytes, 1, room, file);
+    CHECK(len < room && fclose(file) == 0);
+    return len;
+}
+
+static void write_file(const char *path, const char *bytes, size_t len) {
+    FILE *file = fopen(path, "wb");
+    CHECK(file != NULL);
+    CHECK(fwrite(bytes, 1, len, file) == len && fclose(file) == 0);
+}
+
+/* One bit of the file is another, it is cut, or it is all zeros. */
+static void damaged_files(const char *file) {
+    static char bytes[1 << 20], damaged[1 << 20];
+    const size_t len = read_file(file, bytes, sizeof bytes);
+    HeraldEngineSequence *loaded;
+    CHECK(len > 1000);
+    for (int round = 0; round < 6; round++) {
+        memcpy(damaged, bytes, len);
+        if (round < 4)
+            damaged[len * (size_t)round / 4 + 3] ^= 4;
+        else if (round == 4)
+            memset(damaged, 0, len);
+        write_file(file, damaged, round == 5 ? len / 2 : len);
+        FAILS(HERALD_STATUS_CORRUPT, file, herald_sequence_load(engine, file, &loaded, &error));
+        CHECK(loaded == NULL);
+    }
+    write_file(file, bytes, len);
+    OK(herald_sequence_load(engine, file, &loaded, &error));
+    herald_sequence_free(loaded);
+}
+
 static void sequences(const char *file) {
     HeraldEngineSequence *sequence, *fork, *loaded;
     HeraldMemoryUsage usage = {.struct_size = sizeof usage};
@@ -123,6 +158,9 @@ static void sequences(const char *file) {
     herald_sequence_free(fork);
     FAILS(HERALD_STATUS_NOT_FOUND, "/nowhere", herald_sequence_load(engine, "/nowhere/file", &loaded, &error));
     CHECK(loaded == NULL);
+    FAILS(HERALD_STATUS_NOT_FOUND, "/nowhere", herald_sequence_save(sequence, "/nowhere/file", &error));
+    FAILS(HERALD_STATUS_IO, "/dev/null", herald_sequence_load(engine, "/dev/null", &loaded, &error));
+    damaged_files(file);
 
     /* A prompt that begins as an earlier one did takes its pages over, unless they were forgotten. */
     for (int round = 0; round < 3; round++) {

@@ -5,13 +5,12 @@
 //! can read them. Keys and values are in the ABI's page formats, which every backend reads.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::saved_file::{self, VERSION, VERSION_KEY};
+use super::saved_file::{self, Unusable, VERSION, VERSION_KEY};
 use super::{NeuroEngine, Sequence};
 use crate::error::{Error, Result};
 use crate::files::{self, Readers, Unfinished};
@@ -146,8 +145,10 @@ impl NeuroEngine {
             file.flush()?;
             file.into_inner().map_err(std::io::IntoInnerError::into_error)?.keep(path)
         };
-        write().map_err(|error| {
-            Error::Invalid(format!("{}: the sequence can't be saved: {error}", path.display()))
+        write().map_err(|source| Error::File {
+            path: path.to_owned(),
+            what: "the sequence can't be saved".to_owned(),
+            source,
         })
     }
 
@@ -163,21 +164,32 @@ impl NeuroEngine {
     /// Where the file can't be read, holds no sequence, is damaged anywhere, or is of another version, another model, other
     /// pages, or a recurrent state of another backend.
     pub fn restore(&self, path: &Path) -> Result<LoadedState> {
-        let wrong = |what: &str| Error::Invalid(format!("{}: {what}", path.display()));
-        let unread =
-            |error: &dyn std::fmt::Display| wrong(&format!("the saved sequence can't be read: {error}"));
-        let file = fs::File::open(path).map_err(|error| unread(&files::explained(path, error)))?;
+        let damaged = |what: String| Error::Damaged { path: path.to_owned(), what };
+        let unread = |source| Error::File {
+            path: path.to_owned(),
+            what: "the saved sequence can't be read".to_owned(),
+            source,
+        };
+        let file = files::opened(path).map_err(|error| unread(files::explained(path, error)))?;
         // SAFETY: the file is only ever replaced as a whole by `save`; whoever changes it meanwhile changes what is read, as
         // with a model's file.
-        let bytes = unsafe { memmap2::Mmap::map(&file) }.map_err(|error| unread(&error))?;
-        let saved = saved_file::read(&bytes).map_err(|error| unread(&error))?;
+        let bytes = unsafe { memmap2::Mmap::map(&file) }.map_err(unread)?;
+        let saved = saved_file::read(&bytes).map_err(|unusable| match unusable {
+            Unusable::Damaged(what) => damaged(format!("the saved sequence can't be read: {what}")),
+            Unusable::Earlier(what) => {
+                Error::Invalid(format!("{}: the saved sequence can't be read: {what}", path.display()))
+            }
+        })?;
         let (found, tensors) = (&saved.facts, &saved.tensors);
         let check = |name: &str, expected: &str| {
             let found = found.get(name).map_or("nothing", String::as_str);
             if found == expected {
                 return Ok(());
             }
-            Err(wrong(&format!("the sequence was saved with {name} {found}, where {expected} was expected")))
+            Err(Error::Invalid(format!(
+                "{}: the sequence was saved with {name} {found}, where {expected} was expected",
+                path.display()
+            )))
         };
         let mut expected: Vec<_> = self.facts().into_iter().collect();
         // The version first, then the model, then what depends on how it is run.
@@ -187,18 +199,18 @@ impl NeuroEngine {
             let Some(text) = found.get(name) else { return Ok(None) };
             let pair = text.split_once(' ').and_then(|(a, b)| Some([a.parse().ok()?, b.parse().ok()?]));
             pair.map(Some)
-                .ok_or_else(|| wrong(&format!("the saved sequence's {name} is no pair of numbers: {text}")))
+                .ok_or_else(|| damaged(format!("the saved sequence's {name} is no pair of numbers: {text}")))
         };
         let part = |name: &str| match tensors.tensor(name) {
             Ok(tensor) => Ok(tensor.data()),
-            Err(_) => Err(wrong(&format!("the saved sequence lacks its part {name}"))),
+            Err(_) => Err(damaged(format!("the saved sequence lacks its part {name}"))),
         };
         let ids = |name: &str| -> Result<Vec<u32>> {
             let ids: Vec<u32> =
                 part(name)?.as_chunks::<4>().0.iter().map(|id| u32::from_le_bytes(*id)).collect();
             match ids.iter().find(|id| **id as usize >= self.plan.vocabulary) {
                 Some(id) => {
-                    Err(wrong(&format!("the saved sequence has the token {id}, which the model lacks")))
+                    Err(damaged(format!("the saved sequence has the token {id}, which the model lacks")))
                 }
                 None => Ok(ids),
             }
@@ -218,7 +230,10 @@ impl NeuroEngine {
         if let Some(error) = failed {
             return Err(error);
         }
-        let memory = memory.map_err(|error| unread(&error))?;
+        let memory = memory.map_err(|source| {
+            let what = format!("{}: the saved sequence can't be read", path.display());
+            Error::Plugin { what, source }
+        })?;
         let sampler = pair("sampler")?.map(|[seed, draws]| SamplerState { seed, draws });
         let notes = found.get("notes").cloned().unwrap_or_default();
         let sequence = self.opened(memory, tokens);

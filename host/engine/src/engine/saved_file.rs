@@ -82,8 +82,23 @@ pub(super) struct SavedFile<'b> {
     pub(super) tensors: SafeTensors<'b>,
 }
 
+/// Why a file can't be used, in a sentence about "it".
+#[derive(Debug)]
+pub(super) enum Unusable {
+    /// It is damaged, or no saved sequence.
+    Damaged(String),
+    /// It is of an earlier version.
+    Earlier(String),
+}
+
+impl From<String> for Unusable {
+    fn from(what: String) -> Self {
+        Self::Damaged(what)
+    }
+}
+
 /// Reads a file's bytes, or says what is wrong with them.
-pub(super) fn read(bytes: &[u8]) -> Result<SavedFile<'_>, String> {
+pub(super) fn read(bytes: &[u8]) -> Result<SavedFile<'_>, Unusable> {
     let cut_off = |what: &str, end: u64| {
         format!("it is cut off: it has {} bytes, where {what} ends at {end}", bytes.len())
     };
@@ -106,39 +121,40 @@ pub(super) fn read(bytes: &[u8]) -> Result<SavedFile<'_>, String> {
     let tensors = SafeTensors::deserialize(bytes).map_err(unread)?;
     let sums = facts.get(SUMS).map_or("", String::as_str);
     if sums.len() != DIGITS * places.len() {
-        return Err(format!("it has {} digits of checksums of {} parts", sums.len(), places.len()));
+        return Err(format!("it has {} digits of checksums of {} parts", sums.len(), places.len()).into());
     }
     for (((start, end), name), sum) in places.iter().zip(sums.as_bytes().chunks_exact(DIGITS)) {
         let (from, to) = (header_end + *start as u64, header_end + *end as u64);
         let data = bytes.get(from as usize..to as usize).unwrap_or_default();
         if digits(XxHash3_64::oneshot(data)).as_bytes() != sum {
-            return Err(format!(
+            let what = format!(
                 "its part {name}, at the bytes from {from} to {to}, is damaged: its checksum doesn't match"
-            ));
+            );
+            return Err(what.into());
         }
     }
     Ok(SavedFile { facts, tensors })
 }
 
 /// Checks a header, and tells one of an earlier version from one that is damaged.
-fn check_header(bytes: &[u8], header: &[u8]) -> Result<(), String> {
+fn check_header(bytes: &[u8], header: &[u8]) -> Result<(), Unusable> {
     let sum = header.strip_prefix(START.as_bytes()).and_then(|rest| rest.get(..DIGITS));
     let damaged = || format!("its header, at the bytes from 0 to {}, is damaged", header.len() + 8);
     match sum {
         Some(sum) if sum == digits(header_sum(header)).as_bytes() => return Ok(()),
-        Some(_) => return Err(format!("{}: its checksum doesn't match", damaged())),
+        Some(_) => return Err(format!("{}: its checksum doesn't match", damaged()).into()),
         None => {}
     }
     let (_, found) =
         SafeTensors::read_metadata(bytes).map_err(|error| format!("it is no saved sequence: {error}"))?;
     let version = found.metadata().as_ref().and_then(|facts| facts.get(VERSION_KEY));
     Err(match version.map(String::as_str) {
-        Some(version @ ("1" | "2")) => format!(
+        Some(version @ ("1" | "2")) => Unusable::Earlier(format!(
             "it was saved with {VERSION_KEY} {version} by an earlier HERALD, without checksums, so that nobody can tell whether \
              it is whole, where {VERSION} was expected: its text must be run anew"
-        ),
-        Some(_) => format!("{}: it doesn't begin with its checksum", damaged()),
-        None => "it is no saved sequence of HERALD, or its header is damaged".to_owned(),
+        )),
+        Some(_) => format!("{}: it doesn't begin with its checksum", damaged()).into(),
+        None => "it is no saved sequence of HERALD, or its header is damaged".to_owned().into(),
     })
 }
 
@@ -164,7 +180,7 @@ mod tests {
     }
 
     fn refusal(bytes: &[u8]) -> String {
-        let sentence = read(bytes).err().expect("this should have been refused");
+        let Err(Unusable::Damaged(sentence)) = read(bytes) else { panic!("damage went unnoticed") };
         assert!(!sentence.is_empty() && sentence.len() < 400 && !sentence.contains('\n'), "{sentence}");
         sentence
     }
