@@ -43,7 +43,7 @@ fn unusable(what: &str, error: &std::io::Error) -> Refusal {
 /// As [`Refusal`] says.
 pub fn open(path: &Path, checks: bool) -> Result<File, Refusal> {
     if checks {
-        check_folders(path)?;
+        check_folders(path, "its folder")?;
     }
     let mut options = File::options();
     options.read(true);
@@ -75,17 +75,34 @@ pub fn check(path: &Path) -> Result<(), Refusal> {
     open(&canonical, true).map(drop)
 }
 
+/// Follows links, then checks a folder in which files are looked for, and the folders that it is in. Where it isn't there,
+/// nobody else may be able to make it.
+///
+/// # Errors
+/// As [`Refusal`] says.
+pub fn check_folder(folder: &Path) -> Result<(), Refusal> {
+    let there = folder.ancestors().find_map(|folder| Some((folder, folder.canonicalize().ok()?)));
+    let (found, canonical) = there
+        .ok_or_else(|| Refusal::Unusable(format!("the folder {} can't be looked at", folder.display())))?;
+    let what = match found == folder {
+        true => "the folder".to_owned(),
+        false => format!("the folder {}, where it would be made,", found.display()),
+    };
+    check_folders(&canonical.join("file"), &what)
+}
+
+/// Checks the folders of a file; `own` is what its own one is called.
 #[cfg(unix)]
-fn check_folders(path: &Path) -> Result<(), Refusal> {
+fn check_folders(path: &Path, own: &str) -> Result<(), Refusal> {
     use std::os::unix::fs::MetadataExt;
 
-    let own = path.parent();
+    let home = path.parent();
     let mut folders: Vec<&Path> = path.ancestors().skip(1).collect();
     folders.reverse();
     for folder in folders {
-        let is_own = Some(folder) == own;
+        let is_own = Some(folder) == home;
         let what = match is_own {
-            true => "its folder".to_owned(),
+            true => own.to_owned(),
             false => format!("the folder {} above it", folder.display()),
         };
         let metadata = folder
@@ -108,7 +125,7 @@ fn check_folders(path: &Path) -> Result<(), Refusal> {
 
 /// Elsewhere the system's own access lists decide who may write where libraries are installed.
 #[cfg(not(unix))]
-fn check_folders(_: &Path) -> Result<(), Refusal> {
+fn check_folders(_: &Path, _: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
@@ -224,6 +241,24 @@ mod tests {
         let late = home.path().join("late");
         symlink(&file, &late).expect("a link");
         assert!(open(&late, false).is_err());
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_is_one_that_nobody_else_can_make() {
+        let (home, file) = file();
+        let (a, b) = (home.path().join("a"), file.parent().expect("b").to_owned());
+        let missing = b.join("c/d");
+        check_folder(&b).expect("it is ours");
+        check_folder(&missing).expect("only we can make it");
+        let said = |folder: &Path| check_folder(folder).expect_err("it is refused").to_string();
+        for open in [0o777, 0o1777] {
+            mode(&b, open);
+            assert!(said(&b).starts_with("the folder has mode 777"), "{}", said(&b));
+            assert!(said(&missing).contains("b, where it would be made, has mode 777"), "{}", said(&missing));
+        }
+        mode(&b, 0o755);
+        mode(&a, 0o777);
+        assert!(said(&b).contains("/a above it has mode 777"), "{}", said(&b));
     }
 
     #[test]

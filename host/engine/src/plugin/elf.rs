@@ -6,9 +6,11 @@
 //!
 //! Field offsets are those of the System V ABI (gABI), chapter 5: "Program Loading and Dynamic Linking".
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::FileExt;
 
 /// Program headers that are read at most: libraries have about ten.
@@ -16,6 +18,9 @@ const MAX_HEADERS: u64 = 256;
 
 /// Bytes of the dynamic section that are read at most: it has about thirty entries.
 const MAX_DYNAMIC: u64 = 1 << 20;
+
+/// The longest name of a library, or list of folders, that is read: longer ones have no path.
+const MAX_NAME: u64 = 4096;
 
 /// The addresses of a library end below this: user space has no more.
 const MAX_ADDRESS: u64 = 1 << 46;
@@ -100,6 +105,26 @@ const TABLES: [(&str, u64, Option<u64>); 9] = [
     ("list of finalisers", 26, Some(28)),
 ];
 
+/// Tags of the dynamic section whose values are texts, by their places in the string table.
+const DT_STRTAB: u64 = 5;
+const DT_NEEDED: u64 = 1;
+const DT_RPATH: u64 = 15;
+const DT_RUNPATH: u64 = 29;
+/// These name libraries too, which are asked for symbols before or after this one.
+const DT_AUXILIARY: u64 = 0x7fff_fffd;
+const DT_FILTER: u64 = 0x7fff_ffff;
+
+/// What a library has the loader bring in, and where it has it looked for.
+#[derive(Debug, Default)]
+pub(super) struct Links {
+    /// Names, or paths where they have a slash.
+    pub(super) needed: Vec<OsString>,
+    /// Folders, separated by colons, that count for all that these libraries need too.
+    pub(super) rpath: Option<OsString>,
+    /// Folders that take their place.
+    pub(super) runpath: Option<OsString>,
+}
+
 /// A part of the file that a program header describes.
 struct Part {
     kind: u64,
@@ -128,8 +153,8 @@ impl Part {
     }
 }
 
-/// Refuses a file that the loader could not map whole, in a sentence about "it".
-pub(super) fn check(file: &File) -> Result<(), String> {
+/// Refuses a file that the loader could not map whole, in a sentence about "it". Otherwise says what else it would load.
+pub(super) fn check(file: &File) -> Result<Links, String> {
     let len = file.metadata().map_err(|error| unread(&error))?.len();
     let mut magic = [0; MAGIC.len()];
     read(file, &mut magic, 0, len)?;
@@ -272,7 +297,7 @@ fn within(wanted: &Range<u64>, part: &Range<u64>) -> bool {
 }
 
 /// The dynamic section tells the loader where everything else is.
-fn check_dynamic(file: &File, parts: &[Part]) -> Result<(), String> {
+fn check_dynamic(file: &File, parts: &[Part]) -> Result<Links, String> {
     let Some(part) = parts.iter().find(|part| part.kind == PT_DYNAMIC) else {
         return Err("it has no dynamic section, where that of a shared library was expected".to_owned());
     };
@@ -296,7 +321,36 @@ fn check_dynamic(file: &File, parts: &[Part]) -> Result<(), String> {
             ));
         }
     }
-    Ok(())
+    let text = |at: u64| text(file, parts, value(DT_STRTAB)?.checked_add(at)?);
+    links(&entries[..end], &|at| {
+        text(at).ok_or_else(|| {
+            format!("its dynamic section names a library or a folder at {at}, where no text is")
+        })
+    })
+}
+
+/// What the dynamic section names of other libraries.
+fn links(entries: &[(u64, u64)], text: &dyn Fn(u64) -> Result<OsString, String>) -> Result<Links, String> {
+    let mut links = Links::default();
+    for (tag, at) in entries {
+        match *tag {
+            DT_NEEDED | DT_AUXILIARY | DT_FILTER => links.needed.push(text(*at)?),
+            DT_RPATH => links.rpath = Some(text(*at)?),
+            DT_RUNPATH => links.runpath = Some(text(*at)?),
+            _ => {}
+        }
+    }
+    Ok(links)
+}
+
+/// The text at an address that comes from the file.
+fn text(file: &File, parts: &[Part], address: u64) -> Option<OsString> {
+    let part = parts.iter().find(|part| part.kind == PT_LOAD && part.addresses().contains(&address))?;
+    let skipped = address - part.address;
+    let mut bytes = vec![0; (part.in_file - skipped).min(MAX_NAME) as usize];
+    file.read_exact_at(&mut bytes, part.offset + skipped).ok()?;
+    bytes.truncate(bytes.iter().position(|byte| *byte == 0)?);
+    Some(OsString::from_vec(bytes))
 }
 
 #[cfg(test)]
@@ -322,7 +376,7 @@ pub(super) mod tests {
         std::fs::read(system_library()).expect("a library")
     }
 
-    fn checked(bytes: &[u8]) -> Result<(), String> {
+    fn checked(bytes: &[u8]) -> Result<Links, String> {
         let mut file = tempfile::tempfile().expect("a file");
         file.write_all(bytes).expect("bytes");
         check(&file)

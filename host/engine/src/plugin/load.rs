@@ -34,17 +34,23 @@ pub(super) struct CheckedFile {
 }
 
 impl CheckedFile {
-    /// Opens a file by its canonical path and checks that nobody else may have written it (unless the user `insists`), and that
-    /// it holds what its headers describe.
+    /// Opens a file by its canonical path and checks that nobody else may have written it or a library that it links (unless the
+    /// user `insists`), and that it holds what its headers describe.
     pub(super) fn open(path: &Path, insists: bool) -> Result<Self, String> {
-        let file = herald_trusted_files::open(path, !insists).map_err(|refusal| match refusal {
+        let sentence = |refusal| match refusal {
             Refusal::Untrusted(reason) => {
                 format!("{reason} (--allow-insecure-plugins loads it all the same)")
             }
             Refusal::Unusable(reason) => reason,
-        })?;
+        };
+        let file = herald_trusted_files::open(path, !insists).map_err(sentence)?;
         #[cfg(all(unix, not(target_vendor = "apple")))]
-        super::elf::check(&file)?;
+        {
+            let links = super::elf::check(&file)?;
+            if !insists {
+                super::linked::check(path, links).map_err(sentence)?;
+            }
+        }
         Ok(Self {
             path: path.to_owned(),
             file,

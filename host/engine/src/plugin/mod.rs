@@ -7,6 +7,8 @@ mod discover;
 #[cfg(all(unix, not(target_vendor = "apple")))]
 mod elf;
 mod known;
+#[cfg(all(unix, not(target_vendor = "apple")))]
+mod linked;
 mod load;
 mod single;
 mod trial;

@@ -146,9 +146,6 @@ fn example_plugins_compute_their_layers_beside_cpu() {
 fn files_that_others_may_write_to_are_refused_unless_insisted() {
     let folder = folder();
     let file = faulty("NEWER", folder.path());
-    let mode = |path: &Path, mode: u32| {
-        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("permissions");
-    };
     mode(&file, 0o666);
     says(&refusal(&file), &["the file has mode 666", "--allow-insecure-plugins"]);
     // A link to it doesn't make it safer.
@@ -244,6 +241,109 @@ fn a_plugin_finds_what_lies_beside_it() {
     let again = discover(&search(&[&plugin, &link]));
     assert!(again.usable.len() == 1 && again.refused.is_empty(), "{:?}", again.refused);
     assert_eq!(again.usable[0].path, plugin.canonicalize().expect("a path"));
+}
+
+fn mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("permissions");
+}
+
+/// A library in `own`, which links one in `shared/inner`, and plugins that link it.
+struct Linked(tempfile::TempDir);
+
+impl Linked {
+    fn new() -> Self {
+        let made = Self(folder());
+        for name in ["own", "shared", "shared/inner"] {
+            fs::create_dir(made.at(name)).expect("a folder");
+            mode(&made.at(name), 0o755);
+        }
+        let source = made.text("library.c");
+        let code = "int inner(void);\nint outer(void) { return inner(); }\n#ifdef INNER\nint inner(void) { return 7; }\n#endif\n";
+        fs::write(&source, code).expect("a source");
+        made.library("shared/inner/libinner.so", &["-DINNER", &source]);
+        let inner = made.text("shared/inner");
+        let options = [&source, &format!("-L{inner}"), "-linner", &format!("-Wl,-rpath,{inner}")];
+        made.library("own/libouter.so", &options);
+        made
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.at(name).to_str().expect("UTF-8").to_owned()
+    }
+
+    fn library(&self, name: &str, options: &[&str]) {
+        let mut cc = std::process::Command::new("cc");
+        cc.args(["-shared", "-fPIC", "-Wl,--no-as-needed", "-o"]).arg(self.at(name)).args(options);
+        herald_testing::run(&mut cc);
+        mode(&self.at(name), 0o755);
+    }
+
+    /// A plugin with a run path.
+    fn plugin(&self, name: &str, run_path: &str) -> PathBuf {
+        let root = herald_testing::repository();
+        let include = format!("-I{}", root.join("include").display());
+        let source = root.join("host/tests/plugins/faulty.c").display().to_string();
+        let (folder, run_path) = (format!("-L{}", self.text("own")), format!("-Wl,{run_path}"));
+        let name = format!("libherald_{name}.so");
+        self.library(&name, &["-DNEWER", &include, &source, &folder, "-louter", &run_path, "-lm"]);
+        self.at(&name)
+    }
+}
+
+/// The libraries that a plugin links are code too, which runs before its own.
+#[test]
+fn what_a_plugin_links_is_checked_as_it_is() {
+    let linked = Linked::new();
+    let outer = linked.at("own/libouter.so");
+    for (name, run_path) in
+        [("late", "-rpath,$ORIGIN/own"), ("early", "--disable-new-dtags,-rpath,${ORIGIN}/own")]
+    {
+        mode(&linked.at("shared"), 0o777);
+        let file = linked.plugin(name, run_path);
+        let words = ["libinner.so", "/shared above it has mode 777", "--allow-insecure-plugins"];
+        says(&refusal(&file), &words);
+        mode(&linked.at("shared"), 0o755);
+        mode(&outer, 0o666);
+        says(&refusal(&file), &["it links libouter.so, found as", "own/libouter.so: the file has mode 666"]);
+        mode(&outer, 0o755);
+        assert_eq!(discover(&search(&[&file])).usable.len(), 1);
+    }
+    mode(&outer, 0o666);
+    let file = linked.plugin("insisted", "-rpath,$ORIGIN/own");
+    refusal(&file);
+    let insisted = Search { allow_insecure: true, ..search(&[&file]) };
+    assert_eq!(discover(&insisted).usable.len(), 1);
+    // A library that is cut off would end the process as a plugin would.
+    mode(&outer, 0o755);
+    let bytes = fs::read(&outer).expect("the library");
+    let file = linked.plugin("cut", "-rpath,$ORIGIN/own");
+    fs::remove_file(&outer).expect("the library");
+    fs::write(&outer, &bytes[..1000]).expect("a cut library");
+    mode(&outer, 0o755);
+    says(&refusal(&file), &["libouter.so", "was cut off"]);
+}
+
+/// A folder that anybody could make is as bad as one that anybody can write to, and so is the working directory.
+#[test]
+fn folders_of_a_run_path_are_ones_that_nobody_else_can_make() {
+    let linked = Linked::new();
+    let missing = format!("-rpath,{}:$ORIGIN/own", linked.text("shared/nobodys/lib"));
+    let file = linked.plugin("missing", &missing);
+    mode(&linked.at("shared"), 0o1777);
+    says(&refusal(&file), &["its run path has", "/shared, where it would be made, has mode 777"]);
+    mode(&linked.at("shared"), 0o755);
+    assert_eq!(discover(&search(&[&file])).usable.len(), 1, "only we can make it now");
+    for (name, run_path, words) in [
+        ("relative", "-rpath,own:$ORIGIN/own", "within the working directory"),
+        ("nothing", "-rpath,:$ORIGIN/own", "within the working directory"),
+        ("variable", "-rpath,$ORIGIN/$LIB:$ORIGIN/own", "without variables but $ORIGIN"),
+    ] {
+        says(&refusal(&linked.plugin(name, run_path)), &[words]);
+    }
 }
 
 #[test]
