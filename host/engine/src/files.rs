@@ -365,6 +365,35 @@ pub fn explained(path: &Path, error: io::Error) -> io::Error {
     }
 }
 
+/// Paths in JSON: as texts, and those that are no UTF-8 as their bytes.
+pub(crate) mod any_path {
+    use std::ffi::OsString;
+    use std::path::{Path, PathBuf};
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Kept {
+        Text(String),
+        Bytes(OsString),
+    }
+
+    pub(crate) fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+        match path.to_str() {
+            Some(text) => text.serialize(serializer),
+            None => path.as_os_str().serialize(serializer),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+        Ok(match Kept::deserialize(deserializer)? {
+            Kept::Text(text) => text.into(),
+            Kept::Bytes(bytes) => bytes.into(),
+        })
+    }
+}
+
 /// A text without the byte order mark that some editors put before it.
 #[must_use]
 pub fn without_bom(text: &str) -> &str {

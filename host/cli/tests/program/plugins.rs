@@ -67,10 +67,14 @@ fn a_plugin_that_dies_when_it_is_tried_is_refused_by_name_and_the_others_go_on()
         .filter_map(|row| row["name"].as_str())
         .collect();
     assert!(names.contains(&"cpu") && names.contains(&"example-c"), "{names:?}");
-    // Those that answered are remembered, and no others.
+    // What became of each is remembered.
     let known = fs::read_to_string(home.path().join("cache/herald/plugins.json")).expect("a record");
-    assert!(known.contains("libherald_cpu") && known.contains("libherald_newer"), "{known}");
-    assert!(!known.contains("aborts") && !known.contains("throws"), "{known}");
+    let known: Value = serde_json::from_str(&known).expect("JSON");
+    let (answered, failed) = (known["plugins"].to_string(), known["failed"].to_string());
+    assert!(answered.contains("libherald_cpu") && answered.contains("libherald_newer"), "{known}");
+    for name in ["load_aborts", "probe_aborts", "probe_crashes", "probe_exits", "throws"] {
+        assert!(failed.contains(name) && !answered.contains(name), "{name}: {known}");
+    }
     let verbose = GREEDY.map(|word| if word == "--quiet" { "-v" } else { word });
     let generated = beside(&home, folder.path()).args(verbose).assert().success();
     assert_eq!(stdout(&generated).trim(), expected.trim());
@@ -90,6 +94,18 @@ fn a_plugin_that_hangs_when_it_is_tried_is_refused_after_a_while() {
     let sentence = "its probe gave no answer, where an answer within 5 s was expected";
     assert_eq!(reason(&report, "libherald_probe_hangs.so"), sentence);
     assert_eq!(report["chosen"], "cpu");
+    // It is not waited for again: not by any command, until it is checked, which fails as well, or changes.
+    let again = || json(&beside(&home, folder.path()).args(["backends", "--json"]).assert().success());
+    let remembered = again();
+    let said = reason(&remembered, "libherald_probe_hangs.so");
+    assert!(said.starts_with(sentence) && said.contains("less than an hour ago"), "{said}");
+    assert!(said.contains("`host plugin check FILE`"), "{said}");
+    let file = folder.path().join("libherald_probe_hangs.so");
+    host(&home).args(["plugin", "check", "--timeout", "1"]).arg(&file).assert().code(1);
+    assert_eq!(reason(&again(), "libherald_probe_hangs.so"), sentence);
+    faulty("NEWER", folder.path());
+    fs::rename(folder.path().join("libherald_newer.so"), &file).expect("a repaired plugin");
+    assert!(again()["backends"].to_string().contains("example-c"));
 }
 
 /// Who turns the trial off gets what the plugin does to the process.

@@ -78,6 +78,7 @@ pub struct PluginId {
     /// Which of its code paths is used.
     pub variant: String,
     /// Its file.
+    #[serde(with = "crate::files::any_path")]
     pub path: PathBuf,
     /// The file's length.
     pub bytes: u64,

@@ -28,6 +28,10 @@ const GREETING: &str = concat!("herald-probe ", env!("CARGO_PKG_VERSION"), "\n")
 /// The exit code of a child whose plugin answered, whatever it answered: a number that nothing else uses.
 const ANSWERED: i32 = 86;
 
+/// What is said of a plugin that failed a while ago, and is not tried again now.
+const REMEMBERED: &str = "that was less than an hour ago, and it is tried again after that, when its file changes, or after \
+                          `host plugin check FILE`";
+
 /// Children at once.
 const AT_ONCE: usize = 4;
 
@@ -36,7 +40,7 @@ const AT_ONCE: usize = 4;
 pub struct Trial {
     /// The program that is started; `None`: plugins are probed in this process at once.
     pub program: Option<PathBuf>,
-    /// The folder where the plugins that answered are recorded; `None`: each is tried each time.
+    /// The folder where it is recorded what became of them; `None`: each is tried each time.
     pub record: Option<PathBuf>,
     /// How long a plugin may take.
     pub limit: Duration,
@@ -57,21 +61,38 @@ impl Trial {
         Self { program: program.filter(|_| !is_off), record: folders::probed_plugins(), ..Self::default() }
     }
 
+    /// Forgets that a plugin was refused, so that it is tried again when it is next looked for.
+    pub fn forgive(&self, plugin: &Path) {
+        if let Ok(path) = plugin.canonicalize() {
+            let mut known = KnownPlugins::read(self.record.as_deref());
+            known.forgive(&path);
+            known.keep();
+        }
+    }
+
     /// Tries each of the files that needs it: `Err` with a sentence for those that may not be loaded here.
     pub(super) fn run(&self, files: &[&CheckedFile]) -> Vec<Result<(), String>> {
         let mut results: Vec<Result<(), String>> = files.iter().map(|_| Ok(())).collect();
         let Some(program) = &self.program else { return results };
         let mut known = KnownPlugins::read(self.record.as_deref());
-        let new: Vec<usize> = (0..files.len())
-            .filter(|index| !files[*index].is_loaded() && !known.has(files[*index]))
-            .collect();
+        let mut new = Vec::new();
+        for (index, file) in files.iter().enumerate().filter(|(_, file)| !file.is_loaded()) {
+            match known.failure(file) {
+                Some(reason) => results[index] = Err(format!("{reason}; {REMEMBERED}")),
+                None if known.has(file) => {}
+                None => new.push(index),
+            }
+        }
         for some in new.chunks(AT_ONCE) {
             let children: Vec<_> =
                 some.iter().map(|index| (*index, Running::start(program, &files[*index].path))).collect();
             for (index, child) in children {
                 match child.and_then(|child| child.outcome(self.limit)) {
                     Ok(Outcome::Answered) => known.add(files[index]),
-                    Ok(Outcome::Failed(sentence)) => results[index] = Err(sentence),
+                    Ok(Outcome::Failed(sentence)) => {
+                        known.add_failure(files[index], &sentence);
+                        results[index] = Err(sentence);
+                    }
                     Err(reason) => {
                         tracing::debug!("{}: no trial: {reason}", files[index].path.display());
                     }
