@@ -39,7 +39,7 @@ faults! {
     Unstable = "unstable", "The same call gave different results.";
     WritesOutside = "writes-outside", "It wrote outside the buffers that it was given.";
     ReadsOutside = "reads-outside", "It read outside the buffers that it was given.";
-    StartsThreads = "starts-threads", "It computes on threads of its own, not on those that the host lends.";
+    StartsThreads = "starts-threads", "It computes on threads or in processes of its own, not on the threads that the host lends.";
     Allocates = "allocates", "A forward call allocates memory.";
     Hangs = "hangs", "A call didn't return within its time limit.";
     Crashes = "crashes", "A call ended the process by a signal.";

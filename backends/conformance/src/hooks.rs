@@ -171,6 +171,7 @@ mod table {
         9 c"mmap64": fn mmap64(at: *mut c_void, len: usize, protection: i32, flags: i32, file: i32, offset: i64)
             -> *mut c_void { |_, _, _, _, _, _| count(super::Counters::allocated) }
         10 c"munmap": fn munmap(at: *mut c_void, len: usize) -> i32 { |_, _| count(super::Counters::freed) }
+        11 c"fork": fn fork() -> i32 { || count(|counters| { counters.threads.fetch_add(1, Ordering::Relaxed); }) }
     }
 
     /// An entry of a dynamic section (ELF-64, "Dynamic Section").

@@ -113,6 +113,9 @@ fn ids(line: &str) -> Vec<u32> {
 
 const PROMPT: &str = "The capital";
 
+/// Bytes that count as a large allocation: a page of a tiny model's keys has as many.
+const LARGE: usize = 8192;
+
 #[test]
 fn the_c_example_generates_the_engines_text() {
     let workshop = Workshop::new();
@@ -264,6 +267,23 @@ fn every_function_is_clean_under_valgrind_and_asan() {
             .env("ASAN_OPTIONS", "detect_leaks=1:halt_on_error=1")
             .env("LSAN_OPTIONS", format!("suppressions={}:print_suppressions=0", suppressed.display())),
     );
+}
+
+/// Each large allocation fails once: of a model, of what sequences have seen, of a pass.
+#[test]
+#[cfg(target_env = "gnu")]
+fn calls_tell_that_memory_is_used_up() {
+    let workshop = Workshop::new();
+    let program = workshop.program("exhausted");
+    for model in ["llama", "falcon_h1"] {
+        let mut command = Command::new(&program);
+        command.arg(tiny(model)).arg(workshop.path().join("state")).arg(LARGE.to_string());
+        let (lines, _) = succeeds(&mut command);
+        for call in ["load", "prefill", "restore"] {
+            let line = lines.lines().find(|line| line.starts_with(&format!("{call}: "))).expect(call);
+            assert!(!line.contains(" 0 times"), "{model}: nothing large was asked for: {line}");
+        }
+    }
 }
 
 #[test]

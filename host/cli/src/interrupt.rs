@@ -36,6 +36,9 @@ static TURN: AtomicUsize = AtomicUsize::new(0);
 /// How long work may take to stop before the user is told.
 const MOMENT: Duration = Duration::from_millis(400);
 
+/// How long a call may go on after that: a program that only SIGTERM reaches would wait for a plugin that hangs for ever.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Watches for interruptions for as long as it lives.
 #[derive(Debug)]
 pub(super) struct Lookout(());
@@ -108,8 +111,16 @@ fn say_what_it_waits_for(turn: usize) {
         STOPPING | PATIENT_STOPPING if TURN.load(Ordering::Relaxed) == turn => Some(WAITING),
         _ => None,
     });
-    if waits.is_ok() {
-        output::note("\nwaiting for the running call to end; Ctrl-C once more ends the program at once");
+    if waits.is_err() {
+        return;
+    }
+    output::note(format_args!(
+        "\nwaiting for the running call to end, {} s at most; Ctrl-C once more ends the program at once",
+        PATIENCE.as_secs()
+    ));
+    std::thread::sleep(PATIENCE);
+    if TURN.load(Ordering::Relaxed) == turn && STATE.load(Ordering::Relaxed) == WAITING {
+        end_at_once();
     }
 }
 

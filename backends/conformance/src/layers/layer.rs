@@ -239,7 +239,7 @@ impl<'p> Maker<'p> {
         }
         structs.check_beside()?;
         if counters.threads() > 0 {
-            let sentence = "layer_create started a thread, where it was to use those that it was lent";
+            let sentence = "layer_create started a thread or a process, where it was to use the threads that it was lent";
             return Err(Outcome::Failed(Fault::StartsThreads, sentence.to_owned()));
         }
         match (&would, &made) {

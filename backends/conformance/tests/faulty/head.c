@@ -172,6 +172,9 @@ static void misbehave(const HeraldLayer *layer, const HeraldCall *call) {
 #elif defined(STARTS_THREAD)
     pthread_t thread;
     if (pthread_create(&thread, NULL, nothing, NULL) == 0) pthread_join(thread, NULL);
+#elif defined(STARTS_PROCESS)
+    static pid_t once;
+    if (once == 0 && (once = fork()) == 0) _exit(0);
 #elif defined(ALLOCATES)
     void *volatile memory = malloc(100);
     free(memory);

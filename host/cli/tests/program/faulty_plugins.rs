@@ -107,6 +107,7 @@ fn layers_that_touch_what_is_not_theirs() {
 fn layers_that_break_the_rules() {
     let faults = [
         ("STARTS_THREAD", "starts-threads"),
+        ("STARTS_PROCESS", "starts-threads"),
         ("ALLOCATES", "allocates"),
         ("CREATE_REFUSES", "refuses"),
         ("NO_SENTENCE", "bad-message"),
