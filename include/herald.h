@@ -673,15 +673,16 @@ uint32_t herald_sequence_fork(const struct HeraldEngineSequence *sequence,
 
 // Saves a sequence to a file (NUL-terminated path), for herald_sequence_load in this or another process. An earlier file of
 // that name is replaced as a whole, or stays where this fails. Any thread, one call at a time on a sequence. Statuses: OK;
-// INVALID_ARGUMENT (also a file that can't be written); OUT_OF_MEMORY; CORRUPT (an archived page is damaged); INTERNAL.
+// INVALID_ARGUMENT; NOT_FOUND (the path's folder); IO; OUT_OF_MEMORY; CORRUPT (an archived page is damaged); INTERNAL.
 uint32_t herald_sequence_save(const struct HeraldEngineSequence *sequence,
                               const char *path,
                               struct HeraldError *error);
 
 // Loads a sequence that herald_sequence_save or the program host saved (NUL-terminated path), and writes it to *out; the
 // caller frees it with herald_sequence_free. On failure *out is null. Its pages go to the tiers that they were in. A token
-// that the program had chosen and not run is run. Any thread, many at once. Statuses: OK; NOT_FOUND; IO; INVALID_ARGUMENT (also
-// a damaged file, one of another model, or recurrent states of another backend); CONTEXT_FULL; OUT_OF_MEMORY; INTERNAL.
+// that the program had chosen and not run is run. Any thread, many at once. Statuses: OK; NOT_FOUND; IO; CORRUPT (a damaged
+// file, or one of something else); INVALID_ARGUMENT (also a file of another model or of an earlier version, or recurrent states
+// of another backend); CONTEXT_FULL; OUT_OF_MEMORY; INTERNAL.
 uint32_t herald_sequence_load(const struct HeraldEngine *engine,
                               const char *path,
                               struct HeraldEngineSequence **out,
