@@ -135,7 +135,8 @@ impl Layer<'_> {
             return Err(Outcome::Failed(Fault::MisusesParallel, misuse));
         }
         if counters.threads() > 0 {
-            let sentence = "forward started a thread or a process, where it was to use the threads that it was lent";
+            let sentence =
+                "forward started a thread or a process, where it was to use the threads that it was lent";
             return Err(Outcome::Failed(Fault::StartsThreads, sentence.to_owned()));
         }
         prepared.check_beside()?;
