@@ -43,3 +43,25 @@ fn the_program_calibrates_and_explains_its_choice() {
     }
     assert_eq!(json(&["backends", "--json"])["ignored"].as_array().map(Vec::len), Some(1));
 }
+
+/// A plugin's path may be no UTF-8: it is recorded as its bytes, and found again.
+#[cfg(target_os = "linux")]
+#[test]
+fn plugins_at_any_path_are_calibrated() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    use super::{home, host, json};
+    let (home, folder) = (home(), folder());
+    let odd = folder.path().join(OsStr::from_bytes(b"caf\xe9"));
+    fs::create_dir(&odd).expect("a folder");
+    let file = herald_testing::compile("host/tests/plugins/faulty.c", "NEWER", &odd);
+    let by = |arguments: &[&str]| {
+        let mut command = host(&home);
+        command.env("HERALD_BACKEND", "auto").arg("--plugin").arg(&file).arg("--model").arg(tiny("llama"));
+        json(&command.args(arguments).assert().success())
+    };
+    let report = by(&["backends", "--calibrate", "--json"]);
+    assert!(report["choice"]["by"] == "calibration", "{report}");
+    assert!(by(&["backends", "--json"])["choice"]["by"] == "calibration", "it is not recognised");
+}
