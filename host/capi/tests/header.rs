@@ -202,3 +202,30 @@ fn the_preamble_is_a_program() {
     );
     compiles("cc", "-std=c11", "c", &source);
 }
+
+/// The pieces of code in the guide, each language's put together, are a program.
+#[test]
+fn the_guide_is_a_program() {
+    let guide = fs::read_to_string(repository().join("docs/EMBEDDING.md")).expect("the guide");
+    let program = |language: &str, start: &str| {
+        let blocks = guide.split(&format!("```{language}\n")).skip(1);
+        let code: Vec<&str> =
+            blocks.filter_map(|block| block.split("```").next()).flat_map(str::lines).collect();
+        let (mut functions, mut body) = (String::new(), String::new());
+        let mut in_function = false;
+        for line in code {
+            in_function |= line.starts_with("static ");
+            let part = if in_function { &mut functions } else { &mut body };
+            *part += &format!("{line}\n");
+            in_function &= line != "}";
+        }
+        assert!(!body.is_empty(), "the guide has no {language}");
+        format!("{start}{functions}int main(void) {{\n{body}return 0;\n}}\n")
+    };
+    let own = "#include <stdio.h>\n#include <herald.h>\nstatic int try_again_later(void) { return 1; }\n\
+               static void send_to_client(const char *text, size_t len) { fwrite(text, 1, len, stdout); }\n";
+    compiles("cc", "-std=c11", "c", &program("c", own));
+    let includes =
+        ["iostream", "string_view", "vector", "herald.hpp"].map(|name| format!("#include <{name}>\n"));
+    compiles("c++", "-std=c++17", "cpp", &program("cpp", &includes.concat()));
+}
