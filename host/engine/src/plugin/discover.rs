@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::{Refused, Trial, trial};
@@ -79,7 +80,17 @@ impl Search {
                 found.push(Err(Refused { path, reason, is_named: false }));
                 continue;
             }
-            let Ok(entries) = std::fs::read_dir(folder) else { continue };
+            let entries = match std::fs::read_dir(folder) {
+                Ok(entries) => entries,
+                Err(error) if [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&error.kind()) => {
+                    continue;
+                }
+                Err(error) => {
+                    let (path, reason) = (folder.clone(), format!("the folder can't be read: {error}"));
+                    found.push(Err(Refused { path, reason, is_named: false }));
+                    continue;
+                }
+            };
             let mut paths: Vec<PathBuf> = entries
                 .flatten()
                 .map(|entry| entry.path())
