@@ -1,16 +1,20 @@
 //! `host backends`: the plugins that were found, and which one is chosen.
 
 use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use clap::Args;
+use herald::agreement::REFERENCE;
 use herald::backend_choice::{self, Choice, Record, Records, Shapes};
 use herald::gguf::Gguf;
 use herald::plugin::{ChooseError, Plugins, this_machine};
-use herald::{LoadOptions, calibrate, model, threads};
+use herald::threads::{self, locked};
+use herald::{LoadOptions, calibrate_within, model};
 use serde_json::json;
 
 use super::failure::Failure;
-use super::interrupt::Lookout;
+use super::interrupt::{self, Lookout};
 use super::options::EngineOptions;
 use super::{output, progress, store};
 
@@ -20,6 +24,9 @@ pub(super) struct Backends {
     /// Measure each plugin with the model first, and save the result, by which `auto` then chooses
     #[arg(long)]
     calibrate: bool,
+    /// How long each plugin may compute while it is measured; one whose single call takes longer than twice that hangs
+    #[arg(long, value_name = "SECONDS", default_value = "60", requires = "calibrate", value_parser = clap::value_parser!(u32).range(1..=3600))]
+    timeout: u32,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -38,7 +45,7 @@ struct Found {
 impl Backends {
     pub(super) fn run(self, options: &EngineOptions) -> Result<(), Failure> {
         let load = options.load_options();
-        let measured = self.calibrate.then(|| measure(options, &load)).transpose()?;
+        let measured = self.calibrate.then(|| measure(options, &load, self.timeout)).transpose()?;
         let plugins = Plugins::discover(&load.search, &this_machine());
         let shapes = match &measured {
             Some((record, _)) => Some(record.model.clone()),
@@ -61,23 +68,71 @@ impl Backends {
     }
 }
 
-/// Measures all plugins, and saves the result.
-fn measure(options: &EngineOptions, load: &LoadOptions) -> Result<(Record, std::path::PathBuf), Failure> {
+/// Measures all plugins, each for so many seconds at most, and saves the result.
+fn measure(
+    options: &EngineOptions,
+    load: &LoadOptions,
+    seconds: u32,
+) -> Result<(Record, std::path::PathBuf), Failure> {
     let path = options.model_path()?;
     let folder = load.calibrations.as_deref().ok_or_else(|| {
         Failure::Failed("the user's cache folder, where calibrations are saved, can't be found".to_owned())
     })?;
     let lookout = Lookout::begin();
     let spinner = progress::spinner("calibrating", options.quiet);
-    let record = calibrate(&path, load, &mut |what| {
+    let limit = Duration::from_secs(seconds.into());
+    let watch = HangWatch::begin(limit * 2);
+    let record = calibrate_within(&path, load, limit, &mut |what| {
+        watch.begins(what);
         spinner.set_message(progress::message(what));
         lookout.go_on()
     });
+    drop(watch);
     spinner.finish_and_clear();
     let record = record?;
     let kept = backend_choice::keep(&record, folder)
         .map_err(|error| Failure::file(folder, "the calibration can't be saved in it", &error))?;
     Ok((record, kept))
+}
+
+/// Ends the program where a plugin's call doesn't return while it is measured: nothing else can end such a call.
+struct HangWatch(Arc<Mutex<Option<(String, Instant)>>>);
+
+impl HangWatch {
+    /// Watches from the first work on, until this is dropped.
+    fn begin(limit: Duration) -> Self {
+        let work = Arc::new(Mutex::new(None::<(String, Instant)>));
+        let watched = Arc::downgrade(&work);
+        // Where there is no thread for it, nothing is watched.
+        let _ = std::thread::Builder::new().spawn(move || {
+            while let Some(work) = watched.upgrade() {
+                if let Some((what, began)) = &*locked(&work) {
+                    // The reference may take as long as it takes.
+                    let is_reference = what.ends_with(&format!(" {REFERENCE}"));
+                    if began.elapsed() > limit && !is_reference {
+                        end_for_hanging(what, limit);
+                    }
+                }
+                drop(work);
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        });
+        Self(work)
+    }
+
+    /// Work of this description begins, such as "checking NAME".
+    fn begins(&self, what: &str) {
+        *locked(&self.0) = Some((what.to_owned(), Instant::now()));
+    }
+}
+
+fn end_for_hanging(what: &str, limit: Duration) -> ! {
+    output::note(format_args!(
+        "error: {what}: no answer for {} s: the plugin hangs, and nothing was calibrated; leave its file out, or allow it more time \
+         with --timeout",
+        limit.as_secs()
+    ));
+    interrupt::end_at_once()
 }
 
 /// The shapes of the model that the choice is for, if HERALD can run it.

@@ -234,6 +234,17 @@ fn a_plugin_that_computes_wrongly_is_not_measured() {
     }
 }
 
+/// A call that never returns can't be left out, but is named.
+#[test]
+fn a_plugin_that_hangs_while_it_is_measured_is_named() {
+    let (home, folder) = (home(), folder());
+    let file = faulty("FORWARD_HANGS", folder.path());
+    let assert = with(&home, &file, &["backends", "--calibrate", "--timeout", "1"]).code(1);
+    let said = stderr(&assert);
+    assert!(said.contains("faulty: no answer for 2 s: the plugin hangs"), "{said}");
+    assert!(!home.path().join("cache/herald/calibrations").exists(), "nothing was measured");
+}
+
 fn signal(child: &Child) {
     // SAFETY: the child has not been waited for, so the number is still its own.
     assert_eq!(unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGINT) }, 0);
@@ -276,7 +287,8 @@ fn a_call_that_hangs_can_be_interrupted() {
         wait_until("the call", || mark.exists());
         signal(&child);
         let said = BufReader::new(child.stderr.take().expect("stderr")).lines();
-        let words = "waiting for the running call to end, 10 s at most; Ctrl-C once more ends the program at once";
+        let words =
+            "waiting for the running call to end, 10 s at most; Ctrl-C once more ends the program at once";
         assert!(said.map_while(Result::ok).any(|line| line.contains(words)));
         if signals == 2 {
             signal(&child);
