@@ -38,7 +38,9 @@ pub use page::{I16Rows, Page, Q4_GROUP, Q4Rows, q4_page_bytes};
 pub use parallel::Parallel;
 pub use sequence::{Sequence, Sequences};
 pub use tier::{Found, MemoryTier, RawPage, TierConfig, TierFactory, TierKind, TierStats};
-pub use tokenizer::{DecodeOptions, EncodeOptions, TokenType, Tokenizer, TokenizerFactory, Vocabulary};
+pub use tokenizer::{
+    DecodeOptions, EncodeOptions, STRIP_LEFT, STRIP_RIGHT, TokenType, Tokenizer, TokenizerFactory, Vocabulary,
+};
 
 /// The Rust in docs/PLUGINS.md compiles and runs.
 #[cfg(doctest)]

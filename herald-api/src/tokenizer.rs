@@ -40,7 +40,8 @@ impl TokenType {
 /// Token ids are positions in `tokens`.
 #[derive(Clone, Debug, Default)]
 pub struct Vocabulary<'a> {
-    /// The kind of tokenizer (`tokenizer.ggml.model`): `gpt2` for byte-level BPE, `llama` for SentencePiece.
+    /// The kind of tokenizer (`tokenizer.ggml.model`): `gpt2` for byte-level BPE, `llama` for SentencePiece's BPE,
+    /// `gemma4` for BPE of characters, `bert` for WPM, `t5` for UGM.
     pub model: &'a str,
     /// The pre-tokenizer of byte-level BPE (`tokenizer.ggml.pre`); empty where the file names none.
     pub pre: &'a str,
@@ -48,17 +49,31 @@ pub struct Vocabulary<'a> {
     pub tokens: Vec<&'a [u8]>,
     /// The type of each token (GGUF's number); empty where the file gives none, which makes all of them normal.
     pub types: &'a [u32],
-    /// SentencePiece's score of each token; empty where the file gives none.
+    /// SentencePiece's and UGM's score of each token; empty where the file gives none.
     pub scores: &'a [f32],
     /// BPE's merges in order of rank, each as `left right` with one space between; empty where there are none.
     pub merges: Vec<&'a [u8]>,
     /// The token that stands for what can't be expressed.
     pub unknown: Option<u32>,
-    /// SentencePiece: put a space before the text (`tokenizer.ggml.add_space_prefix`).
+    /// SentencePiece and UGM: put a space before the text (`tokenizer.ggml.add_space_prefix`).
     pub add_space_prefix: bool,
-    /// SentencePiece: collapse runs of spaces (`tokenizer.ggml.remove_extra_whitespaces`).
+    /// SentencePiece and UGM: collapse runs of spaces (`tokenizer.ggml.remove_extra_whitespaces`).
     pub remove_extra_whitespace: bool,
+    /// WPM: put the text into lower case.
+    pub lowercase: bool,
+    /// WPM: take accents off.
+    pub strip_accents: bool,
+    /// UGM: the rules by which text is normalised (SentencePiece's `precompiled_charsmap`); empty where there are none.
+    pub charsmap: &'a [u8],
+    /// For each token found whole in a text, whether it takes the white space beside it with it: bits of
+    /// [`STRIP_LEFT`] and [`STRIP_RIGHT`]; empty where none does.
+    pub strips: &'a [u8],
 }
+
+/// A token that takes the white space on its left with it.
+pub const STRIP_LEFT: u8 = crate::abi::HERALD_STRIP_LEFT as u8;
+/// A token that takes the white space on its right with it.
+pub const STRIP_RIGHT: u8 = crate::abi::HERALD_STRIP_RIGHT as u8;
 
 /// How to read a text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -33,6 +33,7 @@ impl Pieces {
         }
         check_length("token types", vocabulary.types.len(), tokens)?;
         check_length("scores", vocabulary.scores.len(), tokens)?;
+        check_length("strips", vocabulary.strips.len(), tokens)?;
         if let Some(unknown) = vocabulary.unknown.filter(|&id| id as usize >= tokens) {
             return Err(corrupt(format!(
                 "the vocabulary's unknown token is {unknown}, and its tokens are numbered from 0 to {}",
@@ -148,6 +149,31 @@ impl Index {
             return None;
         }
         self.table.find(self.hasher.hash_one(word), |&id| pieces.get(id) == word).copied()
+    }
+}
+
+/// The tokens that stand for single bytes, which spell what the vocabulary has no other token for.
+pub(crate) struct ByteTokens(Box<[u32; 256]>);
+
+impl ByteTokens {
+    /// Of several tokens of the same byte the first wins.
+    pub(crate) fn new(pieces: &Pieces) -> Self {
+        let mut tokens = Box::new([NO_TOKEN; 256]);
+        for (id, _, piece) in pieces.iter().filter(|(_, kind, _)| *kind == TokenType::Byte) {
+            if let &[byte] = piece
+                && tokens[usize::from(byte)] == NO_TOKEN
+            {
+                tokens[usize::from(byte)] = id;
+            }
+        }
+        Self(tokens)
+    }
+
+    /// The tokens of these bytes; none where one of them has no token.
+    #[inline]
+    pub(crate) fn spell<'a>(&'a self, text: &'a [u8]) -> Option<impl Iterator<Item = u32> + 'a> {
+        let tokens = text.iter().map(|&byte| self.0[usize::from(byte)]);
+        tokens.clone().all(|token| token != NO_TOKEN).then_some(tokens)
     }
 }
 

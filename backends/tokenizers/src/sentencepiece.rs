@@ -5,18 +5,12 @@
 //! spaces throughout: the tokens are turned around once, when the vocabulary is read.
 
 use crate::merge::{Merger, NEVER, Symbol, check_size};
-use crate::pieces::{Index, NO_TOKEN, Pieces, corrupt, parse_byte};
+use crate::pieces::{ByteTokens, Index, NO_TOKEN, Pieces, corrupt, parse_byte};
+use crate::spaces::{BeforeSpace, SPACE, unescape};
 use crate::specials::{Part, Specials};
 use crate::whole_words::WholeWords;
-use hashbrown::HashSet;
 use herald_api::{DecodeOptions, EncodeOptions, Error, Result, TokenType, Tokenizer, Vocabulary};
 use std::borrow::Cow;
-
-/// How SentencePiece writes a space.
-const SPACE: char = '\u{2581}';
-
-/// [`SPACE`] in UTF-8.
-const SPACE_BYTES: &[u8] = "\u{2581}".as_bytes();
 
 /// A SentencePiece vocabulary, ready to encode and decode.
 pub(crate) struct SentencePiece {
@@ -25,12 +19,10 @@ pub(crate) struct SentencePiece {
     specials: Specials,
     /// The priority of merging into each token: the better its score the smaller.
     priorities: Vec<u32>,
-    /// The token of each byte, where the vocabulary has all 256.
-    bytes: Option<Box<[u32; 256]>>,
+    bytes: ByteTokens,
     whole: WholeWords,
     unknown: Option<u32>,
-    /// The characters before a space inside some token; after any other, no token holds the space too.
-    before_space: HashSet<char>,
+    before_space: BeforeSpace,
     add_space_prefix: bool,
     remove_extra_whitespace: bool,
 }
@@ -49,25 +41,15 @@ impl SentencePiece {
             )));
         }
         let index = Index::new(&pieces);
-        let mut before_space = HashSet::new();
-        let inside = |piece: &[u8]| piece.iter().skip(1).any(|&byte| byte == b' ');
-        for (_, _, piece) in
-            pieces.iter().filter(|(_, kind, piece)| *kind == TokenType::Normal && inside(piece))
-        {
-            let text = String::from_utf8_lossy(piece);
-            before_space.extend(
-                text.chars().zip(text.chars().skip(1)).filter(|pair| pair.1 == ' ').map(|pair| pair.0),
-            );
-        }
         Ok(Self {
-            specials: Specials::new(&pieces)?,
+            specials: Specials::new(&pieces, vocabulary.strips)?,
             priorities: vocabulary.scores.iter().map(|&score| priority(score)).collect(),
-            bytes: byte_tokens(&pieces)?,
+            bytes: ByteTokens::new(&pieces),
             whole: WholeWords::new(pieces.len()),
             unknown: vocabulary.unknown,
             add_space_prefix: vocabulary.add_space_prefix,
             remove_extra_whitespace: vocabulary.remove_extra_whitespace,
-            before_space,
+            before_space: BeforeSpace::new(&pieces),
             index,
             pieces,
         })
@@ -75,17 +57,8 @@ impl SentencePiece {
 
     /// Appends the tokens of a stretch of plain text, in which spaces are spaces.
     fn encode_text(&self, text: &str, merger: &mut Merger, ids: &mut Vec<u32>) -> Result<()> {
-        let mut start = 0;
         let first = ids.len();
-        for (space, _) in text.match_indices(' ') {
-            if let Some(before) = text[start..space].chars().next_back()
-                && !self.before_space.contains(&before)
-            {
-                self.encode_word(&text[start..space], first, merger, ids)?;
-                start = space;
-            }
-        }
-        self.encode_word(&text[start..], first, merger, ids)
+        self.before_space.split(text, |word| self.encode_word(word, first, merger, ids))
     }
 
     /// Appends the tokens of a word, which no token straddles. `first`: where in `ids` the stretch of text begins.
@@ -128,8 +101,8 @@ impl SentencePiece {
                 continue;
             }
             let lacking = &word[symbol.start as usize..symbol.end as usize];
-            match (&self.bytes, self.unknown) {
-                (Some(bytes), _) => ids.extend(lacking.bytes().map(|byte| bytes[usize::from(byte)])),
+            match (self.bytes.spell(lacking.as_bytes()), self.unknown) {
+                (Some(bytes), _) => ids.extend(bytes),
                 // A run of unknown characters is one unknown token.
                 (None, Some(unknown)) if ids[first..].last() == Some(&unknown) => {}
                 (None, Some(unknown)) => ids.push(unknown),
@@ -199,23 +172,6 @@ fn normalise(text: &str, prefix: bool, collapse: bool) -> Cow<'_, str> {
     Cow::Owned(normal)
 }
 
-/// Appends a token's bytes with each [`SPACE`] a space.
-fn unescape(token: &[u8], bytes: &mut Vec<u8>) {
-    let mut rest = token;
-    while let Some((&byte, after)) = rest.split_first() {
-        match rest.strip_prefix(SPACE_BYTES) {
-            Some(after) => {
-                bytes.push(b' ');
-                rest = after;
-            }
-            None => {
-                bytes.push(byte);
-                rest = after;
-            }
-        }
-    }
-}
-
 /// The priority of a score: the higher the score the smaller, equal for equal scores; what is no number comes last.
 fn priority(score: f32) -> u32 {
     if score.is_nan() {
@@ -225,23 +181,4 @@ fn priority(score: f32) -> u32 {
     let bits = (score + 0.0).to_bits();
     let ascending = if bits >> 31 == 1 { !bits } else { bits | (1 << 31) };
     !ascending
-}
-
-/// The token of each byte, where the vocabulary has them.
-fn byte_tokens(pieces: &Pieces) -> Result<Option<Box<[u32; 256]>>> {
-    let mut tokens = Box::new([NO_TOKEN; 256]);
-    for (id, _, piece) in pieces.iter().filter(|(_, kind, _)| *kind == TokenType::Byte) {
-        if let &[byte] = piece
-            && tokens[usize::from(byte)] == NO_TOKEN
-        {
-            tokens[usize::from(byte)] = id;
-        }
-    }
-    match tokens.iter().filter(|&&id| id != NO_TOKEN).count() {
-        0 => Ok(None),
-        256 => Ok(Some(tokens)),
-        some => Err(corrupt(format!(
-            "the vocabulary has tokens for {some} bytes, and all 256 or none were expected"
-        ))),
-    }
 }

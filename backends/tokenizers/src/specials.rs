@@ -2,7 +2,7 @@
 
 use crate::pieces::{Pieces, corrupt};
 use aho_corasick::{AhoCorasick, MatchKind};
-use herald_api::{Result, TokenType};
+use herald_api::{Result, STRIP_LEFT, STRIP_RIGHT, TokenType};
 use std::ops::Range;
 
 /// A part of a text, as [`Specials::partition`] takes it apart.
@@ -18,15 +18,19 @@ pub(crate) enum Part<'t> {
 pub(crate) struct Specials {
     user_defined: Matcher,
     all: Matcher,
+    /// For each token, which white space beside it it takes with it; empty where none does.
+    strips: Vec<u8>,
 }
 
 impl Specials {
     /// Prepares both searches: for user-defined tokens alone, and for these with the special ones.
-    pub(crate) fn new(pieces: &Pieces) -> Result<Self> {
+    /// `strips`: as `Vocabulary::strips`.
+    pub(crate) fn new(pieces: &Pieces, strips: &[u8]) -> Result<Self> {
         let is_special = |kind| matches!(kind, TokenType::Control | TokenType::Unknown);
         Ok(Self {
             user_defined: Matcher::new(pieces, |kind| kind == TokenType::UserDefined)?,
             all: Matcher::new(pieces, |kind| kind == TokenType::UserDefined || is_special(kind))?,
+            strips: strips.to_vec(),
         })
     }
 
@@ -46,11 +50,17 @@ impl Specials {
             else {
                 continue;
             };
+            let strips = self.strips.get(id as usize).copied().unwrap_or(0);
+            let before = if strips & STRIP_LEFT != 0 { before.trim_end() } else { before };
             if !before.is_empty() {
                 part(Part::Text(before))?;
             }
             part(Part::Token(id))?;
             done = found.end;
+            if strips & STRIP_RIGHT != 0 {
+                let after = &text[done..];
+                done += after.len() - after.trim_start().len();
+            }
         }
         match text.get(done..) {
             None | Some("") => Ok(()),
@@ -101,11 +111,15 @@ mod tests {
     use herald_api::Vocabulary;
 
     fn specials(tokens: &[(&'static str, TokenType)]) -> Specials {
+        stripping(tokens, &[])
+    }
+
+    fn stripping(tokens: &[(&'static str, TokenType)], strips: &[u8]) -> Specials {
         let types: Vec<u32> = tokens.iter().map(|(_, kind)| *kind as u32).collect();
         let tokens = tokens.iter().map(|(text, _)| text.as_bytes()).collect();
         let vocabulary = Vocabulary { tokens, types: &types, ..Vocabulary::default() };
         let pieces = Pieces::new(&vocabulary, |token, _, bytes| bytes.extend_from_slice(token)).unwrap();
-        Specials::new(&pieces).unwrap()
+        Specials::new(&pieces, strips).unwrap()
     }
 
     fn partition(specials: &Specials, text: &str, special: bool) -> Vec<String> {
@@ -144,10 +158,20 @@ mod tests {
     }
 
     #[test]
+    fn white_space_goes_with_the_token() {
+        let tokens = [("<l>", TokenType::Control), ("<r>", TokenType::Control), ("<b>", TokenType::Control)];
+        let specials = stripping(&tokens, &[STRIP_LEFT, STRIP_RIGHT, STRIP_LEFT | STRIP_RIGHT]);
+        assert_eq!(partition(&specials, "a \n<l> b", true), ["a", "#0", " b"]);
+        assert_eq!(partition(&specials, "a <r>\u{3000}\n b", true), ["a ", "#1", "b"]);
+        assert_eq!(partition(&specials, " <b> <r> <l> ", true), ["#2", "#1", "#0", " "]);
+        assert_eq!(partition(&specials, "a <b> b", false), ["a <b> b"]);
+    }
+
+    #[test]
     fn no_character_is_cut() {
         let bytes: [&[u8]; 2] = [&[0xA9], &[0xC3]];
         let vocabulary = Vocabulary { tokens: bytes.to_vec(), types: &[4, 4], ..Vocabulary::default() };
         let pieces = Pieces::new(&vocabulary, |token, _, bytes| bytes.extend_from_slice(token)).unwrap();
-        assert_eq!(partition(&Specials::new(&pieces).unwrap(), "aéb", false), ["aéb"]);
+        assert_eq!(partition(&Specials::new(&pieces, &[]).unwrap(), "aéb", false), ["aéb"]);
     }
 }

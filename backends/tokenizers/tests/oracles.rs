@@ -85,3 +85,83 @@ fn sentencepiece() {
         }
     }
 }
+
+/// Holds the encodings of an oracle to the tokenizer of its vocabulary.
+fn holds(name: &str, oracle: &Value, vocabulary: Vocabulary<'_>, special: bool) {
+    let types = ids(&oracle["types"]);
+    let tokenizer = herald_tokenizers::create(&Vocabulary {
+        tokens: bytes(&oracle["tokens"]),
+        types: &types,
+        unknown: Some(oracle["unknown"].as_u64().unwrap() as u32),
+        ..vocabulary
+    })
+    .unwrap();
+    for _ in 0..2 {
+        for (position, text) in strings(&oracle["texts"]).into_iter().enumerate() {
+            let found = encode(&*tokenizer, text, special);
+            assert_eq!(found, ids(&oracle["ids"][position]), "{name}: {text:?}");
+        }
+    }
+}
+
+#[test]
+fn unigram() {
+    let oracle: Value = serde_json::from_str(include_str!("data/unigram.json")).unwrap();
+    for (name, oracle) in oracle.as_object().unwrap() {
+        let scores: Vec<f32> =
+            oracle["scores"].as_array().unwrap().iter().map(|score| score.as_f64().unwrap() as f32).collect();
+        let charsmap = base64(oracle["charsmap"].as_str().unwrap());
+        let vocabulary = Vocabulary {
+            model: "t5",
+            scores: &scores,
+            charsmap: &charsmap,
+            add_space_prefix: oracle["add_space_prefix"].as_bool().unwrap(),
+            remove_extra_whitespace: oracle["remove_extra_whitespace"].as_bool().unwrap(),
+            ..Vocabulary::default()
+        };
+        holds(name, oracle, vocabulary, false);
+    }
+}
+
+#[test]
+fn wordpiece() {
+    let oracle: Value = serde_json::from_str(include_str!("data/wordpiece.json")).unwrap();
+    for (name, oracle) in oracle.as_object().unwrap() {
+        let vocabulary = Vocabulary {
+            model: "bert",
+            lowercase: oracle["lowercase"].as_bool().unwrap(),
+            strip_accents: oracle["strip_accents"].as_bool().unwrap(),
+            ..Vocabulary::default()
+        };
+        holds(name, oracle, vocabulary, true);
+    }
+}
+
+#[test]
+fn bpe_of_characters() {
+    let oracle: Value = serde_json::from_str(include_str!("data/characters.json")).unwrap();
+    for (model, pre) in [("gemma4", ""), ("gpt2", "gemma4"), ("gpt2", "sarvam-moe")] {
+        let merges = bytes(&oracle["merges"]);
+        holds(model, &oracle, Vocabulary { model, pre, merges, ..Vocabulary::default() }, false);
+    }
+}
+
+/// The bytes of a text in base 64.
+fn base64(text: &str) -> Vec<u8> {
+    let digit = |byte: u8| match byte {
+        b'A'..=b'Z' => byte - b'A',
+        b'a'..=b'z' => byte - b'a' + 26,
+        b'0'..=b'9' => byte - b'0' + 52,
+        b'+' => 62,
+        _ => 63,
+    };
+    let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b'=').map(digit).collect();
+    digits
+        .chunks(4)
+        .flat_map(|four| {
+            let bits = four.iter().fold(0_u32, |bits, digit| bits << 6 | u32::from(*digit))
+                << (6 * (4 - four.len()));
+            bits.to_be_bytes()[1..four.len()].to_vec()
+        })
+        .collect()
+}

@@ -108,8 +108,8 @@ proptest! {
 
     #[test]
     fn any_vocabulary_and_text_end_well(
-        model in "gpt2|llama",
-        pre in "|gpt-2|qwen2|tekken",
+        model in "gpt2|llama|gemma4|bert|t5",
+        pre in "|gpt-2|qwen2|tekken|deepseek-v3|gemma4|whitespace",
         tokens in prop::collection::vec(
             prop::collection::vec(prop_oneof![Just(b'a'), Just(b' '), Just(b'<'), Just(0xC4), any::<u8>()], 0..5),
             0..20,
@@ -119,6 +119,8 @@ proptest! {
         merges in prop::collection::vec((0usize..20, 0usize..20), 0..5),
         unknown in prop::option::of(0u32..25),
         flags: (bool, bool, bool, bool),
+        strips in prop::collection::vec(0u8..4, 20),
+        charsmap in prop::collection::vec(prop_oneof![Just(0u8), Just(1), Just(b'a'), any::<u8>()], 0..40),
         text in TEXT,
         ids in prop::collection::vec(0u32..25, 0..9),
     ) {
@@ -136,6 +138,10 @@ proptest! {
             unknown,
             add_space_prefix: flags.0,
             remove_extra_whitespace: flags.1,
+            lowercase: flags.0,
+            strip_accents: flags.1,
+            charsmap: &charsmap,
+            strips: if flags.1 { &strips[..tokens.len()] } else { &[] },
         };
         if let Ok(tokenizer) = herald_tokenizers::create(&vocabulary) {
             let mut encoded = Vec::new();

@@ -44,12 +44,13 @@ const SPECIAL: EncodeOptions = EncodeOptions { special: true, continues: false }
 
 #[test]
 fn unknown_names() {
-    let unknown = Vocabulary { model: "t5", ..bpe(&["a"], &[]) };
+    let unknown = Vocabulary { model: "rwkv", ..bpe(&["a"], &[]) };
     let (status, message) = refusal(&unknown);
     assert_eq!(status, Status::Unsupported);
     assert_eq!(
         message,
-        "the tokenizer model is \"t5\", and the known ones are \"gpt2\" (byte-level BPE) and \"llama\" (SentencePiece)"
+        "the tokenizer model is \"rwkv\", and the known ones are \"gpt2\" (byte-level BPE), \"gemma4\" (BPE of characters), \
+         \"llama\" (SentencePiece), \"t5\" (UGM) and \"bert\" (WPM)"
     );
     let (status, message) = refusal(&Vocabulary { pre: "gpt-7", ..bpe(&["a"], &[]) });
     assert_eq!(status, Status::Unsupported);
@@ -80,10 +81,19 @@ fn faults_of_any_vocabulary() {
         &Vocabulary { unknown: Some(2), ..bpe(&["a", "b"], &[]) },
         "the vocabulary's unknown token is 2, and its tokens are numbered from 0 to 1",
     );
-    fault(
-        &sentencepiece(&["<0x41>", "b"], &[6, 1], &[0.0, 0.0]),
-        "the vocabulary has tokens for 1 bytes, and all 256 or none were expected",
-    );
+}
+
+#[test]
+fn bytes_that_have_no_token() {
+    // "B" is spelt, "é" lacks one of its two bytes.
+    let tokens = ["<0x42>", "<0xC3>", "b", "<unk>"];
+    let vocabulary =
+        Vocabulary { unknown: Some(3), ..sentencepiece(&tokens, &[6, 6, 1, 2], &[0.0; 4]) };
+    for model in ["llama", "t5"] {
+        assert_eq!(encode(&Vocabulary { model, ..vocabulary.clone() }, "bBébéé", PLAIN), [2, 0, 3, 2, 3]);
+    }
+    let characters = Vocabulary { model: "gemma4", ..vocabulary };
+    assert_eq!(encode(&characters, "bBéb", PLAIN), [2, 0, 3, 2]);
 }
 
 #[test]

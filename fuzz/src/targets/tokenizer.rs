@@ -27,7 +27,7 @@ pub(super) const TARGET: Target = Target {
     ..DEFAULT
 };
 
-/// Parts: model, pre-tokenizer and flags, each in its line; tokens, each after the digit of its type; merges; the text.
+/// Parts: model, pre-tokenizer and flags, each in its line; tokens, each after the digit of its type; merges; the text; the charsmap.
 fn run(input: &[u8]) -> String {
     let parts = super::parts(input);
     let part = |place: usize| parts.get(place).map_or("", String::as_str);
@@ -41,6 +41,7 @@ fn run(input: &[u8]) -> String {
         types.push(digit.map_or(1, |digit| u32::from(digit - b'0')));
         tokens.push(if digit.is_some() { &line.as_bytes()[1..] } else { line.as_bytes() });
     }
+    let strips: Vec<u8> = (0..tokens.len()).map(|place| place as u8 % 4).collect();
     let scores: Vec<f32> = (0..tokens.len()).map(|place| -(place as f32)).collect();
     let has = |flag: char| flags.contains(flag);
     let vocabulary = Vocabulary {
@@ -52,6 +53,10 @@ fn run(input: &[u8]) -> String {
         unknown: has('u').then_some(0),
         add_space_prefix: has('p'),
         remove_extra_whitespace: has('w'),
+        lowercase: has('l'),
+        strip_accents: has('a'),
+        charsmap: if has('m') { part(4).as_bytes() } else { &[] },
+        strips: if has('e') { &strips } else { &[] },
         tokens,
     };
     let count = vocabulary.tokens.len();

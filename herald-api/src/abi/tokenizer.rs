@@ -28,6 +28,20 @@ pub const HERALD_VOCABULARY_ADD_SPACE_PREFIX: u32 = 1 << 0;
 /// SentencePiece: runs of spaces are collapsed.
 pub const HERALD_VOCABULARY_REMOVE_EXTRA_WHITESPACE: u32 = 1 << 1;
 
+/// WPM: the text is put into lower case.
+pub const HERALD_VOCABULARY_LOWERCASE: u32 = 1 << 2;
+/// WPM: accents are taken off (canonical decomposition, without nonspacing marks).
+pub const HERALD_VOCABULARY_STRIP_ACCENTS: u32 = 1 << 3;
+/// UGM: charsmap has rules by which the text is normalised.
+pub const HERALD_VOCABULARY_CHARSMAP: u32 = 1 << 4;
+/// Some tokens take the white space beside them with them, as token_strips says.
+pub const HERALD_VOCABULARY_STRIPS: u32 = 1 << 5;
+
+/// A token that is found whole in a text takes the white space on its left with it.
+pub const HERALD_STRIP_LEFT: u32 = 1 << 0;
+/// A token that is found whole in a text takes the white space on its right with it.
+pub const HERALD_STRIP_RIGHT: u32 = 1 << 1;
+
 /// The id that stands for "no such token".
 pub const HERALD_NO_TOKEN: u32 = 4294967295;
 
@@ -38,7 +52,8 @@ pub const HERALD_NO_TOKEN: u32 = 4294967295;
 pub struct HeraldVocabulary {
     /// sizeof(HeraldVocabulary) of the host.
     pub struct_size: usize,
-    /// The kind of tokenizer, as GGUF's tokenizer.ggml.model names it: "gpt2", "llama". UTF-8.
+    /// The kind of tokenizer, as GGUF's tokenizer.ggml.model names it: "gpt2" (byte-level BPE), "llama" (SentencePiece's BPE),
+    /// "gemma4" (BPE of characters), "bert" (WPM), "t5" (UGM). UTF-8.
     pub model: *const c_char,
     /// Bytes of model.
     pub model_len: usize,
@@ -66,6 +81,13 @@ pub struct HeraldVocabulary {
     pub unknown: u32,
     /// HERALD_VOCABULARY_* bits.
     pub flags: u32,
+    /// UGM's rules, as SentencePiece's precompiled_charsmap has them: how many bytes of a double array follow (uint32_t,
+    /// little endian), these, and the replacements, each with a NUL behind it. Null without HERALD_VOCABULARY_CHARSMAP.
+    pub charsmap: *const u8,
+    /// Bytes of charsmap.
+    pub charsmap_len: usize,
+    /// HERALD_STRIP_* bits [n_tokens] of control, user-defined and unknown tokens. Null without HERALD_VOCABULARY_STRIPS.
+    pub token_strips: *const u8,
 }
 
 /// Tokenizers of a plugin.

@@ -7,8 +7,12 @@ use crate::marshal::{catch, guard, known_flags, slice, text};
 use crate::{DecodeOptions, EncodeOptions, Error, Result, Status, Tokenizer, TokenizerFactory, Vocabulary};
 
 const TEXT_FLAGS: u32 = abi::HERALD_TEXT_SPECIAL | abi::HERALD_TEXT_CONTINUES;
-const VOCABULARY_FLAGS: u32 =
-    abi::HERALD_VOCABULARY_ADD_SPACE_PREFIX | abi::HERALD_VOCABULARY_REMOVE_EXTRA_WHITESPACE;
+const VOCABULARY_FLAGS: u32 = abi::HERALD_VOCABULARY_ADD_SPACE_PREFIX
+    | abi::HERALD_VOCABULARY_REMOVE_EXTRA_WHITESPACE
+    | abi::HERALD_VOCABULARY_LOWERCASE
+    | abi::HERALD_VOCABULARY_STRIP_ACCENTS
+    | abi::HERALD_VOCABULARY_CHARSMAP
+    | abi::HERALD_VOCABULARY_STRIPS;
 
 struct Tables<F>(F);
 
@@ -150,6 +154,9 @@ unsafe fn read_vocabulary<'a>(vocabulary: *const HeraldVocabulary) -> Result<Voc
         known_flags(raw.flags.into(), VOCABULARY_FLAGS.into())?;
         let n = raw.n_tokens;
         let optional = |null: bool| if null { 0 } else { n };
+        let flag = |bit: u32| raw.flags & bit != 0;
+        let charsmap = if flag(abi::HERALD_VOCABULARY_CHARSMAP) { raw.charsmap_len } else { 0 };
+        let strips = if flag(abi::HERALD_VOCABULARY_STRIPS) { n } else { 0 };
         Ok(Vocabulary {
             model: text(raw.model, raw.model_len, "the tokenizer's model")?,
             pre: text(raw.pre, raw.pre_len, "the pre-tokenizer's name")?,
@@ -158,8 +165,12 @@ unsafe fn read_vocabulary<'a>(vocabulary: *const HeraldVocabulary) -> Result<Voc
             scores: slice(raw.token_scores, optional(raw.token_scores.is_null()), "the token scores")?,
             merges: pieces(raw.merge_bytes, raw.merge_offsets, raw.n_merges, "merge")?,
             unknown: (raw.unknown != abi::HERALD_NO_TOKEN).then_some(raw.unknown),
-            add_space_prefix: raw.flags & abi::HERALD_VOCABULARY_ADD_SPACE_PREFIX != 0,
-            remove_extra_whitespace: raw.flags & abi::HERALD_VOCABULARY_REMOVE_EXTRA_WHITESPACE != 0,
+            add_space_prefix: flag(abi::HERALD_VOCABULARY_ADD_SPACE_PREFIX),
+            remove_extra_whitespace: flag(abi::HERALD_VOCABULARY_REMOVE_EXTRA_WHITESPACE),
+            lowercase: flag(abi::HERALD_VOCABULARY_LOWERCASE),
+            strip_accents: flag(abi::HERALD_VOCABULARY_STRIP_ACCENTS),
+            charsmap: slice(raw.charsmap, charsmap, "the charsmap")?,
+            strips: slice(raw.token_strips, strips, "what tokens strip")?,
         })
     }
 }

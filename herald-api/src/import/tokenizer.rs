@@ -33,7 +33,12 @@ impl Plugin {
         let create =
             create.ok_or_else(|| Error::unsupported(format!("{} offers no tokenizers", self.name())))?;
         let n = vocabulary.tokens.len();
-        for (len, what) in [(vocabulary.types.len(), "types"), (vocabulary.scores.len(), "scores")] {
+        let lists = [
+            (vocabulary.types.len(), "types"),
+            (vocabulary.scores.len(), "scores"),
+            (vocabulary.strips.len(), "strips"),
+        ];
+        for (len, what) in lists {
             if len != 0 && len != n {
                 return Err(Error::new(
                     Status::Corrupt,
@@ -67,7 +72,14 @@ impl Plugin {
             merge_offsets: merge_offsets.as_ptr(),
             unknown: vocabulary.unknown.unwrap_or(abi::HERALD_NO_TOKEN),
             flags: flag(vocabulary.add_space_prefix, abi::HERALD_VOCABULARY_ADD_SPACE_PREFIX)
-                | flag(vocabulary.remove_extra_whitespace, abi::HERALD_VOCABULARY_REMOVE_EXTRA_WHITESPACE),
+                | flag(vocabulary.remove_extra_whitespace, abi::HERALD_VOCABULARY_REMOVE_EXTRA_WHITESPACE)
+                | flag(vocabulary.lowercase, abi::HERALD_VOCABULARY_LOWERCASE)
+                | flag(vocabulary.strip_accents, abi::HERALD_VOCABULARY_STRIP_ACCENTS)
+                | flag(!vocabulary.charsmap.is_empty(), abi::HERALD_VOCABULARY_CHARSMAP)
+                | flag(!vocabulary.strips.is_empty(), abi::HERALD_VOCABULARY_STRIPS),
+            charsmap: vocabulary.charsmap.as_ptr(),
+            charsmap_len: vocabulary.charsmap.len(),
+            token_strips: vocabulary.strips.as_ptr(),
             ..AbiStruct::empty()
         };
         let mut made = std::ptr::null_mut();

@@ -75,11 +75,11 @@ fn of_texts_and_vocabularies() {
         model: c"bytes".as_ptr(),
         model_len: 5,
         unknown: abi::HERALD_NO_TOKEN,
-        flags: 1 << 5,
+        flags: 1 << 9,
         ..AbiStruct::empty()
     };
     let (mut tokenizer, mut n) = (null_mut(), 0);
-    let unknown = "the flags 0x20 are not known to this plugin";
+    let unknown = "the flags 0x200 are not known to this plugin";
     // SAFETY: as the ABI asks, here and below.
     unsupported(|error| unsafe { create(&vocabulary, &mut tokenizer, error) }, unknown);
     vocabulary.flags = 0;
@@ -87,10 +87,10 @@ fn of_texts_and_vocabularies() {
     assert_eq!(unsafe { create(&vocabulary, &mut tokenizer, null_mut()) }, abi::HERALD_STATUS_OK);
     let text = c"a".as_ptr();
     // SAFETY: as above.
-    unsupported(|error| unsafe { encode(tokenizer, text, 1, 1 << 5, null_mut(), 0, &mut n, error) }, unknown);
+    unsupported(|error| unsafe { encode(tokenizer, text, 1, 1 << 9, null_mut(), 0, &mut n, error) }, unknown);
     // SAFETY: as above.
     unsupported(
-        |error| unsafe { decode(tokenizer, [0].as_ptr(), 1, 1 << 5, null_mut(), 0, &mut n, error) },
+        |error| unsafe { decode(tokenizer, [0].as_ptr(), 1, 1 << 9, null_mut(), 0, &mut n, error) },
         unknown,
     );
     // SAFETY: as above.

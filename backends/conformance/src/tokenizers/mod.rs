@@ -104,6 +104,13 @@ fn known() -> Vec<Words> {
     {
         all.push(Words { add_space_prefix, remove_extra_whitespace, ..vocabulary::sentencepiece(bytes) });
     }
+    let mut stripping = Words { add_space_prefix: true, ..vocabulary::sentencepiece(true) };
+    stripping.strips = (0..stripping.tokens.len()).map(|id| id as u8 % 4).collect();
+    all.push(stripping);
+    all.push(vocabulary::characters_by_rank());
+    all.extend([false, true].map(vocabulary::unigram));
+    all.push(Words { remove_extra_whitespace: true, ..vocabulary::unigram(false) });
+    all.extend([true, false].map(vocabulary::wordpiece));
     all
 }
 
@@ -117,7 +124,7 @@ fn find_own(table: &HeraldTokenizerTable, known: &[Words]) -> Verdict<Words> {
             Err(answer) => refusal = answer.message,
         }
     }
-    let others = ["t5", "bert", "rwkv", "plamo2"].map(str::to_owned);
+    let others = ["rwkv", "plamo2"].map(str::to_owned);
     let is_part = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let named = refusal.split(|c: char| !is_part(c)).map(|word| word.trim_matches('.').to_owned());
     let names: BTreeSet<String> =

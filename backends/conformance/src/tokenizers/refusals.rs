@@ -1,7 +1,7 @@
 //! Bad input: what a tokenizer must refuse.
 
+use herald_api::Status;
 use herald_api::abi::{HERALD_TEXT_CONTINUES, HERALD_TEXT_SPECIAL, HeraldTokenizerTable};
-use herald_api::{Status, TokenType};
 
 use super::Case;
 use super::made::{Made, create_raw};
@@ -60,7 +60,7 @@ pub(super) fn vocabularies(case: &Case<'_>) -> Verdict {
     if case.reference.is_some() {
         broken.push(("of no tokens".to_owned(), nothing(sound)));
     }
-    if case.reference.is_some() && sound.model == "gpt2" {
+    if case.reference.is_some() && (sound.model == "gpt2" || sound.model == "gemma4") {
         for (what, merge) in [
             ("a merge without a space", "ab"),
             ("an empty merge", ""),
@@ -76,13 +76,12 @@ pub(super) fn vocabularies(case: &Case<'_>) -> Verdict {
             Words { merges: Vec::new(), ..sound.clone() },
         ));
     }
-    if case.reference.is_some() && sound.model == "llama" {
+    if case.reference.is_some() && (sound.model == "llama" || sound.model == "t5") {
         broken.push(("without scores".to_owned(), Words { scores: Vec::new(), ..sound.clone() }));
-        if let Some(id) = sound.of_kind(TokenType::Byte).nth(0x41) {
-            let mut words = sound.clone();
-            words.types[id as usize] = TokenType::Unused as u32;
-            broken.push(("that lacks one of the 256 bytes".to_owned(), words));
-        }
+    }
+    if case.reference.is_some() && sound.model == "t5" {
+        let charsmap = [&[9, 0, 0, 0], &[0; 16][..]].concat();
+        broken.push(("whose charsmap is cut".to_owned(), Words { charsmap, ..sound.clone() }));
     }
     for (what, words) in &broken {
         refuse(case.table, &Packed::new(words), what)?;

@@ -23,6 +23,10 @@ pub(super) struct Words {
     pub(super) unknown: Option<u32>,
     pub(super) add_space_prefix: bool,
     pub(super) remove_extra_whitespace: bool,
+    pub(super) lowercase: bool,
+    pub(super) strip_accents: bool,
+    pub(super) charsmap: Vec<u8>,
+    pub(super) strips: Vec<u8>,
 }
 
 impl Words {
@@ -32,6 +36,11 @@ impl Words {
         let particular = match self.model.as_str() {
             "gpt2" if self.pre.is_empty() => "no pre-tokenizer",
             "gpt2" => &self.pre,
+            "gemma4" => "characters",
+            "bert" if self.lowercase => "lower case",
+            "bert" => "case kept",
+            _ if !self.strips.is_empty() => "tokens that take white space",
+            _ if !self.charsmap.is_empty() => "normalised",
             _ if self.remove_extra_whitespace => "spaces collapsed",
             _ if !bytes => "no bytes",
             _ if self.add_space_prefix => "space prefix",
@@ -73,6 +82,10 @@ impl Words {
             unknown: self.unknown,
             add_space_prefix: self.add_space_prefix,
             remove_extra_whitespace: self.remove_extra_whitespace,
+            lowercase: self.lowercase,
+            strip_accents: self.strip_accents,
+            charsmap: &self.charsmap,
+            strips: &self.strips,
         }
     }
 
@@ -128,6 +141,70 @@ pub(super) fn sentencepiece(bytes: bool) -> Words {
         words.push("\u{2581}".as_bytes(), TokenType::Normal, -1e4);
     }
     words.add_special();
+    words
+}
+
+/// A vocabulary of characters that merge by rank, with bytes for those that it lacks.
+pub(super) fn characters_by_rank() -> Words {
+    let mut words = sentencepiece(true);
+    words.model = "gemma4".to_owned();
+    words.scores.clear();
+    let spelt = |piece: &str| piece.replace(' ', "\u{2581}");
+    let has = |words: &Words, token: &str| words.tokens.contains(&token.as_bytes().to_vec());
+    for (left, right) in &characters().merges {
+        let (left, right) = (spelt(left), spelt(right));
+        // Some characters were left out.
+        if has(&words, &left) && has(&words, &right) && has(&words, &format!("{left}{right}")) {
+            words.merges.push(format!("{left} {right}").into_bytes());
+        }
+    }
+    words
+}
+
+/// A unigram vocabulary, with rules of normalising or without.
+pub(super) fn unigram(charsmap: bool) -> Words {
+    let mut words = sentencepiece(false);
+    words.model = "t5".to_owned();
+    words.add_space_prefix = true;
+    // Log-probabilities in place of ranks.
+    words.scores.iter_mut().for_each(|score| *score = score.midpoint(-20.0) / 40.0);
+    if charsmap {
+        words.charsmap = one_rule();
+    }
+    words
+}
+
+/// Rules of normalising that make "b" of "a": a double array whose root has one child.
+fn one_rule() -> Vec<u8> {
+    let mut units = vec![0_u32; 0x200];
+    units[0] = 0x100 << 10;
+    units[0x161] = (0x160 << 10) | 1 << 8 | 0x61;
+    units[0x161 ^ 0x160] = 1 << 31;
+    let mut charsmap = ((units.len() * 4) as u32).to_le_bytes().to_vec();
+    charsmap.extend(units.iter().flat_map(|unit| unit.to_le_bytes()));
+    charsmap.extend(b"b\0");
+    charsmap
+}
+
+/// A WordPiece vocabulary: what begins a word has `▁` before it.
+pub(super) fn wordpiece(lowercase: bool) -> Words {
+    let mut words =
+        Words { model: "bert".to_owned(), lowercase, strip_accents: lowercase, ..Words::default() };
+    words.unknown = Some(words.push(b"[UNK]", TokenType::Unknown, 0.0));
+    let learnt = characters();
+    let merged = learnt.merges.iter().map(|(left, right)| format!("{left}{right}"));
+    let letters = learnt.letters.iter().enumerate().filter(|(index, _)| index % 7 != 3);
+    let mut spelt = BTreeSet::new();
+    for piece in merged.chain(letters.map(|(_, letter)| letter.clone())) {
+        let piece = if lowercase { piece.to_lowercase() } else { piece };
+        for token in [piece.trim().to_owned(), format!("\u{2581}{}", piece.trim())] {
+            if !piece.trim().is_empty() && !piece.trim().contains(' ') && spelt.insert(token.clone()) {
+                words.push(token.as_bytes(), TokenType::Normal, 0.0);
+            }
+        }
+    }
+    words.add_special();
+    words.scores.clear();
     words
 }
 
@@ -242,6 +319,8 @@ pub(super) struct Packed {
     tokens: Joined,
     types: Vec<u32>,
     scores: Vec<f32>,
+    charsmap: Vec<u8>,
+    strips: Vec<u8>,
     merges: Joined,
     n_tokens: usize,
     n_merges: usize,
@@ -272,14 +351,25 @@ impl Packed {
             tokens: Joined::new(&words.tokens),
             types: words.types.clone(),
             scores: words.scores.clone(),
+            charsmap: words.charsmap.clone(),
+            strips: words.strips.clone(),
             merges: Joined::new(&words.merges),
             n_tokens: words.tokens.len(),
             n_merges: words.merges.len(),
             raw: AbiStruct::empty(),
         };
         packed.raw.unknown = words.unknown.unwrap_or(abi::HERALD_NO_TOKEN);
-        packed.raw.flags = if words.add_space_prefix { abi::HERALD_VOCABULARY_ADD_SPACE_PREFIX } else { 0 }
-            | if words.remove_extra_whitespace { abi::HERALD_VOCABULARY_REMOVE_EXTRA_WHITESPACE } else { 0 };
+        packed.raw.flags = [
+            (words.add_space_prefix, abi::HERALD_VOCABULARY_ADD_SPACE_PREFIX),
+            (words.remove_extra_whitespace, abi::HERALD_VOCABULARY_REMOVE_EXTRA_WHITESPACE),
+            (words.lowercase, abi::HERALD_VOCABULARY_LOWERCASE),
+            (words.strip_accents, abi::HERALD_VOCABULARY_STRIP_ACCENTS),
+            (!words.charsmap.is_empty(), abi::HERALD_VOCABULARY_CHARSMAP),
+            (!words.strips.is_empty(), abi::HERALD_VOCABULARY_STRIPS),
+        ]
+        .into_iter()
+        .filter(|(there, _)| *there)
+        .fold(0, |flags, (_, bit)| flags | bit);
         packed.point();
         packed
     }
@@ -294,6 +384,8 @@ impl Packed {
         raw.token_types = if self.types.is_empty() { std::ptr::null() } else { self.types.as_ptr() };
         raw.token_scores = if self.scores.is_empty() { std::ptr::null() } else { self.scores.as_ptr() };
         raw.n_merges = self.n_merges;
+        raw.token_strips = if self.strips.is_empty() { std::ptr::null() } else { self.strips.as_ptr() };
+        (raw.charsmap, raw.charsmap_len) = (self.charsmap.as_ptr(), self.charsmap.len());
         (raw.merge_bytes, raw.merge_offsets) = (self.merges.bytes.as_ptr(), self.merges.offsets.as_ptr());
     }
 
@@ -305,7 +397,8 @@ impl Packed {
 
     /// Overwrites all that the struct points at, as a host may once the call is over.
     pub(super) fn scribble(&mut self) {
-        for bytes in [&mut self.model, &mut self.pre, &mut self.tokens.bytes, &mut self.merges.bytes] {
+        let [tokens, merges] = [&mut self.tokens.bytes, &mut self.merges.bytes];
+        for bytes in [&mut self.model, &mut self.pre, tokens, merges, &mut self.charsmap, &mut self.strips] {
             bytes.fill(b'?');
         }
         self.tokens.offsets.fill(0);

@@ -6,7 +6,7 @@
 use unicode_general_category::{GeneralCategory as Category, get_general_category};
 
 /// What a character is, as a set of the bits below.
-pub(super) type Class = u8;
+pub(super) type Class = u16;
 
 /// `\p{L}`
 pub(super) const LETTER: Class = 1;
@@ -22,17 +22,26 @@ pub(super) const PUNCTUATION: Class = 16;
 pub(super) const UPPER: Class = 32;
 /// `[\p{Ll}\p{Lm}\p{Lo}\p{M}]`: what may stand in the lower-case part of a word.
 pub(super) const LOWER: Class = 64;
+/// `\p{S}`
+pub(super) const SYMBOL: Class = 128;
+/// `\d`
+pub(super) const DIGIT: Class = 256;
+/// `\w` as Oniguruma has it: letters, marks, numbers and connecting punctuation.
+pub(super) const WORD: Class = 512;
+/// `\p{Han}`
+pub(super) const HAN: Class = 1024;
 
 /// The class of each ASCII character: most text never leaves this table.
 static ASCII: [Class; 128] = {
     let (mut classes, mut code) = ([0; 128], 0);
     while code < 128 {
         classes[code] = match code as u8 {
-            b'A'..=b'Z' => LETTER | UPPER,
-            b'a'..=b'z' => LETTER | LOWER,
-            b'0'..=b'9' => NUMBER,
+            b'A'..=b'Z' => LETTER | UPPER | WORD,
+            b'a'..=b'z' => LETTER | LOWER | WORD,
+            b'0'..=b'9' => NUMBER | DIGIT | WORD,
             b'\t'..=b'\r' | b' ' => SPACE,
-            b'$' | b'+' | b'<' | b'=' | b'>' | b'^' | b'`' | b'|' | b'~' => 0,
+            b'$' | b'+' | b'<' | b'=' | b'>' | b'^' | b'`' | b'|' | b'~' => SYMBOL,
+            b'_' => PUNCTUATION | WORD,
             b'!'..=b'~' => PUNCTUATION,
             _ => 0,
         };
@@ -49,14 +58,22 @@ fn class_of(character: char) -> Class {
     if character.is_whitespace() {
         return SPACE;
     }
-    match get_general_category(character) {
-        Category::UppercaseLetter | Category::TitlecaseLetter => LETTER | UPPER,
-        Category::LowercaseLetter => LETTER | LOWER,
-        Category::ModifierLetter | Category::OtherLetter => LETTER | UPPER | LOWER,
-        Category::NonspacingMark | Category::SpacingMark | Category::EnclosingMark => MARK | UPPER | LOWER,
-        Category::DecimalNumber | Category::LetterNumber | Category::OtherNumber => NUMBER,
-        Category::ConnectorPunctuation
-        | Category::DashPunctuation
+    let han = if is_han(character) { HAN } else { 0 };
+    han | match get_general_category(character) {
+        Category::UppercaseLetter | Category::TitlecaseLetter => LETTER | UPPER | WORD,
+        Category::LowercaseLetter => LETTER | LOWER | WORD,
+        Category::ModifierLetter | Category::OtherLetter => LETTER | UPPER | LOWER | WORD,
+        Category::NonspacingMark | Category::SpacingMark | Category::EnclosingMark => {
+            MARK | UPPER | LOWER | WORD
+        }
+        Category::DecimalNumber => NUMBER | DIGIT | WORD,
+        Category::LetterNumber | Category::OtherNumber => NUMBER | WORD,
+        Category::MathSymbol
+        | Category::CurrencySymbol
+        | Category::ModifierSymbol
+        | Category::OtherSymbol => SYMBOL,
+        Category::ConnectorPunctuation => PUNCTUATION | WORD,
+        Category::DashPunctuation
         | Category::OpenPunctuation
         | Category::ClosePunctuation
         | Category::InitialPunctuation
@@ -64,6 +81,31 @@ fn class_of(character: char) -> Class {
         | Category::OtherPunctuation => PUNCTUATION,
         _ => 0,
     }
+}
+
+/// Whether the character's script is Han (Unicode's Scripts.txt).
+fn is_han(character: char) -> bool {
+    character >= '\u{2E80}'
+        && matches!(
+            character,
+            '\u{2E80}'..='\u{2E99}'
+                | '\u{2E9B}'..='\u{2EF3}'
+                | '\u{2F00}'..='\u{2FD5}'
+                | '\u{3005}'
+                | '\u{3007}'
+                | '\u{3021}'..='\u{3029}'
+                | '\u{3038}'..='\u{303B}'
+                | '\u{3400}'..='\u{4DBF}'
+                | '\u{4E00}'..='\u{9FFF}'
+                | '\u{F900}'..='\u{FA6D}'
+                | '\u{FA70}'..='\u{FAD9}'
+                | '\u{16FE2}'..='\u{16FE3}'
+                | '\u{16FF0}'..='\u{16FF1}'
+                | '\u{20000}'..='\u{2A6DF}'
+                | '\u{2A700}'..='\u{2EE5D}'
+                | '\u{2F800}'..='\u{2FA1D}'
+                | '\u{30000}'..='\u{323AF}'
+        )
 }
 
 /// The class of the character at a position and its length in bytes; at the end of the text both are 0.
@@ -140,15 +182,24 @@ mod tests {
             assert_eq!(class & NUMBER != 0, character.is_ascii_digit(), "{character:?}");
             let punctuation = get_general_category(character).abbreviation().starts_with('P');
             assert_eq!(class & PUNCTUATION != 0, punctuation, "{character:?}");
+            let symbol = get_general_category(character).abbreviation().starts_with('S');
+            assert_eq!(class & SYMBOL != 0, symbol, "{character:?}");
+            assert_eq!(class & DIGIT != 0, character.is_ascii_digit(), "{character:?}");
+            assert_eq!(
+                class & WORD != 0,
+                character.is_ascii_alphanumeric() || character == '_',
+                "{character:?}"
+            );
         }
     }
 
     #[test]
     fn where_rust_and_unicode_part() {
-        assert_eq!(class_of('Ⅷ'), NUMBER, "a letter number is alphabetic and no letter");
-        assert_eq!(class_of('\u{0345}'), MARK | UPPER | LOWER, "a mark may be alphabetic");
+        assert_eq!(class_of('Ⅷ'), NUMBER | WORD, "a letter number is alphabetic and no letter");
+        assert_eq!(class_of('\u{0345}'), MARK | UPPER | LOWER | WORD, "a mark may be alphabetic");
         assert_eq!(class_of('\u{180E}'), 0, "the Mongolian vowel separator is no space");
         assert_eq!(class_of('\u{85}'), SPACE);
-        assert_eq!(class_of('ª'), LETTER | UPPER | LOWER);
+        assert_eq!(class_of('ª'), LETTER | UPPER | LOWER | WORD);
+        assert_eq!(class_of('〇'), NUMBER | WORD | HAN, "a number may be Han");
     }
 }

@@ -7,13 +7,16 @@ splits.json         the words of each text under each published pre-tokenizer ex
                     Hugging Face's tokenizers (Oniguruma) and Python's regex module must agree on them
 bpe.json            a small byte-level BPE vocabulary with Hugging Face's encodings under several pre-tokenizers
 sentencepiece.json  small SentencePiece vocabularies with SentencePiece's own encodings
+unigram.json        the same of its unigram models
+wordpiece.json      small WordPiece vocabularies with Hugging Face's encodings
+characters.json     a small BPE vocabulary of characters, as Gemma 4 has it, with Hugging Face's encodings
 """
-import io, json, pathlib, random, sysconfig
+import base64, io, json, pathlib, random, sysconfig
 
 import regex
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 HERE = pathlib.Path(__file__).parent
 TEXTS = [
@@ -35,6 +38,10 @@ TEXTS = [
     "\U0001d400\U0001d401 \U0001d7ce\U0001d7cf \U00010400\U00010428 \U0001f1e9\U0001f1ea", "\ue000\ue001 \U000e0001\U000f0000 \u0378 \ufffd", "emoji\U0001f600\n\n\U0001f600 \U0001f600\n",
     "a\nb\n\nc \n d\n  e  \n", "x \ny  \r\n z\t\n", "word\n   \n\tword \u3000\n\u00a0", "\ufb01 ligature \u00df stra\u00dfe \u1e9e \u0130\u0131 \u01c4", "\u2581 lower one eighth block \u2581\u2581x",
     "<|special|>user\nhi<|special|> <|end|><|user|>x <|user|>", "a<|special|>b<|user|>c  <|user|> <|end|", "unreachable unreachable zebra zebra",
+    "1234567 12345678x 1234_ 123\u00bd 12\u2167 \u0661\u0662\u0663\u0664 \u00bd123\u00bd4567 x12 1234\u0301", "a" + " " * 700 + "b" + " " * 21 + "\n" + " " * 13,
+    "<sentinel:12><sentinel:><sentinel:1 IMGIMGABCDZ IMGIMGABCDEZ IMGIMGZ xIMGIMGAZ", "\u4f60\u597dworld\u4e16\u754c \u3007\u3005x \u4f60's \uff76\u304b\u4f60A\u4f60a",
+    "don't stop re-use e\u0301 a\u0301 b c  d \ne.\n\n/x./", "\u0410\u0431 \u00df\u1e9e \u0587 \u10d0\u10d1 \u13a0\uab70 \ufb01 \u3000\u3000\u3002\u3001 \uff01\uff5e \u2018x\u201f",
+    "\u3131\u3132\ud55c \u3105\u3106 \uff01\u2026\u201c\u4f60\u201d\u2014\u2014 \ufe30", "\u0e44\u0e17\u0e22 \u1780\u17d2 \u1000\u103b \u1100\u1161 \u0e811",
 ]
 POOL = "aZeE\u00e9\u00c9s'tTlLrRvVdDmM\u017f  \t\n\r\u00a0\u3000\u2028\u008512\u0969\u2167\u00bd.,!/-_$+`^(\u2014\u4f60\u3042\u0301\u094d\u0915\u02b0\u01c5\u0130\U0001f600\u200d\ue000\u00ad"
 
@@ -50,16 +57,50 @@ U, W = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 C = "(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
 P = r"[^\r\n\p{L}\p{N}]?"
 TAIL = r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+QWEN2 = LLAMA3.replace("{1,3}", "")
+HAN = r"(?!\p{Han})"
+O200K = f"{P}{U}*{W}+{C}|{P}{U}+{W}*{C}|" + r"\p{N}{1,3}" + TAIL
+DEEPSEEK = r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+"""
+KANA = "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+"
+ASIAN = "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
+BLOOM = " ?[^(\\s|.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c)]+"
+# The letters of DeepSeek LLM's expression: alphabets with upper and lower case.
+CASED = "\u0041-\u005a\u0061-\u007a\u00b5\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u01ba\u01bc-\u01bf\u01c4-\u0293\u0295-\u02af\u0370-\u0373\u0376-\u0377\u037b-\u037d\u037f\u0386\u0388-\u038a\u038c\u038e-\u03a1\u03a3-\u03f5\u03f7-\u0481\u048a-\u052f\u0531-\u0556\u10a0-\u10c5\u13a0-\u13f5\u13f8-\u13fd\u1c90-\u1cba\u1cbd-\u1cbf\u1d00-\u1d2b\u1d6b-\u1d77\u1d79-\u1d9a\u1e00-\u1f15\u1f18-\u1f1d\u1f20-\u1f45\u1f48-\u1f4d\u1f50-\u1f57\u1f59\u1f5b\u1f5d\u1f5f-\u1f7d\u1f80-\u1fb4\u1fb6-\u1fbc\u1fbe\u1fc2-\u1fc4\u1fc6-\u1fcc\u1fd0-\u1fd3\u1fd6-\u1fdb\u1fe0-\u1fec\u1ff2-\u1ff4\u1ff6-\u1ffc\u2102\u2107\u210a-\u2113\u2115\u2119-\u211d\u2124\u2126\u2128\u212a-\u212d\u212f-\u2134\u2139\u213c-\u213f\u2145-\u2149\u214e\u2183-\u2184\u2c00-\u2c7b\u2c7e-\u2ce4\u2ceb-\u2cee\u2cf2-\u2cf3\ua640-\ua66d\ua680-\ua69b\ua722-\ua76f\ua771-\ua787\ua78b-\ua78e\uab70-\uabbf\ufb00-\ufb06\ufb13-\ufb17\uff21-\uff3a\uff41-\uff5a\U00010400-\U0001044f\U000104b0-\U000104d3\U000104d8-\U000104fb\U00010c80-\U00010cb2\U00010cc0-\U00010cf2\U000118a0-\U000118df\U0001e900-\U0001e943"
+# The expressions of each family's tokenizer.json (Kimi's of its tokenization_kimi.py), one after another.
 EXPRESSIONS = {
     "gpt-2": [GPT2],
     "smollm": [r"\p{N}", GPT2],
     "llama-bpe": [LLAMA3],
-    "qwen2": [LLAMA3.replace("{1,3}", "")],
-    "qwen35": [LLAMA3.replace("{1,3}", "").replace(r"\p{L}+", r"[\p{L}\p{M}]+").replace(r"[^\s\p{L}", r"[^\s\p{L}\p{M}")],
-    "gpt-4o": [f"{P}{U}*{W}+{C}|{P}{U}+{W}*{C}|" + r"\p{N}{1,3}" + TAIL],
+    "chatglm-bpe": [LLAMA3],
+    "qwen2": [QWEN2],
+    "qwen35": [QWEN2.replace(r"\p{L}+", r"[\p{L}\p{M}]+").replace(r"[^\s\p{L}", r"[^\s\p{L}\p{M}")],
+    "seed-coder": [QWEN2.replace(r"[^\s\p{L}\p{N}]+[\r\n]*", r"[^\s\p{L}\p{N}\r\n]+")],
+    "ufakzeka": [QWEN2.split("|", 7)[7]],
+    "laguna": [r"[^\n]+|[\n]+", QWEN2],
+    "minicpm5": [r"\p{N}{1,3}", LLAMA3.replace("{1,3}", "+")],
+    "jais-2": [LLAMA3.replace(r"\s+(?!\S)|\s+", "".join(r"\s{%d}(?!\S)|" % n for n in (512, 256, 128, 64, 32, 16, 8, 4)) + r"\s{1,2}(?!\S)|\s{1}")],
+    "exaone-moe": [r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+"],
+    "gpt-4o": [O200K],
+    "granite-embed-multi-97m": [O200K],
     "tekken": [f"{P}{U}*{W}+|{P}{U}+{W}*|" + r"\p{N}" + TAIL],
+    "kimi-k2": [r"[\p{Han}]+|" + f"{P}(?:{HAN}{U})*(?:{HAN}{W})+{C}|{P}(?:{HAN}{U})+(?:{HAN}{W})*{C}|" + r"\p{N}{1,3}" + TAIL.replace("/", "")],
+    "tiny_aya": [r"\d{1,3}(?=(?:\d{3})*\b)", O200K],
+    "youtu": ["[\uac00-\ud7a3\u3131-\u318e]+|[\uff01\u2026\u201c\u201d\u2018\u2019\u2014\uff1a\uff1b\uff0c\u3001-\u303f\ufe30-\ufe4f]+|[\u3105-\u312f]+|" + KANA,
+              O200K.replace("{1,3}", "")],
     "default": [r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"],
     "falcon": [r"[\p{P}\$\+<=>\^~\|`]+", GPT2, "[0-9][0-9][0-9]"],
+    "deepseek-llm": ["[\r\n]", rf"\s?[{CASED}]+", "\\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3000-\u3002]+", r"\s+$", ASIAN, r"\p{N}"],
+    "deepseek-coder": ["[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", ASIAN, r"\p{N}"],
+    "deepseek-v3": [r"\p{N}{1,3}", KANA, DEEPSEEK + r"[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"],
+    "spark2_5": [r"\p{N}{1,3}", KANA, DEEPSEEK + r"|[\r\n]|\s+(?!\S)|\s+", r"\p{N}"],
+    "afmoe": [r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))",
+              "[\u4e00-\u9fff\u3400-\u4dbf\uf900-\ufaff\u3040-\u30ff\uff65-\uff9f\u2f00-\u2fdf\u0e00-\u0eff\u1780-\u17ff\u1000-\u109f\uaa60-\uaa7f\ua9e0-\ua9ff\uac00-\ud7af\u1100-\u11ff]+",
+              DEEPSEEK + r"[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"],
+    "poro-chat": [BLOOM],
+    "viking": [BLOOM, r"\p{N}"],
+    "chameleon": ["<sentinel:[0-9]+>", "(IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z", "([\t\n]|    |  )", r"\p{N}", r"[\p{P}!-/:-@\[-`{-~]", GPT2],
+    "superbpe": [r"\p{N}+", r"(?=(\d{3})+(?!\d))"],
+    "gemma4": [r"[^\n]+|[\n]+"],
 }
 
 
@@ -71,6 +112,8 @@ def split_by_regex(expressions, text):
     """Each expression in turn cuts its matches out of the pieces of the one before."""
     pieces = [text]
     for expression in expressions:
+        # After a digit; Oniguruma's word characters hold all numbers.
+        expression = expression.replace(r"\b", r"(?![\p{L}\p{M}\p{N}\p{Pc}])")
         cut = []
         for piece in pieces:
             done = 0
@@ -100,7 +143,7 @@ def corpus():
     """Something to train on: the standard library's own sources, and the texts here."""
     library = pathlib.Path(sysconfig.get_path("stdlib"))
     sources = [(library / f).read_text() for f in ("argparse.py", "statistics.py", "textwrap.py")]
-    return sources + TEXTS[:-1] * 20
+    return sources + TEXTS[:57] * 20
 
 
 def make_bpe():
@@ -151,6 +194,84 @@ def make_sentencepiece(user=(), **options):
     }
 
 
+def make_unigram(normal, **options):
+    """UGM: SentencePiece's unigram model, as T5 and XLM-R have it; `normal` names its rules of normalising."""
+    out = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(line for text in corpus() for line in text.split("\n") if line), model_writer=out,
+        model_type="unigram", vocab_size=900, normalization_rule_name=normal, control_symbols=["<|special|>"],
+        character_coverage=0.98, hard_vocab_limit=False, minloglevel=2, **options)
+    sp = sentencepiece.SentencePieceProcessor(model_proto=out.getvalue())
+    proto = sentencepiece_model_pb2.ModelProto.FromString(out.getvalue())
+    encode = unigram_of_words(sp, proto)
+    # SentencePiece finds control symbols in any text.
+    texts = [t for t in TEXTS if "<|special|>" not in t and "<|user|>" not in t] + random_texts(4, 150, 60) + [
+        "\ufb01\ufb02 \u2460\u3000\uff21\uff42\uff43 \ufdfa \u3392 \u00bd e\u0301 \u212b \u1100\u1161\u11a8 \u0958 \u2126", "a\u00adb\u200bc\ufeff", "  a   b  ", "\u3000\u3000a",
+        "aaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "the the the " * 40]
+    return {
+        "tokens": [p.piece for p in proto.pieces], "types": [p.type for p in proto.pieces], "scores": [p.score for p in proto.pieces],
+        "charsmap": base64.b64encode(proto.normalizer_spec.precompiled_charsmap).decode(), "unknown": sp.unk_id(),
+        "add_space_prefix": proto.normalizer_spec.add_dummy_prefix, "remove_extra_whitespace": proto.normalizer_spec.remove_extra_whitespaces,
+        "texts": texts, "ids": [encode(t) for t in texts],
+    }
+
+
+def unigram_of_words(sp, proto):
+    """Hugging Face's, which takes each word on its own and adds in float64, over what SentencePiece normalised."""
+    t = Tokenizer(models.Unigram([(p.piece, p.score) for p in proto.pieces], unk_id=sp.unk_id(), byte_fallback=proto.trainer_spec.byte_fallback))
+    t.pre_tokenizer = pre_tokenizers.Split("\u2581", "merged_with_next")
+    ties = []
+
+    def encode(text):
+        """Where two ways are equally good, SentencePiece's float32 decides otherwise, and Hugging Face's counts."""
+        ids, other = t.encode(sp.normalize(text)).ids, sp.encode(text)
+        if ids != other:
+            ties.append(text)
+            score = lambda ids: sum(proto.pieces[i].score for i in ids)
+            assert len(ties) < 20 and len(ids) == len(other) and abs(score(ids) - score(other)) < 1e-3, (text, ids, other)
+        return ids
+
+    return encode
+
+
+def make_wordpiece(lowercase, strip_accents):
+    """WPM: BERT's, spelt as GGUF has it."""
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    t = Tokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=100))
+    t.normalizer = normalizers.BertNormalizer(clean_text=True, handle_chinese_chars=True, strip_accents=strip_accents, lowercase=lowercase)
+    t.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    t.train_from_iterator(corpus(), trainers.WordPieceTrainer(vocab_size=1200, special_tokens=special, limit_alphabet=400, show_progress=False))
+    vocab = t.get_vocab()
+    tokens = sorted(vocab, key=vocab.get)
+    spelt = [x if x in special else x[2:] if x.startswith("##") else "\u2581" + x for x in tokens]
+    texts = [x for x in TEXTS if "\u2581" not in x] + random_texts(5, 150, 60) + [
+        "x" * 100 + " " + "x" * 101, "[CLS] a[MASK]b [SEP]", "na\u00efve \u0130stanbul \u1e9e \u03a3\u0391\u03a3 \u01c5 A\u0301 \u4e2d\u0301", "\u4f60\u597d\U00020000\ufa0e\u3042", "a\u00adb\u200bc\x85d\x0be\x1bf \ue000g"]
+    return {"tokens": spelt, "types": [3 if x in special else 1 for x in tokens], "unknown": vocab["[UNK]"], "lowercase": lowercase,
+            "strip_accents": strip_accents, "texts": texts, "ids": [t.encode(x, add_special_tokens=False).ids for x in texts]}
+
+
+def make_characters():
+    """Gemma 4's: ranked merges of characters, spaces as SentencePiece spells them, bytes for what is left."""
+    special = ["<pad>", "<eos>", "<bos>", "<unk>"] + [f"<0x{b:02X}>" for b in range(256)]
+    t = Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
+    t.normalizer = normalizers.Replace(" ", "\u2581")
+    t.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(Regex(r"\n+"), "isolated"), pre_tokenizers.Split(Regex("\u2581+"), "merged_with_next")])
+    trainer = trainers.BpeTrainer(vocab_size=1500, special_tokens=special, limit_alphabet=300, show_progress=False)
+    t.train_from_iterator(corpus() + ["\n" * n for n in range(1, 9)] * 50 + [" " * n for n in range(1, 9)] * 50, trainer)
+    model = json.loads(t.to_str())["model"]
+    tokens = sorted(model["vocab"], key=model["vocab"].get)
+    merges = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in model["merges"]]
+    # Line breaks merge with each other only.
+    assert all(set(m[0] + m[1]) == {"\n"} for m in merges if "\n" in m[0] + m[1])
+    t = Tokenizer(models.BPE(vocab=model["vocab"], merges=merges, byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
+    t.normalizer = normalizers.Replace(" ", "\u2581")
+    texts = [x for x in TEXTS if "\u2581" not in x] + random_texts(6, 150, 60) + ["\n" * n + "a" for n in range(1, 40, 5)]
+    types = [2 if x == "<unk>" else 3 if x in special[:4] else 6 if x in special else 1 for x in tokens]
+    return {"tokens": tokens, "types": types, "merges": [" ".join(m) for m in merges], "unknown": model["vocab"]["<unk>"],
+            "texts": texts, "ids": [t.encode(x).ids for x in texts]}
+
+
 def write(name, value):
     (HERE / name).write_text(json.dumps(value, ensure_ascii=True, separators=(",", ":")) + "\n")
 
@@ -163,3 +284,10 @@ write("sentencepiece.json", {
     "gemma": make_sentencepiece(runs, byte_fallback=True, add_dummy_prefix=False, remove_extra_whitespaces=False, split_digits=True),
     "unknown": make_sentencepiece(byte_fallback=False, add_dummy_prefix=True, remove_extra_whitespaces=True),
 })
+write("unigram.json", {
+    "t5": make_unigram("nmt_nfkc"),
+    "identity": make_unigram("identity", add_dummy_prefix=False, remove_extra_whitespaces=False),
+    "bytes": make_unigram("nfkc_cf", byte_fallback=True, remove_extra_whitespaces=False),
+})
+write("wordpiece.json", {"uncased": make_wordpiece(True, True), "accents": make_wordpiece(True, False), "cased": make_wordpiece(False, False)})
+write("characters.json", make_characters())
