@@ -15,3 +15,4 @@ mod schedule;
 mod smollm2;
 mod state;
 mod tiers;
+mod turns;
