@@ -87,8 +87,7 @@ fn faults_of_any_vocabulary() {
 fn bytes_that_have_no_token() {
     // "B" is spelt, "é" lacks one of its two bytes.
     let tokens = ["<0x42>", "<0xC3>", "b", "<unk>"];
-    let vocabulary =
-        Vocabulary { unknown: Some(3), ..sentencepiece(&tokens, &[6, 6, 1, 2], &[0.0; 4]) };
+    let vocabulary = Vocabulary { unknown: Some(3), ..sentencepiece(&tokens, &[6, 6, 1, 2], &[0.0; 4]) };
     for model in ["llama", "t5"] {
         assert_eq!(encode(&Vocabulary { model, ..vocabulary.clone() }, "bBébéé", PLAIN), [2, 0, 3, 2, 3]);
     }

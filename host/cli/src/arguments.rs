@@ -12,6 +12,10 @@ use super::{Cli, harmless, output};
 const MODEL: &[&str] = &["model", "config"];
 /// Which plugins.
 const PLUGINS: &[&str] = &["backend", "plugins", "allow_insecure_plugins", "config"];
+/// What is set in place of the file's metadata.
+const SET: &[&str] = &["set"];
+/// Which chat template.
+const TEMPLATE: &[&str] = &["chat_template"];
 /// Which plugins may be loaded.
 const TRUST: &[&str] = &["allow_insecure_plugins"];
 /// How many threads.
@@ -35,9 +39,9 @@ fn used(path: &str) -> &'static [&'static [&'static str]] {
         "docs clear" | "docs list" | "docs remove" | "docs tidy" | "docs usage" => &[],
         "plugin check" | "plugin worker" => &[TRUST],
         "quantize" => &[THREADS],
-        "tokenize" => &[MODEL, PLUGINS],
+        "tokenize" => &[MODEL, PLUGINS, SET],
         "backends" | "info" => &[MODEL, PLUGINS, THREADS],
-        _ => &[MODEL, PLUGINS, THREADS, MEMORY],
+        _ => &[MODEL, PLUGINS, THREADS, MEMORY, SET, TEMPLATE],
     }
 }
 

@@ -5,7 +5,8 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use clap::builder::{OsStringValueParser, PossibleValue, StringValueParser};
+use clap::builder::{OsStringValueParser, PossibleValue, StringValueParser, TypedValueParser};
+use herald::gguf::Override;
 use herald::plugin::{Plugins, Search, Trial, this_machine};
 use herald::threads::MAX_THREADS;
 use herald::{Capacity, LoadOptions, MemoryOptions, NeuroEngine};
@@ -98,6 +99,20 @@ pub(super) struct EngineOptions {
     #[arg(long)]
     pub(super) allow_insecure_plugins: bool,
 
+    /// Set a key of the model's metadata for this run, as KEY=VALUE or KEY=TYPE:VALUE, where TYPE is `int`, `float`, `bool` or
+    /// `str`; may be given more than once
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(super) set: Vec<Override>,
+
+    /// A chat template to use in place of the model's: a file with Jinja source, or a name such as `chatml` or `llama3`
+    #[arg(
+        long,
+        value_name = "FILE|NAME",
+        value_parser = Listed::new(StringValueParser::new(), templates).try_map(ChosenTemplate::read),
+        hide_possible_values = true
+    )]
+    pub(super) chat_template: Option<ChosenTemplate>,
+
     /// Print more about what it does; twice for still more
     #[arg(short, long, global = true, help_heading = None::<&str>, action = clap::ArgAction::Count, conflicts_with = "quiet")]
     pub(super) verbose: u8,
@@ -154,6 +169,12 @@ impl EngineOptions {
         if self.archive_lz4 {
             arguments.push("--archive-lz4".into());
         }
+        for set in &self.set {
+            arguments.extend(["--set".into(), set.to_string().into()]);
+        }
+        if let Some(template) = &self.chat_template {
+            arguments.extend(["--chat-template".into(), template.given.clone().into()]);
+        }
         for plugin in &self.plugins {
             arguments.extend(["--plugin".into(), plugin.into()]);
         }
@@ -183,6 +204,8 @@ impl EngineOptions {
                 archive_lz4: self.archive_lz4,
                 budget: self.memory_budget,
             },
+            overrides: self.set.clone(),
+            chat_template: self.chat_template.as_ref().map(|template| template.source.clone()),
             ..usual
         }
     }
@@ -206,6 +229,34 @@ impl EngineOptions {
 /// The backends that come with HERALD. A plugin may have any other name.
 fn backends() -> Vec<PossibleValue> {
     ["auto", "simd", "blas", "cpu"].into_iter().map(PossibleValue::new).collect()
+}
+
+/// A chat template that was chosen: what was given, and its source.
+#[derive(Clone, Debug)]
+pub(super) struct ChosenTemplate {
+    given: String,
+    source: String,
+}
+
+impl ChosenTemplate {
+    /// The template of a name, or else of a file.
+    fn read(given: String) -> Result<Self, String> {
+        let source = match herald::chat::named_template(&given) {
+            Some(source) => source.to_owned(),
+            None => std::fs::read_to_string(&given).map_err(|error| {
+                let names: Vec<&str> = herald::chat::template_names().collect();
+                format!("it can't be read as a file ({error}), and the names are {}", names.join(", "))
+            })?,
+        };
+        // A byte order mark is no part of the template.
+        let source = source.strip_prefix('\u{FEFF}').map(str::to_owned).unwrap_or(source);
+        Ok(Self { given, source })
+    }
+}
+
+/// The names of chat templates.
+fn templates() -> Vec<PossibleValue> {
+    herald::chat::template_names().map(PossibleValue::new).collect()
 }
 
 /// Pages of older tokens to select; `None`: all.

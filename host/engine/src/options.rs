@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use crate::folders;
+use crate::gguf::Override;
 use crate::kv_cache::MemoryOptions;
 use crate::plugin::Search;
 
@@ -28,6 +29,10 @@ pub struct LoadOptions {
     pub prefix_bytes: usize,
     /// How much of a sequence is kept how.
     pub memory: MemoryOptions,
+    /// Metadata that this run has other values for than the file.
+    pub overrides: Vec<Override>,
+    /// The source of a chat template to use in place of the file's.
+    pub chat_template: Option<String>,
 }
 
 impl Default for LoadOptions {
@@ -42,6 +47,8 @@ impl Default for LoadOptions {
             page_tokens: 64,
             prefix_bytes: 256 << 20,
             memory: MemoryOptions::default(),
+            overrides: Vec::new(),
+            chat_template: None,
         }
     }
 }

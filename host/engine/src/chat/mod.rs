@@ -14,10 +14,12 @@
 mod clock;
 mod error;
 mod jinja;
+mod named;
 mod stack;
 mod template;
 
 pub use error::ChatError;
+pub use named::{named_template, template_names};
 pub use template::Template;
 
 use serde::{Deserialize, Serialize};

@@ -67,7 +67,7 @@ pub fn calibrate_within(
     limit: Duration,
     progress: &mut dyn FnMut(&str) -> bool,
 ) -> Result<Record> {
-    let gguf = Gguf::open(path)?;
+    let gguf = super::open(path, options)?;
     let plan = plan(&gguf, path)?;
     let shapes = Shapes::of(&gguf, &plan);
     let (cut, times) = cut(&gguf, &plan);
@@ -85,7 +85,7 @@ pub fn calibrate_within(
     for loaded in offering {
         let name = loaded.plugin.name();
         candidates.go_on(&format!("loading {name}"))?;
-        let (gguf, choice) = (Gguf::open(path)?, Choice::named(name));
+        let (gguf, choice) = (super::open(path, options)?, Choice::named(name));
         let engine =
             NeuroEngine::assemble((path, gguf, cut.clone()), &plugins, choice, pool.clone(), options);
         let refused = match engine {

@@ -175,7 +175,7 @@ impl NeuroEngine {
         if options.max_batch == 0 || options.page_tokens == 0 || options.context == Some(0) {
             return Err(Error::Invalid("max_batch, page_tokens and context must be at least 1".to_owned()));
         }
-        let gguf = Gguf::open(path)?;
+        let gguf = open(path, options)?;
         let plan = model::plan(&gguf)
             .map_err(|source| Error::Model { path: path.to_owned(), source: Box::new(source) })?;
         let pool = crate::threads::shared(options.threads)?;
@@ -204,7 +204,10 @@ impl NeuroEngine {
             .iter()
             .for_each(|line| tracing::info!("{line}"));
         let tokenizer = AscTokenizer::new(&gguf, built.tokenizer, plan.vocabulary)?;
-        let template = gguf.metadata().get::<&str>("tokenizer.chat_template")?.map(str::to_owned);
+        let template = match &options.chat_template {
+            Some(template) => Some(template.clone()),
+            None => gguf.metadata().get::<&str>("tokenizer.chat_template")?.map(str::to_owned),
+        };
         Ok(Self {
             layers: built.layers,
             prompt_layers,
@@ -233,7 +236,7 @@ impl NeuroEngine {
     /// # Errors
     /// One sentence: a file that can't be read or is damaged, a vocabulary that no plugin has a tokenizer for.
     pub fn load_tokenizer(path: &Path, options: &LoadOptions) -> Result<AscTokenizer> {
-        let gguf = Gguf::open(path)?;
+        let gguf = open(path, options)?;
         let plugins = Plugins::discover(&options.search, &plugin::this_machine());
         let ranked = plugins.ranked(options.backend.as_deref(), &options.search)?;
         let tokenizer = build::tokenizer(&gguf, ranked)?;
@@ -273,7 +276,8 @@ impl NeuroEngine {
         let source = self.template.as_deref().ok_or_else(|| {
             let path = self.path.display();
             Error::Invalid(format!(
-                "{path} has no chat template (tokenizer.chat_template): it is no chat model"
+                "{path} has no chat template (tokenizer.chat_template): it is no chat model, or its template has to be named \
+                 (--chat-template)"
             ))
         })?;
         let (bos, eos) = (self.tokenizer.bos_text(), self.tokenizer.eos_text());
@@ -405,4 +409,13 @@ impl NeuroEngine {
     fn opened(&self, memory: SequenceMemory, tokens: Vec<u32>) -> Sequence {
         Sequence { memory, tokens, engine: self.id, stop: None, torn: false }
     }
+}
+
+/// Opens a model's file, with the metadata that the options set.
+pub(super) fn open(path: &Path, options: &LoadOptions) -> Result<Gguf> {
+    let mut gguf = Gguf::open(path)?;
+    for set in &options.overrides {
+        gguf.set(set).map_err(|sentence| Error::Invalid(format!("{}: {sentence}", path.display())))?;
+    }
+    Ok(gguf)
 }

@@ -9,6 +9,7 @@ use memmap2::Mmap;
 
 use super::cursor::Cursor;
 use super::error::{GgufError, Quoted};
+use super::overrides::{Override, Set};
 use super::value::{Array, FromValue, Value, ValueType};
 
 /// The longest key that the GGUF specification allows, in bytes.
@@ -107,6 +108,21 @@ pub(super) fn read_entries(cursor: &mut Cursor<'_>, count: usize) -> Result<Vec<
 impl Metadata {
     pub(super) fn new(path: Option<PathBuf>, map: Arc<Mmap>, entries: Vec<Entry>) -> Self {
         Self { path, map, entries }
+    }
+
+    /// Sets a key to another value than the file's, or one that the file has none for.
+    pub(super) fn set(&mut self, set: &Override) -> Result<(), String> {
+        let place = self.entries.iter().position(|entry| entry.key() == set.key());
+        let held = place.map(|place| self.entries[place].value(&self.map).value_type());
+        let stored = match set.value(held)? {
+            Set::Scalar(value) => Stored::Scalar(value),
+            Set::String(text) => Stored::String(text.into()),
+        };
+        match place {
+            Some(place) => self.entries[place].stored = stored,
+            None => self.entries.push(Entry { key: set.key().into(), offset: 0, stored }),
+        }
+        Ok(())
     }
 
     /// The number of keys.

@@ -11,6 +11,7 @@ mod cursor;
 mod error;
 mod foreign;
 mod metadata;
+mod overrides;
 mod part;
 mod split;
 mod tensor;
@@ -29,6 +30,7 @@ use memmap2::{Mmap, MmapMut};
 
 pub use error::GgufError;
 pub use metadata::Metadata;
+pub use overrides::Override;
 pub use tensor::TensorInfo;
 pub use value::{Array, Elements, FromValue, Value, ValueType};
 pub use view::TensorView;
@@ -106,6 +108,14 @@ impl Gguf {
         let gguf = Self { version, metadata, tensors, by_name, files };
         split::check_names(&gguf)?;
         Ok(gguf)
+    }
+
+    /// Sets a key of the metadata for this run; the file stays as it is.
+    ///
+    /// # Errors
+    /// A sentence where the value is of another type than the file's, or that is an array.
+    pub fn set(&mut self, set: &Override) -> Result<(), String> {
+        self.metadata.set(set)
     }
 
     /// The version of the format: 2 or 3.
