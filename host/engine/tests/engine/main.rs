@@ -9,6 +9,7 @@ mod contexts;
 mod metrics;
 mod models;
 mod oracles;
+mod overrides;
 mod plugins;
 mod prefix;
 mod schedule;

@@ -21,6 +21,7 @@
 
 mod arguments;
 mod ast;
+mod characters;
 mod error;
 mod evaluate;
 mod expressions;

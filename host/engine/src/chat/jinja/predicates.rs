@@ -4,12 +4,12 @@ use std::cmp::Ordering;
 use std::rc::Rc;
 
 use super::arguments::{self, Given};
+use super::characters;
 use super::error::Error;
 use super::interpreter::Interpreter;
 use super::lexer::shortened;
 use super::order;
 use super::show;
-use super::strings;
 use super::value::Value;
 
 const NAMES: [&str; 38] = [
@@ -117,7 +117,7 @@ pub(super) fn holds(
             let shown = show::shown(meter, value)?;
             let text = shown.as_text().unwrap_or_default();
             meter.scanned(text.len())?;
-            strings::has_case(text, name == "upper")
+            characters::all_cased(text, name == "upper")
         }
         "filter" => value.as_text().is_some_and(super::filters::exists),
         "test" => value.as_text().is_some_and(|name| NAMES.contains(&name) || name == "<="),

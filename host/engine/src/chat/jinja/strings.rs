@@ -1,8 +1,7 @@
 //! Python's methods of strings.
 
-use unicode_general_category::{GeneralCategory, get_general_category};
-
 use super::arguments::{self, Given, optional_int, optional_text};
+use super::characters;
 use super::error::Error;
 use super::lexer::is_space;
 use super::meter::Shared;
@@ -73,7 +72,7 @@ pub(super) fn call(
         }
         "upper" | "lower" | "casefold" | "capitalize" | "swapcase" | "title" => {
             given.named::<0>(name, [])?;
-            cased(meter, text, name)
+            characters::cased(meter, text, name)
         }
         "split" | "rsplit" => split(meter, text, name == "rsplit", given),
         "splitlines" => {
@@ -124,7 +123,7 @@ pub(super) fn call(
         "expandtabs" => expand_tabs(meter, text, given),
         _ => {
             given.named::<0>(name, [])?;
-            Ok(Value::Bool(is(text, name)))
+            Ok(Value::Bool(characters::is(text, name)))
         }
     }
 }
@@ -182,52 +181,6 @@ fn bounded(
         bytes += c.len_utf8();
     }
     Ok(bytes)
-}
-
-fn cased(meter: &Shared, text: &str, name: &str) -> Result<Value, Error> {
-    let mut out = Builder::new(meter)?;
-    // A letter in another case has up to three times as many bytes.
-    let _room = meter.charge(text.len().saturating_mul(3))?;
-    match name {
-        "upper" => return Value::text(meter, text.to_uppercase()),
-        "lower" => return Value::text(meter, text.to_lowercase()),
-        "casefold" => return Value::text(meter, text.to_lowercase().replace('ß', "ss")),
-        "capitalize" => {
-            let mut chars = text.chars();
-            if let Some(first) = chars.next() {
-                push_all(&mut out, first.to_uppercase())?;
-            }
-            out.push_str(&chars.as_str().to_lowercase())?;
-        }
-        "swapcase" => {
-            for c in text.chars() {
-                if c.is_uppercase() {
-                    push_all(&mut out, c.to_lowercase())?;
-                } else {
-                    push_all(&mut out, c.to_uppercase())?;
-                }
-            }
-        }
-        _ => {
-            let mut within = false;
-            for c in text.chars() {
-                if within {
-                    push_all(&mut out, c.to_lowercase())?;
-                } else {
-                    push_all(&mut out, c.to_uppercase())?;
-                }
-                within = c.is_lowercase() || c.is_uppercase();
-            }
-        }
-    }
-    out.finish()
-}
-
-fn push_all(out: &mut Builder, chars: impl Iterator<Item = char>) -> Result<(), Error> {
-    for c in chars {
-        out.push(c)?;
-    }
-    Ok(())
 }
 
 fn split(meter: &Shared, text: &str, from_right: bool, given: Given) -> Result<Value, Error> {
@@ -488,64 +441,4 @@ fn expand_tabs(meter: &Shared, text: &str, given: Given) -> Result<Value, Error>
         }
     }
     out.finish()
-}
-
-/// Whether all letters that have a case have this one, and there are some.
-pub(super) fn has_case(text: &str, upper: bool) -> bool {
-    let wanted = |c: char| if upper { c.is_uppercase() } else { c.is_lowercase() };
-    let other = |c: char| if upper { c.is_lowercase() } else { c.is_uppercase() };
-    text.chars().any(wanted) && !text.chars().any(other)
-}
-
-/// The methods that say what kind of characters a string has.
-fn is(text: &str, name: &str) -> bool {
-    use GeneralCategory as Category;
-    let category = get_general_category;
-    let is_letter = |c| {
-        matches!(
-            category(c),
-            Category::UppercaseLetter
-                | Category::LowercaseLetter
-                | Category::TitlecaseLetter
-                | Category::ModifierLetter
-                | Category::OtherLetter
-        )
-    };
-    let is_decimal = |c| category(c) == Category::DecimalNumber;
-    let is_digit =
-        |c| is_decimal(c) || matches!(c, '²' | '³' | '¹' | '⁰' | '⁴'..='⁹' | '₀'..='₉' | '①'..='⑨');
-    let is_numeric = |c: char| c.is_numeric();
-    let all = |holds: &dyn Fn(char) -> bool| !text.is_empty() && text.chars().all(holds);
-    match name {
-        "isalnum" => all(&|c| is_letter(c) || is_digit(c) || is_numeric(c)),
-        "isalpha" => all(&is_letter),
-        "isascii" => text.is_ascii(),
-        "isdecimal" => all(&is_decimal),
-        "isdigit" => all(&is_digit),
-        "isidentifier" => {
-            let begins = text.chars().next().is_some_and(|c| is_letter(c) || c == '_');
-            begins && text.chars().all(|c| c == '_' || c.is_alphanumeric())
-        }
-        "islower" => has_case(text, false),
-        "isnumeric" => all(&is_numeric),
-        "isprintable" => text.chars().all(show::is_printable),
-        "isspace" => all(&is_space),
-        "istitle" => {
-            // Large letters begin words, small ones go on.
-            let mut within = false;
-            let fits = text.chars().all(|c| {
-                let fits = if c.is_uppercase() {
-                    !within
-                } else if c.is_lowercase() {
-                    within
-                } else {
-                    true
-                };
-                within = c.is_uppercase() || c.is_lowercase();
-                fits
-            });
-            fits && text.chars().any(char::is_uppercase)
-        }
-        _ => has_case(text, true),
-    }
 }
