@@ -42,7 +42,7 @@ impl Block for Iq4Nl {
     const DTYPE: DType = DType::Iq4Nl;
     const FILE_TYPE: u32 = 25;
     const FALLBACK: DType = DType::F16;
-    const QUANTIZE: Option<fn(&[f32]) -> Self> = Some(Self::quantize);
+    const QUANTIZE: Option<fn(&[f32], Option<&[f32]>) -> Self> = Some(Self::quantize);
     type Unpacked = Symmetric<32, 1>;
 
     block_scales!(d);
@@ -54,8 +54,8 @@ impl Block for Iq4Nl {
 }
 
 impl Iq4Nl {
-    fn quantize(weights: &[f32]) -> Self {
-        let (d, levels) = single::symmetric::<Levels>(weights);
+    fn quantize(weights: &[f32], columns: Option<&[f32]>) -> Self {
+        let (d, levels) = single::symmetric::<Levels>(weights, columns);
         Self { d, codes: pack_nibbles(&levels.map(index)) }
     }
 }
@@ -64,7 +64,7 @@ impl Block for Iq4Xs {
     const DTYPE: DType = DType::Iq4Xs;
     const FILE_TYPE: u32 = 30;
     const FALLBACK: DType = DType::Iq4Nl;
-    const QUANTIZE: Option<fn(&[f32]) -> Self> = Some(Self::quantize);
+    const QUANTIZE: Option<fn(&[f32], Option<&[f32]>) -> Self> = Some(Self::quantize);
     type Unpacked = Symmetric<32, 8>;
 
     block_scales!(d);
@@ -89,8 +89,8 @@ impl Block for Iq4Xs {
 }
 
 impl Iq4Xs {
-    fn quantize(weights: &[f32]) -> Self {
-        let block = supers::symmetric::<Levels, 32, 8>(weights, 32);
+    fn quantize(weights: &[f32], columns: Option<&[f32]>) -> Self {
+        let block = supers::symmetric::<Levels, 32, 8>(weights, columns, 32);
         let (mut scales_high, mut scales_low) = (0_u16, [0; 4]);
         for (i, scale) in block.scales.into_iter().enumerate() {
             let scale = (scale + 32.0) as u8;

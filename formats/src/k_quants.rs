@@ -136,7 +136,7 @@ impl Block for Q2K {
     const DTYPE: DType = DType::Q2K;
     const FILE_TYPE: u32 = 10;
     const FALLBACK: DType = DType::Iq4Nl;
-    const QUANTIZE: Option<fn(&[f32]) -> Self> = Some(Self::quantize);
+    const QUANTIZE: Option<fn(&[f32], Option<&[f32]>) -> Self> = Some(Self::quantize);
     type Unpacked = Affine<16, 16>;
 
     block_scales!(d, dmin);
@@ -153,8 +153,8 @@ impl Block for Q2K {
 }
 
 impl Q2K {
-    fn quantize(weights: &[f32]) -> Self {
-        let block = supers::affine::<16, 16>(weights, 3.0, 15.0);
+    fn quantize(weights: &[f32], columns: Option<&[f32]>) -> Self {
+        let block = supers::affine::<16, 16>(weights, columns, 3.0, 15.0);
         let mut codes = [[0; 32]; 2];
         each_code(block.codes.as_flattened(), |run, l, q| codes[run / 4][l] |= (q as u8) << (2 * (run % 4)));
         Self {
@@ -170,7 +170,7 @@ impl Block for Q3K {
     const DTYPE: DType = DType::Q3K;
     const FILE_TYPE: u32 = 11;
     const FALLBACK: DType = DType::Iq4Nl;
-    const QUANTIZE: Option<fn(&[f32]) -> Self> = Some(Self::quantize);
+    const QUANTIZE: Option<fn(&[f32], Option<&[f32]>) -> Self> = Some(Self::quantize);
     type Unpacked = Symmetric<16, 16>;
 
     block_scales!(d);
@@ -194,8 +194,8 @@ impl Block for Q3K {
 }
 
 impl Q3K {
-    fn quantize(weights: &[f32]) -> Self {
-        let block = supers::symmetric::<Even<-4, 3>, 16, 16>(weights, 32);
+    fn quantize(weights: &[f32], columns: Option<&[f32]>) -> Self {
+        let block = supers::symmetric::<Even<-4, 3>, 16, 16>(weights, columns, 32);
         let (mut high, mut low, mut scales) = ([0; 32], [[0; 32]; 2], [0; 12]);
         each_code(block.codes.as_flattened(), |run, l, q| {
             let q = (q + 4.0) as u8;
@@ -215,7 +215,7 @@ impl Block for Q4K {
     const DTYPE: DType = DType::Q4K;
     const FILE_TYPE: u32 = 14;
     const FALLBACK: DType = DType::Q5_0;
-    const QUANTIZE: Option<fn(&[f32]) -> Self> = Some(Self::quantize);
+    const QUANTIZE: Option<fn(&[f32], Option<&[f32]>) -> Self> = Some(Self::quantize);
     type Unpacked = Affine<32, 8>;
 
     block_scales!(d, dmin);
@@ -229,8 +229,8 @@ impl Block for Q4K {
 }
 
 impl Q4K {
-    fn quantize(weights: &[f32]) -> Self {
-        let block = supers::affine::<32, 8>(weights, 15.0, 63.0);
+    fn quantize(weights: &[f32], columns: Option<&[f32]>) -> Self {
+        let block = supers::affine::<32, 8>(weights, columns, 15.0, 63.0);
         let mut codes = [[0; 32]; 4];
         each_code(block.codes.as_flattened(), |run, l, q| codes[run / 2][l] |= (q as u8) << (4 * (run % 2)));
         let scales = ScalesAndMinima::pack(block.scales.map(|s| s as u8), block.minima.map(|m| m as u8));
@@ -242,7 +242,7 @@ impl Block for Q5K {
     const DTYPE: DType = DType::Q5K;
     const FILE_TYPE: u32 = 16;
     const FALLBACK: DType = DType::Q5_1;
-    const QUANTIZE: Option<fn(&[f32]) -> Self> = Some(Self::quantize);
+    const QUANTIZE: Option<fn(&[f32], Option<&[f32]>) -> Self> = Some(Self::quantize);
     type Unpacked = Affine<32, 8>;
 
     block_scales!(d, dmin);
@@ -260,8 +260,8 @@ impl Block for Q5K {
 }
 
 impl Q5K {
-    fn quantize(weights: &[f32]) -> Self {
-        let block = supers::affine::<32, 8>(weights, 31.0, 63.0);
+    fn quantize(weights: &[f32], columns: Option<&[f32]>) -> Self {
+        let block = supers::affine::<32, 8>(weights, columns, 31.0, 63.0);
         let (mut high, mut low) = ([0; 32], [[0; 32]; 4]);
         each_code(block.codes.as_flattened(), |run, l, q| {
             let q = q as u8;
@@ -277,7 +277,7 @@ impl Block for Q6K {
     const DTYPE: DType = DType::Q6K;
     const FILE_TYPE: u32 = 18;
     const FALLBACK: DType = DType::Q8_0;
-    const QUANTIZE: Option<fn(&[f32]) -> Self> = Some(Self::quantize);
+    const QUANTIZE: Option<fn(&[f32], Option<&[f32]>) -> Self> = Some(Self::quantize);
     type Unpacked = Symmetric<16, 16>;
 
     block_scales!(d);
@@ -298,8 +298,8 @@ impl Block for Q6K {
 }
 
 impl Q6K {
-    fn quantize(weights: &[f32]) -> Self {
-        let block = supers::symmetric::<Even<-32, 31>, 16, 16>(weights, 128);
+    fn quantize(weights: &[f32], columns: Option<&[f32]>) -> Self {
+        let block = supers::symmetric::<Even<-32, 31>, 16, 16>(weights, columns, 128);
         let (mut low, mut high) = ([[[0; 32]; 2]; 2], [[0; 32]; 2]);
         each_code(block.codes.as_flattened(), |run, l, q| {
             let (q, half, run) = ((q + 32.0) as u8, run / 4, run % 4);

@@ -74,7 +74,7 @@ impl Block for Q4_0 {
     const DTYPE: DType = DType::Q4_0;
     const FILE_TYPE: u32 = 2;
     const FALLBACK: DType = DType::F16;
-    const QUANTIZE: Option<fn(&[f32]) -> Self> = Some(Self::quantize);
+    const QUANTIZE: Option<fn(&[f32], Option<&[f32]>) -> Self> = Some(Self::quantize);
     type Unpacked = Symmetric<32, 1>;
 
     block_scales!(d);
@@ -86,8 +86,8 @@ impl Block for Q4_0 {
 }
 
 impl Q4_0 {
-    fn quantize(weights: &[f32]) -> Self {
-        let (d, q) = single::symmetric::<Even<-8, 7>>(weights);
+    fn quantize(weights: &[f32], columns: Option<&[f32]>) -> Self {
+        let (d, q) = single::symmetric::<Even<-8, 7>>(weights, columns);
         Self { d, codes: pack_nibbles(&q.map(|q| (q + 8.0) as u8)) }
     }
 }
@@ -96,7 +96,7 @@ impl Block for Q4_1 {
     const DTYPE: DType = DType::Q4_1;
     const FILE_TYPE: u32 = 3;
     const FALLBACK: DType = DType::F16;
-    const QUANTIZE: Option<fn(&[f32]) -> Self> = Some(Self::quantize);
+    const QUANTIZE: Option<fn(&[f32], Option<&[f32]>) -> Self> = Some(Self::quantize);
     type Unpacked = Affine<32, 1>;
 
     block_scales!(d, m);
@@ -112,8 +112,8 @@ impl Block for Q4_1 {
 }
 
 impl Q4_1 {
-    fn quantize(weights: &[f32]) -> Self {
-        let (d, m, q) = single::affine(weights, 15.0);
+    fn quantize(weights: &[f32], columns: Option<&[f32]>) -> Self {
+        let (d, m, q) = single::affine(weights, columns, 15.0);
         Self { d, m, codes: pack_nibbles(&q) }
     }
 }
@@ -122,7 +122,7 @@ impl Block for Q5_0 {
     const DTYPE: DType = DType::Q5_0;
     const FILE_TYPE: u32 = 8;
     const FALLBACK: DType = DType::F16;
-    const QUANTIZE: Option<fn(&[f32]) -> Self> = Some(Self::quantize);
+    const QUANTIZE: Option<fn(&[f32], Option<&[f32]>) -> Self> = Some(Self::quantize);
     type Unpacked = Symmetric<32, 1>;
 
     block_scales!(d);
@@ -136,8 +136,8 @@ impl Block for Q5_0 {
 }
 
 impl Q5_0 {
-    fn quantize(weights: &[f32]) -> Self {
-        let (d, q) = single::symmetric::<Even<-16, 15>>(weights);
+    fn quantize(weights: &[f32], columns: Option<&[f32]>) -> Self {
+        let (d, q) = single::symmetric::<Even<-16, 15>>(weights, columns);
         let q = q.map(|q| (q + 16.0) as u8);
         Self { d, high: pack_fifth_bits(&q), low: pack_nibbles(&q) }
     }
@@ -147,7 +147,7 @@ impl Block for Q5_1 {
     const DTYPE: DType = DType::Q5_1;
     const FILE_TYPE: u32 = 9;
     const FALLBACK: DType = DType::F16;
-    const QUANTIZE: Option<fn(&[f32]) -> Self> = Some(Self::quantize);
+    const QUANTIZE: Option<fn(&[f32], Option<&[f32]>) -> Self> = Some(Self::quantize);
     type Unpacked = Affine<32, 1>;
 
     block_scales!(d, m);
@@ -163,8 +163,8 @@ impl Block for Q5_1 {
 }
 
 impl Q5_1 {
-    fn quantize(weights: &[f32]) -> Self {
-        let (d, m, q) = single::affine(weights, 31.0);
+    fn quantize(weights: &[f32], columns: Option<&[f32]>) -> Self {
+        let (d, m, q) = single::affine(weights, columns, 31.0);
         Self { d, m, high: pack_fifth_bits(&q), low: pack_nibbles(&q) }
     }
 }
@@ -173,7 +173,7 @@ impl Block for Q8_0 {
     const DTYPE: DType = DType::Q8_0;
     const FILE_TYPE: u32 = 7;
     const FALLBACK: DType = DType::F16;
-    const QUANTIZE: Option<fn(&[f32]) -> Self> = Some(Self::quantize);
+    const QUANTIZE: Option<fn(&[f32], Option<&[f32]>) -> Self> = Some(Self::quantize);
     type Unpacked = Symmetric<32, 1>;
 
     block_scales!(d);
@@ -186,7 +186,7 @@ impl Block for Q8_0 {
 
 impl Q8_0 {
     /// With 255 levels there is nothing to gain from another scale than the one that reaches the largest weight.
-    fn quantize(weights: &[f32]) -> Self {
+    fn quantize(weights: &[f32], _: Option<&[f32]>) -> Self {
         let largest = weights.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
         let d = F16::from_f32(largest / 127.0);
         let codes = single::codes::<Even<-127, 127>>(&group(weights), d.to_f32());

@@ -8,7 +8,10 @@
 //! - [`legacy`]: `Q4_0`, `Q4_1`, `Q5_0`, `Q5_1`, `Q8_0`, of 32 weights with one scale;
 //! - [`k_quants`]: `Q2_K` to `Q6_K`, of 256 weights whose groups of 16 or 32 have scales of their own;
 //! - [`iq4`]: `IQ4_NL`, `IQ4_XS`, whose codes index a table of unevenly spaced levels;
-//! - [`mxfp4`]: `MXFP4`, of 32 4-bit floats with one power of two; only read.
+//! - [`mxfp4`]: `MXFP4`, of 32 4-bit floats with one power of two;
+//! - [`nvfp4`]: `NVFP4`, of 64 4-bit floats with an 8-bit one for each 16;
+//! - [`iq3`], [`iq2`], [`iq1`]: `IQ3_S` to `IQ1_S`, of 256 weights, eight or four of which are a point of a [codebook](codebooks);
+//! - [`ternary`]: `TQ1_0`, `TQ2_0`, of 256 weights of three values.
 //!
 //! [`dispatch`] leads from a [`DType`] to the type that holds its floats or blocks: it has one row for each, and all code
 //! that differs by element type goes through it.
@@ -43,14 +46,20 @@ macro_rules! block_scales {
     };
 }
 
+pub mod codebooks;
 mod files;
 pub mod floats;
 pub mod groups;
+pub mod iq1;
+pub mod iq2;
+pub mod iq3;
 pub mod iq4;
 pub mod k_quants;
 pub mod legacy;
 pub mod mxfp4;
+pub mod nvfp4;
 mod quantize;
+pub mod ternary;
 
 use bytemuck::Pod;
 pub use herald_api::DType;
@@ -58,7 +67,7 @@ pub use herald_api::DType;
 pub use files::{dtype_for_rows, file_type};
 use floats::Float;
 pub use groups::{Affine, Symmetric, Unpacked};
-pub use quantize::{Unstorable, is_writable, largest, quantize_row};
+pub use quantize::{Unstorable, is_writable, largest, quantize_row, quantize_row_for};
 
 /// Evaluates an expression with the type that holds an element type's floats, or its blocks: `F` is a
 /// [`Float`](floats::Float) and `B` a [`Block`]. It is a `match`, so the names are of one type in each
@@ -93,6 +102,16 @@ macro_rules! dispatch {
                 iq4::Iq4Nl,
                 iq4::Iq4Xs,
                 mxfp4::Mxfp4,
+                nvfp4::Nvfp4,
+                iq1::Iq1S,
+                iq1::Iq1M,
+                iq2::Iq2Xxs,
+                iq2::Iq2Xs,
+                iq2::Iq2S,
+                iq3::Iq3Xxs,
+                iq3::Iq3S,
+                ternary::Tq1_0,
+                ternary::Tq2_0,
             }
         )
     };
@@ -128,9 +147,9 @@ pub trait Block: Pod {
     /// are smaller.
     const FALLBACK: DType;
 
-    /// Makes the block that stands for [`Unpacked::LEN`] weights best, whose magnitudes float16 holds. `None` where HERALD
-    /// reads the format but doesn't write it.
-    const QUANTIZE: Option<fn(&[f32]) -> Self>;
+    /// Makes the block that stands for [`Unpacked::LEN`] weights best, whose magnitudes float16 holds, where the
+    /// squares of errors count by a second number of each, around 1, if it is known. `None` where HERALD reads the format but doesn't write it.
+    const QUANTIZE: Option<fn(&[f32], Option<&[f32]>) -> Self>;
 
     /// The block's codes and scales, one way for every format.
     type Unpacked: Unpacked;

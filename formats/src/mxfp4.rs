@@ -7,6 +7,9 @@ use herald_api::DType;
 use super::Block;
 use super::groups::Symmetric;
 use super::iq4::{level_pairs, levels};
+use super::legacy::pack_nibbles;
+use super::quantize::grid::Grid;
+use super::quantize::single;
 
 /// Twice the value of each four-bit code, a float with a sign, two bits of exponent and one of mantissa (E2M1).
 pub const LEVELS: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
@@ -28,7 +31,7 @@ impl Block for Mxfp4 {
     const DTYPE: DType = DType::Mxfp4;
     const FILE_TYPE: u32 = 38;
     const FALLBACK: DType = DType::F16;
-    const QUANTIZE: Option<fn(&[f32]) -> Self> = None;
+    const QUANTIZE: Option<fn(&[f32], Option<&[f32]>) -> Self> = Some(Self::quantize);
     type Unpacked = Symmetric<32, 1>;
 
     #[inline(always)]
@@ -43,6 +46,43 @@ impl Block for Mxfp4 {
     fn set_scales(&mut self, [scale, _]: [f32; 2]) {
         self.e = (scale.abs().log2().round() + 128.0).clamp(0.0, 254.0) as u8;
     }
+}
+
+impl Mxfp4 {
+    fn quantize(weights: &[f32], columns: Option<&[f32]>) -> Self {
+        let largest = weights.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+        // With the first exponent the largest weight is within the levels, but not within their lower half.
+        let within = (0..=u8::MAX - 1).find(|&e| largest <= power(e) * Floats::HIGH).unwrap_or(u8::MAX - 1);
+        let exponents =
+            [within, within.saturating_sub(1), within.saturating_sub(2), (within + 1).min(u8::MAX - 1)];
+        let (e, levels) = single::scaled::<Floats, u8, 4>(weights, columns, exponents, power);
+        Self { e, codes: pack_nibbles(&levels.map(code)) }
+    }
+}
+
+/// The levels as a quantiser's grid.
+struct Floats;
+
+impl Grid for Floats {
+    const LOW: f32 = -12.0;
+    const HIGH: f32 = 12.0;
+    const REACH: f32 = 4.0;
+
+    #[inline(always)]
+    fn nearest(v: f32) -> f32 {
+        let mut level = 0.0;
+        for (below, above) in LEVELS[..7].iter().zip(&LEVELS[1..8]) {
+            let (below, above) = (f32::from(*below), f32::from(*above));
+            level += if v.abs() > (below + above) / 2.0 { above - below } else { 0.0 };
+        }
+        level.copysign(v)
+    }
+}
+
+/// The code of a level.
+fn code(level: f32) -> u8 {
+    let magnitude = LEVELS[..8].partition_point(|&other| f32::from(other) < level.abs()) as u8;
+    if level < 0.0 { magnitude | 8 } else { magnitude }
 }
 
 /// `2^(e - 128)`.

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use herald_api::DType;
 use herald_formats::{
-    Block, Unpacked, dequantize_row, dispatch, dot_row, dtype_for_rows, file_type, floats::Float,
+    Block, Unpacked, codebooks, dequantize_row, dispatch, dot_row, dtype_for_rows, file_type, floats::Float,
     is_writable, row_kernels,
 };
 use ndarray::Array1;
@@ -101,6 +101,24 @@ fn weights_are_those_of_numpy_to_the_bit() {
             assert_eq!(weight.to_bits(), expected.to_bits(), "{dtype} weight {i}: {weight}, not {expected}");
         }
     }
+}
+
+#[test]
+fn codebooks_are_those_of_numpy() {
+    fn check<const DIM: usize>(of: &str, points: &[[i8; DIM]]) {
+        let vectors = SafeTensors::deserialize(VECTORS).unwrap();
+        let tensor = vectors.tensor(&format!("{of}.codebook")).unwrap();
+        assert_eq!(tensor.shape(), [points.len(), DIM], "{of}");
+        for (point, expected) in points.iter().zip(tensor.data().chunks(DIM)) {
+            assert_eq!(point.map(|coordinate| coordinate as u8), expected, "{of}");
+        }
+    }
+    check("IQ1_S", &codebooks::TERNARY_2048);
+    check("IQ2_XXS", &codebooks::EIGHT_256);
+    check("IQ2_XS", &codebooks::EIGHT_512);
+    check("IQ2_S", &codebooks::EIGHT_1024);
+    check("IQ3_XXS", &codebooks::FOUR_256);
+    check("IQ3_S", &codebooks::FOUR_512);
 }
 
 #[test]

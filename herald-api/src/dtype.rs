@@ -72,10 +72,20 @@ dtypes! {
     Q4K = HERALD_DTYPE_Q4_K, "Q4_K": 256 in 144 bytes, "blocks of 8 groups of 32 weights d s q - dmin m, q of 4 bits";
     Q5K = HERALD_DTYPE_Q5_K, "Q5_K": 256 in 176 bytes, "blocks of 8 groups of 32 weights d s q - dmin m, q of 5 bits";
     Q6K = HERALD_DTYPE_Q6_K, "Q6_K": 256 in 210 bytes, "blocks of 16 groups of 16 weights d s (q - 32), q of 6 bits";
+    Iq2Xxs = HERALD_DTYPE_IQ2_XXS, "IQ2_XXS": 256 in 66 bytes, "blocks of 8 groups of 32 weights d (2 s + 1) / 8 g, g of a codebook of 256 points of 8";
+    Iq2Xs = HERALD_DTYPE_IQ2_XS, "IQ2_XS": 256 in 74 bytes, "blocks of 16 groups of 16 weights d (2 s + 1) / 8 g, g of a codebook of 512 points of 8";
+    Iq3Xxs = HERALD_DTYPE_IQ3_XXS, "IQ3_XXS": 256 in 98 bytes, "blocks of 8 groups of 32 weights d (2 s + 1) / 4 g, g of a codebook of 256 points of 4";
+    Iq1S = HERALD_DTYPE_IQ1_S, "IQ1_S": 256 in 50 bytes, "blocks of 8 groups of 32 weights d (2 s + 1) (g + m), g of a codebook of 2048 points of 8";
     Iq4Nl = HERALD_DTYPE_IQ4_NL, "IQ4_NL": 32 in 18 bytes, "blocks of 32 weights d level(q), q of 4 bits";
+    Iq3S = HERALD_DTYPE_IQ3_S, "IQ3_S": 256 in 110 bytes, "blocks of 8 groups of 32 weights d (2 s + 1) g, g of a codebook of 512 points of 4";
+    Iq2S = HERALD_DTYPE_IQ2_S, "IQ2_S": 256 in 82 bytes, "blocks of 16 groups of 16 weights d (2 s + 1) / 8 g, g of a codebook of 1024 points of 8";
     Iq4Xs = HERALD_DTYPE_IQ4_XS, "IQ4_XS": 256 in 136 bytes, "blocks of 8 groups of 32 weights d s level(q), q of 4 bits";
+    Iq1M = HERALD_DTYPE_IQ1_M, "IQ1_M": 256 in 56 bytes, "blocks of 16 groups of 16 weights d (2 s + 1) (g + m), g of a codebook of 2048 points of 8";
     Bf16 = HERALD_DTYPE_BF16, "BF16": 1 in 2 bytes, "bfloat16, the upper half of a binary32";
+    Tq1_0 = HERALD_DTYPE_TQ1_0, "TQ1_0": 256 in 54 bytes, "blocks of 256 weights d (q - 1), q of 0 to 2";
+    Tq2_0 = HERALD_DTYPE_TQ2_0, "TQ2_0": 256 in 66 bytes, "blocks of 256 weights d (q - 1), q of 2 bits";
     Mxfp4 = HERALD_DTYPE_MXFP4, "MXFP4": 32 in 17 bytes, "blocks of 32 weights 2^(e - 128) level(q), q of 4 bits";
+    Nvfp4 = HERALD_DTYPE_NVFP4, "NVFP4": 64 in 36 bytes, "blocks of 4 groups of 16 weights s / 2 level(q), q of 4 bits, s an 8-bit float";
 }
 
 impl DType {
@@ -99,28 +109,19 @@ impl DType {
             5 => "Q4_3, which GGUF has withdrawn",
             9 => "Q8_1",
             15 => "Q8_K",
-            16 => "IQ2_XXS",
-            17 => "IQ2_XS",
-            18 => "IQ3_XXS",
-            19 => "IQ1_S",
-            21 => "IQ3_S",
-            22 => "IQ2_S",
             24 => "I8",
             25 => "I16",
             26 => "I32",
             27 => "I64",
             28 => "F64",
-            29 => "IQ1_M",
             31 => "Q4_0_4_4, which GGUF has withdrawn",
             32 => "Q4_0_4_8, which GGUF has withdrawn",
             33 => "Q4_0_8_8, which GGUF has withdrawn",
-            34 => "TQ1_0",
-            35 => "TQ2_0",
             36 => "IQ4_NL_4_4, which GGUF has withdrawn",
             37 => "IQ4_NL_4_8, which GGUF has withdrawn",
             38 => "IQ4_NL_8_8, which GGUF has withdrawn",
-            40 => "NVFP4",
             41 => "Q1_0",
+            42 => "Q2_0",
             _ => return None,
         })
     }

@@ -2,16 +2,21 @@
 //! for the codes that each gives, the best scale by least squares; then codes and scale in turn until little changes.
 
 use super::grid::{Grid, round, sums};
+use super::group;
 
 /// Candidates on either side of the plain one.
 const CANDIDATES: i32 = 8;
 /// Times that codes and scale are fitted to each other, after the best candidate is known.
 const REFINEMENTS: usize = 3;
 /// Magnitudes that every format rounds to zero, since the smallest step of a float16 scale is 2^-24.
-const NOTHING: f32 = 1.0 / (1_u64 << 40) as f32;
+pub(super) const NOTHING: f32 = 1.0 / (1_u64 << 40) as f32;
 
-/// How much each weight's error counts: more for those that are large beside the rest of their group.
-pub(super) fn importance<const N: usize>(x: &[f32; N]) -> [f32; N] {
+/// How much each weight's error counts: as its column says; where nobody knows, more for those that are large beside the rest
+/// of their group.
+pub(super) fn importance<const N: usize>(x: &[f32; N], columns: Option<&[f32]>) -> [f32; N] {
+    if let Some(columns) = columns {
+        return group(columns);
+    }
     let [squares] = sums::<N, 1>(|i| [x[i] * x[i]]);
     let rms = (squares / N as f32).sqrt();
     if rms < NOTHING {

@@ -32,10 +32,12 @@ pub(crate) struct Affine<const SIZE: usize, const GROUPS: usize> {
 /// The block with codes of `G` and scales from `-reach` to `reach - 1`.
 pub(crate) fn symmetric<G: Grid, const SIZE: usize, const GROUPS: usize>(
     weights: &[f32],
+    columns: Option<&[f32]>,
     reach: i32,
 ) -> Symmetric<SIZE, GROUPS> {
     let x: [[f32; SIZE]; GROUPS] = std::array::from_fn(|i| group(&weights[SIZE * i..][..SIZE]));
-    let w = x.each_ref().map(fit::importance);
+    let w: [[f32; SIZE]; GROUPS] =
+        std::array::from_fn(|i| fit::importance(&x[i], columns.map(|columns| &columns[SIZE * i..][..SIZE])));
     let ideal: [f32; GROUPS] = std::array::from_fn(|i| fit::scale::<G, SIZE>(&x[i], &w[i]));
     let reach = reach as f32;
     // The largest scale gets the integer of largest magnitude.
@@ -91,11 +93,13 @@ pub(crate) fn symmetric<G: Grid, const SIZE: usize, const GROUPS: usize>(
 /// The block with codes from 0 to `most`, and scales and minima from 0 to `reach`.
 pub(crate) fn affine<const SIZE: usize, const GROUPS: usize>(
     weights: &[f32],
+    columns: Option<&[f32]>,
     most: f32,
     reach: f32,
 ) -> Affine<SIZE, GROUPS> {
     let x: [[f32; SIZE]; GROUPS] = std::array::from_fn(|i| group(&weights[SIZE * i..][..SIZE]));
-    let w = x.each_ref().map(fit::importance);
+    let w: [[f32; SIZE]; GROUPS] =
+        std::array::from_fn(|i| fit::importance(&x[i], columns.map(|columns| &columns[SIZE * i..][..SIZE])));
     let ideal: [Line; GROUPS] = std::array::from_fn(|i| fit::line(&x[i], &w[i], most, Offsets::Negative));
     let steepest = ideal.iter().fold(0.0_f32, |most, line| most.max(line.scale));
     let lowest = ideal.iter().fold(0.0_f32, |most, line| most.max(-line.offset));
@@ -167,7 +171,7 @@ pub(crate) fn affine<const SIZE: usize, const GROUPS: usize>(
 
 /// The float16 nearest to `v`, but away from zero where the nearest is so coarse (below 2^-14) that multiples of it
 /// could fall short of those of `v`; never zero.
-fn reaching(v: f32) -> f16 {
+pub(super) fn reaching(v: f32) -> f16 {
     let nearest = rounded(v);
     if nearest.is_normal() || f32::abs(nearest.to_f32()) >= v.abs() && nearest != f16::ZERO {
         return nearest;
@@ -176,7 +180,7 @@ fn reaching(v: f32) -> f16 {
 }
 
 /// The candidate of least error; of several, the first.
-fn least<T: Copy, const N: usize>(candidates: [T; N], error: impl Fn(T) -> f32) -> (T, f32) {
+pub(super) fn least<T: Copy, const N: usize>(candidates: [T; N], error: impl Fn(T) -> f32) -> (T, f32) {
     let mut best = (candidates[0], error(candidates[0]));
     for &candidate in &candidates[1..] {
         let its = error(candidate);

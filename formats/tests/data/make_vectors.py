@@ -1,14 +1,14 @@
 """Writes quant_vectors.safetensors: a row of blocks of every element type, and the weights that they stand for.
 
 The weights are what the `gguf` package's numpy implementation gives (pip install gguf safetensors), so that the Rust
-one is tested against another. Tensors: "<type>.row" (uint8) and "<type>.weights" (float32). Run it anywhere; it always
-writes the same file, next to itself.
+one is tested against another. Tensors: "<type>.row" (uint8) and "<type>.weights" (float32), and "<type>.codebook" (int8
+[points, coordinates]). Run it anywhere; it always writes the same file, next to itself.
 """
 
 from pathlib import Path
 
 import numpy as np
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 from gguf.quants import dequantize
 from safetensors.numpy import save_file
 
@@ -27,7 +27,20 @@ SCALES = {
     "IQ4_NL": [0],
     "IQ4_XS": [0],
     "MXFP4": [],
+    "NVFP4": [],
+    "IQ1_S": [0],
+    "IQ1_M": [48],
+    "IQ2_XXS": [0],
+    "IQ2_XS": [0],
+    "IQ2_S": [0],
+    "IQ3_XXS": [0],
+    "IQ3_S": [0],
+    "TQ1_0": [52],
+    "TQ2_0": [64],
 }
+
+# Types whose weights are points of a codebook that the `gguf` package has.
+CODEBOOKS = ["IQ1_S", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S"]
 
 # The largest exponent with which no weight overflows, in types whose blocks begin with one.
 LARGEST_EXPONENTS = {"MXFP4": 252}
@@ -51,7 +64,13 @@ def blocks_of(name: str, rng: np.random.Generator) -> np.ndarray:
         scales = magnitudes | (rng.integers(0, 2, count, dtype=np.uint16) << 15)
         # Shuffled, so that blocks of two scales meet them in different pairs.
         scales[2 : 2 + len(NOTABLE_SCALES)] = rng.permutation(NOTABLE_SCALES)
-        blocks[:, offset : offset + 2] = scales.astype("<u2").view(np.uint8).reshape(count, 2)
+        if name == "IQ1_M":
+            # A scale's four bits are the highest of four words.
+            for i in range(4):
+                high = blocks[:, offset + 2 * i + 1]
+                high[:] = (high & 0x0F) | ((scales >> 4 * i & 0x0F) << 4)
+        else:
+            blocks[:, offset : offset + 2] = scales.astype("<u2").view(np.uint8).reshape(count, 2)
     return blocks
 
 
@@ -72,6 +91,10 @@ def main() -> None:
         assert np.isfinite(weights).all(), name
         tensors[f"{name}.row"] = row.reshape(-1)
         tensors[f"{name}.weights"] = np.ascontiguousarray(weights).reshape(-1)
+    for name in CODEBOOKS:
+        kind = getattr(quants, name)
+        kind.init_grid()
+        tensors[f"{name}.codebook"] = np.ascontiguousarray(kind.grid.reshape(kind.grid_shape)).astype(np.int8)
     save_file(tensors, Path(__file__).with_name("quant_vectors.safetensors"))
 
 

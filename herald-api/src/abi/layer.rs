@@ -28,14 +28,34 @@ pub const HERALD_DTYPE_Q4_K: u32 = 12;
 pub const HERALD_DTYPE_Q5_K: u32 = 13;
 /// Blocks of 256, 6 bits. 210 bytes.
 pub const HERALD_DTYPE_Q6_K: u32 = 14;
+/// Blocks of 256: a float16 scale, and for each 32 four points of a codebook, their signs and a 4-bit scale. 66 bytes.
+pub const HERALD_DTYPE_IQ2_XXS: u32 = 16;
+/// Blocks of 256: a float16 scale, points of a codebook with signs, 4-bit scales. 74 bytes.
+pub const HERALD_DTYPE_IQ2_XS: u32 = 17;
+/// Blocks of 256: a float16 scale, points of a codebook, signs, 4-bit scales. 98 bytes.
+pub const HERALD_DTYPE_IQ3_XXS: u32 = 18;
+/// Blocks of 256: a float16 scale, points of a codebook, 3-bit scales. 50 bytes.
+pub const HERALD_DTYPE_IQ1_S: u32 = 19;
 /// Blocks of 32: float16 scale, 4-bit indices into a table of 16 levels. 18 bytes.
 pub const HERALD_DTYPE_IQ4_NL: u32 = 20;
+/// Blocks of 256: a float16 scale, points of a codebook, signs, 4-bit scales. 110 bytes.
+pub const HERALD_DTYPE_IQ3_S: u32 = 21;
+/// Blocks of 256: a float16 scale, points of a codebook, signs, 4-bit scales. 82 bytes.
+pub const HERALD_DTYPE_IQ2_S: u32 = 22;
 /// Blocks of 256, IQ4_NL's levels with 6-bit scales. 136 bytes.
 pub const HERALD_DTYPE_IQ4_XS: u32 = 23;
+/// Blocks of 256: points of a codebook, 3-bit scales, a float16 scale in their spare bits. 56 bytes.
+pub const HERALD_DTYPE_IQ1_M: u32 = 29;
 /// bfloat16.
 pub const HERALD_DTYPE_BF16: u32 = 30;
+/// Blocks of 256: codes of three values, five to a byte, a float16 scale. 54 bytes.
+pub const HERALD_DTYPE_TQ1_0: u32 = 34;
+/// Blocks of 256: 2-bit codes, a float16 scale. 66 bytes.
+pub const HERALD_DTYPE_TQ2_0: u32 = 35;
 /// Blocks of 32: an 8-bit power of two, 4-bit floats (E2M1). 17 bytes.
 pub const HERALD_DTYPE_MXFP4: u32 = 39;
+/// Blocks of 64: an 8-bit float (E4M3) for each 16, 4-bit floats (E2M1). 36 bytes.
+pub const HERALD_DTYPE_NVFP4: u32 = 40;
 
 /// A page of 16-bit integers with a scale for each head of each token: keys is first float32 scales
 /// [n_kv_heads, capacity], then int16 codes [n_kv_heads, capacity, key_dim]; values the same with value_dim. An element

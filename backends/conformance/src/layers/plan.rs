@@ -29,7 +29,7 @@ pub(super) struct Plan {
 }
 
 /// The order in which types are tried where any will do.
-pub(super) const PLAIN_FIRST: [DType; 16] = [
+pub(super) const PLAIN_FIRST: [DType; 26] = [
     DType::F32,
     DType::F16,
     DType::Bf16,
@@ -40,12 +40,22 @@ pub(super) const PLAIN_FIRST: [DType; 16] = [
     DType::Q5_1,
     DType::Iq4Nl,
     DType::Mxfp4,
+    DType::Nvfp4,
     DType::Q4K,
     DType::Q6K,
     DType::Q5K,
     DType::Q3K,
     DType::Q2K,
     DType::Iq4Xs,
+    DType::Iq3S,
+    DType::Iq3Xxs,
+    DType::Iq2S,
+    DType::Iq2Xs,
+    DType::Iq2Xxs,
+    DType::Iq1M,
+    DType::Iq1S,
+    DType::Tq2_0,
+    DType::Tq1_0,
 ];
 
 /// A sequence's tokens.

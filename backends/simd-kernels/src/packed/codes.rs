@@ -251,3 +251,37 @@ impl<T: LevelTable> Codes for Levels<T> {
         bytes(s, low, high)
     }
 }
+
+/// Levels of a table of which only the first eight are used, packed as their 3-bit indices: byte `b` of word 0 has, from bit
+/// `2w` on, the low two bits of column `4w + b`, that of word 1 those of column `16 + 4w + b`, and byte `b` of word 2 the
+/// third bits of the first at bit `w` and of the second at bit `4 + w`. So one lookup is for four columns.
+pub(crate) struct EightLevels<T>(PhantomData<T>);
+
+impl<T: LevelTable> Codes for EightLevels<T> {
+    type Words = [Word; 3];
+
+    fn pack(codes: &[u8; GROUP], lane: usize, packed: &mut [u8]) {
+        let mut words = [0; 3];
+        for w in 0..4 {
+            let of = |first: usize| four(&codes.map(|level| T::INDICES[level as usize]), first + 4 * w);
+            for (half, indices) in [of(0), of(16)].into_iter().enumerate() {
+                words[half] |= (indices & 0x0303_0303) << (2 * w);
+                words[2] |= (indices >> 2 & 0x0101_0101) << (4 * half + w);
+            }
+        }
+        for (word, bits) in words.into_iter().enumerate() {
+            put(packed, word, lane, bits);
+        }
+    }
+
+    #[inline(always)]
+    fn code_pairs<S: Simd, const Q: usize>(s: S, words: &[Word; 3]) -> [S::I; 4] {
+        let [first, second, third] = words.each_ref().map(|word| s.load_i(word));
+        let look_up = |low: S::I, third: S::I| {
+            let low = s.and(s.shr(low, 2 * Q as u32), s.splat_i(0x0303_0303));
+            s.look_up(&T::LEVELS, s.or(low, s.and(third, s.splat_i(0x0404_0404))))
+        };
+        let to_third = if Q <= 2 { s.shl(third, 2 - Q as u32) } else { s.shr(third, Q as u32 - 2) };
+        bytes(s, look_up(first, to_third), look_up(second, s.shr(third, 2 + Q as u32)))
+    }
+}

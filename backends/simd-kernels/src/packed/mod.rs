@@ -7,7 +7,8 @@
 //! each of the block's groups    codes, then the group's small integer scales: see `codes` and `scales`
 //! ```
 //!
-//! That takes about as many bytes as in the file. Codes are multiplied in pairs, as two int16 in one lane. A pair is every
+//! That takes about as many bytes as in the file, except for formats with codebooks: a gather for every four or eight weights
+//! of each row would take longer than it takes to read their points' coordinates, so those are packed, in 3 or 4 bits. Codes are multiplied in pairs, as two int16 in one lane. A pair is every
 //! other column of four, because unpacking is then a shift and a mask of the bytes as files have them; activations are
 //! quantised into the same order once. For 4-bit codes, whose word `w` of a row has columns `4w` to `4w + 3` in the low
 //! halves of its bytes and `16 + 4w` to `16 + 4w + 3` in the high halves:
@@ -32,16 +33,21 @@ mod scales;
 
 use std::marker::PhantomData;
 
+use herald_formats::iq1::{Iq1M, Iq1S};
+use herald_formats::iq2::{Iq2S, Iq2Xs, Iq2Xxs};
+use herald_formats::iq3::{Iq3S, Iq3Xxs};
 use herald_formats::iq4::{Iq4Nl, Iq4Xs};
 use herald_formats::k_quants::{Q2K, Q3K, Q4K, Q5K, Q6K};
 use herald_formats::legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 use herald_formats::mxfp4::Mxfp4;
-use herald_formats::{Affine, Block, Symmetric, floats::F16};
+use herald_formats::nvfp4::Nvfp4;
+use herald_formats::ternary::{Tq1_0, Tq2_0};
+use herald_formats::{Affine, Block, Symmetric, codebooks, floats::F16};
 
 use crate::simd::{LANES, Simd};
-use codes::{Bits2, Bits3, Bits4, Bits5, Bits6, Codes, Int8, LevelTable, Levels};
+use codes::{Bits2, Bits3, Bits4, Bits5, Bits6, Codes, EightLevels, Int8, LevelTable, Levels};
 pub(crate) use scales::Scales;
-use scales::{BlockExponent, BlockScale, GroupScales, Scaling};
+use scales::{BlockExponent, BlockScale, GroupScales, Scaling, SmallFloats};
 
 /// Columns of a group.
 pub(crate) const GROUP: usize = 32;
@@ -129,6 +135,14 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
+    /// Those of a block whose own scales are 1.
+    fn of(block: &impl Flat) -> Self {
+        let (codes, floats) = ([0; MAX_GROUPS * GROUP], [0.0; 16]);
+        let mut parts = Self { codes, scales: floats, offsets: floats, run: GROUP };
+        block.flat(&mut parts);
+        parts
+    }
+
     /// The integer scales and offsets of a group: its two halves', which are the same where a group has one.
     fn of_group(&self, group: usize) -> [[f32; 2]; 2] {
         let at = |half: usize| (group * GROUP + half * GROUP / 2) / self.run;
@@ -146,10 +160,7 @@ pub(crate) trait Source: Block<Unpacked: Flat> {
         // Own scales of 1 leave the integers that they multiply.
         let mut unit = *self;
         unit.set_scales([1.0; 2]);
-        let (codes, floats) = ([0; MAX_GROUPS * GROUP], [0.0; 16]);
-        let mut parts = Parts { codes, scales: floats, offsets: floats, run: GROUP };
-        unit.unpack().flat(&mut parts);
-        parts
+        Parts::of(&unit.unpack())
     }
 
     /// The codes of its only group, where the file has them in the order that they are packed in.
@@ -186,11 +197,11 @@ pub(crate) struct Packed<B>(PhantomData<B>);
 
 /// One row for each format: the block's own scales, whether its codes are packed as they lie in the file, and how.
 macro_rules! formats {
-    ($($block:ident { $first:ident $(, $second:ident)? } $([$words:ident])?:
+    ($($block:ident { $first:ident $(($($call:tt)*))? $(, $second:ident)? } $([$words:ident])?:
         $groups:literal groups, codes + $offset:literal as $codes:ty, $scaling:ty;)*) => {$(
         impl Source for $block {
             fn numbers(&self) -> [[u8; 2]; 2] {
-                let numbers = [self.$first.bits(), [0; 2]];
+                let numbers = [self.$first$(($($call)*))?.bits(), [0; 2]];
                 $(let numbers = [numbers[0], self.$second.bits()];)?
                 numbers
             }
@@ -225,6 +236,15 @@ formats! {
     Iq4Nl { d } [words]: 1 groups, codes + 0 as Levels<Iq4Nl>, BlockScale<false>;
     Iq4Xs { d }: 8 groups, codes + 0 as Levels<Iq4Nl>, GroupScales<false, false>;
     Mxfp4 { e } [words]: 1 groups, codes + 0 as Levels<Mxfp4>, BlockExponent;
+    Iq1S { d }: 8 groups, codes + 0 as EightLevels<Iq1S>, GroupScales<false, false, 3>;
+    Iq1M { d() }: 8 groups, codes + 0 as EightLevels<Iq1S>, GroupScales<true, false, 3>;
+    Iq2Xxs { d }: 8 groups, codes + 0 as EightLevels<Iq2S>, GroupScales<false, false, 3>;
+    Iq2Xs { d }: 8 groups, codes + 0 as EightLevels<Iq2S>, GroupScales<true, false, 3>;
+    Iq2S { d }: 8 groups, codes + 0 as EightLevels<Iq2S>, GroupScales<true, false, 3>;
+    Iq3Xxs { d }: 8 groups, codes + 0 as Levels<Iq3Xxs>, GroupScales<false, false, 2>;
+    Iq3S { d }: 8 groups, codes + 0 as Levels<Iq3S>, GroupScales<false, false>;
+    Tq1_0 { d }: 8 groups, codes + 1 as Bits2, BlockScale<false>;
+    Tq2_0 { d }: 8 groups, codes + 1 as Bits2, BlockScale<false>;
 }
 
 impl LevelTable for Iq4Nl {
@@ -233,6 +253,59 @@ impl LevelTable for Iq4Nl {
 
 impl LevelTable for Mxfp4 {
     const LEVELS: [i8; 16] = herald_formats::mxfp4::LEVELS;
+}
+
+impl LevelTable for Iq1S {
+    const LEVELS: [i8; 16] = with_negatives(&[1, 7, 9]);
+}
+
+impl LevelTable for Iq2S {
+    const LEVELS: [i8; 16] = with_negatives(&codebooks::THREE_LEVELS);
+}
+
+impl LevelTable for Iq3Xxs {
+    const LEVELS: [i8; 16] = with_negatives(&codebooks::EIGHT_LEVELS);
+}
+
+impl LevelTable for Iq3S {
+    const LEVELS: [i8; 16] = with_negatives(&codebooks::ODD_LEVELS);
+}
+
+/// A table of these levels, each with its negative after it.
+const fn with_negatives(levels: &[i8]) -> [i8; 16] {
+    let mut table = [0; 16];
+    let mut i = 0;
+    while i < levels.len() {
+        table[2 * i] = levels[i];
+        table[2 * i + 1] = -levels[i];
+        i += 1;
+    }
+    table
+}
+
+impl Source for Nvfp4 {
+    /// A block has no scale but its groups'.
+    fn numbers(&self) -> [[u8; 2]; 2] {
+        [[0; 2]; 2]
+    }
+
+    /// Scales are the bits of the groups' floats, as [`SmallFloats`] takes them: those of zero for what is no number.
+    fn parts(&self) -> Parts {
+        let mut parts = Parts::of(&self.unpack());
+        for (scale, bits) in parts.scales.iter_mut().zip(self.scales) {
+            *scale = f32::from(if bits == 0x7f { 0 } else { bits & 0x7f });
+        }
+        parts
+    }
+}
+
+impl Format for Packed<Nvfp4> {
+    type Source = Nvfp4;
+    type Codes = Levels<Mxfp4>;
+    type Scaling = SmallFloats;
+
+    const GROUPS: usize = 2;
+    const OFFSET: i32 = 0;
 }
 
 /// A block's own scale, as files have it.

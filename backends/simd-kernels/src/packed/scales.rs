@@ -42,7 +42,7 @@ pub(crate) trait Scaling: 'static {
     fn load<S: Simd>(s: S, header: &[u8], group: &[u8]) -> Scales<S>;
 }
 
-/// A block is one group, whose float16 scale (and minimum) is in the header.
+/// A block's groups all have its float16 scale (and minimum), which is in the header.
 pub(crate) struct BlockScale<const MINS: bool>;
 
 impl<const MINS: bool> Scaling for BlockScale<MINS> {
@@ -83,18 +83,45 @@ impl Scaling for BlockExponent {
     }
 }
 
-/// Groups, or the `HALVES` of groups, with integer scales in units of the block's: int8, or where there are `MINS` uint8,
-/// and then as many minima, which are subtracted.
-pub(crate) struct GroupScales<const HALVES: bool, const MINS: bool>;
+/// Both halves of groups have an 8-bit float as their scale, E4M3; there is no header.
+pub(crate) struct SmallFloats;
 
-impl<const HALVES: bool, const MINS: bool> Scaling for GroupScales<HALVES, MINS> {
+impl Scaling for SmallFloats {
+    const HALVES: bool = true;
+    const MINS: bool = false;
+    const HEADER_BYTES: usize = 0;
+    const GROUP_BYTES: usize = 2 * LANES;
+
+    /// The parts' scales are the floats' bits here, as numbers.
+    fn pack_group(parts: &Parts, group: usize, lane: usize, packed: &mut [u8]) {
+        let [scales, _] = parts.of_group(group);
+        for (floats, scale) in packed.chunks_exact_mut(LANES).zip(scales) {
+            floats[lane] = scale as u8;
+        }
+    }
+
+    #[inline(always)]
+    fn load<S: Simd>(s: S, _: &[u8], group: &[u8]) -> Scales<S> {
+        let (floats, _): (&[Ints], _) = group.as_chunks();
+        // Codes are twice what they stand for.
+        let half = |floats: &Ints| s.mul(s.load_e4m3(floats), s.splat(0.5));
+        Scales { scale: [half(&floats[0]), half(&floats[1])], min: [s.zero(); 2] }
+    }
+}
+
+/// Groups, or the `HALVES` of groups, with integer scales in units of `2^-POWER` of the block's: int8, or where there are
+/// `MINS` uint8, and then as many minima, which are subtracted.
+pub(crate) struct GroupScales<const HALVES: bool, const MINS: bool, const POWER: u32 = 0>;
+
+impl<const HALVES: bool, const MINS: bool, const POWER: u32> Scaling for GroupScales<HALVES, MINS, POWER> {
     const HALVES: bool = HALVES;
     const MINS: bool = MINS;
     const GROUP_BYTES: usize = (1 + HALVES as usize) * (1 + MINS as usize) * LANES;
 
     fn pack_group(parts: &Parts, group: usize, lane: usize, packed: &mut [u8]) {
         let count = 1 + usize::from(HALVES);
-        let [scales, offsets] = parts.of_group(group);
+        let units = (1 << POWER) as f32;
+        let [scales, offsets] = parts.of_group(group).map(|numbers| numbers.map(|number| number * units));
         let scales =
             scales.into_iter().take(count).map(|scale| if MINS { scale as u8 } else { scale as i8 as u8 });
         let mins = offsets.into_iter().take(count).map(|offset| (-offset) as u8);
@@ -109,6 +136,7 @@ impl<const HALVES: bool, const MINS: bool> Scaling for GroupScales<HALVES, MINS>
             (header.as_chunks(), group.as_chunks());
         let second = usize::from(HALVES);
         let d = s.load_f16(&header[0]);
+        let d = if POWER == 0 { d } else { s.mul(d, s.splat(1.0 / (1 << POWER) as f32)) };
         if !MINS {
             let first = s.mul(d, s.load_i8(&ints[0]));
             let scale = [first, if HALVES { s.mul(d, s.load_i8(&ints[1])) } else { first }];

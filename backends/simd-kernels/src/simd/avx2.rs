@@ -369,6 +369,14 @@ impl<P: PairDot> Simd for Avx2<P> {
             both!(_mm256_cvtepi32_ps; ints)
         }
 
+        fn load_e4m3(from: &[u8; LANES]) -> F {
+            // A float16 with the same bits at the top of its exponent and mantissa is 2^8 times smaller.
+            let bits = _mm256_slli_epi16::<7>(_mm256_cvtepu8_epi16(load_128(from)));
+            let halves = [_mm256_castsi256_si128(bits), _mm256_extracti128_si256::<1>(bits)];
+            let floats = both!(_mm256_cvtph_ps; halves);
+            both!(_mm256_mul_ps; floats, [_mm256_set1_ps(256.0); 2])
+        }
+
         fn load_i16(from: &[i16; LANES]) -> F {
             let [low, high]: &[[u8; 16]; 2] = must_cast_ref(from);
             let ints = [_mm256_cvtepi16_epi32(load_128(low)), _mm256_cvtepi16_epi32(load_128(high))];

@@ -277,6 +277,12 @@ impl<P: PairDot> Simd for Avx512<P> {
             _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(load_128(from)))
         }
 
+        fn load_e4m3(from: &[u8; LANES]) -> F {
+            // A float16 with the same bits at the top of its exponent and mantissa is 2^8 times smaller.
+            let halves = _mm256_slli_epi16::<7>(_mm256_cvtepu8_epi16(load_128(from)));
+            _mm512_mul_ps(_mm512_cvtph_ps(halves), _mm512_set1_ps(256.0))
+        }
+
         fn load_i16(from: &[i16; LANES]) -> F {
             _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(load_256(must_cast_ref(from))))
         }

@@ -99,6 +99,9 @@ pub(crate) trait Simd: Copy + 'static {
     fn load_bf16(self, from: &[u8; 2 * LANES]) -> Self::F;
     fn load_u8(self, from: &[u8; LANES]) -> Self::F;
     fn load_i8(self, from: &[u8; LANES]) -> Self::F;
+    /// Sixteen 8-bit floats of 3 bits of mantissa (E4M3, bias 7), none of which has its top bit set. All bits stand for
+    /// numbers: there is no NaN.
+    fn load_e4m3(self, from: &[u8; LANES]) -> Self::F;
     fn load_i16(self, from: &[i16; LANES]) -> Self::F;
     /// The low half of each byte, and the high half.
     fn load_nibbles(self, from: &[u8; LANES]) -> [Self::F; 2];

@@ -179,13 +179,12 @@ fn alignment() {
 fn list_of_tensors() {
     let tensor = |dims: &[u64], dtype: u32| Raw::header(3, 1, 0).tensor("t", dims, dtype, 0).data(64);
     let types = "one of 0 (F32), 1 (F16), 2 (Q4_0), 3 (Q4_1), 6 (Q5_0), 7 (Q5_1), 8 (Q8_0), 10 (Q2_K), 11 (Q3_K), \
-                 12 (Q4_K), 13 (Q5_K), 14 (Q6_K), 20 (IQ4_NL), 23 (IQ4_XS), 30 (BF16), 39 (MXFP4)";
+                 12 (Q4_K), 13 (Q5_K), 14 (Q6_K), 16 (IQ2_XXS), 17 (IQ2_XS), 18 (IQ3_XXS), 19 (IQ1_S), 20 (IQ4_NL), \
+                 21 (IQ3_S), 22 (IQ2_S), 23 (IQ4_XS), 29 (IQ1_M), 30 (BF16), 34 (TQ1_0), 35 (TQ2_0), 39 (MXFP4), 40 (NVFP4)";
     for (code, held) in [
         (15, "15 (Q8_K)"),
-        (16, "16 (IQ2_XXS)"),
         (24, "24 (I8)"),
-        (34, "34 (TQ1_0)"),
-        (40, "40 (NVFP4)"),
+        (41, "41 (Q1_0)"),
         (4, "4 (Q4_2, which GGUF has withdrawn)"),
         (1000, "1000, which GGUF doesn't define"),
     ] {
