@@ -1,7 +1,7 @@
 //! The codebooks of the "IQ" formats: short runs of weights are points of a fixed set, and a code is a point's index.
 //!
-//! The sets were found by their authors (llama.cpp's pull requests 4773, 4897, 5590 and others), by how often weights of
-//! real models fall near each point; there is no formula for them. A format's points are numbered in growing order of
+//! The sets were found by the formats' author (I. Kawrakow, in llama.cpp), by how often weights of real models fall near each
+//! point; there is no formula for them. A format's points are numbered in growing order of
 //! `sum(digit[i] * base^i)`, where a digit is the place of a coordinate's level, so a set is kept as one bit for each number
 //! that it has a point for.
 

@@ -73,10 +73,11 @@ pub(crate) fn matmul<S: Simd, F: Format>(
             let mut first = 0;
             while first < run.n_tokens {
                 let x = &run.x[first * token_len..];
+                // Only wide vectors have the wider tiles: the others' kernels aren't compiled for those.
                 first += match activations::tile::<S>(run.n_tokens - first) {
-                    16 => job.direct::<S, F, 16>(s, rows, x, out, row_tile, first),
-                    12 => job.direct::<S, F, 12>(s, rows, x, out, row_tile, first),
-                    8 => job.direct::<S, F, 8>(s, rows, x, out, row_tile, first),
+                    16 if S::WIDE => job.direct::<S, F, 16>(s, rows, x, out, row_tile, first),
+                    12 if S::WIDE => job.direct::<S, F, 12>(s, rows, x, out, row_tile, first),
+                    8 if S::WIDE => job.direct::<S, F, 8>(s, rows, x, out, row_tile, first),
                     4 => job.direct::<S, F, 4>(s, rows, x, out, row_tile, first),
                     2 => job.direct::<S, F, 2>(s, rows, x, out, row_tile, first),
                     _ => job.direct::<S, F, 1>(s, rows, x, out, row_tile, first),
@@ -98,9 +99,9 @@ pub(crate) fn matmul<S: Simd, F: Format>(
             let x = &run.x[first * token_len..];
             for (row_tile, panel) in (begin..end).zip(panels.chunks_exact(panel_len)) {
                 match tile {
-                    16 => job.panel::<S, F, 16>(s, panel, x, out, row_tile, first),
-                    12 => job.panel::<S, F, 12>(s, panel, x, out, row_tile, first),
-                    8 => job.panel::<S, F, 8>(s, panel, x, out, row_tile, first),
+                    16 if S::WIDE => job.panel::<S, F, 16>(s, panel, x, out, row_tile, first),
+                    12 if S::WIDE => job.panel::<S, F, 12>(s, panel, x, out, row_tile, first),
+                    8 if S::WIDE => job.panel::<S, F, 8>(s, panel, x, out, row_tile, first),
                     4 => job.panel::<S, F, 4>(s, panel, x, out, row_tile, first),
                     2 => job.panel::<S, F, 2>(s, panel, x, out, row_tile, first),
                     _ => job.panel::<S, F, 1>(s, panel, x, out, row_tile, first),
