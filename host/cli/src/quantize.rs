@@ -9,6 +9,7 @@ use herald::files::{Readers, Unfinished};
 use herald::gguf::{Gguf, GgufError};
 use herald::threads;
 use herald_api::DType;
+use herald_convert::imatrix::ImportanceMatrix;
 use herald_convert::quantize::{self, Plan, QuantizeError, QuantizeOptions};
 use herald_formats::is_writable;
 use serde_json::json;
@@ -28,7 +29,8 @@ twice adds up both losses.
 
 Examples:
   host quantize big.gguf small.gguf --type q4_k
-  host quantize smollm2-135m-instruct smaller.gguf --type q3_k"
+  host quantize smollm2-135m-instruct smaller.gguf --type q3_k
+  host quantize big.gguf tiny.gguf --type iq2_s --imatrix big.imatrix.gguf"
 )]
 pub(super) struct Quantize {
     /// The model: a GGUF file (of a split model, the first part), or a name that `host pull` knows
@@ -39,6 +41,9 @@ pub(super) struct Quantize {
     /// The type of the matrices
     #[arg(short = 'T', long = "type", value_name = "TYPE", value_parser = Listed::new(dtype, dtypes))]
     dtype: DType,
+    /// An importance matrix, as `host imatrix` or llama.cpp writes them: what matters more is kept more exactly
+    #[arg(long, value_name = "FILE")]
+    imatrix: Option<PathBuf>,
     /// The type of the output head [default: as --type, but at least q6_k]
     #[arg(long, value_name = "TYPE", value_parser = Listed::new(dtype, dtypes), hide_possible_values = true)]
     output_type: Option<DType>,
@@ -60,8 +65,10 @@ impl Quantize {
             )));
         }
         let plan = Plan::new(&gguf, &QuantizeOptions { dtype: self.dtype, head: self.output_type });
+        let importance = self.imatrix.as_deref().map(ImportanceMatrix::open).transpose();
+        let importance = importance.map_err(|error| Failure::Failed(error.to_string()))?;
         if !options.quiet {
-            notes(&input, &gguf, &plan);
+            notes(&input, &gguf, &plan, importance.as_ref());
         }
         let failed = |error: std::io::Error| Failure::file(&self.output, "it can't be written", &error);
         let pool = threads::shared(options.threads).map_err(herald::Error::from)?;
@@ -69,7 +76,7 @@ impl Quantize {
         let weights = gguf.tensors().map(|info| info.elements()).sum();
         let bar = progress::bar("quantizing", weights, "weights", options.quiet);
         let lookout = Lookout::begin();
-        let written = quantize::write(&gguf, &plan, &pool, file, &mut |weights| {
+        let written = quantize::write(&gguf, &plan, importance.as_ref(), &pool, file, &mut |weights| {
             bar.inc(weights as u64);
             lookout.go_on()
         });
@@ -121,8 +128,9 @@ impl Quantize {
     }
 }
 
-/// Notes before the work: the input is quantised already, or a tensor gets another type than the requested one.
-fn notes(input: &Path, gguf: &Gguf, plan: &Plan) {
+/// Notes before the work: the input is quantised already, a tensor gets another type than the requested one, or its importance
+/// isn't known.
+fn notes(input: &Path, gguf: &Gguf, plan: &Plan, importance: Option<&ImportanceMatrix>) {
     let mut changed = gguf.tensors().zip(plan.types()).filter(|(info, dtype)| info.dtype() != *dtype);
     if let Some((info, dtype)) = changed.find(|(info, _)| info.dtype().block_len() > 1) {
         output::note(format_args!(
@@ -130,6 +138,10 @@ fn notes(input: &Path, gguf: &Gguf, plan: &Plan) {
             input.display(),
             info.dtype()
         ));
+    }
+    let unknown = importance.map_or(0, |importance| plan.unknown(gguf, importance));
+    if unknown > 0 {
+        output::note(format_args!("{} that the importance matrix knows nothing of", count(unknown)));
     }
     for fallback in plan.fallbacks() {
         output::note(format_args!(

@@ -16,6 +16,8 @@ use herald::gguf::{DataWriter, Gguf, GgufError, TensorInfo, Value, Writer};
 use herald::threads::ThreadPool;
 use herald::threads::{into_value, locked};
 
+use crate::imatrix::{ImatrixError, ImportanceMatrix};
+
 pub use plan::{Fallback, Plan, QuantizeOptions};
 
 /// Weights that are converted at a time.
@@ -35,6 +37,9 @@ pub enum QuantizeError {
         /// The type.
         dtype: DType,
     },
+    /// The importance matrix doesn't fit the model.
+    #[error(transparent)]
+    Importance(#[from] ImatrixError),
     /// A tensor holds a value that the new type can't hold.
     #[error("tensor {tensor:?}, row {row}: {source}")]
     Weight {
@@ -50,16 +55,17 @@ pub enum QuantizeError {
     Cancelled,
 }
 
-/// Writes the model by the plan, in the order of its tensors. `done` gets the number of weights written since its last
-/// call, and returns whether to continue.
+/// Writes the model by the plan, in the order of its tensors. Weights that `importance` says more of are kept more exactly.
+/// `done` gets the number of weights written since its last call, and returns whether to continue.
 ///
 /// # Errors
 ///
 /// If writing to `out` fails, a tensor's new type can't be written, a tensor holds a weight that its new type can't represent
-/// (such as a NaN), or `done` returned `false`. `out` is then not a complete model.
+/// (such as a NaN), `importance` is of another model, or `done` returned `false`. `out` is then not a complete model.
 pub fn write<W: Write>(
     gguf: &Gguf,
     plan: &Plan,
+    importance: Option<&ImportanceMatrix>,
     pool: &ThreadPool,
     out: W,
     done: &mut dyn FnMut(usize) -> bool,
@@ -72,7 +78,7 @@ pub fn write<W: Write>(
     }
     let mut writer = Writer::new();
     let entries = gguf.metadata().iter().filter(|(key, _)| !key.starts_with(plan::SPLIT));
-    let replaced = plan.metadata();
+    let replaced = plan.metadata(importance);
     for (key, value) in entries {
         let value =
             replaced.iter().find(|(other, _)| *other == key).map_or(value, |(_, new)| Value::U32(*new));
@@ -92,10 +98,17 @@ pub fn write<W: Write>(
                 return Err(QuantizeError::Cancelled);
             }
         } else {
-            convert(gguf, info, dtype, pool, &mut data, done)?;
+            let importance = importance.map_or(Ok(None), |matrix| importance_of(matrix, info))?;
+            convert(gguf, info, dtype, importance.as_deref(), pool, &mut data, done)?;
         }
     }
     Ok(data.finish()?)
+}
+
+/// What the importance matrix says of a tensor `[matrices, rows, columns]`: `[matrices, columns]`.
+fn importance_of(matrix: &ImportanceMatrix, info: &TensorInfo) -> Result<Option<Vec<f32>>, ImatrixError> {
+    let columns = info.dims().first().copied().unwrap_or(1);
+    matrix.importance(info.name(), columns, info.dims().iter().skip(2).product())
 }
 
 /// Writes a tensor's data in another type, piece by piece.
@@ -103,11 +116,13 @@ fn convert<W: Write>(
     gguf: &Gguf,
     info: &TensorInfo,
     dtype: DType,
+    importance: Option<&[f32]>,
     pool: &ThreadPool,
     data: &mut DataWriter<W>,
     done: &mut dyn FnMut(usize) -> bool,
 ) -> Result<(), QuantizeError> {
     let columns = info.dims().first().copied().unwrap_or(1);
+    let rows_of_matrix = info.dims().get(1).copied().unwrap_or(1);
     let bytes = gguf.bytes(info);
     let old_row = bytes.len() / (info.elements() / columns);
     // The plan only contains types whose blocks divide a row.
@@ -127,9 +142,11 @@ fn convert<W: Write>(
             for (number, (old, new)) in range.clone().zip(&shares[range]) {
                 let mut new = locked(new);
                 for (row, (old, new)) in old.chunks(old_row).zip(new.chunks_mut(new_row)).enumerate() {
+                    let row = piece * at_once + number * share + row;
+                    let importance = importance.map(|of| &of[row / rows_of_matrix * columns..][..columns]);
                     herald_formats::dequantize_row(info.dtype(), old, &mut weights);
-                    if let Err(source) = herald_formats::quantize_row(dtype, &weights, new) {
-                        let row = piece * at_once + number * share + row;
+                    let written = herald_formats::quantize_row_for(dtype, &weights, importance, new);
+                    if let Err(source) = written {
                         let mut failed = locked(&failed);
                         // The first one by index, so that the error doesn't depend on the threads.
                         if failed.as_ref().is_none_or(|&(other, _)| row < other) {

@@ -1,16 +1,22 @@
 //! The type that each tensor gets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use herald_api::DType;
 
 use herald::gguf::{Gguf, TensorInfo};
+
+use crate::imatrix::ImportanceMatrix;
 
 /// The prefix of metadata keys that only split models' parts have.
 pub(super) const SPLIT: &str = "split.";
 
 /// The version of the block formats (`general.quantization_version`), unchanged since 2023.
 const FORMATS_VERSION: u32 = 2;
+
+/// What the new file says of the importance matrix that it was made with, as llama.cpp's do.
+const IMATRIX_ENTRIES: &str = "quantize.imatrix.entries_count";
+const IMATRIX_CHUNKS: &str = "quantize.imatrix.chunks_count";
 
 /// The output head, if it isn't the token embedding.
 const HEAD: &str = "output.weight";
@@ -84,11 +90,23 @@ impl Plan {
         &self.fallbacks
     }
 
+    /// Tensors that get a new type in blocks, and that an importance matrix knows nothing of.
+    #[must_use]
+    pub fn unknown(&self, gguf: &Gguf, importance: &ImportanceMatrix) -> usize {
+        let known: HashSet<&str> = importance.tensors().collect();
+        let changed = gguf.tensors().zip(self.types()).filter(|(info, dtype)| info.dtype() != *dtype);
+        changed.filter(|(info, dtype)| dtype.block_len() > 1 && !known.contains(info.name())).count()
+    }
+
     /// The metadata that the new file changes.
-    pub(super) fn metadata(&self) -> Vec<(&'static str, u32)> {
+    pub(super) fn metadata(&self, importance: Option<&ImportanceMatrix>) -> Vec<(&'static str, u32)> {
         let mut entries = vec![("general.file_type", herald_formats::file_type(self.dtype))];
         if self.dtype.block_len() > 1 {
             entries.push(("general.quantization_version", FORMATS_VERSION));
+        }
+        if let Some(importance) = importance {
+            let count = u32::try_from(importance.tensors().len()).unwrap_or(u32::MAX);
+            entries.extend([(IMATRIX_ENTRIES, count), (IMATRIX_CHUNKS, importance.chunk_count)]);
         }
         entries
     }

@@ -79,6 +79,8 @@ fn rows_that_blocks_do_not_divide_get_smaller_blocks() {
         (DType::Q2K, DType::Iq4Nl),
         (DType::Q3K, DType::Iq4Nl),
         (DType::Iq4Xs, DType::Iq4Nl),
+        (DType::Iq2S, DType::Iq4Nl),
+        (DType::Mxfp4, DType::Mxfp4),
         (DType::Q4K, DType::Q5_0),
         (DType::Q5K, DType::Q5_1),
         (DType::Q6K, DType::Q8_0),
@@ -107,7 +109,7 @@ fn data_and_metadata_arrive() {
     ]);
     let plan = Plan::new(&gguf, &QuantizeOptions { dtype: DType::Q8_0, head: None });
     let mut told = 0;
-    let out = write(&gguf, &plan, &pool(), Vec::new(), &mut |weights| {
+    let out = write(&gguf, &plan, None, &pool(), Vec::new(), &mut |weights| {
         told += weights;
         true
     });
@@ -147,7 +149,7 @@ fn a_weight_that_is_no_number_is_named() {
     data.tensor(&bytes).unwrap();
     let gguf = Gguf::from_bytes(&data.finish().unwrap()).unwrap();
     let plan = Plan::new(&gguf, &QuantizeOptions { dtype: DType::Q4_0, head: None });
-    let error = write(&gguf, &plan, &pool(), Vec::new(), &mut |_| true).unwrap_err();
+    let error = write(&gguf, &plan, None, &pool(), Vec::new(), &mut |_| true).unwrap_err();
     assert_eq!(
         error.to_string(),
         r#"tensor "blk.0.attn_q.weight", row 4: weight 7 is NaN; expected a magnitude of at most 65504, the most that Q4_0 holds"#
@@ -158,14 +160,63 @@ fn a_weight_that_is_no_number_is_named() {
 fn who_is_asked_to_stop_stops() {
     let gguf = model(&UNTIED);
     let plan = Plan::new(&gguf, &QuantizeOptions { dtype: DType::Q4_0, head: None });
-    let stopped = write(&gguf, &plan, &pool(), Vec::new(), &mut |_| false);
+    let stopped = write(&gguf, &plan, None, &pool(), Vec::new(), &mut |_| false);
     assert!(matches!(stopped, Err(QuantizeError::Cancelled)));
 }
 
 #[test]
 fn a_type_that_is_only_read_is_refused() {
     let gguf = model(&UNTIED);
-    let plan = Plan::new(&gguf, &QuantizeOptions { dtype: DType::Mxfp4, head: None });
-    let error = write(&gguf, &plan, &pool(), Vec::new(), &mut |_| true).unwrap_err();
-    assert_eq!(error.to_string(), r#"tensor "token_embd.weight": MXFP4 can be read, but not written"#);
+    let plan = Plan::new(&gguf, &QuantizeOptions { dtype: DType::Tq1_0, head: None });
+    let error = write(&gguf, &plan, None, &pool(), Vec::new(), &mut |_| true).unwrap_err();
+    assert_eq!(error.to_string(), r#"tensor "token_embd.weight": TQ1_0 can be read, but not written"#);
+}
+
+/// The error of column 3 of each of two experts' weights.
+fn lost(gguf: &Gguf, importance: Option<&ImportanceMatrix>) -> [f32; 2] {
+    let plan = Plan::new(gguf, &QuantizeOptions { dtype: DType::Iq2S, head: None });
+    let new = write(gguf, &plan, importance, &pool(), Vec::new(), &mut |_| true).unwrap();
+    let new = Gguf::from_bytes(&new).unwrap();
+    let name = "blk.0.ffn_up_exps.weight";
+    let of = |gguf: &Gguf| {
+        let info = gguf.tensor(name).unwrap();
+        let mut floats = vec![0.0; info.elements()];
+        herald_formats::dequantize_row(info.dtype(), gguf.bytes(info), &mut floats);
+        floats
+    };
+    let (old, new) = (of(gguf), of(&new));
+    let off = |row: usize| (old[256 * row + 3] - new[256 * row + 3]).powi(2);
+    [(0..4).map(off).sum(), (4..8).map(off).sum()]
+}
+
+#[test]
+fn what_matters_more_is_kept_more_exactly() {
+    let gguf = model(&UNTIED);
+    let mut importance = ImportanceMatrix::default();
+    importance.chunk_count = 7;
+    let mut x = vec![1.0; 256];
+    importance.add("blk.0.ffn_up_exps.weight", 256, [0, 2], &x);
+    x[3] = 100.0;
+    importance.add("blk.0.ffn_up_exps.weight", 256, [1, 2], &x);
+    let (plain, known) = (lost(&gguf, None), lost(&gguf, Some(&importance)));
+    assert!(known[1] < plain[1] / 4.0, "{known:?}, {plain:?} without");
+    assert!(known[0] > known[1], "{known:?}");
+    let plan = Plan::new(&gguf, &QuantizeOptions { dtype: DType::Iq2S, head: None });
+    assert_eq!(plan.unknown(&gguf, &importance), 3);
+    let new = write(&gguf, &plan, Some(&importance), &pool(), Vec::new(), &mut |_| true).unwrap();
+    let new = Gguf::from_bytes(&new).unwrap();
+    assert_eq!(new.metadata().require::<u32>("quantize.imatrix.chunks_count").unwrap(), 7);
+}
+
+#[test]
+fn an_importance_matrix_of_another_model_is_refused() {
+    let gguf = model(&UNTIED);
+    let plan = Plan::new(&gguf, &QuantizeOptions { dtype: DType::Iq3S, head: None });
+    let mut importance = ImportanceMatrix::default();
+    importance.add("blk.0.attn_q.weight", 128, [0, 1], &[1.0; 128]);
+    let error = write(&gguf, &plan, Some(&importance), &pool(), Vec::new(), &mut |_| true).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        r#"the importance matrix has 128 numbers for "blk.0.attn_q.weight", where 256 columns of 1 matrices were expected: it was made with another model"#
+    );
 }
