@@ -1,6 +1,6 @@
 //! The engine-layer interface: layers and who makes them.
 
-use crate::{Call, DType, Error, LayerDesc, LayerKind, Page, Parallel, Result, WeightRole};
+use crate::{Call, DType, Error, LayerDesc, LayerKind, Observer, Page, Parallel, Result, WeightRole};
 
 /// One weight: a view of the model file's bytes, whose size has been checked against its shape.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +52,15 @@ pub trait LayerFactory: 'static {
     /// # Errors
     /// As [`LayerFactory::supports`], and [`crate::Status::OutOfMemory`].
     fn create<'w>(request: &LayerRequest<'w, '_>) -> Result<Box<dyn EngineLayer + 'w>>;
+
+    /// Shows this observer each product of a weight matrix from then on, in place of an earlier one; `None`: nobody. When it
+    /// returns, nothing is being shown to an earlier one any more.
+    ///
+    /// # Errors
+    /// [`crate::Status::Unsupported`] where layers don't show their products.
+    fn observe(_observer: Option<Observer>) -> Result<()> {
+        Err(Error::unsupported("its layers don't show what they multiply"))
+    }
 }
 
 /// A layer of a model. It doesn't change: calls may come from many threads at once, each with its own buffers.

@@ -39,6 +39,8 @@ mod derived {
             <abi::HeraldSequence as StableAbi>::LAYOUT,
             <abi::HeraldFetch as StableAbi>::LAYOUT,
             <abi::HeraldCall as StableAbi>::LAYOUT,
+            <abi::HeraldProduct as StableAbi>::LAYOUT,
+            <abi::HeraldObserver as StableAbi>::LAYOUT,
             <abi::HeraldLayerTable as StableAbi>::LAYOUT,
             <abi::HeraldVocabulary as StableAbi>::LAYOUT,
             <abi::HeraldTokenizerTable as StableAbi>::LAYOUT,

@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use herald_api::{EngineLayer, Error, LayerFactory, LayerKind, LayerParams, LayerRequest, Result};
+use herald_api::{EngineLayer, Error, LayerFactory, LayerKind, LayerParams, LayerRequest, Observer, Result};
 
 use crate::attention::Attention;
 use crate::delta_net::DeltaNet;
@@ -14,6 +14,7 @@ use crate::mamba1::Mamba1;
 use crate::mamba2::Mamba2;
 use crate::mlp::Mlp;
 use crate::moe::Moe;
+use crate::observed;
 use crate::per_layer_embedding::PerLayerEmbedding;
 use crate::short_conv::ShortConv;
 
@@ -40,6 +41,11 @@ impl<B: HasKernels> LayerFactory for Layers<B> {
             matrix.pack(&request.parallel)?;
         }
         Ok(layer)
+    }
+
+    fn observe(observer: Option<Observer>) -> Result<()> {
+        observed::set(observer);
+        Ok(())
     }
 }
 

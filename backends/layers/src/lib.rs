@@ -20,6 +20,7 @@ pub mod matmul;
 mod mlp;
 mod moe;
 mod norm;
+mod observed;
 mod page_selection;
 mod parallel;
 mod per_layer_embedding;

@@ -7,6 +7,7 @@ use herald_api::{AlignedBytes, DType, Parallel, Result, Weight};
 use crate::disjoint_slice::DisjointSlice;
 use crate::kernels::Kernels;
 use crate::matmul::{MatmulCall, MatmulKernel};
+use crate::observed;
 use crate::parallel::ParallelExt;
 use crate::scratch::{PerWorker, Scratch};
 use herald_formats::RowKernels;
@@ -210,6 +211,9 @@ pub(crate) fn matmul(
     products: &mut [Product<'_, '_>],
 ) {
     assert!(products.len() <= MAX_MATRICES, "{} products at once", products.len());
+    for Product { linear, .. } in products.iter() {
+        observed::show(linear.bytes, linear.columns, &x[..n_tokens * linear.columns]);
+    }
     // Matrices of different types may want activations in different formats; each is made once, one after the other.
     let mut done = [false; MAX_MATRICES];
     for first in 0..products.len() {

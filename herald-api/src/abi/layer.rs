@@ -274,6 +274,36 @@ pub struct HeraldCall {
     pub fetch: *const HeraldFetch,
 }
 
+/// A product that a layer is about to compute: of a weight matrix with a batch of activations.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
+pub struct HeraldProduct {
+    /// sizeof(HeraldProduct) of the plugin.
+    pub struct_size: usize,
+    /// Where the matrix's first row lies in HeraldTensor.data. (A tensor of experts has many matrices.)
+    pub data: *const c_void,
+    /// Elements of a row.
+    pub columns: u64,
+    /// Tokens of the batch.
+    pub n_tokens: u64,
+    /// The activations, [n_tokens, columns]; valid during the call.
+    pub input: *const f32,
+}
+
+/// Who is shown the products that layers compute.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
+pub struct HeraldObserver {
+    /// sizeof(HeraldObserver) of the host.
+    pub struct_size: usize,
+    /// The host's own; passed back in product.
+    pub context: *mut c_void,
+    /// Called before each product, within a layer's forward. Any thread, and any number at once.
+    pub product: Option<unsafe extern "C" fn(context: *mut c_void, product: *const HeraldProduct)>,
+}
+
 /// Engine layers of a plugin. All pointers are to structs that stay the caller's.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -330,4 +360,10 @@ pub struct HeraldLayerTable {
             error: *mut HeraldError,
         ) -> u32,
     >,
+    /// From then on, the observer (which is copied) is shown each product of a weight matrix that any of the plugin's layers
+    /// computes, in place of an earlier observer; null: nobody is. When it returns, nothing is being shown to an earlier one
+    /// any more. It is how hosts compute importance matrices. Any thread, but not within an observer. May be null where layers
+    /// don't show their products. Statuses: OK; INVALID_ARGUMENT; UNSUPPORTED.
+    pub observe:
+        Option<unsafe extern "C" fn(observer: *const HeraldObserver, error: *mut HeraldError) -> u32>,
 }

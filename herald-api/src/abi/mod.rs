@@ -83,6 +83,8 @@ abi_structs! {
     HeraldSequence up to n_pages,
     HeraldFetch up to run,
     HeraldCall up to parallel,
+    HeraldProduct up to input,
+    HeraldObserver up to product,
     HeraldLayerTable up to destroy,
     HeraldVocabulary up to flags,
     HeraldTokenizerTable up to destroy,

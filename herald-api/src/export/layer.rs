@@ -4,14 +4,14 @@ use std::ffi::c_void;
 
 use crate::abi::{
     self, AbiStruct, HeraldCall, HeraldError, HeraldLayer, HeraldLayerInfo, HeraldLayerRequest,
-    HeraldLayerTable, HeraldPage, HeraldTensor,
+    HeraldLayerTable, HeraldObserver, HeraldPage, HeraldTensor,
 };
 use crate::marshal::{catch, guard, slice, text};
 use crate::sequence::{Needs, Sequences};
 use crate::validate;
 use crate::{
-    Call, DType, EngineLayer, Error, Fetch, LayerDesc, LayerFactory, LayerParams, LayerRequest, Page,
-    Parallel, Result, Weight, WeightRole,
+    Call, DType, EngineLayer, Error, Fetch, LayerDesc, LayerFactory, LayerParams, LayerRequest, Observer,
+    Page, Parallel, Result, Weight, WeightRole,
 };
 
 /// Scratch memory is aligned to this many bytes: a cache line, and the widest vector.
@@ -45,6 +45,7 @@ impl<F: LayerFactory> Tables<F> {
         forward: Some(forward),
         destroy: Some(destroy),
         summarise: Some(summarise),
+        observe: Some(observe::<F>),
     };
     const STATIC: &'static HeraldLayerTable = &Self::TABLE;
 }
@@ -189,6 +190,14 @@ unsafe extern "C" fn summarise(
             exported.layer.summarise(&page, summary)
         })
     }
+}
+
+unsafe extern "C" fn observe<F: LayerFactory>(
+    observer: *const HeraldObserver,
+    error: *mut HeraldError,
+) -> u32 {
+    // SAFETY: the host's contract for both.
+    unsafe { guard(error, || F::observe(Observer::from_raw(observer)?)) }
 }
 
 unsafe extern "C" fn destroy(layer: *mut HeraldLayer) {

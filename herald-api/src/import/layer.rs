@@ -10,12 +10,15 @@ use super::weight::{SharedWeight, check_weight, raw_weight};
 use super::{Inner, Plugin, refused};
 use crate::abi::{
     self, AbiStruct, HeraldCall, HeraldError, HeraldFetch, HeraldLayer, HeraldLayerInfo, HeraldLayerRequest,
-    HeraldTensor,
+    HeraldObserver, HeraldTensor,
 };
 use crate::marshal::{guard, try_call};
+use crate::observer::{self, Watch};
 use crate::sequence::{Needs, Sequences, check_pages};
 use crate::validate;
-use crate::{AlignedBytes, Attention, Call, Error, LayerDesc, LayerParams, Parallel, Result, Status};
+use crate::{
+    AlignedBytes, Attention, Call, Error, LayerDesc, LayerParams, Parallel, Product, Result, Status,
+};
 
 /// No layer is believed that asks for more scratch memory or state than this.
 const MAX_BYTES: u64 = 1 << 34;
@@ -53,6 +56,45 @@ pub struct LayerHandle {
 unsafe impl Send for LayerHandle {}
 // SAFETY: as for Send.
 unsafe impl Sync for LayerHandle {}
+
+/// A plugin that shows what its layers multiply, until this is dropped.
+#[must_use = "products are shown until it is dropped"]
+pub struct Observing {
+    plugin: Arc<Inner>,
+    /// Where the plugin has its address; taken where the plugin may go on using it.
+    watch: Option<Box<Watch>>,
+}
+
+impl Drop for Observing {
+    fn drop(&mut self) {
+        let stopped = observe(&self.plugin, std::ptr::null());
+        if let (Err(_), Some(watch)) = (stopped, self.watch.take()) {
+            Box::leak(watch);
+        }
+    }
+}
+
+/// Calls the plugin's `observe`.
+fn observe(plugin: &Inner, observer: *const HeraldObserver) -> Result<()> {
+    let Some(observe) = plugin.layers.as_ref().and_then(|table| table.observe) else {
+        return Err(Error::unsupported("its layers don't show what they multiply"));
+    };
+    // SAFETY: the ABI's contract; the observer is null, or good until the next one.
+    try_call(|error| unsafe { observe(observer, error) })
+}
+
+impl LayerHandle {
+    /// Has the layer's plugin show each product of a weight matrix that any of its layers computes to a closure, from any thread,
+    /// before it is computed. The plugin shows them to one closure at a time: the last.
+    ///
+    /// # Errors
+    /// [`Status::Unsupported`] where it doesn't show them.
+    pub fn observe(&self, watch: Arc<dyn Fn(&Product<'_>) + Send + Sync>) -> Result<Observing> {
+        let watch = Box::new(watch);
+        observe(&self.plugin, &observer::raw(&watch))?;
+        Ok(Observing { plugin: Arc::clone(&self.plugin), watch: Some(watch) })
+    }
+}
 
 impl Plugin {
     /// Whether the plugin would make this layer. One that has no `supports` is taken to support its kinds.

@@ -16,7 +16,7 @@ use std::ffi::c_char;
 use std::sync::Arc;
 
 pub use forward::{Batch, BatchBuffers, Executor, Fetcher, Forward, Lent, PageUse};
-pub use layer::{LayerHandle, LayerSpec};
+pub use layer::{LayerHandle, LayerSpec, Observing};
 pub use page::{PageHandle, StoredPage};
 pub use tier::{TierById, TierHandle};
 pub use tokenizer::TokenizerHandle;

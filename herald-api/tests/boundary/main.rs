@@ -4,6 +4,7 @@
 
 mod answers;
 mod constants;
+mod observed;
 mod panics;
 mod plugin;
 mod refused;

@@ -9,8 +9,8 @@ use herald_api::abi::{HERALD_PAGE_I16, HERALD_PAGE_OPAQUE, HeraldPlugin};
 use herald_api::export::{About, Level, Probed, Table, entry, log};
 use herald_api::{
     AlignedBytes, Call, DecodeOptions, EncodeOptions, EngineLayer, Error, Found, Hardware, LayerDesc,
-    LayerFactory, LayerKind, LayerParams, LayerRequest, MemoryTier, Page, Probe, RawPage, Result, Status,
-    TierConfig, TierFactory, TierKind, TierStats, Tokenizer, TokenizerFactory, Vocabulary,
+    LayerFactory, LayerKind, LayerParams, LayerRequest, MemoryTier, Observer, Page, Probe, RawPage, Result,
+    Status, TierConfig, TierFactory, TierKind, TierStats, Tokenizer, TokenizerFactory, Vocabulary,
 };
 
 /// Blocks whose layers panic, and where.
@@ -61,6 +61,18 @@ impl LayerFactory for Plugin {
         let weights = request.weights.iter().map(|weight| weight.bytes).collect();
         Ok(Box::new(Layer { desc: request.desc.clone(), weights }))
     }
+
+    fn observe(observer: Option<Observer>) -> Result<()> {
+        *OBSERVER.lock().expect("it") = observer;
+        Ok(())
+    }
+}
+
+static OBSERVER: Mutex<Option<Observer>> = Mutex::new(None);
+
+/// Who is shown products.
+pub(crate) fn observer() -> Option<Observer> {
+    *OBSERVER.lock().expect("it")
 }
 
 struct Layer<'w> {

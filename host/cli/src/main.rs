@@ -16,6 +16,7 @@ mod failure;
 mod generate;
 mod harmless;
 mod ids;
+mod imatrix;
 mod info;
 mod input;
 mod interrupt;
@@ -88,6 +89,7 @@ enum Command {
     Plugin(plugin::Plugin),
     Pull(pull::Pull),
     Quantize(quantize::Quantize),
+    Imatrix(imatrix::Imatrix),
     Synth(synth::Synth),
     #[command(subcommand)]
     Docs(docs::Docs),
@@ -113,6 +115,7 @@ impl Command {
             Self::Plugin(command) => command.run(options),
             Self::Pull(command) => command.run(options),
             Self::Quantize(command) => command.run(options),
+            Self::Imatrix(command) => command.run(options),
             Self::Synth(command) => command.run(options),
             Self::Docs(command) => command.run(options),
             Self::Cache(command) => command.run(options),

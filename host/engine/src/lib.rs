@@ -26,7 +26,7 @@ pub use constrain::Constraint;
 pub use contexts::{Demoted, Input, ManagerOptions, MemoryLeakStats, MultiTierMemoryManager, Optimized};
 pub use engine::{
     BatchEntry, Finish, GenerateOptions, Generated, LoadedState, NeuroEngine, SavedExtras, Sequence,
-    TokenOutput, calibrate, calibrate_within,
+    TokenOutput, Watched, WeightProduct, calibrate, calibrate_within,
 };
 pub use error::{Error, Result};
 pub use kv_cache::{Capacity, MemoryOptions, MemoryUsage, PageSelection, SelectionWatcher};

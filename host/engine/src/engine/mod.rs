@@ -14,6 +14,7 @@ mod interrupt;
 mod makers;
 mod memory;
 mod pass;
+mod products;
 mod saved;
 mod saved_file;
 mod tiers;
@@ -44,6 +45,7 @@ pub(crate) use census::SharedPages;
 pub use forward::BatchEntry;
 pub use generate::{Finish, GenerateOptions, Generated, TokenOutput};
 pub(crate) use generation::{ChosenToken, Generation};
+pub use products::{Watched, WeightProduct};
 pub use saved::{LoadedState, SavedExtras};
 
 use memory::EngineMemory;
