@@ -5,6 +5,7 @@ mod chat;
 mod forms;
 mod gguf;
 mod http;
+mod imatrix;
 mod plugin;
 mod state;
 mod tokenizer;
@@ -35,6 +36,7 @@ pub(crate) const TARGETS: &[Target] = &[
     forms::TARGET,
     gguf::TARGET,
     http::TARGET,
+    imatrix::TARGET,
     plugin::TARGET,
     state::TARGET,
     tokenizer::TARGET,

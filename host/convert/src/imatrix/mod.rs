@@ -97,20 +97,23 @@ impl ImportanceMatrix {
     /// Where it can't be read or is damaged.
     pub fn open(path: &Path) -> Result<Self, ImatrixError> {
         let refused = |source| ImatrixError::Io { path: path.display().to_string(), source };
-        let mut magic = [0; 4];
-        let mut file = std::fs::File::open(path).map_err(refused)?;
-        if std::io::Read::read_exact(&mut file, &mut magic).is_ok() && magic == *b"GGUF" {
-            return Self::from_gguf(&Gguf::open(path)?, path);
-        }
-        legacy::read(&std::fs::read(path).map_err(refused)?, path)
+        Self::from_bytes(&std::fs::read(path).map_err(refused)?, path)
     }
 
-    /// Reads a GGUF file; `path` is for errors.
+    /// Reads a file of either format; `path` is for errors.
     ///
     /// # Errors
     ///
     /// Where it is no importance matrix, or a damaged one.
-    pub fn from_gguf(gguf: &Gguf, path: &Path) -> Result<Self, ImatrixError> {
+    pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self, ImatrixError> {
+        if bytes.starts_with(b"GGUF") {
+            return Self::from_gguf(&Gguf::from_bytes(bytes)?, path);
+        }
+        legacy::read(bytes, path)
+    }
+
+    /// Reads a GGUF file.
+    fn from_gguf(gguf: &Gguf, path: &Path) -> Result<Self, ImatrixError> {
         let metadata = gguf.metadata();
         if metadata.get::<&str>("general.type")? != Some(TYPE) {
             let what = "it isn't said to be an importance matrix (general.type)".to_owned();
@@ -193,6 +196,12 @@ impl ImportanceMatrix {
             }
             entry.counts[index] += 1.0;
         }
+    }
+
+    /// Numbers that it has for a tensor.
+    #[must_use]
+    pub fn numbers(&self, tensor: &str) -> usize {
+        self.entries.get(tensor).map_or(0, |entry| entry.sums.len())
     }
 
     /// Tensors that it knows.
