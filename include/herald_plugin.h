@@ -145,6 +145,14 @@ typedef struct HeraldTier HeraldTier;
 // A mixture of feed-forward networks with its norm, of which each token uses a few (arXiv 1701.06538).
 #define HERALD_LAYER_MOE 8
 
+// HERALD_LAYER_ATTENTION whose tokens attend to themselves and to those before them in their chunk: the tokens of a sequence
+// are cut into runs of attention->window tokens (Llama 4).
+#define HERALD_LAYER_CHUNKED_ATTENTION 12
+
+// HERALD_LAYER_ATTENTION whose tokens attend to those after them too (encoders). All tokens of a sequence come in one call:
+// HeraldSequence.past is 0.
+#define HERALD_LAYER_BIDIRECTIONAL_ATTENTION 11
+
 // x * sigmoid(x).
 #define HERALD_ACTIVATION_SILU 1
 
@@ -153,6 +161,13 @@ typedef struct HeraldTier HeraldTier;
 
 // max(x, 0) squared (arXiv 2109.08668).
 #define HERALD_ACTIVATION_SQUARED_RELU 3
+
+// GELU itself: x Phi(x), with Phi the normal distribution (arXiv 1606.08415).
+#define HERALD_ACTIVATION_GELU 20
+
+// xIELU (arXiv 2411.13010), with the numbers p, n, b, e of HERALD_WEIGHT_XIELU: p x^2 + b x where x > 0, otherwise
+// n (exp(min(x, e)) - 1 - x) + b x. Of MLPs without a gate.
+#define HERALD_ACTIVATION_XIELU 21
 
 // No RoPE.
 #define HERALD_ROPE_NONE 0
@@ -178,8 +193,12 @@ typedef struct HeraldTier HeraldTier;
 // Experts by the sigmoid of each score.
 #define HERALD_ROUTING_SIGMOID 2
 
-// The weight of the norm at the layer's entry: [hidden]. Attention and MLP may come without it where they have
-// HERALD_WEIGHT_POST_NORM (OLMo 2): the branch then reads its input as it is.
+// As HERALD_ROUTING_SIGMOID, and an expert's weight multiplies what it reads, not what it gives (Llama 4).
+#define HERALD_ROUTING_SIGMOID_OF_INPUT 20
+
+// The weight of the RMS norm at the layer's entry: [hidden]. Attention and MLP may come without it where they have
+// HERALD_WEIGHT_POST_NORM (OLMo 2) or HERALD_WEIGHT_RESIDUAL_NORM (BERT): the branch then reads its input as it is. So may
+// layers that have HERALD_WEIGHT_LAYER_NORM or HERALD_WEIGHT_INPUT_SCALE in its place.
 #define HERALD_WEIGHT_NORM 1
 
 // The weight of a norm over the branch's output, before the residual addition: [hidden].
@@ -227,7 +246,8 @@ typedef struct HeraldTier HeraldTier;
 // MLP, down projection: [hidden, width].
 #define HERALD_WEIGHT_DOWN 16
 
-// The embedding matrix, or the head's output matrix: [vocabulary, hidden].
+// The embedding matrix, or the head's output matrix: [vocabulary, hidden]. A head without one gives its norm alone:
+// vocabulary is then hidden.
 #define HERALD_WEIGHT_EMBEDDING 17
 
 // Input projection of Mamba and of short convolutions. Mamba-1: x and the gate z, [2 * inner, hidden]. Mamba-2: z, x, B,
@@ -298,6 +318,56 @@ typedef struct HeraldTier HeraldTier;
 
 // Mixture of experts, what the shared expert is weighted by: sigmoid(w . x), [hidden]. Left out: by 1.
 #define HERALD_WEIGHT_SHARED_ROUTER 39
+
+// In place of HERALD_WEIGHT_NORM: the weight of a layer norm (arXiv 1607.06450), which subtracts the mean and divides by the
+// root of the variance plus norm_eps, [hidden]. Of attention, MLPs and the head the norm at the entry; of the embedding
+// one over what it gives.
+#define HERALD_WEIGHT_LAYER_NORM 60
+
+// The bias of HERALD_WEIGHT_LAYER_NORM: [hidden]. Left out: 0.
+#define HERALD_WEIGHT_LAYER_NORM_BIAS 61
+
+// Attention and MLP, the weight of a layer norm over the sum of residual and branch (BERT): output = norm(output +
+// residual_scale * branch), [hidden]. In place of a norm at the entry.
+#define HERALD_WEIGHT_RESIDUAL_NORM 62
+
+// The bias of HERALD_WEIGHT_RESIDUAL_NORM: [hidden]. Left out: 0.
+#define HERALD_WEIGHT_RESIDUAL_NORM_BIAS 63
+
+// MLP, bias of the gate projection: [width].
+#define HERALD_WEIGHT_GATE_BIAS 64
+
+// MLP, bias of the up projection: [width].
+#define HERALD_WEIGHT_UP_BIAS 65
+
+// MLP, bias of the down projection: [hidden].
+#define HERALD_WEIGHT_DOWN_BIAS 66
+
+// Embedding, a row for each position, which is added to the scaled embedding of the token there: [positions, hidden].
+// The call then brings positions below that.
+#define HERALD_WEIGHT_POSITION_EMBEDDING 67
+
+// Embedding, added to that of every token (BERT's first token type): [hidden].
+#define HERALD_WEIGHT_TYPE_EMBEDDING 68
+
+// Head, added to the products with the output matrix, before they are scaled: [vocabulary].
+#define HERALD_WEIGHT_OUTPUT_BIAS 69
+
+// Attention, RMS norm of each query head after RoPE (Hunyuan): [key_dim].
+#define HERALD_WEIGHT_ROTATED_QUERY_NORM 70
+
+// Attention, RMS norm of each key head after RoPE: [key_dim].
+#define HERALD_WEIGHT_ROTATED_KEY_NORM 71
+
+// Attention, temperature by position (Llama 4): [3], b, n and o. The query at position p, rotated and normed, is multiplied
+// by 1 + b ln(1 + floor((p + o) / n)).
+#define HERALD_WEIGHT_TEMPERATURE 72
+
+// MLP with HERALD_ACTIVATION_XIELU, its numbers: [4], p, n, b and e; see there.
+#define HERALD_WEIGHT_XIELU 73
+
+// Attention and MLP, in place of a norm at the entry: the elements of the input are multiplied by these, [hidden].
+#define HERALD_WEIGHT_INPUT_SCALE 74
 
 // IEEE float32.
 #define HERALD_DTYPE_F32 0
@@ -462,7 +532,8 @@ typedef struct HeraldProbe {
   char variant[64];
 } HeraldProbe;
 
-// Parameters of HERALD_LAYER_ATTENTION: grouped-query attention over keys and values kept in pages.
+// Parameters of HERALD_LAYER_ATTENTION, HERALD_LAYER_CHUNKED_ATTENTION and HERALD_LAYER_BIDIRECTIONAL_ATTENTION: grouped-query
+// attention over keys and values kept in pages.
 typedef struct HeraldAttention {
   // sizeof(HeraldAttention) of the host.
   size_t struct_size;
@@ -474,7 +545,8 @@ typedef struct HeraldAttention {
   uint32_t key_dim;
   // Elements of a value head.
   uint32_t value_dim;
-  // A token attends to itself and the window - 1 tokens before it; 0: to all before it.
+  // A token attends to itself and the window - 1 tokens before it; 0: to all before it. Chunked attention: the length of
+  // a chunk. Bidirectional attention: a token attends to the window / 2 tokens on either side; 0: to all.
   uint32_t window;
   // HERALD_ROPE_*.
   uint32_t rope;
@@ -522,6 +594,10 @@ typedef struct HeraldEmbedding {
   uint32_t vocabulary;
   // Multiplies the embeddings; usually 1.
   float scale;
+  // Rows of HERALD_WEIGHT_POSITION_EMBEDDING; 0: there is none.
+  uint32_t positions;
+  // Not used; 0.
+  uint32_t reserved;
 } HeraldEmbedding;
 
 // Parameters of HERALD_LAYER_HEAD.
@@ -625,7 +701,7 @@ typedef struct HeraldLayerDesc {
   float norm_eps;
   // Not used; 0.
   uint32_t reserved;
-  // For HERALD_LAYER_ATTENTION.
+  // For HERALD_LAYER_ATTENTION, HERALD_LAYER_CHUNKED_ATTENTION and HERALD_LAYER_BIDIRECTIONAL_ATTENTION.
   const struct HeraldAttention *attention;
   // For HERALD_LAYER_MLP.
   const struct HeraldMlp *mlp;

@@ -8,10 +8,12 @@
 //! x   += residual_scale * (sum of w_e expert_e(n(x)) + sigmoid(g . n(x)) shared(n(x)))
 //! ```
 //!
+//! In Llama 4 the weight is the input's: `expert_e(w_e n(x))`.
+//!
 //! Tokens are gathered by expert, so that each expert's weights are read once for all of its tokens.
 
 use herald_api::{
-    Call, EngineLayer, Error, LayerDesc, LayerRequest, Moe as Params, Result, Routing, WeightRole,
+    Activation, Call, EngineLayer, Error, LayerDesc, LayerRequest, Moe as Params, Result, Routing, WeightRole,
 };
 
 use crate::feed_forward::FeedForward;
@@ -75,18 +77,32 @@ impl<'w> Moe<'w> {
                 request.desc.block
             )));
         }
+        if activation == Activation::Xielu {
+            return Err(Error::unsupported(format!(
+                "the mixture of experts of block {} has xIELU, which this backend knows of MLPs alone",
+                request.desc.block
+            )));
+        }
         let mut weights = Weights::new(kernels, request);
         let gates = if gated { weights.matrices(WeightRole::ExpertsGate, n_experts)? } else { Vec::new() };
         let ups = weights.matrices(WeightRole::ExpertsUp, n_experts)?;
         let downs = weights.matrices(WeightRole::ExpertsDown, n_experts)?;
         let gates = gates.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
         let experts = ups.into_iter().zip(downs).zip(gates);
-        let experts =
-            experts.map(|((up, down), gate)| FeedForward { kernels, activation, gate, up, down }).collect();
+        let experts = experts.map(|((up, down), gate)| FeedForward {
+            kernels,
+            activation,
+            xielu: None,
+            gate,
+            up,
+            down,
+        });
+        let experts = experts.collect();
         let shared = match shared_width {
             Some(_) => Some(FeedForward {
                 kernels,
                 activation,
+                xielu: None,
                 gate: weights.optional_matrix(WeightRole::SharedGate)?,
                 up: weights.matrix(WeightRole::SharedUp)?,
                 down: weights.matrix(WeightRole::SharedDown)?,
@@ -135,7 +151,9 @@ impl<'w> Moe<'w> {
     /// Chooses a token's experts by its scores, which become probabilities.
     fn choose(&self, scores: &mut [f32], choices: &mut [Choice]) {
         match self.params.routing {
-            Routing::Sigmoid => scores.iter_mut().for_each(|score| *score = sigmoid(*score)),
+            Routing::Sigmoid | Routing::SigmoidOfInput => {
+                scores.iter_mut().for_each(|score| *score = sigmoid(*score))
+            }
             _ => router_softmax(scores),
         }
         let merit =
@@ -192,7 +210,8 @@ impl EngineLayer for Moe<'_> {
         let mut scratch = Scratch::new(std::mem::take(&mut call.scratch));
         let Buffers { hidden, branch, scores, choices, gathered, memory } =
             self.buffers(&mut scratch, n_tokens, parallel.workers());
-        let Params { n_experts, n_used, .. } = self.params;
+        let Params { n_experts, n_used, routing, .. } = self.params;
+        let weighs_input = routing == Routing::SigmoidOfInput;
         let input = call.input.unwrap_or(call.output);
         norm_rows(kernels, parallel, input, &self.norm, self.desc.norm_eps, hidden);
         matmul_one(parallel, &self.router, hidden, n_tokens, memory, scores);
@@ -219,8 +238,11 @@ impl EngineLayer for Moe<'_> {
                 Some((token, choice.weight))
             });
             let mut count = 0;
-            for ((token, _), row) in users.clone().zip(gathered.chunks_exact_mut(width)) {
+            for ((token, weight), row) in users.clone().zip(gathered.chunks_exact_mut(width)) {
                 row.copy_from_slice(&hidden[token * width..(token + 1) * width]);
+                if weighs_input {
+                    row.iter_mut().for_each(|value| *value *= weight);
+                }
                 count += 1;
             }
             if count == 0 {
@@ -229,6 +251,7 @@ impl EngineLayer for Moe<'_> {
             let gathered = &mut gathered[..count * width];
             expert.forward(parallel, gathered, memory);
             for ((token, weight), row) in users.zip(gathered.chunks_exact(width)) {
+                let weight = if weighs_input { 1.0 } else { weight };
                 (kernels.add_scaled)(&mut branch[token * width..(token + 1) * width], weight, row);
             }
         }

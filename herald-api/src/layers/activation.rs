@@ -9,6 +9,12 @@ pub const HERALD_ACTIVATION_GELU_TANH: u32 = 2;
 /// max(x, 0) squared (arXiv 2109.08668).
 pub const HERALD_ACTIVATION_SQUARED_RELU: u32 = 3;
 
+/// GELU itself: x Phi(x), with Phi the normal distribution (arXiv 1606.08415).
+pub const HERALD_ACTIVATION_GELU: u32 = 20;
+/// xIELU (arXiv 2411.13010), with the numbers p, n, b, e of HERALD_WEIGHT_XIELU: p x^2 + b x where x > 0, otherwise
+/// n (exp(min(x, e)) - 1 - x) + b x. Of MLPs without a gate.
+pub const HERALD_ACTIVATION_XIELU: u32 = 21;
+
 /// The function between an MLP's projections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -20,6 +26,10 @@ pub enum Activation {
     GeluTanh = HERALD_ACTIVATION_GELU_TANH,
     /// `max(x, 0)` squared.
     SquaredRelu = HERALD_ACTIVATION_SQUARED_RELU,
+    /// GELU itself.
+    Gelu = HERALD_ACTIVATION_GELU,
+    /// xIELU, whose numbers are a weight of the layer.
+    Xielu = HERALD_ACTIVATION_XIELU,
 }
 
 impl Activation {
@@ -28,6 +38,8 @@ impl Activation {
             HERALD_ACTIVATION_SILU => Self::Silu,
             HERALD_ACTIVATION_GELU_TANH => Self::GeluTanh,
             HERALD_ACTIVATION_SQUARED_RELU => Self::SquaredRelu,
+            HERALD_ACTIVATION_GELU => Self::Gelu,
+            HERALD_ACTIVATION_XIELU => Self::Xielu,
             other => {
                 return Err(Error::unsupported(format!("activation {other} is not known to this plugin")));
             }

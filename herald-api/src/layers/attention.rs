@@ -1,6 +1,6 @@
 //! Grouped-query attention (arXiv 2305.13245) over keys and values kept in pages.
 
-use super::{KindParams, WeightRole, WeightShape};
+use super::{KindParams, LayerKind, WeightRole, WeightShape};
 use crate::abi::{AbiStruct, abi_structs};
 use crate::{Error, Result};
 
@@ -17,7 +17,8 @@ pub const HERALD_ROPE_SCALING_LINEAR: u32 = 1;
 /// YaRN (arXiv 2309.00071): interpolated by wavelength.
 pub const HERALD_ROPE_SCALING_YARN: u32 = 2;
 
-/// Parameters of HERALD_LAYER_ATTENTION: grouped-query attention over keys and values kept in pages.
+/// Parameters of HERALD_LAYER_ATTENTION, HERALD_LAYER_CHUNKED_ATTENTION and HERALD_LAYER_BIDIRECTIONAL_ATTENTION: grouped-query
+/// attention over keys and values kept in pages.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
@@ -32,7 +33,8 @@ pub struct HeraldAttention {
     pub key_dim: u32,
     /// Elements of a value head.
     pub value_dim: u32,
-    /// A token attends to itself and the window - 1 tokens before it; 0: to all before it.
+    /// A token attends to itself and the window - 1 tokens before it; 0: to all before it. Chunked attention: the length of
+    /// a chunk. Bidirectional attention: a token attends to the window / 2 tokens on either side; 0: to all.
     pub window: u32,
     /// HERALD_ROPE_*.
     pub rope: u32,
@@ -158,6 +160,19 @@ impl RopeScaling {
     }
 }
 
+/// Which tokens of its sequence a token attends to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Mask {
+    /// Itself and those before it, within the window.
+    #[default]
+    Causal,
+    /// Itself and those before it in its chunk, a run of as many tokens as the window (Llama 4).
+    Chunked,
+    /// Those on either side, at most half of the window away. All tokens of a sequence come in one call.
+    Bidirectional,
+}
+
 /// Grouped-query attention over keys and values kept in pages.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attention {
@@ -169,8 +184,11 @@ pub struct Attention {
     pub key_dim: usize,
     /// Elements of a value head.
     pub value_dim: usize,
-    /// A token attends to itself and the `window - 1` tokens before it; `None`: to all before it.
+    /// A token attends to itself and the `window - 1` tokens before it; `None`: to all before it. With another mask, what
+    /// [`Mask`] says.
     pub window: Option<usize>,
+    /// Which tokens a token attends to.
+    pub mask: Mask,
     /// Which elements RoPE rotates.
     pub rope: RopeKind,
     /// How many elements of each head, from the first on, are rotated.
@@ -213,6 +231,7 @@ impl KindParams for Attention {
             key_dim: raw.key_dim as usize,
             value_dim: raw.value_dim as usize,
             window: (raw.window != 0).then_some(raw.window as usize),
+            mask: Mask::Causal,
             rope: RopeKind::from_code(raw.rope)?,
             rope_dims: raw.rope_dims as usize,
             rope_base: raw.rope_base,
@@ -222,14 +241,43 @@ impl KindParams for Attention {
         })
     }
 
+    fn other_kind(&self) -> Option<LayerKind> {
+        match self.mask {
+            Mask::Causal => None,
+            Mask::Chunked => Some(LayerKind::ChunkedAttention),
+            Mask::Bidirectional => Some(LayerKind::BidirectionalAttention),
+        }
+    }
+
+    fn of_kind(self, kind: LayerKind) -> Result<Self> {
+        let mask = match kind {
+            LayerKind::ChunkedAttention => Mask::Chunked,
+            LayerKind::BidirectionalAttention => Mask::Bidirectional,
+            _ => Mask::Causal,
+        };
+        if mask == Mask::Chunked && self.window.is_none() {
+            return Err(Error::invalid("chunked attention has chunks of 0 tokens, where some were expected"));
+        }
+        Ok(Self { mask, ..self })
+    }
+
     fn weight(&self, hidden: usize, role: WeightRole) -> Option<WeightShape> {
         let queries = self.n_heads.saturating_mul(self.key_dim);
         let keys = self.n_kv_heads.saturating_mul(self.key_dim);
         let values = self.n_kv_heads.saturating_mul(self.value_dim);
         let attended = self.n_heads.saturating_mul(self.value_dim);
         Some(match role {
-            WeightRole::Norm => WeightShape::vector(hidden).unless(WeightRole::PostNorm),
-            WeightRole::PostNorm => WeightShape::vector(hidden).optional(),
+            WeightRole::Norm => WeightShape::vector(hidden).unless(&WeightRole::IN_PLACE_OF_NORM),
+            WeightRole::PostNorm
+            | WeightRole::LayerNorm
+            | WeightRole::LayerNormBias
+            | WeightRole::InputScale
+            | WeightRole::ResidualNorm
+            | WeightRole::ResidualNormBias => WeightShape::vector(hidden).optional(),
+            WeightRole::RotatedQueryNorm | WeightRole::RotatedKeyNorm => {
+                WeightShape::vector(self.key_dim).optional()
+            }
+            WeightRole::Temperature => WeightShape::vector(3).optional(),
             WeightRole::Query => WeightShape::matrix(queries, hidden),
             WeightRole::QueryBias => WeightShape::vector(queries).optional(),
             // Of each head by itself, or of all heads as one (OLMo 2).

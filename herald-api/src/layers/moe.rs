@@ -8,6 +8,8 @@ use crate::{Error, Result};
 pub const HERALD_ROUTING_SOFTMAX: u32 = 1;
 /// Experts by the sigmoid of each score.
 pub const HERALD_ROUTING_SIGMOID: u32 = 2;
+/// As HERALD_ROUTING_SIGMOID, and an expert's weight multiplies what it reads, not what it gives (Llama 4).
+pub const HERALD_ROUTING_SIGMOID_OF_INPUT: u32 = 20;
 
 /// Parameters of HERALD_LAYER_MOE.
 #[repr(C)]
@@ -47,6 +49,8 @@ pub enum Routing {
     Softmax = HERALD_ROUTING_SOFTMAX,
     /// The sigmoid of each score.
     Sigmoid = HERALD_ROUTING_SIGMOID,
+    /// The sigmoid of each score, which multiplies what an expert reads.
+    SigmoidOfInput = HERALD_ROUTING_SIGMOID_OF_INPUT,
 }
 
 impl Routing {
@@ -54,6 +58,7 @@ impl Routing {
         Ok(match code {
             HERALD_ROUTING_SOFTMAX => Self::Softmax,
             HERALD_ROUTING_SIGMOID => Self::Sigmoid,
+            HERALD_ROUTING_SIGMOID_OF_INPUT => Self::SigmoidOfInput,
             other => return Err(Error::unsupported(format!("routing {other} is not known to this plugin"))),
         })
     }

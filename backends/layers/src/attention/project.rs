@@ -2,7 +2,7 @@
 
 use herald_api::{Call, Page, Sequences};
 
-use super::{Attention, Buffers, first_page};
+use super::{Attention, Buffers, HeadNorms, first_page};
 use crate::disjoint_slice::DisjointSlice;
 use crate::linear::{Product, matmul};
 use crate::parallel::ParallelExt;
@@ -36,7 +36,9 @@ impl<'a> KvSlot<'a> {
 
 impl Attention<'_> {
     fn head_buffers<'s>(&self, scratch: &mut Scratch<'s>) -> HeadBuffers<'s> {
-        let norms = self.query_norm.iter().chain(&self.key_norm);
+        let norms = [&self.query_norms, &self.key_norms]
+            .into_iter()
+            .flat_map(|norms| norms.before.iter().chain(&norms.after));
         HeadBuffers {
             rotation: scratch.take(self.rope.pairs()),
             normed: scratch.take(norms.map(Vec::len).max().unwrap_or(0)),
@@ -73,8 +75,12 @@ impl Attention<'_> {
                         k.part(token * k_width..(token + 1) * k_width),
                     )
                 };
-                self.norm_and_rotate(q, self.query_norm.as_deref(), &mut buffers);
-                self.norm_and_rotate(k, self.key_norm.as_deref(), &mut buffers);
+                self.norm_and_rotate(q, &self.query_norms, &mut buffers);
+                self.norm_and_rotate(k, &self.key_norms, &mut buffers);
+                if let Some(temperature) = &self.temperature {
+                    let factor = temperature.at(positions[token]);
+                    q.iter_mut().for_each(|x| *x *= factor);
+                }
                 if let Some(slot) = KvSlot::of(sequences, token) {
                     self.store(&slot, k, &v[token * v_width..(token + 1) * v_width]);
                 }
@@ -82,19 +88,21 @@ impl Attention<'_> {
         });
     }
 
-    /// Norms a token's heads, where the model does, and rotates them.
-    fn norm_and_rotate(&self, heads: &mut [f32], norm: Option<&[f32]>, buffers: &mut HeadBuffers<'_>) {
+    /// Rotates a token's heads, and norms them before or after, where the model does.
+    fn norm_and_rotate(&self, heads: &mut [f32], norms: &HeadNorms, buffers: &mut HeadBuffers<'_>) {
         // The norm is as long as a head, or as all of them.
-        if let Some(norm) = norm {
+        let mut norm = |heads: &mut [f32], norm: &[f32]| {
             let normed = &mut buffers.normed[..norm.len()];
             for part in heads.chunks_exact_mut(norm.len()) {
                 (self.kernels.rms_norm)(part, norm, self.desc.norm_eps, normed);
                 part.copy_from_slice(normed);
             }
-        }
+        };
+        norms.before.iter().for_each(|weight| norm(heads, weight));
         for head in heads.chunks_exact_mut(self.params.key_dim) {
             (self.kernels.rope)(self.params.rope, head, buffers.rotation);
         }
+        norms.after.iter().for_each(|weight| norm(heads, weight));
     }
 
     /// Writes a token's keys and values to its slot.

@@ -30,7 +30,7 @@ fn shapes() -> impl Strategy<Value = Shape> {
     let kinds = (
         select(&[Activation::Silu, Activation::SquaredRelu][..]),
         any::<bool>(),
-        select(&[Routing::Softmax, Routing::Sigmoid][..]),
+        select(&[Routing::Softmax, Routing::Sigmoid, Routing::SigmoidOfInput][..]),
         any::<bool>(),
         select(&[1.0_f32, 2.5][..]),
     );
@@ -133,7 +133,7 @@ impl Reference {
             .iter()
             .zip(errors)
             .map(|(score, e)| match self.params.routing {
-                Routing::Sigmoid => {
+                Routing::Sigmoid | Routing::SigmoidOfInput => {
                     let value = 1.0 / (1.0 + (-score).exp());
                     Expected { value, bound: e / 4.0 + 8.0 * U + 2.0_f64.powi(-100) }
                 }
@@ -192,11 +192,18 @@ impl Reference {
                 shared.as_ref().map(|shared| (shared, self.shared_weight(&x, token).unwrap_or(one)));
             let weights = weights.unwrap_or_default();
             let parts = weights.iter().map(|(index, weight)| (&made[*index], *weight)).chain(of_shared);
-            let parts: Vec<_> = parts.collect();
+            let mut parts: Vec<_> = parts.map(|(made, weight)| (made.rows(token), weight)).collect();
+            if self.params.routing == Routing::SigmoidOfInput {
+                // The expert reads the weighted token, and what it makes of it is added as it is.
+                for ((made, weight), (index, _)) in parts.iter_mut().zip(&weights) {
+                    let scaled = x.rows(token).weigh(*weight);
+                    (*made, *weight) = (self.experts[*index].forward(&scaled, activation), one);
+                }
+            }
             for column in 0..x.value.ncols() {
                 let (mut value, mut bound, mut size) = (0.0, 0.0, 0.0);
                 for (made, weight) in &parts {
-                    let (f, e) = (made.value[[token, column]], made.error[[token, column]]);
+                    let (f, e) = (made.value[[0, column]], made.error[[0, column]]);
                     value += weight.value * f;
                     bound += weight.value.abs() * e + weight.bound * (f.abs() + e);
                     size += (weight.value.abs() + weight.bound) * (f.abs() + e);

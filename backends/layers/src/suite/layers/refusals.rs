@@ -3,8 +3,8 @@
 
 use herald_api::import::{BatchBuffers, Forward, LayerSpec, PageUse};
 use herald_api::{
-    Activation, Attention, DType, Embedding, Head, LayerDesc, LayerKind, LayerParams, Mamba1, Mamba2, Mlp,
-    Moe, Parallel, Result, RopeKind, RopeScaling, Routing, ShortConv, Status, WeightRole,
+    Activation, Attention, DType, Embedding, Head, LayerDesc, LayerKind, LayerParams, Mamba1, Mamba2, Mask,
+    Mlp, Moe, Parallel, Result, RopeKind, RopeScaling, Routing, ShortConv, Status, WeightRole,
 };
 
 use super::super::Subject;
@@ -24,6 +24,7 @@ fn attention() -> Attention {
         key_dim: 10,
         value_dim: 4,
         window: None,
+        mask: Mask::Causal,
         rope: RopeKind::Halves,
         rope_dims: 8,
         rope_base: 10_000.0,
@@ -31,6 +32,16 @@ fn attention() -> Attention {
         softcap: None,
         scale: 1.0,
     }
+}
+
+/// Attention of a kind.
+fn masked(kind: LayerKind) -> Attention {
+    let (mask, window) = match kind {
+        LayerKind::ChunkedAttention => (Mask::Chunked, Some(5)),
+        LayerKind::BidirectionalAttention => (Mask::Bidirectional, None),
+        _ => (Mask::Causal, None),
+    };
+    Attention { mask, window, ..attention() }
 }
 
 fn experts() -> Moe {
@@ -50,8 +61,8 @@ fn experts() -> Moe {
 /// Parameters of a layer of a kind, and the shapes of its weights.
 fn shapes(kind: LayerKind) -> (LayerParams, Vec<(WeightRole, [usize; 2])>) {
     match kind {
-        LayerKind::Attention => (
-            LayerParams::Attention(attention()),
+        LayerKind::Attention | LayerKind::ChunkedAttention | LayerKind::BidirectionalAttention => (
+            LayerParams::Attention(masked(kind)),
             vec![
                 (WeightRole::Norm, [1, HIDDEN]),
                 (WeightRole::Query, [60, HIDDEN]),
@@ -114,7 +125,7 @@ fn shapes(kind: LayerKind) -> (LayerParams, Vec<(WeightRole, [usize; 2])>) {
             ],
         ),
         LayerKind::Embedding => (
-            LayerParams::Embedding(Embedding { vocabulary: VOCABULARY, scale: 1.0 }),
+            LayerParams::Embedding(Embedding { vocabulary: VOCABULARY, scale: 1.0, positions: None }),
             vec![(WeightRole::Embedding, [VOCABULARY, HIDDEN])],
         ),
         _ => (
