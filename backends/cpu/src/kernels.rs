@@ -4,7 +4,7 @@ use herald_api::{Activation, DType, RopeKind};
 use herald_formats::{f16_value, row_kernels};
 use herald_layers::Kernels;
 use herald_layers::fallback;
-use herald_layers::kernels::{Gemm, HeadMatmul, OnlineSoftmax, Q4Tile, Tile};
+use herald_layers::kernels::{ERFC, ERFC_STEP, Gemm, HeadMatmul, OnlineSoftmax, Q4Tile, Tile, Xielu};
 use herald_layers::matmul::MatmulKernel;
 
 use crate::recurrent;
@@ -20,11 +20,13 @@ pub static KERNELS: Kernels = Kernels {
     dot,
     add_scaled,
     rms_norm,
+    layer_norm,
     rope,
     rope_angles: fallback::rope_angles,
     softmax,
     glu,
     activate,
+    xielu,
     pack_queries: |queries, _, out| out[..queries.len()].copy_from_slice(queries),
     attend,
     attend_q4,
@@ -111,6 +113,16 @@ fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     }
 }
 
+fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
+    // The first mean's rounding error would be the second one's if the numbers were far from 0 and near each other.
+    let mean = x.iter().map(|x| f64::from(*x)).sum::<f64>() / x.len() as f64;
+    let squares: f64 = x.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum();
+    let scale = 1.0 / (squares / x.len() as f64 + f64::from(eps)).sqrt();
+    for (((out, x), weight), bias) in out.iter_mut().zip(x).zip(weight).zip(bias) {
+        *out = ((f64::from(*x) - mean) * scale) as f32 * weight + bias;
+    }
+}
+
 fn rope(kind: RopeKind, head: &mut [f32], rotation: &[[f32; 2]]) {
     let turn = |a: &mut f32, b: &mut f32, [cos, sin]: [f32; 2]| {
         (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
@@ -142,6 +154,19 @@ fn gelu_tanh(x: f32) -> f32 {
     0.5 * x * (1.0 + (SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x)).tanh())
 }
 
+/// GELU (arXiv 1606.08415): `x Phi(x)`, which is `max(x, 0) - |x| erfc(|x| / sqrt(2)) / 2`.
+fn gelu(x: f32) -> f32 {
+    if x.is_nan() {
+        return x;
+    }
+    // Beyond, erfc is nothing in float32.
+    let size = f64::from(x.abs()).min(20.0);
+    let z = size * std::f64::consts::FRAC_1_SQRT_2;
+    let t = 1.0 / (1.0 + f64::from(ERFC_STEP) * z);
+    let scaled = ERFC.iter().rev().fold(0.0, |sum, factor| (sum + f64::from(*factor)) * t);
+    (f64::from(x).max(0.0) - 0.5 * size * scaled * (-z * z).exp()) as f32
+}
+
 /// Squared ReLU (arXiv 2109.08668).
 fn squared_relu(x: f32) -> f32 {
     let x = x.max(0.0);
@@ -152,6 +177,7 @@ fn function(activation: Activation) -> fn(f32) -> f32 {
     match activation {
         Activation::SquaredRelu => squared_relu,
         Activation::GeluTanh => gelu_tanh,
+        Activation::Gelu => gelu,
         _ => silu,
     }
 }
@@ -177,6 +203,14 @@ fn glu(activation: Activation, gate: &mut [f32], up: &[f32]) {
 fn activate(activation: Activation, x: &mut [f32]) {
     let function = function(activation);
     x.iter_mut().for_each(|x| *x = function(*x));
+}
+
+fn xielu(xielu: &Xielu, x: &mut [f32]) {
+    let Xielu { square, exponential, slope, most } = *xielu;
+    for x in x {
+        let curve = if *x > 0.0 { square * *x * *x } else { exponential * (x.min(most).exp_m1() - *x) };
+        *x = curve + slope * *x;
+    }
 }
 
 fn softplus(x: &mut [f32]) {

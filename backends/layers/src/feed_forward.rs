@@ -6,7 +6,7 @@
 
 use herald_api::{Activation, Error, LayerDesc, Parallel, Result};
 
-use crate::kernels::Kernels;
+use crate::kernels::{Kernels, Xielu};
 use crate::linear::{Linear, Product, matmul, matmul_bytes, matmul_one};
 use crate::parallel::ParallelExt;
 use crate::scratch::Scratch;
@@ -14,6 +14,8 @@ use crate::scratch::Scratch;
 pub(crate) struct FeedForward<'w> {
     pub(crate) kernels: &'static Kernels,
     pub(crate) activation: Activation,
+    /// The activation in place of that.
+    pub(crate) xielu: Option<Xielu>,
     pub(crate) gate: Option<Linear<'w>>,
     pub(crate) up: Linear<'w>,
     pub(crate) down: Linear<'w>,
@@ -78,7 +80,10 @@ impl<'w> FeedForward<'w> {
             gate
         } else {
             matmul_one(parallel, &self.up, x, n_tokens, work, up);
-            parallel.run_elements(up, |_, up| (kernels.activate)(activation, up));
+            parallel.run_elements(up, |_, up| match &self.xielu {
+                Some(xielu) => (kernels.xielu)(xielu, up),
+                None => (kernels.activate)(activation, up),
+            });
             up
         };
         matmul_one(parallel, &self.down, inner, n_tokens, work, x);

@@ -1,11 +1,12 @@
-//! The output head, where logits go out: `logits[t] = cap(scale * W n(x[t]))`, with `n` an RMS norm.
+//! The output head, where logits go out: `logits[t] = cap(scale * (W n(x[t]) + b))`, with `n` an RMS norm or a layer norm, and `b` where
+//! the model has it. Without `W` the normed activations themselves.
 
 use herald_api::{Call, EngineLayer, Error, Head as HeadParams, LayerDesc, LayerRequest, Result, WeightRole};
 
 use crate::kernels::Kernels;
 use crate::layer::Layer;
 use crate::linear::{Linear, matmul_bytes, matmul_one};
-use crate::norm::norm_rows;
+use crate::norm::Norm;
 use crate::scratch::Scratch;
 use crate::weights::Weights;
 
@@ -13,8 +14,9 @@ pub(crate) struct Head<'w> {
     kernels: &'static Kernels,
     desc: LayerDesc,
     params: HeadParams,
-    norm: Vec<f32>,
-    matrix: Linear<'w>,
+    norm: Norm,
+    /// None where the norm alone is wanted.
+    matrix: Option<Linear<'w>>,
     max_tokens: usize,
     max_workers: usize,
 }
@@ -28,8 +30,8 @@ impl<'w> Head<'w> {
         let mut weights = Weights::new(kernels, request);
         let layer = Self {
             kernels,
-            norm: weights.vector(WeightRole::Norm)?,
-            matrix: weights.matrix(WeightRole::Embedding)?,
+            norm: weights.entry_norm()?.ok_or_else(|| Error::invalid("the head has no norm"))?,
+            matrix: weights.optional_biased(WeightRole::Embedding, WeightRole::OutputBias)?,
             desc: request.desc.clone(),
             params: params.clone(),
             max_tokens: request.max_tokens,
@@ -48,20 +50,20 @@ impl<'w> Head<'w> {
     ) -> (&'s mut [f32], &'s mut [u8]) {
         (
             scratch.take(n_tokens * self.desc.hidden),
-            scratch.take(matmul_bytes([&self.matrix], n_tokens, workers)),
+            scratch.take(matmul_bytes(&self.matrix, n_tokens, workers)),
         )
     }
 }
 
 impl<'w> Layer<'w> for Head<'w> {
     fn matrices(&mut self) -> Vec<&mut Linear<'w>> {
-        vec![&mut self.matrix]
+        self.matrix.iter_mut().collect()
     }
 }
 
 impl EngineLayer for Head<'_> {
     fn weight_bytes(&self) -> usize {
-        self.matrix.packed_bytes()
+        self.matrix.as_ref().map_or(0, Linear::packed_bytes)
     }
 
     fn scratch_bytes(&self) -> usize {
@@ -75,8 +77,11 @@ impl EngineLayer for Head<'_> {
         let parallel = &call.parallel;
         let mut scratch = Scratch::new(std::mem::take(&mut call.scratch));
         let (hidden, work) = self.buffers(&mut scratch, call.n_tokens, parallel.workers());
-        norm_rows(self.kernels, parallel, input, &self.norm, self.desc.norm_eps, hidden);
-        matmul_one(parallel, &self.matrix, hidden, call.n_tokens, work, call.output);
+        self.norm.rows(self.kernels, parallel, input, self.desc.norm_eps, hidden);
+        match &self.matrix {
+            Some(matrix) => matmul_one(parallel, matrix, hidden, call.n_tokens, work, call.output),
+            None => call.output.copy_from_slice(hidden),
+        }
         let HeadParams { scale, softcap, .. } = self.params;
         if scale != 1.0 {
             call.output.iter_mut().for_each(|logit| *logit *= scale);

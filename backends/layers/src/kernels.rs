@@ -27,6 +27,9 @@ pub struct Kernels {
     /// `out[i] = x[i] / sqrt(mean(x^2) + eps) * weight[i]` (RMSNorm, arXiv 1910.07467), for
     /// vectors whose sum of squares is a float32 number.
     pub rms_norm: fn(&[f32], &[f32], f32, &mut [f32]),
+    /// `out[i] = (x[i] - mean(x)) / sqrt(variance(x) + eps) * weight[i] + bias[i]` (LayerNorm, arXiv 1607.06450). Arguments: x,
+    /// weight, bias, eps, out.
+    pub layer_norm: fn(&[f32], &[f32], &[f32], f32, &mut [f32]),
     /// Rotates pairs of a head's first `2 * rotation.len()` elements by angles given as `[cos, sin]` (RoPE, arXiv
     /// 2104.09864).
     pub rope: fn(RopeKind, &mut [f32], &[[f32; 2]]),
@@ -39,6 +42,8 @@ pub struct Kernels {
     pub glu: fn(Activation, &mut [f32], &[f32]),
     /// `x[i] = activation(x[i])`.
     pub activate: fn(Activation, &mut [f32]),
+    /// `x[i] = xielu(x[i])`.
+    pub xielu: fn(&Xielu, &mut [f32]),
     /// Lays queries `[n, key_dim]` out as this table's `attend` reads them, in [`Tile::packed_queries_len`] elements.
     /// Arguments: queries, `key_dim`, result.
     pub pack_queries: fn(&[f32], usize, &mut [f32]),
@@ -72,6 +77,36 @@ pub struct Kernels {
     /// `x[i] *= exp(to - from[i]) * weight[i]`: each token's contribution, decayed up to another token. Arguments: `to`,
     /// `from`, `weight`, `x`.
     pub decay_weights: fn(f32, &[f32], &[f32], &mut [f32]),
+}
+
+/// `erfc(z) exp(z^2)` for `z >= 0` is `sum over i of ERFC[i] t^(i + 1)` with `t = 1 / (1 + ERFC_STEP z)`, to a relative error of 2e-8: a
+/// least-squares fit, weighted until its greatest relative errors were alike.
+pub const ERFC: [f32; 9] = [
+    0.270_754_76,
+    0.272_051_7,
+    0.227_852,
+    0.239_923,
+    -0.111_500_59,
+    0.438_332_68,
+    -0.574_109_85,
+    0.291_308_22,
+    -0.054_611_936,
+];
+/// See [`ERFC`].
+pub const ERFC_STEP: f32 = 0.48;
+
+/// xIELU (arXiv 2411.13010): `square x^2 + slope x` where `x > 0`, otherwise
+/// `exponential (exp(min(x, most)) - 1 - x) + slope x`.
+#[derive(Clone, Copy, Debug)]
+pub struct Xielu {
+    /// Multiplies the square.
+    pub square: f32,
+    /// Multiplies what the exponential function and `x` differ by.
+    pub exponential: f32,
+    /// Multiplies `x`.
+    pub slope: f32,
+    /// The greatest argument of the exponential function.
+    pub most: f32,
 }
 
 /// One tap of a causal convolution.

@@ -4,23 +4,26 @@
 //! x += residual_scale * n'(Wdown (act(Wgate n(x)) * Wup n(x)))      or without a gate  Wdown act(Wup n(x))
 //! ```
 //!
-//! `n` and `n'` are RMS norms, either of which a model may leave out. In the end some models scale `x` (Gemma 4).
+//! `n` is an RMS norm or a layer norm, `n'` an RMS norm; a model may leave either out. BERT's has a layer norm over the sum. Products
+//! may have biases. In the end some models scale `x` (Gemma 4).
 
-use herald_api::{Call, EngineLayer, LayerDesc, LayerRequest, Mlp as Params, Result, WeightRole};
+use herald_api::{
+    Activation, Call, EngineLayer, Error, LayerDesc, LayerRequest, Mlp as Params, Result, WeightRole,
+};
 
 use crate::feed_forward::{FeedForward, check_gate};
-use crate::kernels::Kernels;
+use crate::kernels::{Kernels, Xielu};
 use crate::layer::Layer;
 use crate::linear::Linear;
-use crate::norm::{add_branch, add_branch_bytes, enter, scale_output};
+use crate::norm::{ExitNorm, Norm, add_branch, add_branch_bytes, enter, scale_output};
 use crate::scratch::Scratch;
 use crate::weights::Weights;
 
 pub(crate) struct Mlp<'w> {
     kernels: &'static Kernels,
     desc: LayerDesc,
-    norm: Option<Vec<f32>>,
-    post_norm: Option<Vec<f32>>,
+    norm: Option<Norm>,
+    exit_norm: Option<ExitNorm>,
     output_scale: Option<f32>,
     network: FeedForward<'w>,
     max_tokens: usize,
@@ -34,18 +37,30 @@ impl<'w> Mlp<'w> {
         params: &Params,
     ) -> Result<Self> {
         check_gate(&request.desc, params.activation, params.gated)?;
+        if params.gated && params.activation == Activation::Xielu {
+            return Err(Error::unsupported(format!(
+                "the MLP of block {} has a gate and xIELU, which this backend doesn't know together",
+                request.desc.block
+            )));
+        }
         let mut weights = Weights::new(kernels, request);
         let layer = Self {
             kernels,
-            norm: weights.optional_vector(WeightRole::Norm)?,
-            post_norm: weights.optional_vector(WeightRole::PostNorm)?,
+            norm: weights.entry_norm()?,
+            exit_norm: weights.exit_norm()?,
             output_scale: weights.optional_number(WeightRole::OutputScale)?,
             network: FeedForward {
                 kernels,
                 activation: params.activation,
-                gate: weights.optional_matrix(WeightRole::Gate)?,
-                up: weights.matrix(WeightRole::Up)?,
-                down: weights.matrix(WeightRole::Down)?,
+                xielu: weights.optional_vector(WeightRole::Xielu)?.map(|numbers| Xielu {
+                    square: numbers[0],
+                    exponential: numbers[1],
+                    slope: numbers[2],
+                    most: numbers[3],
+                }),
+                gate: weights.optional_biased(WeightRole::Gate, WeightRole::GateBias)?,
+                up: weights.biased(WeightRole::Up, WeightRole::UpBias)?,
+                down: weights.biased(WeightRole::Down, WeightRole::DownBias)?,
             },
             desc: request.desc.clone(),
             max_tokens: request.max_tokens,
@@ -67,7 +82,7 @@ impl<'w> Mlp<'w> {
             scratch.take(n_tokens * self.desc.hidden),
             scratch.for_steps([
                 self.network.scratch_bytes(n_tokens, workers),
-                add_branch_bytes(&self.desc, self.post_norm.as_deref(), workers),
+                add_branch_bytes(&self.desc, self.exit_norm.as_ref(), workers),
             ]),
         )
     }
@@ -93,9 +108,9 @@ impl EngineLayer for Mlp<'_> {
         let mut scratch = Scratch::new(std::mem::take(&mut call.scratch));
         let (branch, memory) = self.buffers(&mut scratch, call.n_tokens, parallel.workers());
         let input = call.input.unwrap_or(call.output);
-        enter(kernels, parallel, &self.desc, input, self.norm.as_deref(), branch);
+        enter(kernels, parallel, &self.desc, input, self.norm.as_ref(), branch);
         self.network.forward(parallel, branch, memory);
-        add_branch(kernels, parallel, &self.desc, branch, self.post_norm.as_deref(), memory, call.output);
+        add_branch(kernels, parallel, &self.desc, branch, self.exit_norm.as_ref(), memory, call.output);
         scale_output(parallel, self.output_scale, call.output);
         Ok(())
     }

@@ -11,18 +11,20 @@
 //!
 //! In Gemma 4 the shared network has an entry norm of its own, both sums are normed before they are added, and so is the router's
 //! entry; each expert has a scale.
+//! In Llama 4 the weight is the input's: `expert_e(w_e n(x))`.
 //!
 //! Tokens are gathered by expert, so that each expert's weights are read once for all of its tokens.
 
 use herald_api::{
-    Call, EngineLayer, Error, LayerDesc, LayerRequest, Moe as Params, Parallel, Result, Routing, WeightRole,
+    Activation, Call, EngineLayer, Error, LayerDesc, LayerRequest, Moe as Params, Parallel, Result, Routing,
+    WeightRole,
 };
 
 use crate::feed_forward::{FeedForward, check_gate};
 use crate::kernels::Kernels;
 use crate::layer::Layer;
 use crate::linear::{Linear, matmul_bytes, matmul_one};
-use crate::norm::{add_branch, add_branch_bytes, norm_rows, scale_output};
+use crate::norm::{ExitNorm, add_branch, add_branch_bytes, norm_rows, scale_output};
 use crate::scratch::Scratch;
 use crate::weights::Weights;
 
@@ -46,7 +48,7 @@ pub(crate) struct Moe<'w> {
     shared_norm: Option<Vec<f32>>,
     shared_post_norm: Option<Vec<f32>>,
     experts_post_norm: Option<Vec<f32>>,
-    post_norm: Option<Vec<f32>>,
+    post_norm: Option<ExitNorm>,
     output_scale: Option<f32>,
     max_tokens: usize,
     max_workers: usize,
@@ -94,18 +96,32 @@ impl<'w> Moe<'w> {
         }
         check_groups(&request.desc, params)?;
         check_gate(&request.desc, activation, gated)?;
+        if activation == Activation::Xielu {
+            return Err(Error::unsupported(format!(
+                "the mixture of experts of block {} has xIELU, which this backend knows of MLPs alone",
+                request.desc.block
+            )));
+        }
         let mut weights = Weights::new(kernels, request);
         let (gates, ups) = gates_and_ups(&mut weights, n_experts, gated)?;
         let downs =
             weights.biased_matrices(WeightRole::ExpertsDown, WeightRole::ExpertsDownBias, n_experts)?;
         let gates = gates.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
         let experts = ups.into_iter().zip(downs).zip(gates);
-        let experts =
-            experts.map(|((up, down), gate)| FeedForward { kernels, activation, gate, up, down }).collect();
+        let experts = experts.map(|((up, down), gate)| FeedForward {
+            kernels,
+            activation,
+            xielu: None,
+            gate,
+            up,
+            down,
+        });
+        let experts = experts.collect();
         let shared = match shared_width {
             Some(_) => Some(FeedForward {
                 kernels,
                 activation,
+                xielu: None,
                 gate: weights.optional_matrix(WeightRole::SharedGate)?,
                 up: weights.matrix(WeightRole::SharedUp)?,
                 down: weights.matrix(WeightRole::SharedDown)?,
@@ -127,7 +143,7 @@ impl<'w> Moe<'w> {
             shared_norm: weights.optional_vector(WeightRole::SharedNorm)?,
             shared_post_norm: weights.optional_vector(WeightRole::SharedPostNorm)?,
             experts_post_norm: weights.optional_vector(WeightRole::ExpertsPostNorm)?,
-            post_norm: weights.optional_vector(WeightRole::PostNorm)?,
+            post_norm: weights.exit_norm()?,
             output_scale: weights.optional_number(WeightRole::OutputScale)?,
             shared,
             desc: request.desc.clone(),
@@ -158,7 +174,7 @@ impl<'w> Moe<'w> {
                 matmul_bytes([&self.router], n_tokens, workers),
                 self.experts.first().map_or(0, bytes),
                 self.shared.as_ref().map_or(0, bytes),
-                add_branch_bytes(&self.desc, self.post_norm.as_deref(), workers),
+                add_branch_bytes(&self.desc, self.post_norm.as_ref(), workers),
             ]),
         }
     }
@@ -202,7 +218,7 @@ impl<'w> Moe<'w> {
     /// Chooses a token's experts by its scores, which become probabilities.
     fn choose(&self, scores: &mut [f32], choices: &mut [Choice]) {
         match self.params.routing {
-            Routing::Sigmoid | Routing::SigmoidGroups => {
+            Routing::Sigmoid | Routing::SigmoidGroups | Routing::SigmoidOfInput => {
                 scores.iter_mut().for_each(|score| *score = sigmoid(*score))
             }
             _ => router_softmax(scores),
@@ -351,6 +367,7 @@ impl Moe<'_> {
     fn run_experts(&self, parallel: &Parallel<'_>, buffers: &mut Buffers<'_>) {
         let Buffers { hidden, branch, choices, gathered, together, memory, .. } = buffers;
         let (kernels, width, n_used) = (self.kernels, self.desc.hidden, self.params.n_used);
+        let weighs_input = self.params.routing == Routing::SigmoidOfInput;
         let sums = if self.experts_post_norm.is_some() { &mut **together } else { &mut **branch };
         if self.experts_post_norm.is_some() {
             sums.fill(0.0);
@@ -362,8 +379,11 @@ impl Moe<'_> {
                 Some((token, choice.weight))
             });
             let mut count = 0;
-            for ((token, _), row) in users.clone().zip(gathered.chunks_exact_mut(width)) {
+            for ((token, weight), row) in users.clone().zip(gathered.chunks_exact_mut(width)) {
                 row.copy_from_slice(&hidden[token * width..(token + 1) * width]);
+                if weighs_input {
+                    row.iter_mut().for_each(|value| *value *= weight);
+                }
                 count += 1;
             }
             if count == 0 {
@@ -372,6 +392,7 @@ impl Moe<'_> {
             let gathered = &mut gathered[..count * width];
             expert.forward(parallel, gathered, memory);
             for ((token, weight), row) in users.zip(gathered.chunks_exact(width)) {
+                let weight = if weighs_input { 1.0 } else { weight };
                 (kernels.add_scaled)(&mut sums[token * width..(token + 1) * width], weight, row);
             }
         }
@@ -409,7 +430,7 @@ impl EngineLayer for Moe<'_> {
         self.run_shared(parallel, input, &mut buffers);
         self.run_experts(parallel, &mut buffers);
         let Buffers { branch, memory, .. } = buffers;
-        add_branch(kernels, parallel, &self.desc, branch, self.post_norm.as_deref(), memory, call.output);
+        add_branch(kernels, parallel, &self.desc, branch, self.post_norm.as_ref(), memory, call.output);
         scale_output(parallel, self.output_scale, call.output);
         Ok(())
     }

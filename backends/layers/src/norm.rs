@@ -1,4 +1,4 @@
-//! How residual branches begin and end: RMS norms over batches, and the addition to the residual stream.
+//! How residual branches begin and end: norms over batches, and the addition to the residual stream.
 
 use herald_api::{LayerDesc, Parallel};
 
@@ -10,7 +10,57 @@ use crate::scratch::{PerWorker, Scratch};
 /// Tokens from which on it pays off to wake the workers for a batch's norms.
 const SHARE_FROM_TOKENS: usize = 8;
 
-/// Norms each row of `x` into `out`, both `[n_tokens, weight.len()]`.
+/// A norm of whole rows.
+pub(crate) enum Norm {
+    /// RMSNorm (arXiv 1910.07467), of a weight.
+    Rms(Vec<f32>),
+    /// LayerNorm (arXiv 1607.06450).
+    Layer { weight: Vec<f32>, bias: Vec<f32> },
+    /// No norm: elements are multiplied by the weight.
+    Scale(Vec<f32>),
+}
+
+impl Norm {
+    /// Norms a row.
+    pub(crate) fn row(&self, kernels: &Kernels, x: &[f32], eps: f32, out: &mut [f32]) {
+        match self {
+            Self::Rms(weight) => (kernels.rms_norm)(x, weight, eps, out),
+            Self::Layer { weight, bias } => (kernels.layer_norm)(x, weight, bias, eps, out),
+            Self::Scale(weight) => {
+                out.copy_from_slice(x);
+                (kernels.mul)(out, weight);
+            }
+        }
+    }
+
+    /// Norms each row of `x` into `out`, both `[n_tokens, width]`.
+    pub(crate) fn rows(
+        &self,
+        kernels: &Kernels,
+        parallel: &Parallel<'_>,
+        x: &[f32],
+        eps: f32,
+        out: &mut [f32],
+    ) {
+        let (Self::Rms(weight) | Self::Layer { weight, .. } | Self::Scale(weight)) = self;
+        let width = weight.len();
+        let n_tokens = x.len() / width;
+        let out = &mut out[..n_tokens * width];
+        parallel.when(n_tokens >= SHARE_FROM_TOKENS).for_chunks(out, width, &|token, out, _| {
+            self.row(kernels, &x[token * width..(token + 1) * width], eps, out);
+        });
+    }
+}
+
+/// The norm at a branch's end.
+pub(crate) enum ExitNorm {
+    /// Of the branch, before it is added: an RMS norm.
+    Branch(Norm),
+    /// Of the sum of residual and branch.
+    Sum(Norm),
+}
+
+/// Norms each row of `x` into `out`, both `[n_tokens, weight.len()]`, with an RMS norm.
 pub(crate) fn norm_rows(
     kernels: &Kernels,
     parallel: &Parallel<'_>,
@@ -53,11 +103,11 @@ pub(crate) fn enter(
     parallel: &Parallel<'_>,
     desc: &LayerDesc,
     x: &[f32],
-    norm: Option<&[f32]>,
+    norm: Option<&Norm>,
     out: &mut [f32],
 ) {
     match norm {
-        Some(norm) => norm_rows(kernels, parallel, x, norm, desc.norm_eps, out),
+        Some(norm) => norm.rows(kernels, parallel, x, desc.norm_eps, out),
         None => out.copy_from_slice(x),
     }
 }
@@ -75,22 +125,22 @@ fn normed_rows<'s>(scratch: &mut Scratch<'s>, hidden: usize, workers: usize) -> 
 }
 
 /// Bytes of scratch memory that [`add_branch`] needs.
-pub(crate) fn add_branch_bytes(desc: &LayerDesc, post_norm: Option<&[f32]>, workers: usize) -> usize {
-    post_norm.map_or(0, |_| Scratch::measure(|scratch| normed_rows(scratch, desc.hidden, workers)))
+pub(crate) fn add_branch_bytes(desc: &LayerDesc, norm: Option<&ExitNorm>, workers: usize) -> usize {
+    norm.map_or(0, |_| Scratch::measure(|scratch| normed_rows(scratch, desc.hidden, workers)))
 }
 
-/// Ends a residual branch: `output += residual_scale * norm(branch)`, the norm where there is one. `work` has the bytes
-/// that [`add_branch_bytes`] tells.
+/// Ends a residual branch: `output += residual_scale * norm(branch)`, or `output = norm(output + residual_scale * branch)`, the
+/// norm where there is one. `work` has the bytes that [`add_branch_bytes`] tells.
 pub(crate) fn add_branch(
     kernels: &Kernels,
     parallel: &Parallel<'_>,
     desc: &LayerDesc,
     branch: &[f32],
-    post_norm: Option<&[f32]>,
+    norm: Option<&ExitNorm>,
     work: &mut [u8],
     output: &mut [f32],
 ) {
-    let Some(norm) = post_norm else {
+    let Some(norm) = norm else {
         return parallel.run_elements(&mut output[..branch.len()], |range, output| {
             (kernels.add_scaled)(output, desc.residual_scale, &branch[range]);
         });
@@ -103,9 +153,20 @@ pub(crate) fn add_branch(
         let normed = scratch.take(width);
         for token in tokens {
             let row = token * width..(token + 1) * width;
-            (kernels.rms_norm)(&branch[row.clone()], norm, desc.norm_eps, normed);
+            let branch = &branch[row.clone()];
             // SAFETY: each token is one worker's.
-            (kernels.add_scaled)(unsafe { output.part(row) }, desc.residual_scale, normed);
+            let output = unsafe { output.part(row) };
+            match norm {
+                ExitNorm::Branch(norm) => {
+                    norm.row(kernels, branch, desc.norm_eps, normed);
+                    (kernels.add_scaled)(output, desc.residual_scale, normed);
+                }
+                ExitNorm::Sum(norm) => {
+                    (kernels.add_scaled)(output, desc.residual_scale, branch);
+                    norm.row(kernels, output, desc.norm_eps, normed);
+                    output.copy_from_slice(normed);
+                }
+            }
         }
     });
 }

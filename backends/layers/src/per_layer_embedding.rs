@@ -17,7 +17,7 @@ use herald_api::{
 use crate::kernels::Kernels;
 use crate::layer::Layer;
 use crate::linear::{Linear, Rows, matmul_bytes, matmul_one};
-use crate::norm::{add_branch, add_branch_bytes, scale_output};
+use crate::norm::{ExitNorm, add_branch, add_branch_bytes, scale_output};
 use crate::parallel::ParallelExt;
 use crate::scratch::Scratch;
 use crate::weights::Weights;
@@ -32,7 +32,7 @@ pub(crate) struct PerLayerEmbedding<'w> {
     norm: Vec<f32>,
     gate: Linear<'w>,
     down: Linear<'w>,
-    post_norm: Option<Vec<f32>>,
+    post_norm: Option<ExitNorm>,
     output_scale: Option<f32>,
     max_tokens: usize,
     max_workers: usize,
@@ -76,7 +76,7 @@ impl<'w> PerLayerEmbedding<'w> {
             norm: weights.vector(WeightRole::PerLayerNorm)?,
             gate: weights.matrix(WeightRole::Gate)?,
             down: weights.matrix(WeightRole::Down)?,
-            post_norm: weights.optional_vector(WeightRole::PostNorm)?,
+            post_norm: weights.exit_norm()?,
             output_scale: weights.optional_number(WeightRole::OutputScale)?,
             desc: request.desc.clone(),
             params: params.clone(),
@@ -101,7 +101,7 @@ impl<'w> PerLayerEmbedding<'w> {
             row: scratch.take(self.table.part_len(self.params.first, width)),
             work: scratch.for_steps([
                 matmul_bytes(self.linears(), n_tokens, workers),
-                add_branch_bytes(&self.desc, self.post_norm.as_deref(), workers),
+                add_branch_bytes(&self.desc, self.post_norm.as_ref(), workers),
             ]),
         }
     }
@@ -163,7 +163,7 @@ impl EngineLayer for PerLayerEmbedding<'_> {
         let activation = self.params.activation;
         parallel.run_elements(gate, |range, gate| (kernels.glu)(activation, gate, &own[range]));
         matmul_one(parallel, &self.down, gate, n_tokens, work, hidden);
-        add_branch(kernels, parallel, &self.desc, hidden, self.post_norm.as_deref(), work, call.output);
+        add_branch(kernels, parallel, &self.desc, hidden, self.post_norm.as_ref(), work, call.output);
         scale_output(parallel, self.output_scale, call.output);
         Ok(())
     }

@@ -4,6 +4,7 @@ use herald_api::{Error, LayerDesc, LayerRequest, Need, Result, Weight, WeightRol
 
 use crate::kernels::Kernels;
 use crate::linear::{Linear, Rows};
+use crate::norm::{ExitNorm, Norm};
 
 /// The weights of a request, each to be taken once.
 pub(crate) struct Weights<'r, 'w> {
@@ -31,7 +32,7 @@ impl<'r, 'w> Weights<'r, 'w> {
         let required = match shape.need {
             Need::Required => true,
             Need::Optional => false,
-            Need::Unless(other) => !has(other),
+            Need::Unless(others) => !others.iter().any(|other| has(*other)),
         };
         let Some(index) = self.left.iter().position(|weight| weight.role == role) else {
             return if required { Err(self.missing(role)) } else { Ok(None) };
@@ -64,11 +65,56 @@ impl<'r, 'w> Weights<'r, 'w> {
         Ok(Rows::new(self.kernels, self.required(role)?))
     }
 
+    /// The rows of this role, where there are any.
+    pub(crate) fn optional_rows(&mut self, role: WeightRole) -> Result<Option<Rows<'w>>> {
+        Ok(self.find(role)?.map(|weight| Rows::new(self.kernels, weight)))
+    }
+
     /// The matrix of this role with its bias, where there is one.
     pub(crate) fn biased(&mut self, role: WeightRole, bias: WeightRole) -> Result<Linear<'w>> {
         let mut linear = self.matrix(role)?;
         linear.set_bias(self.optional_vector(bias)?);
         Ok(linear)
+    }
+
+    /// The matrix of this role with its bias, where the description asks for them.
+    pub(crate) fn optional_biased(
+        &mut self,
+        role: WeightRole,
+        bias: WeightRole,
+    ) -> Result<Option<Linear<'w>>> {
+        let Some(mut linear) = self.optional_matrix(role)? else { return Ok(None) };
+        linear.set_bias(self.optional_vector(bias)?);
+        Ok(Some(linear))
+    }
+
+    /// The norm at the layer's entry.
+    pub(crate) fn entry_norm(&mut self) -> Result<Option<Norm>> {
+        let layer_norm = self.layer_norm(WeightRole::LayerNorm, WeightRole::LayerNormBias)?;
+        if layer_norm.is_some() {
+            return Ok(layer_norm);
+        }
+        if let Some(scale) = self.optional_vector(WeightRole::InputScale)? {
+            return Ok(Some(Norm::Scale(scale)));
+        }
+        Ok(self.optional_vector(WeightRole::Norm)?.map(Norm::Rms))
+    }
+
+    /// The norm at a branch's end.
+    pub(crate) fn exit_norm(&mut self) -> Result<Option<ExitNorm>> {
+        let sum = self.layer_norm(WeightRole::ResidualNorm, WeightRole::ResidualNormBias)?;
+        if sum.is_some() {
+            return Ok(sum.map(ExitNorm::Sum));
+        }
+        let weight = self.optional_vector(WeightRole::PostNorm)?;
+        Ok(weight.map(|weight| ExitNorm::Branch(Norm::Rms(weight))))
+    }
+
+    /// The layer norm of these roles.
+    pub(crate) fn layer_norm(&mut self, role: WeightRole, bias: WeightRole) -> Result<Option<Norm>> {
+        let Some(weight) = self.optional_vector(role)? else { return Ok(None) };
+        let bias = self.optional_vector(bias)?.unwrap_or_else(|| vec![0.0; weight.len()]);
+        Ok(Some(Norm::Layer { weight, bias }))
     }
 
     /// The elements of this role's weight as float32, row after row: what no product takes.

@@ -1,5 +1,7 @@
 //! Elementary functions of sixteen numbers at once, each within two units in the last place.
 
+use herald_layers::kernels::{ERFC, ERFC_STEP, Xielu};
+
 use crate::simd::Simd;
 
 /// `e^x`: `2^n * e^r` with `|r| <= ln(2) / 2`, and Taylor's polynomial of degree 7 for `e^r`, whose remainder is below
@@ -27,6 +29,49 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
 #[inline(always)]
 pub(crate) fn times_sigmoid<S: Simd>(s: S, x: S::F, y: S::F) -> S::F {
     s.div(x, s.add(s.splat(1.0), exp(s, s.neg(y))))
+}
+
+/// GELU (arXiv 1606.08415): `x Phi(x)`, which is `max(x, 0) - |x| erfc(|x| / sqrt(2)) / 2`.
+#[inline(always)]
+pub(crate) fn gelu<S: Simd>(s: S, x: S::F) -> S::F {
+    // Beyond, erfc is nothing. (In this order of arguments NaN is kept.)
+    let size = s.min(s.splat(20.0), s.abs(x));
+    let z = s.mul(size, s.splat(std::f32::consts::FRAC_1_SQRT_2));
+    let t = s.div(s.splat(1.0), s.fma(z, s.splat(ERFC_STEP), s.splat(1.0)));
+    let mut scaled = s.zero();
+    for factor in ERFC.into_iter().rev() {
+        scaled = s.fma(scaled, t, s.splat(factor));
+    }
+    let tail = s.mul(s.mul(scaled, t), exp(s, s.neg(s.mul(z, z))));
+    s.fma(s.mul(size, s.splat(-0.5)), tail, s.max(s.zero(), x))
+}
+
+/// `e^x - 1` for `x` up to 0: near 0 Taylor's polynomial without its 1, so that nothing cancels.
+#[inline(always)]
+fn exp_m1<S: Simd>(s: S, x: S::F) -> S::F {
+    /// Where the polynomial's remainder is still below float32's precision.
+    const NEAR: f32 = -0.35;
+    let mut p = s.splat(1.0 / 40_320.0);
+    for factorial in [5040.0, 720.0, 120.0, 24.0, 6.0, 2.0] {
+        p = s.fma(p, x, s.splat(1.0 / factorial));
+    }
+    let near = s.fma(p, s.mul(x, x), x);
+    let far = s.sub(exp(s, x), s.splat(1.0));
+    let [least, near_from, end] = [f32::NEG_INFINITY, NEAR, f32::INFINITY].map(|bound| s.splat(bound));
+    s.add(s.keep_between(near, 0.0, x, [near_from, end]), s.keep_between(far, 0.0, x, [least, near_from]))
+}
+
+/// xIELU; see [`Xielu`].
+#[inline(always)]
+pub(crate) fn xielu<S: Simd>(s: S, xielu: &Xielu, x: S::F) -> S::F {
+    let Xielu { square, exponential, slope, most } = *xielu;
+    let positive = s.max(s.zero(), x);
+    let squared = s.mul(s.mul(s.splat(square), positive), positive);
+    let least = s.min(s.splat(most), x);
+    let curve = s.mul(s.splat(exponential), s.sub(exp_m1(s, least), s.min(s.zero(), x)));
+    // Of the numbers above 0 the exponential part is none.
+    let up_to_0 = [s.splat(f32::NEG_INFINITY), s.splat(f32::from_bits(1))];
+    s.fma(s.splat(slope), x, s.add(squared, s.keep_between(curve, 0.0, x, up_to_0)))
 }
 
 /// `tanh(x)`, to an absolute error.

@@ -120,7 +120,7 @@ macro_rules! variant {
     ($module:ident, $name:literal, $token:ty, $features:literal) => {
         mod $module {
             use herald_api::{Activation, RopeKind};
-            use herald_layers::kernels::{DeltaRule, Gemm, HeadMatmul, Q4Tile, OnlineSoftmax, SelectiveScan, SsdStep, Tap, Tile};
+            use herald_layers::kernels::{DeltaRule, Gemm, HeadMatmul, Q4Tile, OnlineSoftmax, SelectiveScan, SsdStep, Tap, Tile, Xielu};
             use herald_layers::matmul::{OutputTile, MatmulCall};
             use herald_formats::row_kernels;
 
@@ -140,11 +140,13 @@ macro_rules! variant {
                 dot,
                 add_scaled,
                 rms_norm,
+                layer_norm,
                 rope,
                 rope_angles,
                 softmax,
                 glu,
                 activate,
+                xielu,
                 pack_queries,
                 attend,
                 attend_q4,
@@ -174,11 +176,13 @@ macro_rules! variant {
             kernel!($features, dot, crate::vectors::dot, (a: &[f32], b: &[f32]) -> f32);
             kernel!($features, add_scaled, crate::vectors::add_scaled, (y: &mut [f32], a: f32, x: &[f32]));
             kernel!($features, rms_norm, crate::vectors::rms_norm, (x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]));
+            kernel!($features, layer_norm, crate::vectors::layer_norm, (x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]));
             kernel!($features, rope, crate::vectors::rope, (kind: RopeKind, head: &mut [f32], rotation: &[[f32; 2]]));
             kernel!($features, rope_angles, crate::math::rope_angles, (frequencies: &[f64], position: f64, magnitude: f64, out: &mut [[f32; 2]]));
             kernel!($features, softmax, crate::vectors::softmax, (x: &mut [f32]));
             kernel!($features, glu, crate::vectors::glu, (kind: Activation, gate: &mut [f32], up: &[f32]));
             kernel!($features, activate, crate::vectors::activate, (kind: Activation, x: &mut [f32]));
+            kernel!($features, xielu, crate::vectors::xielu, (xielu: &Xielu, x: &mut [f32]));
             kernel!($features, quantize_i16, crate::vectors::quantize_i16, (x: &[f32], codes: &mut [i16]) -> f32);
             kernel!($features, pack_queries, crate::attend::pack_queries, (queries: &[f32], key_dim: usize, out: &mut [f32]));
             kernel!($features, attend, crate::attend::attend, (tile: &Tile<'_>, running: &mut OnlineSoftmax<'_>, scratch: &mut [f32]));

@@ -1,9 +1,9 @@
 //! Kernels over float32 vectors.
 
 use herald_api::{Activation, RopeKind};
-use herald_layers::kernels::{Gemm, HeadMatmul};
+use herald_layers::kernels::{Gemm, HeadMatmul, Xielu};
 
-use crate::math::{exp, times_sigmoid};
+use crate::math::{exp, gelu, times_sigmoid, xielu as xielu_of};
 use crate::prefetch::Stream;
 use crate::simd::{LANES, Simd};
 
@@ -82,6 +82,37 @@ pub(crate) fn rms_norm<S: Simd>(s: S, x: &[f32], weight: &[f32], eps: f32, out: 
     }
 }
 
+/// LayerNorm (arXiv 1607.06450). The variance is the mean square of the differences from the mean, so that nothing cancels.
+#[inline(always)]
+pub(crate) fn layer_norm<S: Simd>(s: S, x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
+    let len = x.len().min(weight.len()).min(bias.len()).min(out.len());
+    let (xs, x_rest) = x[..len].as_chunks();
+    let mut sum = s.load_first(x_rest);
+    for x in xs {
+        sum = s.add(s.load(x), sum);
+    }
+    let mean = s.splat(s.sum(sum) / len as f32);
+    let last = s.keep_range(s.sub(s.load_first(x_rest), mean), 0.0, [0, x_rest.len()], 0);
+    let mut squares = s.mul(last, last);
+    for x in xs {
+        let difference = s.sub(s.load(x), mean);
+        squares = s.fma(difference, difference, squares);
+    }
+    let scale = s.splat(1.0 / (s.sum(squares) / len as f32 + eps).sqrt());
+    let ((weights, weight_rest), (biases, bias_rest)) = (weight[..len].as_chunks(), bias[..len].as_chunks());
+    let (outs, out_rest) = out[..len].as_chunks_mut();
+    for (((out, x), weight), bias) in outs.iter_mut().zip(xs).zip(weights).zip(biases) {
+        let normed = s.mul(s.sub(s.load(x), mean), scale);
+        s.store(out, s.fma(normed, s.load(weight), s.load(bias)));
+    }
+    if !out_rest.is_empty() {
+        s.store_first(
+            out_rest,
+            s.fma(s.mul(last, scale), s.load_first(weight_rest), s.load_first(bias_rest)),
+        );
+    }
+}
+
 /// RoPE (arXiv 2104.09864): plain loops, which the compiler vectorises.
 #[inline(always)]
 pub(crate) fn rope<S: Simd>(_: S, kind: RopeKind, head: &mut [f32], rotation: &[[f32; 2]]) {
@@ -119,6 +150,7 @@ fn activation<S: Simd>(s: S, kind: Activation, x: S::F) -> S::F {
             let positive = s.max(s.zero(), x);
             s.mul(positive, positive)
         }
+        Activation::Gelu => gelu(s, x),
         _ => times_sigmoid(s, x, x),
     }
 }
@@ -156,6 +188,17 @@ pub(crate) fn activate<S: Simd>(s: S, kind: Activation, x: &mut [f32]) {
         x,
         #[inline(always)]
         |x| activation(s, kind, x),
+    );
+}
+
+/// `x = xielu(x)`; see [`herald_layers::kernels::Xielu`].
+#[inline(always)]
+pub(crate) fn xielu<S: Simd>(s: S, xielu: &Xielu, x: &mut [f32]) {
+    map(
+        s,
+        x,
+        #[inline(always)]
+        |x| xielu_of(s, xielu, x),
     );
 }
 

@@ -12,6 +12,12 @@ pub const HERALD_ACTIVATION_SQUARED_RELU: u32 = 3;
 /// g * sigmoid(1.702 g) * (u + 1) in place of activation(gate) * up.
 pub const HERALD_ACTIVATION_CLAMPED_SWIGLU: u32 = 16;
 
+/// GELU itself: x Phi(x), with Phi the normal distribution (arXiv 1606.08415).
+pub const HERALD_ACTIVATION_GELU: u32 = 20;
+/// xIELU (arXiv 2411.13010), with the numbers p, n, b, e of HERALD_WEIGHT_XIELU: p x^2 + b x where x > 0, otherwise
+/// n (exp(min(x, e)) - 1 - x) + b x. Of MLPs without a gate.
+pub const HERALD_ACTIVATION_XIELU: u32 = 21;
+
 /// The function between an MLP's projections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -25,6 +31,10 @@ pub enum Activation {
     SquaredRelu = HERALD_ACTIVATION_SQUARED_RELU,
     /// With `g = min(gate, 7)` and `u = clamp(up, -7, 7)`, `g * sigmoid(1.702 g) * (u + 1)`: of gated networks alone.
     ClampedSwiglu = HERALD_ACTIVATION_CLAMPED_SWIGLU,
+    /// GELU itself.
+    Gelu = HERALD_ACTIVATION_GELU,
+    /// xIELU, whose numbers are a weight of the layer.
+    Xielu = HERALD_ACTIVATION_XIELU,
 }
 
 impl Activation {
@@ -40,6 +50,8 @@ impl Activation {
             HERALD_ACTIVATION_GELU_TANH => Self::GeluTanh,
             HERALD_ACTIVATION_SQUARED_RELU => Self::SquaredRelu,
             HERALD_ACTIVATION_CLAMPED_SWIGLU => Self::ClampedSwiglu,
+            HERALD_ACTIVATION_GELU => Self::Gelu,
+            HERALD_ACTIVATION_XIELU => Self::Xielu,
             other => {
                 return Err(Error::unsupported(format!("activation {other} is not known to this plugin")));
             }

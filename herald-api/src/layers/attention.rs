@@ -1,6 +1,6 @@
 //! Grouped-query attention (arXiv 2305.13245) over keys and values kept in pages.
 
-use super::{KindParams, WeightRole, WeightShape, flag};
+use super::{KindParams, LayerKind, WeightRole, WeightShape, flag};
 use crate::abi::{AbiStruct, abi_structs};
 use crate::{Error, Result};
 
@@ -19,7 +19,8 @@ pub const HERALD_ROPE_SCALING_YARN: u32 = 2;
 /// YaRN whose ramp begins and ends between pairs of elements, where HERALD_ROPE_SCALING_YARN rounds both outwards to whole pairs.
 pub const HERALD_ROPE_SCALING_YARN_SMOOTH: u32 = 3;
 
-/// Parameters of HERALD_LAYER_ATTENTION: grouped-query attention over keys and values kept in pages.
+/// Parameters of HERALD_LAYER_ATTENTION, HERALD_LAYER_CHUNKED_ATTENTION and HERALD_LAYER_BIDIRECTIONAL_ATTENTION: grouped-query
+/// attention over keys and values kept in pages.
 ///
 /// Where latent_value_dim isn't 0, it is latent attention (arXiv 2405.04434) over one KV head, with n = key_dim - value_dim:
 ///
@@ -43,7 +44,8 @@ pub struct HeraldAttention {
     pub key_dim: u32,
     /// Elements of a value head.
     pub value_dim: u32,
-    /// A token attends to itself and the window - 1 tokens before it; 0: to all before it.
+    /// A token attends to itself and the window - 1 tokens before it; 0: to all before it. Chunked attention: the length of
+    /// a chunk. Bidirectional attention: a token attends to the window / 2 tokens on either side; 0: to all.
     pub window: u32,
     /// HERALD_ROPE_*.
     pub rope: u32,
@@ -191,6 +193,19 @@ impl RopeScaling {
     }
 }
 
+/// Which tokens of its sequence a token attends to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Mask {
+    /// Itself and those before it, within the window.
+    #[default]
+    Causal,
+    /// Itself and those before it in its chunk, a run of as many tokens as the window (Llama 4).
+    Chunked,
+    /// Those on either side, at most half of the window away. All tokens of a sequence come in one call.
+    Bidirectional,
+}
+
 /// Grouped-query attention over keys and values kept in pages.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attention {
@@ -202,8 +217,11 @@ pub struct Attention {
     pub key_dim: usize,
     /// Elements of a value head.
     pub value_dim: usize,
-    /// A token attends to itself and the `window - 1` tokens before it; `None`: to all before it.
+    /// A token attends to itself and the `window - 1` tokens before it; `None`: to all before it. With another mask, what
+    /// [`Mask`] says.
     pub window: Option<usize>,
+    /// Which tokens a token attends to.
+    pub mask: Mask,
     /// Which elements RoPE rotates.
     pub rope: RopeKind,
     /// How many elements of each head, from the first on, are rotated.
@@ -266,6 +284,7 @@ impl KindParams for Attention {
             key_dim: raw.key_dim as usize,
             value_dim: raw.value_dim as usize,
             window: (raw.window != 0).then_some(raw.window as usize),
+            mask: Mask::Causal,
             rope: RopeKind::from_code(raw.rope)?,
             rope_dims: raw.rope_dims as usize,
             rope_base: raw.rope_base,
@@ -279,6 +298,26 @@ impl KindParams for Attention {
                 query_rank: (raw.query_rank != 0).then_some(raw.query_rank as usize),
             }),
         })
+    }
+
+    fn other_kind(&self) -> Option<LayerKind> {
+        match self.mask {
+            Mask::Causal => None,
+            Mask::Chunked => Some(LayerKind::ChunkedAttention),
+            Mask::Bidirectional => Some(LayerKind::BidirectionalAttention),
+        }
+    }
+
+    fn of_kind(self, kind: LayerKind) -> Result<Self> {
+        let mask = match kind {
+            LayerKind::ChunkedAttention => Mask::Chunked,
+            LayerKind::BidirectionalAttention => Mask::Bidirectional,
+            _ => Mask::Causal,
+        };
+        if mask == Mask::Chunked && self.window.is_none() {
+            return Err(Error::invalid("chunked attention has chunks of 0 tokens, where some were expected"));
+        }
+        Ok(Self { mask, ..self })
     }
 
     fn weight(&self, hidden: usize, role: WeightRole) -> Option<WeightShape> {
@@ -302,9 +341,18 @@ impl KindParams for Attention {
         let values = self.n_kv_heads.saturating_mul(self.value_dim);
         let attended = self.n_heads.saturating_mul(self.value_dim);
         Some(match role {
-            WeightRole::Norm => WeightShape::vector(hidden).unless(WeightRole::PostNorm),
-            WeightRole::PostNorm => WeightShape::vector(hidden).optional(),
-            WeightRole::Query => WeightShape::matrix(queries, hidden).unless(WeightRole::QueryAndGate),
+            WeightRole::Norm => WeightShape::vector(hidden).unless(&WeightRole::IN_PLACE_OF_NORM),
+            WeightRole::PostNorm
+            | WeightRole::LayerNorm
+            | WeightRole::LayerNormBias
+            | WeightRole::InputScale
+            | WeightRole::ResidualNorm
+            | WeightRole::ResidualNormBias => WeightShape::vector(hidden).optional(),
+            WeightRole::RotatedQueryNorm | WeightRole::RotatedKeyNorm => {
+                WeightShape::vector(self.key_dim).optional()
+            }
+            WeightRole::Temperature => WeightShape::vector(3).optional(),
+            WeightRole::Query => WeightShape::matrix(queries, hidden).unless(&[WeightRole::QueryAndGate]),
             // The gate multiplies what a head attended to, element by element.
             WeightRole::QueryAndGate if self.key_dim == self.value_dim => {
                 WeightShape::matrix(queries.saturating_mul(2), hidden).optional()
@@ -336,8 +384,13 @@ impl Attention {
         let queries = n_heads.saturating_mul((latent.key_dim + key_dim).saturating_sub(value_dim));
         let heads = |dim: usize| n_heads.saturating_mul(dim);
         Some(match role {
-            WeightRole::Norm => WeightShape::vector(hidden).unless(WeightRole::PostNorm),
-            WeightRole::PostNorm => WeightShape::vector(hidden).optional(),
+            WeightRole::Norm => WeightShape::vector(hidden).unless(&WeightRole::IN_PLACE_OF_NORM),
+            WeightRole::PostNorm
+            | WeightRole::LayerNorm
+            | WeightRole::LayerNormBias
+            | WeightRole::InputScale
+            | WeightRole::ResidualNorm
+            | WeightRole::ResidualNormBias => WeightShape::vector(hidden).optional(),
             WeightRole::QueryDown => WeightShape::matrix(latent.query_rank?, hidden),
             WeightRole::QueryDownNorm => WeightShape::vector(latent.query_rank?),
             WeightRole::Query => WeightShape::matrix(queries, latent.query_rank.unwrap_or(hidden)),

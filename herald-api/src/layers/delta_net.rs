@@ -198,9 +198,11 @@ impl KindParams for DeltaNet {
             WeightRole::Value => WeightShape::matrix(values, hidden),
             WeightRole::QueryConv | WeightRole::KeyConv => WeightShape::table(keys, taps),
             WeightRole::ValueConv => WeightShape::table(values, taps),
-            WeightRole::Beta => WeightShape::matrix(n_value_heads, hidden).unless(WeightRole::BetaAndDecay),
+            WeightRole::Beta => {
+                WeightShape::matrix(n_value_heads, hidden).unless(&[WeightRole::BetaAndDecay])
+            }
             WeightRole::Decay => {
-                WeightShape::matrix(decay_rank.unwrap_or(decays), hidden).unless(WeightRole::BetaAndDecay)
+                WeightShape::matrix(decay_rank.unwrap_or(decays), hidden).unless(&[WeightRole::BetaAndDecay])
             }
             WeightRole::DecayUp => WeightShape::matrix(decays, decay_rank?),
             WeightRole::BetaAndDecay if decays == n_value_heads && decay_rank.is_none() => {

@@ -15,6 +15,10 @@ pub struct HeraldEmbedding {
     pub vocabulary: u32,
     /// Multiplies the embeddings; usually 1.
     pub scale: f32,
+    /// Rows of HERALD_WEIGHT_POSITION_EMBEDDING; 0: there is none.
+    pub positions: u32,
+    /// Not used; 0.
+    pub reserved: u32,
 }
 
 abi_structs! { HeraldEmbedding up to scale }
@@ -26,20 +30,38 @@ pub struct Embedding {
     pub vocabulary: usize,
     /// Multiplies the embeddings.
     pub scale: f32,
+    /// Positions that have an embedding of their own; `None`: positions make no difference.
+    pub positions: Option<usize>,
 }
 
 impl KindParams for Embedding {
     type Raw = HeraldEmbedding;
 
     fn to_raw(&self) -> HeraldEmbedding {
-        HeraldEmbedding { vocabulary: self.vocabulary as u32, scale: self.scale, ..AbiStruct::empty() }
+        HeraldEmbedding {
+            vocabulary: self.vocabulary as u32,
+            scale: self.scale,
+            positions: self.positions.unwrap_or(0) as u32,
+            ..AbiStruct::empty()
+        }
     }
 
     fn from_raw(raw: &HeraldEmbedding) -> Result<Self> {
-        Ok(Self { vocabulary: raw.vocabulary as usize, scale: raw.scale })
+        Ok(Self {
+            vocabulary: raw.vocabulary as usize,
+            scale: raw.scale,
+            positions: (raw.positions != 0).then_some(raw.positions as usize),
+        })
     }
 
     fn weight(&self, hidden: usize, role: WeightRole) -> Option<WeightShape> {
-        (role == WeightRole::Embedding).then_some(WeightShape::matrix(self.vocabulary, hidden))
+        Some(match role {
+            WeightRole::Embedding => WeightShape::matrix(self.vocabulary, hidden),
+            WeightRole::PositionEmbedding => WeightShape::matrix(self.positions?, hidden),
+            WeightRole::TypeEmbedding | WeightRole::LayerNorm | WeightRole::LayerNormBias => {
+                WeightShape::vector(hidden).optional()
+            }
+            _ => return None,
+        })
     }
 }

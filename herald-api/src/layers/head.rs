@@ -54,8 +54,15 @@ impl KindParams for Head {
 
     fn weight(&self, hidden: usize, role: WeightRole) -> Option<WeightShape> {
         Some(match role {
-            WeightRole::Norm => WeightShape::vector(hidden),
+            WeightRole::Norm => WeightShape::vector(hidden).unless(&WeightRole::IN_PLACE_OF_HEAD_NORM),
+            WeightRole::LayerNorm | WeightRole::LayerNormBias | WeightRole::InputScale => {
+                WeightShape::vector(hidden).optional()
+            }
+            WeightRole::Embedding if self.vocabulary == hidden => {
+                WeightShape::matrix(self.vocabulary, hidden).optional()
+            }
             WeightRole::Embedding => WeightShape::matrix(self.vocabulary, hidden),
+            WeightRole::OutputBias => WeightShape::vector(self.vocabulary).optional(),
             _ => return None,
         })
     }

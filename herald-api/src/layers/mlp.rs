@@ -54,8 +54,17 @@ impl KindParams for Mlp {
 
     fn weight(&self, hidden: usize, role: WeightRole) -> Option<WeightShape> {
         Some(match role {
-            WeightRole::Norm => WeightShape::vector(hidden).unless(WeightRole::PostNorm),
-            WeightRole::PostNorm => WeightShape::vector(hidden).optional(),
+            WeightRole::Norm => WeightShape::vector(hidden).unless(&WeightRole::IN_PLACE_OF_NORM),
+            WeightRole::PostNorm
+            | WeightRole::LayerNorm
+            | WeightRole::LayerNormBias
+            | WeightRole::InputScale
+            | WeightRole::ResidualNorm
+            | WeightRole::ResidualNormBias
+            | WeightRole::DownBias => WeightShape::vector(hidden).optional(),
+            WeightRole::GateBias if self.gated => WeightShape::vector(self.width).optional(),
+            WeightRole::UpBias => WeightShape::vector(self.width).optional(),
+            WeightRole::Xielu if self.activation == Activation::Xielu => WeightShape::vector(4),
             WeightRole::OutputScale => WeightShape::vector(1).optional(),
             WeightRole::Gate if self.gated => WeightShape::matrix(self.width, hidden),
             WeightRole::Up => WeightShape::matrix(self.width, hidden),

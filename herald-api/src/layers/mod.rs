@@ -6,8 +6,8 @@
 #[allow(rustdoc::broken_intra_doc_links)]
 pub(crate) mod c {
     pub use super::activation::{
-        HERALD_ACTIVATION_CLAMPED_SWIGLU, HERALD_ACTIVATION_GELU_TANH, HERALD_ACTIVATION_SILU,
-        HERALD_ACTIVATION_SQUARED_RELU,
+        HERALD_ACTIVATION_CLAMPED_SWIGLU, HERALD_ACTIVATION_GELU, HERALD_ACTIVATION_GELU_TANH,
+        HERALD_ACTIVATION_SILU, HERALD_ACTIVATION_SQUARED_RELU, HERALD_ACTIVATION_XIELU,
     };
     pub use super::attention::{
         HERALD_ROPE_HALVES, HERALD_ROPE_NEIGHBOURS, HERALD_ROPE_NONE, HERALD_ROPE_SCALING_LINEAR,
@@ -23,8 +23,8 @@ pub(crate) mod c {
     pub use super::mamba2::HeraldMamba2;
     pub use super::mlp::HeraldMlp;
     pub use super::moe::{
-        HERALD_ROUTING_SIGMOID, HERALD_ROUTING_SIGMOID_GROUPS, HERALD_ROUTING_SOFTMAX,
-        HERALD_ROUTING_SOFTMAX_GROUPS, HeraldMoe,
+        HERALD_ROUTING_SIGMOID, HERALD_ROUTING_SIGMOID_GROUPS, HERALD_ROUTING_SIGMOID_OF_INPUT,
+        HERALD_ROUTING_SOFTMAX, HERALD_ROUTING_SOFTMAX_GROUPS, HeraldMoe,
     };
     pub use super::per_layer_embedding::HeraldPerLayerEmbedding;
     pub use super::role::c::*;
@@ -51,6 +51,12 @@ pub(crate) mod c {
     pub const HERALD_LAYER_DELTA_NET: u32 = 9;
     /// What a block adds for the token itself (Gemma 3n and 4). Its calls bring the tokens' ids.
     pub const HERALD_LAYER_PER_LAYER_EMBEDDING: u32 = 10;
+    /// HERALD_LAYER_ATTENTION whose tokens attend to themselves and to those before them in their chunk: the tokens of a sequence
+    /// are cut into runs of attention->window tokens (Llama 4).
+    pub const HERALD_LAYER_CHUNKED_ATTENTION: u32 = 12;
+    /// HERALD_LAYER_ATTENTION whose tokens attend to those after them too (encoders). All tokens of a sequence come in one call:
+    /// HeraldSequence.past is 0.
+    pub const HERALD_LAYER_BIDIRECTIONAL_ATTENTION: u32 = 11;
 
     /// A layer: a whole residual branch with its norm. Exactly the parameters of its own kind are not null.
     #[repr(C)]
@@ -71,7 +77,7 @@ pub(crate) mod c {
         pub norm_eps: f32,
         /// Not used; 0.
         pub reserved: u32,
-        /// For HERALD_LAYER_ATTENTION.
+        /// For HERALD_LAYER_ATTENTION, HERALD_LAYER_CHUNKED_ATTENTION and HERALD_LAYER_BIDIRECTIONAL_ATTENTION.
         pub attention: *const HeraldAttention,
         /// For HERALD_LAYER_MLP.
         pub mlp: *const HeraldMlp,
@@ -111,7 +117,7 @@ mod short_conv;
 mod tests;
 
 pub use activation::Activation;
-pub use attention::{LatentAttention, RopeKind, RopeScaling};
+pub use attention::{LatentAttention, Mask, RopeKind, RopeScaling};
 pub use delta_net::{DeltaDecay, DeltaGate, DeltaHeads};
 pub use moe::Routing;
 pub use role::WeightRole;
@@ -136,6 +142,19 @@ trait KindParams: Sized {
     /// [`crate::Status::Unsupported`] for a constant or a flag that isn't known.
     fn from_raw(raw: &Self::Raw) -> Result<Self>;
 
+    /// Which of the kinds that share the parameters these are of; `None`: the first.
+    fn other_kind(&self) -> Option<LayerKind> {
+        None
+    }
+
+    /// The parameters as those of a layer of this kind, one of those that share them.
+    ///
+    /// # Errors
+    /// Where they contradict it.
+    fn of_kind(self, _kind: LayerKind) -> Result<Self> {
+        Ok(self)
+    }
+
     /// The shape of this role's weight in a layer of this hidden size; `None` where the layer has no such weight.
     fn weight(&self, hidden: usize, role: WeightRole) -> Option<WeightShape>;
 
@@ -147,7 +166,10 @@ trait KindParams: Sized {
 }
 
 macro_rules! layer_kinds {
-    ($($(#[$doc:meta])* $kind:ident($field:ident, $raw:ident) = $code:ident, $name:literal;)*) => {
+    ($(
+        $(#[$doc:meta])* $kind:ident($field:ident, $raw:ident) = $code:ident, $name:literal
+        $(, or $(#[$other_doc:meta])* $other:ident = $other_code:ident, $other_name:literal)*;
+    )*) => {
         $(pub use $field::$kind;)*
 
         /// Kinds of layers.
@@ -155,18 +177,22 @@ macro_rules! layer_kinds {
         #[repr(u32)]
         #[non_exhaustive]
         pub enum LayerKind {
-            $($(#[$doc])* $kind = abi::$code,)*
+            $(
+                $(#[$doc])* $kind = abi::$code,
+                $($(#[$other_doc])* $other = abi::$other_code,)*
+            )*
         }
 
         impl LayerKind {
             /// Every kind that this version knows.
-            pub const ALL: [Self; [$(abi::$code),*].len()] = [$(Self::$kind),*];
+            pub const ALL: [Self; [$(abi::$code $(, abi::$other_code)*),*].len()] =
+                [$(Self::$kind $(, Self::$other)*),*];
 
             /// The word for people.
             #[must_use]
             pub fn name(self) -> &'static str {
                 match self {
-                    $(Self::$kind => $name,)*
+                    $(Self::$kind => $name, $(Self::$other => $other_name,)*)*
                 }
             }
         }
@@ -185,10 +211,10 @@ macro_rules! layer_kinds {
             /// The pointers of `desc` are as `HeraldLayerDesc` says.
             unsafe fn from_raw(kind: LayerKind, desc: &HeraldLayerDesc) -> Result<Self> {
                 Ok(match kind {
-                    $(LayerKind::$kind => {
+                    $(LayerKind::$kind $(| LayerKind::$other)* => {
                         // SAFETY: the maker of HeraldLayerDesc guarantees the pointer, and `read` checks the struct.
                         let raw = unsafe { abi::read(desc.$field).map_err(Error::invalid)? };
-                        Self::$kind($kind::from_raw(&raw)?)
+                        Self::$kind($kind::from_raw(&raw)?.of_kind(kind)?)
                     })*
                 })
             }
@@ -205,7 +231,7 @@ macro_rules! layer_kinds {
 
             fn kind(&self) -> LayerKind {
                 match self {
-                    $(Self::$kind(_) => LayerKind::$kind,)*
+                    $(Self::$kind(params) => params.other_kind().unwrap_or(LayerKind::$kind),)*
                 }
             }
 
@@ -245,12 +271,16 @@ macro_rules! layer_kinds {
 }
 
 // Of each kind: its parameters (its file, which is also their field in HeraldLayerDesc, and their C struct), its number, and
-// its name for people.
+// its name for people; and the same of other kinds that have the same parameters.
 layer_kinds! {
     /// Token embeddings.
     Embedding(embedding, HeraldEmbedding) = HERALD_LAYER_EMBEDDING, "embedding";
     /// Self-attention with its norm.
-    Attention(attention, HeraldAttention) = HERALD_LAYER_ATTENTION, "attention";
+    Attention(attention, HeraldAttention) = HERALD_LAYER_ATTENTION, "attention",
+        or /// Self-attention within chunks of a sequence.
+        ChunkedAttention = HERALD_LAYER_CHUNKED_ATTENTION, "chunked attention",
+        or /// Self-attention to all tokens of a sequence, also later ones.
+        BidirectionalAttention = HERALD_LAYER_BIDIRECTIONAL_ATTENTION, "bidirectional attention";
     /// A feed-forward network with its norm.
     Mlp(mlp, HeraldMlp) = HERALD_LAYER_MLP, "mlp";
     /// The final norm and the product with the output matrix.

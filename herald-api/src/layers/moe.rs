@@ -8,6 +8,8 @@ use crate::{Error, Result};
 pub const HERALD_ROUTING_SOFTMAX: u32 = 1;
 /// Experts by the sigmoid of each score.
 pub const HERALD_ROUTING_SIGMOID: u32 = 2;
+/// As HERALD_ROUTING_SIGMOID, and an expert's weight multiplies what it reads, not what it gives (Llama 4).
+pub const HERALD_ROUTING_SIGMOID_OF_INPUT: u32 = 20;
 
 /// Experts by the sigmoid of each score, chosen among those of the n_groups_used groups whose two best together are greatest
 /// (DeepSeek-V3).
@@ -61,6 +63,8 @@ pub enum Routing {
     SigmoidGroups = HERALD_ROUTING_SIGMOID_GROUPS,
     /// The softmax of all scores, of the groups whose best is greatest.
     SoftmaxGroups = HERALD_ROUTING_SOFTMAX_GROUPS,
+    /// The sigmoid of each score, which multiplies what an expert reads.
+    SigmoidOfInput = HERALD_ROUTING_SIGMOID_OF_INPUT,
 }
 
 impl Routing {
@@ -70,6 +74,7 @@ impl Routing {
             HERALD_ROUTING_SIGMOID => Self::Sigmoid,
             HERALD_ROUTING_SIGMOID_GROUPS => Self::SigmoidGroups,
             HERALD_ROUTING_SOFTMAX_GROUPS => Self::SoftmaxGroups,
+            HERALD_ROUTING_SIGMOID_OF_INPUT => Self::SigmoidOfInput,
             other => return Err(Error::unsupported(format!("routing {other} is not known to this plugin"))),
         })
     }
@@ -157,8 +162,10 @@ impl KindParams for Moe {
             WeightRole::OutputScale => WeightShape::vector(1).optional(),
             WeightRole::ExpertScales => WeightShape::vector(n_experts).optional(),
             WeightRole::ExpertsGateAndUp if gated => stacked(width.saturating_mul(2), hidden).optional(),
-            WeightRole::ExpertsGate if gated => stacked(width, hidden).unless(WeightRole::ExpertsGateAndUp),
-            WeightRole::ExpertsUp => stacked(width, hidden).unless(WeightRole::ExpertsGateAndUp),
+            WeightRole::ExpertsGate if gated => {
+                stacked(width, hidden).unless(&[WeightRole::ExpertsGateAndUp])
+            }
+            WeightRole::ExpertsUp => stacked(width, hidden).unless(&[WeightRole::ExpertsGateAndUp]),
             WeightRole::ExpertsDown => stacked(hidden, width),
             WeightRole::SharedGate if gated => WeightShape::matrix(self.shared_width?, hidden),
             WeightRole::SharedUp => WeightShape::matrix(self.shared_width?, hidden),

@@ -7,8 +7,9 @@ use c::*;
 // The comments are the C header's: their brackets are shapes, not links.
 #[allow(rustdoc::broken_intra_doc_links)]
 pub(super) mod c {
-    /// The weight of the norm at the layer's entry: [hidden]. Attention and MLP may come without it where they have
-    /// HERALD_WEIGHT_POST_NORM (OLMo 2): the branch then reads its input as it is.
+    /// The weight of the RMS norm at the layer's entry: [hidden]. Attention and MLP may come without it where they have
+    /// HERALD_WEIGHT_POST_NORM (OLMo 2) or HERALD_WEIGHT_RESIDUAL_NORM (BERT): the branch then reads its input as it is. So may
+    /// layers that have HERALD_WEIGHT_LAYER_NORM or HERALD_WEIGHT_INPUT_SCALE in its place.
     pub const HERALD_WEIGHT_NORM: u32 = 1;
     /// The weight of a norm over the branch's output, before the residual addition: [hidden].
     pub const HERALD_WEIGHT_POST_NORM: u32 = 2;
@@ -40,7 +41,8 @@ pub(super) mod c {
     pub const HERALD_WEIGHT_UP: u32 = 15;
     /// MLP, down projection: [hidden, width].
     pub const HERALD_WEIGHT_DOWN: u32 = 16;
-    /// The embedding matrix, or the head's output matrix: [vocabulary, hidden].
+    /// The embedding matrix, or the head's output matrix: [vocabulary, hidden]. A head without one gives its norm alone:
+    /// vocabulary is then hidden.
     pub const HERALD_WEIGHT_EMBEDDING: u32 = 17;
     /// Input projection of Mamba and of short convolutions. Mamba-1: x and the gate z, [2 * inner, hidden]. Mamba-2: z, x, B,
     /// C and dt, [2 * inner + 2 * n_groups * state + n_heads, hidden]. Short convolution: B, C and x, [3 * hidden, hidden].
@@ -160,6 +162,41 @@ pub(super) mod c {
     pub const HERALD_WEIGHT_PER_LAYER_PROJECTION: u32 = 89;
     /// Per-layer embedding, norm of the projected embedding: [width].
     pub const HERALD_WEIGHT_PER_LAYER_NORM: u32 = 90;
+    /// In place of HERALD_WEIGHT_NORM: the weight of a layer norm (arXiv 1607.06450), which subtracts the mean and divides by the
+    /// root of the variance plus norm_eps, [hidden]. Of attention, MLPs and the head the norm at the entry; of the embedding
+    /// one over what it gives.
+    pub const HERALD_WEIGHT_LAYER_NORM: u32 = 60;
+    /// The bias of HERALD_WEIGHT_LAYER_NORM: [hidden]. Left out: 0.
+    pub const HERALD_WEIGHT_LAYER_NORM_BIAS: u32 = 61;
+    /// Attention and MLP, the weight of a layer norm over the sum of residual and branch (BERT): output = norm(output +
+    /// residual_scale * branch), [hidden]. In place of a norm at the entry.
+    pub const HERALD_WEIGHT_RESIDUAL_NORM: u32 = 62;
+    /// The bias of HERALD_WEIGHT_RESIDUAL_NORM: [hidden]. Left out: 0.
+    pub const HERALD_WEIGHT_RESIDUAL_NORM_BIAS: u32 = 63;
+    /// MLP, bias of the gate projection: [width].
+    pub const HERALD_WEIGHT_GATE_BIAS: u32 = 64;
+    /// MLP, bias of the up projection: [width].
+    pub const HERALD_WEIGHT_UP_BIAS: u32 = 65;
+    /// MLP, bias of the down projection: [hidden].
+    pub const HERALD_WEIGHT_DOWN_BIAS: u32 = 66;
+    /// Embedding, a row for each position, which is added to the scaled embedding of the token there: [positions, hidden].
+    /// The call then brings positions below that.
+    pub const HERALD_WEIGHT_POSITION_EMBEDDING: u32 = 67;
+    /// Embedding, added to that of every token (BERT's first token type): [hidden].
+    pub const HERALD_WEIGHT_TYPE_EMBEDDING: u32 = 68;
+    /// Head, added to the products with the output matrix, before they are scaled: [vocabulary].
+    pub const HERALD_WEIGHT_OUTPUT_BIAS: u32 = 69;
+    /// Attention, RMS norm of each query head after RoPE (Hunyuan): [key_dim].
+    pub const HERALD_WEIGHT_ROTATED_QUERY_NORM: u32 = 70;
+    /// Attention, RMS norm of each key head after RoPE: [key_dim].
+    pub const HERALD_WEIGHT_ROTATED_KEY_NORM: u32 = 71;
+    /// Attention, temperature by position (Llama 4): [3], b, n and o. The query at position p, rotated and normed, is multiplied
+    /// by 1 + b ln(1 + floor((p + o) / n)).
+    pub const HERALD_WEIGHT_TEMPERATURE: u32 = 72;
+    /// MLP with HERALD_ACTIVATION_XIELU, its numbers: [4], p, n, b and e; see there.
+    pub const HERALD_WEIGHT_XIELU: u32 = 73;
+    /// Attention, MLP and head, in place of a norm at the entry: the elements of the input are multiplied by these, [hidden].
+    pub const HERALD_WEIGHT_INPUT_SCALE: u32 = 74;
 }
 
 macro_rules! weight_roles {
@@ -321,9 +358,46 @@ weight_roles! {
     PerLayerProjection = HERALD_WEIGHT_PER_LAYER_PROJECTION,
     /// A per-layer embedding's norm of the projected embedding.
     PerLayerNorm = HERALD_WEIGHT_PER_LAYER_NORM,
+    /// Layer norm, in place of [`WeightRole::Norm`].
+    LayerNorm = HERALD_WEIGHT_LAYER_NORM,
+    /// Its bias.
+    LayerNormBias = HERALD_WEIGHT_LAYER_NORM_BIAS,
+    /// Layer norm over the sum of residual and branch.
+    ResidualNorm = HERALD_WEIGHT_RESIDUAL_NORM,
+    /// Its bias.
+    ResidualNormBias = HERALD_WEIGHT_RESIDUAL_NORM_BIAS,
+    /// Bias of an MLP's gate projection.
+    GateBias = HERALD_WEIGHT_GATE_BIAS,
+    /// Bias of an MLP's up projection.
+    UpBias = HERALD_WEIGHT_UP_BIAS,
+    /// Bias of an MLP's down projection.
+    DownBias = HERALD_WEIGHT_DOWN_BIAS,
+    /// A row for each position, added to embeddings.
+    PositionEmbedding = HERALD_WEIGHT_POSITION_EMBEDDING,
+    /// Added to every token's embedding.
+    TypeEmbedding = HERALD_WEIGHT_TYPE_EMBEDDING,
+    /// Bias of the output matrix.
+    OutputBias = HERALD_WEIGHT_OUTPUT_BIAS,
+    /// Norm of each query head after RoPE.
+    RotatedQueryNorm = HERALD_WEIGHT_ROTATED_QUERY_NORM,
+    /// Norm of each key head after RoPE.
+    RotatedKeyNorm = HERALD_WEIGHT_ROTATED_KEY_NORM,
+    /// What queries are multiplied by, position by position.
+    Temperature = HERALD_WEIGHT_TEMPERATURE,
+    /// The numbers of xIELU.
+    Xielu = HERALD_WEIGHT_XIELU,
+    /// What the input is multiplied by in place of a norm.
+    InputScale = HERALD_WEIGHT_INPUT_SCALE,
 }
 
 impl WeightRole {
+    /// What a branch may have in place of an RMS norm at its entry.
+    pub(super) const IN_PLACE_OF_NORM: [Self; 4] =
+        [Self::PostNorm, Self::LayerNorm, Self::ResidualNorm, Self::InputScale];
+
+    /// What a head may have in place of an RMS norm.
+    pub(super) const IN_PLACE_OF_HEAD_NORM: [Self; 2] = [Self::LayerNorm, Self::InputScale];
+
     /// The role with this number.
     #[must_use]
     pub fn from_code(code: u32) -> Option<Self> {

@@ -25,8 +25,8 @@ pub enum Need {
     Required,
     /// The layer computes something else without it.
     Optional,
-    /// It must be there unless a weight of this role is.
-    Unless(WeightRole),
+    /// It must be there unless a weight of one of these roles is.
+    Unless(&'static [WeightRole]),
 }
 
 impl WeightShape {
@@ -60,10 +60,10 @@ impl WeightShape {
         Self { need: Need::Optional, ..self }
     }
 
-    /// May be left out where there is a weight of another role.
+    /// May be left out where there is a weight of another of these roles.
     #[must_use]
-    pub fn unless(self, role: WeightRole) -> Self {
-        Self { need: Need::Unless(role), ..self }
+    pub fn unless(self, roles: &'static [WeightRole]) -> Self {
+        Self { need: Need::Unless(roles), ..self }
     }
 
     /// Whether a weight of `rows` rows of `columns` elements is what was asked for.

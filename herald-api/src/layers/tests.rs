@@ -12,14 +12,14 @@ fn layers(size: usize) -> Vec<LayerDesc> {
         whole_pairs: false,
     };
     let (n_heads, state, n_groups) = (size * 2, size + 3, size);
-    let all = [
-        LayerParams::Embedding(Embedding { vocabulary: size, scale: 3.0 }),
+    let attention = |mask| {
         LayerParams::Attention(Attention {
             n_heads,
             n_kv_heads: size,
             key_dim: size * 5,
             value_dim: size * 7,
             window: Some(9),
+            mask,
             rope: RopeKind::Halves,
             rope_dims: size * 4,
             rope_base: 1e6,
@@ -28,7 +28,13 @@ fn layers(size: usize) -> Vec<LayerDesc> {
             scale: 0.25,
             shares_kv: true,
             latent: Some(LatentAttention { key_dim: size, value_dim: size * 3, query_rank: Some(size * 2) }),
-        }),
+        })
+    };
+    let all = [
+        LayerParams::Embedding(Embedding { vocabulary: size, scale: 3.0, positions: Some(size * 2) }),
+        attention(Mask::Causal),
+        attention(Mask::Chunked),
+        attention(Mask::Bidirectional),
         LayerParams::Mlp(Mlp { width: size * 3, activation: Activation::GeluTanh, gated: true }),
         LayerParams::Head(Head { vocabulary: size, scale: 2.0, softcap: None }),
         LayerParams::Mamba1(Mamba1 { inner: size * 2, state, taps: 4, dt_rank: size, plain_norms: true }),
@@ -89,8 +95,11 @@ fn every_kind_comes_back_from_c() {
 #[test]
 fn every_role_is_some_kinds() {
     let layers = layers(10);
+    let params = LayerParams::Mlp(Mlp { width: 30, activation: Activation::Xielu, gated: false });
+    let xielu = LayerDesc { params, ..layers[0].clone() };
     for role in WeightRole::ALL {
-        assert!(layers.iter().any(|desc| desc.weight_shape(role).is_some()), "{role:?}");
+        let is_some = |desc: &LayerDesc| desc.weight_shape(role).is_some();
+        assert!(layers.iter().any(is_some) || is_some(&xielu), "{role:?}");
     }
 }
 
@@ -122,7 +131,7 @@ fn shapes_have_alternatives_and_say_what_may_be_left_out() {
     let entry = shape(LayerKind::Mlp, WeightRole::Norm);
     assert_eq!(
         (entry.need, entry.to_string()),
-        (Need::Unless(WeightRole::PostNorm), "110 elements".to_owned())
+        (Need::Unless(&WeightRole::IN_PLACE_OF_NORM), "110 elements".to_owned())
     );
     let down = shape(LayerKind::Mlp, WeightRole::Down);
     assert_eq!((down.need, down.to_string()), (Need::Required, "110 rows of 30".to_owned()));

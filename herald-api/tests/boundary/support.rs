@@ -134,6 +134,7 @@ pub(crate) fn attention() -> Attention {
         key_dim: KEY_DIM,
         value_dim: VALUE_DIM,
         window: None,
+        mask: herald_api::Mask::Causal,
         rope: RopeKind::None,
         rope_dims: 0,
         rope_base: 10_000.0,
@@ -168,7 +169,7 @@ pub(crate) fn attention_spec() -> LayerSpec {
 }
 
 pub(crate) fn embedding_spec() -> LayerSpec {
-    spec(LayerParams::Embedding(Embedding { vocabulary: 10, scale: 0.5 }))
+    spec(LayerParams::Embedding(Embedding { vocabulary: 10, scale: 0.5, positions: None }))
 }
 
 pub(crate) fn head_spec() -> LayerSpec {

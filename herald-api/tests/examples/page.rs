@@ -40,7 +40,7 @@ fn the_pages_plugin_runs() {
             hidden: 2,
             residual_scale: 1.0,
             norm_eps: 0.0,
-            params: LayerParams::Embedding(Embedding { vocabulary: 3, scale: 10.0 }),
+            params: LayerParams::Embedding(Embedding { vocabulary: 3, scale: 10.0, positions: None }),
         },
         weights: vec![SharedWeight {
             role: WeightRole::Embedding,

@@ -9,19 +9,26 @@ use super::arguments;
 use super::run::HERALD_GO_ON;
 use super::sequence::deadline_in;
 use super::status::{Failure, Outcome};
-use herald_engine::{Error, NeuroEngine, Stop};
+use herald_engine::model::Pooling;
+use herald_engine::{EmbedOptions, Error, NeuroEngine, Stop};
 
 /// Scale an embedding to length 1.
 pub const HERALD_EMBED_NORMALIZE: u32 = 1 << 0;
 /// The hidden state of the last token, not the mean over all tokens.
 pub const HERALD_EMBED_LAST: u32 = 1 << 1;
 
+/// The hidden state of the first token, as BERT's are pooled.
+pub const HERALD_EMBED_FIRST: u32 = 1 << 2;
+/// The mean over all tokens, whatever the model says.
+pub const HERALD_EMBED_MEAN: u32 = 1 << 3;
+
 /// Hidden states are between blocks; this many blocks are all of any model.
 pub const HERALD_ALL_BLOCKS: u32 = 0xffff_ffff;
 
-/// Writes a text's embedding (hidden floats, see HeraldEngineInfo) to embedding, which has room for capacity, and their number to
-/// *n: the mean of the text's tokens after the last block, before the final norm. A token that the model puts before every
-/// text (BOS) is run and left out. flags: HERALD_EMBED_*. A language model that was not trained to embed gives vectors that
+/// Writes a text's embedding (hidden floats, see HeraldEngineInfo; of EmbeddingGemma as many as its last matrix has rows) to embedding, which has room for capacity, and their number to
+/// *n. A model that is made for it (MiniLM, EmbeddingGemma) says how embeddings are pooled. Others give the mean of the text's
+/// tokens after the last block, before the final norm; a token that the model puts before every text (BOS) is run and left
+/// out. flags: HERALD_EMBED_*, at most one of them a pooling. A language model that was not trained to embed gives vectors that
 /// differ less than its texts do: compare them after you have subtracted the mean of many. deadline_ms: milliseconds from
 /// now; 0: none. The prefix cache plays no part. Any thread, many at once. Statuses: OK; INVALID_ARGUMENT (an empty text, not
 /// UTF-8); BUFFER_TOO_SMALL, with *n the number; UNSUPPORTED; CONTEXT_FULL; DEADLINE; OUT_OF_MEMORY; INTERNAL.
@@ -39,45 +46,49 @@ pub unsafe extern "C" fn herald_embed(
 ) -> u32 {
     c_call!(error, |call| {
         let HeraldEngine { engine, .. } = call.handle(engine, "engine")?;
-        arguments::flags(flags, HERALD_EMBED_NORMALIZE | HERALD_EMBED_LAST)?;
+        let pooling = pooling(flags)?;
         let text = call.text(text, text_len, "text")?;
-        let hidden = engine.plan().hidden;
-        if capacity < hidden {
-            call.write(n, hidden, "the number of floats")?;
-            return Err(Failure::too_small("the buffer for the embedding", capacity, hidden));
+        let len = engine.embedding_len();
+        if capacity < len {
+            call.write(n, len, "the number of floats")?;
+            return Err(Failure::too_small("the buffer for the embedding", capacity, len));
         }
-        call.write_array(&embed(engine, text, flags, deadline_ms)?, embedding, capacity, n, "floats")
+        call.write_array(
+            &embed(engine, text, pooling, flags & HERALD_EMBED_NORMALIZE != 0, deadline_ms)?,
+            embedding,
+            capacity,
+            n,
+            "floats",
+        )
     })
 }
 
-fn embed(engine: &NeuroEngine, text: &str, flags: u32, deadline_ms: u64) -> Outcome<Vec<f32>> {
-    let tokenizer = engine.tokenizer();
-    let before = tokenizer.prompt_bos();
-    let ids: Vec<u32> = before.into_iter().chain(tokenizer.encode(text, false)?).collect();
-    let first = usize::from(before.is_some());
-    if ids.len() <= first {
-        return Err(Failure::invalid("the text is empty, where some text was expected"));
+/// The pooling that flags ask for.
+fn pooling(flags: u32) -> Outcome<Option<Pooling>> {
+    let poolings = HERALD_EMBED_LAST | HERALD_EMBED_FIRST | HERALD_EMBED_MEAN;
+    arguments::flags(flags, HERALD_EMBED_NORMALIZE | poolings)?;
+    Ok(match flags & poolings {
+        0 => None,
+        HERALD_EMBED_LAST => Some(Pooling::Last),
+        HERALD_EMBED_FIRST => Some(Pooling::Cls),
+        HERALD_EMBED_MEAN => Some(Pooling::Mean),
+        _ => return Err(Failure::invalid("flags ask for two poolings, where at most one was expected")),
+    })
+}
+
+fn embed(
+    engine: &NeuroEngine,
+    text: &str,
+    pooling: Option<Pooling>,
+    normalize: bool,
+    deadline_ms: u64,
+) -> Outcome<Vec<f32>> {
+    let stop = Stop::default().until(deadline_in(deadline_ms));
+    let options = EmbedOptions { pooling, normalize, stop: Some(stop.clone()) };
+    match engine.embed_texts(&[text], &options) {
+        Err(Error::Cancelled) if stop.is_late() => Err(Failure::late()),
+        done => Ok(done?.pop().unwrap_or_default()),
     }
-    let mut sum = vec![0.0_f64; engine.plan().hidden];
-    let mut index = 0;
-    let mut add = |row: &[f32]| {
-        if flags & HERALD_EMBED_LAST != 0 {
-            sum.fill(0.0);
-        }
-        if index >= first {
-            sum.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x));
-        }
-        index += 1;
-        true
-    };
-    states(engine, &ids, usize::MAX, deadline_ms, &mut add)?;
-    let count = if flags & HERALD_EMBED_LAST != 0 { 1 } else { ids.len() - first };
-    let length = sum.iter().map(|x| x * x).sum::<f64>().sqrt();
-    let scale = match flags & HERALD_EMBED_NORMALIZE != 0 && length > 0.0 {
-        true => 1.0 / length,
-        false => 1.0 / count as f64,
-    };
-    Ok(sum.into_iter().map(|x| (x * scale) as f32).collect())
 }
 
 fn states(

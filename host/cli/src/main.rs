@@ -12,6 +12,7 @@ mod completions;
 mod config;
 mod docs;
 mod dtypes;
+mod embed;
 mod failure;
 mod generate;
 mod harmless;
@@ -81,6 +82,7 @@ enum Command {
     Chat(chat::Chat),
     Info(info::Info),
     Tokenize(tokenize::Tokenize),
+    Embed(embed::Embed),
     Logits(logits::Logits),
     Perplexity(perplexity::Perplexity),
     Serve(serve::Serve),
@@ -108,6 +110,7 @@ impl Command {
             Self::Chat(command) => command.run(options),
             Self::Info(command) => command.run(options),
             Self::Tokenize(command) => command.run(options),
+            Self::Embed(command) => command.run(options),
             Self::Logits(command) => command.run(options),
             Self::Perplexity(command) => command.run(options),
             Self::Serve(command) => command.run(options),

@@ -25,8 +25,8 @@ mod tokenizer;
 pub use constrain::Constraint;
 pub use contexts::{Demoted, Input, ManagerOptions, MemoryLeakStats, MultiTierMemoryManager, Optimized};
 pub use engine::{
-    BatchEntry, Finish, GenerateOptions, Generated, LoadedState, NeuroEngine, SavedExtras, Sequence,
-    TokenOutput, Watched, WeightProduct, calibrate, calibrate_within,
+    BatchEntry, EmbedOptions, Finish, GenerateOptions, Generated, LoadedState, NeuroEngine, SavedExtras,
+    Sequence, TokenOutput, Watched, WeightProduct, calibrate, calibrate_within,
 };
 pub use error::{Error, Result};
 pub use kv_cache::{Capacity, MemoryOptions, MemoryUsage, PageSelection, SelectionWatcher};

@@ -3,7 +3,7 @@
 
 use herald_api::{
     Activation, Attention, DType, DeltaDecay, DeltaGate, DeltaHeads, DeltaNet, Embedding, Head,
-    LatentAttention, LayerKind, LayerParams, Mamba1, Mamba2, Mlp, Moe, PerLayerEmbedding, RopeKind,
+    LatentAttention, LayerKind, LayerParams, Mamba1, Mamba2, Mask, Mlp, Moe, PerLayerEmbedding, RopeKind,
     RopeScaling, Routing, ShortConv, WeightRole,
 };
 
@@ -17,6 +17,8 @@ pub(super) fn plans(kind: LayerKind) -> Vec<Plan> {
         LayerKind::Head => [of_types(&|| head("", 256, 100, 1.0, None)), heads()].concat(),
         LayerKind::Mlp => [of_types(&|| gated("", 256, 512)), mlps()].concat(),
         LayerKind::Attention => [of_types(&typed_attention), attentions()].concat(),
+        LayerKind::ChunkedAttention => chunked(),
+        LayerKind::BidirectionalAttention => bidirectional(),
         LayerKind::Moe => [of_types(&|| experts("", 256, MOE)), mixtures()].concat(),
         LayerKind::Mamba1 => [of_types(&|| mamba1("", 256, MAMBA1)), mamba1s()].concat(),
         LayerKind::Mamba2 => [of_types(&|| mamba2("", 256, MAMBA2)), mamba2s()].concat(),
@@ -42,6 +44,9 @@ pub(super) fn small(kind: LayerKind) -> Vec<Plan> {
         LayerKind::Attention => {
             vec![small(attention("", 64, base_attention(4, 2, 16))), small(typed_attention())]
         }
+        LayerKind::ChunkedAttention | LayerKind::BidirectionalAttention => {
+            plans(kind).into_iter().map(small).collect()
+        }
         LayerKind::Moe => {
             vec![small(experts("", 64, Moe { width: 64, ..MOE })), small(experts("", 256, MOE))]
         }
@@ -64,15 +69,25 @@ pub(super) fn small(kind: LayerKind) -> Vec<Plan> {
 }
 
 fn embedding(name: &str, hidden: usize, vocabulary: usize, scale: f32) -> Plan {
-    Plan::new(name, hidden, LayerParams::Embedding(Embedding { vocabulary, scale }))
+    Plan::new(name, hidden, LayerParams::Embedding(Embedding { vocabulary, scale, positions: None }))
 }
 
 fn embeddings() -> Vec<Plan> {
+    let of_positions = Embedding { vocabulary: 50, scale: 1.0, positions: Some(64) };
     vec![
         embedding("of one token", 32, 1, 1.0),
         embedding("scale 16", 64, 50, 16.0),
         embedding("odd", 33, 7, 0.25),
         embedding("300 tokens at once", 32, 1000, 1.0).lens(&[300]),
+        embedding("layer norm", 64, 50, 1.0).with(&[WeightRole::LayerNorm]),
+        Plan::new("positions, a token type and a layer norm", 64, LayerParams::Embedding(of_positions)).with(
+            &[
+                WeightRole::PositionEmbedding,
+                WeightRole::TypeEmbedding,
+                WeightRole::LayerNorm,
+                WeightRole::LayerNormBias,
+            ],
+        ),
     ]
 }
 
@@ -90,6 +105,15 @@ fn heads() -> Vec<Plan> {
         head("odd", 33, 7, 1.0, None),
         head("norm of F16", 64, 50, 1.0, None).vectors(DType::F16),
         head("70 tokens at once", 64, 50, 1.0, None).lens(&[70]),
+        head("layer norm and biases", 64, 50, 1.0, None).without(&[WeightRole::Norm]).with(&[
+            WeightRole::LayerNorm,
+            WeightRole::LayerNormBias,
+            WeightRole::OutputBias,
+        ]),
+        head("the norm alone", 64, 64, 1.0, None),
+        head("a scale in place of a norm", 64, 50, 1.0, None)
+            .without(&[WeightRole::Norm])
+            .with(&[WeightRole::InputScale]),
     ]
 }
 
@@ -113,10 +137,26 @@ fn mlps() -> Vec<Plan> {
         gated("norm after, none before", 64, 96).with(&[WeightRole::PostNorm]).without(&[WeightRole::Norm]),
         gated("output scaled", 64, 96).with(&[WeightRole::PostNorm, WeightRole::OutputScale]),
         gated("scale -1.5", 64, 96).residual_scale(-1.5),
+        gated("layer norm and biases", 64, 96).without(&[WeightRole::Norm]).with(&[
+            WeightRole::LayerNorm,
+            WeightRole::LayerNormBias,
+            WeightRole::GateBias,
+            WeightRole::UpBias,
+            WeightRole::DownBias,
+        ]),
+        plain_mlp("layer norm of the sum", 64, 96).without(&[WeightRole::Norm]).with(&[
+            WeightRole::ResidualNorm,
+            WeightRole::ResidualNormBias,
+            WeightRole::UpBias,
+        ]),
+        gated("a scale in place of a norm", 64, 96)
+            .without(&[WeightRole::Norm])
+            .with(&[WeightRole::InputScale]),
+        Plan::new("xIELU", 64, mlp_of(96, Activation::Xielu, false)),
         gated("norms of BF16", 64, 96).vectors(DType::Bf16),
         gated("70 tokens at once", 64, 96).lens(&[70]),
     ];
-    for activation in [Activation::Silu, Activation::GeluTanh, Activation::SquaredRelu] {
+    for activation in [Activation::Silu, Activation::GeluTanh, Activation::SquaredRelu, Activation::Gelu] {
         for gate in [true, false] {
             let name = format!("{activation:?}, {}", if gate { "gated" } else { "not gated" });
             plans.push(Plan::new(&name, 64, mlp_of(96, activation, gate)));
@@ -132,6 +172,7 @@ fn base_attention(n_heads: usize, n_kv_heads: usize, dim: usize) -> Attention {
         key_dim: dim,
         value_dim: dim,
         window: None,
+        mask: Mask::Causal,
         rope: RopeKind::Halves,
         rope_dims: dim,
         rope_base: 10_000.0,
@@ -163,8 +204,9 @@ fn typed_attention() -> Plan {
 
 fn attentions() -> Vec<Plan> {
     use WeightRole::{
-        AttentionOutputBias, AttentionSinks, KeyBias, KeyNorm, Norm, PostNorm, Query, QueryAndGate,
-        QueryBias, QueryNorm, RopeFactors, ValueBias, ValueNorm,
+        AttentionOutputBias, AttentionSinks, KeyBias, KeyNorm, LayerNorm, LayerNormBias, Norm, PostNorm,
+        Query, QueryAndGate, QueryBias, QueryNorm, ResidualNorm, ResidualNormBias, RopeFactors,
+        RotatedKeyNorm, RotatedQueryNorm, Temperature, ValueBias, ValueNorm,
     };
     let base = base_attention;
     let yarn = RopeScaling::Yarn {
@@ -205,6 +247,12 @@ fn attentions() -> Vec<Plan> {
         attention("latent, queries in two steps", 64, latent(Some(24))),
         attention("norm after", 64, base(4, 2, 16)).with(&[PostNorm]).residual_scale(0.22),
         attention("norm after, none before", 64, base(4, 2, 16)).with(&[PostNorm]).without(&[Norm]),
+        attention("layer norm", 64, base(4, 2, 16)).without(&[Norm]).with(&[LayerNorm, LayerNormBias]),
+        attention("layer norm of the sum", 64, base(4, 2, 16))
+            .without(&[Norm])
+            .with(&[ResidualNorm, ResidualNormBias]),
+        attention("norms of turned heads", 64, base(4, 2, 16)).with(&[RotatedQueryNorm, RotatedKeyNorm]),
+        attention("temperature by position", 64, base(4, 2, 16)).with(&[Temperature]).positions(3, 5),
         attention("frequencies' divisors", 64, base(4, 2, 16)).with(&[RopeFactors]).positions(3, 50),
         attention("odd, 3 heads of 6 over 3, values of 5", 33, Attention { value_dim: 5, ..base(3, 3, 6) }),
         attention("4 heads of 128 over 2", 256, base(4, 2, 128)).lens(&[40]).page_tokens(16),
@@ -214,6 +262,28 @@ fn attentions() -> Vec<Plan> {
         attention("far positions", 64, Attention { rope_base: 1e6, ..base(4, 2, 16) })
             .positions(100_000, 997),
         attention("norms of F16, eps 1e-6", 64, base(4, 2, 16)).vectors(DType::F16).norm_eps(1e-6),
+    ]
+}
+
+fn chunked() -> Vec<Plan> {
+    let of = |name: &str, window| {
+        attention(
+            name,
+            64,
+            Attention { mask: Mask::Chunked, window: Some(window), ..base_attention(4, 2, 16) },
+        )
+    };
+    vec![of("chunks of 5", 5), of("chunks of 16", 16).lens(&[40, 3]), of("chunks of one token", 1)]
+}
+
+fn bidirectional() -> Vec<Plan> {
+    let of = |name: &str, window| {
+        attention(name, 64, Attention { mask: Mask::Bidirectional, window, ..base_attention(4, 2, 16) })
+    };
+    vec![
+        of("all tokens", None),
+        of("3 tokens on either side", Some(7)).lens(&[40, 3]),
+        of("300 tokens, pages of 64", None).lens(&[300]).page_tokens(64),
     ]
 }
 
@@ -257,6 +327,10 @@ fn mixtures() -> Vec<Plan> {
         of(
             "softmax, 2 of 3 groups",
             Moe { n_experts: 6, routing: Routing::SoftmaxGroups, groups: Some([3, 2]), ..base.clone() },
+        ),
+        of(
+            "sigmoid of the input",
+            Moe { routing: Routing::SigmoidOfInput, normalize: false, ..base.clone() },
         ),
         of("shared expert", Moe { shared_width: Some(48), ..base.clone() }),
         of("shared expert with its own weight", Moe { shared_width: Some(64), ..base.clone() })

@@ -295,12 +295,18 @@ fn range(role: WeightRole) -> [f32; 2] {
         | WeightRole::SsmD => [-1.0, 1.0],
         WeightRole::SsmA => [-6.0, -0.1],
         WeightRole::SsmDtBias => [-4.0, 0.0],
-        WeightRole::RopeFactors => [1.0, 8.0],
+        WeightRole::RopeFactors | WeightRole::Temperature => [1.0, 8.0],
         WeightRole::QueryBias
         | WeightRole::KeyBias
         | WeightRole::ValueBias
         | WeightRole::AttentionOutputBias
         | WeightRole::ConvBias
+        | WeightRole::LayerNormBias
+        | WeightRole::ResidualNormBias
+        | WeightRole::GateBias
+        | WeightRole::UpBias
+        | WeightRole::DownBias
+        | WeightRole::OutputBias
         | WeightRole::RouterBias
         | WeightRole::RouterScoreBias
         | WeightRole::ExpertsGateBias

@@ -91,7 +91,7 @@ fn check_constants(maker: Maker<'_>, kind: LayerKind) -> Result<String, Outcome>
             ("an activation that nobody knows", offset_of!(HeraldMlp, activation)),
             ("gated as neither 0 nor 1", offset_of!(HeraldMlp, gated)),
         ],
-        LayerKind::Attention => &[
+        LayerKind::Attention | LayerKind::ChunkedAttention | LayerKind::BidirectionalAttention => &[
             ("a RoPE that nobody knows", offset_of!(HeraldAttention, rope)),
             ("a RoPE scaling that nobody knows", offset_of!(HeraldAttention, rope_scaling)),
         ],

@@ -205,7 +205,7 @@ pub(super) fn run(layer: &Layer<'_>, case: &Case, cut: Cut) -> Result<Results, O
         let content = Content {
             n_tokens: gathered.positions.len(),
             ids: if layer.desc.params.reads_tokens() { &gathered.ids } else { &[] },
-            positions: if params.is_some() { &gathered.positions } else { &[] },
+            positions: if params.is_some() || is_embedding { &gathered.positions } else { &[] },
             input: (is_head || (is_branch && !cut.in_place)).then_some(&gathered.x[..]),
             before: is_branch.then_some(&gathered.before[..]),
             parts: &parts,

@@ -3,11 +3,14 @@
 //! For each token `t` of a sequence, with `x` its activations and `h` a query head of the KV head `g`:
 //!
 //! ```text
-//! q, k, v = Wq n(x), Wk n(x), Wv n(x)          n: RMS norm; q and k normed by head where the model has QK-norm
+//! q, k, v = Wq n(x), Wk n(x), Wv n(x)          n: RMS or layer norm; q and k normed by head where the model has QK-norm
 //! a_h     = softmax_s(scale * rope(q_h, t) . rope(k_g, s)) v_g      over the slots s <= t within the window
 //! x      += residual_scale * n'(Wo a)          n': a second norm, where the model has one
 //!           residual_scale * n'(Wo (a * sigmoid(Wg n(x))))         where it has gates (arXiv 2505.06708)
 //! ```
+//!
+//! The slots may also be those of the token's chunk, or of all tokens of the sequence, later ones too ([`herald_api::Mask`]). BERT
+//! norms the sum: `x = n'(x + Wo a)`.
 //!
 //! The softmax is online (arXiv 1805.02867), so no row of scores is ever kept whole: page by page, with `z_s` the scores of
 //! the page's slots, the greatest score `m`, the sum `l` and the output `o` become
@@ -34,14 +37,14 @@ mod schedule;
 mod tile;
 
 use herald_api::{
-    Attention as Params, Call, EngineLayer, Error, LayerDesc, LayerRequest, Page, Result, RopeKind, Sequence,
-    WeightRole, abi,
+    Attention as Params, Call, EngineLayer, Error, LayerDesc, LayerRequest, Mask, Page, Result, RopeKind,
+    Sequence, WeightRole, abi,
 };
 
 use crate::kernels::Kernels;
 use crate::layer::Layer;
 use crate::linear::{Linear, matmul_bytes, matmul_one};
-use crate::norm::{add_branch, add_branch_bytes, enter};
+use crate::norm::{ExitNorm, Norm, add_branch, add_branch_bytes, enter};
 use crate::page_selection::PageScorer;
 use crate::rope::Rope;
 use crate::scratch::Scratch;
@@ -53,12 +56,13 @@ pub(crate) struct Attention<'w> {
     kernels: &'static Kernels,
     desc: LayerDesc,
     params: Params,
-    norm: Option<Vec<f32>>,
-    post_norm: Option<Vec<f32>>,
+    norm: Option<Norm>,
+    exit_norm: Option<ExitNorm>,
     sinks: Option<Vec<f32>>,
-    query_norm: Option<Vec<f32>>,
-    key_norm: Option<Vec<f32>>,
+    query_norms: HeadNorms,
+    key_norms: HeadNorms,
     value_norm: Option<Vec<f32>>,
+    temperature: Option<Temperature>,
     /// Queries; with gates, head by head the rows of its queries and as many of its gate.
     query: Linear<'w>,
     is_gated: bool,
@@ -73,6 +77,38 @@ pub(crate) struct Attention<'w> {
     max_workers: usize,
     page_tokens: usize,
     scorer: PageScorer,
+}
+
+/// The norms of query or key heads.
+struct HeadNorms {
+    /// Before RoPE: of each head, or of all as one.
+    before: Option<Vec<f32>>,
+    /// After RoPE: of each head.
+    after: Option<Vec<f32>>,
+}
+
+/// What queries are multiplied by for their positions (Llama 4): `1 + slope ln(1 + floor((p + offset) / length))`.
+struct Temperature {
+    slope: f32,
+    length: f32,
+    offset: f32,
+}
+
+impl Temperature {
+    fn of(numbers: Option<Vec<f32>>) -> Result<Option<Self>> {
+        let Some([slope, length, offset]) = numbers.as_deref() else { return Ok(None) };
+        if !(*length >= 1.0) {
+            return Err(Error::invalid(format!(
+                "the temperature changes every {length} positions, where at least 1 was expected"
+            )));
+        }
+        Ok(Some(Self { slope: *slope, length: *length, offset: *offset }))
+    }
+
+    fn at(&self, position: u32) -> f32 {
+        let step = ((f64::from(position) + f64::from(self.offset)) / f64::from(self.length)).floor();
+        (1.0 + f64::from(self.slope) * step.ln_1p()) as f32
+    }
 }
 
 /// The buffers of one forward call.
@@ -116,12 +152,19 @@ impl<'w> Attention<'w> {
             kernels,
             query,
             is_gated,
-            norm: weights.optional_vector(WeightRole::Norm)?,
-            post_norm: weights.optional_vector(WeightRole::PostNorm)?,
+            norm: weights.entry_norm()?,
+            exit_norm: weights.exit_norm()?,
             sinks: weights.optional_vector(WeightRole::AttentionSinks)?,
-            query_norm: weights.optional_vector(WeightRole::QueryNorm)?,
-            key_norm: weights.optional_vector(WeightRole::KeyNorm)?,
+            query_norms: HeadNorms {
+                before: weights.optional_vector(WeightRole::QueryNorm)?,
+                after: weights.optional_vector(WeightRole::RotatedQueryNorm)?,
+            },
+            key_norms: HeadNorms {
+                before: weights.optional_vector(WeightRole::KeyNorm)?,
+                after: weights.optional_vector(WeightRole::RotatedKeyNorm)?,
+            },
             value_norm: weights.optional_vector(WeightRole::ValueNorm)?,
+            temperature: Temperature::of(weights.optional_vector(WeightRole::Temperature)?)?,
             key: match params.shares_kv {
                 true => None,
                 false => Some(weights.biased(WeightRole::Key, WeightRole::KeyBias)?),
@@ -180,7 +223,7 @@ impl<'w> Attention<'w> {
                 Scratch::measure(|scratch| self.head_workers(scratch, workers)),
                 self.scorer.scratch_bytes(&self.rope, workers),
                 Scratch::measure(|scratch| self.item_workers(scratch, workers)),
-                add_branch_bytes(&self.desc, self.post_norm.as_deref(), workers),
+                add_branch_bytes(&self.desc, self.exit_norm.as_ref(), workers),
             ]),
         }
     }
@@ -282,12 +325,19 @@ impl EngineLayer for Attention<'_> {
 
     fn forward(&self, call: &mut Call<'_>) -> Result<()> {
         self.check_pages(call)?;
+        if self.params.mask == Mask::Bidirectional
+            && call.sequences.iter().any(|sequence| sequence.past() > 0)
+        {
+            return Err(Error::invalid(
+                "a sequence goes on, where all of it was expected in one call: its tokens attend to later ones",
+            ));
+        }
         let n_tokens = call.n_tokens;
         let mut scratch = Scratch::new(std::mem::take(&mut call.scratch));
         let mut buffers = self.buffers(&mut scratch, n_tokens, call.parallel.workers());
         let (kernels, parallel) = (self.kernels, call.parallel);
         let input = call.input.unwrap_or(call.output);
-        enter(kernels, &parallel, &self.desc, input, self.norm.as_deref(), buffers.hidden);
+        enter(kernels, &parallel, &self.desc, input, self.norm.as_ref(), buffers.hidden);
         match &self.latent {
             Some(latent) => self.project_latent(latent, call, &mut buffers),
             None => self.project(call, &mut buffers),
@@ -307,7 +357,7 @@ impl EngineLayer for Attention<'_> {
             _ => attended,
         };
         matmul_one(&parallel, &self.output, attended, n_tokens, work, branch);
-        add_branch(kernels, &parallel, &self.desc, branch, self.post_norm.as_deref(), work, call.output);
+        add_branch(kernels, &parallel, &self.desc, branch, self.exit_norm.as_ref(), work, call.output);
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use herald_api::{Attention as Params, Call, Page, Parallel, Sequences};
 
-use super::{Attention, Buffers, first_page};
+use super::{Attention, Buffers, HeadNorms, first_page};
 use crate::disjoint_slice::DisjointSlice;
 use crate::linear::{Product, matmul};
 use crate::parallel::ParallelExt;
@@ -39,7 +39,10 @@ impl<'a> KvSlot<'a> {
 
 impl Attention<'_> {
     pub(super) fn head_buffers<'s>(&self, scratch: &mut Scratch<'s>) -> HeadBuffers<'s> {
-        let norms = self.query_norm.iter().chain(&self.key_norm).chain(&self.value_norm);
+        let norms = [&self.query_norms, &self.key_norms]
+            .into_iter()
+            .flat_map(|norms| norms.before.iter().chain(&norms.after))
+            .chain(&self.value_norm);
         HeadBuffers {
             rotation: scratch.take(self.rope.pairs()),
             normed: scratch.take(norms.map(Vec::len).max().unwrap_or(0)),
@@ -83,11 +86,15 @@ impl Attention<'_> {
                 if self.is_gated {
                     self.take_queries(&gated_q[token * 2 * q_width..(token + 1) * 2 * q_width], q);
                 }
-                self.norm_and_rotate(q, self.query_norm.as_deref(), &mut buffers);
+                self.norm_and_rotate(q, &self.query_norms, &mut buffers);
+                if let Some(temperature) = &self.temperature {
+                    let factor = temperature.at(positions[token]);
+                    q.iter_mut().for_each(|x| *x *= factor);
+                }
                 if self.key.is_none() {
                     continue;
                 }
-                self.norm_and_rotate(k, self.key_norm.as_deref(), &mut buffers);
+                self.norm_and_rotate(k, &self.key_norms, &mut buffers);
                 self.norm(v, self.value_norm.as_deref(), &mut buffers);
                 if let Some(slot) = KvSlot::of(sequences, token) {
                     self.store(&slot, k, v);
@@ -130,12 +137,13 @@ impl Attention<'_> {
         }
     }
 
-    /// Norms a token's heads, where the model does, and rotates them.
-    fn norm_and_rotate(&self, heads: &mut [f32], norm: Option<&[f32]>, buffers: &mut HeadBuffers<'_>) {
-        self.norm(heads, norm, buffers);
+    /// Rotates a token's heads, and norms them before or after, where the model does.
+    fn norm_and_rotate(&self, heads: &mut [f32], norms: &HeadNorms, buffers: &mut HeadBuffers<'_>) {
+        self.norm(heads, norms.before.as_deref(), buffers);
         for head in heads.chunks_exact_mut(self.params.key_dim) {
             (self.kernels.rope)(self.params.rope, head, buffers.rotation);
         }
+        self.norm(heads, norms.after.as_deref(), buffers);
     }
 
     /// Writes a token's keys and values to its slot.

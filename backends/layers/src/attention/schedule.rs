@@ -9,7 +9,7 @@
 
 use std::ops::Range;
 
-use herald_api::{Attention as Params, Parallel, Sequence, Sequences, abi};
+use herald_api::{Attention as Params, Mask, Parallel, Sequence, Sequences, abi};
 
 use super::tile::{PageBuffers, Queries, QueryBuffers};
 use super::{Attention, Buffers, first_page};
@@ -216,8 +216,18 @@ impl Attention<'_> {
 
     /// The tokens of a sequence that a token sees.
     pub(super) fn visible_to(&self, block: &QueryBlock<'_>, token: usize) -> Range<usize> {
-        let end = block.sequence.past() + token - block.sequence.batch().start + 1;
-        self.params.window.map_or(0, |window| end.saturating_sub(window))..end
+        let (past, batch) = (block.sequence.past(), block.sequence.batch());
+        let own = past + token - batch.start;
+        let Params { window, mask, .. } = self.params;
+        match (mask, window) {
+            (Mask::Bidirectional, None) => 0..past + batch.len(),
+            (Mask::Bidirectional, Some(window)) => {
+                own.saturating_sub(window / 2)..(past + batch.len()).min(own + window / 2 + 1)
+            }
+            (Mask::Chunked, Some(chunk)) => own / chunk * chunk..own + 1,
+            (_, Some(window)) => (own + 1).saturating_sub(window)..own + 1,
+            (_, None) => 0..own + 1,
+        }
     }
 
     /// The tokens that any token of a block sees.

@@ -7,6 +7,7 @@ use ndarray::{Array1, Array2, Axis, Zip};
 
 use super::bounds::{Expected, FUNCTION, TINY, U, bound, gamma};
 use super::weights::Matrix;
+use crate::kernels::Xielu;
 
 /// A matrix of activations `[tokens, width]`, and how far each may be off.
 #[derive(Clone, Debug)]
@@ -48,6 +49,41 @@ impl Approx {
                 *e = bound(*e * scale * w.abs() + size * (off + own * (1.0 + off))) + 8.0 * TINY;
                 *x *= scale * w;
             });
+        }
+        normed
+    }
+
+    /// `(x - mean) / sqrt(variance + eps) * weight + bias` of each row (LayerNorm, arXiv 1607.06450).
+    pub(super) fn layer_norm(&self, weight: &Array1<f64>, bias: Option<&Array1<f64>>, eps: f64) -> Self {
+        let mut normed = self.clone();
+        let n = weight.len() as f64;
+        for (mut value, mut error) in normed.value.rows_mut().into_iter().zip(normed.error.rows_mut()) {
+            // The mean is as far off as its terms, and by a rounding for each.
+            let size = Zip::from(&value).and(&error).fold(0.0, |sum, x, e| sum + x.abs() + e) / n;
+            let mean_off = error.sum() / n + gamma(weight.len() + 1) * size;
+            let mean = value.sum() / n;
+            Zip::from(&mut value).and(&mut error).for_each(|x, e| {
+                *x -= mean;
+                *e += mean_off + U * (x.abs() + *e + mean_off);
+            });
+            let variance = value.mapv(|x| x * x).sum() / n + eps;
+            let moved = Zip::from(&value).and(&error).fold(0.0, |sum, x, e| sum + 2.0 * x.abs() * e + e * e);
+            // As for the RMS norm.
+            let relative = moved / n / variance;
+            let off = if relative <= 0.5 { relative } else { f64::INFINITY };
+            let own = gamma(weight.len() / 2 + 6);
+            let scale = 1.0 / variance.sqrt();
+            Zip::from(&mut value).and(&mut error).and(weight).for_each(|x, e, w| {
+                let size = (x.abs() + *e) * scale * w.abs();
+                *e = bound(*e * scale * w.abs() + size * (off + own * (1.0 + off))) + 8.0 * TINY;
+                *x *= scale * w;
+            });
+            if let Some(bias) = bias {
+                Zip::from(&mut value).and(&mut error).and(bias).for_each(|x, e, b| {
+                    *x += b;
+                    *e += U * (x.abs() + *e);
+                });
+            }
         }
         normed
     }
@@ -111,6 +147,19 @@ impl Approx {
         gate.times(&up)
     }
 
+    /// Each element's xIELU, whose slope is nowhere more than that of its parts together.
+    pub(super) fn xielu(&self, numbers: &Xielu) -> Self {
+        let [square, exponential, slope] =
+            [numbers.square, numbers.exponential, numbers.slope].map(|number| f64::from(number).abs());
+        self.map(|x, e| {
+            let steepest = 2.0 * square * (x.max(0.0) + e) + exponential + slope;
+            let own = xielu_bound(numbers, x.abs() + e);
+            // Where the exponential part ends, it jumps.
+            let jump = exponential * f64::from(numbers.most).abs();
+            Expected { value: xielu(numbers, x), bound: steepest * e + own + jump }
+        })
+    }
+
     /// Each element's softplus, which is nowhere steeper than 1.
     pub(super) fn softplus(&self) -> Self {
         self.map(|x, e| Expected { value: softplus(x), bound: e + softplus_bound(x + e) })
@@ -136,6 +185,21 @@ impl Approx {
     /// These columns, in this order.
     pub(super) fn pick(&self, columns: &[usize]) -> Self {
         Self { value: self.value.select(Axis(1), columns), error: self.error.select(Axis(1), columns) }
+    }
+
+    /// A row by itself.
+    pub(super) fn rows(&self, row: usize) -> Self {
+        let of = |matrix: &Array2<f64>| matrix.slice(ndarray::s![row..row + 1, ..]).to_owned();
+        Self { value: of(&self.value), error: of(&self.error) }
+    }
+
+    /// Times a number that is off itself.
+    pub(super) fn weigh(&self, weight: Expected) -> Self {
+        self.map(|x, e| {
+            let size = (x.abs() + e) * (weight.value.abs() + weight.bound);
+            let carried = weight.value.abs() * e + weight.bound * (x.abs() + e);
+            Expected { value: weight.value * x, bound: carried + U * size + TINY }
+        })
     }
 
     /// Some of the columns.
@@ -275,8 +339,45 @@ pub(super) fn activation(kind: Activation, x: f64) -> f64 {
             0.5 * x * (1.0 + inner.tanh())
         }
         Activation::SquaredRelu => x.max(0.0).powi(2),
+        Activation::Gelu => x.max(0.0) - x.abs() / 2.0 * erfc(x.abs() / std::f64::consts::SQRT_2),
         _ => x / (1.0 + (-x).exp()),
     }
+}
+
+/// The complementary error function of `z >= 0`: 1 less the Taylor series of the error function and, where that would cancel, its
+/// continued fraction (Abramowitz and Stegun, 7.1.5 and 7.1.14).
+fn erfc(z: f64) -> f64 {
+    let root = std::f64::consts::PI.sqrt();
+    if z < 2.5 {
+        let (mut term, mut sum) = (z, z);
+        for n in 1..100 {
+            term *= -z * z / f64::from(n);
+            sum += term / f64::from(2 * n + 1);
+        }
+        return 1.0 - 2.0 / root * sum;
+    }
+    let fraction = (1..=200).rev().fold(z, |fraction, k| z + f64::from(k) / 2.0 / fraction);
+    (-z * z).exp() / (root * fraction)
+}
+
+/// xIELU (arXiv 2411.13010).
+pub(super) fn xielu(numbers: &Xielu, x: f64) -> f64 {
+    let Xielu { square, exponential, slope, most } = *numbers;
+    let curve = match x > 0.0 {
+        true => f64::from(square) * x * x,
+        false => f64::from(exponential) * (x.min(f64::from(most)).exp_m1() - x),
+    };
+    curve + f64::from(slope) * x
+}
+
+/// How far float32's xIELU of a number of this size may be off: a few roundings of each part, which may cancel; the exponential
+/// function less 1 has as many as ten, just beyond where its series ends.
+pub(super) fn xielu_bound(numbers: &Xielu, size: f64) -> f64 {
+    let [square, exponential, slope] =
+        [numbers.square, numbers.exponential, numbers.slope].map(|number| f64::from(number).abs());
+    let curved = 2.0 * exponential * size.max(f64::from(numbers.most).abs());
+    let parts = square * size * size + curved + slope * size;
+    16.0 * U * parts + 8.0 * TINY
 }
 
 /// How far float32's function of `x` may be off, `x` itself being exact.
@@ -284,10 +385,12 @@ pub(super) fn activation(kind: Activation, x: f64) -> f64 {
 /// SiLU: an exp, a sum and a quotient, each relative to the result; where exp overflows, the result is below 2^-100 and
 /// may be nothing. GELU: seven roundings of the tanh's argument `z`, which move it by at most `0.45 * 7 U` since
 /// `|z| / cosh(z)^2 < 0.45`; the tanh's own; the sum's, of at most 2; and two products. The sum may cancel, so that all of
-/// it is relative to `x`.
+/// it is relative to `x`. GELU itself: `erfc` goes through the argument of its exp, which is off by 4 roundings of up to `z^2`, where
+/// `z^2 erfc(z) < 0.17`, and through 20 roundings of its polynomial, of half of `x`; the sum adds one.
 pub(super) fn activation_bound(kind: Activation, x: f64) -> f64 {
     match kind {
         Activation::GeluTanh => 8.0 * U * x.abs() + TINY,
+        Activation::Gelu => 12.0 * U * x.abs() + 4.0 * TINY,
         // Beyond float32's range it is infinity.
         Activation::SquaredRelu if activation(kind, x) > f64::from(f32::MAX) => f64::INFINITY,
         Activation::SquaredRelu => U * activation(kind, x) + TINY,

@@ -424,3 +424,22 @@ fn a_long_context_is_measured_run_by_run() {
     assert!(tiers.len() == 3 && tiers.iter().all(|tier| tier["pages"].as_u64() > Some(0)), "{tiers:?}");
     assert!(report["exact_decode_tokens_per_s"].as_f64() > Some(0.0), "{report}");
 }
+
+#[test]
+fn embeddings_are_vectors_of_length_1_unless_told_otherwise() {
+    let vectors = |arguments: &[&str]| -> Vec<Vec<f64>> {
+        let report = json(&on("xlm_roberta", &[&["embed", "--json"], arguments].concat()).success());
+        assert_eq!(report["dimensions"], 64);
+        serde_json::from_value(report["embeddings"].clone()).expect("vectors")
+    };
+    let length = |vector: &[f64]| vector.iter().map(|x| x * x).sum::<f64>().sqrt();
+    let two = vectors(&["one text", "another one"]);
+    assert!(two.len() == 2 && two[0] != two[1]);
+    two.iter().for_each(|vector| assert!((length(vector) - 1.0).abs() < 1e-5));
+    assert!((length(&vectors(&["--raw", "one text"])[0]) - 1.0).abs() > 0.1);
+    assert_ne!(vectors(&["--pooling", "mean", "one text"])[0], two[0]);
+    let lines = stdout(&on("xlm_roberta", &["embed", "one text", "another one"]).success());
+    assert_eq!(lines.lines().map(|line| line.split(' ').count()).collect::<Vec<_>>(), [64, 64]);
+    fails(on("xlm_roberta", &["embed", ""]), &["empty"]);
+    fails(on("xlm_roberta", &["generate", "once"]), &["embeddings", "no output head"]);
+}

@@ -13,7 +13,7 @@ use crate::backend_choice::Choice;
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, TensorView};
 use crate::kv_cache::LayerNeeds;
-use crate::model::{Constant, LayerPlan, ModelPlan, WeightPlan};
+use crate::model::{LayerPlan, ModelPlan, WeightPlan};
 use crate::options::LoadOptions;
 use crate::plugin::{Loaded, Plugins};
 use crate::threads::ThreadPool;
@@ -21,6 +21,10 @@ use crate::threads::ThreadPool;
 /// A model's parts, built.
 pub(super) struct ModelParts {
     pub(super) layers: Vec<LayerHandle>,
+    /// The norm of what is pooled.
+    pub(super) pooled_norm: Option<LayerHandle>,
+    /// What pooled vectors go through.
+    pub(super) dense: Vec<LayerHandle>,
     pub(super) memory: MemoryParts,
     pub(super) tokenizer: TokenizerHandle,
 }
@@ -34,29 +38,30 @@ pub(super) fn build(
     options: &LoadOptions,
 ) -> Result<ModelParts> {
     PluginRanking::new(ranked).build(|plugins| {
-        let layers = build_layers(gguf, plan, plugins, pool, options)?;
+        let build = |layer: &LayerPlan| build_layer(gguf, plan, layer, plugins, pool, options);
+        let layers = plan.layers.iter().map(build).collect::<BuildResult<Vec<_>>>()?;
+        let pooled_norm = plan.pooled_norm.as_ref().map(build).transpose()?;
+        let dense = plan.dense.iter().map(build).collect::<BuildResult<Vec<_>>>()?;
         let memory = build_tiers(&layers, plan, plugins, options)?;
         let tokenizer = build_tokenizer(gguf, plugins)?;
-        Ok(ModelParts { layers, memory, tokenizer })
+        Ok(ModelParts { layers, pooled_norm, dense, memory, tokenizer })
     })
 }
 
-fn build_layers(
+fn build_layer(
     gguf: &Gguf,
     plan: &ModelPlan,
+    layer: &LayerPlan,
     plugins: &PluginRanking,
     pool: &Arc<ThreadPool>,
     options: &LoadOptions,
-) -> BuildResult<Vec<LayerHandle>> {
+) -> BuildResult<LayerHandle> {
     let threads = Lent::new(&**pool);
-    let build = |layer: &LayerPlan| {
-        let spec = layer_spec(gguf, layer, pool.threads().get(), options)?;
-        let part = || format!("the {} layer of block {}", layer.desc.kind().name(), layer.desc.block);
-        let made = plugins.first_of(part, |plugin| plugin.create_layer(spec.clone(), threads.parallel()))?;
-        give_back(gguf, layer, &made);
-        Ok(made)
-    };
-    plan.layers.iter().map(build).collect()
+    let spec = layer_spec(gguf, plan, layer, pool.threads().get(), options)?;
+    let part = || format!("the {} layer of block {}", layer.desc.kind().name(), layer.desc.block);
+    let made = plugins.first_of(part, |plugin| plugin.create_layer(spec.clone(), threads.parallel()))?;
+    give_back(gguf, layer, &made);
+    Ok(made)
 }
 
 /// Where another plugin was picked for prompts, has it build the layers that it can: a layer or none for each of the built
@@ -85,7 +90,7 @@ pub(super) fn for_prompts(
             layers.push(None);
             continue;
         }
-        let spec = layer_spec(gguf, layer, pool.threads().get(), options)?;
+        let spec = layer_spec(gguf, plan, layer, pool.threads().get(), options)?;
         match plugin.create_layer(spec, threads.parallel()) {
             Ok(made) if made.state_bytes() == 0 => {
                 give_back(gguf, layer, &made);
@@ -135,37 +140,47 @@ unsafe impl StableBytes for TensorView {
     }
 }
 
-/// A weight that is in no file.
-fn constant_weight(weight: &WeightPlan, Constant { value, len }: Constant) -> Result<SharedWeight> {
-    let bytes: Vec<u8> = std::iter::repeat_n(value.to_le_bytes(), len).flatten().collect();
-    let range = 0..bytes.len();
-    let none = || Error::Invalid(format!("{} is empty", weight.tensor));
+/// A weight that is no tensor.
+fn constant(weight: &WeightPlan, values: &[f32]) -> Result<SharedWeight> {
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let whole = 0..bytes.len();
+    let data = SharedBytes::new(Arc::new(bytes), whole);
     Ok(SharedWeight {
         role: weight.role,
         name: weight.tensor.clone(),
         dtype: DType::F32,
-        dims: vec![len as u64],
-        data: SharedBytes::new(Arc::new(bytes), range).ok_or_else(none)?,
+        dims: vec![values.len() as u64],
+        data: data.ok_or_else(|| Error::Invalid(format!("{} has no bytes", weight.tensor)))?,
     })
 }
 
-fn layer_spec(gguf: &Gguf, layer: &LayerPlan, workers: usize, options: &LoadOptions) -> Result<LayerSpec> {
+fn layer_spec(
+    gguf: &Gguf,
+    plan: &ModelPlan,
+    layer: &LayerPlan,
+    workers: usize,
+    options: &LoadOptions,
+) -> Result<LayerSpec> {
     let weights = layer
         .weights
         .iter()
         .map(|weight| {
-            if let Some(constant) = weight.constant {
-                return constant_weight(weight, constant);
-            }
             let missing = || Error::Invalid(format!("the model has no tensor {}", weight.tensor));
+            if let Some(values) = plan.constants.get(&weight.tensor) {
+                return constant(weight, values);
+            }
             let tensor = gguf.tensor(&weight.tensor).ok_or_else(missing)?;
             let view = gguf.view(tensor);
             let mut dims: Vec<u64> = tensor.dims().iter().map(|dim| *dim as u64).collect();
             let mut bytes = 0..view.len();
             if let Some(rows) = &weight.rows {
-                let row_bytes = view.len() / tensor.dims().iter().skip(1).product::<usize>().max(1);
+                // Of a vector, a part has elements in place of rows.
+                let is_vector = dims.len() == 1;
+                let n_rows = tensor.dims().iter().skip(usize::from(!is_vector)).product::<usize>().max(1);
+                let row_bytes = view.len() / n_rows;
                 bytes = rows.start * row_bytes..rows.end * row_bytes;
-                dims = vec![dims[0], rows.len() as u64];
+                let len = rows.len() as u64;
+                dims = if is_vector { vec![len] } else { vec![dims[0], len] };
             }
             Ok(SharedWeight {
                 role: weight.role,

@@ -270,7 +270,7 @@ impl NeuroEngine {
     }
 
     /// Whether a sequence can take these tokens.
-    fn check(&self, sequence: &Sequence, ids: &[u32]) -> Result<()> {
+    pub(super) fn check(&self, sequence: &Sequence, ids: &[u32]) -> Result<()> {
         self.owns(sequence)?;
         sequence.is_whole()?;
         self.check_tokens(sequence.tokens.len(), ids)

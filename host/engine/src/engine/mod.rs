@@ -5,6 +5,7 @@ mod budget;
 mod build;
 mod calibrate;
 mod census;
+mod embed;
 mod fault;
 mod finite;
 mod forward;
@@ -42,6 +43,7 @@ use crate::tokenizer::AscTokenizer;
 
 pub use calibrate::{calibrate, calibrate_within};
 pub(crate) use census::SharedPages;
+pub use embed::EmbedOptions;
 pub use forward::BatchEntry;
 pub use generate::{Finish, GenerateOptions, Generated, TokenOutput};
 pub(crate) use generation::{ChosenToken, Generation};
@@ -64,6 +66,10 @@ pub struct NeuroEngine {
     layers: Vec<LayerHandle>,
     /// Layers of another plugin that compute prompts in place of those above; empty where there are none.
     prompt_layers: Vec<Option<LayerHandle>>,
+    /// Norms what embeddings are pooled from.
+    pooled_norm: Option<LayerHandle>,
+    /// What embeddings go through after pooling.
+    dense: Vec<LayerHandle>,
     choice: Choice,
     memory: EngineMemory,
     tokenizer: AscTokenizer,
@@ -200,6 +206,10 @@ impl NeuroEngine {
     ) -> Result<Self> {
         let ranked = plugins.ranked(Some(&choice.decode), &options.search)?;
         let context = options.context.unwrap_or(plan.context);
+        // Where tokens attend to later ones, a text runs in one pass.
+        let max_batch =
+            if plan.is_bidirectional() { options.max_batch.max(context) } else { options.max_batch };
+        let options = &LoadOptions { max_batch, ..options.clone() };
         let built = build::build(&gguf, &plan, ranked, &pool, options)?;
         let prompt_layers = build::for_prompts(&gguf, &plan, &built, plugins, &mut choice, &pool, options)?;
         makers::lines(&built.layers, &prompt_layers, &built.memory.makers, built.tokenizer.plugin())
@@ -213,6 +223,8 @@ impl NeuroEngine {
         Ok(Self {
             layers: built.layers,
             prompt_layers,
+            pooled_norm: built.pooled_norm,
+            dense: built.dense,
             choice,
             memory: EngineMemory::new(built.memory, options.prefix_bytes, &options.memory),
             tokenizer,

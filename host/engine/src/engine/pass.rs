@@ -86,6 +86,7 @@ impl NeuroEngine {
         each: &mut dyn FnMut(&[f32]),
     ) -> Result<()> {
         leave.check(entries)?;
+        self.check_pass(entries, &wanted)?;
         self.gather(workspace, entries)?;
         let n_layers = match wanted {
             WantedLogits::Hidden(n_layers) => n_layers,

@@ -10,10 +10,8 @@ use crate::gguf::{FromValue, Gguf, Metadata, TensorInfo, Value};
 /// The greatest value that a count or a size can sensibly have: it keeps products of two in range.
 const MAX_SIZE: u64 = 1 << 24;
 
-/// Keys that change nothing that is computed here, whatever the architecture: what training or the converter did, and what
-/// embeddings are made of.
-const WITHOUT_EFFECT: [&str; 4] =
-    ["vocab_size", "rope.scaling.finetuned", "tensor_data_layout", "pooling_type"];
+/// Keys that change nothing that is computed here, whatever the architecture: what training or the converter did.
+const WITHOUT_EFFECT: [&str; 3] = ["vocab_size", "rope.scaling.finetuned", "tensor_data_layout"];
 
 /// A model file's metadata, seen from its architecture. It remembers which keys were read: one that nobody read means that
 /// the file asks for something that HERALD doesn't compute.
@@ -192,6 +190,25 @@ impl<'g> Keys<'g> {
             Some(value) if !value.is_finite() => Err(self.bad(key, value, "a finite number".to_owned())),
             value => Ok(value),
         }
+    }
+
+    /// Numbers under a key without the architecture's prefix, one for each of `blocks` blocks.
+    ///
+    /// # Errors
+    /// Where they aren't there, aren't as many, or aren't finite numbers.
+    pub fn floats_of_blocks(&self, full: &str, blocks: usize) -> Result<Vec<f32>, ModelError> {
+        let numbers: Option<Vec<f32>> = self.metadata().get(full)?;
+        let numbers = numbers.ok_or_else(|| ModelError::MissingKey {
+            key: full.to_owned(),
+            expected: "a number for each block",
+        })?;
+        let value = match numbers.iter().find(|number| !number.is_finite()) {
+            Some(number) => number.to_string(),
+            None if numbers.len() != blocks => format!("{} numbers", numbers.len()),
+            None => return Ok(numbers),
+        };
+        let expected = format!("a finite number for each of {blocks} blocks");
+        Err(ModelError::BadKey { key: full.to_owned(), value, expected })
     }
 
     /// A text that may be left out.

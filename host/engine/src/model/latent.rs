@@ -1,8 +1,9 @@
 //! Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434), by the names that GGUF gives its keys and tensors.
 
-use herald_api::{Attention, LatentAttention, LayerParams, RopeKind, RopeScaling, WeightRole};
+use herald_api::{Attention, LatentAttention, LayerParams, Mask, RopeKind, RopeScaling, WeightRole};
 
-use super::parts::{Builder, rope_scaling};
+use super::attention::rope_scaling;
+use super::parts::Builder;
 use super::{Keys, ModelError};
 
 /// Latent attention of every block that has it.
@@ -44,6 +45,7 @@ pub(super) fn latent_attention(keys: &Keys<'_>, rope: RopeKind) -> Result<Attent
             query_rank: keys.optional_size("attention.q_lora_rank")?,
         }),
         shares_kv: false,
+        mask: Mask::Causal,
     })
 }
 

@@ -4,16 +4,18 @@
 //! file there and a line to its table.
 
 mod arch;
+mod attention;
+mod experts;
 mod keys;
 mod latent;
 mod parts;
 mod recurrent;
 mod shapes;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
-use herald_api::{LayerDesc, WeightRole};
+use herald_api::{LayerDesc, LayerParams, Mask, WeightRole};
 
 use crate::gguf::{Gguf, GgufError};
 
@@ -40,19 +42,8 @@ pub struct WeightPlan {
     pub role: WeightRole,
     /// The name of its tensor.
     pub tensor: String,
-    /// The rows that it takes of the tensor; `None`: all.
+    /// The rows that it takes of the tensor, or the elements, where the tensor has one dimension; `None`: all.
     pub rows: Option<Range<usize>>,
-    /// What it is in place of a tensor, whose name is then for messages.
-    pub constant: Option<Constant>,
-}
-
-/// A weight that no file has: as many equal numbers.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Constant {
-    /// Each of them.
-    pub value: f32,
-    /// How many.
-    pub len: usize,
 }
 
 /// A model as a list of layers: the embedding first, the head last.
@@ -72,6 +63,44 @@ pub struct ModelPlan {
     pub layers: Vec<LayerPlan>,
     /// Tensors that the architecture has and this model has no use for.
     pub ignored_tensors: Vec<String>,
+    /// Weights that are no tensors: numbers of the metadata, or what the architecture itself prescribes. By the names that layers
+    /// know them by.
+    pub constants: BTreeMap<String, Vec<f32>>,
+    /// How the file says that a text's embedding is made of its tokens'; `None`: it doesn't say.
+    pub pooling: Option<Pooling>,
+    /// Of a model that gives embeddings, the norm before pooling, as a head without a matrix; `None`: the last layer's results are
+    /// pooled as they are.
+    pub pooled_norm: Option<LayerPlan>,
+    /// Matrices that a pooled vector goes through, one after another (EmbeddingGemma), as heads without a norm.
+    pub dense: Vec<LayerPlan>,
+}
+
+impl ModelPlan {
+    /// Whether the model gives logits: it has an output head.
+    #[must_use]
+    pub fn has_head(&self) -> bool {
+        self.layers.last().is_some_and(|layer| matches!(layer.desc.params, LayerParams::Head(_)))
+    }
+
+    /// Whether tokens attend to later ones, so that a text is run as a whole.
+    #[must_use]
+    pub fn is_bidirectional(&self) -> bool {
+        self.layers.iter().any(|layer| match &layer.desc.params {
+            LayerParams::Attention(attention) => attention.mask == Mask::Bidirectional,
+            _ => false,
+        })
+    }
+}
+
+/// How a text's embedding is made of the hidden states of its tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooling {
+    /// The mean of all.
+    Mean,
+    /// The first token's.
+    Cls,
+    /// The last token's.
+    Last,
 }
 
 /// Why a file is no model that HERALD can run.
@@ -155,8 +184,11 @@ pub fn plan(gguf: &Gguf) -> Result<ModelPlan, ModelError> {
         return Err(ModelError::UnknownKey { key, value, architecture: plan.architecture });
     }
     let mut used = HashSet::new();
-    for layer in &plan.layers {
-        for weight in layer.weights.iter().filter(|weight| weight.constant.is_none()) {
+    for layer in plan.layers.iter().chain(&plan.pooled_norm).chain(&plan.dense) {
+        for weight in &layer.weights {
+            if plan.constants.contains_key(&weight.tensor) {
+                continue;
+            }
             let Some(tensor) = gguf.tensor(&weight.tensor) else {
                 return Err(ModelError::MissingTensor(weight.tensor.clone()));
             };

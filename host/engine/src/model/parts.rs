@@ -1,14 +1,21 @@
 //! The parts that most transformers share, by the names that GGUF gives their tensors.
 
+use std::collections::BTreeMap;
+
 use herald_api::{
-    Activation, Attention, Embedding, Head, LayerDesc, LayerParams, Mlp, Moe, RopeKind, RopeScaling, Routing,
-    WeightRole,
+    Activation, Attention, Embedding, Head, LayerDesc, LayerParams, Mask, Mlp, RopeKind, WeightRole,
 };
 
-use super::{Keys, LayerPlan, ModelError, ModelPlan, WeightPlan};
+pub(super) use super::attention::{attention_of_some, no_heads, usual_attention, windowed};
+pub(super) use super::experts::Experts;
+use super::{Keys, LayerPlan, ModelError, ModelPlan, Pooling, WeightPlan};
 
 /// The norm after attention, or in some architectures the one before the MLP.
 pub(super) const POST_ATTENTION_NORM: &str = "post_attention_norm.weight";
+
+/// Biases that MLPs may have.
+const UP_BIAS: (WeightRole, &str) = (WeightRole::UpBias, "ffn_up.bias");
+const DOWN_BIAS: (WeightRole, &str) = (WeightRole::DownBias, "ffn_down.bias");
 
 /// A transformer under construction: what all its layers share, and the layers so far.
 pub(super) struct Builder<'k, 'g> {
@@ -24,11 +31,23 @@ pub(super) struct Builder<'k, 'g> {
     pub(super) has_gated_attention: bool,
     /// The name of the norm before the head.
     pub(super) output_norm: &'static str,
+    /// The name of the norm before attention.
+    pub(super) attention_norm: &'static str,
     /// The name of the norm before an MLP or a mixture of experts.
     pub(super) ffn_norm: &'static str,
+    /// Whether norms of query and key heads come after RoPE.
+    pub(super) norms_after_rope: bool,
+    /// Whether attention that has no norm at its entry reads its input as it is.
+    pub(super) may_lack_norm: bool,
+    /// Whether norms over whole rows are layer norms, not RMS norms.
+    layer_norms: bool,
+    /// Whether tokens attend to earlier ones alone.
+    causal: bool,
+    pooling: Option<Pooling>,
     vocabulary: usize,
     layers: Vec<LayerPlan>,
     ignored_tensors: Vec<String>,
+    constants: BTreeMap<String, Vec<f32>>,
 }
 
 impl<'k, 'g> Builder<'k, 'g> {
@@ -50,10 +69,6 @@ impl<'k, 'g> Builder<'k, 'g> {
             let expected = format!("fewer than the {all_blocks} of {}", keys.full("block_count"));
             keys.bad("nextn_predict_layers", extra, expected)
         })?;
-        if keys.optional_flag("attention.causal")? == Some(false) {
-            let expected = "true: this architecture is run token after token".to_owned();
-            return Err(keys.bad("attention.causal", false, expected));
-        }
         let mut builder = Self {
             keys,
             hidden,
@@ -71,13 +86,83 @@ impl<'k, 'g> Builder<'k, 'g> {
             has_gated_attention: false,
             output_norm: "output_norm.weight",
             ffn_norm: "ffn_norm.weight",
+            attention_norm: "attn_norm.weight",
+            norms_after_rope: false,
+            may_lack_norm: false,
+            layer_norms: false,
+            causal: keys.optional_flag("attention.causal")?.unwrap_or(true),
+            pooling: pooling(keys)?,
             vocabulary,
             layers: Vec::new(),
             ignored_tensors: keys.tensors_of(blocks..all_blocks).map(str::to_owned).collect(),
+            constants: BTreeMap::new(),
         };
-        let params = LayerParams::Embedding(Embedding { vocabulary, scale: embedding_scale(hidden) });
+        let scale = embedding_scale(hidden);
+        let params = LayerParams::Embedding(Embedding { vocabulary, scale, positions: None });
         builder.push(0, params, vec![whole(WeightRole::Embedding, "token_embd.weight".to_owned())]);
         Ok(builder)
+    }
+
+    /// Has norms be layer norms.
+    pub(super) fn use_layer_norms(&mut self) -> Result<(), ModelError> {
+        self.layer_norms = true;
+        self.norm_eps = self.keys.float("attention.layer_norm_epsilon")?;
+        Ok(())
+    }
+
+    /// Has the embedding add what the file has for positions and for the first token type, and norm the sum where the file has that.
+    pub(super) fn embedding_parts(&mut self) -> Result<(), ModelError> {
+        let keys = self.keys;
+        let has = |name: &&str| keys.has_tensor(name);
+        let mut weights = Vec::new();
+        if let Some(name) = Some("position_embd.weight").filter(has) {
+            weights.push(whole(WeightRole::PositionEmbedding, name.to_owned()));
+        }
+        if let Some(name) = Some("token_types.weight").filter(has) {
+            let tensor = name.to_owned();
+            weights.push(WeightPlan { role: WeightRole::TypeEmbedding, tensor, rows: Some(0..1) });
+        }
+        if Some("token_embd_norm.weight").filter(has).is_some() {
+            weights.extend(self.norm(
+                "token_embd_norm.weight",
+                WeightRole::LayerNorm,
+                WeightRole::LayerNormBias,
+            ));
+        }
+        let norm_eps = self.norm_eps;
+        if let Some(LayerPlan { desc, weights: all, .. }) = self.layers.first_mut() {
+            desc.norm_eps = norm_eps;
+            if let LayerParams::Embedding(embedding) = &mut desc.params
+                && has(&"position_embd.weight")
+            {
+                embedding.positions = Some(keys.rows("position_embd.weight")?);
+            }
+            all.extend(weights);
+        }
+        Ok(())
+    }
+
+    /// A weight of the last layer that is no tensor.
+    pub(super) fn constant(&mut self, role: WeightRole, values: Vec<f32>) {
+        let Some(layer) = self.layers.last_mut() else { return };
+        let name = format!("blk.{}.{role:?}", layer.desc.block);
+        layer.weights.push(whole(role, name.clone()));
+        self.constants.insert(name, values);
+    }
+
+    /// A norm's weight, and its bias where the file has one.
+    fn norm(&self, name: &str, weight: WeightRole, bias: WeightRole) -> Vec<WeightPlan> {
+        let bias_name = format!("{}.bias", name.strip_suffix(".weight").unwrap_or(name));
+        let bias = self.keys.has_tensor(&bias_name).then(|| whole(bias, bias_name));
+        std::iter::once(whole(weight, name.to_owned())).chain(bias).collect()
+    }
+
+    /// The norm over whole rows of this name.
+    fn row_norm(&self, name: &str) -> Vec<WeightPlan> {
+        if self.layer_norms {
+            return self.norm(name, WeightRole::LayerNorm, WeightRole::LayerNormBias);
+        }
+        vec![whole(WeightRole::Norm, name.to_owned())]
     }
 
     /// Adds a layer.
@@ -150,17 +235,7 @@ impl<'k, 'g> Builder<'k, 'g> {
         };
         let mut weights = self.weights(block, projections, &[]);
         if projections.is_empty() {
-            // Queries, keys and values in one tensor (Phi-3).
-            let [q, k] = [params.n_heads, params.n_kv_heads].map(|heads| heads * params.key_dim);
-            let v = params.n_kv_heads * params.value_dim;
-            let tensor = Self::tensor(block, "attn_qkv.weight");
-            let parts = [
-                (WeightRole::Query, 0..q),
-                (WeightRole::Key, q..q + k),
-                (WeightRole::Value, q + k..q + k + v),
-            ];
-            let part = |(role, rows)| WeightPlan { rows: Some(rows), ..whole(role, tensor.clone()) };
-            weights.extend(parts.map(part));
+            weights.extend(self.fused_projections(block, &params));
         }
         // Some files give the MLP's own norm the name that others give the norm after attention.
         if self.ffn_norm != POST_ATTENTION_NORM {
@@ -174,12 +249,16 @@ impl<'k, 'g> Builder<'k, 'g> {
                 (WeightRole::KeyBias, "attn_k.bias"),
                 (WeightRole::ValueBias, "attn_v.bias"),
                 (WeightRole::AttentionOutputBias, "attn_output.bias"),
-                (WeightRole::QueryNorm, "attn_q_norm.weight"),
-                (WeightRole::KeyNorm, "attn_k_norm.weight"),
                 (WeightRole::AttentionSinks, "attn_sinks.weight"),
             ],
         ));
-        self.entry_norm(block, "attn_norm.weight", &mut weights);
+        weights.extend(self.head_norms(block));
+        self.residual_norm(block, "attn_output_norm.weight", &mut weights);
+        let lacks_norm =
+            self.may_lack_norm && !self.keys.has_tensor(&Self::tensor(block, self.attention_norm));
+        if !lacks_norm {
+            self.entry_norm(block, self.attention_norm, &mut weights);
+        }
         // Llama 3's scaling comes as divisors of the frequencies, one table for all blocks or one for each.
         let of_block = format!("blk.{block}.rope_freqs.weight");
         for name in [of_block.as_str(), "rope_freqs.weight"] {
@@ -189,14 +268,54 @@ impl<'k, 'g> Builder<'k, 'g> {
             }
         }
         self.push(block, LayerParams::Attention(params), weights);
+        if lacks_norm {
+            self.constant(WeightRole::InputScale, vec![1.0; self.hidden]);
+        }
+    }
+
+    /// Queries, keys and values in one tensor (Phi-3), and so their biases.
+    fn fused_projections(&self, block: usize, params: &Attention) -> Vec<WeightPlan> {
+        let [q, k] = [params.n_heads, params.n_kv_heads].map(|heads| heads * params.key_dim);
+        let v = params.n_kv_heads * params.value_dim;
+        let parts = |tensor: &str, roles: [WeightRole; 3]| {
+            let tensor = Self::tensor(block, tensor);
+            let rows = [0..q, q..q + k, q + k..q + k + v];
+            let part = move |(role, rows)| WeightPlan { role, tensor: tensor.clone(), rows: Some(rows) };
+            roles.into_iter().zip(rows).map(part)
+        };
+        let matrices = parts("attn_qkv.weight", [WeightRole::Query, WeightRole::Key, WeightRole::Value]);
+        let biases = [WeightRole::QueryBias, WeightRole::KeyBias, WeightRole::ValueBias];
+        let has_biases = self.keys.has_tensor(&Self::tensor(block, "attn_qkv.bias"));
+        let biases = has_biases.then(|| parts("attn_qkv.bias", biases)).into_iter().flatten();
+        matrices.chain(biases).collect()
+    }
+
+    /// The norms of query and key heads.
+    fn head_norms(&self, block: usize) -> Vec<WeightPlan> {
+        let [query, key] = match self.norms_after_rope {
+            true => [WeightRole::RotatedQueryNorm, WeightRole::RotatedKeyNorm],
+            false => [WeightRole::QueryNorm, WeightRole::KeyNorm],
+        };
+        // In models with layer norms they would be layer norms too.
+        let names = [(query, "attn_q_norm.weight"), (key, "attn_k_norm.weight")];
+        if self.layer_norms { Vec::new() } else { self.weights(block, &[], &names) }
     }
 
     /// The norm of a branch's input, which a branch with a norm of its output may lack.
     fn entry_norm(&self, block: usize, part: &str, weights: &mut Vec<WeightPlan>) {
         let name = Self::tensor(block, part);
-        let normed_after = weights.iter().any(|weight| weight.role == WeightRole::PostNorm);
+        let is_norm = |role| matches!(role, WeightRole::PostNorm | WeightRole::ResidualNorm);
+        let normed_after = weights.iter().any(|weight| is_norm(weight.role));
         if !normed_after || self.keys.has_tensor(&name) {
-            weights.insert(0, whole(WeightRole::Norm, name));
+            weights.splice(0..0, self.row_norm(&name));
+        }
+    }
+
+    /// The norm of residual and branch together, where the file has it (BERT).
+    fn residual_norm(&self, block: usize, part: &str, weights: &mut Vec<WeightPlan>) {
+        let name = Self::tensor(block, part);
+        if self.layer_norms && self.keys.has_tensor(&name) {
+            weights.extend(self.norm(&name, WeightRole::ResidualNorm, WeightRole::ResidualNormBias));
         }
     }
 
@@ -214,11 +333,15 @@ impl<'k, 'g> Builder<'k, 'g> {
             let parts = [(WeightRole::Gate, 0..width), (WeightRole::Up, width..2 * width)];
             parts.map(|(role, rows)| WeightPlan { rows: Some(rows), ..whole(role, tensor.clone()) }).to_vec()
         };
+        let fused = weights.iter().any(|weight| weight.rows.is_some());
+        let biases: &[_] = if fused { &[] } else { &[(WeightRole::GateBias, "ffn_gate.bias"), UP_BIAS] };
+        weights.extend(self.weights(block, &[], biases));
         weights.extend(self.weights(
             block,
             &[(WeightRole::Down, "ffn_down.weight")],
-            &[(WeightRole::PostNorm, "post_ffw_norm.weight")],
+            &[(WeightRole::PostNorm, "post_ffw_norm.weight"), DOWN_BIAS],
         ));
+        self.residual_norm(block, "layer_output_norm.weight", &mut weights);
         // Falcon-H1's files leave the norm's suffix out.
         let bare = self.keys.has_tensor(&Self::tensor(block, "ffn_norm"));
         self.entry_norm(block, if bare { "ffn_norm" } else { self.ffn_norm }, &mut weights);
@@ -227,18 +350,11 @@ impl<'k, 'g> Builder<'k, 'g> {
 
     /// Adds a block's MLP without a gate.
     pub(super) fn plain_mlp(&mut self, block: usize, width: usize, activation: Activation) {
-        let required = [
-            (WeightRole::Norm, self.ffn_norm),
-            (WeightRole::Up, "ffn_up.weight"),
-            (WeightRole::Down, "ffn_down.weight"),
-        ];
-        let weights = self.weights(block, &required, &[]);
+        let required = [(WeightRole::Up, "ffn_up.weight"), (WeightRole::Down, "ffn_down.weight")];
+        let mut weights = self.weights(block, &required, &[UP_BIAS, DOWN_BIAS]);
+        self.residual_norm(block, "layer_output_norm.weight", &mut weights);
+        self.entry_norm(block, self.ffn_norm, &mut weights);
         self.push(block, LayerParams::Mlp(Mlp { width, activation, gated: false }), weights);
-    }
-
-    /// Whether a block has a mixture of experts.
-    pub(super) fn has_experts(&self, block: usize) -> bool {
-        self.keys.has_tensor(&Self::tensor(block, "ffn_gate_inp.weight"))
     }
 
     /// Has all attention so far use a table of divisors of RoPE's frequencies, where the file has it.
@@ -280,194 +396,81 @@ impl<'k, 'g> Builder<'k, 'g> {
         self.finish(None)
     }
 
-    /// Adds a block's gated MLP or its mixture of experts, whichever the file has.
-    pub(super) fn feed_forward(
-        &mut self,
-        block: usize,
-        width: usize,
-        activation: Activation,
-        experts: Experts,
-    ) -> Result<(), ModelError> {
-        if self.has_experts(block) {
-            return self.moe(block, activation, experts);
-        }
-        self.gated_mlp(block, width, activation);
-        Ok(())
-    }
-
-    /// Adds a block's mixture of experts.
-    pub(super) fn moe(
-        &mut self,
-        block: usize,
-        activation: Activation,
-        experts: Experts,
-    ) -> Result<(), ModelError> {
-        let keys = self.keys;
-        let n_experts = keys.size("expert_count")?;
-        let n_used = keys.size("expert_used_count")?;
-        if n_used > n_experts {
-            let expected = format!("at most the {n_experts} of {}", keys.full("expert_count"));
-            return Err(keys.bad("expert_used_count", n_used, expected));
-        }
-        let width = match keys.optional_size("expert_feed_forward_length")? {
-            Some(width) => width,
-            None => keys.sizes("feed_forward_length", self.blocks)?[block],
-        };
-        let shared = keys.has_tensor(&Self::tensor(block, "ffn_up_shexp.weight"));
-        let shared_width = if shared { Some(self.shared_width(width)?) } else { None };
-        let mut routing = match keys.count("expert_gating_func")? {
-            0 => experts.routing,
-            1 => Routing::Softmax,
-            2 => Routing::Sigmoid,
-            other => {
-                let expected = "1 (softmax) or 2 (sigmoid)".to_owned();
-                return Err(keys.bad("expert_gating_func", other, expected));
-            }
-        };
-        let groups = self.expert_groups(n_experts, n_used)?;
-        if groups.is_some() {
-            routing =
-                if routing == Routing::Sigmoid { Routing::SigmoidGroups } else { Routing::SoftmaxGroups };
-        }
-        let params = Moe {
-            n_experts,
-            n_used,
-            width,
-            shared_width,
-            groups,
-            activation,
-            gated: experts.gated,
-            routing,
-            normalize: keys.optional_flag("expert_weights_norm")?.unwrap_or(experts.normalize),
-            weight_scale: keys
-                .optional_float("expert_weights_scale")?
-                .filter(|scale| *scale != 0.0)
-                .unwrap_or(1.0),
-        };
-        let weights = self.moe_weights(block, experts.gated, shared);
-        self.push(block, LayerParams::Moe(params), weights);
-        Ok(())
-    }
-
-    /// The weights of a block's experts.
-    fn moe_weights(&self, block: usize, gated: bool, shared: bool) -> Vec<WeightPlan> {
-        let mut weights = self.weights(
-            block,
-            &[
-                (WeightRole::Norm, self.ffn_norm),
-                (WeightRole::Router, "ffn_gate_inp.weight"),
-                (WeightRole::ExpertsUp, "ffn_up_exps.weight"),
-                (WeightRole::ExpertsDown, "ffn_down_exps.weight"),
-            ],
-            &[
-                (WeightRole::RouterBias, "exp_probs_b.bias"),
-                (WeightRole::RouterScoreBias, "ffn_gate_inp.bias"),
-                (WeightRole::ExpertsGateBias, "ffn_gate_exps.bias"),
-                (WeightRole::ExpertsUpBias, "ffn_up_exps.bias"),
-                (WeightRole::ExpertsDownBias, "ffn_down_exps.bias"),
-            ],
-        );
-        let gate = |role, part| if gated { vec![(role, part)] } else { Vec::new() };
-        weights.extend(self.weights(block, &gate(WeightRole::ExpertsGate, "ffn_gate_exps.weight"), &[]));
-        if shared {
-            weights.extend(self.weights(block, &gate(WeightRole::SharedGate, "ffn_gate_shexp.weight"), &[]));
-            weights.extend(self.weights(
-                block,
-                &[
-                    (WeightRole::SharedUp, "ffn_up_shexp.weight"),
-                    (WeightRole::SharedDown, "ffn_down_shexp.weight"),
-                ],
-                &[(WeightRole::SharedRouter, "ffn_gate_inp_shexp.weight")],
-            ));
-        }
-        weights
-    }
-
-    /// The width of the expert that all tokens use: as the file says, or as wide as several experts.
-    fn shared_width(&self, width: usize) -> Result<usize, ModelError> {
-        let keys = self.keys;
-        let shared = keys.optional_size("expert_shared_feed_forward_length")?;
-        let count = keys.optional_size("expert_shared_count")?;
-        match (shared, count) {
-            (Some(shared), Some(count)) if !shared.is_multiple_of(count) => {
-                let full = keys.full("expert_shared_feed_forward_length");
-                let expected = format!("a divisor of {shared}, the {full} of all of them");
-                Err(keys.bad("expert_shared_count", count, expected))
-            }
-            (Some(shared), _) => Ok(shared),
-            (None, Some(count)) => Ok(count * width),
-            (None, None) => keys.size("expert_shared_feed_forward_length"),
-        }
-    }
-
-    /// The groups that experts are chosen from, and how many of them a token looks at; `None` where it looks at all.
-    fn expert_groups(&self, n_experts: usize, n_used: usize) -> Result<Option<[usize; 2]>, ModelError> {
-        let (keys, group_count) = (self.keys, "expert_group_count");
-        let (count, used) = (keys.count(group_count)?, keys.count("expert_group_used_count")?);
-        if count <= 1 {
-            if used > 1 {
-                return Err(keys.bad(
-                    "expert_group_used_count",
-                    used,
-                    "1, where there is one group".to_owned(),
-                ));
-            }
-            return Ok(None);
-        }
-        // The merit of a group is that of its best two.
-        if !n_experts.is_multiple_of(count) || n_experts / count < 2 {
-            let expected = format!("a divisor of {n_experts} experts that leaves at least 2 for each");
-            return Err(keys.bad(group_count, count, expected));
-        }
-        if used == 0 || used > count || used * (n_experts / count) < n_used {
-            let expected = format!("1 to {count} groups, which have at least {n_used} experts");
-            return Err(keys.bad("expert_group_used_count", used, expected));
-        }
-        Ok((used < count).then_some([count, used]))
-    }
-
-    /// Whether the blocks that have experts are those that the file says: from the first after the dense ones, every
-    /// `step`-th.
-    fn check_experts(&self) -> Result<(), ModelError> {
-        let keys = self.keys;
-        let n_experts = keys.count("expert_count")?;
-        let with: Vec<usize> = (0..self.blocks).filter(|block| self.has_experts(*block)).collect();
-        if with.is_empty() {
-            if n_experts > 0 {
-                let expected = "0 for a model without tensors of experts".to_owned();
-                return Err(keys.bad("expert_count", n_experts, expected));
-            }
-            keys.disregard(&["expert_used_count", "expert_shared_feed_forward_length"]);
-            return Ok(());
-        }
-        if let Some(dense) = keys.optional_count("leading_dense_block_count")?
-            && with.iter().any(|block| *block < dense)
-        {
-            let expected = format!("at most {}, the first block that has experts", with[0]);
-            return Err(keys.bad("leading_dense_block_count", dense, expected));
-        }
-        if let Some(step) = keys.optional_size("interleave_moe_layer_step")?
-            && with.windows(2).any(|pair| pair[1] - pair[0] != step)
-        {
-            let expected = format!("the distance of the blocks {with:?}, which have experts");
-            return Err(keys.bad("interleave_moe_layer_step", step, expected));
-        }
-        Ok(())
-    }
-
     /// Adds the head, with the embedding's matrix where the file has none for the head, and ends the model.
     pub(super) fn finish(mut self, softcap: Option<f32>) -> Result<ModelPlan, ModelError> {
-        self.check_experts()?;
         let output =
             if self.keys.has_tensor("output.weight") { "output.weight" } else { "token_embd.weight" };
         let head = Head { vocabulary: self.vocabulary, scale: self.logit_scale, softcap };
-        let weights = vec![
-            whole(WeightRole::Norm, self.output_norm.to_owned()),
-            whole(WeightRole::Embedding, output.to_owned()),
-        ];
+        let mut weights = self.row_norm(self.output_norm);
+        weights.push(whole(WeightRole::Embedding, output.to_owned()));
+        if self.keys.has_tensor("output.bias") {
+            weights.push(whole(WeightRole::OutputBias, "output.bias".to_owned()));
+        }
+        let pooled_norm = self.pooling.map(|_| self.pooled_norm(self.output_norm));
         self.residual_scale = 1.0;
-        let last = self.blocks;
-        self.push(last, LayerParams::Head(head), weights);
+        self.push(self.blocks, LayerParams::Head(head), weights);
+        self.end(pooled_norm)
+    }
+
+    /// Ends a model that gives embeddings and no logits, of which this is the last norm, where it has one.
+    pub(super) fn finish_encoder(mut self, norm: Option<&str>) -> Result<ModelPlan, ModelError> {
+        self.residual_scale = 1.0;
+        let pooled_norm = norm.map(|name| self.pooled_norm(name));
+        self.end(pooled_norm)
+    }
+
+    /// The last norm by itself.
+    fn pooled_norm(&self, name: &str) -> LayerPlan {
+        let head = Head { vocabulary: self.hidden, scale: 1.0, softcap: None };
+        let desc = LayerDesc {
+            block: self.blocks,
+            hidden: self.hidden,
+            residual_scale: 1.0,
+            norm_eps: self.norm_eps,
+            params: LayerParams::Head(head),
+        };
+        LayerPlan { desc, weights: self.row_norm(name), shares_input: false, pages_of: None }
+    }
+
+    /// The matrices after pooling that the file has (EmbeddingGemma).
+    fn dense(&mut self) -> Result<Vec<LayerPlan>, ModelError> {
+        let mut plans = Vec::new();
+        let mut width = self.hidden;
+        for number in [2, 3] {
+            let name = format!("dense_{number}.weight");
+            if !self.keys.has_tensor(&name) {
+                continue;
+            }
+            let vocabulary = self.keys.rows(&name)?;
+            for (key, expected) in [("in", width), ("out", vocabulary)] {
+                let key = format!("dense_{number}_feat_{key}");
+                if let Some(given) = self.keys.optional_size(&key)?.filter(|given| *given != expected) {
+                    return Err(self.keys.bad(&key, given, format!("{expected}, as the tensors have it")));
+                }
+            }
+            let desc = LayerDesc {
+                block: self.blocks,
+                hidden: width,
+                residual_scale: 1.0,
+                norm_eps: self.norm_eps,
+                params: LayerParams::Head(Head { vocabulary, scale: 1.0, softcap: None }),
+            };
+            let ones = format!("dense_{number}.ones");
+            let weights =
+                vec![whole(WeightRole::InputScale, ones.clone()), whole(WeightRole::Embedding, name)];
+            self.constants.insert(ones, vec![1.0; width]);
+            plans.push(LayerPlan { desc, weights, shares_input: false, pages_of: None });
+            width = vocabulary;
+        }
+        Ok(plans)
+    }
+
+    fn end(mut self, pooled_norm: Option<LayerPlan>) -> Result<ModelPlan, ModelError> {
+        self.check_experts()?;
+        let dense = self.dense()?;
+        if !self.causal {
+            self.see_both_sides()?;
+        }
         Ok(ModelPlan {
             architecture: self.keys.architecture().to_owned(),
             hidden: self.hidden,
@@ -476,174 +479,49 @@ impl<'k, 'g> Builder<'k, 'g> {
             blocks: self.blocks,
             layers: self.layers,
             ignored_tensors: self.ignored_tensors,
+            constants: self.constants,
+            pooling: self.pooling,
+            pooled_norm,
+            dense,
         })
+    }
+
+    /// Has tokens attend to later ones too, as `attention.causal = false` asks.
+    fn see_both_sides(&mut self) -> Result<(), ModelError> {
+        for LayerPlan { desc, .. } in &mut self.layers {
+            let one_sided = match &mut desc.params {
+                LayerParams::Attention(Attention { mask: Mask::Bidirectional, .. }) => false,
+                LayerParams::Attention(attention) => {
+                    let has_window = attention.window.is_some();
+                    attention.mask = Mask::Bidirectional;
+                    has_window
+                }
+                params => params.is_recurrent(),
+            };
+            if one_sided {
+                let expected = format!("true: the {} of block {} sees", desc.kind().name(), desc.block);
+                return Err(self.keys.bad("attention.causal", false, expected + " earlier tokens alone"));
+            }
+        }
+        Ok(())
     }
 }
 
-/// What an architecture's mixtures of experts are, where the file doesn't say.
-#[derive(Clone, Copy)]
-pub(super) struct Experts {
-    /// Whether the weights of a token's experts add up to 1.
-    pub(super) normalize: bool,
-    /// What the router's results become.
-    pub(super) routing: Routing,
-    /// Whether experts have a gate.
-    pub(super) gated: bool,
-}
-
-impl Experts {
-    /// Gated experts, weighted by their shares among all experts.
-    pub(super) const SHARES: Self = Self { normalize: false, routing: Routing::Softmax, gated: true };
-    /// Gated experts, whose weights add up to 1.
-    pub(super) const NORMALIZED: Self = Self { normalize: true, ..Self::SHARES };
-    /// Gated experts, each of a probability of its own, whose weights add up to 1.
-    pub(super) const SIGMOID: Self = Self { routing: Routing::Sigmoid, ..Self::NORMALIZED };
+/// How the file says that embeddings are pooled.
+fn pooling(keys: &Keys<'_>) -> Result<Option<Pooling>, ModelError> {
+    Ok(match keys.optional_count("pooling_type")? {
+        None | Some(0) => None,
+        Some(1) => Some(Pooling::Mean),
+        Some(2) => Some(Pooling::Cls),
+        Some(3) => Some(Pooling::Last),
+        Some(other) => {
+            let expected = "0 (none), 1 (mean), 2 (the first token) or 3 (the last)".to_owned();
+            return Err(keys.bad("pooling_type", other, expected));
+        }
+    })
 }
 
 /// A weight that is a whole tensor.
 pub(super) fn whole(role: WeightRole, tensor: String) -> WeightPlan {
-    WeightPlan { role, tensor, rows: None, constant: None }
-}
-
-/// Attention as most transformers have it: heads and RoPE from the usual keys, over all earlier tokens, scaled by the root
-/// of the key's size. One for each block.
-pub(super) fn usual_attention(
-    keys: &Keys<'_>,
-    blocks: usize,
-    rope: RopeKind,
-) -> Result<Vec<Attention>, ModelError> {
-    let attention = attention_of_some(keys, blocks, rope)?;
-    attention
-        .into_iter()
-        .enumerate()
-        .map(|(block, attention)| attention.ok_or_else(|| no_heads(keys, block)))
-        .collect()
-}
-
-/// The error for a block without attention, where every block needs it.
-pub(super) fn no_heads(keys: &Keys<'_>, block: usize) -> ModelError {
-    let value = format!("0 for block {block}");
-    keys.bad("attention.head_count_kv", value, "at least 1 for each block".to_owned())
-}
-
-/// As [`usual_attention`], for models of which some blocks have no attention: their KV heads are given as 0.
-pub(super) fn attention_of_some(
-    keys: &Keys<'_>,
-    blocks: usize,
-    rope: RopeKind,
-) -> Result<Vec<Option<Attention>>, ModelError> {
-    let hidden = keys.size("embedding_length")?;
-    let heads = keys.sizes("attention.head_count", blocks)?;
-    let kv_heads = match keys.optional_array("attention.head_count_kv")? {
-        Some(_) => keys.sizes("attention.head_count_kv", blocks)?,
-        None => match keys.optional_size("attention.head_count_kv")? {
-            Some(n) => vec![n; blocks],
-            None => heads.clone(),
-        },
-    };
-    let key_length = keys.optional_size("attention.key_length")?;
-    let value_length = keys.optional_size("attention.value_length")?;
-    let rope_dims = keys.optional_size("rope.dimension_count")?;
-    let rope_base = keys.optional_float("rope.freq_base")?.unwrap_or(10_000.0);
-    let rope_scaling = rope_scaling(keys)?;
-    heads
-        .into_iter()
-        .zip(kv_heads)
-        .map(|(n_heads, n_kv_heads)| {
-            if n_kv_heads == 0 {
-                return Ok(None);
-            }
-            if n_heads == 0 || !n_heads.is_multiple_of(n_kv_heads) {
-                let expected = format!("a divisor of {n_heads} query heads");
-                return Err(keys.bad("attention.head_count_kv", n_kv_heads, expected));
-            }
-            let key_dim = key_length.unwrap_or(hidden / n_heads);
-            let value_dim = value_length.unwrap_or(hidden / n_heads);
-            let rope_dims = rope_dims.unwrap_or(key_dim);
-            if rope_dims > key_dim || !rope_dims.is_multiple_of(2) {
-                let expected = format!("an even number of at most {key_dim} (the size of a key)");
-                return Err(keys.bad("rope.dimension_count", rope_dims, expected));
-            }
-            Ok(Some(Attention {
-                n_heads,
-                n_kv_heads,
-                key_dim,
-                value_dim,
-                window: None,
-                rope,
-                rope_dims,
-                rope_base,
-                rope_scaling,
-                softcap: None,
-                latent: None,
-                shares_kv: false,
-                scale: 1.0 / (key_dim as f32).sqrt(),
-            }))
-        })
-        .collect()
-}
-
-/// RoPE's scaling for long contexts, as `rope.scaling.*` gives it. (Llama 3's comes as a tensor.)
-pub(super) fn rope_scaling(keys: &Keys<'_>) -> Result<RopeScaling, ModelError> {
-    let factor = || match keys.optional_float("rope.scaling.factor")? {
-        Some(factor) if factor > 0.0 => Ok(factor),
-        Some(factor) => Err(keys.bad("rope.scaling.factor", factor, "a number above 0".to_owned())),
-        None => Ok(1.0),
-    };
-    const OF_YARN: [&str; 6] = [
-        "rope.scaling.yarn_truncate",
-        "rope.scaling.original_context_length",
-        "rope.scaling.yarn_ext_factor",
-        "rope.scaling.yarn_beta_fast",
-        "rope.scaling.yarn_beta_slow",
-        "rope.scaling.attn_factor",
-    ];
-    let kind = keys.optional_text("rope.scaling.type")?;
-    if kind != Some("yarn") {
-        keys.disregard(&OF_YARN);
-    }
-    match kind {
-        // A factor alone is linear; older files have it under another name.
-        None => {
-            let factors = [factor()?, keys.optional_float("rope.scale_linear")?.unwrap_or(1.0)];
-            let factor = factors.into_iter().find(|factor| *factor > 0.0 && *factor != 1.0);
-            Ok(factor.map_or(RopeScaling::None, |factor| RopeScaling::Linear { factor }))
-        }
-        Some("none") => {
-            keys.disregard(&["rope.scaling.factor"]);
-            Ok(RopeScaling::None)
-        }
-        Some("linear") => Ok(RopeScaling::Linear { factor: factor()? }),
-        Some("yarn") => {
-            let context = keys.optional_size("rope.scaling.original_context_length")?;
-            let number =
-                |key: &str, usual: f32| Ok::<_, ModelError>(keys.optional_float(key)?.unwrap_or(usual));
-            Ok(RopeScaling::Yarn {
-                factor: factor()?,
-                original_context: context.map_or_else(|| keys.size("context_length"), Ok)? as u32,
-                ext_factor: number("rope.scaling.yarn_ext_factor", 1.0)?,
-                attn_factor: number("rope.scaling.attn_factor", 1.0)?,
-                beta_fast: number("rope.scaling.yarn_beta_fast", 32.0)?,
-                beta_slow: number("rope.scaling.yarn_beta_slow", 1.0)?,
-                whole_pairs: keys.optional_flag("rope.scaling.yarn_truncate")?.unwrap_or(true),
-            })
-        }
-        Some(other) => {
-            Err(keys.bad("rope.scaling.type", format!("{other:?}"), "none, linear or yarn".to_owned()))
-        }
-    }
-}
-
-/// Which blocks attend within a window: as the file says block by block, or all but every `pattern`-th.
-pub(super) fn windowed(keys: &Keys<'_>, blocks: usize, pattern: usize) -> Result<Vec<bool>, ModelError> {
-    const KEY: &str = "attention.sliding_window_pattern";
-    if let Some(flags) = keys.optional_array(KEY)? {
-        if flags.len() != blocks {
-            let expected = format!("one for each of {blocks} blocks");
-            return Err(keys.bad(KEY, format!("{} flags", flags.len()), expected));
-        }
-        return Ok(flags.into_iter().map(|flag| flag != 0).collect());
-    }
-    let pattern = keys.optional_size(KEY)?.unwrap_or(pattern);
-    Ok((0..blocks).map(|block| !(block + 1).is_multiple_of(pattern)).collect())
+    WeightPlan { role, tensor, rows: None }
 }

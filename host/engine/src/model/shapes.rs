@@ -15,14 +15,23 @@ pub(super) fn check(
 ) -> Result<(), ModelError> {
     // The plugin refuses weights that the layer doesn't know.
     let Some(mut shape) = desc.weight_shape(weight.role) else { return Ok(()) };
-    let columns = tensor.dims().first().copied().unwrap_or(0);
-    let rows: usize = tensor.dims().iter().skip(1).product();
+    let mut columns = tensor.dims().first().copied().unwrap_or(0);
+    let mut rows: usize = tensor.dims().iter().skip(1).product();
+    if weight.rows.is_some() && tensor.dims().len() == 1 {
+        // Parts of a vector are seen as rows of one element.
+        (rows, columns) = (columns, 1);
+        (shape.rows, shape.columns) = (shape.columns, 1);
+    }
     let fits = match &weight.rows {
         // The parts of a tensor follow each other, and the last one ends with it.
         Some(part) => {
-            let last = matches!(weight.role, WeightRole::Value | WeightRole::ValueConv | WeightRole::Up);
+            let last = matches!(
+                weight.role,
+                WeightRole::Value | WeightRole::ValueBias | WeightRole::ValueConv | WeightRole::Up
+            );
+            let is_whole = part.len() == shape.rows;
             shape.rows = part.end;
-            columns == shape.columns && (part.end == rows || (!last && part.end < rows))
+            is_whole && columns == shape.columns && (part.end == rows || (!last && part.end < rows))
         }
         None => shape.fits(rows, columns),
     };
@@ -46,7 +55,8 @@ pub(super) fn check(
 
 /// The keys that a weight's shape follows from.
 fn because(params: &LayerParams, role: WeightRole) -> &'static [&'static str] {
-    if matches!(role, WeightRole::Norm | WeightRole::PostNorm) {
+    use WeightRole::{LayerNorm, LayerNormBias, Norm, PostNorm, ResidualNorm, ResidualNormBias};
+    if matches!(role, Norm | PostNorm | LayerNorm | LayerNormBias | ResidualNorm | ResidualNormBias) {
         return &["embedding_length"];
     }
     match params {
@@ -89,10 +99,10 @@ fn latent(role: WeightRole) -> &'static [&'static str] {
 
 fn attention(role: WeightRole) -> &'static [&'static str] {
     match role {
-        WeightRole::Query | WeightRole::QueryBias | WeightRole::QueryNorm => {
+        WeightRole::Query | WeightRole::QueryBias | WeightRole::QueryNorm | WeightRole::RotatedQueryNorm => {
             &["embedding_length", "attention.head_count", "attention.key_length"]
         }
-        WeightRole::Key | WeightRole::KeyBias | WeightRole::KeyNorm => {
+        WeightRole::Key | WeightRole::KeyBias | WeightRole::KeyNorm | WeightRole::RotatedKeyNorm => {
             &["embedding_length", "attention.head_count_kv", "attention.key_length"]
         }
         WeightRole::Value | WeightRole::ValueBias => {

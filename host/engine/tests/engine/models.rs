@@ -215,9 +215,10 @@ fn sizes_of_recurrent_states_that_contradict_tensors_are_named_with_both() {
 }
 
 /// Keys that change nothing in one of the models: what its own files have and HERALD doesn't compute with.
-const WITHOUT_EFFECT: [(&str, &str); 22] = [
+const WITHOUT_EFFECT: [(&str, &str); 28] = [
     ("", "vocab_size"),
     ("", "rope.scaling.finetuned"),
+    ("", "tensor_data_layout"),
     ("mamba", "feed_forward_length"),
     ("mamba", "attention.head_count"),
     ("mamba2", "feed_forward_length"),
@@ -238,12 +239,17 @@ const WITHOUT_EFFECT: [(&str, &str); 22] = [
     ("qwen3next", "full_attention_interval"),
     // What the converter computes of other keys.
     ("kimi_linear", "attention.value_length"),
+    ("hunyuan_moe", "feed_forward_length"),
     // Their width together is another key.
     ("ernie4_5_moe", "expert_shared_count"),
+    ("hunyuan_moe", "expert_shared_count"),
     // Its context is no longer than either.
     ("phi3", "rope.scaling.original_context_length"),
     // Images are for those.
     ("qwen3vl", "n_deepstack_layers"),
+    // Its norms are of the other kind, and classifiers are another use of it.
+    ("modernbert", "attention.layer_norm_rms_epsilon"),
+    ("modernbert", "classifier.pooling_type"),
 ];
 
 /// The names of the small models.
@@ -302,8 +308,12 @@ fn every_key_of_the_architecture_counts() {
 }
 
 #[test]
-fn attention_to_later_tokens_is_refused_where_a_model_is_run_token_after_token() {
-    says(&refusal("llama", &with_key("llama.attention.causal", false)), &["llama.attention.causal", "false"]);
+fn attention_to_later_tokens_is_what_the_file_says() {
+    let both = changed_plan("llama", &with_key("llama.attention.causal", false)).expect("a plan");
+    assert!(both.contains("mask: Bidirectional") && !both.contains("mask: Causal"), "{both}");
+    for (model, key) in [("gemma3", "gemma3.attention.causal"), ("mamba", "mamba.attention.causal")] {
+        says(&refusal(model, &with_key(key, false)), &[key, "false", "earlier tokens"]);
+    }
     let changed = changed_plan("llama", &with_key("llama.attention.causal", true));
     assert_eq!(changed, changed_plan("llama", &Changes::default()));
 }

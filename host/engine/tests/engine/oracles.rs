@@ -12,18 +12,25 @@ struct Expected {
     logits: Vec<f32>,
 }
 
-fn expected(name: &str) -> Expected {
+/// A tensor's elements, of 4 bytes each.
+fn words(name: &str, tensor: &str) -> Vec<[u8; 4]> {
     let path = repository().join(format!("host/tests/data/tiny/{name}.expected.safetensors"));
     let bytes = fs::read(path).expect("the test data is there");
     let tensors = SafeTensors::deserialize(&bytes).expect("the test data is a safetensors file");
-    let words = |name: &str| -> Vec<[u8; 4]> {
-        let data = tensors.tensor(name).expect("the tensor is there").data();
-        data.chunks_exact(4).map(|word| [word[0], word[1], word[2], word[3]]).collect()
-    };
-    Expected {
-        ids: words("ids").into_iter().map(u32::from_le_bytes).collect(),
-        logits: words("logits").into_iter().map(f32::from_le_bytes).collect(),
-    }
+    let data = tensors.tensor(tensor).expect("the tensor is there").data();
+    data.chunks_exact(4).map(|word| [word[0], word[1], word[2], word[3]]).collect()
+}
+
+fn ids(name: &str) -> Vec<u32> {
+    words(name, "ids").into_iter().map(u32::from_le_bytes).collect()
+}
+
+fn floats(name: &str, tensor: &str) -> Vec<f32> {
+    words(name, tensor).into_iter().map(f32::from_le_bytes).collect()
+}
+
+fn expected(name: &str) -> Expected {
+    Expected { ids: ids(name), logits: floats(name, "logits") }
 }
 
 fn in_pieces(engine: &NeuroEngine, ids: &[u32], size: usize) -> Vec<f32> {
@@ -55,6 +62,39 @@ fn check_on(backend: &str, engine: &NeuroEngine, name: &str, largest: f32) {
         assert!(
             error <= largest,
             "{name} on {backend} in pieces of {size}: off by {error}, where {largest} is allowed"
+        );
+    }
+}
+
+fn farthest(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0_f32, f32::max)
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot =
+        |a: &[f32], b: &[f32]| -> f64 { a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum() };
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+/// Hidden states and embeddings of a model that makes these: by itself, and between other texts.
+fn check_embeddings(name: &str, largest: f32) {
+    let (ids, hidden, embedding) = (ids(name), floats(name, "hidden"), floats(name, "embedding"));
+    for (backend, options) in backends() {
+        let engine = NeuroEngine::load(&tiny(name), options);
+        let engine = engine.unwrap_or_else(|error| panic!("{name}: {error}"));
+        let mut states = Vec::new();
+        engine.states_to_pool(&ids, &mut |row| states.extend_from_slice(row)).expect("a pass");
+        let error = farthest(&states, &hidden);
+        let texts = [&ids[..17], &ids, &ids[40..], &ids];
+        let embeddings = engine.embed(&texts, engine.pooling(), None).expect("embeddings");
+        let off =
+            embeddings.iter().skip(1).step_by(2).map(|other| farthest(other, &embedding)).fold(0.0, f32::max);
+        let cosine = cosine(&embeddings[1], &embedding);
+        println!("{name} on {backend}: states off by at most {error}, embedding by {off}, cosine {cosine}");
+        assert!(
+            error <= largest && off <= largest && cosine >= 0.99999,
+            "{name} on {backend}: states off by {error}, embedding by {off}, cosine {cosine}; {largest} is allowed"
         );
     }
 }
@@ -329,4 +369,99 @@ fn gemma4_e() {
 #[test]
 fn gemma4_moe() {
     check("gemma4_moe", 0.0068);
+}
+
+#[test]
+fn gpt2() {
+    check("gpt2", 0.001);
+}
+
+#[test]
+fn phi2() {
+    check("phi2", 0.0023);
+}
+
+#[test]
+fn gptneox() {
+    check("gptneox", 0.0027);
+}
+
+#[test]
+fn falcon() {
+    check("falcon", 0.0028);
+}
+
+#[test]
+fn starcoder2() {
+    check("starcoder2", 0.0105);
+}
+
+#[test]
+fn stablelm() {
+    check("stablelm", 0.004);
+}
+
+#[test]
+fn cohere2() {
+    check("cohere2", 0.0025);
+}
+
+#[test]
+fn apertus() {
+    check("apertus", 0.0024);
+}
+
+#[test]
+fn hunyuan_dense() {
+    check("hunyuan_dense", 0.0079);
+}
+
+#[test]
+fn hunyuan_moe() {
+    check("hunyuan_moe", 0.0088);
+}
+
+#[test]
+fn llama4() {
+    check("llama4", 0.0029);
+}
+
+#[test]
+fn ministral3() {
+    check("ministral3", 0.0047);
+}
+
+#[test]
+fn bert() {
+    check_embeddings("bert", 0.0011);
+}
+
+#[test]
+fn bert_mean() {
+    check_embeddings("bert_mean", 0.001);
+}
+
+#[test]
+fn gemma_embedding() {
+    check_embeddings("gemma_embedding", 0.001);
+}
+
+#[test]
+fn modernbert() {
+    check_embeddings("modernbert", 0.001);
+}
+
+#[test]
+fn nomic_bert() {
+    check_embeddings("nomic_bert", 0.001);
+}
+
+#[test]
+fn qwen3_embedding() {
+    check_embeddings("qwen3_embedding", 0.001);
+}
+
+#[test]
+fn xlm_roberta() {
+    check_embeddings("xlm_roberta", 0.001);
 }

@@ -6,11 +6,12 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::super::bounds::{Expected, TINY, check_all, gamma};
-use super::super::reference::{Approx, activation, activation_bound};
+use super::super::reference::{Approx, activation, activation_bound, xielu, xielu_bound};
 use super::super::values::{Spread, Values};
 use super::super::{Case, property};
 use super::{CASES, lens};
 use crate::Kernels;
+use crate::kernels::Xielu;
 
 /// The ends of exp's and tanh's ranges in float32, and of float32's own.
 const EXTREMES: [f32; 24] = [
@@ -40,8 +41,13 @@ const EXTREMES: [f32; 24] = [
     f32::MIN,
 ];
 
-const KINDS: [Activation; 4] =
-    [Activation::Silu, Activation::GeluTanh, Activation::SquaredRelu, Activation::ClampedSwiglu];
+const KINDS: [Activation; 5] = [
+    Activation::Silu,
+    Activation::GeluTanh,
+    Activation::SquaredRelu,
+    Activation::Gelu,
+    Activation::ClampedSwiglu,
+];
 
 pub(in super::super) fn check(kernels: &'static Kernels) {
     property(
@@ -52,6 +58,37 @@ pub(in super::super) fn check(kernels: &'static Kernels) {
             glu_and_activate(kernels, activation, len, before, spread, seed)
         },
     );
+    property(
+        &format!("{}: xielu", kernels.name),
+        CASES,
+        (lens(), 0_usize..8, any::<u64>()),
+        |(len, before, seed)| check_xielu(kernels, len, before, seed),
+    );
+}
+
+fn check_xielu(kernels: &Kernels, len: usize, before: usize, seed: u64) -> Case {
+    let mut values = Values::new(seed);
+    let numbers = Xielu {
+        square: values.between(0.0, 1.5),
+        exponential: values.between(0.2, 1.5),
+        slope: 0.5,
+        most: values.pick(&[-1e-6, -0.01]),
+    };
+    let size = values.pick(&[1e-4, 0.5, 30.0]);
+    let mut x = values.many(before + len, -size, size);
+    for x in &mut x {
+        if values.below(8) == 0 {
+            *x = values.pick(&[0.0, -0.0, 1e-40, -1e-40, -0.35, -88.0, -104.0, -1e20, 1e15]);
+        }
+    }
+    let mut out = x.clone();
+    out[..before].fill(f32::NAN);
+    (kernels.xielu)(&numbers, &mut out[before..]);
+    let expected = x[before..].iter().map(|x| {
+        let x = f64::from(*x);
+        Expected { value: xielu(&numbers, x), bound: xielu_bound(&numbers, x.abs()) }
+    });
+    check_all("xIELU", &out[before..], expected)
 }
 
 fn glu_and_activate(

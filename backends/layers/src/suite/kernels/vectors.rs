@@ -1,10 +1,12 @@
 //! Norms and rotations.
 
 use herald_api::RopeKind;
+use ndarray::{Array1, Axis};
 use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::super::bounds::{Expected, TINY, U, check_all, gamma};
+use super::super::reference::Approx;
 use super::super::values::{Spread, Values};
 use super::super::{Case, property};
 use super::matmul::exactly;
@@ -17,6 +19,12 @@ pub(in super::super) fn check(kernels: &'static Kernels) {
         CASES,
         (lens(), 0_usize..8, select(&[1e-5_f32, 1e-6, 1e-12][..]), Spread::any(), any::<u64>()),
         |(len, before, eps, spread, seed)| rms_norm(kernels, len, before, eps, spread, seed),
+    );
+    property(
+        &format!("{}: layer_norm", kernels.name),
+        CASES,
+        (lens(), 0_usize..8, select(&[1e-5_f32, 1e-6, 1e-12][..]), Spread::any(), any::<u64>()),
+        |(len, before, eps, spread, seed)| layer_norm(kernels, len, before, eps, spread, seed),
     );
     let kinds = select(&[RopeKind::None, RopeKind::Neighbours, RopeKind::Halves][..]);
     property(
@@ -88,6 +96,26 @@ fn rms_norm(kernels: &Kernels, len: usize, before: usize, eps: f32, spread: Spre
         Expected { value, bound: gamma(len / 2 + 6) * value.abs() + 8.0 * TINY }
     });
     check_all("the normed vector", &out[before..], expected)
+}
+
+fn layer_norm(kernels: &Kernels, len: usize, before: usize, eps: f32, spread: Spread, seed: u64) -> Case {
+    let mut values = Values::new(seed);
+    let mut x = values.floats(before + len, spread);
+    // Also of no variance, and far from 0.
+    match values.below(8) {
+        0 => x.fill(3.0),
+        1 => x.iter_mut().for_each(|x| *x += 100.0),
+        _ => {}
+    }
+    let (weight, bias) =
+        (values.floats(before / 2 + len, Spread::Even), values.floats(before / 3 + len, Spread::Even));
+    let (x, weight, bias) = (&x[before..], &weight[before / 2..], &bias[before / 3..]);
+    let mut out = vec![f32::NAN; before + len];
+    (kernels.layer_norm)(x, weight, bias, eps, &mut out[before..]);
+    let wide = |x: &[f32]| x.iter().copied().map(f64::from).collect::<Array1<f64>>();
+    let row = Approx::exact(wide(x).insert_axis(Axis(0)));
+    let expected = row.layer_norm(&wide(weight), Some(&wide(bias)), f64::from(eps));
+    check_all("the normed vector", &out[before..], expected.row(0))
 }
 
 fn rope(kernels: &Kernels, kind: RopeKind, pairs: usize, unrotated: usize, before: usize, seed: u64) -> Case {

@@ -1,13 +1,15 @@
 //! Attention against softmax attention in float64, over whole sequences.
 
-use herald_api::{Attention, LatentAttention, LayerDesc, LayerParams, RopeKind, RopeScaling, WeightRole};
+use herald_api::{
+    Attention, LatentAttention, LayerDesc, LayerParams, Mask, RopeKind, RopeScaling, WeightRole,
+};
 use ndarray::{Array1, Array2, s};
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::TestCaseError;
 
 use super::super::Subject;
-use super::super::bounds::{Expected, check_all};
+use super::super::bounds::{Expected, U, check_all};
 use super::super::reference::{Approx, Rotation};
 use super::super::softmax::{Score, attention, score};
 use super::super::values::Values;
@@ -15,6 +17,7 @@ use super::super::weights::Matrix;
 use super::super::{ensure, property};
 use super::batches::{Cut, Sequence, run};
 use super::latent::Latent;
+use super::norms::BranchNorms;
 use super::order::{Weights, activations, desc};
 
 /// Tokens of a page, where sequences share one.
@@ -51,7 +54,12 @@ fn scalings() -> impl Strategy<Value = RopeScaling> {
     ]
 }
 
+/// Shapes of causal attention.
 pub(super) fn shapes() -> impl Strategy<Value = Shape> {
+    masked_shapes(Mask::Causal)
+}
+
+fn masked_shapes(mask: Mask) -> impl Strategy<Value = Shape> {
     let dims = select(&[2_usize, 6, 16, 32][..]);
     let heads = (1_usize..4, 1_usize..4, dims, select(&[1_usize, 5, 16, 32][..]));
     let ropes = (
@@ -70,7 +78,7 @@ pub(super) fn shapes() -> impl Strategy<Value = Shape> {
     let latent = (select(&[1_usize, 6, 16][..]), select(&[1_usize, 5, 32][..]), select(&[None, Some(8)][..]));
     let heads = (heads, prop::option::weighted(0.25, latent));
     (hidden, heads, ropes, scores, sequences, positions, any::<u64>()).prop_map(
-        |(hidden, heads, ropes, (window, softcap), lens, (position, stride), seed)| {
+        move |(hidden, heads, ropes, (window, softcap), lens, (position, stride), seed)| {
             let ((n_kv_heads, group, key_dim, value_dim), latent) = heads;
             let latent = latent.map(|(key_dim, value_dim, query_rank)| LatentAttention {
                 key_dim,
@@ -90,7 +98,9 @@ pub(super) fn shapes() -> impl Strategy<Value = Shape> {
                 n_kv_heads,
                 key_dim,
                 value_dim,
-                window,
+                // A chunk has a length.
+                window: if mask == Mask::Chunked { window.or(Some(7)) } else { window },
+                mask,
                 rope,
                 rope_dims: 2 * (1 + pairs.index(turned / 2)),
                 rope_base,
@@ -105,12 +115,27 @@ pub(super) fn shapes() -> impl Strategy<Value = Shape> {
     )
 }
 
+/// The norms of heads before and after RoPE.
+struct HeadNorms {
+    before: Option<Array1<f64>>,
+    after: Option<Array1<f64>>,
+}
+
+impl HeadNorms {
+    /// Before RoPE of each head by itself or of all as one, and sometimes after it.
+    fn random(weights: &mut Weights, roles: [WeightRole; 2], key_dim: usize, heads: usize) -> Self {
+        let len = weights.values.pick(&[key_dim, heads * key_dim]);
+        let before = weights.perhaps(|weights| weights.norm(roles[0], len));
+        let has_after = weights.values.below(4) == 0;
+        Self { before, after: has_after.then(|| weights.norm(roles[1], key_dim)) }
+    }
+}
+
 /// The layer in float64.
 pub(super) struct Reference {
     pub(super) desc: LayerDesc,
     pub(super) params: Attention,
-    norm: Option<Array1<f64>>,
-    post_norm: Option<Array1<f64>>,
+    norms: BranchNorms,
     sinks: Option<Array1<f64>>,
     inputs: Inputs,
     output: Biased,
@@ -126,8 +151,9 @@ enum Inputs {
 }
 
 struct Heads {
-    query_norm: Option<Array1<f64>>,
-    key_norm: Option<Array1<f64>>,
+    query_norms: HeadNorms,
+    key_norms: HeadNorms,
+    temperature: Option<Array1<f64>>,
     value_norm: Option<Array1<f64>>,
     query: Biased,
     /// Whether `query` has after the rows of each head's queries as many of its gate.
@@ -139,13 +165,12 @@ struct Heads {
 impl Heads {
     fn random(hidden: usize, params: &Attention, weights: &mut Weights) -> Self {
         let Attention { n_heads, n_kv_heads, key_dim, value_dim, .. } = *params;
-        // Of each head by itself, or of all as one.
-        let mut norm_of = |role, heads: usize| {
-            let len = weights.values.pick(&[key_dim, heads * key_dim]);
-            weights.perhaps(|weights| weights.norm(role, len))
-        };
-        let query_norm = norm_of(WeightRole::QueryNorm, n_heads);
-        let key_norm = norm_of(WeightRole::KeyNorm, n_kv_heads);
+        let query_roles = [WeightRole::QueryNorm, WeightRole::RotatedQueryNorm];
+        let query_norms = HeadNorms::random(weights, query_roles, key_dim, n_heads);
+        let key_roles = [WeightRole::KeyNorm, WeightRole::RotatedKeyNorm];
+        let key_norms = HeadNorms::random(weights, key_roles, key_dim, n_kv_heads);
+        let has_temperature = weights.values.below(4) == 0;
+        let temperature = has_temperature.then(|| weights.vector(WeightRole::Temperature, 3, [1.0, 7.0]));
         let value_norm = weights.perhaps(|weights| weights.norm(WeightRole::ValueNorm, value_dim));
         let is_gated = key_dim == value_dim && weights.values.coin();
         let mut biased = |role, bias, rows| biased(weights, role, bias, [rows, hidden]);
@@ -156,7 +181,7 @@ impl Heads {
         };
         let key = biased(WeightRole::Key, Some(WeightRole::KeyBias), n_kv_heads * key_dim);
         let value = biased(WeightRole::Value, Some(WeightRole::ValueBias), n_kv_heads * value_dim);
-        Self { query_norm, key_norm, value_norm, query, is_gated, key, value }
+        Self { query_norms, key_norms, temperature, value_norm, query, is_gated, key, value }
     }
 
     /// Of normed tokens the queries before their norm (`part` 0), or the gates (1).
@@ -170,6 +195,19 @@ impl Heads {
         let columns =
             (0..params.n_heads * dim).map(|column| column / dim * 2 * dim + part * dim + column % dim);
         all.pick(&columns.collect::<Vec<_>>())
+    }
+
+    /// What the temperature makes of queries.
+    fn warm(&self, queries: Approx, positions: &[u32]) -> Approx {
+        let Some(numbers) = &self.temperature else { return queries };
+        let factor = |token: usize| {
+            let step = ((f64::from(positions[token]) + numbers[2]) / numbers[1]).floor();
+            1.0 + numbers[0] * step.ln_1p()
+        };
+        let all = Array2::from_shape_fn(queries.value.dim(), |(token, _)| factor(token));
+        let mut factors = Approx::exact(all);
+        factors.error = factors.value.mapv(|factor| factor * U);
+        queries.times(&factors)
     }
 }
 
@@ -188,8 +226,7 @@ impl Reference {
     pub(super) fn random(hidden: usize, params: &Attention, weights: &mut Weights) -> Self {
         let Attention { n_heads, value_dim, rope, rope_dims, .. } = *params;
         let desc = desc(hidden, LayerParams::Attention(params.clone()), &mut weights.values);
-        let post_norm = weights.perhaps(|weights| weights.norm(WeightRole::PostNorm, hidden));
-        let norm = weights.entry_norm(hidden, post_norm.is_some());
+        let norms = BranchNorms::random(weights, hidden);
         let (inputs, bias, value_dim) = match params.latent {
             Some(sizes) => {
                 let latent = Latent::random(hidden, params, sizes, weights);
@@ -220,14 +257,14 @@ impl Reference {
             factors.as_ref(),
         );
         let params = params.clone();
-        Self { sinks, desc, params, norm, post_norm, inputs, output, rotation }
+        Self { sinks, desc, params, norms, inputs, output, rotation }
     }
 
     /// The rotated queries, and the keys and values as a page keeps them, of tokens.
     pub(super) fn heads(&self, x: &Approx, positions: &[u32]) -> [Approx; 3] {
         let Attention { key_dim, value_dim, .. } = self.params;
         let eps = f64::from(self.desc.norm_eps);
-        let x = self.enter(x);
+        let x = self.norms.enter(x, eps);
         let own = match &self.inputs {
             Inputs::Latent(latent) => return latent.heads(&x, &self.rotation, eps, positions),
             Inputs::Heads(heads) => heads,
@@ -237,30 +274,38 @@ impl Reference {
             Some(norm) => x.rows_of(norm.len()).rms_norm(norm, eps).rows_of(x.value.ncols()),
             None => x,
         };
-        let heads = |x: Approx, norm: &Option<Array1<f64>>| {
-            normed(x, norm).rotate(&self.rotation, key_dim, positions)
+        let heads = |x: Approx, norms: &HeadNorms| {
+            let rotated = normed(x, &norms.before).rotate(&self.rotation, key_dim, positions);
+            normed(rotated, &norms.after)
         };
         [
-            heads(own.queries(&self.params, &x, 0), &own.query_norm),
-            heads(product(&own.key, &x), &own.key_norm).quantize_i16(key_dim),
+            own.warm(heads(own.queries(&self.params, &x, 0), &own.query_norms), positions),
+            heads(product(&own.key, &x), &own.key_norms).quantize_i16(key_dim),
             normed(product(&own.value, &x), &own.value_norm).quantize_i16(value_dim),
         ]
     }
 
-    /// The branch's input, normed.
-    fn enter(&self, x: &Approx) -> Approx {
-        let eps = f64::from(self.desc.norm_eps);
-        self.norm.iter().fold(x.clone(), |x, norm| x.rms_norm(norm, eps))
+    /// The tokens that one of a sequence attends to.
+    fn seen(&self, token: usize, n_tokens: usize) -> std::ops::Range<usize> {
+        let Attention { window, mask, .. } = self.params;
+        match (mask, window) {
+            (Mask::Bidirectional, Some(window)) => {
+                token.saturating_sub(window / 2)..n_tokens.min(token + window / 2 + 1)
+            }
+            (Mask::Bidirectional, None) => 0..n_tokens,
+            (Mask::Chunked, Some(chunk)) => token - token % chunk..token + 1,
+            (_, window) => window.map_or(0, |window| (token + 1).saturating_sub(window))..token + 1,
+        }
     }
 
-    /// What the residual branch makes of a whole sequence.
-    fn branch(&self, x: &Approx, positions: &[u32]) -> Approx {
-        let Attention { n_heads, n_kv_heads, key_dim, value_dim, window, scale, softcap, .. } = self.params;
+    /// What a whole sequence attends to.
+    fn attended(&self, x: &Approx, positions: &[u32]) -> Approx {
+        let Attention { n_heads, n_kv_heads, key_dim, value_dim, scale, softcap, .. } = self.params;
         let n_tokens = positions.len();
         let [q, k, v] = self.heads(x, positions);
         let mut attended = Approx::exact(Array2::zeros((n_tokens, n_heads * value_dim)));
         for token in 0..n_tokens {
-            let first = window.map_or(0, |window| (token + 1).saturating_sub(window));
+            let slots = self.seen(token, n_tokens);
             for head in 0..n_heads {
                 let kv_head = head / (n_heads / n_kv_heads);
                 let of = |x: &Approx, token: usize, head: usize| {
@@ -268,14 +313,15 @@ impl Reference {
                     [x.value.slice(part).to_owned(), x.error.slice(part).to_owned()]
                 };
                 let query = of(&q, token, head);
-                let mut scores: Vec<_> = (first..=token)
+                let mut scores: Vec<_> = slots
+                    .clone()
                     .map(|slot| {
                         let key = of(&k, slot, kv_head);
                         let [query, key] = [&query, &key].map(|[value, error]| [value.view(), error.view()]);
                         score(query, key, 0.0, f64::from(scale), softcap.map(f64::from))
                     })
                     .collect();
-                let seen = s![first..=token, kv_head * value_dim..(kv_head + 1) * value_dim];
+                let seen = s![slots.clone(), kv_head * value_dim..(kv_head + 1) * value_dim];
                 let mut values = [v.value.slice(seen).to_owned(), v.error.slice(seen).to_owned()];
                 self.add_sink(head, &mut scores, &mut values);
                 // At most a tile for each slot.
@@ -286,7 +332,7 @@ impl Reference {
                 }
             }
         }
-        self.leave(x, &attended)
+        attended
     }
 
     /// Adds a head's sink to the slots that a query sees, where there is one.
@@ -299,43 +345,49 @@ impl Reference {
         }
     }
 
-    /// What becomes of what was attended to, of the tokens `x`.
-    pub(super) fn leave(&self, x: &Approx, attended: &Approx) -> Approx {
-        let eps = f64::from(self.desc.norm_eps);
+    /// What becomes of `before` with what was attended to, of the tokens `x`.
+    pub(super) fn leave(&self, before: &Approx, x: &Approx, attended: &Approx) -> Approx {
+        let [scale, eps] = [self.desc.residual_scale, self.desc.norm_eps].map(f64::from);
         let attended = match &self.inputs {
             Inputs::Latent(latent) => latent.values(attended),
             Inputs::Heads(heads) if heads.is_gated => {
-                attended.times(&heads.queries(&self.params, &self.enter(x), 1).sigmoid())
+                attended.times(&heads.queries(&self.params, &self.norms.enter(x, eps), 1).sigmoid())
             }
             Inputs::Heads(_) => attended.clone(),
         };
         let branch = attended.multiply(&self.output.0, self.output.1.as_ref());
-        let branch = self.post_norm.iter().fold(branch, |branch, norm| branch.rms_norm(norm, eps));
-        branch.scale(f64::from(self.desc.residual_scale))
+        self.norms.leave(before, &branch, scale, eps)
     }
 }
 
-pub(super) fn check(plugin: &Subject<'_>) {
-    property(&format!("{}: attention", plugin.name()), 100, shapes(), |shape| {
+pub(super) fn check(plugin: &Subject<'_>, mask: Mask) {
+    let name = format!("{}: {mask:?} attention", plugin.name());
+    property(&name, 100, masked_shapes(mask), |shape| {
         let mut weights = Weights::new(plugin.kernels, shape.seed);
         let reference = Reference::random(shape.hidden, &shape.params, &mut weights);
-        let sequences = sequences(&shape, &mut weights.values);
+        let mut sequences = sequences(&shape, &mut weights.values);
+        if mask == Mask::Bidirectional {
+            // Their first tokens see the others.
+            sequences.iter_mut().for_each(|sequence| sequence.shared = 0);
+        }
         let float64 = |x: &[f32]| {
             let x: Vec<f64> = x.iter().copied().map(f64::from).collect();
             Approx::exact(
                 Array2::from_shape_vec((x.len() / shape.hidden, shape.hidden), x).expect("whole rows"),
             )
         };
-        let branches: Vec<Approx> = sequences
+        let attended: Vec<Approx> = sequences
             .iter()
-            .map(|sequence| reference.branch(&float64(&sequence.x), &sequence.positions))
+            .map(|sequence| reference.attended(&float64(&sequence.x), &sequence.positions))
             .collect();
-        for cut in cuts(&sequences, &mut weights.values) {
+        // Where tokens see later ones, all come at once.
+        let cuts = cuts(&sequences, &mut weights.values);
+        for cut in cuts.into_iter().filter(|cut| mask != Mask::Bidirectional || cut.piece == usize::MAX) {
             let results = run(plugin, &reference.desc, &shape.params, &weights.shared, &sequences, cut)
                 .map_err(|error| TestCaseError::fail(format!("{cut:?}: {error}")))?;
-            for ((sequence, branch), results) in sequences.iter().zip(&branches).zip(results) {
+            for ((sequence, attended), results) in sequences.iter().zip(&attended).zip(results) {
                 let before = if cut.in_place { &sequence.x } else { &sequence.residual };
-                let expected = float64(before).plus(branch);
+                let expected = reference.leave(&float64(before), &float64(&sequence.x), attended);
                 let tokens = sequence.shared..sequence.positions.len();
                 ensure(results.len() == tokens.len() * shape.hidden, || {
                     format!("{cut:?}: tokens are missing")

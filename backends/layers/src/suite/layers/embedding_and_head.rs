@@ -2,7 +2,7 @@
 
 use herald_api::import::{Forward, Lent};
 use herald_api::{Embedding, Head, LayerDesc, LayerParams, Result, WeightRole};
-use ndarray::Axis;
+use ndarray::{Array2, Axis};
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::TestCaseError;
@@ -12,7 +12,11 @@ use super::super::bounds::check_all;
 use super::super::executor::Scoped;
 use super::super::reference::Approx;
 use super::super::{Case, property};
+use super::norms::RowNorm;
 use super::order::{Limits, Weights, activations, create, desc, order, scratch};
+
+/// The first token's position.
+const POSITION: usize = 2;
 
 #[derive(Clone, Debug)]
 struct Shape {
@@ -61,10 +65,11 @@ fn forward(
     let threads = Scoped(shape.workers);
     let lent = Lent::new(&threads);
     let mut output = vec![f32::NAN; shape.n_tokens * width];
+    let positions: Vec<u32> = (POSITION as u32..).take(shape.n_tokens).collect();
     let request = Forward {
         n_tokens: shape.n_tokens,
         tokens,
-        positions: &[],
+        positions: &positions,
         input,
         output: &mut output,
         parallel: lent.parallel(),
@@ -86,14 +91,30 @@ pub(super) fn check_embedding(plugin: &Subject<'_>) {
         let Shape { hidden, vocabulary, scale, .. } = shape;
         let mut weights = Weights::new(plugin.kernels, shape.seed);
         let matrix = weights.matrix(WeightRole::Embedding, vocabulary, hidden);
-        let desc = desc(hidden, LayerParams::Embedding(Embedding { vocabulary, scale }), &mut weights.values);
+        let known = weights.values.pick(&[None, Some(shape.n_tokens + 3)]);
+        let positions = known.map(|known| weights.matrix(WeightRole::PositionEmbedding, known, hidden).value);
+        let token_type =
+            weights.perhaps(|weights| weights.vector(WeightRole::TypeEmbedding, hidden, [-1.0, 1.0]));
+        let [role, bias] = [WeightRole::LayerNorm, WeightRole::LayerNormBias];
+        let norm = weights.perhaps(|weights| RowNorm::layer(weights, role, bias, hidden));
+        let params = Embedding { vocabulary, scale, positions: known };
+        let desc = desc(hidden, LayerParams::Embedding(params), &mut weights.values);
         let tokens: Vec<u32> = (0..shape.n_tokens).map(|_| weights.values.below(vocabulary) as u32).collect();
         let output = forward(plugin, &shape, &desc, &weights, &tokens, None, hidden);
         let rows: Vec<usize> = tokens.iter().map(|token| *token as usize).collect();
         let rows = Approx::exact(matrix.value.select(Axis(0), &rows));
         // Without a scale the weights themselves, to the bit.
-        let expected = if scale == 1.0 { rows } else { rows.scale(f64::from(scale)) };
-        compare(output, hidden, &expected)
+        let mut expected = if scale == 1.0 { rows } else { rows.scale(f64::from(scale)) };
+        if let Some(positions) = positions {
+            let at: Vec<usize> = (POSITION..POSITION + shape.n_tokens).collect();
+            expected = expected.plus(&Approx::exact(positions.select(Axis(0), &at)));
+        }
+        if let Some(token_type) = token_type {
+            let all = Array2::from_shape_fn((shape.n_tokens, hidden), |(_, column)| token_type[column]);
+            expected = expected.plus(&Approx::exact(all));
+        }
+        let eps = f64::from(desc.norm_eps);
+        compare(output, hidden, &norm.map_or(expected.clone(), |norm| norm.apply(&expected, eps)))
     });
 }
 
@@ -101,13 +122,23 @@ pub(super) fn check_head(plugin: &Subject<'_>) {
     property(&format!("{}: head", plugin.name()), 120, shapes(), |shape| {
         let Shape { hidden, vocabulary, scale, softcap, .. } = shape;
         let mut weights = Weights::new(plugin.kernels, shape.seed);
-        let norm = weights.norm(WeightRole::Norm, hidden);
-        let matrix = weights.matrix(WeightRole::Embedding, vocabulary, hidden);
+        let norm = RowNorm::of_head(&mut weights, hidden);
+        // One in four is a norm alone.
+        let is_norm = weights.values.below(4) == 0;
+        let vocabulary = if is_norm { hidden } else { vocabulary };
+        let matrix = (!is_norm).then(|| weights.matrix(WeightRole::Embedding, vocabulary, hidden));
+        let bias = match is_norm {
+            true => None,
+            false => {
+                weights.perhaps(|weights| weights.vector(WeightRole::OutputBias, vocabulary, [-0.5, 0.5]))
+            }
+        };
         let params = LayerParams::Head(Head { vocabulary, scale, softcap });
         let desc = desc(hidden, params, &mut weights.values);
         let (x, exact) = activations(shape.n_tokens, hidden, &mut weights.values);
         let output = forward(plugin, &shape, &desc, &weights, &[], Some(&x), vocabulary);
-        let logits = exact.rms_norm(&norm, f64::from(desc.norm_eps)).multiply(&matrix, None);
+        let normed = norm.apply(&exact, f64::from(desc.norm_eps));
+        let logits = matrix.map_or(normed.clone(), |matrix| normed.multiply(&matrix, bias.as_ref()));
         let logits = logits.scale(f64::from(scale));
         compare(output, vocabulary, &softcap.map_or(logits.clone(), |cap| logits.softcap(f64::from(cap))))
     });

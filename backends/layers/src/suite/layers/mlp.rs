@@ -13,7 +13,9 @@ use super::super::executor::Scoped;
 use super::super::reference::Approx;
 use super::super::weights::Matrix;
 use super::super::{Case, property};
+use super::norms::BranchNorms;
 use super::order::{Limits, Weights, activations, create, desc, order, scratch};
+use crate::kernels::Xielu;
 
 #[derive(Clone, Debug)]
 struct Shape {
@@ -33,7 +35,15 @@ fn shapes() -> impl Strategy<Value = Shape> {
         widths.clone(),
         widths,
         any::<bool>(),
-        select(&[Activation::Silu, Activation::GeluTanh, Activation::SquaredRelu][..]),
+        select(
+            &[
+                Activation::Silu,
+                Activation::GeluTanh,
+                Activation::SquaredRelu,
+                Activation::Gelu,
+                Activation::Xielu,
+            ][..],
+        ),
         1_usize..40,
         1_usize..4,
         any::<bool>(),
@@ -42,7 +52,7 @@ fn shapes() -> impl Strategy<Value = Shape> {
         .prop_map(|(hidden, width, gated, activation, n_tokens, workers, in_place, seed)| Shape {
             hidden,
             width,
-            gated,
+            gated: gated && activation != Activation::Xielu,
             activation,
             n_tokens,
             workers,
@@ -51,14 +61,21 @@ fn shapes() -> impl Strategy<Value = Shape> {
         })
 }
 
+/// A matrix with its bias, where it has one.
+type Biased = (Matrix, Option<Array1<f64>>);
+
+fn multiply(x: &Approx, (matrix, bias): &Biased) -> Approx {
+    x.multiply(matrix, bias.as_ref())
+}
+
 /// The network in float64.
 struct Reference {
     desc: LayerDesc,
-    norm: Option<Array1<f64>>,
-    post_norm: Option<Array1<f64>>,
-    gate: Option<Matrix>,
-    up: Matrix,
-    down: Matrix,
+    norms: BranchNorms,
+    gate: Option<Biased>,
+    up: Biased,
+    down: Biased,
+    xielu: Option<Xielu>,
     output_scale: Option<Array1<f64>>,
 }
 
@@ -66,30 +83,36 @@ impl Reference {
     fn random(shape: &Shape, weights: &mut Weights) -> Self {
         let Shape { hidden, width, gated, activation, .. } = *shape;
         let params = LayerParams::Mlp(Mlp { width, activation, gated });
-        let post_norm = weights.perhaps(|weights| weights.norm(WeightRole::PostNorm, hidden));
-        Self {
-            desc: desc(hidden, params, &mut weights.values),
-            norm: weights.entry_norm(hidden, post_norm.is_some()),
-            post_norm,
-            gate: gated.then(|| weights.matrix(WeightRole::Gate, width, hidden)),
-            up: weights.matrix(WeightRole::Up, width, hidden),
-            down: weights.matrix(WeightRole::Down, hidden, width),
-            output_scale: weights.perhaps(|weights| weights.vector(WeightRole::OutputScale, 1, [0.2, 1.5])),
-        }
+        let norms = BranchNorms::random(weights, hidden);
+        let mut biased = |role, bias, rows, columns| {
+            let matrix = weights.matrix(role, rows, columns);
+            (matrix, weights.perhaps(|weights| weights.vector(bias, rows, [-0.5, 0.5])))
+        };
+        let gate = gated.then(|| biased(WeightRole::Gate, WeightRole::GateBias, width, hidden));
+        let up = biased(WeightRole::Up, WeightRole::UpBias, width, hidden);
+        let down = biased(WeightRole::Down, WeightRole::DownBias, hidden, width);
+        let xielu = (activation == Activation::Xielu).then(|| {
+            let numbers = weights.vector(WeightRole::Xielu, 4, [0.3, 1.0]);
+            let [square, exponential, slope, most] = [0, 1, 2, 3].map(|index| numbers[index] as f32);
+            Xielu { square, exponential, slope, most }
+        });
+        let output_scale = weights.perhaps(|weights| weights.vector(WeightRole::OutputScale, 1, [0.2, 1.5]));
+        let desc = desc(hidden, params, &mut weights.values);
+        Self { desc, norms, gate, up, down, xielu, output_scale }
     }
 
-    /// What the residual branch makes of `x`.
-    fn branch(&self, x: &Approx, activation: Activation) -> Approx {
+    /// What the layer makes of `before` and its input `x`.
+    fn forward(&self, before: &Approx, x: &Approx, activation: Activation) -> Approx {
         let eps = f64::from(self.desc.norm_eps);
-        let x = &self.norm.iter().fold(x.clone(), |x, norm| x.rms_norm(norm, eps));
-        let up = x.multiply(&self.up, None);
-        let inner = match &self.gate {
-            Some(gate) => x.multiply(gate, None).activate(activation).times(&up),
-            None => up.activate(activation),
+        let x = &self.norms.enter(x, eps);
+        let up = multiply(x, &self.up);
+        let inner = match (&self.gate, &self.xielu) {
+            (Some(gate), _) => multiply(x, gate).activate(activation).times(&up),
+            (None, Some(numbers)) => up.xielu(numbers),
+            (None, None) => up.activate(activation),
         };
-        let branch = inner.multiply(&self.down, None);
-        let branch = self.post_norm.iter().fold(branch, |branch, norm| branch.rms_norm(norm, eps));
-        branch.scale(f64::from(self.desc.residual_scale))
+        let branch = multiply(&inner, &self.down);
+        self.norms.leave(before, &branch, f64::from(self.desc.residual_scale), eps)
     }
 }
 
@@ -108,7 +131,7 @@ fn mlp(plugin: &Subject<'_>, shape: &Shape) -> Case {
     };
     let output = forward(plugin, shape, &reference.desc, &weights, &x, residual)
         .map_err(|error| TestCaseError::fail(format!("the layer failed: {error}")))?;
-    let expected = before.plus(&reference.branch(&exact, shape.activation));
+    let expected = reference.forward(&before, &exact, shape.activation);
     let expected = reference.output_scale.iter().fold(expected, |x, scale| x.scale(scale[0]));
     for (token, output) in output.chunks_exact(shape.hidden).enumerate() {
         check_all(&format!("token {token}"), output, expected.row(token))?;

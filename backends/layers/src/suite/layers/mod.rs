@@ -7,13 +7,14 @@ mod embedding_and_head;
 mod latent;
 mod mlp;
 mod moe;
+mod norms;
 mod order;
 mod page_selection;
 mod per_layer_embedding;
 mod recurrent;
 mod refusals;
 
-use herald_api::LayerKind;
+use herald_api::{LayerKind, Mask};
 
 use super::Subject;
 
@@ -23,10 +24,12 @@ pub(super) fn check(plugin: &Subject<'_>) {
     for kind in kinds {
         match kind {
             LayerKind::Attention => {
-                attention::check(plugin);
+                attention::check(plugin, Mask::Causal);
                 page_selection::check(plugin);
                 refusals::check_attention_calls(plugin);
             }
+            LayerKind::ChunkedAttention => attention::check(plugin, Mask::Chunked),
+            LayerKind::BidirectionalAttention => attention::check(plugin, Mask::Bidirectional),
             LayerKind::Mlp => mlp::check(plugin),
             LayerKind::Embedding => embedding_and_head::check_embedding(plugin),
             LayerKind::Head => embedding_and_head::check_head(plugin),

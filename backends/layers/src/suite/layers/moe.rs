@@ -24,8 +24,13 @@ struct Shape {
     seed: u64,
 }
 
-const ROUTINGS: [Routing; 4] =
-    [Routing::Softmax, Routing::Sigmoid, Routing::SigmoidGroups, Routing::SoftmaxGroups];
+const ROUTINGS: [Routing; 5] = [
+    Routing::Softmax,
+    Routing::Sigmoid,
+    Routing::SigmoidOfInput,
+    Routing::SigmoidGroups,
+    Routing::SoftmaxGroups,
+];
 
 fn shapes() -> impl Strategy<Value = Shape> {
     let widths = select(&[1_usize, 7, 32][..]);
@@ -197,7 +202,7 @@ impl Reference {
             .iter()
             .zip(errors)
             .map(|(score, e)| match self.params.routing {
-                Routing::Sigmoid | Routing::SigmoidGroups => {
+                Routing::Sigmoid | Routing::SigmoidGroups | Routing::SigmoidOfInput => {
                     let value = 1.0 / (1.0 + (-score).exp());
                     Expected { value, bound: e / 4.0 + 8.0 * U + 2.0_f64.powi(-100) }
                 }
@@ -306,11 +311,19 @@ impl Reference {
             let weights = self.choose(&scores, token);
             told.push(weights.is_some());
             let weights = weights.unwrap_or_default();
+            let one = Expected { value: 1.0, bound: 0.0 };
+            let parts = weights.iter().map(|(index, weight)| match self.params.routing {
+                // The expert reads the weighted token, and what it makes of it is added as it is.
+                Routing::SigmoidOfInput => {
+                    (self.experts[*index].forward(&x.rows(token).weigh(*weight), activation), one)
+                }
+                _ => (made[*index].rows(token), *weight),
+            });
+            let parts: Vec<(Approx, Expected)> = parts.collect();
             for column in 0..x.value.ncols() {
                 let (mut value, mut bound, mut size) = (0.0, 0.0, 0.0);
-                for (index, weight) in &weights {
-                    let made = &made[*index];
-                    let (f, e) = (made.value[[token, column]], made.error[[token, column]]);
+                for (made, weight) in &parts {
+                    let (f, e) = (made.value[[0, column]], made.error[[0, column]]);
                     value += weight.value * f;
                     bound += weight.value.abs() * e + weight.bound * (f.abs() + e);
                     size += (weight.value.abs() + weight.bound) * (f.abs() + e);

@@ -67,12 +67,6 @@ impl Weights {
         self.vector(role, len, [0.5, 1.5])
     }
 
-    /// The norm at a branch's entry, which a branch whose output is normed may be without.
-    pub(super) fn entry_norm(&mut self, hidden: usize, post_norm: bool) -> Option<Array1<f64>> {
-        let without = post_norm && self.values.coin();
-        (!without).then(|| self.norm(WeightRole::Norm, hidden))
-    }
-
     /// One in two times, what `make` makes.
     pub(super) fn perhaps<T>(&mut self, make: impl FnOnce(&mut Self) -> T) -> Option<T> {
         self.values.coin().then(|| make(self))

@@ -4,7 +4,7 @@
 use herald_api::import::{BatchBuffers, Forward, LayerSpec, PageUse};
 use herald_api::{
     Activation, Attention, DType, DeltaDecay, DeltaGate, DeltaHeads, DeltaNet, Embedding, Head, LayerDesc,
-    LayerKind, LayerParams, Mamba1, Mamba2, Mlp, Moe, Parallel, PerLayerEmbedding, Result, RopeKind,
+    LayerKind, LayerParams, Mamba1, Mamba2, Mask, Mlp, Moe, Parallel, PerLayerEmbedding, Result, RopeKind,
     RopeScaling, Routing, ShortConv, Status, WeightRole,
 };
 
@@ -25,6 +25,7 @@ fn attention() -> Attention {
         key_dim: 10,
         value_dim: 4,
         window: None,
+        mask: Mask::Causal,
         rope: RopeKind::Halves,
         rope_dims: 8,
         rope_base: 10_000.0,
@@ -51,6 +52,16 @@ fn delta_net() -> DeltaNet {
     }
 }
 
+/// Attention of a kind.
+fn masked(kind: LayerKind) -> Attention {
+    let (mask, window) = match kind {
+        LayerKind::ChunkedAttention => (Mask::Chunked, Some(5)),
+        LayerKind::BidirectionalAttention => (Mask::Bidirectional, None),
+        _ => (Mask::Causal, None),
+    };
+    Attention { mask, window, ..attention() }
+}
+
 fn experts() -> Moe {
     Moe {
         n_experts: 4,
@@ -69,8 +80,8 @@ fn experts() -> Moe {
 /// Parameters of a layer of a kind, and the shapes of its weights.
 fn shapes(kind: LayerKind) -> (LayerParams, Vec<(WeightRole, [usize; 2])>) {
     match kind {
-        LayerKind::Attention => (
-            LayerParams::Attention(attention()),
+        LayerKind::Attention | LayerKind::ChunkedAttention | LayerKind::BidirectionalAttention => (
+            LayerParams::Attention(masked(kind)),
             vec![
                 (WeightRole::Norm, [1, HIDDEN]),
                 (WeightRole::Query, [60, HIDDEN]),
@@ -173,7 +184,7 @@ fn shapes(kind: LayerKind) -> (LayerParams, Vec<(WeightRole, [usize; 2])>) {
             ],
         ),
         LayerKind::Embedding => (
-            LayerParams::Embedding(Embedding { vocabulary: VOCABULARY, scale: 1.0 }),
+            LayerParams::Embedding(Embedding { vocabulary: VOCABULARY, scale: 1.0, positions: None }),
             vec![(WeightRole::Embedding, [VOCABULARY, HIDDEN])],
         ),
         _ => (

@@ -3,8 +3,9 @@
 
 use herald_api::{Activation, RopeKind};
 
+use crate::model::experts::Experts;
 use crate::model::latent::{check, latent_attention};
-use crate::model::parts::{Builder, Experts};
+use crate::model::parts::Builder;
 use crate::model::{Keys, ModelError, ModelPlan};
 
 pub(super) fn plan(keys: &Keys<'_>) -> Result<ModelPlan, ModelError> {

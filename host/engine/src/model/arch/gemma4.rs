@@ -6,8 +6,9 @@ use herald_api::{
     Activation, Attention, LayerParams, Moe, PerLayerEmbedding, RopeKind, RopeScaling, Routing, WeightRole,
 };
 
-use crate::model::parts::{Builder, usual_attention, whole, windowed};
-use crate::model::{Constant, Keys, ModelError, ModelPlan, WeightPlan};
+use crate::model::attention::{usual_attention, windowed};
+use crate::model::parts::{Builder, whole};
+use crate::model::{Keys, ModelError, ModelPlan, WeightPlan};
 
 /// Every sixth block attends to everything.
 const PATTERN: usize = 6;
@@ -101,10 +102,7 @@ fn adapt(model: &mut Builder<'_, '_>, block: usize, attention: &Attention, fille
         let value = layer.weights.iter_mut().find(|weight| weight.role == WeightRole::Value);
         value.into_iter().for_each(|weight| weight.tensor.clone_from(&keys));
     }
-    layer.weights.push(WeightPlan {
-        constant: Some(Constant { value: 1.0, len: attention.value_dim }),
-        ..whole(WeightRole::ValueNorm, Builder::tensor(block, "attn_v_norm"))
-    });
+    model.constant(WeightRole::ValueNorm, vec![1.0; attention.value_dim]);
 }
 
 impl Builder<'_, '_> {

@@ -3,7 +3,9 @@
 
 use herald_api::{Activation, RopeKind, RopeScaling};
 
-use crate::model::parts::{Builder, Experts, POST_ATTENTION_NORM, usual_attention, windowed};
+use crate::model::attention::{usual_attention, windowed};
+use crate::model::experts::Experts;
+use crate::model::parts::{Builder, POST_ATTENTION_NORM};
 use crate::model::{Keys, ModelError, ModelPlan};
 
 /// Every second block attends to everything.

@@ -3,7 +3,9 @@
 
 use herald_api::{Activation, DeltaHeads, RopeKind};
 
-use crate::model::parts::{Builder, Experts, POST_ATTENTION_NORM, usual_attention};
+use crate::model::attention::usual_attention;
+use crate::model::experts::Experts;
+use crate::model::parts::{Builder, POST_ATTENTION_NORM};
 use crate::model::{Keys, ModelError, ModelPlan, recurrent};
 
 /// Every fourth block attends.
