@@ -25,13 +25,14 @@ pub const HERALD_EMBED_MEAN: u32 = 1 << 3;
 /// Hidden states are between blocks; this many blocks are all of any model.
 pub const HERALD_ALL_BLOCKS: u32 = 0xffff_ffff;
 
-/// Writes a text's embedding (hidden floats, see HeraldEngineInfo; of EmbeddingGemma as many as its last matrix has rows) to embedding, which has room for capacity, and their number to
-/// *n. A model that is made for it (MiniLM, EmbeddingGemma) says how embeddings are pooled. Others give the mean of the text's
-/// tokens after the last block, before the final norm; a token that the model puts before every text (BOS) is run and left
-/// out. flags: HERALD_EMBED_*, at most one of them a pooling. A language model that was not trained to embed gives vectors that
-/// differ less than its texts do: compare them after you have subtracted the mean of many. deadline_ms: milliseconds from
-/// now; 0: none. The prefix cache plays no part. Any thread, many at once. Statuses: OK; INVALID_ARGUMENT (an empty text, not
-/// UTF-8); BUFFER_TOO_SMALL, with *n the number; UNSUPPORTED; CONTEXT_FULL; DEADLINE; OUT_OF_MEMORY; INTERNAL.
+/// Writes a text's embedding to embedding, which has room for capacity floats, and their number to *n: hidden of them (see
+/// HeraldEngineInfo), or of EmbeddingGemma as many as its last matrix has rows. A model that is made for it (MiniLM, EmbeddingGemma)
+/// says how embeddings are pooled. Others give the mean of the text's tokens after the last block, before the final norm; a token
+/// that the model puts before every text (BOS) is run and left out. flags: HERALD_EMBED_*, at most one of them a pooling. A language
+/// model that was not trained to embed gives vectors that differ less than its texts do: compare them after you have subtracted the
+/// mean of many. deadline_ms: milliseconds from now; 0: none. The prefix cache plays no part. Any thread, many at once. Statuses: OK;
+/// INVALID_ARGUMENT (an empty text, not UTF-8); BUFFER_TOO_SMALL, with *n the number; UNSUPPORTED; CONTEXT_FULL; DEADLINE;
+/// OUT_OF_MEMORY; INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn herald_embed(
     engine: *const HeraldEngine,
