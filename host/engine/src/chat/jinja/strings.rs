@@ -6,7 +6,6 @@ use super::error::Error;
 use super::lexer::is_space;
 use super::meter::Shared;
 use super::printf;
-use super::show;
 use super::value::{Builder, Items, Value};
 
 pub(super) const NAMES: [&str; 44] = [
