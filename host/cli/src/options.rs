@@ -249,7 +249,7 @@ impl ChosenTemplate {
             })?,
         };
         // A byte order mark is no part of the template.
-        let source = source.strip_prefix('\u{FEFF}').map(str::to_owned).unwrap_or(source);
+        let source = source.strip_prefix('\u{FEFF}').map_or_else(|| source.clone(), str::to_owned);
         Ok(Self { given, source })
     }
 }
