@@ -131,7 +131,7 @@ BYTE_LEVEL = {
                 "[BOS]", "<|im_end|>", KIMI, dict(thinking=True, tools=True)),
 }
 # Which of them split words that are tokens as a whole no further.
-WHOLE = ("llama3", "mistral_tekken")
+WHOLE = ("llama3", "mistral_tekken", "glm4")
 
 
 def corpus():

@@ -26,7 +26,7 @@ const fn steps(names: &'static [&'static str], stages: &'static [Stage]) -> Know
 }
 
 /// All of them.
-pub(super) const KNOWN: [Known; 31] = [
+pub(super) const KNOWN: [Known; 32] = [
     known(&["default"], Splitter::Punctuated { backtick: false, numbers_alone: true }),
     known(
         &[
@@ -70,7 +70,8 @@ pub(super) const KNOWN: [Known; 31] = [
         ],
         Splitter::Llama3(llama3::LLAMA3),
     ),
-    known(&["chatglm-bpe", "dbrx", "glm4", "smaug-bpe"], Splitter::Llama3(llama3::LLAMA3)),
+    known(&["chatglm-bpe", "dbrx", "smaug-bpe"], Splitter::Llama3(llama3::LLAMA3)),
+    whole(&["glm4", "glm5"], Splitter::Llama3(llama3::LLAMA3)),
     known(
         &[
             "qwen2",

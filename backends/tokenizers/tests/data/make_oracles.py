@@ -72,6 +72,7 @@ EXPRESSIONS = {
     "smollm": [r"\p{N}", GPT2],
     "llama-bpe": [LLAMA3],
     "chatglm-bpe": [LLAMA3],
+    "glm4": [LLAMA3],
     "qwen2": [QWEN2],
     "qwen35": [QWEN2.replace(r"\p{L}+", r"[\p{L}\p{M}]+").replace(r"[^\s\p{L}", r"[^\s\p{L}\p{M}")],
     "seed-coder": [QWEN2.replace(r"[^\s\p{L}\p{N}]+[\r\n]*", r"[^\s\p{L}\p{N}\r\n]+")],
