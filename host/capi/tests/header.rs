@@ -208,15 +208,15 @@ fn the_preamble_is_a_program() {
 fn the_guide_is_a_program() {
     let guide = fs::read_to_string(repository().join("docs/EMBEDDING.md")).expect("the guide");
     let program = |language: &str, start: &str| {
-        let blocks = guide.split(&format!("```{language}\n")).skip(1);
-        let code: Vec<&str> =
-            blocks.filter_map(|block| block.split("```").next()).flat_map(str::lines).collect();
+        let fence = format!("```{language}\n");
+        let blocks = guide.split(&fence).skip(1).filter_map(|block| block.split("```").next());
         let (mut functions, mut body) = (String::new(), String::new());
         let mut in_function = false;
-        for line in code {
+        for line in blocks.flat_map(str::lines) {
             in_function |= line.starts_with("static ");
             let part = if in_function { &mut functions } else { &mut body };
-            *part += &format!("{line}\n");
+            part.push_str(line);
+            part.push('\n');
             in_function &= line != "}";
         }
         assert!(!body.is_empty(), "the guide has no {language}");

@@ -262,7 +262,7 @@ impl Linked {
         fs::write(&source, code).expect("a source");
         made.library("shared/inner/libinner.so", &["-DINNER", &source]);
         let inner = made.text("shared/inner");
-        let options = [&source, &format!("-L{inner}"), "-linner", &format!("-Wl,-rpath,{inner}")];
+        let options: [&str; 4] = [&source, &format!("-L{inner}"), "-linner", &format!("-Wl,-rpath,{inner}")];
         made.library("own/libouter.so", &options);
         made
     }
