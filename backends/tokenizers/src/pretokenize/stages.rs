@@ -366,9 +366,12 @@ pub(super) fn jais2_words<'t>(text: &'t str, piece: &mut dyn FnMut(&'t str)) {
         if let Some(newline) = text[start..end].rfind(['\r', '\n']) {
             piece(&text[start..=start + newline]);
             start += newline + 1;
+            continue;
         }
         let mut left = text[start..end].chars().count();
-        while left > 0 {
+        // The last one goes with the word behind it, if that takes it.
+        let all = left == 1 || end == text.len();
+        while left > usize::from(!all) {
             let most = if end == text.len() { left } else { (left - 1).max(1) };
             let taken =
                 [512, 256, 128, 64, 32, 16, 8, 4, 2, 1].into_iter().find(|size| *size <= most).unwrap_or(1);
