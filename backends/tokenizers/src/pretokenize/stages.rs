@@ -288,21 +288,21 @@ pub(super) fn numbers_in_threes<'t>(text: &'t str, piece: &mut dyn FnMut(&'t str
         if at(part, 0).0 & NUMBER == 0 {
             return piece(part);
         }
-        // What is a number and no digit stays with the digits after it that are no group of three.
-        let mut start = 0;
+        // Cut before each group of three; what is a number and no digit stays with what is before it.
+        let (mut done, mut start) = (0, 0);
         while start < part.len() {
             let digits = run(part, start, |class| class & DIGIT == 0);
             let end = run(part, digits, |class| class & DIGIT != 0);
             let count = part[digits..end].chars().count();
-            let odd = part[digits..end].char_indices().nth(count % 3).map_or(end, |(at, _)| digits + at);
-            if odd > start {
-                piece(&part[start..odd]);
-            }
-            if end > odd {
-                from_the_right(&part[odd..end], piece);
+            for (place, (at, _)) in part[digits..end].char_indices().enumerate() {
+                if (count - place).is_multiple_of(3) && digits + at > done {
+                    piece(&part[done..digits + at]);
+                    done = digits + at;
+                }
             }
             start = end;
         }
+        piece(&part[done..]);
     });
 }
 
