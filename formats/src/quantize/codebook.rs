@@ -12,9 +12,9 @@ use super::supers::{least, reaching};
 use super::{fit, group};
 
 /// Points that are looked at around each place of the lattice of levels.
-const NEAR: usize = 24;
+const NEAR: usize = 16;
 /// Scales that a group tries, and the part of the magnitude that the first and the last put at the largest level.
-const CANDIDATES: u32 = 24;
+const CANDIDATES: u32 = 16;
 const REACHES: [f32; 2] = [0.55, 1.4];
 /// Times that points and scale are fitted to each other, after the best candidate is known.
 const REFINEMENTS: usize = 3;
@@ -196,6 +196,9 @@ pub(crate) fn quantize<const DIM: usize, const SIZE: usize, const GROUPS: usize>
     });
     let ideal = groups.each_ref().map(Group::step);
     let largest = ideal.iter().fold(0.0_f32, |most, &step| most.max(step));
+    if largest == 0.0 {
+        return Block { d: f16::ZERO, scales: [0; GROUPS], points: [0; 64], signs: [0; 32] };
+    }
     let mut d = reaching(largest / (MOST * unit));
     let step = |d: f16, s: f32| d.to_f32() * (2.0 * s + 1.0) * unit;
     let mut scales = [0.0; GROUPS];
