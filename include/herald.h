@@ -196,6 +196,12 @@
 // The hidden state of the last token, not the mean over all tokens.
 #define HERALD_EMBED_LAST (1 << 1)
 
+// The hidden state of the first token, as BERT's are pooled.
+#define HERALD_EMBED_FIRST (1 << 2)
+
+// The mean over all tokens, whatever the model says.
+#define HERALD_EMBED_MEAN (1 << 3)
+
 // Hidden states are between blocks; this many blocks are all of any model.
 #define HERALD_ALL_BLOCKS 4294967295
 
@@ -848,12 +854,14 @@ uint32_t herald_logits(const struct HeraldEngine *engine,
                        void *user_data,
                        struct HeraldError *error);
 
-// Writes a text's embedding (hidden floats, see HeraldEngineInfo) to embedding, which has room for capacity, and their number to
-// *n: the mean of the text's tokens after the last block, before the final norm. A token that the model puts before every
-// text (BOS) is run and left out. flags: HERALD_EMBED_*. A language model that was not trained to embed gives vectors that
-// differ less than its texts do: compare them after you have subtracted the mean of many. deadline_ms: milliseconds from
-// now; 0: none. The prefix cache plays no part. Any thread, many at once. Statuses: OK; INVALID_ARGUMENT (an empty text, not
-// UTF-8); BUFFER_TOO_SMALL, with *n the number; UNSUPPORTED; CONTEXT_FULL; DEADLINE; OUT_OF_MEMORY; INTERNAL.
+// Writes a text's embedding to embedding, which has room for capacity floats, and their number to *n: hidden of them (see
+// HeraldEngineInfo), or of EmbeddingGemma as many as its last matrix has rows. A model that is made for it (MiniLM, EmbeddingGemma)
+// says how embeddings are pooled. Others give the mean of the text's tokens after the last block, before the final norm; a token
+// that the model puts before every text (BOS) is run and left out. flags: HERALD_EMBED_*, at most one of them a pooling. A language
+// model that was not trained to embed gives vectors that differ less than its texts do: compare them after you have subtracted the
+// mean of many. deadline_ms: milliseconds from now; 0: none. The prefix cache plays no part. Any thread, many at once. Statuses: OK;
+// INVALID_ARGUMENT (an empty text, not UTF-8); BUFFER_TOO_SMALL, with *n the number; UNSUPPORTED; CONTEXT_FULL; DEADLINE;
+// OUT_OF_MEMORY; INTERNAL.
 uint32_t herald_embed(const struct HeraldEngine *engine,
                       const char *text,
                       size_t text_len,

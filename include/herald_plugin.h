@@ -151,6 +151,14 @@ typedef struct HeraldTier HeraldTier;
 // What a block adds for the token itself (Gemma 3n and 4). Its calls bring the tokens' ids.
 #define HERALD_LAYER_PER_LAYER_EMBEDDING 10
 
+// HERALD_LAYER_ATTENTION whose tokens attend to themselves and to those before them in their chunk: the tokens of a sequence
+// are cut into runs of attention->window tokens (Llama 4).
+#define HERALD_LAYER_CHUNKED_ATTENTION 12
+
+// HERALD_LAYER_ATTENTION whose tokens attend to those after them too (encoders). All tokens of a sequence come in one call:
+// HeraldSequence.past is 0.
+#define HERALD_LAYER_BIDIRECTIONAL_ATTENTION 11
+
 // x * sigmoid(x).
 #define HERALD_ACTIVATION_SILU 1
 
@@ -163,6 +171,13 @@ typedef struct HeraldTier HeraldTier;
 // Clamped SwiGLU (gpt-oss), of gated networks alone: with g = min(gate, 7) and u = max(-7, min(up, 7)),
 // g * sigmoid(1.702 g) * (u + 1) in place of activation(gate) * up.
 #define HERALD_ACTIVATION_CLAMPED_SWIGLU 16
+
+// GELU itself: x Phi(x), with Phi the normal distribution (arXiv 1606.08415).
+#define HERALD_ACTIVATION_GELU 20
+
+// xIELU (arXiv 2411.13010), with the numbers p, n, b, e of HERALD_WEIGHT_XIELU: p x^2 + b x where x > 0, otherwise
+// n (exp(min(x, e)) - 1 - x) + b x. Of MLPs without a gate.
+#define HERALD_ACTIVATION_XIELU 21
 
 // No RoPE.
 #define HERALD_ROPE_NONE 0
@@ -209,6 +224,9 @@ typedef struct HeraldTier HeraldTier;
 // Experts by the sigmoid of each score.
 #define HERALD_ROUTING_SIGMOID 2
 
+// As HERALD_ROUTING_SIGMOID, and an expert's weight multiplies what it reads, not what it gives (Llama 4).
+#define HERALD_ROUTING_SIGMOID_OF_INPUT 20
+
 // Experts by the sigmoid of each score, chosen among those of the n_groups_used groups whose two best together are greatest
 // (DeepSeek-V3).
 #define HERALD_ROUTING_SIGMOID_GROUPS 3
@@ -216,8 +234,9 @@ typedef struct HeraldTier HeraldTier;
 // Experts by the softmax of their scores, chosen among those of the n_groups_used groups whose best is greatest (DeepSeek-V2).
 #define HERALD_ROUTING_SOFTMAX_GROUPS 4
 
-// The weight of the norm at the layer's entry: [hidden]. Attention and MLP may come without it where they have
-// HERALD_WEIGHT_POST_NORM (OLMo 2): the branch then reads its input as it is.
+// The weight of the RMS norm at the layer's entry: [hidden]. Attention and MLP may come without it where they have
+// HERALD_WEIGHT_POST_NORM (OLMo 2) or HERALD_WEIGHT_RESIDUAL_NORM (BERT): the branch then reads its input as it is. So may
+// layers that have HERALD_WEIGHT_LAYER_NORM or HERALD_WEIGHT_INPUT_SCALE in its place.
 #define HERALD_WEIGHT_NORM 1
 
 // The weight of a norm over the branch's output, before the residual addition: [hidden].
@@ -265,7 +284,8 @@ typedef struct HeraldTier HeraldTier;
 // MLP, down projection: [hidden, width].
 #define HERALD_WEIGHT_DOWN 16
 
-// The embedding matrix, or the head's output matrix: [vocabulary, hidden].
+// The embedding matrix, or the head's output matrix: [vocabulary, hidden]. A head without one gives its norm alone:
+// vocabulary is then hidden.
 #define HERALD_WEIGHT_EMBEDDING 17
 
 // Input projection of Mamba and of short convolutions. Mamba-1: x and the gate z, [2 * inner, hidden]. Mamba-2: z, x, B,
@@ -439,6 +459,56 @@ typedef struct HeraldTier HeraldTier;
 // Per-layer embedding, norm of the projected embedding: [width].
 #define HERALD_WEIGHT_PER_LAYER_NORM 90
 
+// In place of HERALD_WEIGHT_NORM: the weight of a layer norm (arXiv 1607.06450), which subtracts the mean and divides by the
+// root of the variance plus norm_eps, [hidden]. Of attention, MLPs and the head the norm at the entry; of the embedding
+// one over what it gives.
+#define HERALD_WEIGHT_LAYER_NORM 60
+
+// The bias of HERALD_WEIGHT_LAYER_NORM: [hidden]. Left out: 0.
+#define HERALD_WEIGHT_LAYER_NORM_BIAS 61
+
+// Attention and MLP, the weight of a layer norm over the sum of residual and branch (BERT): output = norm(output +
+// residual_scale * branch), [hidden]. In place of a norm at the entry.
+#define HERALD_WEIGHT_RESIDUAL_NORM 62
+
+// The bias of HERALD_WEIGHT_RESIDUAL_NORM: [hidden]. Left out: 0.
+#define HERALD_WEIGHT_RESIDUAL_NORM_BIAS 63
+
+// MLP, bias of the gate projection: [width].
+#define HERALD_WEIGHT_GATE_BIAS 64
+
+// MLP, bias of the up projection: [width].
+#define HERALD_WEIGHT_UP_BIAS 65
+
+// MLP, bias of the down projection: [hidden].
+#define HERALD_WEIGHT_DOWN_BIAS 66
+
+// Embedding, a row for each position, which is added to the scaled embedding of the token there: [positions, hidden].
+// The call then brings positions below that.
+#define HERALD_WEIGHT_POSITION_EMBEDDING 67
+
+// Embedding, added to that of every token (BERT's first token type): [hidden].
+#define HERALD_WEIGHT_TYPE_EMBEDDING 68
+
+// Head, added to the products with the output matrix, before they are scaled: [vocabulary].
+#define HERALD_WEIGHT_OUTPUT_BIAS 69
+
+// Attention, RMS norm of each query head after RoPE (Hunyuan): [key_dim].
+#define HERALD_WEIGHT_ROTATED_QUERY_NORM 70
+
+// Attention, RMS norm of each key head after RoPE: [key_dim].
+#define HERALD_WEIGHT_ROTATED_KEY_NORM 71
+
+// Attention, temperature by position (Llama 4): [3], b, n and o. The query at position p, rotated and normed, is multiplied
+// by 1 + b ln(1 + floor((p + o) / n)).
+#define HERALD_WEIGHT_TEMPERATURE 72
+
+// MLP with HERALD_ACTIVATION_XIELU, its numbers: [4], p, n, b and e; see there.
+#define HERALD_WEIGHT_XIELU 73
+
+// Attention, MLP and head, in place of a norm at the entry: the elements of the input are multiplied by these, [hidden].
+#define HERALD_WEIGHT_INPUT_SCALE 74
+
 // IEEE float32.
 #define HERALD_DTYPE_F32 0
 
@@ -475,17 +545,47 @@ typedef struct HeraldTier HeraldTier;
 // Blocks of 256, 6 bits. 210 bytes.
 #define HERALD_DTYPE_Q6_K 14
 
+// Blocks of 256: a float16 scale, and for each 32 four points of a codebook, their signs and a 4-bit scale. 66 bytes.
+#define HERALD_DTYPE_IQ2_XXS 16
+
+// Blocks of 256: a float16 scale, points of a codebook with signs, 4-bit scales. 74 bytes.
+#define HERALD_DTYPE_IQ2_XS 17
+
+// Blocks of 256: a float16 scale, points of a codebook, signs, 4-bit scales. 98 bytes.
+#define HERALD_DTYPE_IQ3_XXS 18
+
+// Blocks of 256: a float16 scale, points of a codebook, 3-bit scales. 50 bytes.
+#define HERALD_DTYPE_IQ1_S 19
+
 // Blocks of 32: float16 scale, 4-bit indices into a table of 16 levels. 18 bytes.
 #define HERALD_DTYPE_IQ4_NL 20
+
+// Blocks of 256: a float16 scale, points of a codebook, signs, 4-bit scales. 110 bytes.
+#define HERALD_DTYPE_IQ3_S 21
+
+// Blocks of 256: a float16 scale, points of a codebook, signs, 4-bit scales. 82 bytes.
+#define HERALD_DTYPE_IQ2_S 22
 
 // Blocks of 256, IQ4_NL's levels with 6-bit scales. 136 bytes.
 #define HERALD_DTYPE_IQ4_XS 23
 
+// Blocks of 256: points of a codebook, 3-bit scales, a float16 scale in their spare bits. 56 bytes.
+#define HERALD_DTYPE_IQ1_M 29
+
 // bfloat16.
 #define HERALD_DTYPE_BF16 30
 
+// Blocks of 256: codes of three values, five to a byte, a float16 scale. 54 bytes.
+#define HERALD_DTYPE_TQ1_0 34
+
+// Blocks of 256: 2-bit codes, a float16 scale. 66 bytes.
+#define HERALD_DTYPE_TQ2_0 35
+
 // Blocks of 32: an 8-bit power of two, 4-bit floats (E2M1). 17 bytes.
 #define HERALD_DTYPE_MXFP4 39
+
+// Blocks of 64: an 8-bit float (E4M3) for each 16, 4-bit floats (E2M1). 36 bytes.
+#define HERALD_DTYPE_NVFP4 40
 
 // A page of 16-bit integers with a scale for each head of each token: keys is first float32 scales
 // [n_kv_heads, capacity], then int16 codes [n_kv_heads, capacity, key_dim]; values the same with value_dim. An element
@@ -534,6 +634,24 @@ typedef struct HeraldTier HeraldTier;
 
 // SentencePiece: runs of spaces are collapsed.
 #define HERALD_VOCABULARY_REMOVE_EXTRA_WHITESPACE (1 << 1)
+
+// WPM: the text is put into lower case.
+#define HERALD_VOCABULARY_LOWERCASE (1 << 2)
+
+// WPM: accents are taken off (canonical decomposition, without nonspacing marks).
+#define HERALD_VOCABULARY_STRIP_ACCENTS (1 << 3)
+
+// UGM: charsmap has rules by which the text is normalised.
+#define HERALD_VOCABULARY_CHARSMAP (1 << 4)
+
+// Some tokens take the white space beside them with them, as token_strips says.
+#define HERALD_VOCABULARY_STRIPS (1 << 5)
+
+// A token that is found whole in a text takes the white space on its left with it.
+#define HERALD_STRIP_LEFT (1 << 0)
+
+// A token that is found whole in a text takes the white space on its right with it.
+#define HERALD_STRIP_RIGHT (1 << 1)
 
 // The id that stands for "no such token".
 #define HERALD_NO_TOKEN 4294967295
@@ -602,7 +720,8 @@ typedef struct HeraldProbe {
   char variant[64];
 } HeraldProbe;
 
-// Parameters of HERALD_LAYER_ATTENTION: grouped-query attention over keys and values kept in pages.
+// Parameters of HERALD_LAYER_ATTENTION, HERALD_LAYER_CHUNKED_ATTENTION and HERALD_LAYER_BIDIRECTIONAL_ATTENTION: grouped-query
+// attention over keys and values kept in pages.
 //
 // Where latent_value_dim isn't 0, it is latent attention (arXiv 2405.04434) over one KV head, with n = key_dim - value_dim:
 //
@@ -621,7 +740,8 @@ typedef struct HeraldAttention {
   uint32_t key_dim;
   // Elements of a value head.
   uint32_t value_dim;
-  // A token attends to itself and the window - 1 tokens before it; 0: to all before it.
+  // A token attends to itself and the window - 1 tokens before it; 0: to all before it. Chunked attention: the length of
+  // a chunk. Bidirectional attention: a token attends to the window / 2 tokens on either side; 0: to all.
   uint32_t window;
   // HERALD_ROPE_*.
   uint32_t rope;
@@ -679,6 +799,10 @@ typedef struct HeraldEmbedding {
   uint32_t vocabulary;
   // Multiplies the embeddings; usually 1.
   float scale;
+  // Rows of HERALD_WEIGHT_POSITION_EMBEDDING; 0: there is none.
+  uint32_t positions;
+  // Not used; 0.
+  uint32_t reserved;
 } HeraldEmbedding;
 
 // Parameters of HERALD_LAYER_HEAD.
@@ -848,7 +972,7 @@ typedef struct HeraldLayerDesc {
   float norm_eps;
   // Not used; 0.
   uint32_t reserved;
-  // For HERALD_LAYER_ATTENTION.
+  // For HERALD_LAYER_ATTENTION, HERALD_LAYER_CHUNKED_ATTENTION and HERALD_LAYER_BIDIRECTIONAL_ATTENTION.
   const struct HeraldAttention *attention;
   // For HERALD_LAYER_MLP.
   const struct HeraldMlp *mlp;
@@ -1075,6 +1199,30 @@ typedef struct HeraldCall {
   const struct HeraldFetch *fetch;
 } HeraldCall;
 
+// A product that a layer is about to compute: of a weight matrix with a batch of activations.
+typedef struct HeraldProduct {
+  // sizeof(HeraldProduct) of the plugin.
+  size_t struct_size;
+  // Where the matrix's first row lies in HeraldTensor.data. (A tensor of experts has many matrices.)
+  const void *data;
+  // Elements of a row.
+  uint64_t columns;
+  // Tokens of the batch.
+  uint64_t n_tokens;
+  // The activations, [n_tokens, columns]; valid during the call.
+  const float *input;
+} HeraldProduct;
+
+// Who is shown the products that layers compute.
+typedef struct HeraldObserver {
+  // sizeof(HeraldObserver) of the host.
+  size_t struct_size;
+  // The host's own; passed back in product.
+  void *context;
+  // Called before each product, within a layer's forward. Any thread, and any number at once.
+  void (*product)(void *context, const struct HeraldProduct *product);
+} HeraldObserver;
+
 // Engine layers of a plugin. All pointers are to structs that stay the caller's.
 typedef struct HeraldLayerTable {
   // sizeof(HeraldLayerTable) of the plugin.
@@ -1109,13 +1257,19 @@ typedef struct HeraldLayerTable {
                         const struct HeraldPage *page,
                         void *summary,
                         struct HeraldError *error);
+  // From then on, the observer (which is copied) is shown each product of a weight matrix that any of the plugin's layers
+  // computes, in place of an earlier observer; null: nobody is. When it returns, nothing is being shown to an earlier one
+  // any more. It is how hosts compute importance matrices. Any thread, but not within an observer. May be null where layers
+  // don't show their products. Statuses: OK; INVALID_ARGUMENT; UNSUPPORTED.
+  uint32_t (*observe)(const struct HeraldObserver *observer, struct HeraldError *error);
 } HeraldLayerTable;
 
 // What a model file says of its vocabulary. Everything is valid during the call only.
 typedef struct HeraldVocabulary {
   // sizeof(HeraldVocabulary) of the host.
   size_t struct_size;
-  // The kind of tokenizer, as GGUF's tokenizer.ggml.model names it: "gpt2", "llama". UTF-8.
+  // The kind of tokenizer, as GGUF's tokenizer.ggml.model names it: "gpt2" (byte-level BPE), "llama" (SentencePiece's BPE),
+  // "gemma4" (BPE of characters), "bert" (WPM), "t5" (UGM). UTF-8.
   const char *model;
   // Bytes of model.
   size_t model_len;
@@ -1143,6 +1297,13 @@ typedef struct HeraldVocabulary {
   uint32_t unknown;
   // HERALD_VOCABULARY_* bits.
   uint32_t flags;
+  // UGM's rules, as SentencePiece's precompiled_charsmap has them: how many bytes of a double array follow (uint32_t,
+  // little endian), these, and the replacements, each with a NUL behind it. Null without HERALD_VOCABULARY_CHARSMAP.
+  const uint8_t *charsmap;
+  // Bytes of charsmap.
+  size_t charsmap_len;
+  // HERALD_STRIP_* bits [n_tokens] of control, user-defined and unknown tokens. Null without HERALD_VOCABULARY_STRIPS.
+  const uint8_t *token_strips;
 } HeraldVocabulary;
 
 // Tokenizers of a plugin.
