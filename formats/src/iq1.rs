@@ -42,7 +42,7 @@ impl Block for Iq1S {
     const DTYPE: DType = DType::Iq1S;
     const FILE_TYPE: u32 = 24;
     const FALLBACK: DType = DType::Iq4Nl;
-    const QUANTIZE: Option<fn(&[f32], Option<&[f32]>) -> Self> = None;
+    const QUANTIZE: Option<crate::QuantizeBlock<Self>> = None;
     type Unpacked = Symmetric<32, 8>;
 
     block_scales!(d);
@@ -65,7 +65,7 @@ impl Block for Iq1M {
     const DTYPE: DType = DType::Iq1M;
     const FILE_TYPE: u32 = 31;
     const FALLBACK: DType = DType::Iq4Nl;
-    const QUANTIZE: Option<fn(&[f32], Option<&[f32]>) -> Self> = None;
+    const QUANTIZE: Option<crate::QuantizeBlock<Self>> = None;
     type Unpacked = Symmetric<16, 16>;
 
     #[inline(always)]

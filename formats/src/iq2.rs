@@ -63,7 +63,7 @@ impl Block for Iq2Xxs {
     const DTYPE: DType = DType::Iq2Xxs;
     const FILE_TYPE: u32 = 19;
     const FALLBACK: DType = DType::Iq4Nl;
-    const QUANTIZE: Option<fn(&[f32], Option<&[f32]>) -> Self> = None;
+    const QUANTIZE: Option<crate::QuantizeBlock<Self>> = None;
     type Unpacked = Symmetric<32, 8>;
 
     block_scales!(d);
@@ -86,7 +86,7 @@ impl Block for Iq2Xs {
     const DTYPE: DType = DType::Iq2Xs;
     const FILE_TYPE: u32 = 20;
     const FALLBACK: DType = DType::Iq4Nl;
-    const QUANTIZE: Option<fn(&[f32], Option<&[f32]>) -> Self> = None;
+    const QUANTIZE: Option<crate::QuantizeBlock<Self>> = None;
     type Unpacked = Symmetric<16, 16>;
 
     block_scales!(d);
@@ -107,7 +107,7 @@ impl Block for Iq2S {
     const DTYPE: DType = DType::Iq2S;
     const FILE_TYPE: u32 = 28;
     const FALLBACK: DType = DType::Iq4Nl;
-    const QUANTIZE: Option<fn(&[f32], Option<&[f32]>) -> Self> = Some(Self::quantize);
+    const QUANTIZE: Option<crate::QuantizeBlock<Self>> = Some(Self::quantize);
     type Unpacked = Symmetric<16, 16>;
 
     block_scales!(d);

@@ -45,7 +45,7 @@ impl Block for Iq3Xxs {
     const DTYPE: DType = DType::Iq3Xxs;
     const FILE_TYPE: u32 = 23;
     const FALLBACK: DType = DType::Iq4Nl;
-    const QUANTIZE: Option<fn(&[f32], Option<&[f32]>) -> Self> = None;
+    const QUANTIZE: Option<crate::QuantizeBlock<Self>> = None;
     type Unpacked = Symmetric<32, 8>;
 
     block_scales!(d);
@@ -68,7 +68,7 @@ impl Block for Iq3S {
     const DTYPE: DType = DType::Iq3S;
     const FILE_TYPE: u32 = 26;
     const FALLBACK: DType = DType::Iq4Nl;
-    const QUANTIZE: Option<fn(&[f32], Option<&[f32]>) -> Self> = Some(Self::quantize);
+    const QUANTIZE: Option<crate::QuantizeBlock<Self>> = Some(Self::quantize);
     type Unpacked = Symmetric<32, 8>;
 
     block_scales!(d);

@@ -42,7 +42,7 @@ impl Block for Iq4Nl {
     const DTYPE: DType = DType::Iq4Nl;
     const FILE_TYPE: u32 = 25;
     const FALLBACK: DType = DType::F16;
-    const QUANTIZE: Option<fn(&[f32], Option<&[f32]>) -> Self> = Some(Self::quantize);
+    const QUANTIZE: Option<crate::QuantizeBlock<Self>> = Some(Self::quantize);
     type Unpacked = Symmetric<32, 1>;
 
     block_scales!(d);
@@ -64,7 +64,7 @@ impl Block for Iq4Xs {
     const DTYPE: DType = DType::Iq4Xs;
     const FILE_TYPE: u32 = 30;
     const FALLBACK: DType = DType::Iq4Nl;
-    const QUANTIZE: Option<fn(&[f32], Option<&[f32]>) -> Self> = Some(Self::quantize);
+    const QUANTIZE: Option<crate::QuantizeBlock<Self>> = Some(Self::quantize);
     type Unpacked = Symmetric<32, 8>;
 
     block_scales!(d);

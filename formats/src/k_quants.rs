@@ -136,7 +136,7 @@ impl Block for Q2K {
     const DTYPE: DType = DType::Q2K;
     const FILE_TYPE: u32 = 10;
     const FALLBACK: DType = DType::Iq4Nl;
-    const QUANTIZE: Option<fn(&[f32], Option<&[f32]>) -> Self> = Some(Self::quantize);
+    const QUANTIZE: Option<crate::QuantizeBlock<Self>> = Some(Self::quantize);
     type Unpacked = Affine<16, 16>;
 
     block_scales!(d, dmin);
@@ -170,7 +170,7 @@ impl Block for Q3K {
     const DTYPE: DType = DType::Q3K;
     const FILE_TYPE: u32 = 11;
     const FALLBACK: DType = DType::Iq4Nl;
-    const QUANTIZE: Option<fn(&[f32], Option<&[f32]>) -> Self> = Some(Self::quantize);
+    const QUANTIZE: Option<crate::QuantizeBlock<Self>> = Some(Self::quantize);
     type Unpacked = Symmetric<16, 16>;
 
     block_scales!(d);
@@ -215,7 +215,7 @@ impl Block for Q4K {
     const DTYPE: DType = DType::Q4K;
     const FILE_TYPE: u32 = 14;
     const FALLBACK: DType = DType::Q5_0;
-    const QUANTIZE: Option<fn(&[f32], Option<&[f32]>) -> Self> = Some(Self::quantize);
+    const QUANTIZE: Option<crate::QuantizeBlock<Self>> = Some(Self::quantize);
     type Unpacked = Affine<32, 8>;
 
     block_scales!(d, dmin);
@@ -242,7 +242,7 @@ impl Block for Q5K {
     const DTYPE: DType = DType::Q5K;
     const FILE_TYPE: u32 = 16;
     const FALLBACK: DType = DType::Q5_1;
-    const QUANTIZE: Option<fn(&[f32], Option<&[f32]>) -> Self> = Some(Self::quantize);
+    const QUANTIZE: Option<crate::QuantizeBlock<Self>> = Some(Self::quantize);
     type Unpacked = Affine<32, 8>;
 
     block_scales!(d, dmin);
@@ -277,7 +277,7 @@ impl Block for Q6K {
     const DTYPE: DType = DType::Q6K;
     const FILE_TYPE: u32 = 18;
     const FALLBACK: DType = DType::Q8_0;
-    const QUANTIZE: Option<fn(&[f32], Option<&[f32]>) -> Self> = Some(Self::quantize);
+    const QUANTIZE: Option<crate::QuantizeBlock<Self>> = Some(Self::quantize);
     type Unpacked = Symmetric<16, 16>;
 
     block_scales!(d);

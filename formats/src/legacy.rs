@@ -74,7 +74,7 @@ impl Block for Q4_0 {
     const DTYPE: DType = DType::Q4_0;
     const FILE_TYPE: u32 = 2;
     const FALLBACK: DType = DType::F16;
-    const QUANTIZE: Option<fn(&[f32], Option<&[f32]>) -> Self> = Some(Self::quantize);
+    const QUANTIZE: Option<crate::QuantizeBlock<Self>> = Some(Self::quantize);
     type Unpacked = Symmetric<32, 1>;
 
     block_scales!(d);
@@ -96,7 +96,7 @@ impl Block for Q4_1 {
     const DTYPE: DType = DType::Q4_1;
     const FILE_TYPE: u32 = 3;
     const FALLBACK: DType = DType::F16;
-    const QUANTIZE: Option<fn(&[f32], Option<&[f32]>) -> Self> = Some(Self::quantize);
+    const QUANTIZE: Option<crate::QuantizeBlock<Self>> = Some(Self::quantize);
     type Unpacked = Affine<32, 1>;
 
     block_scales!(d, m);
@@ -122,7 +122,7 @@ impl Block for Q5_0 {
     const DTYPE: DType = DType::Q5_0;
     const FILE_TYPE: u32 = 8;
     const FALLBACK: DType = DType::F16;
-    const QUANTIZE: Option<fn(&[f32], Option<&[f32]>) -> Self> = Some(Self::quantize);
+    const QUANTIZE: Option<crate::QuantizeBlock<Self>> = Some(Self::quantize);
     type Unpacked = Symmetric<32, 1>;
 
     block_scales!(d);
@@ -147,7 +147,7 @@ impl Block for Q5_1 {
     const DTYPE: DType = DType::Q5_1;
     const FILE_TYPE: u32 = 9;
     const FALLBACK: DType = DType::F16;
-    const QUANTIZE: Option<fn(&[f32], Option<&[f32]>) -> Self> = Some(Self::quantize);
+    const QUANTIZE: Option<crate::QuantizeBlock<Self>> = Some(Self::quantize);
     type Unpacked = Affine<32, 1>;
 
     block_scales!(d, m);
@@ -173,7 +173,7 @@ impl Block for Q8_0 {
     const DTYPE: DType = DType::Q8_0;
     const FILE_TYPE: u32 = 7;
     const FALLBACK: DType = DType::F16;
-    const QUANTIZE: Option<fn(&[f32], Option<&[f32]>) -> Self> = Some(Self::quantize);
+    const QUANTIZE: Option<crate::QuantizeBlock<Self>> = Some(Self::quantize);
     type Unpacked = Symmetric<32, 1>;
 
     block_scales!(d);

@@ -134,6 +134,9 @@ macro_rules! dispatch {
     };
 }
 
+/// Makes a block of numbers, which may differ in importance.
+pub type QuantizeBlock<B> = fn(&[f32], Option<&[f32]>) -> B;
+
 /// A block of quantised weights, as it lies in a file: plain bytes at any alignment.
 pub trait Block: Pod {
     /// The element type whose blocks these are.
@@ -148,8 +151,9 @@ pub trait Block: Pod {
     const FALLBACK: DType;
 
     /// Makes the block that stands for [`Unpacked::LEN`] weights best, whose magnitudes float16 holds, where the
-    /// squares of errors count by a second number of each, around 1, if it is known. `None` where HERALD reads the format but doesn't write it.
-    const QUANTIZE: Option<fn(&[f32], Option<&[f32]>) -> Self>;
+    /// squares of errors count by a second number of each, around 1, if it is known. `None` where HERALD reads the format but
+    /// doesn't write it.
+    const QUANTIZE: Option<QuantizeBlock<Self>>;
 
     /// The block's codes and scales, one way for every format.
     type Unpacked: Unpacked;

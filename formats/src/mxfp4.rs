@@ -31,7 +31,7 @@ impl Block for Mxfp4 {
     const DTYPE: DType = DType::Mxfp4;
     const FILE_TYPE: u32 = 38;
     const FALLBACK: DType = DType::F16;
-    const QUANTIZE: Option<fn(&[f32], Option<&[f32]>) -> Self> = Some(Self::quantize);
+    const QUANTIZE: Option<crate::QuantizeBlock<Self>> = Some(Self::quantize);
     type Unpacked = Symmetric<32, 1>;
 
     #[inline(always)]

@@ -24,7 +24,7 @@ impl Block for Nvfp4 {
     const DTYPE: DType = DType::Nvfp4;
     const FILE_TYPE: u32 = 39;
     const FALLBACK: DType = DType::Iq4Nl;
-    const QUANTIZE: Option<fn(&[f32], Option<&[f32]>) -> Self> = None;
+    const QUANTIZE: Option<crate::QuantizeBlock<Self>> = None;
     type Unpacked = Symmetric<16, 4>;
 
     #[inline(always)]

@@ -41,7 +41,7 @@ impl Block for Tq1_0 {
     const DTYPE: DType = DType::Tq1_0;
     const FILE_TYPE: u32 = 36;
     const FALLBACK: DType = DType::Iq4Nl;
-    const QUANTIZE: Option<fn(&[f32], Option<&[f32]>) -> Self> = None;
+    const QUANTIZE: Option<crate::QuantizeBlock<Self>> = None;
     type Unpacked = Symmetric<32, 8>;
 
     block_scales!(d);
@@ -62,7 +62,7 @@ impl Block for Tq2_0 {
     const DTYPE: DType = DType::Tq2_0;
     const FILE_TYPE: u32 = 37;
     const FALLBACK: DType = DType::Iq4Nl;
-    const QUANTIZE: Option<fn(&[f32], Option<&[f32]>) -> Self> = None;
+    const QUANTIZE: Option<crate::QuantizeBlock<Self>> = None;
     type Unpacked = Symmetric<32, 8>;
 
     block_scales!(d);

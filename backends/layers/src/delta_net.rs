@@ -298,7 +298,7 @@ impl<'w> DeltaNet<'w> {
         let mut before = 0;
         for ((conv, x), out) in self.convs.iter().zip(&buffers.projected).zip(&mut buffers.convolved) {
             let (channels, blocks) = (conv.channels, conv.channels.div_ceil(CONV_BLOCK));
-            let out = DisjointSlice::new(&mut **out);
+            let out = DisjointSlice::new(out);
             parallel.run(sequences.len() * blocks, &|items, _| {
                 for item in items {
                     let (sequence, first) = (sequences.get(item / blocks), item % blocks * CONV_BLOCK);
@@ -328,8 +328,7 @@ impl<'w> DeltaNet<'w> {
         let Buffers { convolved, beta, decay, betas, decays, work, .. } = buffers;
         let [q, k, _] = convolved;
         let mut workers = self.token_workers(&mut Scratch::new(work), call.parallel.workers());
-        let [q, k, betas, decays] =
-            [&mut **q, &mut **k, &mut **betas, &mut **decays].map(|buffer| DisjointSlice::new(buffer));
+        let [q, k, betas, decays] = [&mut **q, &mut **k, &mut **betas, &mut **decays].map(DisjointSlice::new);
         let (keys, n_tokens) = (self.inputs[0].rows, call.n_tokens);
         let parallel = call.parallel.when(n_tokens >= SHARE_FROM_TOKENS);
         parallel.run_with(n_tokens, &mut workers, |tokens, mut scratch| {

@@ -29,7 +29,7 @@ pub struct Kernels {
     pub rms_norm: fn(&[f32], &[f32], f32, &mut [f32]),
     /// `out[i] = (x[i] - mean(x)) / sqrt(variance(x) + eps) * weight[i] + bias[i]` (LayerNorm, arXiv 1607.06450). Arguments: x,
     /// weight, bias, eps, out.
-    pub layer_norm: fn(&[f32], &[f32], &[f32], f32, &mut [f32]),
+    pub layer_norm: LayerNorm,
     /// Rotates pairs of a head's first `2 * rotation.len()` elements by angles given as `[cos, sin]` (RoPE, arXiv
     /// 2104.09864).
     pub rope: fn(RopeKind, &mut [f32], &[[f32; 2]]),
@@ -108,6 +108,9 @@ pub struct Xielu {
     /// The greatest argument of the exponential function.
     pub most: f32,
 }
+
+/// See [`Kernels::layer_norm`].
+pub type LayerNorm = fn(&[f32], &[f32], &[f32], f32, &mut [f32]);
 
 /// One tap of a causal convolution.
 #[derive(Clone, Copy, Debug)]

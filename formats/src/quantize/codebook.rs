@@ -205,7 +205,7 @@ pub(crate) fn quantize<const DIM: usize, const SIZE: usize, const GROUPS: usize>
     let mut total = 0.0;
     for (group, scale) in scales.iter_mut().enumerate() {
         let middle = ((ideal[group] / (d.to_f32() * unit) - 1.0) / 2.0).round();
-        let near = [middle, middle - 1.0, middle + 1.0].map(|s| s.max(0.0).min((MOST - 1.0) / 2.0));
+        let near = [middle, middle - 1.0, middle + 1.0].map(|s| s.clamp(0.0, (MOST - 1.0) / 2.0));
         let (best, its) = least(near, |s| groups[group].error(step(d, s)));
         *scale = best;
         total += its;

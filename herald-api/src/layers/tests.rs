@@ -26,8 +26,8 @@ fn layers(size: usize) -> Vec<LayerDesc> {
             rope_scaling: yarn,
             softcap: Some(50.0),
             scale: 0.25,
-            shares_kv: true,
-            latent: Some(LatentAttention { key_dim: size, value_dim: size * 3, query_rank: Some(size * 2) }),
+            shares_kv: false,
+            latent: None,
         })
     };
     let all = [
@@ -92,21 +92,55 @@ fn every_kind_comes_back_from_c() {
     }
 }
 
+/// Layers whose weights are others than those of [`layers`]: latent attention, attention over another layer's pages, and an MLP
+/// with numbers of its own.
+fn particular_layers(size: usize) -> Vec<LayerDesc> {
+    let layers = layers(size);
+    let LayerParams::Attention(attention) = &layers[1].params else { panic!("attention") };
+    let latent = LatentAttention { key_dim: size, value_dim: size * 3, query_rank: Some(size * 2) };
+    let params = [
+        LayerParams::Attention(Attention { latent: Some(latent), n_kv_heads: 1, ..attention.clone() }),
+        LayerParams::Attention(Attention { shares_kv: true, ..attention.clone() }),
+        LayerParams::Attention(Attention { value_dim: attention.key_dim, ..attention.clone() }),
+        LayerParams::Mlp(Mlp { width: 30, activation: Activation::Xielu, gated: false }),
+        LayerParams::DeltaNet(DeltaNet {
+            n_key_heads: 2,
+            n_value_heads: 4,
+            key_dim: size,
+            value_dim: size,
+            taps: 4,
+            heads: DeltaHeads::Grouped,
+            decay: DeltaDecay::Head,
+            gate: DeltaGate::Silu,
+            decay_rank: None,
+            gate_rank: Some(size),
+        }),
+    ];
+    params.into_iter().map(|params| LayerDesc { params, ..layers[0].clone() }).collect()
+}
+
+#[test]
+fn particular_layers_come_back_from_c() {
+    for desc in particular_layers(10) {
+        // SAFETY: the description and what it points to live for the call.
+        let back = desc.with_raw(|raw| unsafe { LayerDesc::from_raw(raw) });
+        assert_eq!(back.expect("a sound description"), desc);
+    }
+}
+
 #[test]
 fn every_role_is_some_kinds() {
-    let layers = layers(10);
-    let params = LayerParams::Mlp(Mlp { width: 30, activation: Activation::Xielu, gated: false });
-    let xielu = LayerDesc { params, ..layers[0].clone() };
+    let layers = [layers(10), particular_layers(10)].concat();
     for role in WeightRole::ALL {
         let is_some = |desc: &LayerDesc| desc.weight_shape(role).is_some();
-        assert!(layers.iter().any(is_some) || is_some(&xielu), "{role:?}");
+        assert!(layers.iter().any(is_some), "{role:?}");
     }
 }
 
 #[test]
 fn sizes_that_nobody_can_mean_do_not_overflow() {
     for size in [0, u32::MAX as usize / 11] {
-        for desc in layers(size) {
+        for desc in layers(size).into_iter().chain(particular_layers(size.max(1))) {
             for role in WeightRole::ALL {
                 let fits = desc.weight_shape(role).is_some_and(|shape| shape.fits(usize::MAX - 1, 1));
                 assert!(!fits, "{role:?} of {desc:?}");

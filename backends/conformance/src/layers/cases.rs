@@ -110,7 +110,7 @@ fn heads() -> Vec<Plan> {
             WeightRole::LayerNormBias,
             WeightRole::OutputBias,
         ]),
-        head("the norm alone", 64, 64, 1.0, None),
+        head("the norm alone", 64, 64, 1.0, None).without(&[WeightRole::Embedding]),
         head("a scale in place of a norm", 64, 50, 1.0, None)
             .without(&[WeightRole::Norm])
             .with(&[WeightRole::InputScale]),

@@ -179,6 +179,8 @@ pub(super) fn run(layer: &Layer<'_>, case: &Case, cut: Cut) -> Result<Results, O
     let is_head = matches!(layer.desc.params, LayerParams::Head(_));
     let is_embedding = matches!(layer.desc.params, LayerParams::Embedding(_));
     let is_branch = !is_head && !is_embedding;
+    // A norm over the sum leaves no branch to compare: what was there before must be the same.
+    let in_place = cut.in_place && !case.tensors.iter().any(|tensor| tensor.role == WeightRole::ResidualNorm);
     let params = attention(layer);
     let memories = case.sequences.iter().map(|_| Memory::new(layer, cut.manner));
     let mut memories = memories.collect::<Result<Vec<_>, _>>()?;
@@ -193,7 +195,7 @@ pub(super) fn run(layer: &Layer<'_>, case: &Case, cut: Cut) -> Result<Results, O
             let new = memory.done..memory.done + n_tokens;
             let elements = new.start * hidden..new.end * hidden;
             gathered.x.extend(&sequence.x[elements.clone()]);
-            let before = if cut.in_place { &sequence.x } else { &sequence.residual };
+            let before = if in_place { &sequence.x } else { &sequence.residual };
             gathered.before.extend(&before[elements]);
             gathered.positions.extend(&sequence.positions[new.clone()]);
             gathered.ids.extend(&sequence.ids[new.clone()]);
@@ -206,7 +208,7 @@ pub(super) fn run(layer: &Layer<'_>, case: &Case, cut: Cut) -> Result<Results, O
             n_tokens: gathered.positions.len(),
             ids: if layer.desc.params.reads_tokens() { &gathered.ids } else { &[] },
             positions: if params.is_some() || is_embedding { &gathered.positions } else { &[] },
-            input: (is_head || (is_branch && !cut.in_place)).then_some(&gathered.x[..]),
+            input: (is_head || (is_branch && !in_place)).then_some(&gathered.x[..]),
             before: is_branch.then_some(&gathered.before[..]),
             parts: &parts,
             fetch: None,

@@ -97,7 +97,7 @@ struct Temperature {
 impl Temperature {
     fn of(numbers: Option<Vec<f32>>) -> Result<Option<Self>> {
         let Some([slope, length, offset]) = numbers.as_deref() else { return Ok(None) };
-        if !(*length >= 1.0) {
+        if length.is_nan() || *length < 1.0 {
             return Err(Error::invalid(format!(
                 "the temperature changes every {length} positions, where at least 1 was expected"
             )));

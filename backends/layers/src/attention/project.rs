@@ -58,7 +58,7 @@ impl Attention<'_> {
     pub(super) fn project(&self, call: &Call<'_>, buffers: &mut Buffers<'_>) {
         let Buffers { hidden, q, gated_q, k, v, work, .. } = buffers;
         let (parallel, positions, sequences) = (&call.parallel, call.positions, &call.sequences);
-        let query = Product { linear: &self.query, out: if self.is_gated { &mut *gated_q } else { &mut *q } };
+        let query = Product { linear: &self.query, out: if self.is_gated { gated_q } else { q } };
         match (&self.key, &self.value) {
             (Some(key), Some(value)) => {
                 let (key, value) = (Product { linear: key, out: k }, Product { linear: value, out: v });
@@ -69,7 +69,7 @@ impl Attention<'_> {
         let mut workers = self.head_workers(&mut Scratch::new(work), parallel.workers());
         let Params { n_kv_heads, key_dim, value_dim, .. } = self.params;
         let (q_width, k_width, v_width) = (self.query_width(), n_kv_heads * key_dim, n_kv_heads * value_dim);
-        let [q, k, v] = [q, k, v].map(|part| DisjointSlice::new(&mut **part));
+        let [q, k, v] = [q, k, v].map(|part| DisjointSlice::new(part));
         let gated_q = &**gated_q;
         parallel.run_with(positions.len(), &mut workers, |tokens, mut scratch| {
             let mut buffers = self.head_buffers(&mut scratch);

@@ -60,7 +60,10 @@ impl Around {
         let add_bos = always || adds("bos")?.unwrap_or(usually);
         let add_eos = adds("eos")?.unwrap_or(model == "t5");
         // GGUF's key has always been spelt so.
-        let sep = special("seperator")?.or(if model == "bert" { of_file.find("[SEP]") } else { None });
+        let sep = match model == "bert" {
+            true => special("seperator")?.or_else(|| of_file.find("[SEP]")),
+            false => None,
+        };
         let add_sep = model == "bert" && adds("sep")?.unwrap_or(true);
         let after = if add_sep { sep.or(eos) } else { eos.filter(|_| add_eos) };
         Ok(Self { bos, eos, before: bos.filter(|_| add_bos), after })

@@ -45,13 +45,11 @@ pub(super) fn check(plugin: &Subject<'_>) {
     });
 }
 
+/// Makes betas before their sigmoid, and decays before their softplus, of normed activations.
+type Controls = Box<dyn Fn(&Approx) -> [Approx; 2]>;
+
 /// What gives betas and decays from the normed activations.
-fn controls(
-    hidden: usize,
-    params: &DeltaNet,
-    joined: bool,
-    weights: &mut Weights,
-) -> Box<dyn Fn(&Approx) -> [Approx; 2]> {
+fn controls(hidden: usize, params: &DeltaNet, joined: bool, weights: &mut Weights) -> Controls {
     let DeltaNet { n_key_heads, n_value_heads, decay_rank, .. } = *params;
     if joined {
         let both = weights.matrix(WeightRole::BetaAndDecay, 2 * n_value_heads, hidden);

@@ -221,10 +221,10 @@ impl Reference {
         let mut ranked = self.candidates(&merit, &error)?;
         ranked.sort_by(|a, b| merit(*b).total_cmp(&merit(*a)));
         let (chosen, left) = ranked.split_at(self.params.n_used);
-        if let (Some(last), Some(next)) = (chosen.last(), left.first()) {
-            if merit(*last) - merit(*next) <= error(last) + error(next) {
-                return None;
-            }
+        if let (Some(last), Some(next)) = (chosen.last(), left.first())
+            && merit(*last) - merit(*next) <= error(last) + error(next)
+        {
+            return None;
         }
         let sum: f64 = chosen.iter().map(|index| probabilities[*index].value).sum();
         let sum_bound: f64 = chosen.iter().map(|index| probabilities[*index].bound).sum();

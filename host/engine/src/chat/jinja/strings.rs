@@ -285,7 +285,9 @@ pub(super) fn replace(
 fn affix(meter: &Shared, text: &str, at_end: bool, given: Given) -> Result<Value, Error> {
     let [affix, start, stop] = given.named("startswith", ["prefix", "start", "end"])?;
     let affix = arguments::required(affix, "startswith")?;
-    let text = within(text, start, stop, "startswith")?.0;
+    let Some((text, _)) = within(text, start, stop, "startswith")? else {
+        return Ok(Value::Bool(false));
+    };
     let matches = |affix: &Value| {
         meter.work(1)?;
         let Some(affix) = affix.as_text() else {
@@ -321,25 +323,37 @@ pub(super) fn range_of(
     Ok((place(start, 0)?, place(stop, length)?))
 }
 
-/// A part of a text by its characters, and the place where it begins.
+/// A part of a text by its characters, and the place where it begins; `None` where that is after the end, so that not even an
+/// empty text is there.
 fn within<'t>(
     text: &'t str,
     start: Option<Value>,
     stop: Option<Value>,
     name: &str,
-) -> Result<(&'t str, usize), Error> {
+) -> Result<Option<(&'t str, usize)>, Error> {
     if start.is_none() && stop.is_none() {
-        return Ok((text, 0));
+        return Ok(Some((text, 0)));
     }
-    let (start, stop) = range_of(start, stop, text.chars().count(), name)?;
+    let length = text.chars().count();
+    let is_past = optional_int(start.clone(), name)?.is_some_and(|start| start > length as i128);
+    let (start, stop) = range_of(start, stop, length, name)?;
+    if is_past || start > stop {
+        return Ok(None);
+    }
     let offset = |place: usize| text.char_indices().nth(place).map_or(text.len(), |(offset, _)| offset);
-    Ok((if start < stop { &text[offset(start)..offset(stop)] } else { "" }, start))
+    Ok(Some((&text[offset(start)..offset(stop)], start)))
 }
 
 fn search(meter: &Shared, text: &str, name: &str, given: Given) -> Result<Value, Error> {
     let [part, start, stop] = given.named(name, ["sub", "start", "end"])?;
     let part = arguments::text(part, name)?;
-    let (text, from) = within(text, start, stop, name)?;
+    let part_of = within(text, start, stop, name)?;
+    let missing = || match name {
+        "count" => Ok(Value::Int(0)),
+        _ if name.ends_with("find") => Ok(Value::Int(-1)),
+        _ => Err(Error::invalid(format!("{name}: the string is not found"))),
+    };
+    let Some((text, from)) = part_of else { return missing() };
     if name == "count" {
         let count =
             if part.text.is_empty() { text.chars().count() + 1 } else { text.matches(&part.text).count() };
@@ -349,8 +363,7 @@ fn search(meter: &Shared, text: &str, name: &str, given: Given) -> Result<Value,
     meter.work(1)?;
     match found {
         Some(offset) => Ok(Value::Int((from + text[..offset].chars().count()) as i128)),
-        None if name.ends_with("find") => Ok(Value::Int(-1)),
-        None => Err(Error::invalid(format!("{name}: the string is not found"))),
+        None => missing(),
     }
 }
 
