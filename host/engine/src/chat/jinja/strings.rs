@@ -118,7 +118,7 @@ pub(super) fn call(
             }
             printf::format(meter, text, &named)
         }
-        "center" | "ljust" | "rjust" | "zfill" => padded(meter, text, name, given),
+        "center" | "ljust" | "rjust" | "zfill" => padded(meter, text, name, given, None),
         "expandtabs" => expand_tabs(meter, text, given),
         _ => {
             given.named::<0>(name, [])?;
@@ -404,16 +404,31 @@ fn partition(meter: &Shared, text: &str, name: &str, given: Given) -> Result<Val
     Value::tuple(meter, items)
 }
 
-fn padded(meter: &Shared, text: &str, name: &str, given: Given) -> Result<Value, Error> {
+/// A text with fill characters up to a width, which may be left out where there is a usual one.
+pub(super) fn padded(
+    meter: &Shared,
+    text: &str,
+    name: &str,
+    given: Given,
+    usual: Option<i128>,
+) -> Result<Value, Error> {
     let [width, fill] = given.named(name, ["width", "fillchar"])?;
-    let width = match optional_int(width, name)? {
+    let width = match optional_int(width, name)?.or(usual) {
         Some(width) => usize::try_from(width.max(0)).unwrap_or(usize::MAX),
-        // Jinja2's filter; the method always has one.
-        None => 80,
+        None => return Err(arguments::missing(name)),
     };
     let fill = optional_text(fill, name)?;
-    let fill =
-        fill.and_then(|fill| fill.text.chars().next()).unwrap_or(if name == "zfill" { '0' } else { ' ' });
+    let fill = match &fill {
+        None if name == "zfill" => '0',
+        None => ' ',
+        Some(fill) => {
+            let mut characters = fill.text.chars();
+            match (characters.next(), characters.next()) {
+                (Some(one), None) => one,
+                _ => return Err(Error::invalid(format!("{name} fills with one character"))),
+            }
+        }
+    };
     let count = text.chars().count();
     let padding = width.saturating_sub(count);
     let mut out = Builder::new(meter)?;

@@ -41,7 +41,8 @@ pub(super) fn apply(meter: &Shared, name: &str, value: &Value, given: Given) -> 
             let [chars] = given.named("trim", ["chars"])?;
             strings::strip(meter, text, chars, true, true)
         }
-        "upper" | "lower" | "capitalize" | "center" => strings::call(meter, text, name, given, &shown),
+        "center" => strings::padded(meter, text, name, given, Some(80)),
+        "upper" | "lower" | "capitalize" => strings::call(meter, text, name, given, &shown),
         "title" => title(meter, text),
         "replace" => {
             let [old, new, count] = given.named("replace", ["old", "new", "count"])?;
