@@ -27,7 +27,7 @@ pub struct Iq2Xxs {
 pub struct Iq2XxsGroup {
     /// The indices of four points.
     pub points: [u8; 4],
-    /// Little-endian: the signs of each point in 7 bits, see [`even_signs`], then the scale `s`.
+    /// Little-endian: the signs of each point in 7 bits, see `even_signs`, then the scale `s`.
     pub signs_and_scale: [u8; 4],
 }
 
@@ -37,7 +37,7 @@ pub struct Iq2XxsGroup {
 pub struct Iq2Xs {
     /// The scale `d` of the scales.
     pub d: F16,
-    /// Little-endian, for each eight weights: the point's index in 9 bits, and signs in 7, see [`even_signs`].
+    /// Little-endian, for each eight weights: the point's index in 9 bits, and signs in 7, see `even_signs`.
     pub points: [[u8; 2]; 32],
     /// The scales `s`: groups `2 i` and `2 i + 1` in the halves of byte `i`.
     pub scales: [u8; 8],
