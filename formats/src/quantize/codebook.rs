@@ -19,7 +19,7 @@ const REACHES: [f32; 2] = [0.55, 1.4];
 /// Times that points and scale are fitted to each other, after the best candidate is known.
 const REFINEMENTS: usize = 3;
 /// The largest scale: `2 s + 1`, with `s` of 4 bits.
-const MOST: f32 = 31.0;
+const MAX_ODD_SCALE: f32 = 31.0;
 
 /// A codebook, with what finding the point nearest to some magnitudes takes.
 pub(crate) struct Codebook<const DIM: usize> {
@@ -199,13 +199,13 @@ pub(crate) fn quantize<const DIM: usize, const SIZE: usize, const GROUPS: usize>
     if largest == 0.0 {
         return Block { d: f16::ZERO, scales: [0; GROUPS], points: [0; 64], signs: [0; 32] };
     }
-    let mut d = reaching(largest / (MOST * unit));
+    let mut d = reaching(largest / (MAX_ODD_SCALE * unit));
     let step = |d: f16, s: f32| d.to_f32() * (2.0 * s + 1.0) * unit;
     let mut scales = [0.0; GROUPS];
     let mut total = 0.0;
     for (group, scale) in scales.iter_mut().enumerate() {
         let middle = ((ideal[group] / (d.to_f32() * unit) - 1.0) / 2.0).round();
-        let near = [middle, middle - 1.0, middle + 1.0].map(|s| s.clamp(0.0, (MOST - 1.0) / 2.0));
+        let near = [middle, middle - 1.0, middle + 1.0].map(|s| s.clamp(0.0, (MAX_ODD_SCALE - 1.0) / 2.0));
         let (best, its) = least(near, |s| groups[group].error(step(d, s)));
         *scale = best;
         total += its;

@@ -123,11 +123,8 @@ impl Reference {
         let joined = (gated && weights.values.coin())
             .then(|| weights.matrix(WeightRole::ExpertsGateAndUp, n_experts * 2 * width, hidden));
         // Of each expert the rows of its gate, then those of its up projection.
-        let of_joined = |joined: &Matrix, index: usize| {
-            (joined.rows(index * width..(index + 1) * width), None::<Array1<f64>>)
-        };
-        let both = joined;
-        let joined = both.is_some();
+        let of_joined = |both: &Matrix, index: usize| (both.rows(index * width..(index + 1) * width), None);
+        let (both, joined) = (joined.as_ref(), joined.is_some());
         let mut stacked = |role, bias, rows: usize, columns: usize| {
             let matrix = weights.matrix(role, n_experts * rows, columns);
             let biases = weights.perhaps(|weights| weights.plain(bias, [n_experts, rows], [-0.5, 0.5]));
@@ -143,11 +140,11 @@ impl Reference {
         };
         let experts = (0..n_experts)
             .map(|index| Network {
-                gate: match &both {
+                gate: match both {
                     Some(both) => Some(of_joined(both, 2 * index)),
                     None => gates.as_ref().map(|gates| part(gates, index, width)),
                 },
-                up: match (&both, &ups) {
+                up: match (both, &ups) {
                     (Some(both), _) => of_joined(both, 2 * index + 1),
                     (None, Some(ups)) => part(ups, index, width),
                     (None, None) => unreachable!("up projections are apart or joined with the gates"),

@@ -99,6 +99,54 @@ fn shapes(kind: LayerKind) -> (LayerParams, Vec<(WeightRole, [usize; 2])>) {
                 (WeightRole::Down, [HIDDEN, 40]),
             ],
         ),
+        LayerKind::PerLayerEmbedding => (
+            LayerParams::PerLayerEmbedding(PerLayerEmbedding {
+                vocabulary: VOCABULARY,
+                width: 6,
+                table_width: 18,
+                first: 6,
+                activation: Activation::GeluTanh,
+                embedding_scale: 4.0,
+                table_scale: 2.0,
+                projection_scale: 0.5,
+            }),
+            vec![
+                (WeightRole::Embedding, [VOCABULARY, HIDDEN]),
+                (WeightRole::PerLayerTable, [VOCABULARY, 18]),
+                (WeightRole::PerLayerProjection, [6, HIDDEN]),
+                (WeightRole::PerLayerNorm, [1, 6]),
+                (WeightRole::Gate, [6, HIDDEN]),
+                (WeightRole::Down, [HIDDEN, 6]),
+                (WeightRole::PostNorm, [1, HIDDEN]),
+            ],
+        ),
+        LayerKind::Moe => (
+            LayerParams::Moe(experts()),
+            vec![
+                (WeightRole::Norm, [1, HIDDEN]),
+                (WeightRole::Router, [4, HIDDEN]),
+                (WeightRole::ExpertsGate, [4 * 10, HIDDEN]),
+                (WeightRole::ExpertsUp, [4 * 10, HIDDEN]),
+                (WeightRole::ExpertsDown, [4 * HIDDEN, 10]),
+            ],
+        ),
+        LayerKind::Embedding => (
+            LayerParams::Embedding(Embedding { vocabulary: VOCABULARY, scale: 1.0, positions: None }),
+            vec![(WeightRole::Embedding, [VOCABULARY, HIDDEN])],
+        ),
+        LayerKind::Mamba1 | LayerKind::Mamba2 | LayerKind::ShortConv | LayerKind::DeltaNet => {
+            recurrent_shapes(kind)
+        }
+        _ => (
+            LayerParams::Head(Head { vocabulary: VOCABULARY, scale: 1.0, softcap: None }),
+            vec![(WeightRole::Norm, [1, HIDDEN]), (WeightRole::Embedding, [VOCABULARY, HIDDEN])],
+        ),
+    }
+}
+
+/// The same of kinds with a recurrent state.
+fn recurrent_shapes(kind: LayerKind) -> (LayerParams, Vec<(WeightRole, [usize; 2])>) {
+    match kind {
         LayerKind::Mamba1 => (
             LayerParams::Mamba1(Mamba1 { inner: 40, state: 4, taps: 3, dt_rank: 5, plain_norms: false }),
             vec![
@@ -133,28 +181,7 @@ fn shapes(kind: LayerKind) -> (LayerParams, Vec<(WeightRole, [usize; 2])>) {
                 (WeightRole::OutProjection, [HIDDEN, HIDDEN]),
             ],
         ),
-        LayerKind::PerLayerEmbedding => (
-            LayerParams::PerLayerEmbedding(PerLayerEmbedding {
-                vocabulary: VOCABULARY,
-                width: 6,
-                table_width: 18,
-                first: 6,
-                activation: Activation::GeluTanh,
-                embedding_scale: 4.0,
-                table_scale: 2.0,
-                projection_scale: 0.5,
-            }),
-            vec![
-                (WeightRole::Embedding, [VOCABULARY, HIDDEN]),
-                (WeightRole::PerLayerTable, [VOCABULARY, 18]),
-                (WeightRole::PerLayerProjection, [6, HIDDEN]),
-                (WeightRole::PerLayerNorm, [1, 6]),
-                (WeightRole::Gate, [6, HIDDEN]),
-                (WeightRole::Down, [HIDDEN, 6]),
-                (WeightRole::PostNorm, [1, HIDDEN]),
-            ],
-        ),
-        LayerKind::DeltaNet => (
+        _ => (
             LayerParams::DeltaNet(delta_net()),
             vec![
                 (WeightRole::Norm, [1, HIDDEN]),
@@ -172,24 +199,6 @@ fn shapes(kind: LayerKind) -> (LayerParams, Vec<(WeightRole, [usize; 2])>) {
                 (WeightRole::SsmNorm, [1, 5]),
                 (WeightRole::OutProjection, [HIDDEN, 20]),
             ],
-        ),
-        LayerKind::Moe => (
-            LayerParams::Moe(experts()),
-            vec![
-                (WeightRole::Norm, [1, HIDDEN]),
-                (WeightRole::Router, [4, HIDDEN]),
-                (WeightRole::ExpertsGate, [4 * 10, HIDDEN]),
-                (WeightRole::ExpertsUp, [4 * 10, HIDDEN]),
-                (WeightRole::ExpertsDown, [4 * HIDDEN, 10]),
-            ],
-        ),
-        LayerKind::Embedding => (
-            LayerParams::Embedding(Embedding { vocabulary: VOCABULARY, scale: 1.0, positions: None }),
-            vec![(WeightRole::Embedding, [VOCABULARY, HIDDEN])],
-        ),
-        _ => (
-            LayerParams::Head(Head { vocabulary: VOCABULARY, scale: 1.0, softcap: None }),
-            vec![(WeightRole::Norm, [1, HIDDEN]), (WeightRole::Embedding, [VOCABULARY, HIDDEN])],
         ),
     }
 }
