@@ -1,6 +1,6 @@
 //! `host embed`: texts as vectors.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use herald::model::Pooling;
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::failure::Failure;
 use super::options::EngineOptions;
-use super::{input, output};
+use super::{ids, input, output};
 
 /// Turn texts into embeddings: vectors that are near each other where texts mean alike
 #[derive(Debug, Args)]
@@ -28,6 +28,10 @@ pub(super) struct Embed {
     /// Take a text from a file; several are several texts
     #[arg(short, long = "file", value_name = "FILE")]
     files: Vec<PathBuf>,
+    /// Take one text's token ids from a file, with what the model puts before and after: with white space or commas between
+    /// them, or as `host tokenize --json` prints them; `-` is stdin
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["texts", "files"])]
+    ids: Option<PathBuf>,
     /// How the vectors of a text's tokens become one [default: as the model says, else mean]
     #[arg(long, value_enum)]
     pooling: Option<PoolingName>,
@@ -50,9 +54,15 @@ enum PoolingName {
     Last,
 }
 
+/// The token ids in a file.
+fn of_file(file: &Path, engine: &NeuroEngine) -> Result<Vec<u32>, Failure> {
+    let parsed = ids::parse(&input::read(file)?, engine.plan().vocabulary);
+    parsed.map_err(|reason| Failure::Failed(format!("{}: {reason}", file.display())))
+}
+
 impl Embed {
     pub(super) fn run(self, options: &EngineOptions) -> Result<(), Failure> {
-        let texts = self.all_texts()?;
+        let texts = if self.ids.is_some() { Vec::new() } else { self.all_texts()? };
         let engine = NeuroEngine::load(&options.model_path()?, &options.load_options())?;
         let pooling = self.pooling.map(|name| match name {
             PoolingName::Mean => Pooling::Mean,
@@ -60,8 +70,10 @@ impl Embed {
             PoolingName::Last => Pooling::Last,
         });
         let how = EmbedOptions { pooling, normalize: !self.raw, stop: None };
-        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let embeddings = engine.embed_texts(&texts, &how)?;
+        let embeddings = match &self.ids {
+            Some(file) => engine.embed_ids(&[&of_file(file, &engine)?], &how)?,
+            None => engine.embed_texts(&texts.iter().map(String::as_str).collect::<Vec<_>>(), &how)?,
+        };
         if self.json {
             let pooling = match pooling.unwrap_or_else(|| engine.pooling()) {
                 Pooling::Mean => "mean",

@@ -441,5 +441,8 @@ fn embeddings_are_vectors_of_length_1_unless_told_otherwise() {
     let lines = stdout(&on("xlm_roberta", &["embed", "one text", "another one"]).success());
     assert_eq!(lines.lines().map(|line| line.split(' ').count()).collect::<Vec<_>>(), [64, 64]);
     fails(on("xlm_roberta", &["embed", ""]), &["empty"]);
+    fails(on("xlm_roberta", &["embed", "--ids", "no such file"]), &["no such file"]);
+    let both = on("xlm_roberta", &["embed", "--ids", "-", "a text"]).code(2);
+    assert!(stderr(&both).contains("--ids"), "{}", stderr(&both));
     fails(on("xlm_roberta", &["generate", "once"]), &["embeddings", "no output head"]);
 }

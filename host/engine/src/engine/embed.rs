@@ -91,8 +91,20 @@ impl NeuroEngine {
             return Err(Error::Invalid(format!("the text{which} is empty, where some text was expected")));
         }
         let ids: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
+        self.embed_with(&ids, skipped, options)
+    }
+
+    /// As [`NeuroEngine::embed_texts`], of texts that are given by their tokens, with what the model puts before and after.
+    ///
+    /// # Errors
+    /// As [`NeuroEngine::prefill`].
+    pub fn embed_ids(&self, texts: &[&[u32]], options: &EmbedOptions) -> Result<Vec<Vec<f32>>> {
+        self.embed_with(texts, 0, options)
+    }
+
+    fn embed_with(&self, texts: &[&[u32]], skipped: usize, options: &EmbedOptions) -> Result<Vec<Vec<f32>>> {
         let pooling = options.pooling.unwrap_or_else(|| self.pooling());
-        let mut embeddings = self.embed_from(&ids, skipped, pooling, options.stop.as_ref())?;
+        let mut embeddings = self.embed_from(texts, skipped, pooling, options.stop.as_ref())?;
         if options.normalize {
             embeddings.iter_mut().for_each(|embedding| normalize(embedding));
         }
