@@ -245,6 +245,12 @@ pub fn smollm2() -> PathBuf {
     pulled.clone()
 }
 
+/// The file of a model that `tools/fetch_models.py` brings, where it has.
+pub fn fetched(name: &str) -> Option<PathBuf> {
+    let path = smollm2().with_file_name(format!("{name}.gguf"));
+    path.exists().then_some(path)
+}
+
 /// SmolLM2-135M-Instruct, loaded with the cpu plugin.
 pub fn load_smollm2() -> NeuroEngine {
     NeuroEngine::load(&smollm2(), &cpu_options()).unwrap_or_else(|error| panic!("{error}"))

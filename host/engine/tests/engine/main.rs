@@ -12,6 +12,7 @@ mod oracles;
 mod overrides;
 mod plugins;
 mod prefix;
+mod real_models;
 mod schedule;
 mod smollm2;
 mod state;
