@@ -18,7 +18,7 @@ fn a_saved_sequence_continues_with_the_same_tokens() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("state");
     let state = path.to_str().expect("UTF-8");
-    for model in ["granite_hybrid", "mamba"] {
+    for model in ["granite_hybrid", "mamba", "qwen35"] {
         let whole = generate(model, &["once upon a time", "-n", "24"]);
         let mut parts = generate(model, &["once upon a time", "-n", "9", "--save-state", state]);
         parts.extend(generate(model, &["-n", "5", "--load-state", state, "--save-state", state]));
@@ -30,7 +30,7 @@ fn a_saved_sequence_continues_with_the_same_tokens() {
 /// `host info` computes from the shapes the same size that the layers request.
 #[test]
 fn info_says_how_much_states_take() {
-    for model in ["mamba", "nemotron_h", "lfm2", "falcon_h1", "llama"] {
+    for model in ["mamba", "nemotron_h", "lfm2", "falcon_h1", "qwen35", "kimi_linear", "llama"] {
         let engine = load_tiny(model);
         let home = tempfile::tempdir().expect("a temporary folder");
         let mut command = Command::new(env!("CARGO_BIN_EXE_host"));

@@ -105,6 +105,19 @@ fn answers_are_those_given_alone_gemma3_in_small_pieces() {
 }
 
 #[test]
+fn answers_are_those_given_alone_qwen35_in_small_pieces() {
+    equal_to_alone(
+        "qwen35",
+        SchedulerOptions { max_running: 7, prompt_piece: 5, ..SchedulerOptions::default() },
+    );
+}
+
+#[test]
+fn answers_are_those_given_alone_kimi_linear() {
+    equal_to_alone("kimi_linear", SchedulerOptions::default());
+}
+
+#[test]
 fn random_cancels_leave_nothing_and_harm_nobody() {
     let engine = Arc::new(load_tiny("llama"));
     let mut random = Random(7);

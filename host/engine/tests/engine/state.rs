@@ -7,8 +7,10 @@ use herald::{Capacity, GenerateOptions, LoadOptions, MemoryOptions, NeuroEngine,
 use herald_testing::{cpu_options, load_tiny, tiny};
 use safetensors::tensor::SafeTensors;
 
-/// Models of every kind of state: Mamba, Mamba-2 beside attention, short convolutions, and pages alone.
-const MODELS: [&str; 4] = ["jamba", "falcon_h1", "lfm2", "llama"];
+/// Models of every kind of state: Mamba, Mamba-2 beside attention, short convolutions, delta nets, pages that blocks share,
+/// latents, and pages alone.
+const MODELS: [&str; 8] =
+    ["jamba", "falcon_h1", "lfm2", "qwen35", "kimi_linear", "gemma4_e", "deepseek2_lite", "llama"];
 
 /// A prompt that takes several pieces.
 pub(crate) fn prompt() -> Vec<u32> {
@@ -87,7 +89,7 @@ fn in_tiers(name: &str) -> NeuroEngine {
 fn a_saved_sequence_comes_back_in_its_tiers() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let prompt: Vec<u32> = (0..300).map(|position| 3 + position * 37 % 500).collect();
-    for name in ["jamba", "falcon_h1", "llama"] {
+    for name in ["jamba", "falcon_h1", "qwen35", "kimi_linear", "llama"] {
         let path = folder.path().join(name);
         let engine = in_tiers(name);
         let mut sequence = engine.sequence().expect("a sequence");
