@@ -73,7 +73,8 @@ fn what(bytes: &[u8]) -> Option<(String, &'static str)> {
             "download the file itself: a link to it has /resolve/ where the link to its page has /blob/",
         ));
     }
-    if begins(b"{") || begins(b"[") {
+    let is_plain = || !text.iter().any(|byte| byte.is_ascii_control() && !byte.is_ascii_whitespace());
+    if (begins(b"{") || begins(b"[")) && is_plain() {
         return Some(("JSON, a text".to_owned(), "name the file with the weights"));
     }
     None
