@@ -234,6 +234,12 @@ typedef struct HeraldTier HeraldTier;
 // Experts by the softmax of their scores, chosen among those of the n_groups_used groups whose best is greatest (DeepSeek-V2).
 #define HERALD_ROUTING_SOFTMAX_GROUPS 4
 
+// As float32, or in integers of at least 16 bits.
+#define HERALD_ACTIVATIONS_INT16 0
+
+// Also in 8 bits, with a scale for each group of columns.
+#define HERALD_ACTIVATIONS_INT8 1
+
 // The weight of the RMS norm at the layer's entry: [hidden]. Attention and MLP may come without it where they have
 // HERALD_WEIGHT_POST_NORM (OLMo 2) or HERALD_WEIGHT_RESIDUAL_NORM (BERT): the branch then reads its input as it is. So may
 // layers that have HERALD_WEIGHT_LAYER_NORM or HERALD_WEIGHT_INPUT_SCALE in its place.
@@ -668,6 +674,25 @@ typedef struct HeraldTier HeraldTier;
 // HeraldTierConfig.flags: pages in a file are to be compressed further with LZ4, where that makes them smaller.
 #define HERALD_TIER_LZ4 1
 
+// How finely a layer's matmuls with quantised weights may represent activations. A backend may always be finer.
+enum ActivationPrecision
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  // As float32, or in integers of at least 16 bits.
+  Int16 = HERALD_ACTIVATIONS_INT16,
+  // Also in 8 bits, with a scale for each group of columns.
+  Int8 = HERALD_ACTIVATIONS_INT8,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum ActivationPrecision ActivationPrecision;
+#else
+typedef uint32_t ActivationPrecision;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
 // What the host offers a plugin for as long as it is loaded.
 typedef struct HeraldHost {
   // sizeof(HeraldHost) of the host.
@@ -970,8 +995,8 @@ typedef struct HeraldLayerDesc {
   float residual_scale;
   // Added to the mean square in the layer's RMS norms.
   float norm_eps;
-  // Not used; 0.
-  uint32_t reserved;
+  // How finely matmuls with quantised weights may represent activations: HERALD_ACTIVATIONS_*. A plugin may be finer.
+  uint32_t activations;
   // For HERALD_LAYER_ATTENTION, HERALD_LAYER_CHUNKED_ATTENTION and HERALD_LAYER_BIDIRECTIONAL_ATTENTION.
   const struct HeraldAttention *attention;
   // For HERALD_LAYER_MLP.
@@ -1512,6 +1537,9 @@ typedef struct HeraldPlugin {
   // Memory tiers, or null where the plugin offers none.
   const struct HeraldTierTable *tiers;
 } HeraldPlugin;
+
+// Every precision that this version knows.
+#define ActivationPrecision_ALL { Int16, Int8, }
 
 #endif  /* HERALD_PLUGIN_H */
 

@@ -5,7 +5,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, SamplingMode, Throughput};
-use herald_api::{Activation, DType, Q4_GROUP, Q4Rows, RopeKind};
+use herald_api::{Activation, ActivationPrecision, DType, Q4_GROUP, Q4Rows, RopeKind};
 use herald_benches::{Matrix, Share, Summary, tables, weights};
 use herald_layers::Kernels;
 use herald_layers::kernels::{Gemm, OnlineSoftmax, Q4Tile, SelectiveScan, SsdStep, Tap, Tile, Upcoming};
@@ -73,25 +73,36 @@ fn codes(len: usize) -> Vec<i16> {
 
 fn products(benches: &mut Benches<'_>, kernels: &Kernels) {
     let (mut prepared, mut scratch) = (Vec::new(), Vec::new());
-    for dtype in DType::ALL {
+    let kinds = DType::ALL.into_iter().flat_map(|dtype| ActivationPrecision::ALL.map(|of| (dtype, of)));
+    for (dtype, activations) in kinds {
+        let is_float = dtype.block_len() == 1;
+        let (suffix, share) = match activations {
+            ActivationPrecision::Int8 if is_float => continue,
+            ActivationPrecision::Int8 => (", int8", Share::Int8),
+            _ => ("", if is_float { Share::Float } else { Share::Int }),
+        };
         let row_bytes = dtype.row_bytes(COLUMNS).unwrap_or(1);
         let rows = (LARGE / row_bytes).next_multiple_of(64);
         // Created when it is first needed: a run may leave the bench out.
         let mut matrix = None;
         let (x, mut out) = (floats(COLUMNS), vec![0.0; rows]);
         let work = Work { multiply_adds: rows * COLUMNS, bytes: rows * row_bytes, share: Share::Memory };
-        benches.add(&format!("{dtype} times 1 token"), &work, || {
-            let matrix = matrix.get_or_insert_with(|| Matrix::new(kernels, dtype, rows, COLUMNS));
+        benches.add(&format!("{dtype} times 1 token{suffix}"), &work, || {
+            let matrix =
+                matrix.get_or_insert_with(|| Matrix::new(kernels, (dtype, activations), rows, COLUMNS));
             matrix.multiply(black_box(&x), &mut prepared, &mut scratch, &mut out);
         });
         let mut matrix = None;
         let (x, mut out) = (floats(TOKENS * COLUMNS), vec![0.0; TOKENS * ROWS]);
-        let share = if dtype.block_len() == 1 { Share::Float } else { Share::Int };
         let work = Work::arithmetic(TOKENS * ROWS * COLUMNS, share);
-        benches.add(&format!("{dtype} times {TOKENS} tokens"), &work, || {
-            let matrix = matrix.get_or_insert_with(|| Matrix::new(kernels, dtype, ROWS, COLUMNS));
+        benches.add(&format!("{dtype} times {TOKENS} tokens{suffix}"), &work, || {
+            let matrix =
+                matrix.get_or_insert_with(|| Matrix::new(kernels, (dtype, activations), ROWS, COLUMNS));
             matrix.multiply(black_box(&x), &mut prepared, &mut scratch, &mut out);
         });
+        if activations != ActivationPrecision::default() {
+            continue;
+        }
         let row = (kernels.rows)(dtype);
         let (data, mut out) = (weights(dtype, 1, COLUMNS), vec![0.0; COLUMNS]);
         benches.add(&format!("{dtype} as floats"), &Work::vectors(COLUMNS), || {

@@ -1,6 +1,6 @@
 //! A weight matrix in a backend's packing, and its product with tokens, on one thread.
 
-use herald_api::{AlignedBytes, DType};
+use herald_api::{ActivationPrecision, AlignedBytes, DType};
 use herald_layers::Kernels;
 use herald_layers::matmul::{MatmulCall, MatmulKernel, OutputTile};
 
@@ -25,8 +25,13 @@ impl Matrix {
     /// # Panics
     /// If there is no memory for it.
     #[must_use]
-    pub fn new(kernels: &Kernels, dtype: DType, rows: usize, columns: usize) -> Self {
-        let kernel = (kernels.matmul)(dtype);
+    pub fn new(
+        kernels: &Kernels,
+        (dtype, activations): (DType, ActivationPrecision),
+        rows: usize,
+        columns: usize,
+    ) -> Self {
+        let kernel = (kernels.matmul)(dtype, activations);
         let file = weights(dtype, rows, columns);
         let len = kernel.packing.map_or(file.len(), |packing| (packing.bytes)(rows, columns));
         let mut packed = AlignedBytes::zeroed(len).expect("memory for a bench");

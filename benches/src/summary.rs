@@ -24,6 +24,8 @@ pub enum Share {
     Float,
     /// Int16 multiply-adds of one thread.
     Int,
+    /// Int8 multiply-adds of one thread.
+    Int8,
     /// Int16 multiply-adds of all threads.
     IntOfAll,
 }
@@ -144,6 +146,7 @@ impl Summary {
             Share::Cache => bytes / limits.cache,
             Share::Float => multiply_adds / limits.one.float_macs_per_s,
             Share::Int => multiply_adds / limits.one.int16_macs_per_s,
+            Share::Int8 => multiply_adds / limits.one.int8_macs_per_s,
             Share::IntOfAll => multiply_adds / limits.all.int16_macs_per_s,
         };
         Some(Line { seconds, bytes, multiply_adds, share, of })
@@ -158,6 +161,7 @@ impl Share {
             Self::Cache => "cache",
             Self::Float => "float32, one thread",
             Self::Int => "int16, one thread",
+            Self::Int8 => "int8, one thread",
             Self::IntOfAll => "int16, all threads",
         }
     }

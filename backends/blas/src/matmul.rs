@@ -4,7 +4,7 @@
 //! Weights are kept once, as the simd kernels pack them, and panels are unpacked from that. A small batch's activations are
 //! quantised to those kernels' format; a large batch's stay float32.
 
-use herald_api::DType;
+use herald_api::{ActivationPrecision, DType};
 use herald_layers::kernels::Gemm;
 use herald_layers::matmul::{ActivationFormat, MatmulCall, MatmulKernel, OutputTile};
 
@@ -33,9 +33,10 @@ fn in_use() -> &'static Chosen {
         .unwrap_or_else(|error| panic!("the blas backend was used where it doesn't run: {error}"))
 }
 
-/// The simd kernels' multiplication with weights of a type.
+/// The simd kernels' multiplication with weights of a type. Activations are always the finer ones, since large batches'
+/// are float32.
 fn of_simd(dtype: DType) -> MatmulKernel {
-    (in_use().simd.kernels.matmul)(dtype)
+    (in_use().simd.kernels.matmul)(dtype, ActivationPrecision::Int16)
 }
 
 /// The simd kernels' format of activations, the same for all quantised types.
@@ -43,7 +44,7 @@ fn simd_format() -> Option<ActivationFormat> {
     of_simd(DType::Q8_0).activations
 }
 
-pub(crate) fn matmul(dtype: DType) -> MatmulKernel {
+pub(crate) fn matmul(dtype: DType, _: ActivationPrecision) -> MatmulKernel {
     let simd = of_simd(dtype);
     let activations = simd.activations.map(|format| ActivationFormat {
         id: FORMAT_ID,

@@ -1,6 +1,6 @@
 //! Scalar kernels: simple, portable, and the reference that every other backend is read against.
 
-use herald_api::{Activation, DType, RopeKind};
+use herald_api::{Activation, ActivationPrecision, DType, RopeKind};
 use herald_formats::{f16_value, row_kernels};
 use herald_layers::Kernels;
 use herald_layers::fallback;
@@ -43,8 +43,8 @@ pub static KERNELS: Kernels = Kernels {
     decay_weights: recurrent::decay_weights,
 };
 
-/// Rows are read as they lie in the file, with activations as they are.
-fn matmul(dtype: DType) -> MatmulKernel {
+/// Rows are read as they lie in the file, with activations as they are, whatever the precision.
+fn matmul(dtype: DType, _: ActivationPrecision) -> MatmulKernel {
     MatmulKernel {
         dtype,
         row_tile: 1,

@@ -3,7 +3,7 @@
 //! The module `suite` (with the feature of that name) checks every entry of every backend against the same float64
 //! reference.
 
-use herald_api::{Activation, DType, Q4_GROUP, Q4Rows, RopeKind};
+use herald_api::{Activation, ActivationPrecision, DType, Q4_GROUP, Q4Rows, RopeKind};
 
 use crate::matmul::MatmulKernel;
 use herald_formats::{RowKernels, f16_value};
@@ -14,8 +14,8 @@ pub struct Kernels {
     pub name: &'static str,
     /// Kernels over one row of a weight matrix of a type. Weights are [`herald_formats`]'s to the bit.
     pub rows: fn(DType) -> RowKernels,
-    /// Matrix multiplication with weights of a type.
-    pub matmul: fn(DType) -> MatmulKernel,
+    /// Matrix multiplication with weights of a type, and activations of a precision, or finer.
+    pub matmul: fn(DType, ActivationPrecision) -> MatmulKernel,
     /// `out[t * rows + r] = x[t] . panel[r]` for all tokens and rows; `out` is only written.
     pub gemm: fn(&Gemm<'_>, &mut [f32]),
     /// Products of each head's queries with the head's part of float16 rows.

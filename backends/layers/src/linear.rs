@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use herald_api::{AlignedBytes, DType, Parallel, Result, Weight};
+use herald_api::{ActivationPrecision, AlignedBytes, DType, Parallel, Result, Weight};
 
 use crate::disjoint_slice::DisjointSlice;
 use crate::kernels::Kernels;
@@ -39,11 +39,15 @@ pub(crate) struct Product<'p, 'w> {
 
 impl<'w> Linear<'w> {
     /// A matrix of the model's file, not yet packed.
-    pub(crate) fn new(kernels: &'static Kernels, weight: &Weight<'w>) -> Self {
+    pub(crate) fn new(
+        kernels: &'static Kernels,
+        weight: &Weight<'w>,
+        activations: ActivationPrecision,
+    ) -> Self {
         Self {
             rows: weight.rows,
             columns: weight.columns,
-            kernel: (kernels.matmul)(weight.dtype),
+            kernel: (kernels.matmul)(weight.dtype, activations),
             bytes: weight.bytes,
             packed: None,
             bias: None,

@@ -50,14 +50,19 @@ impl<'r, 'w> Weights<'r, 'w> {
         Error::invalid(format!("{} has no {role:?} weight, where one was expected", self.layer()))
     }
 
+    fn linear(&self, weight: &Weight<'w>) -> Linear<'w> {
+        Linear::new(self.kernels, weight, self.desc.activations)
+    }
+
     /// The matrix of this role.
     pub(crate) fn matrix(&mut self, role: WeightRole) -> Result<Linear<'w>> {
-        Ok(Linear::new(self.kernels, self.required(role)?))
+        let weight = self.required(role)?;
+        Ok(self.linear(weight))
     }
 
     /// The matrix of this role, where the description asks for one.
     pub(crate) fn optional_matrix(&mut self, role: WeightRole) -> Result<Option<Linear<'w>>> {
-        Ok(self.find(role)?.map(|weight| Linear::new(self.kernels, weight)))
+        Ok(self.find(role)?.map(|weight| self.linear(weight)))
     }
 
     /// The rows of this role, to be looked up.
@@ -161,7 +166,7 @@ impl<'r, 'w> Weights<'r, 'w> {
 
     fn split(&self, weight: &Weight<'w>, count: usize) -> Vec<Linear<'w>> {
         let (rows, bytes) = (weight.rows / count.max(1), weight.bytes.len() / count.max(1));
-        let one = |bytes| Linear::new(self.kernels, &Weight { rows, bytes, ..*weight });
+        let one = |bytes| self.linear(&Weight { rows, bytes, ..*weight });
         weight.bytes.chunks_exact(bytes.max(1)).map(one).collect()
     }
 

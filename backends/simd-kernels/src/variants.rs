@@ -1,10 +1,14 @@
 //! The tables of kernels, one for each instruction set: the generic kernels, compiled with its features.
 
-use herald_api::{DType, Hardware, abi};
+use herald_api::{ActivationPrecision, DType, Hardware, abi};
 use herald_formats::dispatch;
 use herald_layers::Kernels;
 use herald_layers::matmul::{ActivationFormat, MatmulKernel, Packing};
 
+use crate::activations::{int8, int16};
+use crate::matmul::Precision;
+use crate::matmul::int8::Int8;
+use crate::matmul::int16::Int16;
 use crate::packed::Packed;
 use crate::panels::Unpack;
 use crate::simd::{LANES, Simd};
@@ -59,9 +63,39 @@ pub static VARIANTS: [Variant; 4] = [
 
 const AVX2: u64 = abi::HERALD_CPU_AVX2 | abi::HERALD_CPU_FMA | abi::HERALD_CPU_F16C;
 
-/// The matmul kernel of a quantised type.
+/// The matmul kernel of a quantised type, for activations of a precision.
 macro_rules! quantised {
-    ($block:ident, $dtype:ident) => {
+    ($block:ident, $dtype:ident, $precision:ident) => {
+        match $precision {
+            ActivationPrecision::Int8 => quantised!(
+                $block,
+                $dtype,
+                Int8,
+                matmul_int8,
+                ActivationFormat {
+                    id: int8::id::<Packed<$block>>(),
+                    len: int8::len::<<Packed<$block> as Format>::Sums>,
+                    tile: Int8::tile_of::<Token>,
+                    quantize: quantize_int8::<Packed<$block>>,
+                    rounding: int8::STEP,
+                }
+            ),
+            _ => quantised!(
+                $block,
+                $dtype,
+                Int16,
+                matmul_int16,
+                ActivationFormat {
+                    id: int16::ID,
+                    len: int16::len,
+                    tile: Int16::tile_of::<Token>,
+                    quantize: quantize_int16,
+                    rounding: int16::STEP,
+                }
+            ),
+        }
+    };
+    ($block:ident, $dtype:ident, $type:ident, $matmul:ident, $activations:expr) => {
         MatmulKernel {
             dtype: $dtype,
             row_tile: LANES,
@@ -69,15 +103,9 @@ macro_rules! quantised {
                 bytes: crate::packed::packed_bytes::<Packed<$block>>,
                 pack: crate::packed::pack::<Packed<$block>>,
             }),
-            activations: Some(ActivationFormat {
-                id: crate::activations::ID,
-                len: crate::activations::len,
-                tile: crate::activations::tile::<Token>,
-                quantize,
-                rounding: crate::activations::STEP,
-            }),
-            scratch_len: crate::matmul::scratch_len::<Packed<$block>>,
-            matmul: matmul_quantised::<Packed<$block>>,
+            activations: Some($activations),
+            scratch_len: crate::matmul::scratch_len::<Packed<$block>, $type>,
+            matmul: $matmul::<Packed<$block>>,
         }
     };
 }
@@ -163,8 +191,8 @@ macro_rules! variant {
                 decay_weights,
             };
 
-            fn matmul(dtype: DType) -> MatmulKernel {
-                dispatch!(dtype, float F => plain!(F, dtype), block B => quantised!(B, dtype))
+            fn matmul(dtype: DType, precision: ActivationPrecision) -> MatmulKernel {
+                dispatch!(dtype, float F => plain!(F, dtype), block B => quantised!(B, dtype, precision))
             }
 
             pub(super) fn unpack(dtype: DType) -> Unpack {
@@ -196,9 +224,11 @@ macro_rules! variant {
             kernel!($features, delta_rule, crate::delta::delta_rule, (call: &DeltaRule<'_>, state: &mut [f32], out: &mut [f32]));
             kernel!($features, mul_sigmoid, crate::delta::mul_sigmoid, (x: &mut [f32], gate: &[f32]));
             kernel!($features, decay_weights, crate::recurrent::decay_weights, (to: f32, from: &[f32], weight: &[f32], x: &mut [f32]));
-            kernel!($features, quantize, crate::activations::quantize, (x: &[f32], columns: usize, prepared: &mut [f32]));
+            kernel!($features, quantize_int16, int16::quantize, (x: &[f32], columns: usize, quantized: &mut [f32]));
+            kernel!($features, quantize_int8<F: Format>, int8::quantize::<Token, F>, (x: &[f32], columns: usize, quantized: &mut [f32]));
 
-            kernel!($features, matmul_quantised<F: Format>, crate::matmul::matmul::<Token, F>, (run: &MatmulCall<'_>, scratch: &mut [f32], out: &mut OutputTile<'_>));
+            kernel!($features, matmul_int16<F: Format>, crate::matmul::matmul::<Token, F, Int16>, (run: &MatmulCall<'_>, scratch: &mut [f32], out: &mut OutputTile<'_>));
+            kernel!($features, matmul_int8<F: Format>, crate::matmul::matmul::<Token, F, Int8>, (run: &MatmulCall<'_>, scratch: &mut [f32], out: &mut OutputTile<'_>));
             kernel!($features, matmul_floats<T: Float>, crate::floats::matmul::<Token, T>, (run: &MatmulCall<'_>, scratch: &mut [f32], out: &mut OutputTile<'_>));
             kernel!($features, unpack_quantised<F: Format>, crate::panels::quantised::<Token, F>, (packed: &[u8], columns: usize, panel: &mut [f32]));
             kernel!($features, unpack_floats<T: Float>, crate::panels::floats::<Token, T>, (packed: &[u8], columns: usize, panel: &mut [f32]));

@@ -27,6 +27,7 @@ pub(crate) mod c {
         HERALD_ROUTING_SOFTMAX, HERALD_ROUTING_SOFTMAX_GROUPS, HeraldMoe,
     };
     pub use super::per_layer_embedding::HeraldPerLayerEmbedding;
+    pub use super::precision::{HERALD_ACTIVATIONS_INT8, HERALD_ACTIVATIONS_INT16};
     pub use super::role::c::*;
     pub use super::short_conv::HeraldShortConv;
 
@@ -75,8 +76,8 @@ pub(crate) mod c {
         pub residual_scale: f32,
         /// Added to the mean square in the layer's RMS norms.
         pub norm_eps: f32,
-        /// Not used; 0.
-        pub reserved: u32,
+        /// How finely matmuls with quantised weights may represent activations: HERALD_ACTIVATIONS_*. A plugin may be finer.
+        pub activations: u32,
         /// For HERALD_LAYER_ATTENTION, HERALD_LAYER_CHUNKED_ATTENTION and HERALD_LAYER_BIDIRECTIONAL_ATTENTION.
         pub attention: *const HeraldAttention,
         /// For HERALD_LAYER_MLP.
@@ -110,6 +111,7 @@ mod mamba2;
 mod mlp;
 mod moe;
 mod per_layer_embedding;
+mod precision;
 mod role;
 mod shape;
 mod short_conv;
@@ -120,6 +122,7 @@ pub use activation::Activation;
 pub use attention::{LatentAttention, Mask, RopeKind, RopeScaling};
 pub use delta_net::{DeltaDecay, DeltaGate, DeltaHeads};
 pub use moe::Routing;
+pub use precision::ActivationPrecision;
 pub use role::WeightRole;
 pub use shape::{Need, WeightShape};
 
@@ -326,6 +329,8 @@ pub struct LayerDesc {
     pub residual_scale: f32,
     /// Added to the mean square in RMS norms.
     pub norm_eps: f32,
+    /// How finely its matmuls may represent activations.
+    pub activations: ActivationPrecision,
     /// What is particular to its kind.
     pub params: LayerParams,
 }
@@ -352,6 +357,7 @@ impl LayerDesc {
             hidden: self.hidden as u32,
             residual_scale: self.residual_scale,
             norm_eps: self.norm_eps,
+            activations: self.activations as u32,
             ..AbiStruct::empty()
         };
         self.params.with_raw(desc, body)
@@ -381,6 +387,7 @@ impl LayerDesc {
             hidden: raw.hidden as usize,
             residual_scale: raw.residual_scale,
             norm_eps: raw.norm_eps,
+            activations: ActivationPrecision::from_code(raw.activations),
             params,
         })
     }

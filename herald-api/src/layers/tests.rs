@@ -75,9 +75,12 @@ fn layers(size: usize) -> Vec<LayerDesc> {
             projection_scale: 0.5,
         }),
     ];
-    let desc =
-        |params| LayerDesc { block: 3, hidden: size * 11, residual_scale: 0.5, norm_eps: 1e-6, params };
-    all.into_iter().map(desc).collect()
+    all.into_iter().map(|params| desc(size * 11, params)).collect()
+}
+
+fn desc(hidden: usize, params: LayerParams) -> LayerDesc {
+    let activations = ActivationPrecision::Int8;
+    LayerDesc { block: 3, hidden, residual_scale: 0.5, norm_eps: 1e-6, activations, params }
 }
 
 #[test]

@@ -150,7 +150,14 @@ pub(crate) fn spec(params: LayerParams) -> LayerSpec {
     let bytes = Arc::new(vec![1_u8; HIDDEN * 4]);
     let data = SharedBytes::new(bytes, 0..HIDDEN * 4).expect("the range is within the bytes");
     LayerSpec {
-        desc: LayerDesc { block: 7, hidden: HIDDEN, residual_scale: 1.0, norm_eps: 1e-5, params },
+        desc: LayerDesc {
+            block: 7,
+            hidden: HIDDEN,
+            residual_scale: 1.0,
+            norm_eps: 1e-5,
+            activations: herald_api::ActivationPrecision::default(),
+            params,
+        },
         weights: vec![SharedWeight {
             role: WeightRole::Norm,
             name: "blk.7.norm".to_owned(),

@@ -7,7 +7,8 @@ use herald_api::import::{
     Executor, Forward, LayerHandle, LayerSpec, Lent, Plugin, SharedBytes, SharedWeight,
 };
 use herald_api::{
-    Activation, AlignedBytes, DType, LayerDesc, LayerParams, Mlp, Parallel, Result, Status, WeightRole,
+    Activation, ActivationPrecision, AlignedBytes, DType, LayerDesc, LayerParams, Mlp, Parallel, Result,
+    Status, WeightRole,
 };
 
 use crate::plugins;
@@ -73,6 +74,7 @@ impl Case {
                 hidden: self.hidden,
                 residual_scale: self.residual_scale,
                 norm_eps: self.norm_eps,
+                activations: ActivationPrecision::default(),
                 params: LayerParams::Mlp(mlp),
             },
             weights,

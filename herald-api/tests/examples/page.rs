@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use herald_api::import::{Forward, LayerSpec, SharedBytes, SharedWeight};
 use herald_api::{
-    AlignedBytes, DType, Embedding, Hardware, LayerDesc, LayerKind, LayerParams, Parallel, Status, WeightRole,
+    ActivationPrecision, AlignedBytes, DType, Embedding, Hardware, LayerDesc, LayerKind, LayerParams,
+    Parallel, Status, WeightRole,
 };
 
 use crate::{load, run};
@@ -40,6 +41,7 @@ fn the_pages_plugin_runs() {
             hidden: 2,
             residual_scale: 1.0,
             norm_eps: 0.0,
+            activations: ActivationPrecision::default(),
             params: LayerParams::Embedding(Embedding { vocabulary: 3, scale: 10.0, positions: None }),
         },
         weights: vec![SharedWeight {

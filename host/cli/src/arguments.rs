@@ -20,6 +20,8 @@ const TEMPLATE: &[&str] = &["chat_template"];
 const TRUST: &[&str] = &["allow_insecure_plugins"];
 /// How many threads.
 const THREADS: &[&str] = &["threads", "config"];
+/// How finely is computed.
+const PRECISION: &[&str] = &["activations"];
 /// What sequences take.
 const MEMORY: &[&str] = &[
     "context",
@@ -41,7 +43,7 @@ fn used(path: &str) -> &'static [&'static [&'static str]] {
         "quantize" => &[THREADS],
         "tokenize" => &[MODEL, PLUGINS, SET],
         "backends" | "info" => &[MODEL, PLUGINS, THREADS],
-        _ => &[MODEL, PLUGINS, THREADS, MEMORY, SET, TEMPLATE],
+        _ => &[MODEL, PLUGINS, THREADS, PRECISION, MEMORY, SET, TEMPLATE],
     }
 }
 

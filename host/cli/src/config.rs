@@ -20,6 +20,7 @@ struct Config {
     model: Option<String>,
     backend: Option<String>,
     threads: Option<Value>,
+    activations: Option<String>,
     context: Option<NonZeroUsize>,
     batch: Option<NonZeroUsize>,
     active_tokens: Option<Value>,
@@ -96,6 +97,8 @@ impl EngineOptions {
         self.model = self.model.take().or(config.model.map(OsString::from));
         self.backend = self.backend.take().filter(|backend| !backend.is_empty()).or(config.backend);
         self.threads = of(self.threads, "threads", config.threads.as_ref(), options::threads)?;
+        let activations = config.activations.map(Value::Text);
+        self.activations = of(self.activations, "activations", activations.as_ref(), options::activations)?;
         self.context = self.context.or(config.context);
         self.batch = self.batch.or(config.batch);
         let (active, compressed) = (config.active_tokens.as_ref(), config.compressed_tokens.as_ref());

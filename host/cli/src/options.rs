@@ -9,7 +9,7 @@ use clap::builder::{OsStringValueParser, PossibleValue, StringValueParser, Typed
 use herald::gguf::Override;
 use herald::plugin::{Plugins, Search, Trial, this_machine};
 use herald::threads::MAX_THREADS;
-use herald::{Capacity, LoadOptions, MemoryOptions, NeuroEngine};
+use herald::{ActivationPrecision, Capacity, LoadOptions, MemoryOptions, NeuroEngine};
 
 use super::arguments::Listed;
 use super::failure::Failure;
@@ -52,6 +52,11 @@ pub(super) struct EngineOptions {
     /// Threads to compute with [default: one for each CPU that this process may use]
     #[arg(short, long, value_name = "N", value_parser = threads)]
     pub(super) threads: Option<NonZeroUsize>,
+
+    /// Bits of activations where they are multiplied with quantised weights: `int16`, which is as good as exact, or `int8`,
+    /// faster and nearly so [default: int16]
+    #[arg(long, value_name = "TYPE", value_parser = activations)]
+    pub(super) activations: Option<ActivationPrecision>,
 
     /// Maximum length of a sequence [default: what the model was trained for]
     #[arg(short, long, value_name = "TOKENS", help_heading = MEMORY)]
@@ -192,6 +197,7 @@ impl EngineOptions {
             backend: self.backend.clone().filter(|name| !name.is_empty()),
             search: self.search(),
             threads: self.threads,
+            activations: self.activations.unwrap_or(usual.activations),
             max_batch: self.max_batch(),
             context: self.context.map(NonZeroUsize::get),
             memory: MemoryOptions {
@@ -278,6 +284,14 @@ pub(super) fn selected_pages(text: &str) -> Result<SelectedPages, String> {
     pages
         .map(|pages| SelectedPages(Some(pages)))
         .ok_or_else(|| "a number from 1 or `all` was expected".to_owned())
+}
+
+pub(super) fn activations(text: &str) -> Result<ActivationPrecision, String> {
+    match text {
+        "int16" => Ok(ActivationPrecision::Int16),
+        "int8" => Ok(ActivationPrecision::Int8),
+        _ => Err("`int16` or `int8` was expected".to_owned()),
+    }
 }
 
 pub(super) fn threads(text: &str) -> Result<NonZeroUsize, String> {

@@ -29,6 +29,7 @@ pub use engine::{
     Sequence, TokenOutput, Watched, WeightProduct, calibrate, calibrate_within,
 };
 pub use error::{Error, Result};
+pub use herald_api::ActivationPrecision;
 pub use kv_cache::{Capacity, MemoryOptions, MemoryUsage, PageSelection, SelectionWatcher};
 pub use options::LoadOptions;
 pub use stop::Stop;

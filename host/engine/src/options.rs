@@ -3,6 +3,8 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use herald_api::ActivationPrecision;
+
 use crate::folders;
 use crate::gguf::Override;
 use crate::kv_cache::MemoryOptions;
@@ -19,6 +21,9 @@ pub struct LoadOptions {
     pub search: Search,
     /// Threads to compute with; `None`: as many as this process may use.
     pub threads: Option<NonZeroUsize>,
+    /// How finely matmuls with quantised weights may represent activations: 16 bits change logits by about a millionth; 8
+    /// bits by about a thousandth, which no text shows, and take about two thirds of the time.
+    pub activations: ActivationPrecision,
     /// The most tokens of a forward pass; longer prompts go in pieces.
     pub max_batch: usize,
     /// The most tokens that a sequence may have; `None`: what the model was trained for.
@@ -42,6 +47,7 @@ impl Default for LoadOptions {
             calibrations: folders::calibrations(),
             search: Search::usual(),
             threads: None,
+            activations: ActivationPrecision::default(),
             max_batch: 512,
             context: None,
             page_tokens: 64,

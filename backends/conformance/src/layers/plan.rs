@@ -1,6 +1,6 @@
 //! A layer to check, before it has weights: its description, which of the weights that it may have, and its sequences.
 
-use herald_api::{DType, LayerDesc, LayerParams, Need, WeightRole};
+use herald_api::{ActivationPrecision, DType, LayerDesc, LayerParams, Need, WeightRole};
 use herald_formats::{Block, Unpacked, dispatch, floats::Float};
 
 use super::layer::{Limits, Tensor};
@@ -100,7 +100,14 @@ impl Plan {
     pub(super) fn new(name: &str, hidden: usize, params: LayerParams) -> Self {
         Self {
             name: name.to_owned(),
-            desc: LayerDesc { block: 3, hidden, residual_scale: 1.0, norm_eps: 1e-5, params },
+            desc: LayerDesc {
+                block: 3,
+                hidden,
+                residual_scale: 1.0,
+                norm_eps: 1e-5,
+                activations: ActivationPrecision::default(),
+                params,
+            },
             with: Vec::new(),
             without: Vec::new(),
             dtype: None,

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use herald_api::import::{SharedBytes, SharedWeight};
-use herald_api::{DType, WeightRole};
+use herald_api::{ActivationPrecision, DType, WeightRole};
 use herald_formats::floats::Float;
 use herald_formats::{Affine, Block, Symmetric, Unpacked, dequantize_row, dispatch};
 use ndarray::{Array2, s};
@@ -127,7 +127,9 @@ impl Matrix {
 
 /// What a backend's products with weights of a type round activations by, as a share of a token's largest.
 pub(super) fn activation_step(kernels: &Kernels, dtype: DType) -> f64 {
-    (kernels.matmul)(dtype).activations.map_or(0.0, |preparation| f64::from(preparation.rounding))
+    (kernels.matmul)(dtype, ActivationPrecision::Int16)
+        .activations
+        .map_or(0.0, |preparation| f64::from(preparation.rounding))
 }
 
 /// A random weight `[rows, columns]`, as the host gives it and as the reference sees it.

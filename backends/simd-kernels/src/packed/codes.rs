@@ -12,6 +12,9 @@ pub(crate) type Word = [u8; 4 * LANES];
 /// The low half byte of each int16 of a pair.
 const LOW_HALVES: i32 = 0x000f_000f;
 
+/// The low half of each byte.
+const LOW_HALVES_OF_BYTES: i32 = 0x0f0f_0f0f;
+
 /// A way of packing codes.
 pub(crate) trait Codes: 'static {
     /// A packed group: an array of [`Word`].
@@ -20,8 +23,16 @@ pub(crate) trait Codes: 'static {
     /// Packs one row's codes into its lane of a group's bytes.
     fn pack(codes: &[u8; GROUP], lane: usize, packed: &mut [u8]);
 
+    /// Added to codes as they are packed, to have their [`Codes::code_quads`], which have no sign.
+    const BIAS: i32 = 0;
+    /// The greatest byte of [`Codes::code_quads`].
+    const MAX: i32;
+
     /// See [`super::Format::code_pairs`].
     fn code_pairs<S: Simd, const Q: usize>(s: S, words: &Self::Words) -> [S::I; 4];
+
+    /// See [`super::Format::code_quads`].
+    fn code_quads<S: Simd, const Q: usize>(s: S, words: &Self::Words) -> [S::I; 2];
 }
 
 fn put(packed: &mut [u8], word: usize, lane: usize, bits: u32) {
@@ -41,10 +52,9 @@ fn four(codes: &[u8; GROUP], first: usize) -> u32 {
     u32::from_le_bytes([codes[first], codes[first + 1], codes[first + 2], codes[first + 3]])
 }
 
-/// Four neighbouring codes of `bits` bits as two pairs, each int16 with its codes from bit `shift` on.
-fn spread(codes: &[u8; GROUP], first: usize, shift: usize, bits: usize) -> u32 {
-    let at = |offset: usize| u32::from(codes[first + offset]);
-    at(0) << shift | at(2) << (16 + shift) | at(1) << (shift + bits) | at(3) << (16 + shift + bits)
+#[inline(always)]
+fn or_quads<S: Simd>(s: S, a: [S::I; 2], b: [S::I; 2]) -> [S::I; 2] {
+    [s.or(a[0], b[0]), s.or(a[1], b[1])]
 }
 
 #[inline(always)]
@@ -65,11 +75,21 @@ fn half_bytes<S: Simd>(s: S, word: &Word) -> [S::I; 4] {
     ]
 }
 
+/// The half bytes of a word as two quads.
+#[inline(always)]
+fn half_byte_quads<S: Simd>(s: S, word: &Word) -> [S::I; 2] {
+    let word = s.load_i(word);
+    let mask = s.splat_i(LOW_HALVES_OF_BYTES);
+    [s.and(word, mask), s.and(s.shr(word, 4), mask)]
+}
+
 /// Codes of 4 bits: word `w` has columns `4w` and on in the low halves of its bytes, `16 + 4w` and on in the high halves.
 pub(crate) struct Bits4;
 
 impl Codes for Bits4 {
     type Words = [Word; 4];
+
+    const MAX: i32 = 15;
 
     fn pack(codes: &[u8; GROUP], lane: usize, packed: &mut [u8]) {
         for word in 0..4 {
@@ -83,11 +103,16 @@ impl Codes for Bits4 {
     fn code_pairs<S: Simd, const Q: usize>(s: S, words: &[Word; 4]) -> [S::I; 4] {
         half_bytes(s, &words[Q])
     }
+
+    #[inline(always)]
+    fn code_quads<S: Simd, const Q: usize>(s: S, words: &[Word; 4]) -> [S::I; 2] {
+        half_byte_quads(s, &words[Q])
+    }
 }
 
-/// Packs one more bit for each code: bit `j` of the word is pair `j`'s first, bit `16 + j` its second.
+/// Packs one more bit for each code: bit `j` of byte `b` is that of column `4j + b`.
 fn pack_bits(bits: &[u8; GROUP], lane: usize, packed: &mut [u8]) {
-    let word = (0..8).fold(0, |word, quarter| word | spread(bits, 4 * quarter, 2 * quarter, 1));
+    let word = (0..8).fold(0, |word, quad| word | four(bits, 4 * quad) << quad);
     put(packed, 0, lane, word);
 }
 
@@ -96,16 +121,23 @@ fn pack_bits(bits: &[u8; GROUP], lane: usize, packed: &mut [u8]) {
 fn high_bits<S: Simd, const Q: usize>(s: S, word: &Word, to: u32) -> [S::I; 4] {
     let word = s.load_i(word);
     let mask = s.splat_i(0x0001_0001);
-    let pair = |j: usize| s.shl(s.and(s.shr(word, j as u32), mask), to);
-    [pair(2 * Q), pair(2 * Q + 1), pair(8 + 2 * Q), pair(9 + 2 * Q)]
+    let pair = |from: usize| s.shl(s.and(s.shr(word, from as u32), mask), to);
+    [pair(Q), pair(8 + Q), pair(4 + Q), pair(12 + Q)]
 }
 
-/// Packs codes of 2 bits: bits `2j` and on of word 0 are pair `j`'s first, bits `16 + 2j` and on its second; word 1 has
-/// pairs 8 and on.
+/// The bits of two quads, each moved to bit `to` of its code.
+#[inline(always)]
+fn high_bit_quads<S: Simd, const Q: usize>(s: S, word: &Word, to: u32) -> [S::I; 2] {
+    let word = s.load_i(word);
+    let mask = s.splat_i(0x0101_0101);
+    let quad = |from: usize| s.shl(s.and(s.shr(word, from as u32), mask), to);
+    [quad(Q), quad(4 + Q)]
+}
+
+/// Packs codes of 2 bits: bits `2j` and on of byte `b` of word `w` are those of column `16w + 4j + b`.
 fn pack_two_bits(codes: &[u8; GROUP], lane: usize, packed: &mut [u8]) {
     for word in 0..2 {
-        let bits =
-            (0..4).fold(0, |bits, quarter| bits | spread(codes, 16 * word + 4 * quarter, 4 * quarter, 2));
+        let bits = (0..4).fold(0, |bits, quad| bits | four(codes, 16 * word + 4 * quad) << (2 * quad));
         put(packed, word, lane, bits);
     }
 }
@@ -116,7 +148,13 @@ fn two_bits<S: Simd, const Q: usize>(s: S, low: &Word, high: &Word) -> [S::I; 4]
     let mask = s.splat_i(0x0003_0003);
     let (low, high) = (s.load_i(low), s.load_i(high));
     let pair = |word: S::I, shift: usize| s.and(s.shr(word, shift as u32), mask);
-    [pair(low, 4 * Q), pair(low, 4 * Q + 2), pair(high, 4 * Q), pair(high, 4 * Q + 2)]
+    [pair(low, 2 * Q), pair(low, 8 + 2 * Q), pair(high, 2 * Q), pair(high, 8 + 2 * Q)]
+}
+
+/// The 2-bit codes of two quads.
+#[inline(always)]
+fn two_bit_quads<S: Simd, const Q: usize>(s: S, words: [&Word; 2]) -> [S::I; 2] {
+    words.map(|word| s.and(s.shr(s.load_i(word), 2 * Q as u32), s.splat_i(0x0303_0303)))
 }
 
 /// Codes of 2 bits.
@@ -124,6 +162,8 @@ pub(crate) struct Bits2;
 
 impl Codes for Bits2 {
     type Words = [Word; 2];
+
+    const MAX: i32 = 3;
 
     fn pack(codes: &[u8; GROUP], lane: usize, packed: &mut [u8]) {
         pack_two_bits(&codes.map(|code| code & 3), lane, packed);
@@ -133,6 +173,11 @@ impl Codes for Bits2 {
     fn code_pairs<S: Simd, const Q: usize>(s: S, [low, high]: &[Word; 2]) -> [S::I; 4] {
         two_bits::<S, Q>(s, low, high)
     }
+
+    #[inline(always)]
+    fn code_quads<S: Simd, const Q: usize>(s: S, [low, high]: &[Word; 2]) -> [S::I; 2] {
+        two_bit_quads::<S, Q>(s, [low, high])
+    }
 }
 
 /// Codes of 3 bits: the low two, then the third.
@@ -140,6 +185,8 @@ pub(crate) struct Bits3;
 
 impl Codes for Bits3 {
     type Words = [Word; 3];
+
+    const MAX: i32 = 7;
 
     fn pack(codes: &[u8; GROUP], lane: usize, packed: &mut [u8]) {
         let (low, high) = packed.split_at_mut(2 * size_of::<Word>());
@@ -151,6 +198,11 @@ impl Codes for Bits3 {
     fn code_pairs<S: Simd, const Q: usize>(s: S, [low, high, third]: &[Word; 3]) -> [S::I; 4] {
         or(s, two_bits::<S, Q>(s, low, high), high_bits::<S, Q>(s, third, 2))
     }
+
+    #[inline(always)]
+    fn code_quads<S: Simd, const Q: usize>(s: S, [low, high, third]: &[Word; 3]) -> [S::I; 2] {
+        or_quads(s, two_bit_quads::<S, Q>(s, [low, high]), high_bit_quads::<S, Q>(s, third, 2))
+    }
 }
 
 /// Codes of 5 bits: the low four as [`Bits4`], then the fifth.
@@ -158,6 +210,8 @@ pub(crate) struct Bits5;
 
 impl Codes for Bits5 {
     type Words = [Word; 5];
+
+    const MAX: i32 = 31;
 
     fn pack(codes: &[u8; GROUP], lane: usize, packed: &mut [u8]) {
         let (low, high) = packed.split_at_mut(4 * size_of::<Word>());
@@ -169,6 +223,11 @@ impl Codes for Bits5 {
     fn code_pairs<S: Simd, const Q: usize>(s: S, words: &[Word; 5]) -> [S::I; 4] {
         or(s, half_bytes(s, &words[Q]), high_bits::<S, Q>(s, &words[4], 4))
     }
+
+    #[inline(always)]
+    fn code_quads<S: Simd, const Q: usize>(s: S, words: &[Word; 5]) -> [S::I; 2] {
+        or_quads(s, half_byte_quads(s, &words[Q]), high_bit_quads::<S, Q>(s, &words[4], 4))
+    }
 }
 
 /// Codes of 6 bits: the low four as [`Bits4`], then the other two as [`Bits2`].
@@ -176,6 +235,8 @@ pub(crate) struct Bits6;
 
 impl Codes for Bits6 {
     type Words = [Word; 6];
+
+    const MAX: i32 = 63;
 
     fn pack(codes: &[u8; GROUP], lane: usize, packed: &mut [u8]) {
         let (low, high) = packed.split_at_mut(4 * size_of::<Word>());
@@ -188,6 +249,12 @@ impl Codes for Bits6 {
         let high = two_bits::<S, Q>(s, &words[4], &words[5]);
         let high = [s.shl(high[0], 4), s.shl(high[1], 4), s.shl(high[2], 4), s.shl(high[3], 4)];
         or(s, half_bytes(s, &words[Q]), high)
+    }
+
+    #[inline(always)]
+    fn code_quads<S: Simd, const Q: usize>(s: S, words: &[Word; 6]) -> [S::I; 2] {
+        let high = two_bit_quads::<S, Q>(s, [&words[4], &words[5]]).map(|bits| s.shl(bits, 4));
+        or_quads(s, half_byte_quads(s, &words[Q]), high)
     }
 }
 
@@ -203,6 +270,9 @@ pub(crate) struct Int8;
 impl Codes for Int8 {
     type Words = [Word; 8];
 
+    const BIAS: i32 = 128;
+    const MAX: i32 = 255;
+
     fn pack(codes: &[u8; GROUP], lane: usize, packed: &mut [u8]) {
         for word in 0..8 {
             put(packed, word, lane, four(codes, 4 * word));
@@ -212,6 +282,12 @@ impl Codes for Int8 {
     #[inline(always)]
     fn code_pairs<S: Simd, const Q: usize>(s: S, words: &[Word; 8]) -> [S::I; 4] {
         bytes(s, s.load_i(&words[Q]), s.load_i(&words[4 + Q]))
+    }
+
+    #[inline(always)]
+    fn code_quads<S: Simd, const Q: usize>(s: S, words: &[Word; 8]) -> [S::I; 2] {
+        // Adding 128 turns the top bit over.
+        [&words[Q], &words[4 + Q]].map(|word| s.xor(s.load_i(word), s.splat_i(0x8080_8080_u32 as i32)))
     }
 }
 
@@ -230,6 +306,37 @@ pub(crate) trait LevelTable: 'static {
         }
         indices
     };
+
+    /// The least level, with its sign turned: added to all, it leaves none below zero.
+    const BIAS: i32 = {
+        let (mut least, mut index) = (0, 0);
+        while index < Self::LEVELS.len() {
+            least = if Self::LEVELS[index] < least { Self::LEVELS[index] } else { least };
+            index += 1;
+        }
+        -(least as i32)
+    };
+
+    /// The levels with [`LevelTable::BIAS`], as bytes' bits.
+    const BIASED: [i8; 16] = {
+        let (mut biased, mut index) = ([0; 16], 0);
+        while index < Self::LEVELS.len() {
+            biased[index] = (Self::LEVELS[index] as i32 + Self::BIAS) as u8 as i8;
+            index += 1;
+        }
+        biased
+    };
+
+    /// The greatest of the levels with [`LevelTable::BIAS`].
+    const MAX: i32 = {
+        let (mut greatest, mut index) = (0, 0);
+        while index < Self::BIASED.len() {
+            let level = Self::BIASED[index] as u8 as i32;
+            greatest = if level > greatest { level } else { greatest };
+            index += 1;
+        }
+        greatest
+    };
 }
 
 /// Levels of a table, packed as their indices in the order of [`Bits4`].
@@ -238,17 +345,22 @@ pub(crate) struct Levels<T>(PhantomData<T>);
 impl<T: LevelTable> Codes for Levels<T> {
     type Words = [Word; 4];
 
+    const BIAS: i32 = T::BIAS;
+    const MAX: i32 = T::MAX;
+
     fn pack(codes: &[u8; GROUP], lane: usize, packed: &mut [u8]) {
         Bits4::pack(&codes.map(|level| T::INDICES[level as usize]), lane, packed);
     }
 
     #[inline(always)]
     fn code_pairs<S: Simd, const Q: usize>(s: S, words: &[Word; 4]) -> [S::I; 4] {
-        let word = s.load_i(&words[Q]);
-        let mask = s.splat_i(0x0f0f_0f0f);
-        let low = s.look_up(&T::LEVELS, s.and(word, mask));
-        let high = s.look_up(&T::LEVELS, s.and(s.shr(word, 4), mask));
+        let [low, high] = half_byte_quads(s, &words[Q]).map(|codes| s.look_up(&T::LEVELS, codes));
         bytes(s, low, high)
+    }
+
+    #[inline(always)]
+    fn code_quads<S: Simd, const Q: usize>(s: S, words: &[Word; 4]) -> [S::I; 2] {
+        half_byte_quads(s, &words[Q]).map(|codes| s.look_up(&T::BIASED, codes))
     }
 }
 
@@ -259,6 +371,9 @@ pub(crate) struct EightLevels<T>(PhantomData<T>);
 
 impl<T: LevelTable> Codes for EightLevels<T> {
     type Words = [Word; 3];
+
+    const BIAS: i32 = T::BIAS;
+    const MAX: i32 = T::MAX;
 
     fn pack(codes: &[u8; GROUP], lane: usize, packed: &mut [u8]) {
         let mut words = [0; 3];
@@ -276,12 +391,26 @@ impl<T: LevelTable> Codes for EightLevels<T> {
 
     #[inline(always)]
     fn code_pairs<S: Simd, const Q: usize>(s: S, words: &[Word; 3]) -> [S::I; 4] {
+        let [low, high] = Self::indices::<S, Q>(s, words).map(|indices| s.look_up(&T::LEVELS, indices));
+        bytes(s, low, high)
+    }
+
+    #[inline(always)]
+    fn code_quads<S: Simd, const Q: usize>(s: S, words: &[Word; 3]) -> [S::I; 2] {
+        Self::indices::<S, Q>(s, words).map(|indices| s.look_up(&T::BIASED, indices))
+    }
+}
+
+impl<T> EightLevels<T> {
+    /// The indices of two quads.
+    #[inline(always)]
+    fn indices<S: Simd, const Q: usize>(s: S, words: &[Word; 3]) -> [S::I; 2] {
         let [first, second, third] = words.each_ref().map(|word| s.load_i(word));
-        let look_up = |low: S::I, third: S::I| {
+        let index = |low: S::I, third: S::I| {
             let low = s.and(s.shr(low, 2 * Q as u32), s.splat_i(0x0303_0303));
-            s.look_up(&T::LEVELS, s.or(low, s.and(third, s.splat_i(0x0404_0404))))
+            s.or(low, s.and(third, s.splat_i(0x0404_0404)))
         };
         let to_third = if Q <= 2 { s.shl(third, 2 - Q as u32) } else { s.shr(third, Q as u32 - 2) };
-        bytes(s, look_up(first, to_third), look_up(second, s.shr(third, 2 + Q as u32)))
+        [index(first, to_third), index(second, s.shr(third, 2 + Q as u32))]
     }
 }

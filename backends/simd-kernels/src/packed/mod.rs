@@ -27,6 +27,9 @@
 //! multiply-add of pair 2w, the token's broadcast to all lanes:
 //! sum[row] += code[row][4w] * x[4w] + code[row][4w + 2] * x[4w + 2]
 //! ```
+//!
+//! int8 activations are multiplied in quads, four neighbouring columns in one lane, so that their codes are a mask alone of
+//! the same bytes: `word & 0x0f0f0f0f` has columns `4w` to `4w + 3`.
 
 mod codes;
 mod scales;
@@ -44,6 +47,7 @@ use herald_formats::nvfp4::Nvfp4;
 use herald_formats::ternary::{Tq1_0, Tq2_0};
 use herald_formats::{Affine, Block, Symmetric, codebooks, floats::F16};
 
+use crate::matmul::Sums;
 use crate::simd::{LANES, Simd};
 use codes::{Bits2, Bits3, Bits4, Bits5, Bits6, Codes, EightLevels, Int8, LevelTable, Levels};
 pub(crate) use scales::Scales;
@@ -71,10 +75,12 @@ pub(crate) trait Format: 'static {
     const GROUPS: usize;
     /// Added to codes as they are packed.
     const OFFSET: i32;
+    /// How groups are summed.
+    type Sums: Sums;
     /// Whether each half of a group has its own scale.
-    const HALVES: bool = Self::Scaling::HALVES;
+    const HALVES: bool = Self::Sums::HALVES;
     /// Whether there are minima.
-    const MINS: bool = Self::Scaling::MINS;
+    const MINS: bool = Self::Sums::MINS;
     /// Bytes of a group's codes, of sixteen rows.
     const CODE_BYTES: usize = size_of::<<Self::Codes as Codes>::Words>();
     /// Bytes of a group of sixteen rows.
@@ -113,6 +119,18 @@ pub(crate) trait Format: 'static {
     #[inline(always)]
     fn code_pairs<S: Simd, const Q: usize>(s: S, group: &[u8]) -> [S::I; 4] {
         Self::Codes::code_pairs::<S, Q>(s, bytemuck::from_bytes(&group[..Self::CODE_BYTES]))
+    }
+
+    /// What the bytes of [`Format::code_quads`] are more than codes.
+    const QUAD_OFFSET: i32 = Self::OFFSET + Self::Codes::BIAS;
+    /// The greatest byte of [`Format::code_quads`].
+    const QUAD_MAX: i32 = Self::Codes::MAX;
+
+    /// The codes of two quads of a packed group, with [`Format::QUAD_OFFSET`]: columns `4 Q` to `4 Q + 3`, and as many from
+    /// column `16 + 4 Q` on, where `Q < 4`. Each lane is four bytes without a sign.
+    #[inline(always)]
+    fn code_quads<S: Simd, const Q: usize>(s: S, group: &[u8]) -> [S::I; 2] {
+        Self::Codes::code_quads::<S, Q>(s, bytemuck::from_bytes(&group[..Self::CODE_BYTES]))
     }
 
     /// A packed group's scales, with its block's header.
@@ -215,6 +233,7 @@ macro_rules! formats {
             type Source = $block;
             type Codes = $codes;
             type Scaling = $scaling;
+            type Sums = <$scaling as Scaling>::Sums;
 
             const GROUPS: usize = $groups;
             const OFFSET: i32 = $offset;
@@ -303,6 +322,7 @@ impl Format for Packed<Nvfp4> {
     type Source = Nvfp4;
     type Codes = Levels<Mxfp4>;
     type Scaling = SmallFloats;
+    type Sums = <SmallFloats as Scaling>::Sums;
 
     const GROUPS: usize = 2;
     const OFFSET: i32 = 0;

@@ -1,6 +1,7 @@
 //! How the scales (and minima) of sixteen rows are packed.
 
 use super::Parts;
+use crate::matmul::{Sums, SumsOf};
 use crate::simd::{LANES, Simd};
 
 /// One float16 of every row.
@@ -19,12 +20,10 @@ pub(crate) struct Scales<S: Simd> {
 
 /// A way of packing scales.
 pub(crate) trait Scaling: 'static {
-    /// Whether each half of a group has its own scale.
-    const HALVES: bool;
-    /// Whether there are minima.
-    const MINS: bool;
+    /// Whether each half of a group has its own scale, and whether there are minima.
+    type Sums: Sums;
     /// Bytes of a block's header: by default, one float16 of every row, or two.
-    const HEADER_BYTES: usize = (1 + Self::MINS as usize) * size_of::<Halves>();
+    const HEADER_BYTES: usize = (1 + <Self::Sums as Sums>::MINS as usize) * size_of::<Halves>();
     /// Bytes of a group, after its codes.
     const GROUP_BYTES: usize;
 
@@ -46,8 +45,8 @@ pub(crate) trait Scaling: 'static {
 pub(crate) struct BlockScale<const MINS: bool>;
 
 impl<const MINS: bool> Scaling for BlockScale<MINS> {
-    const HALVES: bool = false;
-    const MINS: bool = MINS;
+    type Sums = SumsOf<false, MINS>;
+
     const GROUP_BYTES: usize = 0;
 
     fn pack_group(_: &Parts, _: usize, _: usize, _: &mut [u8]) {}
@@ -64,8 +63,8 @@ impl<const MINS: bool> Scaling for BlockScale<MINS> {
 pub(crate) struct BlockExponent;
 
 impl Scaling for BlockExponent {
-    const HALVES: bool = false;
-    const MINS: bool = false;
+    type Sums = SumsOf<false, false>;
+
     const HEADER_BYTES: usize = LANES;
     const GROUP_BYTES: usize = 0;
 
@@ -87,8 +86,8 @@ impl Scaling for BlockExponent {
 pub(crate) struct SmallFloats;
 
 impl Scaling for SmallFloats {
-    const HALVES: bool = true;
-    const MINS: bool = false;
+    type Sums = SumsOf<true, false>;
+
     const HEADER_BYTES: usize = 0;
     const GROUP_BYTES: usize = 2 * LANES;
 
@@ -114,8 +113,8 @@ impl Scaling for SmallFloats {
 pub(crate) struct GroupScales<const HALVES: bool, const MINS: bool, const POWER: u32 = 0>;
 
 impl<const HALVES: bool, const MINS: bool, const POWER: u32> Scaling for GroupScales<HALVES, MINS, POWER> {
-    const HALVES: bool = HALVES;
-    const MINS: bool = MINS;
+    type Sums = SumsOf<HALVES, MINS>;
+
     const GROUP_BYTES: usize = (1 + HALVES as usize) * (1 + MINS as usize) * LANES;
 
     fn pack_group(parts: &Parts, group: usize, lane: usize, packed: &mut [u8]) {

@@ -7,7 +7,8 @@ use std::marker::PhantomData;
 
 use bytemuck::{must_cast_mut, must_cast_ref};
 
-use super::{LANES, Simd, operations};
+use super::quads::QuadDot;
+use super::{LANES, Simd, Task, operations};
 
 type F = [__m256; 2];
 type I = [__m256i; 2];
@@ -194,12 +195,13 @@ fn power(n: __m256i) -> __m256 {
 /// Nearest, ties to even, no exception.
 const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 
-impl<P: PairDot> Simd for Avx2<P> {
+impl<P: PairDot + QuadDot<I>> Simd for Avx2<P> {
     type I = I;
     type F = F;
 
     const NR: usize = 4;
     const WIDE: bool = false;
+    const BYTES_FIT: bool = P::BYTES_FIT;
 
     #[inline(always)]
     unsafe fn new_unchecked() -> Self {
@@ -210,6 +212,35 @@ impl<P: PairDot> Simd for Avx2<P> {
     fn dot_add<const N: usize>(self, sums: &mut [I; N], a: I, x: &[f32; N]) {
         // SAFETY: a token exists only where the CPU has the instructions.
         unsafe { P::dot_add(sums, a, x) }
+    }
+
+    #[inline(always)]
+    fn dot_quads<const N: usize, const Q: usize>(
+        self,
+        sums: &mut [I; N],
+        codes: &[I; Q],
+        x: &[[f32; N]; Q],
+        run: usize,
+    ) {
+        // SAFETY: a token exists only where the CPU has the instructions.
+        unsafe { P::dot_quads(sums, codes, x, run) }
+    }
+
+    #[inline(always)]
+    fn dot_quad_twice<const N: usize>(self, sums: &mut [[I; N]; 2], codes: [I; 2], x: &[f32; N]) {
+        // SAFETY: a token exists only where the CPU has the instructions.
+        unsafe { P::dot_quad_twice(sums, codes, x) }
+    }
+
+    #[inline(always)]
+    fn apart<T: Task<Self>>(self, task: T) {
+        #[inline(never)]
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn compiled<S: Simd, T: Task<S>>(s: S, task: T) {
+            task.run(s);
+        }
+        // SAFETY: a token exists only where the CPU has the features.
+        unsafe { compiled(self, task) }
     }
 
     #[inline(always)]
@@ -245,6 +276,10 @@ impl<P: PairDot> Simd for Avx2<P> {
 
         fn or(a: I, b: I) -> I {
             both!(_mm256_or_si256; a, b)
+        }
+
+        fn xor(a: I, b: I) -> I {
+            both!(_mm256_xor_si256; a, b)
         }
 
         fn add_i(a: I, b: I) -> I {
@@ -525,6 +560,13 @@ impl<P: PairDot> Simd for Avx2<P> {
 
         fn store_i16_swapped(to: &mut [i16; LANES], x: F) {
             store_256(must_cast_mut(to), swap_middles(to_i16(x)));
+        }
+
+        fn store_i8(to: &mut [i8; LANES], x: F) {
+            let codes = to_i16(x);
+            let packed = _mm_packs_epi16(_mm256_castsi256_si128(codes), _mm256_extracti128_si256::<1>(codes));
+            // SAFETY: sixteen bytes are there.
+            unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), packed) };
         }
     }
 }

@@ -6,7 +6,8 @@ use std::marker::PhantomData;
 
 use bytemuck::must_cast_ref;
 
-use super::{LANES, Simd, operations};
+use super::quads::QuadDot;
+use super::{LANES, Simd, Task, operations};
 
 type F = __m512;
 type I = __m512i;
@@ -46,10 +47,10 @@ pub(crate) struct Vnni;
 /// Not by intrinsics: compilers split those into a multiplication and an addition again, and broadcast the pairs by an
 /// instruction for floats, whose results are slower to reach one for integers; together that takes half as long again.
 macro_rules! multiply_add {
-    ($sums:expr, $a:expr, $x:expr, $($sum:ident at $offset:literal),+) => {{
+    ($instruction:literal, $sums:expr, $a:expr, $x:expr, $($sum:ident at $offset:literal),+) => {{
         let [$($sum),+] = $sums;
         asm!(
-            $(concat!("vpdpwssd {", stringify!($sum), "}, {a}, dword ptr [{x} + ", $offset, "]{{1to16}}"),)+
+            $(concat!($instruction, " {", stringify!($sum), "}, {a}, dword ptr [{x} + ", $offset, "]{{1to16}}"),)+
             $($sum = inout(zmm_reg) *$sum,)+
             a = in(zmm_reg) $a,
             x = in(reg) $x,
@@ -58,39 +59,65 @@ macro_rules! multiply_add {
     }};
 }
 
-impl PairDot for Vnni {
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512vnni")]
-    unsafe fn dot_add<const N: usize>(sums: &mut [I; N], a: I, x: &[f32; N]) {
-        const { assert!(matches!(N, 1 | 2 | 3 | 4 | 8 | 12 | 16), "tiles have these sizes") }
-        let (sums, x) = (sums.as_mut_ptr(), x.as_ptr());
-        // SAFETY: each arm sees the sums as what they are, `N` of them, as an array whose length is known, so that they stay
-        // in registers; the instructions read the `N` elements of `x`.
-        unsafe {
-            match N {
-                16 => multiply_add!(
-                    &mut *sums.cast::<[I; 16]>(), a, x,
-                    s0 at 0, s1 at 4, s2 at 8, s3 at 12, s4 at 16, s5 at 20, s6 at 24, s7 at 28, s8 at 32, s9 at 36,
-                    s10 at 40, s11 at 44, s12 at 48, s13 at 52, s14 at 56, s15 at 60
-                ),
-                12 => multiply_add!(
-                    &mut *sums.cast::<[I; 12]>(), a, x,
-                    s0 at 0, s1 at 4, s2 at 8, s3 at 12, s4 at 16, s5 at 20, s6 at 24, s7 at 28, s8 at 32, s9 at 36,
-                    s10 at 40, s11 at 44
-                ),
-                8 => multiply_add!(
-                    &mut *sums.cast::<[I; 8]>(), a, x,
-                    s0 at 0, s1 at 4, s2 at 8, s3 at 12, s4 at 16, s5 at 20, s6 at 24, s7 at 28
-                ),
-                4 => multiply_add!(
-                    &mut *sums.cast::<[I; 4]>(), a, x,
-                    s0 at 0, s1 at 4, s2 at 8, s3 at 12
-                ),
-                3 => multiply_add!(&mut *sums.cast::<[I; 3]>(), a, x, s0 at 0, s1 at 4, s2 at 8),
-                2 => multiply_add!(&mut *sums.cast::<[I; 2]>(), a, x, s0 at 0, s1 at 4),
-                _ => multiply_add!(&mut *sums.cast::<[I; 1]>(), a, x, s0 at 0),
+/// The multiply-adds of an instruction with each of `N` elements.
+macro_rules! multiply_adds {
+    ($(#[$doc:meta])* $name:ident, $instruction:literal) => {
+        $(#[$doc])*
+        ///
+        /// # Safety
+        /// The CPU has AVX-512 VNNI.
+        // Without VNNI among the features: functions without it would not inline it.
+        #[inline]
+        #[target_feature(enable = "avx512f")]
+        pub(super) unsafe fn $name<const N: usize>(sums: &mut [I; N], a: I, x: &[f32; N]) {
+            const { assert!(matches!(N, 1 | 2 | 3 | 4 | 8 | 12 | 16), "tiles have these sizes") }
+            let (sums, x) = (sums.as_mut_ptr(), x.as_ptr());
+            // SAFETY: each arm sees the sums as what they are, `N` of them, as an array whose length is known, so that they
+            // stay in registers; the instructions read the `N` elements of `x`.
+            unsafe {
+                match N {
+                    16 => multiply_add!(
+                        $instruction, &mut *sums.cast::<[I; 16]>(), a, x,
+                        s0 at 0, s1 at 4, s2 at 8, s3 at 12, s4 at 16, s5 at 20, s6 at 24, s7 at 28, s8 at 32, s9 at 36,
+                        s10 at 40, s11 at 44, s12 at 48, s13 at 52, s14 at 56, s15 at 60
+                    ),
+                    12 => multiply_add!(
+                        $instruction, &mut *sums.cast::<[I; 12]>(), a, x,
+                        s0 at 0, s1 at 4, s2 at 8, s3 at 12, s4 at 16, s5 at 20, s6 at 24, s7 at 28, s8 at 32, s9 at 36,
+                        s10 at 40, s11 at 44
+                    ),
+                    8 => multiply_add!(
+                        $instruction, &mut *sums.cast::<[I; 8]>(), a, x,
+                        s0 at 0, s1 at 4, s2 at 8, s3 at 12, s4 at 16, s5 at 20, s6 at 24, s7 at 28
+                    ),
+                    4 => multiply_add!(
+                        $instruction, &mut *sums.cast::<[I; 4]>(), a, x,
+                        s0 at 0, s1 at 4, s2 at 8, s3 at 12
+                    ),
+                    3 => multiply_add!($instruction, &mut *sums.cast::<[I; 3]>(), a, x, s0 at 0, s1 at 4, s2 at 8),
+                    2 => multiply_add!($instruction, &mut *sums.cast::<[I; 2]>(), a, x, s0 at 0, s1 at 4),
+                    _ => multiply_add!($instruction, &mut *sums.cast::<[I; 1]>(), a, x, s0 at 0),
+                }
             }
         }
+    };
+}
+
+multiply_adds! {
+    /// See [`Simd::dot_add`].
+    pair_multiply_adds, "vpdpwssd"
+}
+
+multiply_adds! {
+    /// `sums[n] +=` the products of `a`'s four bytes, without a sign, and those of `x[n]`, signed.
+    quad_multiply_adds, "vpdpbusd"
+}
+
+impl PairDot for Vnni {
+    #[inline(always)]
+    unsafe fn dot_add<const N: usize>(sums: &mut [I; N], a: I, x: &[f32; N]) {
+        // SAFETY: the caller promises that the CPU has the instructions.
+        unsafe { pair_multiply_adds(sums, a, x) }
     }
 }
 
@@ -132,12 +159,13 @@ fn first(n: usize) -> __mmask16 {
     ((1_u32 << n.min(LANES)) - 1) as __mmask16
 }
 
-impl<P: PairDot> Simd for Avx512<P> {
+impl<P: PairDot + QuadDot<I>> Simd for Avx512<P> {
     type I = I;
     type F = F;
 
     const NR: usize = 12;
     const WIDE: bool = true;
+    const BYTES_FIT: bool = P::BYTES_FIT;
 
     #[inline(always)]
     unsafe fn new_unchecked() -> Self {
@@ -148,6 +176,35 @@ impl<P: PairDot> Simd for Avx512<P> {
     fn dot_add<const N: usize>(self, sums: &mut [I; N], a: I, x: &[f32; N]) {
         // SAFETY: a token exists only where the CPU has the instructions.
         unsafe { P::dot_add(sums, a, x) }
+    }
+
+    #[inline(always)]
+    fn dot_quads<const N: usize, const Q: usize>(
+        self,
+        sums: &mut [I; N],
+        codes: &[I; Q],
+        x: &[[f32; N]; Q],
+        run: usize,
+    ) {
+        // SAFETY: a token exists only where the CPU has the instructions.
+        unsafe { P::dot_quads(sums, codes, x, run) }
+    }
+
+    #[inline(always)]
+    fn dot_quad_twice<const N: usize>(self, sums: &mut [[I; N]; 2], codes: [I; 2], x: &[f32; N]) {
+        // SAFETY: a token exists only where the CPU has the instructions.
+        unsafe { P::dot_quad_twice(sums, codes, x) }
+    }
+
+    #[inline(always)]
+    fn apart<T: Task<Self>>(self, task: T) {
+        #[inline(never)]
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+        fn compiled<S: Simd, T: Task<S>>(s: S, task: T) {
+            task.run(s);
+        }
+        // SAFETY: a token exists only where the CPU has the features.
+        unsafe { compiled(self, task) }
     }
 
     #[inline(always)]
@@ -182,6 +239,10 @@ impl<P: PairDot> Simd for Avx512<P> {
 
         fn or(a: I, b: I) -> I {
             _mm512_or_si512(a, b)
+        }
+
+        fn xor(a: I, b: I) -> I {
+            _mm512_xor_si512(a, b)
         }
 
         fn add_i(a: I, b: I) -> I {
@@ -414,6 +475,12 @@ impl<P: PairDot> Simd for Avx512<P> {
         fn store_i16_swapped(to: &mut [i16; LANES], x: F) {
             let codes = _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(x));
             store_256(to, super::avx2::swap_middles(codes));
+        }
+
+        fn store_i8(to: &mut [i8; LANES], x: F) {
+            let codes = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(x));
+            // SAFETY: sixteen bytes are there.
+            unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), codes) };
         }
     }
 }

@@ -6,6 +6,7 @@
 
 pub(crate) mod avx2;
 pub(crate) mod avx512;
+pub(crate) mod quads;
 
 /// Lanes of a vector.
 pub(crate) const LANES: usize = 16;
@@ -24,12 +25,19 @@ pub(crate) trait Simd: Copy + 'static {
     /// Whether a vector is one register, of 32, rather than two, of 16: more accumulators fit, and shuffles across a
     /// whole vector are cheap.
     const WIDE: bool;
+    /// Whether [`Simd::dot_quads`] adds products of bytes up to 255 as they are, whatever its `run`.
+    const BYTES_FIT: bool;
+    /// Whether there is [`Simd::dot_quad_twice`], and registers for its sums.
+    const TWICE: bool = Self::WIDE && Self::BYTES_FIT;
 
     /// A token.
     ///
     /// # Safety
     /// The CPU has the instruction set's features.
     unsafe fn new_unchecked() -> Self;
+
+    /// Runs a task as a function of its own, so that it is compiled once for all that run it.
+    fn apart<T: Task<Self>>(self, task: T);
 
     fn load_i(self, from: &[u8; 4 * LANES]) -> Self::I;
     /// The bits of sixteen floats as integers.
@@ -42,6 +50,7 @@ pub(crate) trait Simd: Copy + 'static {
     fn splat_i(self, x: i32) -> Self::I;
     fn and(self, a: Self::I, b: Self::I) -> Self::I;
     fn or(self, a: Self::I, b: Self::I) -> Self::I;
+    fn xor(self, a: Self::I, b: Self::I) -> Self::I;
     /// Adds int32 lanes.
     fn add_i(self, a: Self::I, b: Self::I) -> Self::I;
     /// Shifts each lane right by `bits`, filling with zeros.
@@ -58,6 +67,17 @@ pub(crate) trait Simd: Copy + 'static {
     /// `sums[n] += a.0 * x[n].0 + a.1 * x[n].1`, where each lane of `a` is a pair of int16, and so are the bits of each
     /// element of `x`.
     fn dot_add<const N: usize>(self, sums: &mut [Self::I; N], a: Self::I, x: &[f32; N]);
+    /// `sums[n] +=` the products of the four bytes of each of `codes`, without a sign, and those of the bits of `x[..][n]`,
+    /// signed and none of them -128. `run` is [`quads::run`] of the codes' greatest.
+    fn dot_quads<const N: usize, const Q: usize>(
+        self,
+        sums: &mut [Self::I; N],
+        codes: &[Self::I; Q],
+        x: &[[f32; N]; Q],
+        run: usize,
+    );
+    /// The same for two vectors of codes, each with sums of its own: a token's bytes are read once for both.
+    fn dot_quad_twice<const N: usize>(self, sums: &mut [[Self::I; N]; 2], codes: [Self::I; 2], x: &[f32; N]);
     fn to_float(self, x: Self::I) -> Self::F;
     /// Zips two rows of bytes: each lane is a pair of int16, a byte of `a` and the byte of `b` at the same place. The lanes
     /// are in the order that [`Simd::in_order`] undoes.
@@ -152,6 +172,14 @@ pub(crate) trait Simd: Copy + 'static {
     fn store_i16(self, to: &mut [i16; LANES], x: Self::F);
     /// As [`Simd::store_i16`], with the middle two of every four lanes swapped.
     fn store_i16_swapped(self, to: &mut [i16; LANES], x: Self::F);
+    /// Stores the nearest int8 of each lane, all of which are within int8's range.
+    fn store_i8(self, to: &mut [i8; LANES], x: Self::F);
+}
+
+/// What [`Simd::apart`] runs.
+pub(crate) trait Task<S> {
+    /// Runs it. Implementations are `#[inline(always)]`.
+    fn run(self, s: S);
 }
 
 /// Gives an instruction set's operations as a token's methods. The bodies are compiled with its features, where the

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use herald_api::import::{
     LayerHandle, LayerSpec, Lent, SharedBytes, SharedWeight, StableBytes, TokenizerHandle,
 };
-use herald_api::{DType, LayerParams};
+use herald_api::{DType, LayerDesc, LayerParams};
 
 use super::fault::{BuildResult, PluginRanking, is_not_offered};
 use super::tiers::{MemoryParts, build_tiers};
@@ -192,7 +192,7 @@ fn layer_spec(
         })
         .collect::<Result<Vec<_>>>()?;
     Ok(LayerSpec {
-        desc: layer.desc.clone(),
+        desc: LayerDesc { activations: options.activations, ..layer.desc.clone() },
         weights,
         max_tokens: match layer.desc.params {
             LayerParams::Head(_) => options.max_batch.min(super::pass::HEAD_TOKENS),

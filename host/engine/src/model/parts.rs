@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use herald_api::{
-    Activation, Attention, Embedding, Head, LayerDesc, LayerParams, Mask, Mlp, RopeKind, WeightRole,
+    Activation, ActivationPrecision, Attention, Embedding, Head, LayerDesc, LayerParams, Mask, Mlp, RopeKind,
+    WeightRole,
 };
 
 pub(super) use super::attention::{attention_of_some, no_heads, usual_attention, windowed};
@@ -172,6 +173,7 @@ impl<'k, 'g> Builder<'k, 'g> {
             hidden: self.hidden,
             residual_scale: self.residual_scale,
             norm_eps: self.norm_eps,
+            activations: ActivationPrecision::default(),
             params,
         };
         self.layers.push(LayerPlan { desc, weights, shares_input: false, pages_of: None });
@@ -427,6 +429,7 @@ impl<'k, 'g> Builder<'k, 'g> {
             hidden: self.hidden,
             residual_scale: 1.0,
             norm_eps: self.norm_eps,
+            activations: ActivationPrecision::default(),
             params: LayerParams::Head(head),
         };
         LayerPlan { desc, weights: self.row_norm(name), shares_input: false, pages_of: None }
@@ -453,6 +456,7 @@ impl<'k, 'g> Builder<'k, 'g> {
                 hidden: width,
                 residual_scale: 1.0,
                 norm_eps: self.norm_eps,
+                activations: ActivationPrecision::default(),
                 params: LayerParams::Head(Head { vocabulary, scale: 1.0, softcap: None }),
             };
             let ones = format!("dense_{number}.ones");

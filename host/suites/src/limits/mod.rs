@@ -20,7 +20,7 @@ pub struct Machine {
     /// Int8 multiply-adds per second with the CPU's widest instruction, which no engine exceeds.
     #[serde(alias = "int_macs_per_s")]
     pub int8_macs_per_s: f64,
-    /// Int16 multiply-adds per second: the peak of HERALD's kernels, whose activations are int16.
+    /// Int16 multiply-adds per second: the peak of HERALD's kernels with int16 activations.
     #[serde(default)]
     pub int16_macs_per_s: f64,
 }

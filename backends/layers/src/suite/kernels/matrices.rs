@@ -1,13 +1,13 @@
 //! Products with weight matrices of every element type, as layers use them: packed where the backend packs, with activations
 //! in the backend's format where it has one, a run of rows at a time.
 
-use herald_api::{AlignedBytes, DType};
+use herald_api::{ActivationPrecision, AlignedBytes, DType};
 use ndarray::Array2;
 use proptest::prelude::*;
 
 use super::super::bounds::{Expected, TINY, check_all, gamma};
 use super::super::values::{Spread, Values};
-use super::super::weights::{activation_step, finite_row, sizes};
+use super::super::weights::{finite_row, sizes};
 use super::super::{Case, property};
 use super::CASES;
 use crate::Kernels;
@@ -48,10 +48,11 @@ fn shapes() -> impl Strategy<Value = Shape> {
 }
 
 pub(in super::super) fn check(kernels: &'static Kernels) {
-    for dtype in DType::ALL {
-        property(&format!("{}: products with {dtype}", kernels.name), CASES / 2, shapes(), |shape| {
-            product(kernels, dtype, &shape)
-        });
+    for (dtype, precision) in
+        DType::ALL.into_iter().flat_map(|dtype| ActivationPrecision::ALL.map(|of| (dtype, of)))
+    {
+        let what = format!("{}: products of {precision:?} activations with {dtype}", kernels.name);
+        property(&what, CASES / 2, shapes(), |shape| product(kernels, dtype, precision, &shape));
     }
 }
 
@@ -84,10 +85,10 @@ fn pack(packing: Packing, row_tile: usize, bytes: &[u8], [rows, columns]: [usize
     packed
 }
 
-fn product(kernels: &Kernels, dtype: DType, shape: &Shape) -> Case {
+fn product(kernels: &Kernels, dtype: DType, precision: ActivationPrecision, shape: &Shape) -> Case {
     let Shape { rows, n_tokens, spread, .. } = *shape;
     let columns = if dtype.block_len() == 1 { shape.blocks * 13 } else { shape.blocks * dtype.block_len() };
-    let kernel = (kernels.matmul)(dtype);
+    let kernel = (kernels.matmul)(dtype, precision);
     let mut values = Values::new(shape.seed);
     let mut bytes = values.bytes(shape.before);
     for _ in 0..rows {
@@ -134,7 +135,7 @@ fn product(kernels: &Kernels, dtype: DType, shape: &Shape) -> Case {
     let mut out = vec![f32::NAN; n_tokens * n_rows];
     (kernel.matmul)(&run, scratch.as_mut(), &mut OutputTile::whole(&mut out, n_rows));
 
-    let step = activation_step(kernels, dtype);
+    let step = kernel.activations.map_or(0.0, |format| f64::from(format.rounding));
     let mut weights = Array2::zeros((n_rows, columns));
     let mut weight_sizes = Array2::zeros((n_rows, columns));
     let mut floats = vec![0.0; columns];

@@ -1,7 +1,7 @@
 //! A layer's order to a plugin together with what the reference makes of the same weights.
 
 use herald_api::import::{LayerHandle, LayerSpec, Lent, Plugin, SharedWeight};
-use herald_api::{AlignedBytes, DType, LayerDesc, LayerParams, Result, WeightRole};
+use herald_api::{ActivationPrecision, AlignedBytes, DType, LayerDesc, LayerParams, Result, WeightRole};
 use ndarray::{Array1, Array2};
 
 use super::super::executor::Scoped;
@@ -107,6 +107,7 @@ pub(super) fn desc(hidden: usize, params: LayerParams, values: &mut Values) -> L
         hidden,
         residual_scale: values.pick(&[1.0, 0.22, -1.5]),
         norm_eps: values.pick(&[1e-5, 1e-6]),
+        activations: ActivationPrecision::default(),
         params,
     }
 }

@@ -3,9 +3,9 @@
 
 use herald_api::import::{BatchBuffers, Forward, LayerSpec, PageUse};
 use herald_api::{
-    Activation, Attention, DType, DeltaDecay, DeltaGate, DeltaHeads, DeltaNet, Embedding, Head, LayerDesc,
-    LayerKind, LayerParams, Mamba1, Mamba2, Mask, Mlp, Moe, Parallel, PerLayerEmbedding, Result, RopeKind,
-    RopeScaling, Routing, ShortConv, Status, WeightRole,
+    Activation, ActivationPrecision, Attention, DType, DeltaDecay, DeltaGate, DeltaHeads, DeltaNet,
+    Embedding, Head, LayerDesc, LayerKind, LayerParams, Mamba1, Mamba2, Mask, Mlp, Moe, Parallel,
+    PerLayerEmbedding, Result, RopeKind, RopeScaling, Routing, ShortConv, Status, WeightRole,
 };
 
 use super::super::Subject;
@@ -211,7 +211,14 @@ fn good(kind: LayerKind) -> LayerSpec {
         .into_iter()
         .map(|(role, shape)| random_weight(role, DType::F16, shape, 0.5, &mut values).0)
         .collect();
-    let desc = LayerDesc { block: 3, hidden: HIDDEN, residual_scale: 1.0, norm_eps: 1e-5, params };
+    let desc = LayerDesc {
+        block: 3,
+        hidden: HIDDEN,
+        residual_scale: 1.0,
+        norm_eps: 1e-5,
+        activations: ActivationPrecision::default(),
+        params,
+    };
     order(&desc, &weights, LIMITS)
 }
 

@@ -1,4 +1,4 @@
-//! Activations as the matmuls with quantised weights take them: int16, with one scale for each token.
+//! Activations of 16 bits, with one scale for each token.
 //!
 //! Sixteen bits lose so little (less than a 65,000th of the token's largest activation) that results are as good as
 //! float32's, whatever the shape of the matmul. Tokens are quantised in tiles of `N`, side by side:
@@ -12,6 +12,7 @@
 //! where an activation is about `code * scale * power`. The power is 1, except for tokens so small that a scale alone would
 //! be subnormal.
 
+use super::Extent;
 use crate::packed::{GROUP, PAIRS};
 use crate::simd::{LANES, Simd};
 
@@ -31,29 +32,9 @@ pub(crate) const GROUP_LEN: usize = PAIRS + 3;
 /// A group of `N` tokens: the bits of each pair's codes, the sum of all codes, and the sums of both halves.
 pub(crate) type Group<const N: usize> = [[f32; N]; GROUP_LEN];
 
-/// A token whose largest activation is below this is multiplied by [`POWER`].
-const SMALL: f32 = f32::from_bits((127 - 60) << 23);
-
-/// `2^96`, and its inverse.
-const POWER: f32 = f32::from_bits((127 + 96) << 23);
-const INVERSE_POWER: f32 = f32::from_bits((127 - 96) << 23);
-
 /// Float32 elements of a quantised token.
 pub(crate) fn len(columns: usize) -> usize {
     columns / GROUP * GROUP_LEN + 2
-}
-
-/// Tokens of the next tile, with `left` to go.
-pub(crate) fn tile<S: Simd>(left: usize) -> usize {
-    match left {
-        // One tile: twelve would leave four, too few multiply-adds to keep the CPU busy.
-        16 if S::WIDE => 16,
-        12.. if S::WIDE => 12,
-        8.. if S::WIDE => 8,
-        4.. => 4,
-        2.. => 2,
-        left => left,
-    }
 }
 
 /// The groups of a tile of `N` tokens, and its scales and powers.
@@ -87,17 +68,7 @@ pub(crate) fn quantize<S: Simd>(s: S, x: &[f32], columns: usize, prepared: &mut 
 #[inline(always)]
 fn quantize_token<S: Simd>(s: S, x: &[f32], n: usize, token: usize, groups: &mut [f32]) -> (f32, f32) {
     let (vectors, _) = x.as_chunks::<LANES>();
-    let (mut max, mut zero_if_finite) = (s.zero(), s.zero());
-    for x in vectors {
-        let x = s.load(x);
-        max = s.max(s.abs(x), max);
-        zero_if_finite = s.fma(x, s.zero(), zero_if_finite);
-    }
-    let max = s.max_lane(max);
-    // A NaN or infinity must not be hidden by quantising it.
-    let finite = s.sum(zero_if_finite) == 0.0;
-    let (power, inverse_power) = if max < SMALL { (POWER, INVERSE_POWER) } else { (1.0, 1.0) };
-    let max = max * power;
+    let Extent { max, finite, power, inverse_power } = Extent::of(s, vectors);
     let inverse = if finite && max > f32::MIN_POSITIVE { MAX_CODE / max } else { 0.0 };
     let (power, inverse) = (s.splat(power), s.splat(inverse));
     let (halves, _) = vectors.as_chunks::<2>();

@@ -1,0 +1,333 @@
+//! Activations of 8 bits, with a scale for each 32, and outliers.
+//!
+//! A group's step follows from its largest activation, and language models have a few that are many times as large as the
+//! rest: 8 bits of those leave the others few (arXiv 2208.07339). So the largest quads of a token's every 512 columns are
+//! its *outliers*: each is `codes * scale` in 8 bits of its own, and only what that leaves over is in the group. It takes a few
+//! more multiply-adds, and a quarter of the error remains. Which they are depends on the token alone.
+//!
+//! Tokens are quantised in tiles of `N`, side by side:
+//!
+//! ```text
+//! for each group of 32 columns    codes [8 quads, N, 4 int8] · scales [N] · for formats with minima, the sum of the
+//!                                 activations that the codes and outliers stand for, of each half or the group [N];
+//!                                 for others what their int32 sums begin with instead
+//! for each outlier                quad [N] · codes [N, 4 int8] · scales [N] · what its int32 sum begins with [N]
+//! at the end                      powers [N]
+//! ```
+//!
+//! where an activation is about `code * scale * power`, and the outlier's with it. A sum begins with the sum of the codes
+//! times the weight format's offset, with its sign turned. The power is 1, except for very small tokens.
+
+use std::marker::PhantomData;
+
+use super::Extent;
+use crate::matmul::Sums;
+use crate::packed::{Format, GROUP};
+use crate::simd::{LANES, Simd, Task};
+
+/// The largest code.
+const MAX_CODE: f32 = i8::MAX as f32;
+
+/// Quads of a group's columns.
+pub(crate) const QUADS: usize = GROUP / 4;
+
+/// Columns whose outliers are chosen together.
+const BLOCK: usize = 512;
+
+/// Outliers of as many columns.
+const BLOCK_OUTLIERS: usize = 2;
+
+/// Vectors of a block's columns.
+const BLOCK_VECTORS: usize = BLOCK / LANES;
+
+/// Groups that are quantised together.
+const FOUR: usize = 4;
+
+/// What is smaller counts as zero, so that quotients stay finite. A token's largest is at least 2^40 times as large.
+const TINY: f32 = f32::from_bits((127 - 100) << 23);
+
+/// The largest rounding error of an activation, as a share of the token's largest: half a step of the codes, and what the
+/// quotient may be off before it is rounded.
+pub(crate) const STEP: f32 = 0.51 / MAX_CODE;
+
+/// The number of the activation format for a format of weights.
+pub(crate) const fn id<F: Format>() -> u32 {
+    256 + F::QUAD_OFFSET as u32 * 4 + F::HALVES as u32 * 2 + F::MINS as u32
+}
+
+/// An outlier's numbers, for each token of a tile.
+pub(crate) struct Outlier;
+
+impl Outlier {
+    /// Its quad: its first column's index by four.
+    const QUAD: usize = 0;
+    pub(crate) const CODES: usize = 1;
+    pub(crate) const SCALE: usize = 2;
+    pub(crate) const FIRST_SUM: usize = 3;
+    /// How many numbers.
+    pub(crate) const LEN: usize = 4;
+
+    /// The quad of a token's.
+    #[inline(always)]
+    pub(crate) fn quad<const N: usize>(outlier: &[[f32; N]; Self::LEN], token: usize) -> usize {
+        outlier[Self::QUAD][token].to_bits() as usize
+    }
+}
+
+/// Outliers of a token.
+fn outliers(columns: usize) -> usize {
+    columns / BLOCK * BLOCK_OUTLIERS + block_outliers(columns % BLOCK)
+}
+
+/// Outliers of a block of `columns`.
+fn block_outliers(columns: usize) -> usize {
+    (columns * BLOCK_OUTLIERS).div_ceil(BLOCK)
+}
+
+/// Elements of a group for each token.
+pub(crate) const fn group_len<L: Sums>() -> usize {
+    QUADS + 1 + L::COUNT
+}
+
+/// Float32 elements of a quantised token.
+pub(crate) fn len<L: Sums>(columns: usize) -> usize {
+    columns / GROUP * group_len::<L>() + outliers(columns) * Outlier::LEN + 1
+}
+
+/// A quantised tile of `N` tokens.
+pub(crate) struct Quantized<'x, const N: usize> {
+    /// `[groups * group_len]`.
+    pub(crate) groups: &'x [[f32; N]],
+    pub(crate) outliers: &'x [[[f32; N]; Outlier::LEN]],
+    pub(crate) powers: &'x [f32; N],
+}
+
+/// The parts of a tile of `N` tokens.
+///
+/// # Panics
+/// Where the tile is too short.
+#[inline(always)]
+pub(crate) fn split<L: Sums, const N: usize>(tile: &[f32], columns: usize) -> Quantized<'_, N> {
+    let (numbers, _) = tile.as_chunks::<N>();
+    let (groups, ends) = numbers.split_at(columns / GROUP * group_len::<L>());
+    let (outliers, powers) = ends.split_at(outliers(columns) * Outlier::LEN);
+    Quantized { groups, outliers: outliers.as_chunks().0, powers: &powers[0] }
+}
+
+/// Quantises a tile of tokens, whose rows in `x` are whole groups, for weights of a format.
+#[inline(always)]
+pub(crate) fn quantize<S: Simd, F: Format>(s: S, x: &[f32], columns: usize, quantized: &mut [f32]) {
+    let n = x.len() / columns;
+    assert!(
+        columns.is_multiple_of(GROUP)
+            && x.len() == n * columns
+            && quantized.len() >= n * len::<F::Sums>(columns),
+        "room for a quantised tile"
+    );
+    s.apart(QuantizeTask { x, columns, quantized, offset: F::QUAD_OFFSET, sums: PhantomData::<F::Sums> });
+}
+
+/// A tile to quantise. It depends on nothing of the format but its sums and its offset.
+struct QuantizeTask<'q, L> {
+    x: &'q [f32],
+    columns: usize,
+    quantized: &'q mut [f32],
+    offset: i32,
+    sums: PhantomData<L>,
+}
+
+impl<S: Simd, L: Sums> Task<S> for QuantizeTask<'_, L> {
+    #[inline(always)]
+    fn run(self, s: S) {
+        let Self { x, columns, quantized, offset, sums: _ } = self;
+        let n = x.len() / columns;
+        let (groups, ends) = quantized.split_at_mut(columns / GROUP * group_len::<L>() * n);
+        let (outliers, powers) = ends.split_at_mut(outliers(columns) * Outlier::LEN * n);
+        for (token, x) in x.chunks_exact(columns).enumerate() {
+            let extent = Extent::of(s, x.as_chunks().0);
+            let mut groups = groups.chunks_mut(BLOCK / GROUP * group_len::<L>() * n);
+            let mut outliers = outliers.chunks_mut(BLOCK_OUTLIERS * Outlier::LEN * n);
+            let place = Place { n, token };
+            for (index, x) in x.chunks(BLOCK).enumerate() {
+                let (Some(groups), Some(outliers)) = (groups.next(), outliers.next()) else { break };
+                let mut block = Block::new(s, x, extent.power, index * BLOCK / 4);
+                block.take_outliers(s, outliers, place, offset);
+                block.quantize::<S, L>(s, groups, place, offset);
+            }
+            powers[token] = if extent.finite { extent.inverse_power } else { f32::NAN };
+        }
+    }
+}
+
+/// One token of a tile of `n`.
+#[derive(Clone, Copy)]
+struct Place {
+    n: usize,
+    token: usize,
+}
+
+impl Place {
+    /// Where the `index`th number is of those that each token has.
+    #[inline(always)]
+    fn at(self, index: usize) -> usize {
+        index * self.n + self.token
+    }
+}
+
+/// A token's columns whose outliers are chosen together.
+struct Block {
+    /// The activations, with zeros after them; less what the outliers stand for, once they are taken.
+    x: [[f32; LANES]; BLOCK_VECTORS],
+    /// Columns of it that the token has.
+    columns: usize,
+    /// The first quad of the token.
+    first_quad: usize,
+    /// What the outliers in each half of a group add up to.
+    outlier_sums: [[f32; 2]; BLOCK / GROUP],
+}
+
+/// The largest magnitude in each quad of 64 columns: lane `4r + v` is that of quad `4v + r`.
+#[derive(Clone, Copy)]
+struct QuadMaxima {
+    lanes: [f32; LANES],
+    max: f32,
+}
+
+impl Block {
+    #[inline(always)]
+    fn new<S: Simd>(s: S, x: &[f32], power: f32, first_quad: usize) -> Self {
+        let mut block = Self {
+            x: [[0.0; LANES]; BLOCK_VECTORS],
+            columns: x.len(),
+            first_quad,
+            outlier_sums: [[0.0; 2]; 16],
+        };
+        let power = s.splat(power);
+        for (to, x) in block.x.iter_mut().zip(x.as_chunks().0) {
+            s.store(to, s.mul(s.load(x), power));
+        }
+        block
+    }
+
+    #[inline(always)]
+    fn maxima<S: Simd>(&self, s: S) -> [QuadMaxima; BLOCK_VECTORS / 4] {
+        let mut maxima = [QuadMaxima { lanes: [0.0; LANES], max: 0.0 }; BLOCK_VECTORS / 4];
+        let (fours, _) = self.x.as_chunks::<4>();
+        for (to, four) in maxima.iter_mut().zip(fours).take(self.columns.div_ceil(4 * LANES)) {
+            let [a, b, c, d] = s.transpose_quarters(four.each_ref().map(|x| s.abs(s.load(x))));
+            let max = s.max(s.max(a, b), s.max(c, d));
+            s.store(&mut to.lanes, max);
+            to.max = s.max_lane(max);
+        }
+        maxima
+    }
+
+    /// Quantises the largest quads apart, and leaves what that leaves over.
+    #[inline(always)]
+    fn take_outliers<S: Simd>(&mut self, s: S, outliers: &mut [f32], place: Place, offset: i32) {
+        let mut maxima = self.maxima(s);
+        let count = block_outliers(self.columns);
+        for outlier in outliers.chunks_exact_mut(Outlier::LEN * place.n).take(count) {
+            let mut largest = 0;
+            for (index, of) in maxima.iter().enumerate() {
+                if of.max > maxima[largest].max {
+                    largest = index;
+                }
+            }
+            let QuadMaxima { lanes, max } = &mut maxima[largest];
+            let lane = lanes.iter().position(|lane| lane == max).unwrap_or(0);
+            let quad = 16 * largest + 4 * (lane % 4) + lane / 4;
+            let (sum, codes, scale) = self.take(quad, *max);
+            lanes[lane] = 0.0;
+            *max = s.max_lane(s.load(lanes));
+            outlier[place.at(Outlier::QUAD)] = f32::from_bits((self.first_quad + quad) as u32);
+            outlier[place.at(Outlier::CODES)] = codes;
+            outlier[place.at(Outlier::SCALE)] = scale;
+            outlier[place.at(Outlier::FIRST_SUM)] = f32::from_bits((-offset * sum) as u32);
+        }
+    }
+
+    /// Quantises a quad by itself, given its largest magnitude. Returns its codes' sum, their bits and their scale.
+    #[inline(always)]
+    fn take(&mut self, quad: usize, max: f32) -> (i32, f32, f32) {
+        let (inverse, scale) = if max > TINY { (MAX_CODE / max, max * (1.0 / MAX_CODE)) } else { (0.0, 0.0) };
+        let mut codes = [0_i8; 4];
+        let mut sum = 0;
+        for (x, to) in self.x.as_flattened_mut()[4 * quad..4 * quad + 4].iter_mut().zip(&mut codes) {
+            let code = (*x * inverse).round_ties_even();
+            *x -= code * scale;
+            *to = code as i8;
+            sum += i32::from(*to);
+        }
+        self.outlier_sums[quad / QUADS][quad % QUADS / (QUADS / 2)] += sum as f32 * scale;
+        (sum, f32::from_bits(bytemuck::must_cast(codes)), scale)
+    }
+
+    /// Quantises the groups, four at once.
+    #[inline(always)]
+    fn quantize<S: Simd, L: Sums>(&self, s: S, groups: &mut [f32], place: Place, offset: i32) {
+        let (fours, _) = self.x.as_chunks::<{ 2 * FOUR }>();
+        let (outlier_sums, _) = self.outlier_sums.as_chunks::<FOUR>();
+        let groups = groups.chunks_mut(FOUR * group_len::<L>() * place.n);
+        for ((x, outlier_sums), groups) in fours.iter().zip(outlier_sums).zip(groups) {
+            let (scales, inverses) = Self::steps(s, x);
+            let mut sums = [[s.zero(); FOUR]; 2];
+            let pairs = x.as_chunks::<2>().0.iter().zip(groups.chunks_exact_mut(group_len::<L>() * place.n));
+            for (index, (x, group)) in pairs.enumerate() {
+                let inverse = s.splat(inverses[index]);
+                let mut bytes = [[0_i8; LANES]; 2];
+                for (half, (x, bytes)) in x.iter().zip(&mut bytes).enumerate() {
+                    let codes = s.round(s.mul(s.load(x), inverse));
+                    s.store_i8(bytes, codes);
+                    let sum = &mut sums[if L::HALVES { half } else { 0 }][index];
+                    *sum = s.add(*sum, codes);
+                }
+                let quads: [u32; QUADS] = bytemuck::must_cast(bytes);
+                for (index, quad) in quads.into_iter().enumerate() {
+                    group[place.at(index)] = f32::from_bits(quad);
+                }
+                group[place.at(QUADS)] = scales[index];
+            }
+            for (half, sums) in sums.into_iter().enumerate().take(L::COUNT) {
+                let sums = Self::whole_sums(s, sums);
+                for (index, group) in groups.chunks_exact_mut(group_len::<L>() * place.n).enumerate() {
+                    group[place.at(QUADS + 1 + half)] = if L::MINS {
+                        let [first, second] = outlier_sums[index];
+                        let outliers = match (L::HALVES, half) {
+                            (false, _) => first + second,
+                            (true, 0) => first,
+                            (true, _) => second,
+                        };
+                        sums[index] * scales[index] + outliers
+                    } else {
+                        f32::from_bits((-offset * sums[index] as i32) as u32)
+                    };
+                }
+            }
+        }
+    }
+
+    /// The scales of four groups' codes, and their inverses.
+    #[inline(always)]
+    fn steps<S: Simd>(s: S, x: &[[f32; LANES]; 2 * FOUR]) -> ([f32; LANES], [f32; LANES]) {
+        let of = |group: usize| s.max(s.abs(s.load(&x[2 * group])), s.abs(s.load(&x[2 * group + 1])));
+        let [a, b, c, d] = s.transpose_quarters([of(0), of(1), of(2), of(3)]);
+        let [a, b, c, d] = s.each_quarter(s.max(s.max(a, b), s.max(c, d)));
+        let max = s.max(s.max(a, b), s.max(c, d));
+        let bounds = [s.splat(TINY), s.splat(f32::INFINITY)];
+        let max_code = s.splat(MAX_CODE);
+        let (mut scales, mut inverses) = ([0.0; LANES], [0.0; LANES]);
+        s.store(&mut scales, s.keep_between(s.mul(max, s.splat(1.0 / MAX_CODE)), 0.0, max, bounds));
+        s.store(&mut inverses, s.keep_between(s.div(max_code, max), 0.0, max, bounds));
+        (scales, inverses)
+    }
+
+    /// The sum of each of four vectors, whose elements are integers: the first four lanes.
+    #[inline(always)]
+    fn whole_sums<S: Simd>(s: S, x: [S::F; FOUR]) -> [f32; LANES] {
+        let [a, b, c, d] = s.each_quarter(s.sum_quarters(x));
+        let mut sums = [0.0; LANES];
+        s.store(&mut sums, s.add(s.add(a, b), s.add(c, d)));
+        sums
+    }
+}

@@ -1,0 +1,357 @@
+//! Matmuls of int8 activations, multiplied in quads. The fast precision: see [`crate::activations::int8`].
+//!
+//! Weights' codes are bytes without a sign, as the instructions want one side's to be: what they are more than the format's
+//! own is taken out again by where a token's sum begins. A token's outliers are multiplied apart, after its groups.
+
+use std::marker::PhantomData;
+
+use super::{DIRECT, PanelTask, Precision, Sums, Tile, load_scales, panel_len, store_scales};
+use crate::activations::int8::{self, Outlier, QUADS, Quantized};
+use crate::packed::{Format, Scales};
+use crate::prefetch::Stream;
+use crate::simd::{LANES, Simd, Task, quads};
+
+/// Activations of 8 bits.
+pub(crate) struct Int8;
+
+/// Vectors of a group's panel: quads, then scales (and minima) of both halves.
+const fn panel_vectors<L: Sums>() -> usize {
+    QUADS + L::SCALE_VECTORS
+}
+
+impl Precision for Int8 {
+    fn token_len<F: Format>(columns: usize) -> usize {
+        int8::len::<F::Sums>(columns)
+    }
+
+    fn panel_vectors<F: Format>() -> usize {
+        panel_vectors::<F::Sums>()
+    }
+
+    fn tile_of<S: Simd>(left: usize) -> usize {
+        match left {
+            // Two tiles alike: twelve would leave four, too few multiply-adds to keep the CPU busy.
+            16 if S::WIDE => 8,
+            12.. if S::WIDE => 12,
+            8.. if S::WIDE => 8,
+            4.. => 4,
+            2.. => 2,
+            left => left,
+        }
+    }
+
+    fn is_direct<S: Simd, F: Format>(n_tokens: usize) -> bool {
+        n_tokens <= DIRECT
+    }
+
+    #[inline(always)]
+    fn direct<S: Simd, F: Format, const N: usize>(
+        s: S,
+        tile: &mut Tile<'_, '_, '_>,
+        rows: &[u8],
+        stream: Stream,
+    ) -> usize {
+        let x = int8::split::<F::Sums, N>(tile.x, tile.run.columns);
+        let mut acc = [s.zero(); N];
+        let blocks = rows.chunks_exact(F::BLOCK_BYTES);
+        for (block, x) in blocks.zip(x.groups.chunks_exact(F::GROUPS * int8::group_len::<F::Sums>())) {
+            let (header, groups) = F::split(block);
+            let x = x.chunks_exact(int8::group_len::<F::Sums>());
+            for (group, x) in groups.chunks_exact(F::GROUP_BYTES).zip(x) {
+                stream.read(group.as_ptr(), F::BLOCK_BYTES.div_ceil(F::GROUPS));
+                let Some((codes, numbers)) = x.split_first_chunk::<QUADS>() else { break };
+                let mut sums = first_sums::<S, F::Sums, N>(s, numbers);
+                add_code_quads::<S, F, N, 0>(s, &mut sums, group, codes);
+                add_code_quads::<S, F, N, 1>(s, &mut sums, group, codes);
+                add_code_quads::<S, F, N, 2>(s, &mut sums, group, codes);
+                add_code_quads::<S, F, N, 3>(s, &mut sums, group, codes);
+                add_group::<S, F::Sums, N>(s, &mut acc, &sums, &F::scales(s, header, group), numbers);
+            }
+        }
+        for outlier in x.outliers {
+            for (token, acc) in acc.iter_mut().enumerate() {
+                let quad = Outlier::quad(outlier, token);
+                let (group, within) = (quad / QUADS, quad % QUADS);
+                let (header, groups) =
+                    F::split(&rows[group / F::GROUPS * F::BLOCK_BYTES..][..F::BLOCK_BYTES]);
+                let group = &groups[group % F::GROUPS * F::GROUP_BYTES..][..F::GROUP_BYTES];
+                let halves = match within % (QUADS / 2) {
+                    0 => F::code_quads::<S, 0>(s, group),
+                    1 => F::code_quads::<S, 1>(s, group),
+                    2 => F::code_quads::<S, 2>(s, group),
+                    _ => F::code_quads::<S, 3>(s, group),
+                };
+                let half = within / (QUADS / 2);
+                let scale = F::scales(s, header, group).scale[half];
+                let run = const { quads::run(F::QUAD_MAX) };
+                *acc = add_outlier::<S, F::Sums, N>(s, *acc, halves[half], scale, outlier, token, run);
+            }
+        }
+        tile.store(s, &acc, [x.powers]);
+        N
+    }
+
+    #[inline(always)]
+    fn panel<S: Simd, F: Format, const N: usize>(s: S, tile: Tile<'_, '_, '_>, panels: &[f32]) -> usize {
+        let panel_len = panel_len::<F, Self>(tile.run.columns);
+        if S::TWICE && panels.len() > panel_len {
+            let panel = &panels[..2 * panel_len];
+            match N {
+                12 => s.apart(PanelTask::<Twice<6>, F::Sums, N> { tile, panel, kinds: PhantomData }),
+                8 => s.apart(PanelTask::<Twice<4>, F::Sums, N> { tile, panel, kinds: PhantomData }),
+                _ => s.apart(PanelTask::<Twice<N>, F::Sums, N> { tile, panel, kinds: PhantomData }),
+            }
+            return 2;
+        }
+        let panel = &panels[..panel_len];
+        // Where bytes' products don't fit an int16, the products depend on how many of them do.
+        match if S::BYTES_FIT { 8 } else { const { quads::run(F::QUAD_MAX) } } {
+            8 => s.apart(PanelTask::<Run<8>, F::Sums, N> { tile, panel, kinds: PhantomData }),
+            4 => s.apart(PanelTask::<Run<4>, F::Sums, N> { tile, panel, kinds: PhantomData }),
+            2 | 3 => s.apart(PanelTask::<Run<2>, F::Sums, N> { tile, panel, kinds: PhantomData }),
+            1 => s.apart(PanelTask::<Run<1>, F::Sums, N> { tile, panel, kinds: PhantomData }),
+            _ => s.apart(PanelTask::<Run<0>, F::Sums, N> { tile, panel, kinds: PhantomData }),
+        }
+        1
+    }
+
+    #[inline(always)]
+    fn unpack<S: Simd, F: Format>(s: S, rows: &[u8], stream: Stream, panel: &mut [f32]) {
+        let (panel, _) = panel.as_chunks_mut::<LANES>();
+        let mut panel = panel.chunks_exact_mut(panel_vectors::<F::Sums>());
+        for block in rows.chunks_exact(F::BLOCK_BYTES) {
+            let (header, groups) = F::split(block);
+            for (group, to) in groups.chunks_exact(F::GROUP_BYTES).zip(&mut panel) {
+                stream.read(group.as_ptr(), F::BLOCK_BYTES.div_ceil(F::GROUPS));
+                store_code_quads::<S, F, 0>(s, group, to);
+                store_code_quads::<S, F, 1>(s, group, to);
+                store_code_quads::<S, F, 2>(s, group, to);
+                store_code_quads::<S, F, 3>(s, group, to);
+                store_scales::<S, F>(s, header, group, &mut to[QUADS..]);
+            }
+        }
+    }
+}
+
+/// Quads whose products fit an int16: see [`quads::run`].
+struct Run<const RUN: usize>;
+
+impl<S: Simd, L: Sums, const RUN: usize, const N: usize> Task<S>
+    for PanelTask<'_, '_, '_, '_, Run<RUN>, L, N>
+{
+    #[inline(always)]
+    fn run(mut self, s: S) {
+        let x = int8::split::<L, N>(self.tile.x, self.tile.run.columns);
+        let (panel, _) = self.panel.as_chunks::<LANES>();
+        let mut acc = [s.zero(); N];
+        let groups = panel.chunks_exact(panel_vectors::<L>());
+        for (group, x) in groups.zip(x.groups.chunks_exact(int8::group_len::<L>())) {
+            let (Some((codes, scales)), Some((x, numbers))) =
+                (group.split_first_chunk::<QUADS>(), x.split_first_chunk::<QUADS>())
+            else {
+                break;
+            };
+            let mut sums = first_sums::<S, L, N>(s, numbers);
+            if L::HALVES {
+                let ([first, second], [x_first, x_second]) = (halves(codes), halves(x));
+                s.dot_quads(&mut sums[0], &first.each_ref().map(|codes| s.load_bits(codes)), x_first, RUN);
+                s.dot_quads(&mut sums[1], &second.each_ref().map(|codes| s.load_bits(codes)), x_second, RUN);
+            } else {
+                s.dot_quads(&mut sums[0], &codes.each_ref().map(|codes| s.load_bits(codes)), x, RUN);
+            }
+            add_group::<S, L, N>(s, &mut acc, &sums, &load_scales::<S, L>(s, scales), numbers);
+        }
+        let mut accs = [acc];
+        add_outliers::<S, L, N, 1, RUN>(s, &mut accs, [panel], &x);
+        self.tile.store(s, &accs[0], [x.powers]);
+    }
+}
+
+/// Two row tiles at once, `PART` tokens at a time: a token's bytes are read once for both.
+struct Twice<const PART: usize>;
+
+/// Groups of a panel that stay in the first cache while all parts of a tile are multiplied with them.
+const CHUNK: usize = 8;
+
+impl<S: Simd, L: Sums, const PART: usize, const N: usize> Task<S>
+    for PanelTask<'_, '_, '_, '_, Twice<PART>, L, N>
+{
+    #[inline(always)]
+    fn run(mut self, s: S) {
+        let x = int8::split::<L, N>(self.tile.x, self.tile.run.columns);
+        let (panels, _) = self.panel.as_chunks::<LANES>();
+        let (first, second) = panels.split_at(panels.len() / 2);
+        let mut acc = [[s.zero(); N]; 2];
+        let chunk = |panel| <[[f32; LANES]]>::chunks(panel, CHUNK * panel_vectors::<L>());
+        let chunks = chunk(first).zip(chunk(second)).zip(x.groups.chunks(CHUNK * int8::group_len::<L>()));
+        for ((first, second), x) in chunks {
+            for part in 0..N / PART {
+                let [acc_first, acc_second] = &mut acc;
+                let accs = [part_of::<_, PART, N>(acc_first, part), part_of(acc_second, part)];
+                add_chunk::<S, L, PART, N>(s, accs, [first, second], x, part);
+            }
+        }
+        add_outliers::<S, L, N, 2, 8>(s, &mut acc, [first, second], &x);
+        for acc in &acc {
+            self.tile.store(s, acc, [x.powers]);
+            self.tile.row_tile += 1;
+        }
+    }
+}
+
+/// Part `part` of a tile's numbers.
+#[inline(always)]
+fn part_of<T, const PART: usize, const N: usize>(tile: &mut [T; N], part: usize) -> &mut [T; PART] {
+    tile.as_chunks_mut().0.get_mut(part).expect("a part of the tile")
+}
+
+/// Adds the products of `PART` tokens with some groups of two panels.
+#[inline(always)]
+fn add_chunk<S: Simd, L: Sums, const PART: usize, const N: usize>(
+    s: S,
+    accs: [&mut [S::F; PART]; 2],
+    [first, second]: [&[[f32; LANES]]; 2],
+    x: &[[f32; N]],
+    part: usize,
+) {
+    let mut local = accs.each_ref().map(|acc| **acc);
+    let group = |panel| <[[f32; LANES]]>::chunks_exact(panel, panel_vectors::<L>());
+    for ((first, second), x) in group(first).zip(group(second)).zip(x.chunks_exact(int8::group_len::<L>())) {
+        let of = |index: usize| -> &[f32; PART] { &x[index].as_chunks().0[part] };
+        let scales = [first, second].map(|group| load_scales::<S, L>(s, &group[QUADS..]));
+        for half in 0..L::COUNT {
+            let first_sums =
+                of(QUADS + 1 + half).map(|first| if L::MINS { 0 } else { first.to_bits() as i32 });
+            let mut sums = [first_sums.map(|first| s.splat_i(first)); 2];
+            let quads = QUADS / L::COUNT;
+            for quad in half * quads..(half + 1) * quads {
+                s.dot_quad_twice(
+                    &mut sums,
+                    [s.load_bits(&first[quad]), s.load_bits(&second[quad])],
+                    of(quad),
+                );
+            }
+            for ((acc, sums), scales) in local.iter_mut().zip(&sums).zip(&scales) {
+                for (token, (acc, sum)) in acc.iter_mut().zip(sums).enumerate() {
+                    let scaled = s.mul(s.to_float(*sum), s.splat(of(QUADS)[token]));
+                    *acc = s.fma(scaled, scales.scale[half], *acc);
+                    if L::MINS {
+                        *acc = s.fma(s.splat(of(QUADS + 1 + half)[token]), scales.min[half], *acc);
+                    }
+                }
+            }
+        }
+    }
+    for (acc, local) in accs.into_iter().zip(local) {
+        *acc = local;
+    }
+}
+
+/// Adds the products of a tile's outliers with some panels.
+#[inline(always)]
+fn add_outliers<S: Simd, L: Sums, const N: usize, const PANELS: usize, const RUN: usize>(
+    s: S,
+    accs: &mut [[S::F; N]; PANELS],
+    panels: [&[[f32; LANES]]; PANELS],
+    x: &Quantized<'_, N>,
+) {
+    for outlier in x.outliers {
+        for token in 0..N {
+            let quad = Outlier::quad(outlier, token);
+            let first = quad / QUADS * panel_vectors::<L>();
+            let half = usize::from(L::HALVES && quad % QUADS >= QUADS / 2);
+            for (acc, panel) in accs.iter_mut().zip(panels) {
+                let group = &panel[first..first + panel_vectors::<L>()];
+                let scale = load_scales::<S, L>(s, &group[QUADS..]).scale[half];
+                let codes = s.load_bits(&group[quad % QUADS]);
+                acc[token] = add_outlier::<S, L, N>(s, acc[token], codes, scale, outlier, token, RUN);
+            }
+        }
+    }
+}
+
+/// Both halves of a group's quads.
+#[inline(always)]
+fn halves<T>(quads: &[T; QUADS]) -> [&[T; QUADS / 2]; 2] {
+    let (halves, _) = quads.as_chunks();
+    [&halves[0], &halves[1]]
+}
+
+/// What a group's sums begin with: what takes the offset of weights' codes out. Formats with minima have no offset, and the
+/// number there is their tokens' sum.
+#[inline(always)]
+fn first_sums<S: Simd, L: Sums, const N: usize>(s: S, numbers: &[[f32; N]]) -> [[S::I; N]; 2] {
+    let mut sums = [[s.splat_i(0); N]; 2];
+    if !L::MINS {
+        for (sums, first) in sums.iter_mut().zip(&numbers[1..]) {
+            for (sum, first) in sums.iter_mut().zip(first) {
+                *sum = s.splat_i(first.to_bits() as i32);
+            }
+        }
+    }
+    sums
+}
+
+/// Adds the products of two quads to the sums of the group's halves.
+#[inline(always)]
+fn add_code_quads<S: Simd, F: Format, const N: usize, const Q: usize>(
+    s: S,
+    sums: &mut [[S::I; N]; 2],
+    group: &[u8],
+    x: &[[f32; N]; QUADS],
+) {
+    let [first, second] = F::code_quads::<S, Q>(s, group);
+    let run = const { quads::run(F::QUAD_MAX) };
+    if F::HALVES {
+        s.dot_quads(&mut sums[0], &[first], &[x[Q]], run);
+        s.dot_quads(&mut sums[1], &[second], &[x[QUADS / 2 + Q]], run);
+    } else {
+        s.dot_quads(&mut sums[0], &[first, second], &[x[Q], x[QUADS / 2 + Q]], run);
+    }
+}
+
+/// Stores two quads.
+#[inline(always)]
+fn store_code_quads<S: Simd, F: Format, const Q: usize>(s: S, group: &[u8], to: &mut [[f32; LANES]]) {
+    let [first, second] = F::code_quads::<S, Q>(s, group);
+    s.store_bits(&mut to[Q], first);
+    s.store_bits(&mut to[QUADS / 2 + Q], second);
+}
+
+/// Adds a group's integer sums, scaled, and its minima. `numbers` are the tokens' scales, and for formats with minima their
+/// sums.
+#[inline(always)]
+fn add_group<S: Simd, L: Sums, const N: usize>(
+    s: S,
+    acc: &mut [S::F; N],
+    sums: &[[S::I; N]; 2],
+    scales: &Scales<S>,
+    numbers: &[[f32; N]],
+) {
+    for (token, acc) in acc.iter_mut().enumerate() {
+        let x_scale = s.splat(numbers[0][token]);
+        for (half, sums) in sums.iter().enumerate().take(L::COUNT) {
+            *acc = s.fma(s.mul(s.to_float(sums[token]), x_scale), scales.scale[half], *acc);
+            if L::MINS {
+                *acc = s.fma(s.splat(numbers[1 + half][token]), scales.min[half], *acc);
+            }
+        }
+    }
+}
+
+/// Adds the product of a token's outlier with the quad of codes that it meets.
+#[inline(always)]
+fn add_outlier<S: Simd, L: Sums, const N: usize>(
+    s: S,
+    acc: S::F,
+    codes: S::I,
+    scale: S::F,
+    outlier: &[[f32; N]; Outlier::LEN],
+    token: usize,
+    run: usize,
+) -> S::F {
+    let first_sum = if L::MINS { 0 } else { outlier[Outlier::FIRST_SUM][token].to_bits() as i32 };
+    let mut sum = [s.splat_i(first_sum)];
+    s.dot_quads(&mut sum, &[codes], &[[outlier[Outlier::CODES][token]]], run);
+    s.fma(s.mul(s.to_float(sum[0]), s.splat(outlier[Outlier::SCALE][token])), scale, acc)
+}
