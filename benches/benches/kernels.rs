@@ -2,13 +2,21 @@
 //! the caches, so memory is the limit) and with many (so arithmetic is), and all other kernels over data in the second-level
 //! cache. The summary after criterion's output gives each as a share of the machine's limit.
 
+mod shared {
+    pub(crate) mod matrix;
+    pub(crate) mod summary;
+    pub(crate) mod tables;
+}
+
 use std::hint::black_box;
 
 use criterion::{Criterion, SamplingMode, Throughput};
 use herald_api::{Activation, ActivationPrecision, DType, Q4_GROUP, Q4Rows, RopeKind};
-use herald_benches::{Matrix, Share, Summary, tables, weights};
 use herald_layers::Kernels;
 use herald_layers::kernels::{Gemm, OnlineSoftmax, Q4Tile, SelectiveScan, SsdStep, Tap, Tile, Upcoming};
+use shared::matrix::{Matrix, weights};
+use shared::summary::{Share, Summary};
+use shared::tables::tables;
 
 /// Columns of a small model's MLP weights.
 const COLUMNS: usize = 1536;

@@ -1,13 +1,17 @@
 //! A whole model on each backend, with all threads: a prompt, limited by arithmetic, and single tokens, limited by reading
 //! all weights. The model is the one that HERALD_MODEL names, or SmolLM2 if `host pull` has fetched it.
 
+mod shared {
+    pub(crate) mod summary;
+}
+
 use std::path::PathBuf;
 
 use criterion::{SamplingMode, Throughput};
 use herald::gguf::Gguf;
 use herald::plugin::{Plugins, Search, this_machine};
 use herald::{LoadOptions, NeuroEngine, Sequence, backend_choice};
-use herald_benches::{Share, Summary};
+use shared::summary::{Share, Summary};
 
 /// Tokens of the prompt, which also precedes the timed single tokens.
 const PROMPT: usize = 512;

@@ -61,21 +61,25 @@ fn dynamic_library(name: &str) -> String {
 #[must_use]
 pub fn c_library() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| built(&["--package", "herald-capi"], &dynamic_library("herald"))).clone()
+    BUILT.get_or_init(|| built(&["--lib", "--test", "capi"], &dynamic_library("herald"))).clone()
 }
 
 /// The program `host`, built with the tests of `host/cli` or now.
 fn program() -> PathBuf {
     let name = format!("host{}", std::env::consts::EXE_SUFFIX);
     let program = build_folder().join(&name);
-    if program.is_file() { program } else { built(&["--package", "herald-cli"], &name) }
+    if program.is_file() { program } else { built(&["--bin", "host", "--test", "program"], &name) }
 }
 
-/// Builds a file of this build's folder with cargo.
-fn built(arguments: &[&str], name: &str) -> PathBuf {
+/// Builds a file of this build's folder with cargo, from `targets` of the workspace.
+///
+/// Cargo compiles a crate anew for each set of features, and which features a crate has follows from the packages that are
+/// built and from whether a test is among them. So this builds the whole workspace's targets of a kind, with a test: then
+/// all but the file itself is there, from the build of the tests.
+fn built(targets: &[&str], name: &str) -> PathBuf {
     let folder = build_folder();
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--quiet"]).args(arguments).current_dir(repository());
+    cargo.args(["build", "--quiet", "--locked", "--workspace"]).args(targets).current_dir(repository());
     if folder.ends_with("release") {
         cargo.arg("--release");
     }

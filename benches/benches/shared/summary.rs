@@ -12,8 +12,9 @@ use herald_suites::{Machine, cache_bytes_per_s};
 use serde_json::Value;
 
 /// The limit that a bench is compared with.
+#[allow(dead_code, reason = "each bench has a few of them")]
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Share {
+pub(crate) enum Share {
     /// Bytes that one thread reads from memory.
     Memory,
     /// Bytes that all threads read from memory.
@@ -31,7 +32,7 @@ pub enum Share {
 }
 
 /// The benches of a run, each with its limit.
-pub struct Summary {
+pub(crate) struct Summary {
     begun: SystemTime,
     folder: PathBuf,
     limits: Option<Limits>,
@@ -65,8 +66,7 @@ struct Line {
 
 impl Summary {
     /// Begins a run. Measures the limits if criterion measures (`cargo bench`), not if it only tests (`cargo test`).
-    #[must_use]
-    pub fn begin() -> Self {
+    pub(crate) fn begin() -> Self {
         let measuring = std::env::args().any(|argument| argument == "--bench");
         let limits = measuring.then(Limits::measure);
         if let Some(Limits { one, all, cache }) = &limits {
@@ -87,8 +87,7 @@ impl Summary {
     }
 
     /// Criterion's configuration: short runs, since there are many benches and only the share of a limit matters.
-    #[must_use]
-    pub fn criterion(&self) -> Criterion {
+    pub(crate) fn criterion(&self) -> Criterion {
         Criterion::default()
             .output_directory(&self.folder)
             .sample_size(10)
@@ -98,12 +97,12 @@ impl Summary {
     }
 
     /// Sets the limit that the bench `group/name` is compared with.
-    pub fn compare_with(&mut self, group: &str, name: &str, share: Share) {
+    pub(crate) fn compare_with(&mut self, group: &str, name: &str, share: Share) {
         self.shares.push((format!("{group}/{name}"), share));
     }
 
     /// Prints the table of the measured benches.
-    pub fn print(&self) {
+    pub(crate) fn print(&self) {
         let Some(limits) = &self.limits else { return };
         let mut measured = Vec::new();
         collect(&self.folder, &mut measured);

@@ -1,16 +1,9 @@
-//! Shared by the benches: every backend's kernels, and the summary that compares results with this machine's limits.
-
-mod matrix;
-mod summary;
+//! Every backend's kernels.
 
 use herald_layers::Kernels;
 
-pub use matrix::{Matrix, weights};
-pub use summary::{Share, Summary};
-
 /// The kernel tables that run on this machine: the scalar one, each SIMD variant's, and BLAS's if a BLAS is found.
-#[must_use]
-pub fn tables() -> Vec<&'static Kernels> {
+pub(crate) fn tables() -> Vec<&'static Kernels> {
     let mut tables = vec![&herald_cpu::KERNELS];
     #[cfg(target_arch = "x86_64")]
     {

@@ -5,14 +5,13 @@ use herald_layers::Kernels;
 use herald_layers::matmul::{MatmulCall, MatmulKernel, OutputTile};
 
 /// Bytes that are finite weights in every type: float16 scales of about 1.5, and codes of all values.
-#[must_use]
-pub fn weights(dtype: DType, rows: usize, columns: usize) -> Vec<u8> {
+pub(crate) fn weights(dtype: DType, rows: usize, columns: usize) -> Vec<u8> {
     let bytes = dtype.row_bytes(columns).unwrap_or(0) * rows;
     (0..bytes).map(|index| if index % 2 == 1 { 0x3e } else { (index * 37) as u8 }).collect()
 }
 
 /// A matrix `[rows, columns]`.
-pub struct Matrix {
+pub(crate) struct Matrix {
     kernel: MatmulKernel,
     packed: AlignedBytes,
     rows: usize,
@@ -24,8 +23,7 @@ impl Matrix {
     ///
     /// # Panics
     /// If there is no memory for it.
-    #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         kernels: &Kernels,
         (dtype, activations): (DType, ActivationPrecision),
         rows: usize,
@@ -50,14 +48,19 @@ impl Matrix {
     }
 
     /// Its size in bytes, packed.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.packed.len()
     }
 
     /// Multiplies tokens `x` `[n_tokens, columns]` to `out` `[n_tokens, rows]`. `scratch` and `prepared` are reused by the
     /// next call.
-    pub fn multiply(&self, x: &[f32], prepared: &mut Vec<f32>, scratch: &mut Vec<f32>, out: &mut [f32]) {
+    pub(crate) fn multiply(
+        &self,
+        x: &[f32],
+        prepared: &mut Vec<f32>,
+        scratch: &mut Vec<f32>,
+        out: &mut [f32],
+    ) {
         let n_tokens = x.len() / self.columns;
         scratch.resize((self.kernel.scratch_len)(self.columns, n_tokens), 0.0);
         let x = match self.kernel.activations {
