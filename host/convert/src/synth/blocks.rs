@@ -16,6 +16,11 @@ pub(super) fn floats(elements: usize, random: &mut Pcg64Mcg, make: impl Fn(f32) 
     (0..elements).flat_map(|_| make(unit(random)).to_le_bytes()).collect()
 }
 
+/// Float32 divisors of frequencies: 1 in the first quarter, then 1e30, as Gemma 4's converter writes them.
+pub(super) fn first_quarter(elements: usize) -> Vec<u8> {
+    (0..elements).flat_map(|index| if index < elements / 4 { 1.0_f32 } else { 1e30 }.to_le_bytes()).collect()
+}
+
 /// Weights around 0 with this standard deviation: blocks of random codes with matching scales.
 pub(super) fn random(dtype: DType, elements: usize, deviation: f32, random: &mut Pcg64Mcg) -> Vec<u8> {
     let mut bytes = vec![0; elements / dtype.block_len() * dtype.block_bytes()];

@@ -4,6 +4,8 @@
 mod blocks;
 mod recipe;
 mod shapes;
+#[cfg(test)]
+mod tests;
 
 use std::io::Write;
 
@@ -57,7 +59,8 @@ pub fn write<W: Write>(
     Some(write_recipe(&(shape.recipe)(), storage, out))
 }
 
-fn write_recipe<W: Write>(recipe: &Recipe, storage: Storage, out: W) -> Result<W, GgufError> {
+/// What comes before the weights, and each tensor's type.
+fn head(recipe: &Recipe, storage: Storage) -> Result<(Writer, Vec<DType>), GgufError> {
     let mut writer = Writer::new();
     for (key, fact) in &recipe.facts {
         let array;
@@ -68,6 +71,10 @@ fn write_recipe<W: Write>(recipe: &Recipe, storage: Storage, out: W) -> Result<W
             Fact::Text(text) => Value::from(text.as_str()),
             Fact::Numbers(numbers) => {
                 array = ArrayBuf::from(&numbers[..]);
+                Value::from(&array)
+            }
+            Fact::Flags(flags) => {
+                array = ArrayBuf::from(&flags[..]);
                 Value::from(&array)
             }
             Fact::Texts(texts) => {
@@ -81,12 +88,17 @@ fn write_recipe<W: Write>(recipe: &Recipe, storage: Storage, out: W) -> Result<W
     for (tensor, dtype) in recipe.tensors.iter().zip(&types) {
         writer.tensor(&tensor.name, *dtype, &tensor.dims)?;
     }
+    Ok((writer, types))
+}
+
+fn write_recipe<W: Write>(recipe: &Recipe, storage: Storage, out: W) -> Result<W, GgufError> {
+    let (writer, types) = head(recipe, storage)?;
     let mut random = Pcg64Mcg::seed_from_u64(SEED);
     let mut data = writer.begin(out)?;
     for (tensor, dtype) in recipe.tensors.iter().zip(&types) {
         let elements = tensor.dims.iter().product();
         data.tensor(&match tensor.fill {
-            Fill::Matrix => {
+            Fill::Matrix | Fill::Weights | Fill::Mxfp4 => {
                 // Products of rows with activations of size 1 then have about size 1 too.
                 let deviation = 1.0 / (tensor.dims[0] as f32).sqrt();
                 blocks::random(*dtype, elements, deviation, &mut random)
@@ -98,6 +110,7 @@ fn write_recipe<W: Write>(recipe: &Recipe, storage: Storage, out: W) -> Result<W
                 dt.exp_m1().ln()
             }),
             Fill::Decay => blocks::floats(elements, &mut random, |x| -(x * 16.0_f32.ln()).exp()),
+            Fill::FirstQuarter => blocks::first_quarter(elements),
         })?;
     }
     data.finish()

@@ -11,6 +11,7 @@ pub(super) enum Fact {
     Flag(bool),
     Text(String),
     Numbers(Vec<i32>),
+    Flags(Vec<bool>),
     Texts(Vec<String>),
 }
 
@@ -19,12 +20,18 @@ pub(super) enum Fact {
 pub(super) enum Fill {
     /// A matrix of weights, in the requested type.
     Matrix,
+    /// A matrix of weights in float32, whatever type is requested.
+    Weights,
+    /// A matrix of weights in MXFP4, whatever type is requested.
+    Mxfp4,
     /// Float32 numbers between two bounds.
     Between(f32, f32),
     /// Biases of time steps.
     TimeBias,
     /// Decays of states.
     Decay,
+    /// Divisors of RoPE's frequencies: 1 in the first quarter, and so large after it that nothing turns.
+    FirstQuarter,
 }
 
 /// A tensor.
@@ -61,6 +68,10 @@ pub(super) struct Ssm {
 
 /// Taps of Mamba's convolutions.
 const TAPS: usize = 4;
+
+/// Kinds of tokens: those of text, and those that steer.
+const NORMAL: i32 = 1;
+const CONTROL: i32 = 3;
 
 impl Recipe {
     /// A model with an embedding, and a separate head or a tied one.
@@ -101,7 +112,7 @@ impl Recipe {
         self.tensors.push(Tensor { name: name.into(), dims: dims.to_vec(), fill });
     }
 
-    fn of_block(&mut self, block: usize, name: &str, dims: &[usize], fill: Fill) {
+    pub(super) fn of_block(&mut self, block: usize, name: &str, dims: &[usize], fill: Fill) {
         self.tensor(format!("blk.{block}.{name}"), dims, fill);
     }
 
@@ -111,6 +122,10 @@ impl Recipe {
 
     pub(super) fn norm(&mut self, block: usize, name: &str, len: usize) {
         self.of_block(block, name, &[len], Fill::Between(0.9, 1.1));
+    }
+
+    pub(super) fn bias(&mut self, block: usize, name: &str, dims: &[usize]) {
+        self.of_block(block, name, dims, Fill::Between(-0.1, 0.1));
     }
 
     /// Attention's metadata; `blocks`: which blocks have attention, if not all do.
@@ -159,6 +174,13 @@ impl Recipe {
         self.matrix(block, "ffn_gate_exps", &[hidden, width, experts]);
         self.matrix(block, "ffn_up_exps", &[hidden, width, experts]);
         self.matrix(block, "ffn_down_exps", &[width, hidden, experts]);
+    }
+
+    /// The expert that all tokens use.
+    pub(super) fn shared_expert(&mut self, block: usize, hidden: usize, width: usize) {
+        self.matrix(block, "ffn_gate_shexp", &[hidden, width]);
+        self.matrix(block, "ffn_up_shexp", &[hidden, width]);
+        self.matrix(block, "ffn_down_shexp", &[width, hidden]);
     }
 
     /// A Mamba layer, with or without norms of dt, B and C.
@@ -218,24 +240,49 @@ impl Recipe {
         tokens.push("th".to_owned());
         tokens.extend((tokens.len()..size).map(|id| format!("w{id}")));
         let end = 256;
-        let kinds = (0..size).map(|id| if id == end { 3 } else { 1 }).collect();
-        for (key, fact) in [
-            ("model", Fact::Text("gpt2".to_owned())),
-            ("pre", Fact::Text("gpt-2".to_owned())),
-            ("tokens", Fact::Texts(tokens)),
-            ("token_type", Fact::Numbers(kinds)),
-            ("merges", Fact::Texts(vec!["t h".to_owned()])),
-            ("bos_token_id", Fact::Number(end as u32)),
-            ("eos_token_id", Fact::Number(end as u32)),
-        ] {
-            self.facts.push((format!("tokenizer.ggml.{key}"), fact));
+        let kinds = (0..size).map(|id| if id == end { CONTROL } else { NORMAL }).collect();
+        self.tokenizer("gpt2", "gpt-2", tokens, kinds);
+        self.tokenizer_fact("merges", Fact::Texts(vec!["t h".to_owned()]));
+        self.tokenizer_fact("bos_token_id", Fact::Number(end as u32));
+        self.tokenizer_fact("eos_token_id", Fact::Number(end as u32));
+    }
+
+    /// In place of the byte-level vocabulary one of word pieces, as BERT's converter writes it: a piece that begins a word has a mark.
+    pub(super) fn word_pieces(&mut self, size: usize) {
+        const SPECIAL: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
+        self.facts.retain(|(key, _)| !key.starts_with("tokenizer."));
+        let mut tokens: Vec<String> = SPECIAL.map(str::to_owned).into();
+        for letter in '!'..='~' {
+            tokens.extend([format!("\u{2581}{letter}"), letter.to_string()]);
         }
+        tokens.extend((tokens.len()..size).map(|id| format!("\u{2581}w{id}")));
+        let kinds = (0..size).map(|id| if id < SPECIAL.len() { CONTROL } else { NORMAL }).collect();
+        self.tokenizer("bert", "default", tokens, kinds);
+        let names = ["padding", "unknown", "bos", "seperator", "mask"];
+        for (id, name) in names.into_iter().enumerate() {
+            self.tokenizer_fact(&format!("{name}_token_id"), Fact::Number(id as u32));
+        }
+        self.tokenizer_fact("eos_token_id", Fact::Number(3));
+        self.tokenizer_fact("token_type_count", Fact::Number(2));
+    }
+
+    fn tokenizer(&mut self, model: &str, pre: &str, tokens: Vec<String>, kinds: Vec<i32>) {
+        self.tokenizer_fact("model", Fact::Text(model.to_owned()));
+        self.tokenizer_fact("pre", Fact::Text(pre.to_owned()));
+        self.tokenizer_fact("tokens", Fact::Texts(tokens));
+        self.tokenizer_fact("token_type", Fact::Numbers(kinds));
+    }
+
+    fn tokenizer_fact(&mut self, key: &str, fact: Fact) {
+        self.facts.push((format!("tokenizer.ggml.{key}"), fact));
     }
 
     /// A tensor's type: the requested one, or one whose blocks divide a row.
     pub(super) fn dtype(&self, tensor: &Tensor, storage: Storage) -> DType {
-        if !matches!(tensor.fill, Fill::Matrix) {
-            return DType::F32;
+        match tensor.fill {
+            Fill::Matrix => {}
+            Fill::Mxfp4 => return DType::Mxfp4,
+            _ => return DType::F32,
         }
         let wanted = match storage {
             Storage::Plain(dtype) => dtype,

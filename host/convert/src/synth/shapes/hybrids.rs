@@ -1,33 +1,10 @@
-//! The shapes of real models.
+//! Hybrids, state-space models, and Llama.
 
-use super::recipe::{Fact, Heads, Recipe, Ssm};
-
-/// A known model.
-pub(super) struct Shape {
-    pub(super) architecture: &'static str,
-    pub(super) size: &'static str,
-    pub(super) recipe: fn() -> Recipe,
-}
-
-/// All known models.
-pub(super) static ALL: [Shape; 7] = [
-    Shape { architecture: "granite_hybrid", size: "350m", recipe: granite_hybrid },
-    Shape { architecture: "falcon_h1", size: "0.5b", recipe: falcon_h1 },
-    Shape { architecture: "mamba2", size: "130m", recipe: mamba2 },
-    Shape { architecture: "mamba", size: "130m", recipe: mamba },
-    Shape { architecture: "lfm2", size: "350m", recipe: lfm2 },
-    Shape { architecture: "jamba", size: "small", recipe: jamba },
-    Shape { architecture: "llama", size: "1b", recipe: llama },
-];
-
-const EPS: &str = "attention.layer_norm_rms_epsilon";
-
-fn output_norm(recipe: &mut Recipe, name: &str, hidden: usize) {
-    recipe.tensor(name, &[hidden], super::Fill::Between(0.9, 1.1));
-}
+use super::super::recipe::{Fact, Heads, Recipe, Ssm};
+use super::{EPS, output_norm};
 
 /// Granite 4.0 H 350M.
-fn granite_hybrid() -> Recipe {
+pub(super) fn granite_hybrid() -> Recipe {
     const HIDDEN: usize = 768;
     const ATTENTION: [usize; 4] = [10, 13, 17, 27];
     let heads = Heads { n: 12, kv: 4, dim: 64 };
@@ -62,7 +39,7 @@ fn granite_hybrid() -> Recipe {
 }
 
 /// Falcon-H1 0.5B.
-fn falcon_h1() -> Recipe {
+pub(super) fn falcon_h1() -> Recipe {
     const HIDDEN: usize = 1024;
     let heads = Heads { n: 8, kv: 2, dim: 64 };
     let ssm = Ssm { inner: 1536, state: 128, heads: 24 };
@@ -93,7 +70,7 @@ fn only_mamba(architecture: &'static str, hidden: usize, blocks: usize, vocabula
 }
 
 /// Mamba-2 130M.
-fn mamba2() -> Recipe {
+pub(super) fn mamba2() -> Recipe {
     const HIDDEN: usize = 768;
     let ssm = Ssm { inner: 1536, state: 128, heads: 24 };
     let mut recipe = only_mamba("mamba2", HIDDEN, 24, 50_288);
@@ -107,7 +84,7 @@ fn mamba2() -> Recipe {
 }
 
 /// Mamba 130M.
-fn mamba() -> Recipe {
+pub(super) fn mamba() -> Recipe {
     const HIDDEN: usize = 768;
     let ssm = Ssm { inner: 1536, state: 16, heads: 48 };
     let mut recipe = only_mamba("mamba", HIDDEN, 24, 50_280);
@@ -121,7 +98,7 @@ fn mamba() -> Recipe {
 }
 
 /// LFM2 350M.
-fn lfm2() -> Recipe {
+pub(super) fn lfm2() -> Recipe {
     const HIDDEN: usize = 1024;
     const ATTENTION: [usize; 6] = [2, 5, 8, 10, 12, 14];
     let heads = Heads { n: 16, kv: 8, dim: 64 };
@@ -148,7 +125,7 @@ fn lfm2() -> Recipe {
 }
 
 /// A small Jamba: its pattern of Mamba, attention and experts in two groups of eight blocks.
-fn jamba() -> Recipe {
+pub(super) fn jamba() -> Recipe {
     const HIDDEN: usize = 1024;
     const ATTENTION: [usize; 2] = [4, 12];
     let heads = Heads { n: 16, kv: 4, dim: 64 };
@@ -179,7 +156,7 @@ fn jamba() -> Recipe {
 }
 
 /// Llama 3.2 1B.
-fn llama() -> Recipe {
+pub(super) fn llama() -> Recipe {
     const HIDDEN: usize = 2048;
     let heads = Heads { n: 32, kv: 8, dim: 64 };
     let mut recipe = Recipe::new("llama", [HIDDEN, 16, 128_256, 131_072], true);
