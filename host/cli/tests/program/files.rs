@@ -102,7 +102,11 @@ fn a_model_that_was_pulled_is_taken_by_its_name() {
         (&name.into(), &98_362_432.into())
     );
     let table = crate::stdout(&host(&home).arg("pull").assert().success());
-    assert!(table.contains("98.36 MB"), "{table}");
+    assert!(table.contains("98.36 MB") && table.contains("Apache-2.0"), "{table}");
+    assert_eq!(listed["models"][1]["terms"], "https://ai.google.dev/gemma/terms");
+    let terms = ["ai.google.dev/gemma/terms", "host pull gemma-3-270m --accept-terms"];
+    fails(host(&home).args(["pull", "gemma-3-270m"]).assert(), &terms);
+    fails(host(&home).args(["generate", "--model", "gemma-3-270m", "Once"]).assert(), &terms);
     let pulled = json(&host(&home).args(["pull", name, "--json"]).assert().success());
     assert_eq!((&pulled["name"], &pulled["fetched"]), (&name.into(), &false.into()));
     fails(
