@@ -8,6 +8,7 @@ use herald_api::import::{
 use herald_api::{DType, LayerDesc, LayerParams};
 
 use super::fault::{BuildResult, PluginRanking, is_not_offered};
+use super::scaled;
 use super::tiers::{MemoryParts, build_tiers};
 use crate::backend_choice::Choice;
 use crate::error::{Error, Result};
@@ -154,6 +155,35 @@ fn constant(weight: &WeightPlan, values: &[f32]) -> Result<SharedWeight> {
     })
 }
 
+/// A weight as plugins get it: a part of the mapped file, or made here.
+fn shared(gguf: &Gguf, plan: &ModelPlan, weight: &WeightPlan) -> Result<SharedWeight> {
+    let missing = || Error::Invalid(format!("the model has no tensor {}", weight.tensor));
+    if let Some(values) = plan.constants.get(&weight.tensor) {
+        return constant(weight, values);
+    }
+    let tensor = gguf.tensor(&weight.tensor).ok_or_else(missing)?;
+    let mut dims: Vec<u64> = tensor.dims().iter().map(|dim| *dim as u64).collect();
+    // Of a vector, a part has elements in place of rows.
+    let is_vector = dims.len() == 1;
+    let n_rows = tensor.dims().iter().skip(usize::from(!is_vector)).product::<usize>().max(1);
+    let rows = weight.rows.clone().unwrap_or(0..n_rows);
+    if weight.rows.is_some() {
+        let len = rows.len() as u64;
+        dims = if is_vector { vec![len] } else { vec![dims[0], len] };
+    }
+    let (dtype, data) = if let Some(scale) = plan.scales.get(&weight.tensor) {
+        let halves = scaled::rows(gguf, tensor, rows, scale)?;
+        let whole = 0..halves.len();
+        (DType::F16, SharedBytes::new(Arc::new(halves), whole))
+    } else {
+        let view = gguf.view(tensor);
+        let row_bytes = view.len() / n_rows;
+        (tensor.dtype(), SharedBytes::new(Arc::new(view), rows.start * row_bytes..rows.end * row_bytes))
+    };
+    let data = data.ok_or_else(missing)?;
+    Ok(SharedWeight { role: weight.role, name: weight.tensor.clone(), dtype, dims, data })
+}
+
 fn layer_spec(
     gguf: &Gguf,
     plan: &ModelPlan,
@@ -161,36 +191,8 @@ fn layer_spec(
     workers: usize,
     options: &LoadOptions,
 ) -> Result<LayerSpec> {
-    let weights = layer
-        .weights
-        .iter()
-        .map(|weight| {
-            let missing = || Error::Invalid(format!("the model has no tensor {}", weight.tensor));
-            if let Some(values) = plan.constants.get(&weight.tensor) {
-                return constant(weight, values);
-            }
-            let tensor = gguf.tensor(&weight.tensor).ok_or_else(missing)?;
-            let view = gguf.view(tensor);
-            let mut dims: Vec<u64> = tensor.dims().iter().map(|dim| *dim as u64).collect();
-            let mut bytes = 0..view.len();
-            if let Some(rows) = &weight.rows {
-                // Of a vector, a part has elements in place of rows.
-                let is_vector = dims.len() == 1;
-                let n_rows = tensor.dims().iter().skip(usize::from(!is_vector)).product::<usize>().max(1);
-                let row_bytes = view.len() / n_rows;
-                bytes = rows.start * row_bytes..rows.end * row_bytes;
-                let len = rows.len() as u64;
-                dims = if is_vector { vec![len] } else { vec![dims[0], len] };
-            }
-            Ok(SharedWeight {
-                role: weight.role,
-                name: weight.tensor.clone(),
-                dtype: tensor.dtype(),
-                dims,
-                data: SharedBytes::new(Arc::new(view), bytes).ok_or_else(missing)?,
-            })
-        })
-        .collect::<Result<Vec<_>>>()?;
+    let weights = layer.weights.iter().map(|weight| shared(gguf, plan, weight));
+    let weights = weights.collect::<Result<Vec<_>>>()?;
     Ok(LayerSpec {
         desc: LayerDesc { activations: options.activations, ..layer.desc.clone() },
         weights,

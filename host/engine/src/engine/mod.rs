@@ -18,6 +18,7 @@ mod pass;
 mod products;
 mod saved;
 mod saved_file;
+mod scaled;
 mod tiers;
 mod usage;
 

@@ -10,6 +10,7 @@ mod keys;
 mod latent;
 mod parts;
 mod recurrent;
+mod scales;
 mod shapes;
 
 use std::collections::{BTreeMap, HashSet};
@@ -66,6 +67,8 @@ pub struct ModelPlan {
     /// Weights that are no tensors: numbers of the metadata, or what the architecture itself prescribes. By the names that layers
     /// know them by.
     pub constants: BTreeMap<String, Vec<f32>>,
+    /// Matrices that are multiplied by the factors in another tensor: one, or one for each expert. By their names.
+    pub scales: BTreeMap<String, String>,
     /// How the file says that a text's embedding is made of its tokens'; `None`: it doesn't say.
     pub pooling: Option<Pooling>,
     /// Of a model that gives embeddings, the norm before pooling, as a head without a matrix; `None`: the last layer's results are
@@ -179,7 +182,7 @@ pub enum ModelError {
 /// One sentence that names the key or the tensor, what it holds, and what was expected.
 pub fn plan(gguf: &Gguf) -> Result<ModelPlan, ModelError> {
     let keys = Keys::new(gguf)?;
-    let plan = arch::plan(&keys)?;
+    let mut plan = arch::plan(&keys)?;
     if let Some((key, value)) = keys.unread() {
         return Err(ModelError::UnknownKey { key, value, architecture: plan.architecture });
     }
@@ -196,14 +199,26 @@ pub fn plan(gguf: &Gguf) -> Result<ModelPlan, ModelError> {
             used.insert(weight.tensor.as_str());
         }
     }
+    let scales = scales::find(gguf, &used)?;
+    used.extend(scales.values().map(String::as_str));
     // Some files store RoPE's frequencies, which are computed anyway.
     let is_rope_table =
         |name: &str| name.ends_with(".attn_rot_embd") || name.ends_with(".rotary_emb.inv_freq");
-    let is_ignored =
-        |name: &str| is_rope_table(name) || plan.ignored_tensors.iter().any(|ignored| ignored == name);
+    // What activations would be multiplied by to be NVFP4 too, which here they aren't.
+    let is_of_activations = |name: &str| {
+        name.strip_suffix(".input_scale").is_some_and(|stem| gguf.tensor(&format!("{stem}.weight")).is_some())
+    };
+    let is_ignored = |name: &str| {
+        is_rope_table(name)
+            || is_of_activations(name)
+            || plan.ignored_tensors.iter().any(|ignored| ignored == name)
+    };
     let unknown = gguf.tensors().find(|tensor| !used.contains(tensor.name()) && !is_ignored(tensor.name()));
     match unknown {
-        None => Ok(plan),
+        None => {
+            plan.scales = scales;
+            Ok(plan)
+        }
         Some(tensor) => {
             Err(ModelError::UnknownTensor { name: tensor.name().to_owned(), architecture: plan.architecture })
         }

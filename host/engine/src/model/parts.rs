@@ -484,6 +484,7 @@ impl<'k, 'g> Builder<'k, 'g> {
             layers: self.layers,
             ignored_tensors: self.ignored_tensors,
             constants: self.constants,
+            scales: BTreeMap::new(),
             pooling: self.pooling,
             pooled_norm,
             dense,
