@@ -1,6 +1,6 @@
 //! `host embed`: texts as vectors.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use herald::model::Pooling;
@@ -54,12 +54,6 @@ enum PoolingName {
     Last,
 }
 
-/// The token ids in a file.
-fn of_file(file: &Path, engine: &NeuroEngine) -> Result<Vec<u32>, Failure> {
-    let parsed = ids::parse(&input::read(file)?, engine.plan().vocabulary);
-    parsed.map_err(|reason| Failure::Failed(format!("{}: {reason}", file.display())))
-}
-
 impl Embed {
     pub(super) fn run(self, options: &EngineOptions) -> Result<(), Failure> {
         let texts = if self.ids.is_some() { Vec::new() } else { self.all_texts()? };
@@ -71,7 +65,7 @@ impl Embed {
         });
         let how = EmbedOptions { pooling, normalize: !self.raw, stop: None };
         let embeddings = match &self.ids {
-            Some(file) => engine.embed_ids(&[&of_file(file, &engine)?], &how)?,
+            Some(file) => engine.embed_ids(&[&ids::of_file(file, &engine)?], &how)?,
             None => engine.embed_texts(&texts.iter().map(String::as_str).collect::<Vec<_>>(), &how)?,
         };
         if self.json {

@@ -1,6 +1,18 @@
 //! Token ids in a text: integers with white space or commas between them, or JSON as `host tokenize --json` prints it.
 
+use std::path::Path;
+
+use herald::NeuroEngine;
 use serde_json::Value;
+
+use super::failure::Failure;
+use super::input;
+
+/// The ids in a file, of a model's vocabulary.
+pub(super) fn of_file(file: &Path, engine: &NeuroEngine) -> Result<Vec<u32>, Failure> {
+    let parsed = parse(&input::read(file)?, engine.plan().vocabulary);
+    parsed.map_err(|reason| Failure::Failed(format!("{}: {reason}", file.display())))
+}
 
 /// Parses ids, each of which must be below `vocabulary`.
 ///

@@ -32,6 +32,7 @@ mod plugin;
 mod progress;
 mod pull;
 mod quantize;
+mod rerank;
 mod sampling;
 mod serve;
 mod session;
@@ -83,6 +84,7 @@ enum Command {
     Info(info::Info),
     Tokenize(tokenize::Tokenize),
     Embed(embed::Embed),
+    Rerank(rerank::Rerank),
     Logits(logits::Logits),
     Perplexity(perplexity::Perplexity),
     Serve(serve::Serve),
@@ -111,6 +113,7 @@ impl Command {
             Self::Info(command) => command.run(options),
             Self::Tokenize(command) => command.run(options),
             Self::Embed(command) => command.run(options),
+            Self::Rerank(command) => command.run(options),
             Self::Logits(command) => command.run(options),
             Self::Perplexity(command) => command.run(options),
             Self::Serve(command) => command.run(options),

@@ -446,3 +446,34 @@ fn embeddings_are_vectors_of_length_1_unless_told_otherwise() {
     assert!(stderr(&both).contains("--ids"), "{}", stderr(&both));
     fails(on("xlm_roberta", &["generate", "once"]), &["embeddings", "no output head"]);
 }
+
+#[test]
+fn documents_are_sorted_by_their_scores() {
+    let report =
+        json(&on("xlm_roberta_rank", &["rerank", "--json", "a query", "one", "two words", "one"]).success());
+    let results = report["results"].as_array().expect("a list");
+    let scores: Vec<f64> = results.iter().map(|result| result["score"].as_f64().expect("a number")).collect();
+    assert!(scores.len() == 3 && scores.is_sorted_by(|a, b| a >= b), "{scores:?}");
+    let score_of = |index: u64| {
+        results.iter().find(|result| result["index"] == index).expect("each is there")["score"].clone()
+    };
+    assert_eq!(score_of(0), score_of(2), "the same document");
+    assert!(
+        results.iter().any(|result| result["index"] == 1 && result["document"] == "two words"),
+        "{report}"
+    );
+    let home = crate::home();
+    let lines = home.path().join("lines.jsonl");
+    fs::write(&lines, "\"one\"\n\n{\"id\": 7, \"text\": \"two words\"}\n").expect("a file");
+    let lines = lines.to_str().expect("UTF-8");
+    let arguments = ["rerank", "--json", "--top", "1", "--lines", lines, "a query"];
+    let best = json(&on("xlm_roberta_rank", &arguments).success());
+    assert_eq!(best["results"].as_array().map(Vec::len), Some(1));
+    assert_eq!(best["results"][0]["document"], results[0]["document"]);
+    let table = stdout(&on("xlm_roberta_rank", &["rerank", "a query", "one", "two\nwords"]).success());
+    assert!(table.lines().count() == 2 && table.contains("\t1\ttwo words"), "{table}");
+    fs::write(home.path().join("lines.jsonl"), "\"one\"\n{\"body\": 1}\n").expect("a file");
+    fails(on("xlm_roberta_rank", &["rerank", "--lines", lines, "q"]), &["lines.jsonl: line 2", "\"text\""]);
+    fails(on("xlm_roberta", &["rerank", "a query", "one"]), &["doesn't rank", "pooling_type = 4"]);
+    on("xlm_roberta_rank", &["rerank"]).code(2);
+}

@@ -14,7 +14,7 @@ use crate::backend_choice::Choice;
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, TensorView};
 use crate::kv_cache::LayerNeeds;
-use crate::model::{LayerPlan, ModelPlan, WeightPlan};
+use crate::model::{LayerPlan, ModelPlan, RankStep, WeightPlan};
 use crate::options::LoadOptions;
 use crate::plugin::{Loaded, Plugins};
 use crate::threads::ThreadPool;
@@ -26,6 +26,8 @@ pub(super) struct ModelParts {
     pub(super) pooled_norm: Option<LayerHandle>,
     /// What pooled vectors go through.
     pub(super) dense: Vec<LayerHandle>,
+    /// What makes scores of pooled vectors.
+    pub(super) rank_layers: Vec<LayerHandle>,
     pub(super) memory: MemoryParts,
     pub(super) tokenizer: TokenizerHandle,
 }
@@ -43,9 +45,11 @@ pub(super) fn build(
         let layers = plan.layers.iter().map(build).collect::<BuildResult<Vec<_>>>()?;
         let pooled_norm = plan.pooled_norm.as_ref().map(build).transpose()?;
         let dense = plan.dense.iter().map(build).collect::<BuildResult<Vec<_>>>()?;
+        let rank_layers = plan.rank.iter().filter_map(RankStep::layer).map(build);
+        let rank_layers = rank_layers.collect::<BuildResult<Vec<_>>>()?;
         let memory = build_tiers(&layers, plan, plugins, options)?;
         let tokenizer = build_tokenizer(gguf, plugins)?;
-        Ok(ModelParts { layers, pooled_norm, dense, memory, tokenizer })
+        Ok(ModelParts { layers, pooled_norm, dense, rank_layers, memory, tokenizer })
     })
 }
 

@@ -216,7 +216,7 @@ impl NeuroEngine {
     }
 
     /// Runs a head over rows of activations.
-    fn apply(&self, head: &LayerHandle, input: &[f32], output: &mut [f32]) -> Result<()> {
+    pub(super) fn apply(&self, head: &LayerHandle, input: &[f32], output: &mut [f32]) -> Result<()> {
         let mut scratch =
             AlignedBytes::zeroed(head.scratch_bytes()).map_err(|source| failed("scratch memory", source))?;
         let threads = Lent::new(&*self.pool);

@@ -16,6 +16,7 @@ mod makers;
 mod memory;
 mod pass;
 mod products;
+mod rank;
 mod saved;
 mod saved_file;
 mod scaled;
@@ -71,6 +72,8 @@ pub struct NeuroEngine {
     pooled_norm: Option<LayerHandle>,
     /// What embeddings go through after pooling.
     dense: Vec<LayerHandle>,
+    /// The layers among the steps that make scores of what was pooled.
+    rank_layers: Vec<LayerHandle>,
     choice: Choice,
     memory: EngineMemory,
     tokenizer: AscTokenizer,
@@ -226,6 +229,7 @@ impl NeuroEngine {
             prompt_layers,
             pooled_norm: built.pooled_norm,
             dense: built.dense,
+            rank_layers: built.rank_layers,
             choice,
             memory: EngineMemory::new(built.memory, options.prefix_bytes, &options.memory),
             tokenizer,

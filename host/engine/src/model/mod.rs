@@ -9,6 +9,7 @@ mod experts;
 mod keys;
 mod latent;
 mod parts;
+mod rank;
 mod recurrent;
 mod scales;
 mod shapes;
@@ -76,6 +77,21 @@ pub struct ModelPlan {
     pub pooled_norm: Option<LayerPlan>,
     /// Matrices that a pooled vector goes through, one after another (EmbeddingGemma), as heads without a norm.
     pub dense: Vec<LayerPlan>,
+    /// Of a model that ranks documents by a query, what makes a score of a pooled vector, in order; of others nothing.
+    pub rank: Vec<RankStep>,
+}
+
+/// A step from a pooled vector to a score, which is the first element after the last step.
+#[derive(Clone, Debug)]
+pub enum RankStep {
+    /// A norm or a matrix with its bias, as a head.
+    Layer(LayerPlan),
+    /// The hyperbolic tangent of each element.
+    Tanh,
+    /// GELU of each element.
+    Gelu,
+    /// The elements as probabilities.
+    Softmax,
 }
 
 impl ModelPlan {
@@ -187,7 +203,8 @@ pub fn plan(gguf: &Gguf) -> Result<ModelPlan, ModelError> {
         return Err(ModelError::UnknownKey { key, value, architecture: plan.architecture });
     }
     let mut used = HashSet::new();
-    for layer in plan.layers.iter().chain(&plan.pooled_norm).chain(&plan.dense) {
+    let of_rank = plan.rank.iter().filter_map(RankStep::layer);
+    for layer in plan.layers.iter().chain(&plan.pooled_norm).chain(&plan.dense).chain(of_rank) {
         for weight in &layer.weights {
             if plan.constants.contains_key(&weight.tensor) {
                 continue;

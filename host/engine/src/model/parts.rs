@@ -9,7 +9,7 @@ use herald_api::{
 
 pub(super) use super::attention::{attention_of_some, no_heads, usual_attention, windowed};
 pub(super) use super::experts::Experts;
-use super::{Keys, LayerPlan, ModelError, ModelPlan, Pooling, WeightPlan};
+use super::{Keys, LayerPlan, ModelError, ModelPlan, Pooling, WeightPlan, rank};
 
 /// The norm after attention, or in some architectures the one before the MLP.
 pub(super) const POST_ATTENTION_NORM: &str = "post_attention_norm.weight";
@@ -422,7 +422,7 @@ impl<'k, 'g> Builder<'k, 'g> {
     }
 
     /// The last norm by itself.
-    fn pooled_norm(&self, name: &str) -> LayerPlan {
+    pub(super) fn pooled_norm(&self, name: &str) -> LayerPlan {
         let head = Head { vocabulary: self.hidden, scale: 1.0, softcap: None };
         let desc = LayerDesc {
             block: self.blocks,
@@ -459,19 +459,25 @@ impl<'k, 'g> Builder<'k, 'g> {
                 activations: ActivationPrecision::default(),
                 params: LayerParams::Head(Head { vocabulary, scale: 1.0, softcap: None }),
             };
-            let ones = format!("dense_{number}.ones");
-            let weights =
-                vec![whole(WeightRole::InputScale, ones.clone()), whole(WeightRole::Embedding, name)];
-            self.constants.insert(ones, vec![1.0; width]);
+            let ones = self.ones(&format!("dense_{number}"), width);
+            let weights = vec![whole(WeightRole::InputScale, ones), whole(WeightRole::Embedding, name)];
             plans.push(LayerPlan { desc, weights, shares_input: false, pages_of: None });
             width = vocabulary;
         }
         Ok(plans)
     }
 
+    /// The name of what stands in place of a norm where a matrix has none.
+    pub(super) fn ones(&mut self, name: &str, width: usize) -> String {
+        let ones = format!("{name}.ones");
+        self.constants.insert(ones.clone(), vec![1.0; width]);
+        ones
+    }
+
     fn end(mut self, pooled_norm: Option<LayerPlan>) -> Result<ModelPlan, ModelError> {
         self.check_experts()?;
         let dense = self.dense()?;
+        let rank = if rank::is_asked_for(self.keys)? { self.rank_steps()? } else { Vec::new() };
         if !self.causal {
             self.see_both_sides()?;
         }
@@ -488,6 +494,7 @@ impl<'k, 'g> Builder<'k, 'g> {
             pooling: self.pooling,
             pooled_norm,
             dense,
+            rank,
         })
     }
 
@@ -515,12 +522,14 @@ impl<'k, 'g> Builder<'k, 'g> {
 /// How the file says that embeddings are pooled.
 fn pooling(keys: &Keys<'_>) -> Result<Option<Pooling>, ModelError> {
     Ok(match keys.optional_count("pooling_type")? {
+        None | Some(0) if rank::is_asked_for(keys)? => Some(rank::pooling(keys)?),
         None | Some(0) => None,
         Some(1) => Some(Pooling::Mean),
         Some(2) => Some(Pooling::Cls),
         Some(3) => Some(Pooling::Last),
+        Some(rank::POOLING_TYPE) => Some(rank::pooling(keys)?),
         Some(other) => {
-            let expected = "0 (none), 1 (mean), 2 (the first token) or 3 (the last)".to_owned();
+            let expected = "0 (none), 1 (mean), 2 (the first token), 3 (the last) or 4 (a rank)".to_owned();
             return Err(keys.bad("pooling_type", other, expected));
         }
     })

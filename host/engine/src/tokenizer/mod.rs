@@ -38,6 +38,8 @@ struct Around {
     eos: Option<u32>,
     before: Option<u32>,
     after: Option<u32>,
+    /// What stands between two texts that are read together.
+    between: Vec<u32>,
 }
 
 impl Around {
@@ -60,13 +62,12 @@ impl Around {
         let add_bos = always || adds("bos")?.unwrap_or(usually);
         let add_eos = adds("eos")?.unwrap_or(model == "t5");
         // GGUF's key has always been spelt so.
-        let sep = match model == "bert" {
-            true => special("seperator")?.or_else(|| of_file.find("[SEP]")),
-            false => None,
-        };
-        let add_sep = model == "bert" && adds("sep")?.unwrap_or(true);
-        let after = if add_sep { sep.or(eos) } else { eos.filter(|_| add_eos) };
-        Ok(Self { bos, eos, before: bos.filter(|_| add_bos), after })
+        let sep = special("seperator")?.or(if model == "bert" { of_file.find("[SEP]") } else { None });
+        let add_sep = adds("sep")?.unwrap_or(model == "bert");
+        let after = if add_sep && model == "bert" { sep.or(eos) } else { eos.filter(|_| add_eos) };
+        let between =
+            [eos.filter(|_| add_eos), sep.or(eos).filter(|_| add_sep)].into_iter().flatten().collect();
+        Ok(Self { bos, eos, before: bos.filter(|_| add_bos), after, between })
     }
 }
 
@@ -105,6 +106,7 @@ pub struct AscTokenizer {
     eos: Option<u32>,
     before: Option<u32>,
     after: Option<u32>,
+    between: Vec<u32>,
     ends: HashSet<u32>,
 }
 
@@ -120,13 +122,13 @@ impl AscTokenizer {
             )));
         }
         warn(gguf.paths().next().unwrap_or(Path::new("the model")), &of_file);
-        let Around { bos, eos, before, after } = Around::new(metadata, &of_file)?;
+        let Around { bos, eos, before, after, between } = Around::new(metadata, &of_file)?;
         let mut ends = of_file.ends.ids.clone();
         ends.extend(eos);
         for name in ["eot", "eom", "fim_pad", "fim_rep", "fim_sep"] {
             ends.extend(special(metadata, &of_file, name)?);
         }
-        Ok(Self { handle, n_tokens: of_file.tokens.len(), bos, eos, before, after, ends })
+        Ok(Self { handle, n_tokens: of_file.tokens.len(), bos, eos, before, after, between, ends })
     }
 
     /// Tokens of the vocabulary.
@@ -185,6 +187,20 @@ impl AscTokenizer {
         if let Some(after) = self.after.filter(|after| ids.last() != Some(after)) {
             ids.push(after);
         }
+        Ok(ids)
+    }
+
+    /// The ids of two texts that are read together, such as a query and a document: with what the model wants before, between and
+    /// after them. Special tokens that they spell out are text.
+    ///
+    /// # Errors
+    /// As [`AscTokenizer::encode`].
+    pub fn encode_pair(&self, first: &str, second: &str) -> Result<Vec<u32>> {
+        let mut ids: Vec<u32> = self.before.into_iter().collect();
+        ids.extend(self.encode(first, false)?);
+        ids.extend(&self.between);
+        ids.extend(self.encode(second, false)?);
+        ids.extend(self.after);
         Ok(ids)
     }
 

@@ -465,3 +465,47 @@ fn qwen3_embedding() {
 fn xlm_roberta() {
     check_embeddings("xlm_roberta", 0.001);
 }
+
+/// Scores of models that rank: of a pair by itself, and among others.
+fn check_rank(name: &str) {
+    let (ids, expected) = (ids(name), floats(name, "score")[0]);
+    for (backend, options) in backends() {
+        let engine = NeuroEngine::load(&tiny(name), options);
+        let engine = engine.unwrap_or_else(|error| panic!("{name}: {error}"));
+        let scores = engine.rank_pairs(&[&ids[..17], &ids, &ids[40..]], None).expect("scores");
+        let error = (scores[1] - expected).abs();
+        println!("{name} on {backend}: {} where {expected} was expected", scores[1]);
+        assert!(error <= 1e-4, "{name} on {backend}: off by {error}");
+        assert!((scores[0] - scores[1]).abs() > 1e-3, "{name}: other pairs have other scores");
+        assert_eq!(scores[1], engine.rank_pairs(&[&ids], None).expect("a score")[0], "{name} on {backend}");
+    }
+}
+
+#[test]
+fn bert_rank() {
+    check_rank("bert_rank");
+}
+
+#[test]
+fn xlm_roberta_rank() {
+    check_rank("xlm_roberta_rank");
+}
+
+#[test]
+fn qwen3_rank() {
+    check_rank("qwen3_rank");
+}
+
+/// What a language model reads is the file's template with the query and the document in it, neither of which is searched for a
+/// place of the other.
+#[test]
+fn a_pair_is_read_in_the_files_template() {
+    let engine = herald_testing::load_tiny("qwen3_rank");
+    let ids = engine.rank_ids("{document}?", "it {query}s").expect("ids");
+    let text = engine.tokenizer().decode(&ids, true).expect("a text");
+    assert!(text.contains("<Query>: {document}?\n<Document>: it {query}s<|im_end|>"), "{text}");
+    let scores = engine.rank("a query", &["one", "two"], None).expect("scores");
+    assert!(scores.iter().all(|score| (0.0..=1.0).contains(score)), "{scores:?}");
+    let error = herald_testing::load_tiny("bert").rank("a", &["b"], None).expect_err("it is no reranker");
+    assert!(error.to_string().contains("pooling_type = 4"), "{error}");
+}
