@@ -181,3 +181,58 @@ fn tokenizer(writer: &mut Writer, pieces: &str, config: &Config) -> Result<(), B
     writer.metadata("tokenizer.ggml.normalizer.lowercase", true)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use herald::gguf::Gguf;
+    use safetensors::tensor::TensorView;
+
+    use super::*;
+
+    const CONFIG: &str = r#"{"hidden_size": 2, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 3,
+        "max_position_embeddings": 4, "type_vocab_size": 2, "layer_norm_eps": 1e-12, "vocab_size": 7}"#;
+    const PIECES: &str = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nword\n##s\n";
+
+    fn converted(dtype: Dtype, name: &str, pieces: &str) -> Result<Gguf, BertError> {
+        let bytes: Vec<u8> = (0..6).flat_map(|i| (i as f32).to_le_bytes()).collect();
+        let view = TensorView::new(dtype, vec![3, 2], &bytes[..6 * dtype.bitsize() / 8]).unwrap();
+        let weights = safetensors::serialize(BTreeMap::from([(name, view)]), None).unwrap();
+        let bert = Bert { name: "small", weights: &weights, config: CONFIG.as_bytes(), pieces };
+        Ok(Gguf::from_bytes(&convert(&bert, Vec::new())?)?)
+    }
+
+    #[test]
+    fn names_shapes_and_pieces_are_ggufs() {
+        let gguf = converted(Dtype::F32, "encoder.layer.0.intermediate.dense.weight", PIECES).unwrap();
+        let tensor = gguf.tensor("blk.0.ffn_up.weight").unwrap();
+        assert_eq!((tensor.dims(), tensor.dtype()), (&[2, 3][..], DType::F32));
+        let metadata = gguf.metadata();
+        assert_eq!(metadata.require::<u32>("tokenizer.ggml.bos_token_id").unwrap(), 2);
+        assert_eq!(metadata.require::<u32>("bert.feed_forward_length").unwrap(), 3);
+        let shown = metadata.iter().find(|(key, _)| *key == "tokenizer.ggml.tokens").unwrap().1;
+        let expected = ArrayBuf::strings(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "\u{2581}word", "s"]);
+        assert_eq!(shown, herald::gguf::Value::from(&expected));
+        assert!(
+            converted(Dtype::F32, "pooler.dense.weight", PIECES)
+                .unwrap()
+                .tensor("pooler.dense.weight")
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn what_is_no_bert_is_refused() {
+        let name = "embeddings.word_embeddings.weight";
+        for (dtype, name, pieces, expected) in [
+            (Dtype::F32, "lm_head.weight", PIECES, "lm_head.weight, which no BERT has"),
+            (Dtype::F16, name, PIECES, "of type F16, where F32"),
+            (Dtype::F32, name, "[PAD]\n[CLS]", "has 2 pieces, where 7"),
+            (Dtype::F32, name, "a\nb\nc\nd\ne\nf\ng", "no piece [CLS]"),
+        ] {
+            let error = converted(dtype, name, pieces).map(|_| ()).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

