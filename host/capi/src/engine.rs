@@ -21,7 +21,7 @@ pub const HERALD_LOAD_ONLY_NAMED_PLUGINS: u32 = 1 << 1;
 pub const HERALD_LOAD_EXACT: u32 = 1 << 2;
 /// Compress archived pages with LZ4.
 pub const HERALD_LOAD_ARCHIVE_LZ4: u32 = 1 << 3;
-/// Keep no pages of earlier prompts for later ones that begin alike.
+/// Keep nothing of earlier prompts and answers for later prompts that begin alike.
 pub const HERALD_LOAD_NO_PREFIX_CACHE: u32 = 1 << 4;
 /// Activations may be 8 bits where they are multiplied with quantised weights: faster than the usual 16, which are as good as exact,
 /// and nearly so.
@@ -89,13 +89,18 @@ pub struct HeraldEngineOptions {
     /// Bytes of RAM for keys, values and recurrent states of all sequences, and for the prefix cache. At the limit tokens are
     /// compressed and archived earlier, and where that doesn't suffice a call fails with OUT_OF_MEMORY. 0: no limit.
     pub memory_budget: u64,
-    /// Bytes of the prefix cache: pages of earlier prompts, for prompts that begin alike. 0: 256 MiB.
+    /// Bytes of RAM of the prefix cache: what earlier prompts and answers computed, for prompts that begin alike. 0: 512 MiB.
     pub prefix_bytes: u64,
     /// How many pages (of 64 tokens) of compressed and archived tokens each layer selects to attend to, by score.
     /// HERALD_ALL_PAGES: all; 0: 64.
     pub selected_pages: u32,
     /// Unused; 0.
     pub reserved: u32,
+    /// A folder in which the prefix cache outlives the engine, for this and other processes with the same model. NUL-terminated;
+    /// null: it doesn't.
+    pub cache_dir: *const c_char,
+    /// Bytes of files there; 0: 8 GiB.
+    pub cache_dir_bytes: u64,
 }
 
 /// Facts about a loaded model.
@@ -181,6 +186,12 @@ fn load_options(call: &Call, raw: &HeraldEngineOptions) -> Outcome<LoadOptions> 
             _ if raw.flags & HERALD_LOAD_NO_PREFIX_CACHE != 0 => 0,
             0 => defaults.prefix_bytes,
             bytes => saturated(bytes),
+        },
+        cache_dir: (!raw.cache_dir.is_null()).then(|| call.path(raw.cache_dir, "cache_dir")).transpose()?,
+        cache_dir_bytes: if raw.cache_dir_bytes == 0 {
+            defaults.cache_dir_bytes
+        } else {
+            raw.cache_dir_bytes
         },
         memory: memory_options(call, raw, defaults.memory.clone())?,
         ..defaults
@@ -275,8 +286,8 @@ pub unsafe extern "C" fn herald_engine_backend(
     })
 }
 
-/// Empties the prefix cache: pages of earlier prompts, which later prompts that begin alike take over (see
-/// HeraldGenerated.n_cached_tokens). Sequences keep theirs. Any thread, many at once. Statuses: OK; INVALID_ARGUMENT.
+/// Empties the prefix cache's RAM: what earlier prompts and answers computed, which later prompts that begin alike take over (see
+/// HeraldGenerated.n_cached_tokens). Sequences keep theirs, and the files of cache_dir stay. Any thread, many at once. Statuses: OK; INVALID_ARGUMENT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn herald_engine_forget_prefixes(
     engine: *const HeraldEngine,

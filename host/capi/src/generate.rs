@@ -124,6 +124,9 @@ pub struct HeraldGenerateOptions {
     pub regex: *const c_char,
     /// When it ends at the latest, in milliseconds from the call's beginning, with HERALD_FINISH_DEADLINE; 0: never.
     pub deadline_ms: u64,
+    /// Who shares what this computes in the prefix cache, such as a user's name (NUL-terminated UTF-8): only generations with the
+    /// same key take it over. Null: those with none.
+    pub cache_key: *const c_char,
 }
 
 /// A finished generation.
@@ -398,5 +401,6 @@ pub(super) fn generate_options(call: &Call, raw: &HeraldGenerateOptions) -> Outc
         special: has(HERALD_GENERATE_SPECIAL),
         constraint,
         deadline: deadline_in(raw.deadline_ms),
+        cache_key: call.c_text(raw.cache_key, "cache_key")?.map(str::to_owned),
     })
 }

@@ -48,9 +48,10 @@ const PREAMBLE: &str = "\
  *    their keys and values at 16 bits. Older ones are compressed to 4 bits, each pass attends to the best 64 of their pages,
  *    and from 32,768 of them on the oldest go to a file. HERALD_LOAD_EXACT turns all of this off; the other fields of
  *    HeraldEngineOptions set it.
- *  - Prompts are reused: a prompt of an empty sequence that begins as an earlier one did takes over its whole pages of 64 tokens,
- *    to the same result. HeraldGenerated.n_cached_tokens says how many tokens that saved; HERALD_LOAD_NO_PREFIX_CACHE turns
- *    it off, and herald_engine_forget_prefixes empties the cache.
+ *  - Nothing is computed twice: a prompt of an empty sequence that begins as an earlier prompt and its answer did takes over what
+ *    these computed, to the same result. HeraldGenerated.n_cached_tokens says how many tokens that saved; cache_key keeps
+ *    users apart, cache_dir keeps it all for the next process, HERALD_LOAD_NO_PREFIX_CACHE turns it off, and
+ *    herald_engine_forget_prefixes empties its RAM.
  *  - After fork() a child has none of the engine's threads. There, calls with handles that were made before return UNSUPPORTED at
  *    once, and freeing such handles does nothing, safely. A child may load its own engine, if no call was running when it
  *    was forked. exec() is not affected.

@@ -122,6 +122,7 @@ impl Sampling {
             special: self.special,
             constraint,
             deadline: None,
+            cache_key: None,
         })
     }
 }

@@ -64,6 +64,11 @@ impl Unfinished {
     pub fn create_in(folder: &Path, readers: Readers) -> io::Result<Self> {
         // What can't be tidied now is tidied next time.
         let _ = tidy(folder);
+        Self::begin(folder, readers)
+    }
+
+    /// The same without tidying, where many files are made.
+    pub(crate) fn begin(folder: &Path, readers: Readers) -> io::Result<Self> {
         match nameless(folder, readers) {
             Some(file) => Ok(Self { file, folder: folder.to_owned(), readers, name: None }),
             None => Self::named(folder, readers),
@@ -115,6 +120,25 @@ impl Unfinished {
         };
         name.persist(path).map_err(|error| error.error)?;
         self.sync_folder()
+    }
+
+    /// Has it be `path`, unless there is such a file already, without waiting for the disk: for a file that says itself whether
+    /// it is whole, and whose name says what is in it.
+    ///
+    /// # Errors
+    /// Where it can't be `path`.
+    pub(crate) fn keep_unsynced(mut self, path: &Path) -> io::Result<()> {
+        if self.name.is_none() {
+            match self.link(path) {
+                Ok(()) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+                Err(_) => self = self.renamed()?,
+            }
+        }
+        match self.name.take() {
+            Some(name) => name.persist(path).map_err(|error| error.error),
+            None => Err(io::Error::other("an unfinished file has no name")),
+        }
     }
 
     /// As [`Unfinished::keep`], but only where there is no such file yet.

@@ -16,6 +16,7 @@ pub mod model;
 mod options;
 pub mod plugin;
 pub mod sampler;
+mod saved_file;
 pub mod schedule;
 mod stop;
 pub mod stream_text;
@@ -30,7 +31,7 @@ pub use engine::{
 };
 pub use error::{Error, Result};
 pub use herald_api::ActivationPrecision;
-pub use kv_cache::{Capacity, MemoryOptions, MemoryUsage, PageSelection, SelectionWatcher};
+pub use kv_cache::{CacheReport, Capacity, MemoryOptions, MemoryUsage, PageSelection, SelectionWatcher};
 pub use options::LoadOptions;
 pub use stop::Stop;
 pub use tokenizer::AscTokenizer;

@@ -30,8 +30,12 @@ pub struct LoadOptions {
     pub context: Option<usize>,
     /// Tokens of a KV page.
     pub page_tokens: usize,
-    /// The most bytes of the prefix cache: pages of earlier prompts, for prompts that begin alike. 0: none are kept.
+    /// The most bytes of RAM of the prefix cache: what earlier sequences computed, for prompts that begin alike. 0: there is none.
     pub prefix_bytes: usize,
+    /// A folder in which the prefix cache outlives the engine, for this and other processes; `None`: it doesn't.
+    pub cache_dir: Option<PathBuf>,
+    /// The most bytes of files there.
+    pub cache_dir_bytes: u64,
     /// How much of a sequence is kept how.
     pub memory: MemoryOptions,
     /// Metadata that this run has other values for than the file.
@@ -51,7 +55,9 @@ impl Default for LoadOptions {
             max_batch: 512,
             context: None,
             page_tokens: 64,
-            prefix_bytes: 256 << 20,
+            prefix_bytes: 512 << 20,
+            cache_dir: None,
+            cache_dir_bytes: 8 << 30,
             memory: MemoryOptions::default(),
             overrides: Vec::new(),
             chat_template: None,

@@ -48,10 +48,27 @@ impl NeuroEngine {
 impl EngineMemory {
     /// Makes room for an empty sequence's recurrent states.
     pub(super) fn make_room_for_states(&self) -> Result<()> {
-        let state = |needs: &LayerNeeds| if let LayerNeeds::State(bytes) = needs { *bytes } else { 0 };
-        let wanted = self.needs.iter().map(state).sum();
+        let wanted = self.state_bytes();
         let excess = || if wanted == 0 { 0 } else { self.excess(wanted) };
         if self.give_prefixes_up(excess) { Ok(()) } else { Err(self.over_budget(excess())) }
+    }
+
+    /// Whether there is room for a copy of recurrent states, for which other things in the cache give way.
+    pub(super) fn has_room_for_states(&self) -> bool {
+        let wanted = self.state_bytes();
+        self.give_prefixes_up(|| self.excess(wanted))
+    }
+
+    /// Bytes that the cache may read from its files.
+    pub(super) fn room_for_prefixes(&self) -> usize {
+        let Some(budget) = self.options.budget else { return usize::MAX };
+        usize::try_from(budget.saturating_sub(self.usage().memory_bytes())).unwrap_or(usize::MAX)
+    }
+
+    /// Bytes of a sequence's recurrent states.
+    fn state_bytes(&self) -> usize {
+        let state = |needs: &LayerNeeds| if let LayerNeeds::State(bytes) = needs { *bytes } else { 0 };
+        self.needs.iter().map(state).sum()
     }
 
     /// By how many bytes the budget would be exceeded with `wanted` bytes more.
@@ -60,7 +77,7 @@ impl EngineMemory {
         self.usage().memory_bytes().saturating_add(wanted as u64).saturating_sub(budget)
     }
 
-    /// Gives up pages of earlier prompts, which may be in use elsewhere, until there is room or none is left. Returns whether
+    /// Gives up what earlier sequences computed, which may be in use elsewhere, until there is room or none is left. Returns whether
     /// there is room.
     fn give_prefixes_up(&self, excess: impl Fn() -> u64) -> bool {
         let mut over = excess();

@@ -30,7 +30,7 @@ impl NeuroEngine {
     pub(crate) fn reachable<'s>(&self, sequences: impl Iterator<Item = &'s Sequence>) -> Seen {
         let mut census = Census::default();
         sequences.for_each(|sequence| sequence.memory.count(&mut census));
-        self.memory.prefixes.each_page(&mut |page| census.see(page));
+        self.memory.prefixes.count(&mut census);
         census.count()
     }
 }

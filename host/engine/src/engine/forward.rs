@@ -41,17 +41,34 @@ impl NeuroEngine {
         ids: &[u32],
         progress: &mut dyn FnMut(usize) -> bool,
     ) -> Result<Vec<f32>> {
+        self.prefill_pieces(sequence, ids, false, progress)
+    }
+
+    /// The same; `keeps` says whether what each piece computes goes into the prefix cache.
+    fn prefill_pieces(
+        &self,
+        sequence: &mut Sequence,
+        ids: &[u32],
+        keeps: bool,
+        progress: &mut dyn FnMut(usize) -> bool,
+    ) -> Result<Vec<f32>> {
         self.check(sequence, ids)?;
         let mut logits = Vec::new();
         reserve(&mut logits, self.plan.vocabulary, "logits")?;
         let mut done = 0;
-        for piece in ids.chunks(self.max_batch) {
-            done += piece.len();
+        while done < ids.len() {
+            let left = ids.len() - done;
+            let n = if keeps { self.piece(sequence, left, self.max_batch) } else { left.min(self.max_batch) };
+            let piece = &ids[done..done + n];
+            done += n;
             let last = done == ids.len();
             let wanted = if last { WantedLogits::Last } else { WantedLogits::None };
-            self.pass(&mut [(sequence, piece)], wanted, Leave::Any, &mut |rows| {
+            self.pass(&mut [(&mut *sequence, piece)], wanted, Leave::Any, &mut |rows| {
                 logits.extend_from_slice(rows)
             })?;
+            if keeps {
+                self.keep_piece(sequence, ids.len() - done);
+            }
             if !progress(done) && !last {
                 return Err(Error::Cancelled);
             }
@@ -59,9 +76,9 @@ impl NeuroEngine {
         Ok(logits)
     }
 
-    /// As [`NeuroEngine::prefill_while`], with the prefix cache: where the sequence is empty and an earlier prompt began alike,
-    /// its pages are shared and not computed again, and this prompt's whole pages are kept for later ones. Returns the logits,
-    /// and how many tokens were shared.
+    /// As [`NeuroEngine::prefill_while`], with the prefix cache: where the sequence is empty and earlier ones began alike, what they
+    /// computed is taken over, and what this one computes is kept for later ones. Returns the logits, and how many tokens
+    /// were taken over.
     ///
     /// # Errors
     /// As [`NeuroEngine::prefill_while`].
@@ -73,32 +90,10 @@ impl NeuroEngine {
     ) -> Result<(Vec<f32>, usize)> {
         self.check(sequence, ids)?;
         sequence.go_on()?;
-        let was_empty = sequence.tokens.is_empty();
         let shared = self.begin_shared(sequence, ids);
-        let logits = self.prefill_while(sequence, &ids[shared..], &mut |done| progress(shared + done))?;
-        if was_empty {
-            self.keep_prompt(sequence, ids);
-        }
+        let mut progress = |done| progress(shared + done);
+        let logits = self.prefill_pieces(sequence, &ids[shared..], true, &mut progress)?;
         Ok((logits, shared))
-    }
-
-    /// Begins an empty sequence with cached pages of an earlier prompt that began alike; returns how many tokens they hold. The
-    /// prompt's last token is never among them, since its logits are wanted.
-    pub(crate) fn begin_shared(&self, sequence: &mut Sequence, ids: &[u32]) -> usize {
-        let page_tokens = sequence.memory.shared_page_tokens().filter(|_| sequence.tokens.is_empty());
-        let (Some(page_tokens), [before_last @ .., _]) = (page_tokens, ids) else { return 0 };
-        let rows = self.memory.prefixes.find(before_last, page_tokens);
-        let shared = rows.len() * page_tokens;
-        sequence.memory.begin_with(rows);
-        sequence.tokens.extend_from_slice(&ids[..shared]);
-        shared
-    }
-
-    /// Keeps the whole pages of a prompt that a sequence has just run in the prefix cache.
-    pub(crate) fn keep_prompt(&self, sequence: &Sequence, ids: &[u32]) {
-        if let Some(page_tokens) = sequence.memory.shared_page_tokens() {
-            self.memory.prefixes.keep(ids, page_tokens, |index| sequence.memory.page_row(index));
-        }
     }
 
     /// Runs one token after each sequence's others, all in one pass, and returns the logits `[n_sequences, vocabulary]`.

@@ -29,6 +29,8 @@ pub struct GenerateOptions {
     pub constraint: Option<Constraint>,
     /// When it ends at the latest, as if it were cancelled; `None`: at any time.
     pub deadline: Option<Instant>,
+    /// Who shares what the sequence computes, as [`Sequence::set_cache_key`]; `None`: as the sequence says.
+    pub cache_key: Option<String>,
 }
 
 /// What the callback is given: a token, and the text that it makes certain.
@@ -76,7 +78,7 @@ pub struct Generated {
     pub random: SamplerState,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
-    /// How many of them were shared with an earlier prompt, and not run.
+    /// How many of them earlier sequences had computed, and were not run.
     pub shared_tokens: usize,
     /// Time for the prompt.
     pub prompt_time: Duration,
@@ -89,7 +91,8 @@ impl NeuroEngine {
     /// the generation by returning `false`. `proceed` is called between the pieces of the prompt, and stops that by returning
     /// `false`; the sequence's [`Stop`](crate::Stop) ends the prompt sooner, and what comes after it.
     ///
-    /// Afterwards the sequence holds the prompt and the generated tokens but the last, which has not been run.
+    /// Afterwards the sequence holds the prompt and the generated tokens but the last, which has not been run. The prefix cache
+    /// has all of them too: a prompt that begins with them goes on from there.
     ///
     /// # Errors
     /// As [`NeuroEngine::prefill`]; a sampler parameter out of range; an empty stop text; a constraint that can't be used.
@@ -119,6 +122,9 @@ impl NeuroEngine {
         each: &mut dyn FnMut(&TokenOutput<'_>) -> bool,
     ) -> Result<Generated> {
         sequence.go_on()?;
+        if let Some(key) = &options.cache_key {
+            sequence.set_cache_key(Some(key));
+        }
         let mut generation = Generation::new(self, options, sequence.stop.as_ref())?;
         let start = Instant::now();
         let (mut logits, shared_tokens) = self.prefill_shared(sequence, prompt, &mut |_| proceed())?;
@@ -145,6 +151,7 @@ impl NeuroEngine {
                 },
             }
         };
+        self.keep_all(sequence);
         let (generated, tail) = generation.end(finish);
         if let Some((sampled, text)) = tail {
             each(&TokenOutput { sampled: &sampled, text: &text, tail: true });

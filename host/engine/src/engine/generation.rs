@@ -58,6 +58,11 @@ impl Generation {
         ids.iter().try_for_each(|id| self.sampler.accept(*id).map_err(Error::from))
     }
 
+    /// Who shares what its sequence computes.
+    pub(crate) fn cache_key(&self) -> Option<&str> {
+        self.options.cache_key.as_deref()
+    }
+
     /// Whether the token limit is reached.
     pub(crate) fn is_long_enough(&self) -> bool {
         self.options.max_tokens.is_some_and(|most| self.tokens.len() >= most)

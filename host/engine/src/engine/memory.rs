@@ -4,14 +4,16 @@ use std::sync::{Arc, Mutex};
 
 use super::tiers::MemoryParts;
 use crate::kv_cache::{
-    self, LayerNeeds, Ledger, Limits, MemoryOptions, MemoryUsage, PrefixCache, SelectionWatcher, TierTraffic,
+    self, CacheLimits, LayerNeeds, Ledger, Limits, MemoryOptions, MemoryUsage, PrefixCache, SelectionWatcher,
+    TierTraffic,
 };
+use crate::options::LoadOptions;
 use crate::threads::locked;
 
 pub(super) struct EngineMemory {
     /// What each layer keeps of each sequence.
     pub(super) needs: Vec<LayerNeeds>,
-    /// Pages of earlier prompts.
+    /// What earlier sequences computed.
     pub(super) prefixes: PrefixCache,
     /// Counts the pages that move between tiers.
     pub(super) traffic: Arc<TierTraffic>,
@@ -24,12 +26,18 @@ pub(super) struct EngineMemory {
 }
 
 impl EngineMemory {
-    pub(super) fn new(parts: MemoryParts, prefix_bytes: usize, options: &MemoryOptions) -> Self {
+    pub(super) fn new(parts: MemoryParts, load: &LoadOptions) -> Self {
         let MemoryParts { needs, traffic, ledger, .. } = parts;
+        let options = &load.memory;
+        let cache = CacheLimits {
+            bytes: load.prefix_bytes,
+            folder: load.cache_dir.clone(),
+            file_bytes: load.cache_dir_bytes,
+        };
         Self {
             limits: Mutex::new(kv_cache::limits(&needs, options)),
+            prefixes: PrefixCache::new(cache, load.page_tokens, &needs),
             needs,
-            prefixes: PrefixCache::new(prefix_bytes),
             traffic,
             ledger,
             options: options.clone(),

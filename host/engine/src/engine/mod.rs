@@ -17,8 +17,8 @@ mod memory;
 mod pass;
 mod products;
 mod rank;
+mod reuse;
 mod saved;
-mod saved_file;
 mod scaled;
 mod tiers;
 mod usage;
@@ -105,6 +105,12 @@ pub struct Sequence {
     stop: Option<Stop>,
     /// Whether a pass ended between two layers, so that the recurrent states of some have seen more than those of others.
     torn: bool,
+    /// Whether its pages are those of its tokens.
+    is_own: bool,
+    /// Who shares its pages.
+    cache_key: Option<String>,
+    /// Where it leaves what earlier sequences had, as far as whole pages go.
+    branch: usize,
 }
 
 impl Sequence {
@@ -197,6 +203,11 @@ impl NeuroEngine {
             backend_choice::pick_backends(&plugins, options, threads, Some(&Shapes::of(&gguf, &plan)))?;
         ignored.iter().for_each(|sentence| tracing::warn!("{sentence}"));
         let engine = Self::assemble((path, gguf, plan), &plugins, choice, pool, options)?;
+        engine.memory.prefixes.open(|| engine.cache_scope()).map_err(|source| Error::File {
+            path: options.cache_dir.clone().unwrap_or_default(),
+            what: "the folder of the prefix cache can't be used".to_owned(),
+            source,
+        })?;
         Ok(Self { load_time: start.elapsed(), ..engine })
     }
 
@@ -231,7 +242,7 @@ impl NeuroEngine {
             dense: built.dense,
             rank_layers: built.rank_layers,
             choice,
-            memory: EngineMemory::new(built.memory, options.prefix_bytes, &options.memory),
+            memory: EngineMemory::new(built.memory, options),
             tokenizer,
             template,
             plan,
@@ -398,11 +409,6 @@ impl NeuroEngine {
         self.load_time
     }
 
-    /// Empties the prefix cache. Pages that sequences use live on with these.
-    pub fn forget_prefixes(&self) {
-        self.memory.prefixes.clear();
-    }
-
     /// Whether this is the process that loaded it, and not one that was forked from that: a fork lacks the threads, and any lock
     /// may be held there by one of these.
     ///
@@ -426,7 +432,8 @@ impl NeuroEngine {
     }
 
     fn opened(&self, memory: SequenceMemory, tokens: Vec<u32>) -> Sequence {
-        Sequence { memory, tokens, engine: self.id, stop: None, torn: false }
+        let (stop, cache_key) = (None, None);
+        Sequence { memory, tokens, engine: self.id, stop, torn: false, is_own: true, cache_key, branch: 0 }
     }
 }
 

@@ -10,13 +10,13 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::saved_file::{self, Unusable, VERSION, VERSION_KEY};
 use super::{NeuroEngine, Sequence};
 use crate::error::{Error, Result};
 use crate::files::{self, Readers, Unfinished};
 use crate::gguf::Gguf;
-use crate::kv_cache::{LayerBytes, LayerNeeds, PageBytes, SequenceMemory};
+use crate::kv_cache::{LayerBytes, LayerNeeds, MemoryOptions, PageBytes, PageKey, SequenceMemory};
 use crate::sampler::SamplerState;
+use crate::saved_file::{self, Unusable, VERSION, VERSION_KEY};
 
 /// Bytes of each end and of the middle of a tensor that go into a model's fingerprint.
 const SAMPLE: usize = 4096;
@@ -55,7 +55,8 @@ impl NeuroEngine {
         let memory = sequence.memory.fork(sequence.tokens.len());
         let memory =
             memory.map_err(|source| Error::Plugin { what: "a copy of a sequence".to_owned(), source })?;
-        Ok(self.opened(memory, sequence.tokens.clone()))
+        let (is_own, cache_key) = (sequence.is_own, sequence.cache_key.clone());
+        Ok(Sequence { is_own, cache_key, ..self.opened(memory, sequence.tokens.clone()) })
     }
 
     /// Makes a sequence `len` tokens long (up to whole pages) with copies of its own pages, which take as much memory as that many
@@ -68,6 +69,7 @@ impl NeuroEngine {
         if len > self.context {
             return Err(Error::ContextFull { wanted: len, room: self.context });
         }
+        sequence.is_own = false;
         let past = sequence.tokens.len();
         let missing = len.saturating_sub(past);
         let grown = sequence.memory.stretch(missing, self.memory.limits());
@@ -276,6 +278,23 @@ impl NeuroEngine {
     #[must_use]
     pub fn fingerprint(&self) -> String {
         fingerprint(&self.gguf)
+    }
+
+    /// Where the prefix cache's sequences begin: what changes a page's content, to the last bit of a number.
+    pub(super) fn cache_scope(&self) -> PageKey {
+        let mut facts = self.facts();
+        for (index, layer) in self.layers.iter().enumerate() {
+            facts.insert(format!("layer.{index}"), layer.plugin().to_owned());
+            if layer.summary_bytes() > 0 {
+                facts.insert(format!("summaries.{index}"), self.summaries_of(index));
+            }
+            if let Some(Some(layer)) = self.prompt_layers.get(index) {
+                facts.insert(format!("prompt_layer.{index}"), layer.plugin().to_owned());
+            }
+        }
+        let MemoryOptions { active, compressed, selected_pages, .. } = &self.memory.options;
+        facts.insert("tiers".to_owned(), format!("{active:?} {compressed:?} {selected_pages:?}"));
+        PageKey::of_facts(&facts)
     }
 
     /// What must be the same when a sequence is restored.

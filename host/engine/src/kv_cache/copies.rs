@@ -136,7 +136,7 @@ impl SequenceMemory {
     }
 }
 
-fn copied(bytes: &[u8]) -> Result<AlignedBytes> {
+pub(super) fn copied(bytes: &[u8]) -> Result<AlignedBytes> {
     let mut copy = AlignedBytes::zeroed(bytes.len())?;
     copy.copy_from_slice(bytes);
     Ok(copy)

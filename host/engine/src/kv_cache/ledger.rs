@@ -1,4 +1,4 @@
-//! What the host itself holds of an engine's sequences, beside pages: recurrent states, and summaries of pages.
+//! What the host itself holds of an engine's sequences and in its cache, beside pages: recurrent states, and summaries of pages.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +17,7 @@ impl Ledger {
         self.sequences.load(Ordering::Relaxed)
     }
 
-    /// Bytes of their recurrent states.
+    /// Bytes of their recurrent states, and of those in the cache.
     pub(crate) fn state_bytes(&self) -> u64 {
         self.state_bytes.load(Ordering::Relaxed)
     }
@@ -52,6 +52,27 @@ impl Drop for SequenceCharge {
     fn drop(&mut self) {
         self.ledger.sequences.fetch_sub(1, Ordering::Relaxed);
         self.ledger.state_bytes.fetch_sub(self.state_bytes, Ordering::Relaxed);
+    }
+}
+
+/// Recurrent states in the cache. They leave the ledger when this is dropped.
+#[derive(Debug)]
+pub(crate) struct StateCharge {
+    ledger: Arc<Ledger>,
+    bytes: u64,
+}
+
+impl StateCharge {
+    pub(crate) fn new(ledger: &Arc<Ledger>, bytes: usize) -> Self {
+        let bytes = bytes as u64;
+        ledger.state_bytes.fetch_add(bytes, Ordering::Relaxed);
+        Self { ledger: Arc::clone(ledger), bytes }
+    }
+}
+
+impl Drop for StateCharge {
+    fn drop(&mut self) {
+        self.ledger.state_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -95,6 +116,9 @@ mod tests {
     fn charges_add_up_and_go() {
         let ledger = Arc::default();
         let (one, other) = (SequenceCharge::new(&ledger, 10), SequenceCharge::new(&ledger, 5));
+        let cached = StateCharge::new(&ledger, 100);
+        assert_eq!((ledger.sequences(), ledger.state_bytes()), (2, 115));
+        drop(cached);
         let mut summaries = SummaryCharge::new(&ledger);
         summaries.set(7);
         summaries.set(3);

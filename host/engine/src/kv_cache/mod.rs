@@ -28,7 +28,8 @@ pub use options::{Capacity, MemoryOptions};
 pub(crate) use page_selection::PageSelector;
 pub use page_selection::{PageSelection, SelectionWatcher};
 pub(crate) use pages::{LayerPages, PagesNeeds};
-pub(crate) use prefix::{PageRow, PrefixCache};
+pub use prefix::CacheReport;
+pub(crate) use prefix::{CacheLimits, PageKey, PrefixCache};
 pub use traffic::{TierTraffic, Traffic};
 pub use usage::MemoryUsage;
 pub(crate) use usage::{limits, usage};
@@ -214,43 +215,6 @@ impl SequenceMemory {
             }
         }
         true
-    }
-
-    /// The tokens of a page, the same for every layer; `None` where the model keeps recurrent states, so that sequences can't
-    /// share their beginnings.
-    pub(crate) fn shared_page_tokens(&self) -> Option<usize> {
-        let mut tokens = None;
-        for layer in &self.layers {
-            match layer {
-                LayerMemory::Stateless | LayerMemory::PagesOf(_) => {}
-                LayerMemory::State(_) => return None,
-                LayerMemory::Pages(pages) => tokens = Some(pages.page_tokens()),
-            }
-        }
-        tokens
-    }
-
-    /// The page `index` of every layer that keeps pages, and their bytes; `None` where one is no longer active.
-    pub(crate) fn page_row(&self, index: usize) -> Option<(PageRow, usize)> {
-        let mut bytes = 0;
-        let mut row = PageRow::new();
-        for layer in &self.layers {
-            if let LayerMemory::Pages(pages) = layer {
-                let page = pages.active_page(index)?;
-                bytes += page.bytes().0.len() + page.bytes().1.len();
-                row.push(Arc::clone(page));
-            }
-        }
-        Some((row, bytes))
-    }
-
-    /// Begins an empty sequence with pages of another one, as `page_row` gave them, in order.
-    pub(crate) fn begin_with(&mut self, rows: Vec<PageRow>) {
-        for row in rows {
-            for (pages, page) in self.pages().zip(row) {
-                pages.push(page);
-            }
-        }
     }
 
     /// Bytes that it takes. Pages that it shares with other sequences count whole.

@@ -100,7 +100,7 @@ impl LayerPages {
     }
 
     /// Compresses `page`, the active page that follows the selectable ones.
-    fn compress(&mut self, page: &PageHandle, layer: &LayerHandle) -> Result<()> {
+    pub(super) fn compress(&mut self, page: &PageHandle, layer: &LayerHandle) -> Result<()> {
         let Some(compressed) = &self.needs.compressed else { return Ok(()) };
         let mut summary = self.selectable.new_summary();
         if !summary.is_empty() {

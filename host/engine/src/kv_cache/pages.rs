@@ -173,7 +173,7 @@ impl LayerPages {
     }
 
     /// The page `index`, where it is active.
-    pub(crate) fn active_page(&self, index: usize) -> Option<&Arc<PageHandle>> {
+    pub(super) fn active_page(&self, index: usize) -> Option<&Arc<PageHandle>> {
         if (SINKS..SINKS + self.selectable.len()).contains(&index) {
             return None;
         }
@@ -267,11 +267,6 @@ impl LayerPages {
         Ok(made)
     }
 
-    /// Adds a page to the latest.
-    pub(crate) fn push(&mut self, page: Arc<PageHandle>) {
-        self.active.push(page);
-    }
-
     /// Adds what it holds of `tokens` tokens to a usage.
     pub(crate) fn tally(&self, tokens: usize, usage: &mut MemoryUsage) {
         let (config, page_tokens) = (self.needs.tier.config(), self.page_tokens());
@@ -336,7 +331,7 @@ pub(super) fn bytes_of(page: &PageHandle) -> usize {
 }
 
 /// A page of 4-bit codes with these keys and values, in no tier.
-fn compressed_page(config: &TierConfig, keys: &[u8], values: &[u8]) -> Result<PageHandle> {
+pub(super) fn compressed_page(config: &TierConfig, keys: &[u8], values: &[u8]) -> Result<PageHandle> {
     if config.q4_page_bytes() != Some((keys.len(), values.len())) {
         return Err(Error::invalid(format!(
             "a compressed page has {} and {} bytes, where {:?} were expected",

@@ -145,6 +145,11 @@ impl SelectablePages {
         bytemuck::cast_slice(&self.summaries)
     }
 
+    /// The summary of the page `index`.
+    pub(crate) fn summary(&self, index: usize) -> &[u64] {
+        &self.summaries[index * self.summary_words..(index + 1) * self.summary_words]
+    }
+
     pub(crate) fn parts(&mut self) -> SelectableParts<'_> {
         SelectableParts {
             pages: &self.pages,

@@ -20,9 +20,9 @@ pub struct MemoryUsage {
     pub compressed: TierStats,
     /// The archived tier: the oldest pages, in a file. Its hits are views of pages.
     pub archived: TierStats,
-    /// Bytes of the prefix cache, which are part of the active tier's.
+    /// Bytes of the prefix cache. They are part of those of the tiers, of recurrent states, and of summaries.
     pub prefix_bytes: u64,
-    /// Bytes of recurrent states, which are in no tier.
+    /// Bytes of recurrent states, of sequences and in the prefix cache, which are in no tier.
     pub state_bytes: u64,
     /// Bytes that the pages of all tiers would take in the active one.
     pub exact_bytes: u64,

@@ -1,6 +1,7 @@
 //! Metrics as Prometheus reads them.
 
 use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
@@ -10,9 +11,11 @@ use super::memory::TierBytes;
 use super::process::process_memory;
 use super::serving::ServingMetrics;
 use crate::engine::NeuroEngine;
+use crate::kv_cache::CacheReport;
 
 type Labels = Vec<(&'static str, &'static str)>;
 type Gauges = Family<Labels, Gauge>;
+type Counters = Family<Labels, Counter>;
 
 impl ServingMetrics {
     /// Everything in Prometheus's text format (OpenMetrics 1.0), the memory of the process and of the engine's tiers included.
@@ -66,19 +69,21 @@ pub fn prometheus(engine: &NeuroEngine, serving: Option<&ServingMetrics>) -> Str
         serving.register(&mut registry);
     }
     register_memory(&mut registry, engine);
+    register_cache(&mut registry, &engine.cache_report());
     let mut text = String::new();
     // Writing to a String can't fail, and nothing here fails by itself.
     let _ = encode(&mut text, &registry);
     text
 }
 
-/// The same as JSON: an object with `process`, `tiers`, `tier_traffic` and, with a scheduler, `serving`.
+/// The same as JSON: an object with `process`, `tiers`, `tier_traffic`, `prefix_cache` and, with a scheduler, `serving`.
 #[must_use]
 pub fn json(engine: &NeuroEngine, serving: Option<&ServingMetrics>) -> Value {
     let mut all = json!({
         "process": process_memory(),
         "tiers": TierBytes::of(engine),
         "tier_traffic": engine.traffic().report(),
+        "prefix_cache": engine.cache_report(),
     });
     if let Some(serving) = serving {
         all["serving"] = json!(serving.report());
@@ -117,6 +122,50 @@ fn register_memory(registry: &mut Registry, engine: &NeuroEngine) {
     }
     registry.register("tier_moved_pages", "Pages that have moved between memory tiers", pages);
     registry.register_with_unit("tier_moved", "Bytes that have moved between tiers", Unit::Bytes, bytes);
+}
+
+fn register_cache(registry: &mut Registry, cache: &CacheReport) {
+    let (found, bytes) = (Counters::default(), Gauges::default());
+    for (tier, tokens) in [
+        ("active", cache.active_tokens),
+        ("compressed", cache.compressed_tokens),
+        ("archived", cache.archived_tokens),
+    ] {
+        found.get_or_create(&vec![("tier", tier)]).inc_by(tokens);
+    }
+    set(&bytes, &vec![("place", "memory")], cache.bytes);
+    set(&bytes, &vec![("place", "files")], cache.file_bytes);
+    registry.register(
+        "cache_hit_tokens",
+        "Tokens of prompts that were computed before, by where they were",
+        found,
+    );
+    registry.register_with_unit("cache", "Bytes of what sequences computed before", Unit::Bytes, bytes);
+    for (name, help, count) in [
+        (
+            "cache_asked_tokens",
+            "Tokens of prompts that were looked up in the prefix cache",
+            cache.asked_tokens,
+        ),
+        (
+            "cache_evicted_parts",
+            "Pages and states that left the prefix cache's memory for want of room",
+            cache.evicted,
+        ),
+        ("cache_evicted_bytes", "Their bytes", cache.evicted_bytes),
+        (
+            "cache_evicted_files",
+            "Files of the prefix cache that were removed for want of room",
+            cache.evicted_files,
+        ),
+        ("cache_damaged_files", "Files of the prefix cache that were damaged", cache.damaged_files),
+    ] {
+        let counter: Counter = Counter::default();
+        counter.inc_by(count);
+        registry.register(name, help, counter);
+    }
+    registry.register("cache_pages", "Pages that the prefix cache knows", gauge(cache.pages));
+    registry.register("cache_states", "Recurrent states that the prefix cache knows", gauge(cache.states));
 }
 
 fn gauge(value: u64) -> Gauge {

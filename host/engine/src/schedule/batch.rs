@@ -127,6 +127,7 @@ impl Batch {
             Ok(mut sequence) => {
                 request.clock.placed(Instant::now());
                 sequence.set_stop(Some(request.stop.clone()));
+                sequence.set_cache_key(request.generation.cache_key());
                 let shared = self.engine.begin_shared(&mut sequence, &request.prompt);
                 self.counts.shared(shared);
                 self.running.push(Running { request, sequence, shared, done: shared, next: None });
@@ -184,7 +185,9 @@ impl Batch {
         for index in (0..self.running.len()).rev() {
             if let Some(ending) = endings[index].take() {
                 // Order is kept: who came first is first.
-                done.ended.push(self.running.remove(index).end(ending, &self.counts));
+                let ended = self.running.remove(index);
+                self.engine.keep_all(&ended.sequence);
+                done.ended.push(ended.end(ending, &self.counts));
             }
         }
         done
@@ -200,7 +203,10 @@ impl Batch {
         let budget = if decoding.is_empty() { room } else { room.min(self.options.prompt_piece) };
         let left: Vec<usize> = prompts.iter().map(|(_, running)| running.left()).collect();
         let shares = share(budget, &left, self.turn % left.len().max(1));
-        let prompts = prompts.iter().zip(shares).map(|((index, _), n)| (*index, n)).filter(|(_, n)| *n > 0);
+        // A piece may end earlier, where the sequence's states are worth keeping.
+        let piece = |running: &Running, n| self.engine.piece(&running.sequence, running.left(), n);
+        let prompts = prompts.iter().zip(shares).map(|((index, running), n)| (*index, piece(running, n)));
+        let prompts = prompts.filter(|(_, n)| *n > 0);
         decoding.iter().map(|(index, _)| (*index, 1)).chain(prompts).collect()
     }
 
@@ -275,10 +281,10 @@ impl Batch {
         let Running { request, sequence, done, next, .. } = &mut self.running[index];
         if *done < request.prompt.len() {
             *done += n;
+            self.engine.keep_piece(sequence, request.prompt.len() - *done);
             if *done < request.prompt.len() {
                 return None;
             }
-            self.engine.keep_prompt(sequence, &request.prompt);
             if request.generation.is_long_enough() && request.generation.len() == 0 {
                 return Some(Ok(Finish::Length));
             }

@@ -268,7 +268,9 @@ fn misuse_is_told_and_callbacks_do_not_wait_for_themselves() {
 
 #[test]
 fn recurrent_states_are_counted() {
-    let memory = MultiTierMemoryManager::new(Arc::new(load_tiny("jamba")));
+    let options = LoadOptions { prefix_bytes: 0, ..cpu_options() };
+    let engine = NeuroEngine::load(&tiny("jamba"), &options).expect("the model");
+    let memory = MultiTierMemoryManager::new(Arc::new(engine));
     let bytes = memory.engine().sequence().expect("a sequence").memory_usage().state_bytes;
     assert!(bytes > 0);
     for (count, name) in ["a", "b"].into_iter().enumerate() {

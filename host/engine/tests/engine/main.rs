@@ -13,6 +13,7 @@ mod overrides;
 mod plugins;
 mod prefix;
 mod real_models;
+mod reuse;
 mod schedule;
 mod smollm2;
 mod state;

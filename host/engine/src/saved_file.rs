@@ -1,4 +1,4 @@
-//! The file of a saved sequence: safetensors whose every byte is under a checksum.
+//! The file of a saved sequence, or of a page of the cache: safetensors whose every byte is under a checksum.
 //!
 //! The metadata's first value is the checksum of the header itself, read with zeros in its own place; another has those of all
 //! tensors, in the order in which they lie. So a flipped bit is found wherever it is, and zeros are never taken for data. XXH3
@@ -6,16 +6,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 
 use safetensors::tensor::{SafeTensorError, SafeTensors};
 use twox_hash::XxHash3_64;
 
 /// The format's version, which a change of a file's meaning raises.
-pub(super) const VERSION: &str = "3";
+pub(crate) const VERSION: &str = "3";
 
 /// The fact that says so.
-pub(super) const VERSION_KEY: &str = "herald.version";
+pub(crate) const VERSION_KEY: &str = "herald.version";
 
 /// How each header begins; the header's checksum follows.
 const START: &str = "{\"__metadata__\":{\"herald.checksum\":\"";
@@ -25,6 +25,9 @@ const SUMS: &str = "herald.checksums";
 
 /// Digits of a checksum.
 const DIGITS: usize = 16;
+
+/// The most bytes of a header, in what `read_facts` reads.
+const MAX_HEADER: u64 = 1 << 24;
 
 /// A checksum's digits while it is computed.
 const ZEROS: [u8; DIGITS] = [b'0'; DIGITS];
@@ -45,7 +48,7 @@ fn header_sum(header: &[u8]) -> u64 {
 }
 
 /// Writes a file of these facts and parts, each part as it lies in memory.
-pub(super) fn write(
+pub(crate) fn write(
     to: &mut impl Write,
     facts: &BTreeMap<String, String>,
     parts: &[(String, &[u8])],
@@ -77,14 +80,14 @@ pub(super) fn write(
 }
 
 /// A file whose checksums were found to be right.
-pub(super) struct SavedFile<'b> {
-    pub(super) facts: HashMap<String, String>,
-    pub(super) tensors: SafeTensors<'b>,
+pub(crate) struct SavedFile<'b> {
+    pub(crate) facts: HashMap<String, String>,
+    pub(crate) tensors: SafeTensors<'b>,
 }
 
 /// Why a file can't be used, in a sentence about "it".
 #[derive(Debug)]
-pub(super) enum Unusable {
+pub(crate) enum Unusable {
     /// It is damaged, or no saved sequence.
     Damaged(String),
     /// It is of an earlier version.
@@ -98,7 +101,7 @@ impl From<String> for Unusable {
 }
 
 /// Reads a file's bytes, or says what is wrong with them.
-pub(super) fn read(bytes: &[u8]) -> Result<SavedFile<'_>, Unusable> {
+pub(crate) fn read(bytes: &[u8]) -> Result<SavedFile<'_>, Unusable> {
     let cut_off = |what: &str, end: u64| {
         format!("it is cut off: it has {} bytes, where {what} ends at {end}", bytes.len())
     };
@@ -134,6 +137,29 @@ pub(super) fn read(bytes: &[u8]) -> Result<SavedFile<'_>, Unusable> {
         }
     }
     Ok(SavedFile { facts, tensors })
+}
+
+/// Reads the facts of a file of `len` bytes, of which only the header is read and checked.
+pub(crate) fn read_facts(mut file: impl Read, len: u64) -> Result<HashMap<String, String>, Unusable> {
+    let unread = |error: io::Error| format!("it is cut off or can't be read: {error}");
+    let mut length = [0; 8];
+    file.read_exact(&mut length).map_err(unread)?;
+    let header_len = u64::from_le_bytes(length);
+    if header_len > MAX_HEADER || header_len.saturating_add(8) > len {
+        let what = format!("it is cut off or damaged: it has {len} bytes, and a header of {header_len}");
+        return Err(what.into());
+    }
+    let mut header = vec![0; header_len as usize];
+    file.read_exact(&mut header).map_err(unread)?;
+    check_header(&header, &header)?;
+    #[derive(serde::Deserialize)]
+    struct Header {
+        #[serde(rename = "__metadata__")]
+        facts: HashMap<String, String>,
+    }
+    let header: Header =
+        serde_json::from_slice(&header).map_err(|error| format!("its header can't be read: {error}"))?;
+    Ok(header.facts)
 }
 
 /// Checks a header, and tells one of an earlier version from one that is damaged.
@@ -193,6 +219,7 @@ mod tests {
         assert_eq!(saved.tensors.tensor("keys").unwrap().data()[200], 200);
         assert_eq!(saved.tensors.tensor("values").unwrap().data(), [0; 70]);
         assert!(saved.tensors.tensor("pending").unwrap().data().is_empty());
+        assert_eq!(read_facts(&bytes[..], bytes.len() as u64).unwrap(), saved.facts);
     }
 
     #[test]
@@ -203,6 +230,11 @@ mod tests {
             for bit in 0..8 {
                 let mut bytes = whole.clone();
                 bytes[at] ^= 1 << bit;
+                assert_eq!(
+                    read_facts(&bytes[..], bytes.len() as u64).is_err(),
+                    at < data,
+                    "byte {at}, bit {bit}"
+                );
                 let sentence = refusal(&bytes);
                 let named = match at.checked_sub(data) {
                     None => "header",
@@ -226,6 +258,9 @@ mod tests {
     #[test]
     fn a_file_that_is_cut_off_or_longer_is_refused() {
         let whole = file();
+        for len in 0..whole.len() - 338 {
+            assert!(read_facts(&whole[..len], len as u64).is_err(), "{len}");
+        }
         for len in 0..whole.len() {
             assert!(refusal(&whole[..len]).contains("cut off"), "{len}");
         }
