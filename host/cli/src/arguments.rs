@@ -32,6 +32,9 @@ const MEMORY: &[&str] = &[
     "archive_lz4",
     "selected_pages",
     "memory_budget",
+    "cache_bytes",
+    "cache_dir",
+    "cache_dir_bytes",
 ];
 
 /// The shared options that a command uses. `path` is its name, or its group's name and its own.

@@ -29,6 +29,9 @@ struct Config {
     archive: Option<PathBuf>,
     archive_lz4: Option<bool>,
     memory_budget: Option<Value>,
+    cache_bytes: Option<Value>,
+    cache_dir: Option<PathBuf>,
+    cache_dir_bytes: Option<Value>,
 }
 
 /// A number, or a text such as "2GiB" or "all".
@@ -112,6 +115,10 @@ impl EngineOptions {
         )?;
         let budget = config.memory_budget.as_ref();
         self.memory_budget = of(self.memory_budget, "memory-budget", budget, options::bytes)?;
+        let (cache, files) = (config.cache_bytes.as_ref(), config.cache_dir_bytes.as_ref());
+        self.cache_bytes = of(self.cache_bytes, "cache-bytes", cache, options::bytes)?;
+        self.cache_dir_bytes = of(self.cache_dir_bytes, "cache-dir-bytes", files, options::bytes)?;
+        self.cache_dir = self.cache_dir.take().or(config.cache_dir);
         self.archive = self.archive.take().or(config.archive);
         self.archive_lz4 |= config.archive_lz4.unwrap_or(false);
         Ok(())

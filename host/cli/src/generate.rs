@@ -163,10 +163,15 @@ impl Generate {
 /// The speed of a generation, in one line.
 pub(super) fn statistics(engine: &NeuroEngine, generated: &Generated) -> String {
     let backends: Vec<String> = engine.backends().into_iter().map(|(name, _)| name).collect();
+    let cached = match generated.shared_tokens {
+        0 => String::new(),
+        cached => format!(" ({cached} of them cached)"),
+    };
+    let computed = generated.prompt_tokens - generated.shared_tokens;
     format!(
-        "[{} prompt tokens at {:.1}/s, {} generated at {:.1}/s, {} on {} threads]",
+        "[{} prompt tokens{cached} at {:.1}/s, {} generated at {:.1}/s, {} on {} threads]",
         generated.prompt_tokens,
-        output::per_second(generated.prompt_tokens, generated.prompt_time.as_secs_f64()),
+        output::per_second(computed, generated.prompt_time.as_secs_f64()),
         generated.tokens.len(),
         output::per_second(generated.tokens.len().saturating_sub(1), generated.decode_time.as_secs_f64()),
         backends.join(" and "),
@@ -189,6 +194,7 @@ fn report(engine: &NeuroEngine, generated: &Generated, logprobs: Value) -> Value
         "finish": finish,
         "seed": generated.seed,
         "prompt_tokens": generated.prompt_tokens,
+        "cached_tokens": generated.shared_tokens,
         "prompt_s": generated.prompt_time.as_secs_f64(),
         "decode_s": generated.decode_time.as_secs_f64(),
         "load_s": engine.load_time().as_secs_f64(),

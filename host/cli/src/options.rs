@@ -91,6 +91,19 @@ pub(super) struct EngineOptions {
     #[arg(long, value_name = "BYTES", value_parser = bytes, help_heading = MEMORY)]
     pub(super) memory_budget: Option<u64>,
 
+    /// RAM for what earlier prompts and answers computed, for prompts that begin with the same tokens; 0B keeps nothing
+    /// [default: 512MiB]
+    #[arg(long, value_name = "BYTES", value_parser = bytes, help_heading = MEMORY)]
+    pub(super) cache_bytes: Option<u64>,
+
+    /// A folder in which that is kept for the next run, and for other programs with the same model [default: none]
+    #[arg(long, value_name = "FOLDER", help_heading = MEMORY)]
+    pub(super) cache_dir: Option<PathBuf>,
+
+    /// How much that folder may take [default: 8GiB]
+    #[arg(long, value_name = "BYTES", value_parser = bytes, help_heading = MEMORY)]
+    pub(super) cache_dir_bytes: Option<u64>,
+
     /// A TOML file with values for those of these options that aren't given [default: herald/config.toml in the user's
     /// configuration folder, if it exists]
     #[arg(long, env = "HERALD_CONFIG", value_name = "FILE", hide_env_values = true)]
@@ -159,6 +172,8 @@ impl EngineOptions {
             ("--active-tokens", self.active_tokens.map(|capacity| capacity.to_string())),
             ("--compressed-tokens", self.compressed_tokens.map(|capacity| capacity.to_string())),
             ("--memory-budget", self.memory_budget.map(|bytes| Capacity::Bytes(bytes).to_string())),
+            ("--cache-bytes", self.cache_bytes.map(|bytes| Capacity::Bytes(bytes).to_string())),
+            ("--cache-dir-bytes", self.cache_dir_bytes.map(|bytes| Capacity::Bytes(bytes).to_string())),
             (
                 "--selected-pages",
                 self.selected_pages
@@ -168,7 +183,9 @@ impl EngineOptions {
         for (name, value) in values {
             arguments.extend(value.into_iter().flat_map(|value| [name.into(), value.into()]));
         }
-        for (name, path) in [("--archive", &self.archive), ("--config", &self.config)] {
+        let paths =
+            [("--archive", &self.archive), ("--cache-dir", &self.cache_dir), ("--config", &self.config)];
+        for (name, path) in paths {
             arguments.extend(path.iter().flat_map(|path| [name.into(), path.into()]));
         }
         if self.archive_lz4 {
@@ -200,6 +217,11 @@ impl EngineOptions {
             activations: self.activations.unwrap_or(usual.activations),
             max_batch: self.max_batch(),
             context: self.context.map(NonZeroUsize::get),
+            prefix_bytes: self
+                .cache_bytes
+                .map_or(usual.prefix_bytes, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
+            cache_dir: self.cache_dir.clone(),
+            cache_dir_bytes: self.cache_dir_bytes.unwrap_or(usual.cache_dir_bytes),
             memory: MemoryOptions {
                 active: self.active_tokens.unwrap_or(usual.memory.active),
                 compressed: self.compressed_tokens.unwrap_or(usual.memory.compressed),
