@@ -9,6 +9,7 @@
 //! Nothing here starts processes or prints: the program runs suites in child processes, so that no benchmark counts memory
 //! that another left behind.
 
+mod agents;
 mod baseline;
 mod chart;
 mod context;
@@ -33,6 +34,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+pub use agents::{AgentScenario, AgentTurn, Agents};
 pub use baseline::{Change, Comparison, compare};
 pub use context::{Context, Effort};
 pub use html::page;

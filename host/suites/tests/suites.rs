@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use herald::LoadOptions;
 use herald::plugin::Search;
 use herald_suites::{
-    BackendRow, Benchmark, Context, Effort, Fingerprint, Limits, Machine, ModelFacts, Outcome, Report, Suite,
-    compare, page,
+    Agents, BackendRow, Benchmark, Context, Effort, Fingerprint, Limits, Machine, ModelFacts, Outcome,
+    Report, Suite, compare, page,
 };
 use herald_testing::{cpu_options, cpu_plugin, smollm2, third_party, tiny};
 
@@ -185,4 +185,31 @@ fn runs_are_compared_by_benchmark_and_backend() {
     assert_eq!(before.fingerprint.differences(&after.fingerprint), Vec::<String>::new());
     let other = Fingerprint { cpu: "another".to_owned(), ..after.fingerprint.clone() };
     assert_eq!(before.fingerprint.differences(&other).len(), 1);
+}
+
+/// A growing conversation computes what is new in it, whoever sends it again in whichever way.
+#[test]
+fn conversations_compute_what_is_new() {
+    for model in ["llama", "granite_hybrid", "qwen35"] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let agents =
+            Agents { turns: 6, tokens: 720, answer: 8, conversations: 4, folder: folder.path().to_owned() };
+        let options = LoadOptions { page_tokens: 16, max_batch: 64, ..cpu_options() };
+        let scenarios = agents.measure(&tiny(model), &options, &mut |_| true).expect("figures");
+        let counts: Vec<_> = scenarios.iter().map(|scenario| scenario.turns.len()).collect();
+        assert_eq!(counts, [6, 1, 1, 6, 24], "{model}");
+        for scenario in &scenarios {
+            // Beside what is new, the token that ended an answer, and from the last states' place on, less than a page.
+            let spare = 1 + if model == "llama" { 0 } else { 16 };
+            let most = scenario.new_tokens() + spare * scenario.turns.len();
+            let computed = scenario.computed_tokens();
+            assert!(computed <= most, "{model}, {}: {computed} of {most}: {scenario:?}", scenario.name);
+            assert!(scenario.median_first_token_s() <= scenario.max_first_token_s());
+        }
+        assert!(scenarios[1].cache.archived_tokens > 600, "{model}: {:?}", scenarios[1].cache);
+    }
+    let short = Agents { turns: 3, tokens: 10, answer: 8, conversations: 2, folder: PathBuf::new() };
+    let error =
+        short.measure(&tiny("llama"), &cpu_options(), &mut |_| true).expect_err("a refusal").to_string();
+    assert!(error.contains("at least 4 turns"), "{error}");
 }

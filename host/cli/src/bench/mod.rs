@@ -1,5 +1,6 @@
 //! `host bench`: the benchmark suites, and other measurements.
 
+mod agents;
 mod baselines;
 mod choices;
 mod context;
@@ -42,6 +43,7 @@ pub(super) struct Bench {
 enum Command {
     Speed(speed::Speed),
     Context(context::Context),
+    Agents(agents::Agents),
     Choices(choices::Choices),
     #[command(hide = true)]
     Worker(worker::Worker),
@@ -52,6 +54,7 @@ impl Bench {
         match self.command {
             Some(Command::Speed(command)) => command.run(options),
             Some(Command::Context(command)) => command.run(options),
+            Some(Command::Agents(command)) => command.run(options),
             Some(Command::Choices(command)) => command.run(options),
             Some(Command::Worker(command)) => command.run(options),
             None => self.suites.run(options),

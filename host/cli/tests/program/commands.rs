@@ -426,6 +426,54 @@ fn a_long_context_is_measured_run_by_run() {
 }
 
 #[test]
+fn conversations_are_measured() {
+    let home = home();
+    let mut command = host(&home);
+    command.arg("--model").arg(tiny("llama")).args(["bench", "agents", "--turns", "4", "--tokens", "200"]);
+    command.args(["-n", "4", "--conversations", "2", "--quiet"]);
+    let table = stdout(&command.assert().success());
+    assert!(table.contains("each turn appended") && table.contains("COMPUTED"), "{table}");
+    command.arg("--json");
+    let report: Value = serde_json::from_str(&stdout(&command.assert().success())).expect("JSON");
+    let scenarios = report["scenarios"].as_array().expect("scenarios");
+    assert_eq!(scenarios.len(), 5, "{report}");
+    for scenario in scenarios {
+        assert!(scenario["ratio"].as_f64() < Some(1.2), "{scenario}");
+    }
+}
+
+/// A prompt goes on from what an earlier run of the program has computed, to the same answer.
+#[test]
+fn a_cache_folder_outlives_the_program() {
+    let home = home();
+    let folder = home.path().join("cache");
+    let answer = |bytes: &str| -> Value {
+        let mut command = host(&home);
+        command.arg("--model").arg(tiny("qwen35")).args(["generate", "--json", "--ignore-eos", "-n", "4"]);
+        command.arg("--cache-dir").arg(&folder).args(["--cache-bytes", bytes]);
+        command.arg("one two three ".repeat(60));
+        serde_json::from_str(&stdout(&command.assert().success())).expect("JSON")
+    };
+    let (first, second, without) = (answer("64MiB"), answer("64MiB"), answer("0B"));
+    assert_eq!(first["tokens"], second["tokens"]);
+    assert_eq!(first["tokens"], without["tokens"]);
+    let tokens = |report: &Value| report["prompt_tokens"].as_u64().zip(report["cached_tokens"].as_u64());
+    assert!(tokens(&first).is_some_and(|(all, cached)| all > 64 && cached == 0), "{first}");
+    assert!(tokens(&second).is_some_and(|(all, cached)| cached > 0 && cached < all), "{second}");
+    assert!(tokens(&without).is_some_and(|(_, cached)| cached == 0), "{without}");
+    let mut wrong = host(&home);
+    wrong.arg("--model").arg(tiny("llama")).args([
+        "generate",
+        "-n",
+        "1",
+        "hello",
+        "--cache-dir",
+        "/dev/null/x",
+    ]);
+    fails(wrong.assert(), &["/dev/null/x", "the folder of the prefix cache can't be used"]);
+}
+
+#[test]
 fn embeddings_are_vectors_of_length_1_unless_told_otherwise() {
     let vectors = |arguments: &[&str]| -> Vec<Vec<f64>> {
         let report = json(&on("xlm_roberta", &[&["embed", "--json"], arguments].concat()).success());
