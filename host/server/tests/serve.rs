@@ -60,7 +60,9 @@ impl Served {
         self.request("GET", path, "", "")
     }
 
+    /// Pages beside those of the prefix cache.
     fn pages(&self) -> u64 {
+        self.scheduler.engine().forget_prefixes();
         self.scheduler.engine().memory_usage().tiers().iter().map(|(_, stats)| stats.pages).sum()
     }
 

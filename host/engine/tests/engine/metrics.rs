@@ -43,7 +43,7 @@ fn the_whole_is_the_sum_of_the_requests() {
     cancelled.wait().expect("an end");
     let report = scheduler.metrics().report();
     assert_eq!((report.requests.cut, report.requests.cancelled, report.requests.failed), (12, 1, 0));
-    assert!(report.phases[0].tokens >= 12 * 10 + 78 + 410);
+    assert!(report.phases[0].tokens + report.shared_tokens >= 12 * 10 + 78 + 410);
     // The first token of each comes with its prompt's last piece.
     assert!(report.phases[1].tokens >= 78 - 12);
     let most = |of: fn(&herald::metrics::RequestMetrics) -> f64| {
@@ -61,8 +61,13 @@ fn the_whole_is_the_sum_of_the_requests() {
     is("herald_requests_cancelled_total", 1.0);
     is("herald_first_token_seconds_count", 13.0);
     is("herald_steps_total", report.steps as f64);
-    // Six whole pages of the longest prompt, in each of three layers, stay for later ones.
-    is("herald_tier_pages{tier=\"active\"}", 18.0);
+    // What was computed stays for later requests, in each of three layers.
+    let cache = engine.cache_report();
+    assert!(cache.pages >= 7 && cache.active_tokens == report.shared_tokens, "{cache:?}");
+    is("herald_tier_pages{tier=\"active\"}", 3.0 * cache.pages as f64);
+    is("herald_cache_pages", cache.pages as f64);
+    is("herald_cache_hit_tokens_total{tier=\"active\"}", report.shared_tokens as f64);
+    is("herald_cache_bytes{place=\"memory\"}", cache.bytes as f64);
     assert!(samples["herald_memory_resident_bytes"] > 1e6, "{text}");
     assert!(samples["herald_generated_tokens_total"] >= 78.0, "{text}");
 
