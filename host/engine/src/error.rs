@@ -103,6 +103,9 @@ pub enum Error {
         /// Requests that there is room for.
         room: usize,
     },
+    /// The scheduler's thread has ended, and no request gets an answer any more.
+    #[error("the scheduler has ended, and takes no requests")]
+    SchedulerEnded,
     /// The engine's threads are in another process.
     #[error(
         "process {here} was forked from process {loaded}, which loaded the model and has its threads: use the model there, or load \

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::SchedulerOptions;
+use super::queue::ClientId;
 use super::request::{Answer, Event, Sink};
 use super::share::share;
 use crate::engine::{BatchEntry, ChosenToken, Finish, Generation, NeuroEngine, Sequence};
@@ -14,7 +15,7 @@ use crate::threads::{into_value, locked};
 
 /// A request that waits for a slot.
 pub(super) struct Waiting {
-    pub(super) client: String,
+    pub(super) client: ClientId,
     pub(super) prompt: Vec<u32>,
     pub(super) generation: Generation,
     pub(super) sink: Sink,
@@ -75,8 +76,8 @@ impl Running {
         self.request.prompt.len() - self.done
     }
 
-    fn end(self, ending: Ending, counts: &ServingMetrics) -> String {
-        let client = self.request.client.clone();
+    fn end(self, ending: Ending, counts: &ServingMetrics) -> ClientId {
+        let client = self.request.client;
         // Its pages are free before anyone hears of its end.
         drop(self.sequence);
         self.request.end(ending, [self.done, self.shared], counts);
@@ -88,9 +89,9 @@ impl Running {
 #[derive(Default)]
 pub(super) struct Done {
     /// Tokens that were run, by client.
-    pub(super) served: Vec<(String, u64)>,
+    pub(super) served: Vec<(ClientId, u64)>,
     /// Clients of requests that ended.
-    pub(super) ended: Vec<String>,
+    pub(super) ended: Vec<ClientId>,
 }
 
 /// The sequences that run together.
@@ -121,8 +122,8 @@ impl Batch {
         self.running.iter().map(|running| running.request.stop.clone())
     }
 
-    /// Gives a request a slot. The client's name comes back where that fails.
-    pub(super) fn admit(&mut self, mut request: Waiting) -> Result<(), String> {
+    /// Gives a request a slot. The client comes back where that fails.
+    pub(super) fn admit(&mut self, mut request: Waiting) -> Result<(), ClientId> {
         match self.engine.sequence() {
             Ok(mut sequence) => {
                 request.clock.placed(Instant::now());
@@ -134,7 +135,7 @@ impl Batch {
                 Ok(())
             }
             Err(error) => {
-                let client = request.client.clone();
+                let client = request.client;
                 request.end(Err(error), [0; 2], &self.counts);
                 Err(client)
             }
@@ -225,7 +226,7 @@ impl Batch {
         let decoded = pieces.iter().filter(|piece| !is_prompt(piece)).count();
         self.counts.step(&Step { took: now - start, prompt, decoded, sequences: pieces.len() });
         for (index, n) in pieces {
-            done.served.push((self.running[*index].request.client.clone(), *n as u64));
+            done.served.push((self.running[*index].request.client, *n as u64));
             endings[*index] = self.advance(*index, *n, &mut chosen, now);
         }
         Ok(())

@@ -22,7 +22,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use batch::{Batch, Waiting};
-use queue::Queue;
+use queue::{ClientId, Queue};
 
 use crate::engine::{Finish, Generation, NeuroEngine};
 use crate::error::{Error, Result};
@@ -75,7 +75,7 @@ impl Shared {
         locked(&self.state)
     }
 
-    fn cancel_waiting(&self, client: &str, id: u64) {
+    fn cancel_waiting(&self, client: ClientId, id: u64) {
         // The sink may call back into the scheduler, so the lock is released first.
         let waiting = self.state().queue.remove(client, id);
         if let Some(waiting) = waiting {
@@ -130,6 +130,12 @@ impl Scheduler {
         (state.queue.len(), state.running)
     }
 
+    /// Whether it takes requests: it does until it is dropped, unless its thread has panicked.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        !self.shared.state().closing
+    }
+
     /// Takes a request; its events come to the ticket.
     ///
     /// # Errors
@@ -144,33 +150,58 @@ impl Scheduler {
     /// # Errors
     /// As [`Scheduler::submit`]; the sink is then told nothing.
     pub fn submit_to(&self, request: Request, sink: Sink) -> Result<Handle> {
+        self.submit_until(request, sink, &Stop::default())
+    }
+
+    /// Takes a request, unless `preparing` ends the work before it waits for its slot: the answer's form must be compiled first,
+    /// which may take a while. The request has its place in the queue from the beginning.
+    ///
+    /// # Errors
+    /// As [`Scheduler::submit_to`], and [`Error::Cancelled`].
+    pub fn submit_until(&self, request: Request, sink: Sink, preparing: &Stop) -> Result<Handle> {
+        let place = self.reserve()?;
         let Request { prompt, options, client } = request;
         self.engine.check_prompt(&prompt)?;
-        let stop = Stop::default().until(options.deadline);
-        let mut generation = Generation::new(&self.engine, &options, Some(&stop))?;
+        let mut generation =
+            Generation::new(&self.engine, &options, Some(&preparing.or_at(options.deadline)))?;
         generation.accept(&prompt)?;
-        let waiting = Waiting {
-            client: client.clone(),
-            prompt,
-            generation,
-            sink,
-            stop: stop.clone(),
-            clock: RequestClock::start(),
-        };
+        let (client, stop) = (ClientId::of(&client), Stop::default().until(options.deadline));
+        let clock = RequestClock::start();
+        let waiting = Waiting { client, prompt, generation, sink, stop: stop.clone(), clock };
         let mut state = self.shared.state();
         if state.closing {
-            return Err(Error::Invalid("the scheduler has ended and takes no requests".to_owned()));
+            return Err(Error::SchedulerEnded);
         }
         let id = state.next_id;
-        if state.queue.push(&client, id, waiting).is_err() {
-            self.shared.counts.refused();
-            return Err(Error::Busy { waiting: state.queue.len(), room: state.queue.room() });
-        }
         state.next_id += 1;
+        state.queue.push(client, id, waiting);
+        std::mem::forget(place);
         self.shared.counts.load(state.queue.len(), state.running);
         drop(state);
         self.shared.wake.notify_one();
         Ok(Handle { id, client, stop, shared: Arc::downgrade(&self.shared) })
+    }
+
+    /// A place in the queue for a request that is still to be prepared.
+    fn reserve(&self) -> Result<Reserved<'_>> {
+        let mut state = self.shared.state();
+        if state.closing {
+            return Err(Error::SchedulerEnded);
+        }
+        if !state.queue.reserve() {
+            self.shared.counts.refused();
+            return Err(Error::Busy { waiting: state.queue.len(), room: state.queue.room() });
+        }
+        Ok(Reserved(&self.shared))
+    }
+}
+
+/// A place in the queue, which is given back unless the request takes it.
+struct Reserved<'s>(&'s Shared);
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        self.0.state().queue.release();
     }
 }
 
@@ -220,8 +251,8 @@ fn serve(shared: &Shared, mut batch: Batch, most: usize) {
         over.into_iter().for_each(|waiting| waiting.end(Ok(Finish::Cancelled), [0; 2], &shared.counts));
         {
             let mut state = shared.state();
-            done.served.iter().for_each(|(client, tokens)| state.queue.charge(client, *tokens));
-            done.ended.iter().for_each(|client| state.queue.ended(client));
+            done.served.iter().for_each(|(client, tokens)| state.queue.charge(*client, *tokens));
+            done.ended.iter().for_each(|client| state.queue.ended(*client));
             state.running = batch.len();
             while !state.closing {
                 while batch.len() + admitted.len() < most {
@@ -244,7 +275,7 @@ fn serve(shared: &Shared, mut batch: Batch, most: usize) {
                 break;
             }
         }
-        let refused: Vec<String> =
+        let refused: Vec<ClientId> =
             admitted.into_iter().filter_map(|waiting| batch.admit(waiting).err()).collect();
         done = batch.step();
         done.ended.extend(refused);

@@ -4,16 +4,33 @@
 //! waiting client that was served the fewest tokens. A client that was idle starts level with the least served active client,
 //! so that it can't save up.
 
+use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, VecDeque};
+use std::hash::BuildHasher;
+use std::sync::LazyLock;
 
 /// Beyond this many clients, idle ones are forgotten, the least served first: none gains more than its own debt by that.
 const MAX_CLIENTS: usize = 4096;
 
+/// A client's name as far as the queue keeps it: a hash, since names are as long as clients like. Its key is this process's own,
+/// so that nobody can look for two names of one hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ClientId(u64);
+
+impl ClientId {
+    pub(super) fn of(name: &str) -> Self {
+        static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        Self(HASHER.hash_one(name))
+    }
+}
+
 /// Requests that wait, up to a number of them.
 pub(super) struct Queue<T> {
-    clients: BTreeMap<String, Client<T>>,
+    clients: BTreeMap<ClientId, Client<T>>,
     room: usize,
     waiting: usize,
+    /// Places of requests that are still being prepared.
+    reserved: usize,
     /// What the least served of the active clients had been served when there last were any.
     floor: u64,
 }
@@ -33,7 +50,7 @@ impl<T> Client<T> {
 
 impl<T> Queue<T> {
     pub(super) fn new(room: usize) -> Self {
-        Self { clients: BTreeMap::new(), room, waiting: 0, floor: 0 }
+        Self { clients: BTreeMap::new(), room, waiting: 0, reserved: 0, floor: 0 }
     }
 
     /// Requests that wait.
@@ -46,14 +63,24 @@ impl<T> Queue<T> {
         self.room
     }
 
-    /// Adds a request after its client's others; ids ascend. Gives it back where there is no room.
-    pub(super) fn push(&mut self, client: &str, id: u64, request: T) -> Result<(), T> {
-        if self.waiting >= self.room {
-            return Err(request);
-        }
+    /// Keeps a place for a request that is still being prepared. Returns whether there is one.
+    pub(super) fn reserve(&mut self) -> bool {
+        let has_room = self.waiting + self.reserved < self.room;
+        self.reserved += usize::from(has_room);
+        has_room
+    }
+
+    /// Gives a reserved place back.
+    pub(super) fn release(&mut self) {
+        self.reserved -= 1;
+    }
+
+    /// Adds a request after its client's others, in the place that was reserved for it; ids ascend.
+    pub(super) fn push(&mut self, client: ClientId, id: u64, request: T) {
+        self.release();
         let busy = self.clients.values().filter(|client| !client.is_idle());
         self.floor = busy.map(|client| client.served).min().unwrap_or(self.floor);
-        let client = self.clients.entry(client.to_owned()).or_insert_with(|| Client {
+        let client = self.clients.entry(client).or_insert_with(|| Client {
             waiting: VecDeque::new(),
             running: 0,
             served: 0,
@@ -63,7 +90,6 @@ impl<T> Queue<T> {
         }
         client.waiting.push_back((id, request));
         self.waiting += 1;
-        Ok(())
     }
 
     /// Takes the first request of the least served client; among equals, the one that came first.
@@ -76,8 +102,8 @@ impl<T> Queue<T> {
     }
 
     /// Removes a request that still waits.
-    pub(super) fn remove(&mut self, client: &str, id: u64) -> Option<T> {
-        let waiting = &mut self.clients.get_mut(client)?.waiting;
+    pub(super) fn remove(&mut self, client: ClientId, id: u64) -> Option<T> {
+        let waiting = &mut self.clients.get_mut(&client)?.waiting;
         let index = waiting.iter().position(|(other, _)| *other == id)?;
         self.waiting -= 1;
         let request = waiting.remove(index).map(|(_, request)| request);
@@ -109,15 +135,15 @@ impl<T> Queue<T> {
     }
 
     /// Adds tokens that a client was served.
-    pub(super) fn charge(&mut self, client: &str, tokens: u64) {
-        if let Some(client) = self.clients.get_mut(client) {
+    pub(super) fn charge(&mut self, client: ClientId, tokens: u64) {
+        if let Some(client) = self.clients.get_mut(&client) {
             client.served += tokens;
         }
     }
 
     /// A request that had left the queue has ended.
-    pub(super) fn ended(&mut self, client: &str) {
-        if let Some(client) = self.clients.get_mut(client) {
+    pub(super) fn ended(&mut self, client: ClientId) {
+        if let Some(client) = self.clients.get_mut(&client) {
             client.running -= 1;
         }
         self.forget_idle();
@@ -126,8 +152,8 @@ impl<T> Queue<T> {
     fn forget_idle(&mut self) {
         if self.clients.len() > MAX_CLIENTS {
             let idle = self.clients.iter().filter(|(_, client)| client.is_idle());
-            let least = idle.min_by_key(|(_, client)| client.served).map(|(name, _)| name.clone());
-            least.map(|name| self.clients.remove(&name));
+            let least = idle.min_by_key(|(_, client)| client.served).map(|(client, _)| *client);
+            least.map(|client| self.clients.remove(&client));
         }
     }
 }
@@ -138,34 +164,47 @@ mod tests {
 
     use super::*;
 
+    fn push<T>(queue: &mut Queue<T>, client: &str, id: u64, request: T) -> bool {
+        let has_room = queue.reserve();
+        if has_room {
+            queue.push(ClientId::of(client), id, request);
+        }
+        has_room
+    }
+
     #[test]
-    fn a_full_queue_gives_the_request_back() {
+    fn a_full_queue_reserves_no_place() {
         let mut queue = Queue::new(2);
-        assert_eq!((queue.push("a", 0, 'x'), queue.push("b", 1, 'y')), (Ok(()), Ok(())));
-        assert_eq!(queue.push("a", 2, 'z'), Err('z'));
-        assert_eq!(queue.remove("b", 1), Some('y'));
-        assert_eq!(queue.remove("b", 1), None);
-        assert_eq!(queue.push("a", 2, 'z'), Ok(()));
+        assert!(
+            push(&mut queue, "a", 0, 'x') && push(&mut queue, "b", 1, 'y') && !push(&mut queue, "a", 2, 'z')
+        );
+        assert_eq!(queue.remove(ClientId::of("b"), 1), Some('y'));
+        assert_eq!(queue.remove(ClientId::of("b"), 1), None);
+        // A place that is only reserved is taken all the same.
+        assert!(queue.reserve() && !queue.reserve());
+        queue.release();
+        assert!(push(&mut queue, "a", 2, 'z'));
         assert_eq!((queue.pop(), queue.pop(), queue.pop()), (Some('x'), Some('z'), None));
     }
 
     #[test]
     fn who_returns_can_not_have_saved_up() {
         let mut queue = Queue::new(9);
-        queue.push("busy", 0, 0).unwrap();
+        let (busy, new) = (ClientId::of("busy"), ClientId::of("new"));
+        push(&mut queue, "busy", 0, 0);
         queue.pop();
-        queue.charge("busy", 1000);
+        queue.charge(busy, 1000);
         for id in 1..4 {
-            queue.push("busy", id, id).unwrap();
-            queue.push("new", id + 10, id + 10).unwrap();
+            push(&mut queue, "busy", id, id);
+            push(&mut queue, "new", id + 10, id + 10);
         }
         // Level at first, so by arrival; then the one that was served less.
         assert_eq!(queue.pop(), Some(1));
-        queue.charge("busy", 5);
+        queue.charge(busy, 5);
         assert_eq!(queue.pop(), Some(11));
-        queue.charge("new", 2);
+        queue.charge(new, 2);
         assert_eq!(queue.pop(), Some(12));
-        queue.charge("new", 4);
+        queue.charge(new, 4);
         assert_eq!(queue.pop(), Some(2));
     }
 
@@ -178,14 +217,14 @@ mod tests {
             let mut queue = Queue::new(1000);
             let names: Vec<String> = (0..clients).map(|client| format!("client {client}")).collect();
             for id in 0..200 {
-                queue.push(&names[id as usize % clients], id, id as usize % clients).unwrap();
+                push(&mut queue, &names[id as usize % clients], id, id as usize % clients);
             }
             let mut served = vec![0; clients];
             for cost in costs {
                 let client = queue.pop().unwrap();
                 served[client] += cost;
-                queue.charge(&names[client], cost);
-                queue.ended(&names[client]);
+                queue.charge(ClientId::of(&names[client]), cost);
+                queue.ended(ClientId::of(&names[client]));
                 let (least, most) = (served.iter().min().unwrap(), served.iter().max().unwrap());
                 prop_assert!(most - least < 50, "{served:?}");
             }

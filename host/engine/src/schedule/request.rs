@@ -4,6 +4,7 @@ use std::sync::Weak;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::Shared;
+use super::queue::ClientId;
 use crate::engine::{GenerateOptions, Generated};
 use crate::error::{Error, Result};
 use crate::metrics::RequestMetrics;
@@ -56,7 +57,7 @@ pub type Sink = Box<dyn FnMut(Event) -> bool + Send>;
 #[derive(Clone)]
 pub struct Handle {
     pub(super) id: u64,
-    pub(super) client: String,
+    pub(super) client: ClientId,
     pub(super) stop: Stop,
     pub(super) shared: Weak<Shared>,
 }
@@ -67,7 +68,7 @@ impl Handle {
     pub fn cancel(&self) {
         self.stop.set();
         if let Some(shared) = self.shared.upgrade() {
-            shared.cancel_waiting(&self.client, self.id);
+            shared.cancel_waiting(self.client, self.id);
         }
     }
 }
@@ -106,7 +107,7 @@ impl Ticket {
                 Event::Failed(error) => return Err(error),
             }
         }
-        Err(Error::Invalid("the scheduler is gone, and the request with it".to_owned()))
+        Err(Error::SchedulerEnded)
     }
 
     /// As [`Handle::cancel`]; the remaining events can still be read.
