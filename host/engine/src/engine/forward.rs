@@ -240,6 +240,22 @@ impl NeuroEngine {
         Ok(())
     }
 
+    /// The ids of a prompt's text, as [`AscTokenizer::encode_prompt`](crate::AscTokenizer::encode_prompt). A text that no context of
+    /// this engine's can hold is refused before it is tokenized.
+    ///
+    /// # Errors
+    /// As `encode_prompt`, and where the text is too long.
+    pub fn encode_prompt(&self, text: &str, special: bool) -> Result<Vec<u32>> {
+        match self.tokenizer.most_bytes(self.context()) {
+            Some(most) if text.len() > most => Err(Error::Invalid(format!(
+                "the prompt has {} bytes, where at most {most} were expected: a context of {} tokens holds no more",
+                text.len(),
+                self.context()
+            ))),
+            _ => self.tokenizer.encode_prompt(text, special),
+        }
+    }
+
     /// Whether these tokens could be the first of a sequence.
     pub(crate) fn check_prompt(&self, ids: &[u32]) -> Result<()> {
         self.check_tokens(0, ids)

@@ -108,6 +108,8 @@ pub struct AscTokenizer {
     after: Option<u32>,
     between: Vec<u32>,
     ends: HashSet<u32>,
+    /// The most bytes of text that a token stands for, where each byte of a text is a part of some token.
+    longest: Option<usize>,
 }
 
 impl AscTokenizer {
@@ -128,7 +130,15 @@ impl AscTokenizer {
         for name in ["eot", "eom", "fim_pad", "fim_rep", "fim_sep"] {
             ends.extend(special(metadata, &of_file, name)?);
         }
-        Ok(Self { handle, n_tokens: of_file.tokens.len(), bos, eos, before, after, between, ends })
+        let longest = of_file.longest();
+        Ok(Self { handle, n_tokens: of_file.tokens.len(), bos, eos, before, after, between, ends, longest })
+    }
+
+    /// The most bytes of text that `n` tokens can hold, so that a longer text need not be tokenized to see that it is too long.
+    /// `None` where the tokenizer leaves some of a text out, such as white space, or takes a whole word for unknown.
+    #[must_use]
+    pub fn most_bytes(&self, n: usize) -> Option<usize> {
+        self.longest.map(|longest| longest.saturating_mul(n))
     }
 
     /// Tokens of the vocabulary.

@@ -48,6 +48,17 @@ impl VocabularyOf<'_> {
         find(&self.tokens, token)
     }
 
+    /// The most bytes of text that a token stands for; `None` where a text may have more than its tokens have. In the file's
+    /// spelling a byte takes one byte or more.
+    pub(super) fn longest(&self) -> Option<usize> {
+        let keeps_all = matches!(self.model, "gpt2" | "gemma4" | "llama")
+            && self.strips.iter().all(|strip| *strip == 0)
+            && !self.remove_extra_whitespace;
+        // A character that isn't in the vocabulary may become one unknown token.
+        let longest = self.tokens.iter().map(|token| token.len()).max().unwrap_or(0).max(char::MAX_LEN_UTF8);
+        keeps_all.then_some(longest)
+    }
+
     /// The type of a token.
     pub(super) fn kind(&self, id: u32) -> TokenType {
         self.types.get(id as usize).map_or(TokenType::Normal, |code| TokenType::from_code(*code))
