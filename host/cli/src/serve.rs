@@ -1,13 +1,15 @@
 //! `host serve`: the model behind OpenAI's HTTP API.
 
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use herald::files;
 use herald::schedule::{Scheduler, SchedulerOptions};
-use herald_server::{ServeOptions, Server, endpoints};
+use herald_server::{Access, Keys, Limits, ServeOptions, Server, endpoints};
 
 use super::failure::Failure;
 use super::interrupt::Lookout;
@@ -33,6 +35,21 @@ pub(super) struct Serve {
     /// Seconds that running answers may continue after Ctrl-C
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     grace: u64,
+    /// Answer only requests with this key (Authorization: Bearer KEY); may be given several times
+    #[arg(long = "api-key", value_name = "KEY", env = "HERALD_API_KEY", hide_env_values = true)]
+    keys: Vec<String>,
+    /// The same with the keys of this file, one a line
+    #[arg(long, value_name = "FILE")]
+    api_key_file: Option<PathBuf>,
+    /// Answer to this name in a request's Host too; may be given several times
+    #[arg(long = "allow-host", value_name = "NAME")]
+    hosts: Vec<String>,
+    /// Let web pages of this origin (https://example.com, or * for all) use the server; may be given several times
+    #[arg(long = "cors", value_name = "ORIGIN")]
+    origins: Vec<String>,
+    /// Maximum number of connections
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
+    connections: u32,
 }
 
 fn after_help() -> String {
@@ -42,7 +59,7 @@ fn after_help() -> String {
     format!(
         "Endpoints:
 {endpoints}
-Anyone who can reach the address may use it. Ctrl-C ends it after the running answers; a second Ctrl-C ends it at once.
+Without --api-key, anyone who can reach the address may use it. Ctrl-C ends it after the running answers; a second Ctrl-C ends it at once.
 
 Examples:
   host serve
@@ -64,13 +81,21 @@ impl Serve {
             queue: self.queue,
             ..SchedulerOptions::default()
         };
+        let limits = Limits {
+            connections: self.connections as usize,
+            requests: scheduling.max_running + self.queue,
+            ..Limits::default()
+        };
+        let access = self.access()?;
+        let is_open = !self.address.is_loopback() && access.keys.is_empty();
         let scheduler = Arc::new(Scheduler::start(engine, scheduling)?);
-        let serving = ServeOptions { model, max_body: 8 << 20, grace: Duration::from_secs(self.grace) };
+        let grace = Duration::from_secs(self.grace);
+        let serving = ServeOptions { model, max_body: 8 << 20, grace, access, limits };
         let wanted = SocketAddr::new(self.address, self.port);
         let failed = |error| Failure::Failed(format!("{wanted} can't be listened on: {error}"));
         let server = Server::bind(wanted, scheduler, serving).map_err(failed)?;
         let address = server.address().map_err(failed)?;
-        if !self.address.is_loopback() && !options.quiet {
+        if is_open && !options.quiet {
             output::note("note: anyone who can reach this address may use the model");
         }
         output::line(format!("http://{address}"))?;
@@ -83,5 +108,20 @@ impl Serve {
             std::mem::forget(lookout);
         };
         server.run(stop).map_err(failed)
+    }
+
+    fn access(&self) -> Result<Access, Failure> {
+        let mut keys = Keys::default();
+        // An empty environment variable counts as unset.
+        for key in self.keys.iter().filter(|key| !key.is_empty()) {
+            keys.add(key).map_err(Failure::Failed)?;
+        }
+        if let Some(path) = &self.api_key_file {
+            let text = fs::read_to_string(path)
+                .map_err(|error| Failure::file(path, "the keys can't be read", &error))?;
+            let wrong = |what| Failure::Failed(format!("{}: the keys are wrong: {what}", path.display()));
+            keys.add_lines(files::without_bom(&text)).map_err(wrong)?;
+        }
+        Ok(Access { keys, hosts: self.hosts.clone(), origins: self.origins.clone() })
     }
 }

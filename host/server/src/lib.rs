@@ -1,12 +1,18 @@
 //! An HTTP server with OpenAI's API over a [`Scheduler`]: completions and chat, whole or as server-sent events.
 //!
-//! It speaks HTTP/1.1 without TLS or authentication: keep it on this machine, or put a proxy in front. Web pages of other
-//! origins can't use it: a request must be `application/json`, so the browser sends a preflight request first, which gets
-//! no permission.
+//! It speaks HTTP/1.1 without TLS: keep it on this machine, or put a proxy in front. [`Access`] says who may use it, and
+//! [`Limits`] what anyone may take: connections, places, memory, time. SECURITY.md has the whole of it.
 
+mod access;
+mod connections;
 mod error;
+mod guard;
+mod held;
+mod limits;
+mod prepare;
 mod request;
 mod response;
+mod wire;
 
 use std::future::Future;
 use std::io;
@@ -16,13 +22,18 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::header;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{MethodRouter, get, post};
 use serde_json::{Value, json};
 
+pub use access::{Access, Keys};
+use connections::Connections;
 use error::ApiError;
+use guard::Guard;
 use herald::schedule::Scheduler;
+pub use limits::Limits;
+use prepare::Preparing;
 pub use request::check_body;
 
 /// How to serve.
@@ -34,12 +45,18 @@ pub struct ServeOptions {
     pub max_body: usize,
     /// How long running answers may continue after the server is told to stop.
     pub grace: Duration,
+    /// Who may use it.
+    pub access: Access,
+    /// What anyone may take.
+    pub limits: Limits,
 }
 
 /// The state that all handlers share.
 struct Shared {
     scheduler: Arc<Scheduler>,
     options: ServeOptions,
+    preparing: Preparing,
+    guard: Arc<Guard>,
 }
 
 type App = State<Arc<Shared>>;
@@ -55,7 +72,7 @@ struct Route {
 }
 
 /// Every path that the server answers. The router, the sentence for unknown paths and [`endpoints`] come from this table.
-const ROUTES: [Route; 7] = [
+const ROUTES: [Route; 8] = [
     Route {
         method: "POST",
         path: "/v1/chat/completions",
@@ -78,9 +95,10 @@ const ROUTES: [Route; 7] = [
     Route {
         method: "GET",
         path: "/health",
-        about: "how many requests wait and run",
+        about: "whether it works; how many requests wait and run",
         handler: || get(health),
     },
+    Route { method: "GET", path: "/ready", about: "whether it takes new requests", handler: || get(ready) },
     Route { method: "GET", path: "/metrics", about: "metrics for Prometheus", handler: || get(metrics) },
     Route { method: "GET", path: "/metrics.json", about: "metrics as JSON", handler: || get(metrics_json) },
 ];
@@ -134,31 +152,41 @@ impl Server {
         self.listener.local_addr()
     }
 
-    /// Answers requests on the calling thread until `stop` completes. It then accepts no more, and lets running ones
-    /// continue for [`ServeOptions::grace`].
+    /// Answers requests on the calling thread until `stop` completes. It then takes no more, answers `/ready` with status 503, and
+    /// lets running ones continue for [`ServeOptions::grace`].
     ///
     /// # Errors
-    /// The system's error if the server can't start.
+    /// The system's error if the server can't start, or where an origin of [`Access::origins`] is none.
     pub fn run(self, stop: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-        let grace = self.options.grace;
-        let app = router(Arc::new(Shared { scheduler: self.scheduler, options: self.options }));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .max_blocking_threads(prepare::THREADS)
+            .build()?;
+        let Self { listener, scheduler, options } = self;
+        let (grace, limits) = (options.grace, options.limits.clone());
+        let rules = access::Rules::new(options.access.clone(), listener.local_addr()?.ip());
+        let guard = Guard::new(rules, limits::Room::new(&limits, options.max_body));
+        let preparing = Preparing::new(limits.preparing);
+        let routes = router(Arc::new(Shared { scheduler, options, preparing, guard: Arc::clone(&guard) }));
+        let app = guard::guarded(routes, &guard)
+            .map_err(|what| io::Error::new(io::ErrorKind::InvalidInput, what))?;
         let done = runtime.block_on(async {
-            let listener = tokio::net::TcpListener::from_std(self.listener)?;
-            let (stopper, stopped) = tokio::sync::oneshot::channel::<()>();
-            let served = axum::serve(listener, app).with_graceful_shutdown(async {
-                // An error means that the sender is gone, which is also a reason to stop.
-                let _ = stopped.await;
-            });
-            let out_of_time = async {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            let connections = Connections::new(limits.connections, limits.idle);
+            let drained = async {
                 stop.await;
-                let _ = stopper.send(());
-                tokio::time::sleep(grace).await;
+                guard.drain();
+                // Those that are still at work then are cut off.
+                let _ = tokio::time::timeout(grace, guard.room.is_empty()).await;
             };
             tokio::select! {
-                done = served => done,
-                () = out_of_time => Ok(()),
+                () = connections.serve(&listener, &app) => {}
+                () = drained => {}
             }
+            drop(listener);
+            connections.close().await;
+            Ok(())
         });
         // Don't wait for tokenizing in the background.
         runtime.shutdown_background();
@@ -204,9 +232,24 @@ async fn models_by_name(
     Err(ApiError::not_found(&format!("there is no model {name:?}, where {known:?} was expected")))
 }
 
-async fn health(State(shared): App) -> Json<Value> {
+/// Status 500 where no request can be answered any more, so that whoever watches over the server starts it anew.
+async fn health(State(shared): App) -> Response {
     let (waiting, running) = shared.scheduler.load();
-    Json(json!({"status": "ok", "waiting": waiting, "running": running}))
+    let (code, status) = match shared.scheduler.is_alive() {
+        true => (StatusCode::OK, "ok"),
+        false => (StatusCode::INTERNAL_SERVER_ERROR, "the scheduler has ended"),
+    };
+    (code, Json(json!({"status": status, "waiting": waiting, "running": running}))).into_response()
+}
+
+/// Status 503 where no new requests are taken, so that whoever distributes them goes elsewhere.
+async fn ready(State(shared): App) -> Response {
+    let (code, status) = match (shared.scheduler.is_alive(), shared.guard.is_draining()) {
+        (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "the scheduler has ended"),
+        (true, true) => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+        (true, false) => (StatusCode::OK, "ready"),
+    };
+    (code, Json(json!({"status": status}))).into_response()
 }
 
 async fn metrics(State(shared): App) -> Response {

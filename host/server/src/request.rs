@@ -241,7 +241,7 @@ pub fn check_body(path: &str, bytes: &[u8]) -> Result<(), String> {
 impl Completion {
     pub(super) fn request(self, engine: &NeuroEngine) -> Result<Request, ApiError> {
         let prompt = match self.prompt {
-            Prompt::Text(text) => engine.tokenizer().encode_prompt(&text, false)?,
+            Prompt::Text(text) => engine.encode_prompt(&text, false)?,
             Prompt::Ids(ids) => ids,
         };
         let (options, client) = self.common.options(Some(DEFAULT_TOKENS))?;
@@ -260,7 +260,7 @@ impl Chat {
             return Err(ApiError::invalid("messages is empty, where at least one message was expected"));
         }
         let rendered = engine.chat_template()?.render(&messages, true).map_err(herald::Error::from)?;
-        let prompt = engine.tokenizer().encode_prompt(&rendered, true)?;
+        let prompt = engine.encode_prompt(&rendered, true)?;
         let (options, client) = self.common.options(None)?;
         Ok(Request { prompt, options, client })
     }

@@ -14,12 +14,12 @@ use axum::response::{IntoResponse, Json, Response};
 use futures_util::stream;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::error::ApiError;
+use super::prepare::Events;
 use super::request::{self, Chat, Completion};
 use super::{App, Shared};
-use herald::schedule::{Event, Handle, Request};
+use herald::schedule::{Event, Request};
 use herald::{Finish, Generated, NeuroEngine};
 
 /// The two kinds of answers.
@@ -163,18 +163,6 @@ fn parse<T: DeserializeOwned>(
     request::body(&body)
 }
 
-/// A request's events. Dropping it cancels the request, which happens when the client disconnects.
-struct Events {
-    receiver: UnboundedReceiver<Event>,
-    handle: Handle,
-}
-
-impl Drop for Events {
-    fn drop(&mut self) {
-        self.handle.cancel();
-    }
-}
-
 async fn answer(
     shared: Arc<Shared>,
     id: ResponseId,
@@ -182,16 +170,7 @@ async fn answer(
     usage: bool,
     request: impl FnOnce(&NeuroEngine) -> Result<Request, ApiError> + Send + 'static,
 ) -> Result<Response, ApiError> {
-    // A long prompt or a large schema takes time, and other connections shouldn't wait for it.
-    let submitted = tokio::task::spawn_blocking(move || {
-        let request = request(shared.scheduler.engine())?;
-        let (sender, receiver) = unbounded_channel();
-        let sink = Box::new(move |event| sender.send(event).is_ok());
-        let handle = shared.scheduler.submit_to(request, sink)?;
-        Ok::<_, ApiError>(Events { receiver, handle })
-    });
-    let mut events =
-        submitted.await.map_err(|error| ApiError::internal(format!("the request failed: {error}")))??;
+    let mut events = shared.preparing.submit(&shared.scheduler, request).await?;
     if streamed {
         return Ok(stream(events, id, usage));
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use herald::schedule::{Scheduler, SchedulerOptions};
 use herald::{GenerateOptions, NeuroEngine};
-use herald_server::{ServeOptions, Server, endpoints};
+use herald_server::{Access, Limits, ServeOptions, Server, endpoints};
 use herald_testing::{cpu_options, smollm2, tiny};
 use serde_json::{Value, json};
 
@@ -22,10 +22,14 @@ struct Served {
 }
 
 fn serve(model: &Path, options: SchedulerOptions) -> Served {
+    serve_with(model, options, Access::default(), Limits::default())
+}
+
+fn serve_with(model: &Path, options: SchedulerOptions, access: Access, limits: Limits) -> Served {
     let engine = Arc::new(NeuroEngine::load(model, &cpu_options()).expect("the model"));
     let scheduler = Arc::new(Scheduler::start(engine, options).expect("a scheduler"));
-    let serving =
-        ServeOptions { model: "the model".to_owned(), max_body: 10_000, grace: Duration::from_secs(30) };
+    let grace = Duration::from_secs(30);
+    let serving = ServeOptions { model: "the model".to_owned(), max_body: 10_000, grace, access, limits };
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let server = Server::bind(any, Arc::clone(&scheduler), serving).expect("a port");
     let address = server.address().expect("an address");
@@ -42,7 +46,7 @@ impl Served {
         let mut socket = TcpStream::connect(self.address).expect("a connection");
         socket.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
         let length = body.len();
-        let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}");
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}");
         write!(socket, "{head}Content-Length: {length}\r\n\r\n{body}").expect("the request is sent");
         socket
     }

@@ -1,0 +1,111 @@
+//! A connection's socket, shared by the HTTP layer and by whoever watches for the client's leaving.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use rustix::net::Shutdown;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
+
+/// How often a watched client is looked at.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// After this many looks at a half-closed connection, its client is asked for a sign of life.
+const LOOKS_BEFORE_PROBE: usize = 2;
+
+/// An interim answer, which HTTP/1.1 clients read past (RFC 9110, section 15.2). A socket that was closed as a whole answers it
+/// with a reset, one that was closed for writing only doesn't.
+const PROBE: &[u8] = b"HTTP/1.1 102 Processing\r\n\r\n";
+
+/// A socket. Clones are the same one.
+#[derive(Clone)]
+pub(super) struct Wire(Arc<TcpStream>);
+
+impl Wire {
+    pub(super) fn new(stream: TcpStream) -> Self {
+        Self(Arc::new(stream))
+    }
+
+    /// Completes when the client has gone. One that has only said that it will send no more still reads its answer: whether it is
+    /// one or the other shows when something is sent. `probe`: nothing of the answer was sent yet, and the client knows
+    /// HTTP/1.1, so this may send an interim answer.
+    pub(super) async fn gone(self, probe: bool) {
+        let mut half_closed = 0;
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let state = self.0.ready(Interest::READABLE).now_or_never();
+            match state {
+                None => {}
+                Some(Err(_)) => return,
+                Some(Ok(state)) if state.is_write_closed() => return,
+                Some(Ok(state)) if state.is_read_closed() => half_closed += 1,
+                Some(Ok(_)) => {}
+            }
+            if probe && half_closed == LOOKS_BEFORE_PROBE && self.0.try_write(PROBE).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.0.poll_read_ready(context))?;
+            match self.0.try_read(buffer.initialize_unfilled()) {
+                Ok(n) => {
+                    buffer.advance(n);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.0.poll_write_ready(context))?;
+            match self.0.try_write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return Poll::Ready(written),
+            }
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.0.poll_write_ready(context))?;
+            match self.0.try_write_vectored(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return Poll::Ready(written),
+            }
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(rustix::net::shutdown(&*self.0, Shutdown::Write).map_err(io::Error::from))
+    }
+}
