@@ -10,8 +10,11 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use llguidance::api::{GrammarInit, ParserLimits, TopLevelGrammar};
+use llguidance::earley::regexvec::RegexVec;
 use llguidance::{Matcher, ParserFactory};
 
+use super::way::Pathfinder;
+use super::words::plainly;
 use crate::error::{Error, Result};
 use crate::stop::Stop;
 use crate::threads::locked;
@@ -31,6 +34,9 @@ const BEGINNING: u64 = 4;
 /// The compiler's stack: schemas nest.
 const STACK_BYTES: usize = 16 << 20;
 
+/// A form at its beginning.
+pub(super) type Compiled = (Matcher, Option<Pathfinder>);
+
 /// Compiles forms for one model.
 pub(super) struct Compiler {
     factory: Arc<ParserFactory>,
@@ -42,13 +48,13 @@ impl Compiler {
         Self { factory: Arc::new(factory), abandoned: Arc::default() }
     }
 
-    /// The state of a grammar at its beginning; `what` names it in errors.
+    /// The state of a grammar at its beginning, and what knows the ways to its end; `what` names it in errors.
     pub(super) fn compile(
         &self,
         what: &'static str,
         grammar: TopLevelGrammar,
         stop: Option<&Stop>,
-    ) -> Result<Matcher> {
+    ) -> Result<Compiled> {
         if self.abandoned.load(Ordering::Relaxed) >= MAX_ABANDONED {
             return Err(Error::Constraint(format!(
                 "the {what} can't be compiled now: {MAX_ABANDONED} others that were given up on are still being compiled"
@@ -62,6 +68,7 @@ impl Compiler {
         let outcome = Arc::new((Mutex::new(None), Condvar::new()));
         let to = Arc::clone(&outcome);
         let work = move || {
+            give_way();
             let compiled = within_bounds(&factory, grammar, &given_up);
             *locked(&to.0) = Some(compiled);
             to.1.notify_one();
@@ -112,29 +119,40 @@ impl Compiler {
     }
 }
 
+/// Lets threads that compute tokens go first: on Linux each thread has a priority of its own.
+fn give_way() {
+    #[cfg(target_os = "linux")]
+    // SAFETY: the call takes numbers only, of which 0 is the calling thread. Where it fails, nothing changes.
+    unsafe {
+        libc::setpriority(libc::PRIO_PROCESS, 0, 10);
+    }
+}
+
 fn refused(what: &str, reason: &str) -> Error {
-    let reason: Vec<&str> = reason.split_whitespace().collect();
-    Error::Constraint(format!("the {what} can't be used: {}", reason.join(" ")))
+    Error::Constraint(format!("the {what} can't be used: {}", plainly(reason)))
 }
 
 /// Compiles a grammar within the factory's limits.
-fn within_bounds(factory: &ParserFactory, grammar: TopLevelGrammar, stop: &Stop) -> Result<Matcher, String> {
+fn within_bounds(factory: &ParserFactory, grammar: TopLevelGrammar, stop: &Stop) -> Result<Compiled, String> {
     let limits = factory.limits();
     let init = GrammarInit::Serialized(grammar);
     let compiled = init.to_internal(Some(factory.tok_env().clone()), limits.clone());
     let (grammar, spec) = compiled.map_err(|error| error.to_string())?;
-    rehearse(spec.clone(), factory, limits, stop)?;
-    let matcher = Matcher::new(factory.create_parser_from_init_default(GrammarInit::Internal(grammar, spec)));
-    matcher.get_error().map_or(Ok(matcher), Err)
+    let automaton = rehearse(spec.clone(), factory, limits, stop)?;
+    let parser = factory.create_parser_from_init_default(GrammarInit::Internal(grammar, spec));
+    let parser = parser.map_err(|error| error.to_string())?;
+    let pathfinder = Pathfinder::new(parser.parser.grammar(), automaton, factory.tok_env().tok_trie(), stop);
+    let matcher = Matcher::new(Ok(parser));
+    matcher.get_error().map_or(Ok((matcher, pathfinder)), Err)
 }
 
-/// Does what the parser's lexer does first, and without a limit: a transition from the start for each byte.
+/// Does what the parser's lexer does first, and without a limit: a transition from the start for each byte. Returns the automaton.
 fn rehearse(
     mut spec: llguidance::earley::lexerspec::LexerSpec,
     factory: &ParserFactory,
     limits: &ParserLimits,
     stop: &Stop,
-) -> Result<(), String> {
+) -> Result<RegexVec, String> {
     spec.add_extra_lexemes(&factory.extra_lexemes());
     let mut lexer = spec.to_regex_vec(&mut limits.clone()).map_err(|error| error.to_string())?;
     let most = limits.initial_lexer_fuel.saturating_mul(BEGINNING);
@@ -152,5 +170,5 @@ fn rehearse(
             return Err("it was given up on".to_owned());
         }
     }
-    Ok(())
+    Ok(lexer)
 }

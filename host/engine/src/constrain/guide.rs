@@ -3,6 +3,9 @@
 use llguidance::Matcher;
 use llguidance::toktrie::{SimpleVob, TokEnv, TokenId};
 
+use super::spelling::tokens_of;
+use super::way::{Pathfinder, Place};
+use super::words::plainly;
 use super::{Constraint, Forms};
 use crate::error::{Error, Result};
 use crate::stop::Stop;
@@ -17,14 +20,36 @@ const MAX_WAY_TOKENS: usize = 512;
 pub(crate) struct Guide {
     matcher: Matcher,
     tokens: TokEnv,
+    /// Knows the shortest way to the end; `None` for a form that it can't follow.
+    pathfinder: Option<Pathfinder>,
     /// Single tokens for the bytes of [`CLOSING`], then for all other bytes of text.
     bytes: Vec<TokenId>,
     /// Whether the model's own end-of-generation tokens are not to be chosen.
     ignore_eos: bool,
     /// A way to the end from here, where one was found.
-    way: Option<Vec<TokenId>>,
+    way: Option<Way>,
+    /// What may come next, where that was asked for before.
+    allowed: Option<SimpleVob>,
     /// Ends the first search for a way.
     stop: Option<Stop>,
+}
+
+/// A way to the end.
+enum Way {
+    /// This text, which takes no more tokens than bytes.
+    Text(Vec<u8>),
+    /// These tokens, which the form allows.
+    Tokens(Vec<TokenId>),
+}
+
+impl Way {
+    /// Tokens that it takes at most.
+    fn most(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Tokens(tokens) => tokens.len(),
+        }
+    }
 }
 
 /// What may come next.
@@ -42,14 +67,21 @@ impl Guide {
         ignore_eos: bool,
         stop: Option<&Stop>,
     ) -> Result<Self> {
-        let matcher = forms.matcher(constraint, stop)?;
+        let (matcher, pathfinder) = forms.matcher(constraint, stop)?;
         let tokens = matcher.tok_env().map_err(failed)?;
         let trie = tokens.tok_trie();
         let others = (0..=0x7f_u8).filter(|byte| !CLOSING.contains(byte));
         let bytes = CLOSING.iter().copied().chain(others);
         let bytes = bytes.filter_map(|byte| trie.token_id(&[byte])).collect();
-        let mut guide = Self { matcher, tokens, bytes, ignore_eos, way: None, stop: stop.cloned() };
-        guide.way = guide.find_way(MAX_WAY_TOKENS)?;
+        let (way, allowed, stop) = (None, None, stop.cloned());
+        let mut guide = Self { matcher, tokens, pathfinder, bytes, ignore_eos, way, allowed, stop };
+        guide.way = guide.shortest_way()?;
+        // A way that was found is checked at once: later ones are found in the same manner.
+        guide.way = guide.way_in_tokens()?;
+        if guide.way.is_none() {
+            guide.pathfinder = None;
+            guide.way = guide.find_way(MAX_WAY_TOKENS)?.map(Way::Tokens);
+        }
         // Later searches go a token further, and must leave the matcher where they found it.
         guide.stop = None;
         Ok(guide)
@@ -67,17 +99,25 @@ impl Guide {
         }
         // A token shortens the way to the end by one at most. Where the way takes all the room that is left, only its own next
         // token will do.
-        if let Some(way) = self.way.as_ref().filter(|way| way.len() == left)
+        if self.way.as_ref().is_some_and(|way| way.most() >= left) {
+            self.way = self.way_in_tokens()?;
+        }
+        if let Some(Way::Tokens(way)) = &self.way
+            && way.len() == left
             && let Some(first) = way.first()
         {
             return Ok(Next::Tokens(self.tokens.tok_trie().singleton_token_set(*first)));
         }
-        let mut allowed = self.matcher.compute_mask().map_err(failed)?;
-        if self.ignore_eos {
-            for token in self.tokens.tok_trie().eos_tokens() {
-                allowed.disallow_token(*token);
+        if self.allowed.is_none() {
+            let mut allowed = self.matcher.compute_mask().map_err(failed)?;
+            if self.ignore_eos {
+                for token in self.tokens.tok_trie().eos_tokens() {
+                    allowed.disallow_token(*token);
+                }
             }
+            self.allowed = Some(allowed);
         }
+        let allowed = self.allowed.clone().unwrap_or_default();
         Ok(if allowed.is_zero() { Next::End } else { Next::Tokens(allowed) })
     }
 
@@ -87,24 +127,82 @@ impl Guide {
         if self.tokens.tok_trie().eos_tokens().contains(&token) {
             return Ok(None);
         }
-        self.matcher.consume_token(token).map_err(failed)?;
-        let on_way = self.way.as_ref().is_some_and(|way| way.first() == Some(&token));
-        if on_way {
-            self.way.as_mut().map(|way| way.remove(0));
+        let before = self.pathfinder.as_ref().map(Pathfinder::place);
+        self.consume(token)?;
+        let way = match &self.way {
+            Some(Way::Tokens(way)) if way.first() == Some(&token) => {
+                self.way = Some(Way::Tokens(way[1..].to_vec()));
+                return Ok(None);
+            }
+            _ => self.way.take(),
+        };
+        self.way = self.shortest_way()?;
+        if self.way.as_ref().is_some_and(|way| way.most() > left) {
+            self.way = self.way_in_tokens()?;
+        }
+        if way.is_none() || self.way.as_ref().is_some_and(|way| way.most() <= left) {
             return Ok(None);
         }
-        let found = self.find_way(left.min(MAX_WAY_TOKENS))?;
-        if let (None, Some(way)) = (&found, &mut self.way)
+        // No way from here fits. Where the one from before does, it is taken.
+        let found = std::mem::replace(&mut self.way, way);
+        self.go_back(before)?;
+        self.way = self.way_in_tokens()?;
+        if let Some(Way::Tokens(way)) = &mut self.way
             && !way.is_empty()
             && way.len() <= left + 1
         {
-            self.matcher.rollback(1).map_err(failed)?;
             let instead = way.remove(0);
-            self.matcher.consume_token(instead).map_err(failed)?;
+            self.consume(instead)?;
             return Ok(Some(instead));
         }
+        self.consume(token)?;
         self.way = found;
         Ok(None)
+    }
+
+    fn consume(&mut self, token: TokenId) -> Result<()> {
+        self.allowed = None;
+        self.matcher.consume_token(token).map_err(failed)?;
+        let trie = self.tokens.tok_trie();
+        if self.pathfinder.as_mut().is_some_and(|pathfinder| !pathfinder.follow(trie.token(token))) {
+            self.pathfinder = None;
+        }
+        Ok(())
+    }
+
+    /// Takes the last token back.
+    fn go_back(&mut self, before: Option<Place>) -> Result<()> {
+        self.allowed = None;
+        self.matcher.rollback(1).map_err(failed)?;
+        if let (Some(pathfinder), Some(before)) = (&mut self.pathfinder, before) {
+            pathfinder.back_to(before);
+        }
+        Ok(())
+    }
+
+    /// The shortest way to the end that can be found from here.
+    fn shortest_way(&mut self) -> Result<Option<Way>> {
+        match &mut self.pathfinder {
+            Some(pathfinder) => Ok(pathfinder.way(self.tokens.tok_trie()).map(Way::Text)),
+            None => Ok(self.find_way(MAX_WAY_TOKENS)?.map(Way::Tokens)),
+        }
+    }
+
+    /// The way as the fewest tokens, if the form allows them and they lead to the end.
+    fn way_in_tokens(&mut self) -> Result<Option<Way>> {
+        let text = match self.way.take() {
+            Some(Way::Text(text)) => text,
+            other => return Ok(other),
+        };
+        let Some(way) = tokens_of(self.tokens.tok_trie(), &text) else { return Ok(None) };
+        let mut taken = 0;
+        while taken < way.len() && self.matcher.try_consume_tokens(&way[taken..=taken]).map_err(failed)? == 1
+        {
+            taken += 1;
+        }
+        let leads = taken == way.len() && self.is_whole()?;
+        self.matcher.rollback(taken).map_err(failed)?;
+        Ok(leads.then_some(Way::Tokens(way)))
     }
 
     /// A way of at most `max_tokens` tokens to where the answer may end. The state is the same afterwards.
@@ -169,5 +267,5 @@ impl Guide {
 }
 
 fn failed(error: impl std::fmt::Display) -> Error {
-    Error::Constraint(format!("the answer's form can't be followed: {error}"))
+    Error::Constraint(format!("the answer's form can't be followed: {}", plainly(&error.to_string())))
 }

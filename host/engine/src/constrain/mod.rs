@@ -5,16 +5,22 @@
 //! allows that.
 //!
 //! **Limits.** With a token limit (or a context) that leaves room for a whole answer, the answer is whole: a [`Guide`] always
-//! knows a way to the end, and takes it before the room becomes too short. It finds the way by a search that prefers what
-//! closes things, so the way is short for JSON. The search may fail for a regular expression that can only end after a long
-//! text, and for a limit shorter than the shortest answer. Such an answer is cut off like any other, and its end is
+//! knows a way to the end, and takes it before the room becomes too short. It is the shortest way, by what the form's grammar
+//! and its lexemes still want at least. A form that it can't follow so (a very large one) has a way that prefers what closes
+//! things. An answer whose limit is shorter than the shortest answer is cut off like any other, and its end is
 //! [`Finish::Length`](crate::Finish::Length) and not [`Finish::Complete`](crate::Finish::Complete). The user's own stop texts
 //! and tokens end an answer anywhere. A number is as long as its schema allows: without bounds it may be valid JSON and yet too
 //! large for a program's numbers.
 
+mod chart;
 mod compile;
 mod guide;
+mod schema;
+mod spelling;
+mod syntax;
 mod vocabulary;
+mod way;
+mod words;
 
 pub(crate) use guide::{Guide, Next};
 pub(crate) use vocabulary::Forms;

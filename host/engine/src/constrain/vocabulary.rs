@@ -9,9 +9,17 @@ use serde_json::{Value, json};
 
 use super::Constraint;
 use super::compile::Compiler;
+use super::schema::normalised;
+use super::way::Pathfinder;
 use crate::error::{Error, Result};
 use crate::stop::Stop;
 use crate::tokenizer::AscTokenizer;
+
+/// The longest regular expression, in bytes: parsed, it takes a hundred times as much.
+const MAX_REGEX: usize = 256 << 10;
+
+/// The longest JSON schema, in bytes.
+const MAX_SCHEMA: usize = 1 << 20;
 
 /// The tokens' bytes, in a tree.
 struct Tokens(TokTrie);
@@ -61,32 +69,27 @@ impl Forms {
     }
 
     /// The state of a form at its beginning.
-    pub(super) fn matcher(&self, constraint: &Constraint, stop: Option<&Stop>) -> Result<Matcher> {
+    pub(super) fn matcher(
+        &self,
+        constraint: &Constraint,
+        stop: Option<&Stop>,
+    ) -> Result<(Matcher, Option<Pathfinder>)> {
+        let (what, size, most) = match constraint {
+            Constraint::JsonSchema(schema) => ("JSON schema", schema.to_string().len(), MAX_SCHEMA),
+            Constraint::Regex(regex) => ("regular expression", regex.len(), MAX_REGEX),
+        };
+        if size > most {
+            return Err(Error::Constraint(format!(
+                "the {what} has {size} bytes, where at most {most} were expected"
+            )));
+        }
         let (what, grammar) = match constraint {
             Constraint::JsonSchema(schema) => {
-                multiples_in_range(schema)?;
-                ("JSON schema", TopLevelGrammar::from_json_schema(with_spaces(schema)))
+                ("JSON schema", TopLevelGrammar::from_json_schema(with_spaces(&normalised(schema)?)))
             }
             Constraint::Regex(regex) => ("regular expression", TopLevelGrammar::from_regex(regex)),
         };
         self.compiler.compile(what, grammar, stop)
-    }
-}
-
-/// The greatest `multipleOf`: a greater one is beyond the compiler's 32-bit numbers.
-const MAX_MULTIPLE: f64 = 1e8;
-
-/// Refuses a schema with a `multipleOf` that is too great, wherever it stands.
-fn multiples_in_range(schema: &Value) -> Result<()> {
-    match schema {
-        Value::Array(values) => values.iter().try_for_each(multiples_in_range),
-        Value::Object(fields) => fields.iter().try_for_each(|(name, value)| match value.as_f64() {
-            Some(number) if name == "multipleOf" && number > MAX_MULTIPLE => Err(Error::Constraint(format!(
-                "the JSON schema can't be used: multipleOf is {value}, where at most {MAX_MULTIPLE} was expected"
-            ))),
-            _ => multiples_in_range(value),
-        }),
-        _ => Ok(()),
     }
 }
 

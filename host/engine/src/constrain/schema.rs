@@ -1,0 +1,165 @@
+//! JSON schemas as the compiler takes them: what it refuses and means nothing is left out, what it takes too wide is narrowed.
+//!
+//! Nothing here lets an answer through that the schema forbids; where a format can't be told exactly, fewer texts are allowed than
+//! the format has.
+
+use serde_json::{Map, Value, json};
+
+use crate::error::{Error, Result};
+
+/// The greatest `multipleOf`: a greater one is beyond the compiler's 32-bit numbers.
+const MAX_MULTIPLE: f64 = 1e8;
+
+/// Keywords whose values are schemas' parts by name, and not schemas or data.
+const NAMED: [&str; 5] = ["properties", "patternProperties", "$defs", "definitions", "dependentSchemas"];
+
+/// Keywords whose values are data.
+const DATA: [&str; 5] = ["const", "enum", "default", "examples", "x-guidance"];
+
+/// Formats that the compiler knows, and that every text which it makes of them is valid by.
+const KNOWN: [&str; 7] = ["duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"];
+
+/// A day of a year: 29 February in leap years only, and no year 0.
+const DATE: &str = concat!(
+    r"(?:[0-9]{3}[1-9]|[0-9]{2}[1-9]0|[0-9][1-9]00|[1-9]000)-",
+    r"(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-(?:0[1-9]|1[0-9]|2[0-8]))",
+    r"|(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:0[48]|[2468][048]|[13579][26])00)-02-29",
+);
+
+/// A time of day with its zone, without leap seconds.
+const TIME: &str = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?(?:[zZ]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])";
+
+/// A reference to a place of the web: its path, query and fragment (RFC 3986), without a scheme.
+const RELATIVE: &str = r"/?(?:[a-zA-Z0-9._~!$&'()*+,;=@-]+/)*[a-zA-Z0-9._~!$&'()*+,;=@-]*(?:\?[a-zA-Z0-9._~/=&-]*)?(?:#[a-zA-Z0-9._~/-]*)?";
+
+/// RFC 6901.
+const POINTER: &str = r"(?:/(?:[^~/]|~[01])*)*";
+
+/// A schema for the compiler.
+///
+/// # Errors
+/// Where a `multipleOf` is too great.
+pub(super) fn normalised(schema: &Value) -> Result<Value> {
+    match schema {
+        Value::Object(fields) => Ok(Value::Object(object(fields)?)),
+        Value::Array(parts) => parts.iter().map(normalised).collect(),
+        other => Ok(other.clone()),
+    }
+}
+
+fn object(fields: &Map<String, Value>) -> Result<Map<String, Value>> {
+    let mut made = Map::new();
+    let mut also = Vec::new();
+    for (name, value) in fields {
+        match (name.as_str(), value) {
+            (name, value) if DATA.contains(&name) => drop(made.insert(name.to_owned(), value.clone())),
+            (name, Value::Object(parts)) if NAMED.contains(&name) => {
+                let part = |(name, part): (&String, &Value)| Ok((name.clone(), normalised(part)?));
+                made.insert(name.to_owned(), Value::Object(parts.iter().map(part).collect::<Result<_>>()?));
+            }
+            // They say nothing.
+            ("uniqueItems" | "deprecated", Value::Bool(false)) => {}
+            ("deprecated" | "nullable", _) => {}
+            ("minContains" | "maxContains", _) if !fields.contains_key("contains") => {}
+            ("format", Value::String(format)) => format_of(format, &mut made, &mut also),
+            ("multipleOf", number) => {
+                if number.as_f64().is_some_and(|number| number > MAX_MULTIPLE) {
+                    return Err(Error::Constraint(format!(
+                        "the JSON schema can't be used: multipleOf is {number}, where at most {MAX_MULTIPLE} was expected"
+                    )));
+                }
+                made.insert(name.clone(), number.clone());
+            }
+            ("minimum" | "exclusiveMinimum" | "maximum" | "exclusiveMaximum", Value::Number(_)) => {
+                made.insert(name.clone(), within(name, value));
+            }
+            _ => drop(made.insert(name.clone(), normalised(value)?)),
+        }
+    }
+    if !also.is_empty() {
+        match made.entry("allOf").or_insert_with(|| json!([])) {
+            Value::Array(all) => all.extend(also),
+            other => *other = json!([{"allOf": other.clone()}]),
+        }
+    }
+    Ok(made)
+}
+
+/// A format as the compiler's own, as a pattern, or as nothing where it is unknown: it is then an annotation.
+fn format_of(format: &str, made: &mut Map<String, Value>, also: &mut Vec<Value>) {
+    if KNOWN.contains(&format) {
+        made.insert("format".to_owned(), format.into());
+        if format == "hostname" {
+            also.push(json!({"maxLength": 253}));
+        }
+        return;
+    }
+    let pattern = match format {
+        "date" => DATE.to_owned(),
+        "time" => TIME.to_owned(),
+        "date-time" => format!("(?:{DATE})[tT]{TIME}"),
+        "idn-email" => return drop(made.insert("format".to_owned(), "email".into())),
+        "idn-hostname" => {
+            made.insert("format".to_owned(), "hostname".into());
+            return also.push(json!({"maxLength": 253}));
+        }
+        "iri" => return drop(made.insert("format".to_owned(), "uri".into())),
+        "uri-reference" | "iri-reference" => RELATIVE.to_owned(),
+        "uri-template" => format!("(?:{RELATIVE}|{{[a-zA-Z0-9_]+}})"),
+        "json-pointer" => POINTER.to_owned(),
+        "relative-json-pointer" => format!("(?:0|[1-9][0-9]*)(?:#|{POINTER})"),
+        "regex" => "[a-zA-Z0-9 ]*".to_owned(),
+        _ => return,
+    };
+    also.push(json!({"pattern": format!("^(?:{pattern})$")}));
+}
+
+/// A bound as the compiler's float64 has it, not beyond what it was: integers past 2^53 are rounded towards the inside.
+fn within(name: &str, bound: &Value) -> Value {
+    let exact: Option<i128> = bound.as_i64().map(i128::from).or_else(|| bound.as_u64().map(i128::from));
+    let (Some(exact), Some(rounded)) = (exact, bound.as_f64()) else { return bound.clone() };
+    let lower = name.ends_with("inimum");
+    let inside = match (lower, rounded as i128 - exact) {
+        (true, ..0) => rounded.next_up(),
+        (false, 1..) => rounded.next_down(),
+        (_, 0) => return bound.clone(),
+        _ => rounded,
+    };
+    json!(inside)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_says_nothing_is_left_out() {
+        let schema =
+            json!({"type": "array", "uniqueItems": false, "items": {"type": "string", "format": "colour"}});
+        let made = normalised(&schema).unwrap();
+        assert_eq!(made, json!({"type": "array", "items": {"type": "string"}}));
+    }
+
+    #[test]
+    fn names_and_data_stay_as_they_are() {
+        let schema =
+            json!({"properties": {"format": {"const": {"format": "x"}}, "uniqueItems": {"type": "boolean"}}});
+        assert_eq!(normalised(&schema).unwrap(), schema);
+    }
+
+    #[test]
+    fn bounds_past_2_to_the_53_stay_inside() {
+        let past = 9_007_199_254_740_993_i64;
+        let made = normalised(&json!({"minimum": past, "maximum": past, "exclusiveMaximum": 5})).unwrap();
+        assert_eq!(made["minimum"].as_f64(), Some(9_007_199_254_740_994.0));
+        assert_eq!(made["maximum"].as_f64(), Some(9_007_199_254_740_992.0));
+        assert_eq!(made["exclusiveMaximum"], 5);
+    }
+
+    #[test]
+    fn a_format_joins_what_is_there() {
+        let made = normalised(&json!({"format": "date", "allOf": [{"minLength": 1}]})).unwrap();
+        assert_eq!(made["allOf"].as_array().map(Vec::len), Some(2));
+        assert!(made.get("format").is_none());
+    }
+}
