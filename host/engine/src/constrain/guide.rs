@@ -32,6 +32,8 @@ pub(crate) struct Guide {
     allowed: Option<SimpleVob>,
     /// Ends the first search for a way.
     stop: Option<Stop>,
+    /// Tokens that a logit belongs to; the last one more stands for the end in models that have no token for it.
+    n_logits: usize,
 }
 
 /// A way to the end.
@@ -74,7 +76,8 @@ impl Guide {
         let bytes = CLOSING.iter().copied().chain(others);
         let bytes = bytes.filter_map(|byte| trie.token_id(&[byte])).collect();
         let (way, allowed, stop) = (None, None, stop.cloned());
-        let mut guide = Self { matcher, tokens, pathfinder, bytes, ignore_eos, way, allowed, stop };
+        let n_logits = trie.vocab_size() - 1;
+        let mut guide = Self { matcher, tokens, pathfinder, bytes, ignore_eos, way, allowed, stop, n_logits };
         guide.way = guide.shortest_way()?;
         // A way that was found is checked at once: later ones are found in the same manner.
         guide.way = guide.way_in_tokens()?;
@@ -147,13 +150,18 @@ impl Guide {
         let found = std::mem::replace(&mut self.way, way);
         self.go_back(before)?;
         self.way = self.way_in_tokens()?;
-        if let Some(Way::Tokens(way)) = &mut self.way
-            && !way.is_empty()
-            && way.len() <= left + 1
-        {
-            let instead = way.remove(0);
-            self.consume(instead)?;
-            return Ok(Some(instead));
+        let end = self.tokens.tok_trie().eos_token();
+        match &mut self.way {
+            // It is whole as it is.
+            Some(Way::Tokens(way)) if way.is_empty() && (end as usize) < self.n_logits => {
+                return Ok(Some(end));
+            }
+            Some(Way::Tokens(way)) if !way.is_empty() && way.len() <= left + 1 => {
+                let instead = way.remove(0);
+                self.consume(instead)?;
+                return Ok(Some(instead));
+            }
+            _ => {}
         }
         self.consume(token)?;
         self.way = found;

@@ -3,6 +3,8 @@
 //! Nothing here lets an answer through that the schema forbids; where a format can't be told exactly, fewer texts are allowed than
 //! the format has.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
@@ -40,9 +42,73 @@ const POINTER: &str = r"(?:/(?:[^~/]|~[01])*)*";
 /// # Errors
 /// Where a `multipleOf` is too great.
 pub(super) fn normalised(schema: &Value) -> Result<Value> {
+    let mut made = part(schema)?;
+    // Pointers with escapes get plain names: the compiler takes them as they are written.
+    let mut names = BTreeMap::new();
+    rename(&mut made, &mut names);
+    let targets: Vec<(String, Value)> = names
+        .into_iter()
+        .filter_map(|(pointer, name)| Some((name, made.pointer(&pointer)?.clone())))
+        .collect();
+    if let (false, Value::Object(fields)) = (targets.is_empty(), &mut made)
+        && let Value::Object(definitions) = fields.entry("$defs").or_insert_with(|| json!({}))
+    {
+        definitions.extend(targets);
+    }
+    Ok(made)
+}
+
+/// Gives each `$ref` that has escapes in its pointer a plain one, and records the pointers that these stand for, by what they
+/// mean.
+fn rename(schema: &mut Value, names: &mut BTreeMap<String, String>) {
+    match schema {
+        Value::Object(fields) => {
+            for (field, value) in fields.iter_mut().filter(|(field, _)| !DATA.contains(&field.as_str())) {
+                match value {
+                    Value::String(reference) if field == "$ref" => {
+                        let Some(pointer) =
+                            reference.strip_prefix('#').filter(|text| text.contains(['~', '%']))
+                        else {
+                            continue;
+                        };
+                        let number = names.len();
+                        let name =
+                            names.entry(unescaped(pointer)).or_insert_with(|| format!("__pointer_{number}"));
+                        *reference = format!("#/$defs/{name}");
+                    }
+                    value => rename(value, names),
+                }
+            }
+        }
+        Value::Array(parts) => parts.iter_mut().for_each(|part| rename(part, names)),
+        _ => {}
+    }
+}
+
+/// A pointer of a URI's fragment as RFC 6901 writes it in JSON: `%20` is a space; `~0` and `~1` stay.
+fn unescaped(pointer: &str) -> String {
+    let mut bytes = Vec::with_capacity(pointer.len());
+    let mut rest = pointer.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let digits = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()).filter(|_| byte == b'%') {
+            Some(escaped) => {
+                bytes.push(escaped);
+                rest = &after[2..];
+            }
+            None => {
+                bytes.push(byte);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn part(schema: &Value) -> Result<Value> {
     match schema {
         Value::Object(fields) => Ok(Value::Object(object(fields)?)),
-        Value::Array(parts) => parts.iter().map(normalised).collect(),
+        Value::Array(parts) => parts.iter().map(part).collect(),
         other => Ok(other.clone()),
     }
 }
@@ -54,8 +120,8 @@ fn object(fields: &Map<String, Value>) -> Result<Map<String, Value>> {
         match (name.as_str(), value) {
             (name, value) if DATA.contains(&name) => drop(made.insert(name.to_owned(), value.clone())),
             (name, Value::Object(parts)) if NAMED.contains(&name) => {
-                let part = |(name, part): (&String, &Value)| Ok((name.clone(), normalised(part)?));
-                made.insert(name.to_owned(), Value::Object(parts.iter().map(part).collect::<Result<_>>()?));
+                let named = |(name, value): (&String, &Value)| Ok((name.clone(), part(value)?));
+                made.insert(name.to_owned(), Value::Object(parts.iter().map(named).collect::<Result<_>>()?));
             }
             // They say nothing.
             ("uniqueItems" | "deprecated", Value::Bool(false)) => {}
@@ -73,7 +139,7 @@ fn object(fields: &Map<String, Value>) -> Result<Map<String, Value>> {
             ("minimum" | "exclusiveMinimum" | "maximum" | "exclusiveMaximum", Value::Number(_)) => {
                 made.insert(name.clone(), within(name, value));
             }
-            _ => drop(made.insert(name.clone(), normalised(value)?)),
+            _ => drop(made.insert(name.clone(), part(value)?)),
         }
     }
     if !also.is_empty() {
@@ -105,7 +171,7 @@ fn format_of(format: &str, made: &mut Map<String, Value>, also: &mut Vec<Value>)
         }
         "iri" => return drop(made.insert("format".to_owned(), "uri".into())),
         "uri-reference" | "iri-reference" => RELATIVE.to_owned(),
-        "uri-template" => format!("(?:{RELATIVE}|{{[a-zA-Z0-9_]+}})"),
+        "uri-template" => format!(r"(?:{RELATIVE}|\{{[a-zA-Z0-9_]+\}})"),
         "json-pointer" => POINTER.to_owned(),
         "relative-json-pointer" => format!("(?:0|[1-9][0-9]*)(?:#|{POINTER})"),
         "regex" => "[a-zA-Z0-9 ]*".to_owned(),
@@ -154,6 +220,15 @@ mod tests {
         assert_eq!(made["minimum"].as_f64(), Some(9_007_199_254_740_994.0));
         assert_eq!(made["maximum"].as_f64(), Some(9_007_199_254_740_992.0));
         assert_eq!(made["exclusiveMaximum"], 5);
+    }
+
+    #[test]
+    fn pointers_may_have_escapes() {
+        let schema =
+            json!({"items": {"$ref": "#/$defs/a~1b%20c"}, "$defs": {"a/b c": {"$ref": "#/$defs/a~1b%20c"}}});
+        let made = normalised(&schema).unwrap();
+        assert_eq!(made["items"]["$ref"], "#/$defs/__pointer_0");
+        assert_eq!(made["$defs"]["__pointer_0"], json!({"$ref": "#/$defs/__pointer_0"}));
     }
 
     #[test]

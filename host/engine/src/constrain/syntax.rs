@@ -105,13 +105,13 @@ impl Syntax {
         // (cost, symbol, rule), the cheapest first.
         let mut reached = BinaryHeap::new();
         for (id, symbol) in self.symbols.iter().enumerate() {
-            if let Symbol::Lexeme(lexeme) = symbol {
-                let cost = if self.nullable[id] { 0 } else { cost(*lexeme) };
-                reached.push(Reverse((cost, id as SymbolId, 0)));
-            }
-        }
-        for (index, rule) in self.rules.iter().enumerate().filter(|(_, rule)| rule.body.is_empty()) {
-            reached.push(Reverse((0, rule.symbol, index as u32)));
+            // The compiler has taken out the rules of empty bodies, and marked their symbols.
+            let own = match symbol {
+                _ if self.nullable[id] => 0,
+                Symbol::Lexeme(lexeme) => cost(*lexeme),
+                Symbol::Rules(_) => continue,
+            };
+            reached.push(Reverse((own, id as SymbolId, 0)));
         }
         let mut done = vec![false; self.symbols.len()];
         while let Some(Reverse((cost, symbol, rule))) = reached.pop() {
@@ -152,7 +152,7 @@ impl Syntax {
         let mut open = vec![symbol];
         while let Some(symbol) = open.pop() {
             match &self.symbols[symbol as usize] {
-                Symbol::Lexeme(_) if self.nullable[symbol as usize] => {}
+                _ if self.nullable[symbol as usize] => {}
                 Symbol::Lexeme(lexeme) => {
                     if !add(*lexeme) {
                         return false;

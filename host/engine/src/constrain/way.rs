@@ -4,6 +4,9 @@
 //! and what they mean by the same grammar. What is left at least is then a sum: the rest of the lexeme that has begun, what its
 //! rule still wants, and what the rules around that want. Ways are checked by the parser before they count.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use llguidance::derivre::StateID;
 use llguidance::earley::CGrammar;
 use llguidance::earley::lexerspec::LexemeIdx;
@@ -12,7 +15,7 @@ use llguidance::toktrie::TokTrie;
 
 use super::chart::Chart;
 use super::spelling::{Spelling, Step, tokens_of};
-use super::syntax::{Cost, NEVER, Syntax, sum};
+use super::syntax::{Cost, NEVER, SymbolId, Syntax, sum};
 use crate::stop::Stop;
 
 /// The longest way that is looked for, in bytes.
@@ -105,29 +108,50 @@ impl Pathfinder {
 
     /// The shortest text that would end the answer here; empty where it may end as it is.
     pub(super) fn way(&mut self, trie: &TokTrie) -> Option<Vec<u8>> {
-        if !self.place.begun && self.chart.is_whole() {
+        if !self.place.begun {
+            return self.way_from_lexeme(&HashMap::new(), true, trie);
+        }
+        // What has begun may have ended already, or ends soonest so.
+        let ended = self.spelling.ended(self.place.state).iter().map(|lexeme| (*lexeme, Arc::from([])));
+        let mut texts: HashMap<LexemeIdx, Arc<[u8]>> = ended.collect();
+        for (lexeme, text) in self.spelling.nearest(self.place.state).iter() {
+            texts.entry(*lexeme).or_insert_with(|| Arc::clone(text));
+        }
+        let on = self.way_from_lexeme(&texts, false, trie);
+        // Where it is what may stand between lexemes, the way goes on as from its beginning.
+        let skipped = texts.iter().find(|(lexeme, _)| self.spelling.is_skip(&[**lexeme]));
+        let after_skip = skipped.and_then(|(_, text)| {
+            let rest = self.way_from_lexeme(&HashMap::new(), true, trie)?;
+            Some([text, rest.as_slice()].concat())
+        });
+        on.into_iter().chain(after_skip).min_by_key(Vec::len)
+    }
+
+    /// The shortest text from a lexeme on: one that ends with the text that is given for it, or `whole`, which then may be none.
+    fn way_from_lexeme(
+        &self,
+        texts: &HashMap<LexemeIdx, Arc<[u8]>>,
+        whole: bool,
+        trie: &TokTrie,
+    ) -> Option<Vec<u8>> {
+        if whole && self.chart.is_whole() {
             return Some(Vec::new());
         }
-        let ended =
-            if self.place.begun { self.spelling.ended(self.place.state).to_vec() } else { Vec::new() };
-        let nearest = self.place.begun.then(|| self.spelling.nearest(self.place.state));
-        let mut best: Option<(Cost, Vec<u8>, u32)> = None;
+        let mut best: Option<(Cost, &[u8], SymbolId)> = None;
         for (lexeme, symbol, after) in self.chart.next(&self.syntax) {
-            let (text, cost): (&[u8], Cost) = if ended.contains(&lexeme) {
-                (&[], 0)
-            } else if let Some(nearest) = &nearest {
-                let Some((_, text)) = nearest.iter().find(|(other, _)| *other == lexeme) else { continue };
-                (&**text, tokens_of(trie, text).map_or(NEVER, |tokens| tokens.len() as Cost))
-            } else {
-                let Some(text) = self.spelling.own(lexeme) else { continue };
-                (&**text, self.syntax.cost(symbol))
+            let text = if whole { self.spelling.own(lexeme) } else { texts.get(&lexeme) };
+            let Some(text) = text else { continue };
+            let cost = match whole {
+                true => self.syntax.cost(symbol),
+                false => tokens_of(trie, text).map_or(NEVER, |tokens| tokens.len() as Cost),
             };
             let total = sum(cost, after);
-            if total != NEVER && best.as_ref().is_none_or(|(known, ..)| total < *known) {
-                best = Some((total, text.to_vec(), symbol));
+            if total != NEVER && best.is_none_or(|(known, ..)| total < known) {
+                best = Some((total, text, symbol));
             }
         }
-        let (_, mut way, symbol) = best?;
+        let (_, text, symbol) = best?;
+        let mut way = text.to_vec();
         let mut add = |lexeme: LexemeIdx| match self.spelling.own(lexeme) {
             Some(text) if way.len() + text.len() <= MAX_BYTES => {
                 way.extend_from_slice(text);
