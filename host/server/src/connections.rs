@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,12 @@ const MAX_HEAD: usize = 64 << 10;
 /// A connection that is closed may take this long to send what it has.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// A connection that is closed without a request may take this long to send what is left of its last answer.
+const FLUSH: Duration = Duration::from_millis(100);
+
+/// Connections beyond the most, for as long as others close for them.
+const MAX_CLOSING: usize = 32;
+
 /// How long to wait where the system gives no connection.
 const NO_FILES: Duration = Duration::from_millis(50);
 
@@ -56,8 +63,10 @@ struct Open {
 }
 
 struct Connection {
-    /// Since when it waits for its client; `None` while a request is answered.
+    /// Since when it waits for its client; `None` while a request is answered, and when it is to close.
     idle: Mutex<Option<Instant>>,
+    /// Whether a request is answered.
+    at_work: AtomicBool,
     close: Notify,
 }
 
@@ -81,12 +90,14 @@ struct Busy(Arc<Connection>);
 impl Busy {
     fn new(connection: &Arc<Connection>) -> Self {
         *locked(&connection.idle) = None;
+        connection.at_work.store(true, Ordering::Relaxed);
         Self(Arc::clone(connection))
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
+        self.0.at_work.store(false, Ordering::Relaxed);
         *locked(&self.0.idle) = Some(Instant::now());
     }
 }
@@ -134,13 +145,17 @@ impl Connections {
     /// A place for a new connection. Where all are taken, that of the one that has been idle longest.
     fn admit(self: &Arc<Self>) -> Option<Place> {
         let mut open = self.open();
-        if open.connections.len() >= self.most && !self.close_idlest(&open) {
+        let n = open.connections.len();
+        if n >= self.most && (n >= self.most + MAX_CLOSING || !self.close_idlest(&open)) {
             return None;
         }
         let id = open.next_id;
         open.next_id += 1;
-        let connection =
-            Arc::new(Connection { idle: Mutex::new(Some(Instant::now())), close: Notify::new() });
+        let connection = Arc::new(Connection {
+            idle: Mutex::new(Some(Instant::now())),
+            at_work: AtomicBool::new(false),
+            close: Notify::new(),
+        });
         open.connections.insert(id, Arc::clone(&connection));
         Some(Place { id, connection, connections: Arc::clone(self) })
     }
@@ -181,7 +196,12 @@ impl Connections {
             ended = served.as_mut() => ended,
             () = place.connection.close.notified() => {
                 served.as_mut().graceful_shutdown();
-                served.await
+                if place.connection.at_work.load(Ordering::Relaxed) {
+                    served.await
+                } else {
+                    // A head that never comes whole isn't waited for, only what is left of an answer.
+                    tokio::time::timeout(FLUSH, served).await.unwrap_or(Ok(()))
+                }
             }
         };
         if let Err(error) = ended {

@@ -37,7 +37,7 @@ impl Wire {
         let mut half_closed = 0;
         loop {
             tokio::time::sleep(LOOK).await;
-            let state = self.0.ready(Interest::READABLE).now_or_never();
+            let state = self.0.ready(Interest::READABLE | Interest::WRITABLE).now_or_never();
             match state {
                 None => {}
                 Some(Err(_)) => return,
