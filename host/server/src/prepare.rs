@@ -65,8 +65,8 @@ impl Preparing {
         make: impl FnOnce(&NeuroEngine) -> Result<Request, ApiError> + Send + 'static,
     ) -> Result<Events, ApiError> {
         let deadline = Instant::now() + self.time;
-        let _ends = EndsWithMe(Stop::default());
-        let stop = _ends.0.until(Some(deadline));
+        let ends = EndsWithMe(Stop::default());
+        let stop = ends.0.until(Some(deadline));
         let maker = Arc::clone(scheduler);
         let request = self.run(&self.texts, &stop, deadline, move || make(maker.engine())).await?;
         let place = if request.options.constraint.is_some() { &self.forms } else { &self.texts };
