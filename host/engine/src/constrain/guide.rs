@@ -16,6 +16,9 @@ const CLOSING: &[u8] = b"\"}]0,: ntfeE.-/";
 /// The longest way to the end that is searched for, in tokens.
 const MAX_WAY_TOKENS: usize = 512;
 
+/// The most tokens that a search in the parser tries: other answers wait for it.
+const MAX_TRIES: usize = 4_000;
+
 /// How far one answer has come in its form.
 pub(crate) struct Guide {
     matcher: Matcher,
@@ -215,7 +218,7 @@ impl Guide {
 
     /// A way of at most `max_tokens` tokens to where the answer may end. The state is the same afterwards.
     fn find_way(&mut self, max_tokens: usize) -> Result<Option<Vec<TokenId>>> {
-        let mut way = Vec::new();
+        let (mut way, mut tries) = (Vec::new(), MAX_TRIES);
         let found = loop {
             if self.is_whole()? {
                 break true;
@@ -239,7 +242,7 @@ impl Guide {
             if way.len() > before {
                 continue;
             }
-            let Some(token) = self.step()? else { break false };
+            let Some(token) = self.step(&mut tries)? else { break false };
             way.push(token);
         };
         self.matcher.rollback(way.len()).map_err(failed)?;
@@ -247,9 +250,12 @@ impl Guide {
     }
 
     /// Takes the best next token of a way to the end: one after which the answer may end, else the first that may come.
-    fn step(&mut self) -> Result<Option<TokenId>> {
+    /// `tries`: tokens that may still be tried.
+    fn step(&mut self, tries: &mut usize) -> Result<Option<TokenId>> {
         let mut first = None;
         for index in 0..self.bytes.len() {
+            let Some(left) = tries.checked_sub(1) else { return Ok(None) };
+            *tries = left;
             let token = self.bytes[index];
             if self.matcher.validate_tokens(&[token]).map_err(failed)? == 0 {
                 continue;

@@ -14,11 +14,11 @@ use llguidance::toktrie::{TokTrie, TrieNode};
 
 use super::syntax::{Cost, NEVER};
 
-/// States that a search visits at most.
-const MAX_STATES: usize = 20_000;
+/// States that a search visits at most: other answers wait for it.
+const MAX_STATES: usize = 5_000;
 
 /// The automaton's own count of work for one search.
-const FUEL: u64 = 400_000;
+const FUEL: u64 = 200_000;
 
 /// Steps through the tokens' tree that all searches in tokens of a form may take together.
 const MAX_STEPS: usize = 3_000_000;
