@@ -390,9 +390,9 @@ pub(super) fn generate_options(call: &Call, raw: &HeraldGenerateOptions) -> Outc
         logit_bias: bias_tokens.iter().copied().zip(biases.iter().copied()).collect::<BTreeMap<_, _>>(),
         seed: has(HERALD_GENERATE_SEEDED).then_some(raw.seed),
         top_logprobs: raw.top_logprobs,
+        ..SamplerConfig::default()
     };
     Ok(GenerateOptions {
-        random: None,
         max_tokens: (raw.max_tokens != 0).then_some(raw.max_tokens as usize),
         sampler,
         stop,
@@ -402,5 +402,6 @@ pub(super) fn generate_options(call: &Call, raw: &HeraldGenerateOptions) -> Outc
         constraint,
         deadline: deadline_in(raw.deadline_ms),
         cache_key: call.c_text(raw.cache_key, "cache_key")?.map(str::to_owned),
+        ..GenerateOptions::default()
     })
 }

@@ -23,7 +23,7 @@ pub use named::{named_template, template_names};
 pub use template::Template;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// One turn of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,14 +78,29 @@ impl ChatTemplate {
             .iter()
             .map(|message| json!({ "role": message.role, "content": message.content }))
             .collect();
-        let variables = [
-            ("messages", Value::Array(messages)),
-            ("add_generation_prompt", Value::Bool(add_generation_prompt)),
-            ("bos_token", Value::String(self.bos.clone())),
-            ("eos_token", Value::String(self.eos.clone())),
-            ("tools", Value::Null),
-            ("documents", Value::Null),
-        ];
-        self.template.render(variables)
+        let mut variables = Map::new();
+        variables.insert("add_generation_prompt".to_owned(), Value::Bool(add_generation_prompt));
+        self.render_with(messages, variables)
+    }
+
+    /// As [`ChatTemplate::render`], for messages as they are, with all of their fields, and with variables of the caller's
+    /// (`add_generation_prompt`, `tools`, `enable_thinking`, ...), which go before those that every template is given.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::render`].
+    pub fn render_with(
+        &self,
+        messages: Vec<Value>,
+        variables: Map<String, Value>,
+    ) -> Result<String, ChatError> {
+        let mut all = Map::new();
+        all.insert("messages".to_owned(), Value::Array(messages));
+        all.insert("add_generation_prompt".to_owned(), Value::Bool(false));
+        all.insert("bos_token".to_owned(), Value::String(self.bos.clone()));
+        all.insert("eos_token".to_owned(), Value::String(self.eos.clone()));
+        all.insert("tools".to_owned(), Value::Null);
+        all.insert("documents".to_owned(), Value::Null);
+        all.extend(variables);
+        self.template.render(all.iter().map(|(name, value)| (name.as_str(), value.clone())))
     }
 }

@@ -1,4 +1,4 @@
-//! Answers in a given form: a JSON schema or a regular expression.
+//! Answers in a given form: a JSON schema, a regular expression or a grammar.
 //!
 //! At each token the form says which ones may come next (by the crate `llguidance`, over the bytes of the model's tokens),
 //! and the sampler chooses among those. The answer ends where the form can't go on, or where the model ends it and the form
@@ -14,6 +14,7 @@
 
 mod chart;
 mod compile;
+mod gbnf;
 mod guide;
 mod schema;
 mod spelling;
@@ -35,9 +36,24 @@ pub enum Constraint {
     JsonSchema(Value),
     /// Text that the whole of this regular expression matches (Rust's `regex` syntax, without anchors).
     Regex(String),
+    /// Text of this grammar, in the form of the parser generator Lark as `llguidance` has it
+    /// ([its description](https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md)), whose rule `start` is the whole.
+    Lark(String),
+    /// Text of this grammar in GBNF, llama.cpp's form of grammars
+    /// ([its description](https://github.com/ggml-org/llama.cpp/blob/master/grammars/README.md)), whose rule `root` is the whole.
+    Gbnf(String),
 }
 
 impl Constraint {
+    /// The grammar in this text: GBNF where a rule is defined by `::=`, and else Lark.
+    #[must_use]
+    pub fn grammar(text: &str) -> Self {
+        match text.lines().any(gbnf::is_definition) {
+            true => Self::Gbnf(text.to_owned()),
+            false => Self::Lark(text.to_owned()),
+        }
+    }
+
     /// The JSON schema in this text.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::Constraint;
 use super::compile::Compiler;
+use super::gbnf;
 use super::schema::normalised;
 use super::way::Pathfinder;
 use crate::error::{Error, Result};
@@ -77,6 +78,7 @@ impl Forms {
         let (what, size, most) = match constraint {
             Constraint::JsonSchema(schema) => ("JSON schema", schema.to_string().len(), MAX_SCHEMA),
             Constraint::Regex(regex) => ("regular expression", regex.len(), MAX_REGEX),
+            Constraint::Lark(text) | Constraint::Gbnf(text) => ("grammar", text.len(), MAX_SCHEMA),
         };
         if size > most {
             return Err(Error::Constraint(format!(
@@ -88,6 +90,12 @@ impl Forms {
                 ("JSON schema", TopLevelGrammar::from_json_schema(with_spaces(&normalised(schema)?)))
             }
             Constraint::Regex(regex) => ("regular expression", TopLevelGrammar::from_regex(regex)),
+            Constraint::Lark(lark) => ("grammar", TopLevelGrammar::from_lark(lark.clone())),
+            Constraint::Gbnf(text) => {
+                let lark = gbnf::to_lark(text)
+                    .map_err(|what| Error::Constraint(format!("the grammar can't be used: {what}")))?;
+                ("grammar", TopLevelGrammar::from_lark(lark))
+            }
         };
         self.compiler.compile(what, grammar, stop)
     }

@@ -25,6 +25,11 @@ pub struct GenerateOptions {
     pub ignore_eos: bool,
     /// Write special tokens out as text.
     pub special: bool,
+    /// Write special tokens out as text, but for the one that ends the answer: they mark the parts of it (calls of tools,
+    /// thoughts) in many models.
+    pub markers: bool,
+    /// Tokens that come before any that ends the answer.
+    pub min_tokens: usize,
     /// The form that the answer must have.
     pub constraint: Option<Constraint>,
     /// When it ends at the latest, as if it were cancelled; `None`: at any time.

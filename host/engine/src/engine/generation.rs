@@ -11,6 +11,9 @@ use crate::stop::Stop;
 use crate::stream_text::{StopMatcher, Utf8Stream};
 use crate::tokenizer::AscTokenizer;
 
+/// Over what DRY sees no repetition, by default: as its author has it.
+const DRY_BREAKERS: [&str; 4] = ["\n", ":", "\"", "*"];
+
 /// One sequence's generation, fed with logits from outside: the same whether the sequence runs alone or shares its passes.
 pub(crate) struct Generation {
     options: GenerateOptions,
@@ -36,7 +39,11 @@ impl Generation {
     /// `stop` ends the work on the answer's form, which may take a while.
     pub(crate) fn new(engine: &NeuroEngine, options: &GenerateOptions, stop: Option<&Stop>) -> Result<Self> {
         let guide = |constraint| Guide::new(engine.forms()?, constraint, options.ignore_eos, stop);
-        let mut sampler = Sampler::new(options.sampler.clone(), engine.plan().vocabulary)?;
+        let mut config = options.sampler.clone();
+        if config.dry_multiplier > 0.0 && config.dry_breakers.is_none() {
+            config.dry_breakers = Some(engine.tokens_with(&DRY_BREAKERS)?);
+        }
+        let mut sampler = Sampler::new(config, engine.plan().vocabulary)?;
         if let Some(state) = options.random {
             sampler.go_on_from(state);
         }
@@ -80,7 +87,7 @@ impl Generation {
         logits: &[f32],
         room: usize,
     ) -> Result<ChosenToken> {
-        let sampled = self.sample(logits, room)?;
+        let sampled = self.sample(tokenizer, logits, room)?;
         let token = sampled.token;
         self.tokens.push(token);
         self.logprobs.push(sampled.logprob);
@@ -88,7 +95,8 @@ impl Generation {
             || (!self.options.ignore_eos && tokenizer.ends_generation(token));
         let (mut fresh, mut text) = (String::new(), String::new());
         if !ends || self.options.special {
-            self.utf8.push(&tokenizer.token_bytes(token, self.options.special)?, &mut fresh);
+            let special = self.options.special || self.options.markers;
+            self.utf8.push(&tokenizer.token_bytes(token, special)?, &mut fresh);
         }
         let stopped = self.stops.push(&fresh, &mut text);
         self.text.push_str(&text);
@@ -115,13 +123,39 @@ impl Generation {
         self.options.max_tokens.map_or(left, |most| left.min(most - self.tokens.len()))
     }
 
-    fn sample(&mut self, logits: &[f32], room: usize) -> Result<Sampled> {
+    /// The tokens that may come while an end is too early, as bits, among `allowed`.
+    fn without_ends(options: &GenerateOptions, tokenizer: &AscTokenizer, allowed: &mut [u32]) {
+        let is_end = |token: &u32| {
+            options.stop_tokens.contains(token) || (!options.ignore_eos && tokenizer.ends_generation(*token))
+        };
+        for token in (0..tokenizer.vocabulary() as u32).filter(is_end) {
+            if let Some(word) = allowed.get_mut(token as usize / 32) {
+                *word &= !(1 << (token % 32));
+            }
+        }
+    }
+
+    fn sample(&mut self, tokenizer: &AscTokenizer, logits: &[f32], room: usize) -> Result<Sampled> {
         let left = self.left(room);
-        let Some(guide) = &mut self.guide else { return Ok(self.sampler.sample(logits)?) };
+        let is_too_early = self.tokens.len() < self.options.min_tokens;
+        let Some(guide) = &mut self.guide else {
+            if is_too_early {
+                let mut allowed = vec![u32::MAX; logits.len().div_ceil(32)];
+                Self::without_ends(&self.options, tokenizer, &mut allowed);
+                return Ok(self.sampler.sample_allowed(logits, &allowed)?);
+            }
+            return Ok(self.sampler.sample(logits)?);
+        };
         let Next::Tokens(allowed) = guide.next(left)? else {
             return Err(Error::Constraint("nothing may come next in the answer's form".to_owned()));
         };
-        let mut sampled = self.sampler.draw(logits, Some(allowed.as_slice()))?;
+        let mut later = allowed.as_slice().to_vec();
+        if is_too_early {
+            Self::without_ends(&self.options, tokenizer, &mut later);
+        }
+        // Where the form allows nothing but its end, the end comes.
+        let later = if later.iter().all(|word| *word == 0) { allowed.as_slice() } else { &later };
+        let mut sampled = self.sampler.draw(logits, Some(later))?;
         if let Some(instead) = guide.take(sampled.token, left - 1)? {
             let mut only = vec![0; logits.len().div_ceil(32)];
             only[instead as usize / 32] = 1 << (instead % 32);

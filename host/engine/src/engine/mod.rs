@@ -23,6 +23,7 @@ mod scaled;
 mod tiers;
 mod usage;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -39,6 +40,7 @@ use crate::kv_cache::{MemoryOptions, MemoryUsage, SequenceMemory, TierTraffic};
 use crate::model::{self, ModelPlan};
 use crate::options::LoadOptions;
 use crate::plugin::{self, Plugins};
+use crate::sampler::{SamplerConfig, recommended};
 use crate::stop::Stop;
 use crate::threads::ThreadPool;
 use crate::tokenizer::AscTokenizer;
@@ -296,6 +298,34 @@ impl NeuroEngine {
     #[must_use]
     pub fn tokenizer(&self) -> &AscTokenizer {
         &self.tokenizer
+    }
+
+    /// How the model's makers want its tokens chosen: see [`crate::sampler::recommended`].
+    #[must_use]
+    pub fn recommended_sampling(&self) -> SamplerConfig {
+        recommended(self.gguf.metadata())
+    }
+
+    /// The tokens whose text holds one of these.
+    ///
+    /// # Errors
+    /// Where the tokenizer fails.
+    pub fn tokens_with(&self, texts: &[&str]) -> Result<BTreeSet<u32>> {
+        let mut found = BTreeSet::new();
+        for token in 0..self.tokenizer.vocabulary() as u32 {
+            let bytes = self.tokenizer.token_bytes(token, false)?;
+            let text = String::from_utf8_lossy(&bytes);
+            if texts.iter().any(|part| text.contains(part)) {
+                found.insert(token);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The source of the model's chat template, where it has one.
+    #[must_use]
+    pub fn chat_template_source(&self) -> Option<&str> {
+        self.template.as_deref()
     }
 
     /// The model's chat template.

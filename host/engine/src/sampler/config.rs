@@ -1,6 +1,6 @@
 //! What a user may set, and within which ranges.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +47,34 @@ pub struct SamplerConfig {
     pub seed: Option<u64>,
     /// How many of the most probable tokens to report with each choice. Default 0.
     pub top_logprobs: u32,
+    /// Top-n-sigma ([Tang et al. 2024](https://arxiv.org/abs/2411.07641)): keep the tokens whose logit is at most this many standard
+    /// deviations of all logits below the best. 0, the default, or less: off.
+    pub top_n_sigma: f32,
+    /// XTC, "exclude top choices" ([its author's description](https://github.com/oobabooga/text-generation-webui/pull/6335)): how
+    /// probable it is that a choice leaves out the likely tokens but the last of them. In [0, 1]; 0, the default: off.
+    pub xtc_probability: f32,
+    /// From which probability on a token counts as likely for XTC. In [0, 1]; default 0.1; above 0.5: off.
+    pub xtc_threshold: f32,
+    /// DRY, "don't repeat yourself" ([its author's description](https://github.com/oobabooga/text-generation-webui/pull/5677)): a
+    /// token that would go on with a repetition of n tokens loses `dry_multiplier * dry_base^(n - dry_allowed_length)` of its
+    /// logit. At least 0; 0, the default: off.
+    pub dry_multiplier: f32,
+    /// DRY's base. At least 1; default 1.75.
+    pub dry_base: f32,
+    /// The shortest repetition that DRY sees, in tokens. Default 2.
+    pub dry_allowed_length: u32,
+    /// How many of the last tokens, prompt included, DRY looks at. `None`, the default: all of them.
+    pub dry_penalty_last_n: Option<u32>,
+    /// Tokens over which DRY sees no repetition. `None`, the default: those that hold a line's end, a colon, a quote or an
+    /// asterisk, where a model's tokenizer is known, and else none.
+    pub dry_breakers: Option<BTreeSet<u32>>,
+    /// Mirostat ([Basu et al. 2020](https://arxiv.org/abs/2007.14966)), which keeps the text's surprise at a target and takes the
+    /// filters' place: 1 or 2 is its version; 0, the default: off.
+    pub mirostat: u32,
+    /// Mirostat's target of surprise, in bits. Above 0; default 5.
+    pub mirostat_tau: f32,
+    /// How fast mirostat learns. Above 0; default 0.1.
+    pub mirostat_eta: f32,
 }
 
 impl Default for SamplerConfig {
@@ -64,6 +92,17 @@ impl Default for SamplerConfig {
             logit_bias: BTreeMap::new(),
             seed: None,
             top_logprobs: 0,
+            top_n_sigma: 0.0,
+            xtc_probability: 0.0,
+            xtc_threshold: 0.1,
+            dry_multiplier: 0.0,
+            dry_base: 1.75,
+            dry_allowed_length: 2,
+            dry_penalty_last_n: None,
+            dry_breakers: None,
+            mirostat: 0,
+            mirostat_tau: 5.0,
+            mirostat_eta: 0.1,
         }
     }
 }
@@ -101,9 +140,29 @@ impl SamplerConfig {
                 return Err(invalid("logit_bias", value, "a finite number, or -inf to ban the token"));
             }
         }
+        self.validate_rarer()?;
         if self.top_logprobs as usize > vocab_size {
             let expected = format!("at most {vocab_size}, the tokens of the vocabulary");
             return Err(invalid("top_logprobs", self.top_logprobs, expected));
+        }
+        Ok(())
+    }
+}
+
+impl SamplerConfig {
+    /// Checks what few set.
+    fn validate_rarer(&self) -> Result<(), SamplerError> {
+        let unit = "a number from 0 to 1";
+        check("top_n_sigma", self.top_n_sigma, true, "a finite number (0 is off)")?;
+        check("xtc_probability", self.xtc_probability, (0.0..=1.0).contains(&self.xtc_probability), unit)?;
+        check("xtc_threshold", self.xtc_threshold, (0.0..=1.0).contains(&self.xtc_threshold), unit)?;
+        let multiplier = self.dry_multiplier;
+        check("dry_multiplier", multiplier, multiplier >= 0.0, "a finite number of at least 0 (0 is off)")?;
+        check("dry_base", self.dry_base, self.dry_base >= 1.0, "a finite number of at least 1")?;
+        check("mirostat_tau", self.mirostat_tau, self.mirostat_tau > 0.0, "a finite number above 0")?;
+        check("mirostat_eta", self.mirostat_eta, self.mirostat_eta > 0.0, "a finite number above 0")?;
+        if self.mirostat > 2 {
+            return Err(invalid("mirostat", self.mirostat, "0 (off), 1 or 2"));
         }
         Ok(())
     }

@@ -115,6 +115,31 @@ pub(super) fn min_p(candidates: &mut Vec<Candidate>, p: f32) {
     candidates.retain(|candidate| candidate.weight >= p * heaviest);
 }
 
+/// Top-n-sigma: the least logit that stays, `n` standard deviations of all logits that are not -inf below the best.
+pub(super) fn sigma_threshold(logits: &[f32], max: f32, n: f32) -> f32 {
+    let (mut count, mut sum, mut squares) = (0.0_f64, 0.0_f64, 0.0_f64);
+    for logit in logits.iter().filter(|logit| logit.is_finite()) {
+        // Relative to the best, so that squares stay exact enough.
+        let x = f64::from(*logit) - f64::from(max);
+        count += 1.0;
+        sum += x;
+        squares += x * x;
+    }
+    let mean = sum / f64::max(count, 1.0);
+    let variance = (squares / f64::max(count, 1.0) - mean * mean).max(0.0);
+    (f64::from(max) - f64::from(n) * variance.sqrt()) as f32
+}
+
+/// XTC: leaves out the candidates of at least this probability but the least probable of them, where there are several.
+pub(super) fn xtc(candidates: &mut Vec<Candidate>, threshold: f32) {
+    let total = weigh(candidates, 1.0);
+    let least = f64::from(threshold) * total;
+    let is_likely = |candidate: &Candidate| f64::from(candidate.weight) >= least;
+    // The one that comes last of those stays.
+    let last = candidates.iter().filter(|c| is_likely(c)).max_by(|a, b| best_first(a, b)).map(|c| c.token);
+    candidates.retain(|candidate| !is_likely(candidate) || Some(candidate.token) == last);
+}
+
 /// Keeps the first candidates in this order (a total one) until their weights reach `target`, and at least one.
 fn keep_until(
     candidates: &mut Vec<Candidate>,

@@ -3,10 +3,12 @@
 //! A model gives one number for each token of its vocabulary; which token to take is the user's choice, by
 //! [`SamplerConfig`]. [`Sampler`] applies it, in llama.cpp's default order:
 //!
-//! 1. logit bias, repetition penalty, presence and frequency penalties;
-//! 2. with a temperature of 0: the best logit. Otherwise the filters top-k, locally typical, top-p, min-p, each over
-//!    the probabilities of what the one before it left;
+//! 1. logit bias, repetition penalty, presence and frequency penalties, DRY;
+//! 2. with a temperature of 0: the best logit. Otherwise the filters top-n-sigma, top-k, locally typical, top-p, min-p, XTC, each
+//!    over the probabilities of what the one before it left;
 //! 3. temperature, and a draw among the tokens that remain.
+//!
+//! With mirostat, which chooses how many tokens remain, the filters have no effect.
 //!
 //! A sampler belongs to one sequence: it holds that sequence's history for the penalties, and its random numbers.
 //!
@@ -21,18 +23,23 @@
 //! ```
 
 mod config;
+mod dry;
 mod error;
 mod filters;
+mod mirostat;
 mod penalties;
 mod random;
+mod recommended;
 mod softmax;
 #[cfg(test)]
 mod tests;
 
 pub use config::SamplerConfig;
 pub use error::SamplerError;
+pub use recommended::recommended;
 
 use filters::Candidate;
+use mirostat::Mirostat;
 use penalties::History;
 use random::Uniform;
 use softmax::{BLOCK, Summary};
@@ -67,6 +74,7 @@ pub struct Sampler {
     seed: u64,
     uniform: Uniform,
     history: History,
+    mirostat: Mirostat,
     // Buffers of the last call, kept for the next.
     adjusted: Vec<f32>,
     candidates: Vec<Candidate>,
@@ -84,10 +92,12 @@ impl Sampler {
             Some(seed) => seed,
             None => getrandom::u64().map_err(|error| SamplerError::NoEntropy(error.to_string()))?,
         };
+        let mirostat = Mirostat::new(&config);
         Ok(Self {
             config,
             vocab_size,
             seed,
+            mirostat,
             uniform: Uniform::new(seed),
             history: History::default(),
             adjusted: Vec::new(),
@@ -135,6 +145,7 @@ impl Sampler {
     /// Forgets all tokens and starts the random numbers anew, as if just made with [`Sampler::seed`].
     pub fn reset(&mut self) {
         self.history.clear();
+        self.mirostat = Mirostat::new(&self.config);
         self.uniform = Uniform::new(self.seed);
     }
 
@@ -190,6 +201,7 @@ impl Sampler {
     /// Records a token as generated.
     pub(crate) fn record(&mut self, sampled: &Sampled) {
         self.history.push(sampled.token, true, &self.config);
+        self.mirostat.learn(&self.config);
     }
 
     fn top(&mut self, logits: &[f32], raw: &Summary) -> Vec<(u32, f32)> {
@@ -203,6 +215,11 @@ impl Sampler {
     fn choose(&mut self, logits: &[f32], summary: &Summary) -> u32 {
         if self.config.temperature == 0.0 {
             summary.best
+        } else if self.config.mirostat > 0 {
+            self.mirostat.cut(&self.config, logits, &mut self.candidates);
+            let token = self.draw_candidate();
+            self.mirostat.observe(token, &self.candidates);
+            token
         } else if self.filter(logits, summary) {
             self.draw_candidate()
         } else {
@@ -212,16 +229,20 @@ impl Sampler {
 
     /// Applies the filters, which leave the candidates; false where none is on.
     fn filter(&mut self, logits: &[f32], summary: &Summary) -> bool {
-        let SamplerConfig { top_k, typical_p, top_p, min_p, .. } = self.config;
+        let SamplerConfig { top_k, typical_p, top_p, min_p, top_n_sigma, .. } = self.config;
         let top_k = (top_k > 0 && (top_k as usize) < logits.len()).then_some(top_k as usize);
+        let has_xtc = self.config.xtc_probability > 0.0 && self.config.xtc_threshold <= 0.5;
+        let sigma = (top_n_sigma > 0.0).then(|| filters::sigma_threshold(logits, summary.max, top_n_sigma));
+        let least = sigma.unwrap_or(f32::MIN);
         let candidates = &mut self.candidates;
 
         let mut total;
         if let Some(k) = top_k {
             filters::collect_top_k(logits, k, candidates);
+            candidates.retain(|candidate| candidate.logit >= least);
             total = filters::weigh(candidates, 1.0);
-        } else if typical_p < 1.0 {
-            filters::collect_at_least(logits, f32::MIN, candidates);
+        } else if typical_p < 1.0 || sigma.is_some() || has_xtc {
+            filters::collect_at_least(logits, least, candidates);
             total = filters::weigh(candidates, 1.0);
         } else if top_p < 1.0 || min_p > 0.0 {
             // Most tokens are too improbable to remain: leave them out by their logit alone.
@@ -245,6 +266,9 @@ impl Sampler {
         }
         if min_p > 0.0 {
             filters::min_p(candidates, min_p);
+        }
+        if has_xtc && self.uniform.next() < f64::from(self.config.xtc_probability) {
+            filters::xtc(&mut self.candidates, self.config.xtc_threshold);
         }
         true
     }
@@ -272,6 +296,23 @@ impl Sampler {
             block.iter().map(|logit| f64::from(softmax::exp_nonpositive((logit - max) / temperature)));
         (chosen * BLOCK + pick(weights, target - before)) as u32
     }
+}
+
+/// The natural log-probability of a token under the log-softmax of `logits`, and those of the `top` most probable tokens, best first.
+///
+/// # Errors
+/// As [`Sampler::sample`]; the token is outside the vocabulary.
+pub fn logprobs(logits: &[f32], token: u32, top: usize) -> Result<(f32, Vec<(u32, f32)>), SamplerError> {
+    let vocab_size = logits.len();
+    let logit = logits.get(token as usize).ok_or(SamplerError::UnknownToken { token, vocab_size })?;
+    let summary = Summary::of(logits, "")?;
+    let mut candidates = Vec::new();
+    if top > 0 {
+        filters::collect_top_k(logits, top, &mut candidates);
+    }
+    let top =
+        candidates.iter().map(|candidate| (candidate.token, summary.logprob(candidate.logit))).collect();
+    Ok((summary.logprob(*logit), top))
 }
 
 /// Bans all tokens but those whose bits are set.

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::SamplerConfig;
+use super::{SamplerConfig, dry};
 
 /// What the penalties in use need to know of the tokens so far.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +13,8 @@ pub(super) struct History {
     in_window: HashMap<u32, u32>,
     /// How often each token was generated.
     generated: HashMap<u32, u32>,
+    /// DRY's window, oldest first.
+    dry: VecDeque<u32>,
 }
 
 impl History {
@@ -29,6 +31,12 @@ impl History {
         }
         if generated && (config.presence_penalty != 0.0 || config.frequency_penalty != 0.0) {
             *self.generated.entry(token).or_insert(0) += 1;
+        }
+        if config.dry_multiplier > 0.0 {
+            self.dry.push_back(token);
+            if config.dry_penalty_last_n.is_some_and(|most| self.dry.len() > most as usize) {
+                self.dry.pop_front();
+            }
         }
     }
 
@@ -47,14 +55,18 @@ impl History {
         self.window.clear();
         self.in_window.clear();
         self.generated.clear();
+        self.dry.clear();
     }
 
     /// Whether [`History::adjust`] would change any logit.
     pub(super) fn adjusts(&self, config: &SamplerConfig) -> bool {
-        !config.logit_bias.is_empty() || !self.in_window.is_empty() || !self.generated.is_empty()
+        !config.logit_bias.is_empty()
+            || !self.in_window.is_empty()
+            || !self.generated.is_empty()
+            || !self.dry.is_empty()
     }
 
-    /// Changes one logit for each token of the vocabulary: bias, then repetition, then presence and frequency.
+    /// Changes one logit for each token of the vocabulary: bias, then repetition, then presence and frequency, then DRY.
     pub(super) fn adjust(&self, config: &SamplerConfig, logits: &mut [f32]) {
         for (&token, &bias) in &config.logit_bias {
             change(logits, token, |logit| logit + f64::from(bias));
@@ -66,6 +78,9 @@ impl History {
         let (presence, frequency) = (f64::from(config.presence_penalty), f64::from(config.frequency_penalty));
         for (&token, &count) in &self.generated {
             change(logits, token, |logit| logit - presence - frequency * f64::from(count));
+        }
+        for (token, penalty) in dry::penalties(&self.dry, config) {
+            change(logits, token, |logit| logit - penalty);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `AscTokenizer`: a model's tokenizer, made by a plugin, with what the model file says of its special tokens.
 
+mod controls;
 mod ends;
 mod vocabulary;
 
@@ -11,6 +12,7 @@ use herald_api::{DecodeOptions, EncodeOptions, TokenType, Tokenizer};
 
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, Metadata};
+use controls::Controls;
 use vocabulary::VocabularyOf;
 pub(crate) use vocabulary::vocabulary;
 
@@ -110,6 +112,7 @@ pub struct AscTokenizer {
     ends: HashSet<u32>,
     /// The most bytes of text that a token stands for, where each byte of a text is a part of some token.
     longest: Option<usize>,
+    controls: Controls,
 }
 
 impl AscTokenizer {
@@ -130,8 +133,11 @@ impl AscTokenizer {
         for name in ["eot", "eom", "fim_pad", "fim_rep", "fim_sep"] {
             ends.extend(special(metadata, &of_file, name)?);
         }
+        let is_control = |id: &u32| of_file.kind(*id) == TokenType::Control;
+        let controls = (0..of_file.tokens.len() as u32).filter(is_control);
+        let controls = Controls::new(controls.map(|id| (id, of_file.tokens[id as usize])));
         let longest = of_file.longest();
-        Ok(Self { handle, n_tokens: of_file.tokens.len(), bos, eos, before, after, between, ends, longest })
+        Ok(Self { handle, n_tokens: of_file.tokens.len(), bos, eos, before, after, between, ends, longest, controls })
     }
 
     /// The most bytes of text that `n` tokens can hold, so that a longer text need not be tokenized to see that it is too long.
@@ -184,20 +190,55 @@ impl AscTokenizer {
         Ok(ids)
     }
 
-    /// The ids of a prompt: as [`AscTokenizer::encode`], with the BOS and EOS (of WPM its separator) that the model wants. What the
-    /// text itself spells out, as chat templates do, is not doubled.
+    /// The control token that is spelt so.
+    #[must_use]
+    pub fn control_token(&self, text: &str) -> Option<u32> {
+        self.controls.id(text)
+    }
+
+    /// The text with `mark` after the first character of each control token that it spells, for [`AscTokenizer::encode_marked`]; `None`
+    /// where it spells none.
+    #[must_use]
+    pub fn mark_controls(&self, text: &str, mark: char) -> Option<String> {
+        self.controls.mark(text, mark)
+    }
+
+    /// The ids of a text as [`AscTokenizer::encode`] gives them with special tokens recognised, but for those that hold a `mark`: they
+    /// are text, as if they were no tokens. The marks themselves are left out.
     ///
     /// # Errors
     /// As [`AscTokenizer::encode`].
-    pub fn encode_prompt(&self, text: &str, special: bool) -> Result<Vec<u32>> {
-        let mut ids = self.encode(text, special)?;
+    pub fn encode_marked(&self, text: &str, mark: char) -> Result<Vec<u32>> {
+        let mut ids = Vec::new();
+        for (piece, special) in self.controls.pieces(text, mark) {
+            let options = EncodeOptions { special, continues: !ids.is_empty() };
+            self.handle
+                .encode(&piece, options, &mut ids)
+                .map_err(|source| Error::Plugin { what: "tokenizing".to_owned(), source })?;
+        }
+        Ok(ids)
+    }
+
+    /// The ids of a prompt from those of its text: with the BOS and EOS (of WPM its separator) that the model wants, where they aren't
+    /// there.
+    #[must_use]
+    pub fn as_prompt(&self, mut ids: Vec<u32>) -> Vec<u32> {
         if let Some(bos) = self.prompt_bos().filter(|bos| ids.first() != Some(bos)) {
             ids.insert(0, bos);
         }
         if let Some(after) = self.after.filter(|after| ids.last() != Some(after)) {
             ids.push(after);
         }
-        Ok(ids)
+        ids
+    }
+
+    /// The ids of a prompt: as [`AscTokenizer::encode`], with the BOS and EOS (of WPM its separator) that the model wants. What the
+    /// text itself spells out, as chat templates do, is not doubled.
+    ///
+    /// # Errors
+    /// As [`AscTokenizer::encode`].
+    pub fn encode_prompt(&self, text: &str, special: bool) -> Result<Vec<u32>> {
+        Ok(self.as_prompt(self.encode(text, special)?))
     }
 
     /// The ids of two texts that are read together, such as a query and a document: with what the model wants before, between and
