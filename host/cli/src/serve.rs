@@ -1,4 +1,4 @@
-//! `host serve`: the model behind OpenAI's HTTP API.
+//! `host serve`: the model behind an HTTP server that speaks the APIs of OpenAI, Anthropic, Ollama and llama.cpp.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -16,7 +16,7 @@ use super::interrupt::Lookout;
 use super::options::EngineOptions;
 use super::output;
 
-/// Serve the model over HTTP, as OpenAI's API does
+/// Serve the model over HTTP, as OpenAI's, Anthropic's, Ollama's and llama.cpp's APIs do
 #[derive(Debug, Args)]
 #[command(after_help = after_help())]
 pub(super) struct Serve {
@@ -50,11 +50,14 @@ pub(super) struct Serve {
     /// Maximum number of connections
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
     connections: u32,
+    /// Take special tokens that messages spell for what they are: the texts of clients can then end turns and begin others
+    #[arg(long)]
+    trust_content: bool,
 }
 
 fn after_help() -> String {
     let endpoints: String = endpoints()
-        .map(|endpoint| format!("  {:<4}  {:<22}{}\n", endpoint.method, endpoint.path, endpoint.about))
+        .map(|endpoint| format!("  {:<4}  {:<27}{}\n", endpoint.method, endpoint.path, endpoint.about))
         .collect();
     format!(
         "Endpoints:
@@ -86,11 +89,20 @@ impl Serve {
             requests: scheduling.max_running + self.queue,
             ..Limits::default()
         };
+        let slots = scheduling.max_running;
         let access = self.access()?;
         let is_open = !self.address.is_loopback() && access.keys.is_empty();
         let scheduler = Arc::new(Scheduler::start(engine, scheduling)?);
         let grace = Duration::from_secs(self.grace);
-        let serving = ServeOptions { model, max_body: 8 << 20, grace, access, limits };
+        let serving = ServeOptions {
+            model,
+            max_body: 8 << 20,
+            grace,
+            access,
+            limits,
+            trust_content: self.trust_content,
+            slots,
+        };
         let wanted = SocketAddr::new(self.address, self.port);
         let failed = |error| Failure::Failed(format!("{wanted} can't be listened on: {error}"));
         let server = Server::bind(wanted, scheduler, serving).map_err(failed)?;

@@ -19,7 +19,7 @@ fn is_replaced(tensor: &TensorInfo) -> bool {
     name.starts_with("blk.")
         && !name.contains("gate_inp")
         && tensor.dims().len() > 1
-        && tensor.dims()[0] % 64 == 0
+        && tensor.dims()[0].is_multiple_of(64)
 }
 
 fn matrices(tensor: &TensorInfo) -> usize {

@@ -162,7 +162,7 @@ impl Connections {
 
     /// Closes the connection that has been idle longest. Returns whether there was one.
     fn close_idlest(&self, open: &Open) -> bool {
-        let idle = |connection: &Arc<Connection>| Some((*locked(&connection.idle))?);
+        let idle = |connection: &Arc<Connection>| *locked(&connection.idle);
         let idlest = open.connections.values().filter_map(|connection| Some((idle(connection)?, connection)));
         let Some((_, idlest)) = idlest.min_by_key(|(since, _)| *since) else { return false };
         // It isn't chosen again while it closes.

@@ -1,4 +1,4 @@
-//! Errors of the API: a status and OpenAI's JSON.
+//! Errors of the APIs: a status, one sentence, and the field that it is about.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
@@ -7,43 +7,52 @@ use serde_json::{Value, json};
 use herald::Error;
 
 /// Why a request gets no answer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct ApiError {
     status: StatusCode,
     message: String,
+    /// The field that it is about.
+    param: Option<String>,
 }
 
 impl ApiError {
     pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into() }
+        Self { status, message: message.into(), param: None }
     }
 
     pub(super) fn invalid(message: impl Into<String>) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, message: message.into() }
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    /// The same, about this field.
+    pub(super) fn at(mut self, param: impl Into<String>) -> Self {
+        self.param = Some(param.into());
+        self
     }
 
     pub(super) fn not_found(message: &str) -> Self {
-        Self { status: StatusCode::NOT_FOUND, message: message.to_owned() }
+        Self::new(StatusCode::NOT_FOUND, message)
     }
 
     pub(super) fn method() -> Self {
-        let message = "this path doesn't take that method: completions are POSTed, everything else is GET";
-        Self { status: StatusCode::METHOD_NOT_ALLOWED, message: message.to_owned() }
+        let message =
+            "this path doesn't take that method: what has a body is POSTed, and what has none is GET";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, message)
     }
 
     pub(super) fn media_type() -> Self {
         let message = "the request's Content-Type was expected to be application/json";
-        Self { status: StatusCode::UNSUPPORTED_MEDIA_TYPE, message: message.to_owned() }
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message)
     }
 
     pub(super) fn too_large(max_bytes: usize) -> Self {
         let message =
             format!("the request's body can't be read, where at most {max_bytes} bytes were expected");
-        Self { status: StatusCode::PAYLOAD_TOO_LARGE, message }
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, message)
     }
 
     pub(super) fn internal(message: impl Into<String>) -> Self {
-        Self { status: StatusCode::INTERNAL_SERVER_ERROR, message: message.into() }
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
     }
 
     /// Its sentence.
@@ -51,16 +60,47 @@ impl ApiError {
         self.message
     }
 
-    /// The body of an error in OpenAI's API.
-    pub(super) fn json(&self) -> Value {
-        let kind = match self.status {
+    fn kind(&self) -> &'static str {
+        match self.status {
             StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
             StatusCode::UNAUTHORIZED => "authentication_error",
             StatusCode::FORBIDDEN => "permission_error",
             status if status.is_server_error() => "server_error",
             _ => "invalid_request_error",
+        }
+    }
+
+    /// The body of an error in OpenAI's API.
+    pub(super) fn json(&self) -> Value {
+        json!({"error": {"message": self.message, "type": self.kind(), "param": self.param, "code": null}})
+    }
+
+    /// The body of an error in Anthropic's API.
+    pub(super) fn anthropic(&self) -> Value {
+        let kind = match self.status {
+            StatusCode::NOT_FOUND => "not_found_error",
+            StatusCode::PAYLOAD_TOO_LARGE => "request_too_large",
+            status if status.is_server_error() => "api_error",
+            _ => self.kind(),
         };
-        json!({"error": {"message": self.message, "type": kind, "param": null, "code": null}})
+        json!({"type": "error", "error": {"type": kind, "message": self.message}})
+    }
+
+    /// The body of an error in Ollama's API.
+    pub(super) fn ollama(&self) -> Value {
+        json!({"error": self.message})
+    }
+
+    /// A response with this body.
+    pub(super) fn respond(&self, body: Value) -> Response {
+        let mut response = (self.status, Json(body)).into_response();
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
     }
 }
 
@@ -75,19 +115,13 @@ impl From<Error> for ApiError {
             | Error::ContextFull { .. } => StatusCode::BAD_REQUEST,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        Self { status, message: error.to_string() }
+        Self::new(status, error.to_string())
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut response = (self.status, Json(self.json())).into_response();
-        if self.status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        if matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        }
-        response
+        let body = self.json();
+        self.respond(body)
     }
 }

@@ -1,40 +1,52 @@
-//! An HTTP server with OpenAI's API over a [`Scheduler`]: completions and chat, whole or as server-sent events.
+//! An HTTP server over a [`Scheduler`] that speaks OpenAI's API, Anthropic's, Ollama's and llama.cpp's: a request of each becomes a
+//! job, and the answer takes that API's form, whole or streamed.
 //!
 //! It speaks HTTP/1.1 without TLS: keep it on this machine, or put a proxy in front. [`Access`] says who may use it, and
 //! [`Limits`] what anyone may take: connections, places, memory, time. SECURITY.md has the whole of it.
 
 mod access;
+mod answer;
+mod anthropic;
 mod connections;
+mod conversation;
 mod error;
+mod fields;
 mod guard;
 mod held;
+mod job;
 mod limits;
+mod llama_cpp;
+mod ollama;
+mod openai;
 mod prepare;
-mod request;
-mod response;
+mod tools;
 mod wire;
 
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{MethodRouter, get, post};
 use serde_json::{Value, json};
 
 pub use access::{Access, Keys};
 use connections::Connections;
+use conversation::ChatModel;
 use error::ApiError;
 use guard::Guard;
 use herald::schedule::Scheduler;
 pub use limits::Limits;
 use prepare::Preparing;
-pub use request::check_body;
+
+pub use fields::{documented as documented_fields, openapi};
 
 /// How to serve.
 #[derive(Clone, Debug)]
@@ -49,6 +61,10 @@ pub struct ServeOptions {
     pub access: Access,
     /// What anyone may take.
     pub limits: Limits,
+    /// Whether special tokens that the texts of clients' messages spell are meant, and not plain text.
+    pub trust_content: bool,
+    /// How many requests run at once, for clients that ask.
+    pub slots: usize,
 }
 
 /// The state that all handlers share.
@@ -57,6 +73,18 @@ struct Shared {
     options: ServeOptions,
     preparing: Preparing,
     guard: Arc<Guard>,
+    chat: OnceLock<Result<Arc<ChatModel>, ApiError>>,
+}
+
+impl Shared {
+    /// The model's chat template, read when it is first asked for.
+    ///
+    /// # Errors
+    /// Where it has none, or it is no template.
+    fn chat(&self) -> Result<Arc<ChatModel>, ApiError> {
+        let load = || ChatModel::load(self.scheduler.engine()).map(Arc::new);
+        self.chat.get_or_init(load).clone()
+    }
 }
 
 type App = State<Arc<Shared>>;
@@ -72,18 +100,30 @@ struct Route {
 }
 
 /// Every path that the server answers. The router, the sentence for unknown paths and [`endpoints`] come from this table.
-const ROUTES: [Route; 8] = [
+const ROUTES: [Route; 28] = [
     Route {
         method: "POST",
         path: "/v1/chat/completions",
         about: "answer messages, whole or streamed",
-        handler: || post(response::chat),
+        handler: || post(openai::chat::chat),
     },
     Route {
         method: "POST",
         path: "/v1/completions",
         about: "continue a prompt, whole or streamed",
-        handler: || post(response::completions),
+        handler: || post(openai::completions::completions),
+    },
+    Route {
+        method: "POST",
+        path: "/v1/responses",
+        about: "answer messages, as OpenAI's newer API",
+        handler: || post(openai::responses::responses),
+    },
+    Route {
+        method: "POST",
+        path: "/v1/embeddings",
+        about: "the embeddings of texts",
+        handler: || post(openai::embeddings::embeddings),
     },
     Route { method: "GET", path: "/v1/models", about: "the models: one", handler: || get(models) },
     Route {
@@ -91,6 +131,98 @@ const ROUTES: [Route; 8] = [
         path: "/v1/models/{*name}",
         about: "the model of this name",
         handler: || get(models_by_name),
+    },
+    Route {
+        method: "POST",
+        path: "/v1/messages",
+        about: "answer messages, as Anthropic's API",
+        handler: || post(anthropic::create),
+    },
+    Route {
+        method: "POST",
+        path: "/v1/messages/count_tokens",
+        about: "how many tokens they have",
+        handler: || post(anthropic::count),
+    },
+    Route {
+        method: "POST",
+        path: "/api/chat",
+        about: "answer messages, as Ollama's API",
+        handler: || post(ollama::chat),
+    },
+    Route {
+        method: "POST",
+        path: "/api/generate",
+        about: "answer or continue a prompt, as Ollama's",
+        handler: || post(ollama::generate),
+    },
+    Route {
+        method: "POST",
+        path: "/api/embed",
+        about: "the embeddings of texts, as Ollama's",
+        handler: || post(ollama::embeddings),
+    },
+    Route {
+        method: "POST",
+        path: "/api/embeddings",
+        about: "the same, by its former name",
+        handler: || post(ollama::embeddings),
+    },
+    Route {
+        method: "GET",
+        path: "/api/tags",
+        about: "the models, as Ollama's",
+        handler: || get(ollama::tags),
+    },
+    Route { method: "GET", path: "/api/ps", about: "those that are loaded", handler: || get(ollama::ps) },
+    Route {
+        method: "POST",
+        path: "/api/show",
+        about: "what the model is, as Ollama's",
+        handler: || post(ollama::show),
+    },
+    Route {
+        method: "GET",
+        path: "/api/version",
+        about: "the server's version",
+        handler: || get(ollama::version),
+    },
+    Route {
+        method: "POST",
+        path: "/completion",
+        about: "continue a prompt, as llama.cpp's server",
+        handler: || post(llama_cpp::completion),
+    },
+    Route {
+        method: "POST",
+        path: "/infill",
+        about: "fill a gap in code",
+        handler: || post(llama_cpp::infill),
+    },
+    Route {
+        method: "POST",
+        path: "/tokenize",
+        about: "the tokens of a text",
+        handler: || post(llama_cpp::tokenize),
+    },
+    Route {
+        method: "POST",
+        path: "/detokenize",
+        about: "the text of tokens",
+        handler: || post(llama_cpp::detokenize),
+    },
+    Route {
+        method: "POST",
+        path: "/apply-template",
+        about: "the prompt of messages",
+        handler: || post(llama_cpp::apply_template),
+    },
+    Route { method: "GET", path: "/props", about: "what the server runs", handler: || get(llama_cpp::props) },
+    Route {
+        method: "GET",
+        path: "/slots",
+        about: "which slots are in use",
+        handler: || get(llama_cpp::slots),
     },
     Route {
         method: "GET",
@@ -101,6 +233,12 @@ const ROUTES: [Route; 8] = [
     Route { method: "GET", path: "/ready", about: "whether it takes new requests", handler: || get(ready) },
     Route { method: "GET", path: "/metrics", about: "metrics for Prometheus", handler: || get(metrics) },
     Route { method: "GET", path: "/metrics.json", about: "metrics as JSON", handler: || get(metrics_json) },
+    Route {
+        method: "GET",
+        path: "/openapi.json",
+        about: "this API, described",
+        handler: || get(description),
+    },
 ];
 
 impl Route {
@@ -168,7 +306,13 @@ impl Server {
         let rules = access::Rules::new(options.access.clone(), listener.local_addr()?.ip());
         let guard = Guard::new(rules, limits::Room::new(&limits, options.max_body));
         let preparing = Preparing::new(limits.preparing);
-        let routes = router(Arc::new(Shared { scheduler, options, preparing, guard: Arc::clone(&guard) }));
+        let routes = router(Arc::new(Shared {
+            scheduler,
+            options,
+            preparing,
+            guard: Arc::clone(&guard),
+            chat: OnceLock::new(),
+        }));
         let app = guard::guarded(routes, &guard)
             .map_err(|what| io::Error::new(io::ErrorKind::InvalidInput, what))?;
         let done = runtime.block_on(async {
@@ -213,6 +357,39 @@ async fn no_such_path() -> ApiError {
     ))
 }
 
+/// A request's body, where it says that it is JSON.
+///
+/// # Errors
+/// Where it doesn't, or can't be read.
+fn checked(
+    shared: &Shared,
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Bytes, ApiError> {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("");
+    let kind = kind.split(';').next().unwrap_or("").trim();
+    if !kind.eq_ignore_ascii_case("application/json") {
+        return Err(ApiError::media_type());
+    }
+    body.map_err(|_| ApiError::too_large(shared.options.max_body))
+}
+
+/// Reads the body of a request to a path as the server does, and forgets it: for tests of clients, and of this.
+///
+/// # Errors
+/// The sentence that the server would answer.
+pub fn check_body(path: &str, bytes: &[u8]) -> Result<(), String> {
+    let read = match path {
+        "/v1/completions" => openai::completions::read(bytes).map(drop),
+        "/v1/responses" => openai::responses::read(bytes).map(drop),
+        "/v1/messages" => anthropic::read(bytes).map(drop),
+        "/api/chat" => ollama::read_chat(bytes).map(drop),
+        "/completion" => llama_cpp::read(bytes).map(drop),
+        _ => openai::chat::check(bytes),
+    };
+    read.map_err(ApiError::into_message)
+}
+
 fn model(shared: &Shared) -> Value {
     json!({"id": shared.options.model, "object": "model", "created": 0, "owned_by": "local"})
 }
@@ -230,6 +407,10 @@ async fn models_by_name(
     }
     let known = &shared.options.model;
     Err(ApiError::not_found(&format!("there is no model {name:?}, where {known:?} was expected")))
+}
+
+async fn description() -> Json<Value> {
+    Json(openapi())
 }
 
 /// Status 500 where no request can be answered any more, so that whoever watches over the server starts it anew.

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
-use herald::schedule::{Event, Handle, Request, Scheduler};
-use herald::{NeuroEngine, Stop};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use herald::Stop;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::error::ApiError;
+use crate::Shared;
+use crate::answer::{self, Ready, Run, prepare};
+use crate::error::ApiError;
+use crate::job::Job;
 
 /// Texts that are prepared at once.
 const TEXTS: usize = 2;
@@ -21,26 +22,18 @@ const TEXTS: usize = 2;
 /// Forms that are compiled at once.
 const FORMS: usize = 2;
 
+/// Requests for embeddings that are computed at once.
+const EMBEDDINGS: usize = 1;
+
 /// Threads for all work of this kind.
-pub(super) const THREADS: usize = TEXTS + FORMS;
+pub(super) const THREADS: usize = TEXTS + FORMS + EMBEDDINGS;
 
 /// Places for requests that are being prepared.
 pub(super) struct Preparing {
     texts: Arc<Semaphore>,
     forms: Arc<Semaphore>,
+    embeddings: Arc<Semaphore>,
     time: Duration,
-}
-
-/// A request's events. Dropping it cancels the request, which happens when the client disconnects.
-pub(super) struct Events {
-    pub(super) receiver: UnboundedReceiver<Event>,
-    handle: Handle,
-}
-
-impl Drop for Events {
-    fn drop(&mut self) {
-        self.handle.cancel();
-    }
 }
 
 /// Ends the work when nobody waits for it any more.
@@ -55,32 +48,50 @@ impl Drop for EndsWithMe {
 impl Preparing {
     /// Where each request is prepared within `time`.
     pub(super) fn new(time: Duration) -> Self {
-        Self { texts: Arc::new(Semaphore::new(TEXTS)), forms: Arc::new(Semaphore::new(FORMS)), time }
+        let places = |count| Arc::new(Semaphore::new(count));
+        Self { texts: places(TEXTS), forms: places(FORMS), embeddings: places(EMBEDDINGS), time }
     }
 
-    /// Makes a request by `make`, and submits it.
-    pub(super) async fn submit(
-        &self,
-        scheduler: &Arc<Scheduler>,
-        make: impl FnOnce(&NeuroEngine) -> Result<Request, ApiError> + Send + 'static,
-    ) -> Result<Events, ApiError> {
+    /// Makes a job's prompts ready, and gives it to the scheduler.
+    ///
+    /// # Errors
+    /// Where it can't be served, or not in time.
+    pub(super) async fn begin(&self, shared: &Arc<Shared>, job: Job) -> Result<Run, ApiError> {
         let deadline = Instant::now() + self.time;
         let ends = EndsWithMe(Stop::default());
         let stop = ends.0.until(Some(deadline));
-        let maker = Arc::clone(scheduler);
-        let request = self.run(&self.texts, &stop, deadline, move || make(maker.engine())).await?;
-        let place = if request.options.constraint.is_some() { &self.forms } else { &self.texts };
-        let (scheduler, until) = (Arc::clone(scheduler), stop.clone());
-        let submit = move || {
-            let (sender, receiver) = unbounded_channel();
-            let sink = Box::new(move |event| sender.send(event).is_ok());
-            let handle = scheduler.submit_until(request, sink, &until).map_err(|error| match error {
-                herald::Error::Cancelled => too_long(),
-                error => error.into(),
-            })?;
-            Ok(Events { receiver, handle })
-        };
-        self.run(place, &stop, deadline, submit).await
+        let of_text = Arc::clone(shared);
+        let text = move || prepare(&of_text, &job).map(|ready| (job, ready));
+        let (job, ready) = self.run(&self.texts, &stop, deadline, text).await?;
+        let place = if ready.iter().any(Ready::has_form) { &self.forms } else { &self.texts };
+        let (shared, until) = (Arc::clone(shared), stop.clone());
+        self.run(place, &stop, deadline, move || answer::begin(&shared, job, ready, &until)).await
+    }
+
+    /// Short work of the tokenizer's or the template's.
+    ///
+    /// # Errors
+    /// The work's, and where there is no place for it in time.
+    pub(super) async fn text<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let deadline = Instant::now() + self.time;
+        let ends = EndsWithMe(Stop::default());
+        self.run(&self.texts, &ends.0.until(Some(deadline)), deadline, work).await
+    }
+
+    /// Embeddings, which are computed apart from the scheduler.
+    ///
+    /// # Errors
+    /// The work's, and where there is no place for it in time.
+    pub(super) async fn embedding<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let deadline = Instant::now() + self.time;
+        let ends = EndsWithMe(Stop::default());
+        self.run(&self.embeddings, &ends.0.until(Some(deadline)), deadline, work).await
     }
 
     /// Runs `work` on a thread of its own, once there is a place for it.
@@ -103,7 +114,8 @@ impl Preparing {
     }
 }
 
-fn too_long() -> ApiError {
+/// Nobody waits that long.
+pub(super) fn too_long() -> ApiError {
     let message =
         "the request could not be prepared in time, since others are being prepared: try again later";
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message)

@@ -26,7 +26,8 @@ struct Served {
 fn serve(model: &Path, access: Access, limits: Limits, max_body: usize) -> Served {
     let engine = Arc::new(NeuroEngine::load(model, &cpu_options()).expect("the model"));
     let scheduler = Arc::new(Scheduler::start(engine, SchedulerOptions::default()).expect("a scheduler"));
-    let options = ServeOptions { model: "m".to_owned(), max_body, grace: LONG, access, limits };
+    let (model, trust_content, slots) = ("m".to_owned(), false, 4);
+    let options = ServeOptions { model, max_body, grace: LONG, access, limits, trust_content, slots };
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let server = Server::bind(any, Arc::clone(&scheduler), options).expect("a port");
     let address = server.address().expect("an address");

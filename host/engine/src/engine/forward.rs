@@ -246,13 +246,22 @@ impl NeuroEngine {
     /// # Errors
     /// As `encode_prompt`, and where the text is too long.
     pub fn encode_prompt(&self, text: &str, special: bool) -> Result<Vec<u32>> {
+        self.check_text(text)?;
+        self.tokenizer.encode_prompt(text, special)
+    }
+
+    /// Whether a context of this engine's could hold this text, as far as its length tells before it is tokenized.
+    ///
+    /// # Errors
+    /// Where it is too long.
+    pub fn check_text(&self, text: &str) -> Result<()> {
         match self.tokenizer.most_bytes(self.context()) {
             Some(most) if text.len() > most => Err(Error::Invalid(format!(
                 "the prompt has {} bytes, where at most {most} were expected: a context of {} tokens holds no more",
                 text.len(),
                 self.context()
             ))),
-            _ => self.tokenizer.encode_prompt(text, special),
+            _ => Ok(()),
         }
     }
 

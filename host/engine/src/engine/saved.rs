@@ -284,7 +284,8 @@ impl NeuroEngine {
     pub(super) fn cache_scope(&self) -> PageKey {
         let mut facts = self.facts();
         for (index, layer) in self.layers.iter().enumerate() {
-            facts.insert(format!("layer.{index}"), layer.plugin().to_owned());
+            let precision = layer.desc().activations;
+            facts.insert(format!("layer.{index}"), format!("{} {precision:?}", layer.plugin()));
             if layer.summary_bytes() > 0 {
                 facts.insert(format!("summaries.{index}"), self.summaries_of(index));
             }

@@ -85,7 +85,7 @@ pub struct ModelPlan {
 #[derive(Clone, Debug)]
 pub enum RankStep {
     /// A norm or a matrix with its bias, as a head.
-    Layer(LayerPlan),
+    Layer(Box<LayerPlan>),
     /// The hyperbolic tangent of each element.
     Tanh,
     /// GELU of each element.

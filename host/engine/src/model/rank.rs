@@ -1,7 +1,7 @@
 //! Models that rank: pooling type 4 in GGUF. What makes a score of a pooled vector is named as llama.cpp names it: `cls`, a dense
 //! layer with an activation and maybe a norm, and `cls.output`, the scores.
 
-use herald_api::{Head, LayerDesc, LayerParams, WeightRole};
+use herald_api::{ActivationPrecision, Head, LayerDesc, LayerParams, WeightRole};
 
 use super::parts::{Builder, whole};
 use super::{Keys, LayerPlan, ModelError, Pooling, RankStep};
@@ -62,7 +62,7 @@ impl Builder<'_, '_> {
             steps.push(self.rank_matrix("cls", &mut width)?);
             steps.push(if architecture == MODERN_BERT { RankStep::Gelu } else { RankStep::Tanh });
             if self.keys.has_tensor("cls.norm.weight") {
-                steps.push(RankStep::Layer(self.pooled_norm("cls.norm.weight")));
+                steps.push(RankStep::Layer(Box::new(self.pooled_norm("cls.norm.weight"))));
             }
         } else if architecture == "bert" {
             tracing::warn!(
@@ -98,8 +98,10 @@ impl Builder<'_, '_> {
             hidden: std::mem::replace(width, vocabulary),
             residual_scale: 1.0,
             norm_eps: self.norm_eps,
+            activations: ActivationPrecision::default(),
             params: LayerParams::Head(Head { vocabulary, scale: 1.0, softcap: None }),
         };
-        Ok(RankStep::Layer(LayerPlan { desc, weights, shares_input: false, pages_of: None }))
+        let plan = LayerPlan { desc, weights, shares_input: false, pages_of: None };
+        Ok(RankStep::Layer(Box::new(plan)))
     }
 }

@@ -137,7 +137,18 @@ impl AscTokenizer {
         let controls = (0..of_file.tokens.len() as u32).filter(is_control);
         let controls = Controls::new(controls.map(|id| (id, of_file.tokens[id as usize])));
         let longest = of_file.longest();
-        Ok(Self { handle, n_tokens: of_file.tokens.len(), bos, eos, before, after, between, ends, longest, controls })
+        Ok(Self {
+            handle,
+            n_tokens: of_file.tokens.len(),
+            bos,
+            eos,
+            before,
+            after,
+            between,
+            ends,
+            longest,
+            controls,
+        })
     }
 
     /// The most bytes of text that `n` tokens can hold, so that a longer text need not be tokenized to see that it is too long.
