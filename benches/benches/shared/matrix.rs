@@ -47,11 +47,6 @@ impl Matrix {
         Self { kernel, packed, rows, columns }
     }
 
-    /// Its size in bytes, packed.
-    pub(crate) fn bytes(&self) -> usize {
-        self.packed.len()
-    }
-
     /// Multiplies tokens `x` `[n_tokens, columns]` to `out` `[n_tokens, rows]`. `scratch` and `prepared` are reused by the
     /// next call.
     pub(crate) fn multiply(
