@@ -152,7 +152,8 @@ fn is_uuid(text: &str) -> bool {
 #[test]
 fn every_format_of_json_schema_ends_well() {
     let engine = load_tiny("llama");
-    let formats: [(&str, &str, fn(&str) -> bool); 20] = [
+    type Check = fn(&str) -> bool;
+    let formats: [(&str, &str, Check); 20] = [
         ("date-time", "2026-11-29T03:15:00Z", |text| {
             text.split_at_checked(11).is_some_and(|(date, time)| {
                 is_date(&date[..10]) && date.to_lowercase().ends_with('t') && is_time(time)
