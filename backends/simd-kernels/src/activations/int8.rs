@@ -266,43 +266,59 @@ impl Block {
     /// Quantises the groups, four at once.
     #[inline(always)]
     fn quantize<S: Simd, L: Sums>(&self, s: S, groups: &mut [f32], place: Place, offset: i32) {
-        let (fours, _) = self.x.as_chunks::<{ 2 * FOUR }>();
-        let (outlier_sums, _) = self.outlier_sums.as_chunks::<FOUR>();
-        let groups = groups.chunks_mut(FOUR * group_len::<L>() * place.n);
-        for ((x, outlier_sums), groups) in fours.iter().zip(outlier_sums).zip(groups) {
-            let (scales, inverses) = Self::steps(s, x);
-            let mut sums = [[s.zero(); FOUR]; 2];
-            let pairs = x.as_chunks::<2>().0.iter().zip(groups.chunks_exact_mut(group_len::<L>() * place.n));
-            for (index, (x, group)) in pairs.enumerate() {
-                let inverse = s.splat(inverses[index]);
-                let mut bytes = [[0_i8; LANES]; 2];
-                for (half, (x, bytes)) in x.iter().zip(&mut bytes).enumerate() {
-                    let codes = s.round(s.mul(s.load(x), inverse));
-                    s.store_i8(bytes, codes);
-                    let sum = &mut sums[if L::HALVES { half } else { 0 }][index];
-                    *sum = s.add(*sum, codes);
-                }
-                let quads: [u32; QUADS] = bytemuck::must_cast(bytes);
-                for (index, quad) in quads.into_iter().enumerate() {
-                    group[place.at(index)] = f32::from_bits(quad);
-                }
-                group[place.at(QUADS)] = scales[index];
+        // One after another first, and then to their places in the tile at once.
+        let mut numbers = [[0.0; QUADS + 3]; BLOCK / GROUP];
+        let fours = numbers.as_chunks_mut::<FOUR>().0.iter_mut();
+        let x = self.x.as_chunks::<{ 2 * FOUR }>().0.iter().zip(self.outlier_sums.as_chunks::<FOUR>().0);
+        for (numbers, (x, outlier_sums)) in fours.zip(x).take(self.columns.div_ceil(FOUR * GROUP)) {
+            Self::quantize_four::<S, L>(s, x, outlier_sums, offset, numbers);
+        }
+        let groups = groups.chunks_exact_mut(group_len::<L>() * place.n);
+        for (group, numbers) in groups.zip(&numbers) {
+            for (to, number) in group.chunks_exact_mut(place.n).zip(numbers) {
+                to[place.token] = *number;
             }
-            for (half, sums) in sums.into_iter().enumerate().take(L::COUNT) {
-                let sums = Self::whole_sums(s, sums);
-                for (index, group) in groups.chunks_exact_mut(group_len::<L>() * place.n).enumerate() {
-                    group[place.at(QUADS + 1 + half)] = if L::MINS {
-                        let [first, second] = outlier_sums[index];
-                        let outliers = match (L::HALVES, half) {
-                            (false, _) => first + second,
-                            (true, 0) => first,
-                            (true, _) => second,
-                        };
-                        sums[index] * scales[index] + outliers
-                    } else {
-                        f32::from_bits((-offset * sums[index] as i32) as u32)
-                    };
-                }
+        }
+    }
+
+    /// Quantises four groups, to the numbers that one token has of each.
+    #[inline(always)]
+    fn quantize_four<S: Simd, L: Sums>(
+        s: S,
+        x: &[[f32; LANES]; 2 * FOUR],
+        outlier_sums: &[[f32; 2]; FOUR],
+        offset: i32,
+        numbers: &mut [[f32; QUADS + 3]; FOUR],
+    ) {
+        let (scales, inverses) = Self::steps(s, x);
+        let mut sums = [[s.zero(); FOUR]; 2];
+        for (index, (x, numbers)) in x.as_chunks::<2>().0.iter().zip(numbers.iter_mut()).enumerate() {
+            let inverse = s.splat(inverses[index]);
+            let mut bytes = [[0_i8; LANES]; 2];
+            for (half, (x, bytes)) in x.iter().zip(&mut bytes).enumerate() {
+                let codes = s.round(s.mul(s.load(x), inverse));
+                s.store_i8(bytes, codes);
+                let sum = &mut sums[if L::HALVES { half } else { 0 }][index];
+                *sum = s.add(*sum, codes);
+            }
+            let quads: [f32; QUADS] = bytemuck::must_cast(bytes);
+            numbers[..QUADS].copy_from_slice(&quads);
+            numbers[QUADS] = scales[index];
+        }
+        for (half, sums) in sums.into_iter().enumerate().take(L::COUNT) {
+            let sums = Self::whole_sums(s, sums);
+            for (index, numbers) in numbers.iter_mut().enumerate() {
+                let [first, second] = outlier_sums[index];
+                let outliers = match (L::HALVES, half) {
+                    (false, _) => first + second,
+                    (true, 0) => first,
+                    (true, _) => second,
+                };
+                numbers[QUADS + 1 + half] = if L::MINS {
+                    sums[index] * scales[index] + outliers
+                } else {
+                    f32::from_bits((-offset * sums[index] as i32) as u32)
+                };
             }
         }
     }
