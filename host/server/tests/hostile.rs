@@ -1,128 +1,20 @@
 //! Clients that mean the server harm, and what becomes of the others.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
-use std::path::Path;
-use std::sync::Arc;
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use herald::NeuroEngine;
-use herald::schedule::{Request, Scheduler, SchedulerOptions};
-use herald_server::{Access, Keys, Limits, ServeOptions, Server};
-use herald_testing::{cpu_options, smollm2, tiny};
+use common::{LONG, Served, answer, endless, head, prompt, serve};
+use herald::schedule::Request;
+use herald_server::{Access, Keys, Limits};
+use herald_testing::{smollm2, tiny};
 use serde_json::{Value, json};
-
-/// Long enough for anything that is not stuck.
-const LONG: Duration = Duration::from_secs(60);
-
-struct Served {
-    address: SocketAddr,
-    scheduler: Arc<Scheduler>,
-    stop: Option<tokio::sync::oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-fn serve(model: &Path, access: Access, limits: Limits, max_body: usize) -> Served {
-    let engine = Arc::new(NeuroEngine::load(model, &cpu_options()).expect("the model"));
-    let scheduler = Arc::new(Scheduler::start(engine, SchedulerOptions::default()).expect("a scheduler"));
-    let (model, trust_content, slots) = ("m".to_owned(), false, 4);
-    let options = ServeOptions { model, max_body, grace: LONG, access, limits, trust_content, slots };
-    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let server = Server::bind(any, Arc::clone(&scheduler), options).expect("a port");
-    let address = server.address().expect("an address");
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let thread = std::thread::spawn(move || {
-        server.run(async { drop(stopped.await) }).expect("the server runs");
-    });
-    Served { address, scheduler, stop: Some(stop), thread: Some(thread) }
-}
 
 fn plain(limits: Limits) -> Served {
     serve(&tiny("llama"), Access::default(), limits, 10_000)
-}
-
-impl Served {
-    fn connect(&self) -> TcpStream {
-        let socket = TcpStream::connect(self.address).expect("a connection");
-        socket.set_read_timeout(Some(LONG)).expect("a time limit");
-        socket
-    }
-
-    fn send(&self, text: &str) -> TcpStream {
-        let mut socket = self.connect();
-        socket.write_all(text.as_bytes()).expect("it is sent");
-        socket
-    }
-
-    fn get(&self, path: &str, headers: &str) -> (u16, String) {
-        answer(
-            self.send(&format!(
-                "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n"
-            )),
-        )
-    }
-
-    fn open(&self, path: &str, body: &Value) -> TcpStream {
-        let body = body.to_string();
-        self.send(&format!("{}{body}", head(path, body.len())))
-    }
-
-    fn post(&self, path: &str, body: &Value) -> (u16, String) {
-        answer(self.open(path, body))
-    }
-
-    fn wait_for_load(&self, load: (usize, usize)) {
-        let end = Instant::now() + LONG;
-        while self.scheduler.load() != load && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        assert_eq!(self.scheduler.load(), load);
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        self.thread.take().map(JoinHandle::join);
-    }
-}
-
-fn head(path: &str, length: usize) -> String {
-    format!(
-        "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\
-         Content-Length: {length}\r\n\r\n"
-    )
-}
-
-/// The status and the text of an answer; interim ones are passed over.
-fn answer(mut socket: TcpStream) -> (u16, String) {
-    let mut text = String::new();
-    match socket.read_to_string(&mut text) {
-        // The server may close a connection whose request it has not read whole.
-        Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
-        read => drop(read.expect("an answer")),
-    }
-    let mut rest = text.as_str();
-    loop {
-        let status: u16 = rest.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-        if !(100..200).contains(&status) {
-            return (status, rest.to_owned());
-        }
-        rest = rest.split_once("\r\n\r\n").map_or("", |(_, rest)| rest);
-    }
-}
-
-fn prompt(max_tokens: usize) -> Value {
-    json!({"prompt": "hello world", "temperature": 0, "max_tokens": max_tokens})
-}
-
-/// A request that takes long: no token ends it.
-fn endless(served: &Served) -> Value {
-    let tokenizer = served.scheduler.engine().tokenizer();
-    let ends = (0..tokenizer.vocabulary() as u32).filter(|token| tokenizer.ends_generation(*token));
-    let banned: Value = ends.map(|token| (token.to_string(), json!(-1e9))).collect();
-    json!({"prompt": "hello", "temperature": 0, "max_tokens": 2000, "logit_bias": banned})
 }
 
 #[test]
@@ -339,82 +231,4 @@ fn forms_that_take_long_hold_up_nobody_else() {
         assert!(matches!(status, 400 | 503), "{said}");
         assert!(!said.contains("NoExtensionBias"), "{said}");
     }
-}
-
-/// Memory of this process, in bytes.
-fn resident() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").expect("the kernel's figures");
-    let line = status.lines().find(|line| line.starts_with("VmRSS")).expect("a line");
-    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<usize>().ok()).expect("a number") << 10
-}
-
-/// The bodies that hostile clients send in a round.
-fn hostile_bodies(round: usize) -> Vec<String> {
-    let form = |schema: Value| json!({"prompt": "a", "max_tokens": 1, "response_format": {"type": "json_schema", "json_schema": {"schema": schema}}});
-    let alternatives: Vec<String> = (0..20_000).map(|n| format!("w{n}x{round}")).collect();
-    let mut nested = json!({"type": "string"});
-    for _ in 0..60 {
-        nested = json!({"anyOf": [nested, {"type": "array", "items": {"type": "integer"}}]});
-    }
-    vec![
-        form(json!({"type": "integer", "multipleOf": 99_999_989 - round})).to_string(),
-        form(nested).to_string(),
-        json!({"prompt": "a", "max_tokens": 1, "regex": alternatives.join("|")}).to_string(),
-        json!({"prompt": "a", "max_tokens": 1, "regex": "(a?){9999}{9999}"}).to_string(),
-        json!({"prompt": "a", "max_tokens": 1, "user": format!("{round}{}", "u".repeat(1 << 20))})
-            .to_string(),
-        json!({"prompt": "a".repeat(2 << 20), "max_tokens": 1}).to_string(),
-        format!("{{\"prompt\": {}{}", "[".repeat(100_000), round),
-        "{\"prompt\"".to_owned(),
-    ]
-}
-
-/// `rounds` times eight hostile requests, six at once, beside one client that must always be answered.
-fn under_fire(rounds: usize) {
-    let served = Arc::new(serve(&smollm2(), Access::default(), Limits::default(), 8 << 20));
-    assert_eq!(served.post("/v1/completions", &prompt(4)).0, 200);
-    let quiet = resident();
-    let next = Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    let attackers: Vec<JoinHandle<()>> = (0..6)
-        .map(|_| {
-            let (served, next) = (Arc::clone(&served), Arc::clone(&next));
-            std::thread::spawn(move || {
-                loop {
-                    let round = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                    if round >= rounds {
-                        return;
-                    }
-                    for body in hostile_bodies(round) {
-                        let mut socket = served.connect();
-                        // The server may answer, and close, before it has read everything.
-                        let _ = socket.write_all(head("/v1/completions", body.len()).as_bytes());
-                        let _ = socket.write_all(body.as_bytes());
-                        let _ = socket.read(&mut [0; 1024]);
-                    }
-                }
-            })
-        })
-        .collect();
-    let (mut most, mut answered) = (0, 0);
-    while answered == 0 || !attackers.iter().all(JoinHandle::is_finished) {
-        let (status, said) = served.post("/v1/completions", &prompt(4));
-        assert_eq!(status, 200, "{said}");
-        assert_eq!(served.get("/health", "").0, 200);
-        answered += 1;
-        most = most.max(resident());
-    }
-    attackers.into_iter().for_each(|attacker| attacker.join().expect("an attacker ends"));
-    assert!(most.saturating_sub(quiet) < 512 << 20, "{} MiB more than before", (most - quiet) >> 20);
-    served.wait_for_load((0, 0));
-}
-
-#[test]
-fn others_are_answered_and_memory_stays_bounded() {
-    under_fire(2);
-}
-
-#[test]
-#[ignore = "takes minutes"]
-fn others_are_answered_under_a_thousand_hostile_requests() {
-    under_fire(125);
 }
