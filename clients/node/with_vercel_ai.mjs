@@ -16,8 +16,10 @@ const compatible = createOpenAICompatible({
 });
 const responses = createOpenAI({ baseURL: base, apiKey: key });
 const models = { compatible: compatible(model), responses: responses(model) };
-const few = { maxOutputTokens: 16, maxRetries: 0 };
-const more = { maxOutputTokens: 120, maxRetries: 0 };
+// Nothing is stored here: each request has the whole conversation.
+const shared = { maxRetries: 0, providerOptions: { openai: { store: false } } };
+const few = { maxOutputTokens: 16, ...shared };
+const more = { maxOutputTokens: 120, ...shared };
 
 const steps = {
   async embeddings() {

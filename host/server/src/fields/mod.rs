@@ -42,7 +42,7 @@ impl Kind {
             Self::Texts => "a text or a list of texts",
             Self::List => "a list",
             Self::Object => "an object",
-            Self::Any => "another value",
+            Self::Any => "a value",
         }
     }
 
