@@ -62,6 +62,17 @@ fn schema(schema: &Value) -> String {
     format!("%json {schema}")
 }
 
+/// Text of a schema's length, of characters that this matches.
+fn text_of_length(character: &str, schema: &Value) -> String {
+    let bound = |name: &str| schema[name].as_u64();
+    let least = bound("minLength").unwrap_or(0);
+    match bound("maxLength") {
+        None if least == 0 => format!("/{character}*/"),
+        None => format!("/{character}{{{least},}}/"),
+        Some(most) => format!("/{character}{{{least},{most}}}/"),
+    }
+}
+
 /// The definitions that a schema refers to, which must stand at the root of one that holds it.
 fn definitions(inner: &Value, outer: &mut Map<String, Value>) {
     for name in ["$defs", "definitions"] {
@@ -129,7 +140,8 @@ impl Writer<'_> {
         for (place, (key, part, is_required)) in parts(tool).into_iter().enumerate() {
             let value = if part["type"] == "string" && part.get("enum").is_none() {
                 let rule = format!("t{index}_{place}");
-                let _ = writeln!(self.rules, "{rule}[suffix={}]: {ANY}", Value::from(tags.value[1]));
+                let text = text_of_length("(?s:.)", &part);
+                let _ = writeln!(self.rules, "{rule}[suffix={}]: {text}", Value::from(tags.value[1]));
                 rule
             } else if let Some(texts) = part["enum"].as_array().filter(|all| all.iter().all(Value::is_string))
             {
@@ -175,7 +187,8 @@ impl Writer<'_> {
                         format!("{quote} ({}) {quote}", texts.join(" | "))
                     }
                     None => {
-                        let _ = writeln!(self.rules, "L{index}_{place}: /[^<]*/");
+                        let text = text_of_length("[^<]", part);
+                        let _ = writeln!(self.rules, "L{index}_{place}: {text}");
                         format!("{quote} (L{index}_{place})? {quote}")
                     }
                 }
