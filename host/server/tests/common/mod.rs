@@ -17,20 +17,28 @@ use herald_testing::cpu_options;
 use serde_json::{Value, json};
 
 /// Long enough for anything that is not stuck.
-pub const LONG: Duration = Duration::from_secs(60);
+pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 /// A server on its own thread, which ends when this is dropped.
-pub struct Served {
-    pub address: SocketAddr,
-    pub scheduler: Arc<Scheduler>,
-    pub stop: Option<tokio::sync::oneshot::Sender<()>>,
-    pub thread: Option<JoinHandle<()>>,
+pub(crate) struct Served {
+    pub(crate) address: SocketAddr,
+    pub(crate) scheduler: Arc<Scheduler>,
+    pub(crate) stop: Option<tokio::sync::oneshot::Sender<()>>,
+    pub(crate) thread: Option<JoinHandle<()>>,
 }
 
-pub fn serve(model: &Path, access: Access, limits: Limits, max_body: usize) -> Served {
+pub(crate) fn serve(model: &Path, access: Access, limits: Limits, max_body: usize) -> Served {
     let engine = Arc::new(NeuroEngine::load(model, &cpu_options()).expect("the model"));
     let scheduler = Arc::new(Scheduler::start(engine, SchedulerOptions::default()).expect("a scheduler"));
-    let options = ServeOptions { model: "m".to_owned(), max_body, grace: LONG, access, limits, trust_content: false, slots: 4 };
+    let options = ServeOptions {
+        model: "m".to_owned(),
+        max_body,
+        grace: LONG,
+        access,
+        limits,
+        trust_content: false,
+        slots: 4,
+    };
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let server = Server::bind(any, Arc::clone(&scheduler), options).expect("a port");
     let address = server.address().expect("an address");
@@ -42,19 +50,19 @@ pub fn serve(model: &Path, access: Access, limits: Limits, max_body: usize) -> S
 }
 
 impl Served {
-    pub fn connect(&self) -> TcpStream {
+    pub(crate) fn connect(&self) -> TcpStream {
         let socket = TcpStream::connect(self.address).expect("a connection");
         socket.set_read_timeout(Some(LONG)).expect("a time limit");
         socket
     }
 
-    pub fn send(&self, text: &str) -> TcpStream {
+    pub(crate) fn send(&self, text: &str) -> TcpStream {
         let mut socket = self.connect();
         socket.write_all(text.as_bytes()).expect("it is sent");
         socket
     }
 
-    pub fn get(&self, path: &str, headers: &str) -> (u16, String) {
+    pub(crate) fn get(&self, path: &str, headers: &str) -> (u16, String) {
         answer(
             self.send(&format!(
                 "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n"
@@ -62,16 +70,16 @@ impl Served {
         )
     }
 
-    pub fn open(&self, path: &str, body: &Value) -> TcpStream {
+    pub(crate) fn open(&self, path: &str, body: &Value) -> TcpStream {
         let body = body.to_string();
         self.send(&format!("{}{body}", head(path, body.len())))
     }
 
-    pub fn post(&self, path: &str, body: &Value) -> (u16, String) {
+    pub(crate) fn post(&self, path: &str, body: &Value) -> (u16, String) {
         answer(self.open(path, body))
     }
 
-    pub fn wait_for_load(&self, load: (usize, usize)) {
+    pub(crate) fn wait_for_load(&self, load: (usize, usize)) {
         let end = Instant::now() + LONG;
         while self.scheduler.load() != load && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(5));
@@ -87,7 +95,7 @@ impl Drop for Served {
     }
 }
 
-pub fn head(path: &str, length: usize) -> String {
+pub(crate) fn head(path: &str, length: usize) -> String {
     format!(
         "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\
          Content-Length: {length}\r\n\r\n"
@@ -95,7 +103,7 @@ pub fn head(path: &str, length: usize) -> String {
 }
 
 /// The status and the text of an answer; interim ones are passed over.
-pub fn answer(mut socket: TcpStream) -> (u16, String) {
+pub(crate) fn answer(mut socket: TcpStream) -> (u16, String) {
     let mut text = String::new();
     match socket.read_to_string(&mut text) {
         // The server may close a connection whose request it has not read whole.
@@ -112,12 +120,12 @@ pub fn answer(mut socket: TcpStream) -> (u16, String) {
     }
 }
 
-pub fn prompt(max_tokens: usize) -> Value {
+pub(crate) fn prompt(max_tokens: usize) -> Value {
     json!({"prompt": "hello world", "temperature": 0, "max_tokens": max_tokens})
 }
 
 /// A request that takes long: no token ends it.
-pub fn endless(served: &Served) -> Value {
+pub(crate) fn endless(served: &Served) -> Value {
     let tokenizer = served.scheduler.engine().tokenizer();
     let ends = (0..tokenizer.vocabulary() as u32).filter(|token| tokenizer.ends_generation(*token));
     let banned: Value = ends.map(|token| (token.to_string(), json!(-1e9))).collect();
