@@ -14,6 +14,7 @@ def model():
         is_function_calling_model=True,
         max_tokens=120,
         max_retries=0,
+        timeout=300,
         context_window=2048,
     )
 
