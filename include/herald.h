@@ -38,9 +38,10 @@
  *    their keys and values at 16 bits. Older ones are compressed to 4 bits, each pass attends to the best 64 of their pages,
  *    and from 32,768 of them on the oldest go to a file. HERALD_LOAD_EXACT turns all of this off; the other fields of
  *    HeraldEngineOptions set it.
- *  - Prompts are reused: a prompt of an empty sequence that begins as an earlier one did takes over its whole pages of 64 tokens,
- *    to the same result. HeraldGenerated.n_cached_tokens says how many tokens that saved; HERALD_LOAD_NO_PREFIX_CACHE turns
- *    it off, and herald_engine_forget_prefixes empties the cache.
+ *  - Nothing is computed twice: a prompt of an empty sequence that begins as an earlier prompt and its answer did takes over what
+ *    these computed, to the same result. HeraldGenerated.n_cached_tokens says how many tokens that saved; cache_key keeps
+ *    users apart, cache_dir keeps it all for the next process, HERALD_LOAD_NO_PREFIX_CACHE turns it off, and
+ *    herald_engine_forget_prefixes empties its RAM.
  *  - After fork() a child has none of the engine's threads. There, calls with handles that were made before return UNSUPPORTED at
  *    once, and freeing such handles does nothing, safely. A child may load its own engine, if no call was running when it
  *    was forked. exec() is not affected.
@@ -142,7 +143,7 @@
 // Compress archived pages with LZ4.
 #define HERALD_LOAD_ARCHIVE_LZ4 (1 << 3)
 
-// Keep no pages of earlier prompts for later ones that begin alike.
+// Keep nothing of earlier prompts and answers for later prompts that begin alike.
 #define HERALD_LOAD_NO_PREFIX_CACHE (1 << 4)
 
 // Activations may be 8 bits where they are multiplied with quantised weights: faster than the usual 16, which are as good as exact,
@@ -276,13 +277,18 @@ typedef struct HeraldEngineOptions {
   // Bytes of RAM for keys, values and recurrent states of all sequences, and for the prefix cache. At the limit tokens are
   // compressed and archived earlier, and where that doesn't suffice a call fails with OUT_OF_MEMORY. 0: no limit.
   uint64_t memory_budget;
-  // Bytes of the prefix cache: pages of earlier prompts, for prompts that begin alike. 0: 256 MiB.
+  // Bytes of RAM of the prefix cache: what earlier prompts and answers computed, for prompts that begin alike. 0: 512 MiB.
   uint64_t prefix_bytes;
   // How many pages (of 64 tokens) of compressed and archived tokens each layer selects to attend to, by score.
   // HERALD_ALL_PAGES: all; 0: 64.
   uint32_t selected_pages;
   // Unused; 0.
   uint32_t reserved;
+  // A folder in which the prefix cache outlives the engine, for this and other processes with the same model. NUL-terminated;
+  // null: it doesn't.
+  const char *cache_dir;
+  // Bytes of files there; 0: 8 GiB.
+  uint64_t cache_dir_bytes;
 } HeraldEngineOptions;
 
 #ifndef HERALD_ERROR_DEFINED
@@ -453,6 +459,9 @@ typedef struct HeraldGenerateOptions {
   const char *regex;
   // When it ends at the latest, in milliseconds from the call's beginning, with HERALD_FINISH_DEADLINE; 0: never.
   uint64_t deadline_ms;
+  // Who shares what this computes in the prefix cache, such as a user's name (NUL-terminated UTF-8): only generations with the
+  // same key take it over. Null: those with none.
+  const char *cache_key;
 } HeraldGenerateOptions;
 
 // A finished generation.
@@ -638,8 +647,8 @@ uint32_t herald_engine_backend(const struct HeraldEngine *engine,
                                size_t *len,
                                struct HeraldError *error);
 
-// Empties the prefix cache: pages of earlier prompts, which later prompts that begin alike take over (see
-// HeraldGenerated.n_cached_tokens). Sequences keep theirs. Any thread, many at once. Statuses: OK; INVALID_ARGUMENT.
+// Empties the prefix cache's RAM: what earlier prompts and answers computed, which later prompts that begin alike take over (see
+// HeraldGenerated.n_cached_tokens). Sequences keep theirs, and the files of cache_dir stay. Any thread, many at once. Statuses: OK; INVALID_ARGUMENT.
 uint32_t herald_engine_forget_prefixes(const struct HeraldEngine *engine,
                                        struct HeraldError *error);
 

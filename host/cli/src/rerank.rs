@@ -40,7 +40,7 @@ pub(super) struct Rerank {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["query", "documents", "files", "lines"])]
     ids: Option<PathBuf>,
     /// Print only the best, this many
-    #[arg(short, long, value_name = "N")]
+    #[arg(long, value_name = "N")]
     top: Option<usize>,
     /// Print {"results": [{"index": ..., "score": ..., "document": ...}]}
     #[arg(long)]

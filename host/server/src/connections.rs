@@ -122,7 +122,7 @@ impl Connections {
     pub(super) async fn serve(self: &Arc<Self>, listener: &TcpListener, app: &Router) {
         loop {
             match listener.accept().await {
-                Ok((stream, peer)) => match self.admit() {
+                Ok((stream, peer)) => match self.admitted().await {
                     Some(place) => {
                         tracing::debug!("{peer} connects");
                         tokio::spawn(self.clone().answer(stream, place, app.clone()));
@@ -139,6 +139,21 @@ impl Connections {
                     tokio::time::sleep(NO_FILES).await;
                 }
             }
+        }
+    }
+
+    /// A place for a new connection, once enough of those that were closed for others have ended.
+    async fn admitted(self: &Arc<Self>) -> Option<Place> {
+        let until = tokio::time::Instant::now() + 2 * FLUSH;
+        loop {
+            let ended = self.ended.notified();
+            tokio::pin!(ended);
+            ended.as_mut().enable();
+            let is_closing = self.open().connections.len() >= self.most + MAX_CLOSING;
+            if !is_closing {
+                return self.admit();
+            }
+            tokio::time::timeout_at(until, ended).await.ok()?;
         }
     }
 

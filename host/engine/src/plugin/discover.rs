@@ -63,7 +63,7 @@ impl Search {
         for file in &self.files {
             // A name without a folder must not make the loader search its own path.
             match file.canonicalize() {
-                Ok(path) if seen.insert(path.clone()) => found.push(Ok((path, true))),
+                Ok(path) if seen.insert(identity(&path)) => found.push(Ok((path, true))),
                 Ok(_) => {}
                 Err(error) => found.push(Err(Refused {
                     path: file.clone(),
@@ -99,7 +99,7 @@ impl Search {
                 .collect();
             paths.sort();
             found.extend(
-                paths.into_iter().filter(|path| seen.insert(path.clone())).map(|path| Ok((path, false))),
+                paths.into_iter().filter(|path| seen.insert(identity(path))).map(|path| Ok((path, false))),
             );
         }
         found
@@ -133,4 +133,21 @@ fn own_library() -> Option<PathBuf> {
     }
     #[cfg(not(unix))]
     None
+}
+
+/// What tells a file from others, whatever names it has: hard links are one file.
+#[cfg(unix)]
+fn identity(path: &Path) -> (PathBuf, u64, u64) {
+    use std::os::unix::fs::MetadataExt;
+
+    match path.metadata() {
+        Ok(metadata) => (PathBuf::new(), metadata.dev(), metadata.ino()),
+        Err(_) => (path.to_owned(), 0, 0),
+    }
+}
+
+/// What tells a file from others: its canonical path.
+#[cfg(not(unix))]
+fn identity(path: &Path) -> PathBuf {
+    path.to_owned()
 }

@@ -63,9 +63,10 @@ impl Around {
         let usually = model == "llama" || model == "bert" || (model == "gpt2" && BOS_BY_PRE.contains(&pre));
         let add_bos = always || adds("bos")?.unwrap_or(usually);
         let add_eos = adds("eos")?.unwrap_or(model == "t5");
-        // GGUF's key has always been spelt so.
-        let sep = special("seperator")?.or(if model == "bert" { of_file.find("[SEP]") } else { None });
         let add_sep = adds("sep")?.unwrap_or(model == "bert");
+        // GGUF's key has always been spelt so. Some files have an id in it that they don't use, and none of theirs.
+        let sep = if add_sep { special("seperator")? } else { None };
+        let sep = sep.or(if model == "bert" { of_file.find("[SEP]") } else { None });
         let after = if add_sep && model == "bert" { sep.or(eos) } else { eos.filter(|_| add_eos) };
         let between =
             [eos.filter(|_| add_eos), sep.or(eos).filter(|_| add_sep)].into_iter().flatten().collect();

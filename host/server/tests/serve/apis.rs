@@ -142,12 +142,16 @@ fn embeddings_are_the_engines() {
         served.post("/v1/embeddings", &json!({"input": ["hello world", "once"], "model": "x", "user": null}));
     let answer = parsed(&said);
     assert_eq!(status, 200, "{said}");
-    assert_eq!(
-        [vector(&answer["data"][0]["embedding"]), vector(&answer["data"][1]["embedding"])],
-        expected[..]
-    );
+    // The engine computed both in one pass, the server each in its own: matmuls of floats round otherwise.
+    let near = |found: &[f32], expected: &[f32]| {
+        found.len() == expected.len() && found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-5)
+    };
+    for (index, expected) in expected.iter().enumerate() {
+        let found = vector(&answer["data"][index]["embedding"]);
+        assert!(near(&found, expected), "{found:?} {expected:?}");
+    }
     let (_, said) = served.post("/api/embed", &json!({"input": ["hello world", "once"]}));
-    assert_eq!(vector(&parsed(&said)["embeddings"][1]), expected[1]);
+    assert!(near(&vector(&parsed(&said)["embeddings"][1]), &expected[1]), "{said}");
     let (_, said) = served.post("/v1/embeddings", &json!({"input": "once", "dimensions": 4}));
     let short = vector(&parsed(&said)["data"][0]["embedding"]);
     assert!(short.len() == 4 && (short.iter().map(|x| x * x).sum::<f32>() - 1.0).abs() < 1e-5);

@@ -78,10 +78,12 @@ fn echo_and_logprobs() {
             && best.values().all(|logprob| logprob.as_f64().is_some_and(|logprob| logprob <= 0.0))
     );
     // The token that was chosen, now as part of the prompt.
-    let text = first["tokens"][0].as_str().expect("a token");
-    let chosen = (0..tokenizer.vocabulary() as u32)
-        .find(|id| tokenizer.token_bytes(*id, true).is_ok_and(|bytes| bytes == text.as_bytes()))
-        .expect("its id");
+    let engine = served.scheduler.engine();
+    let mut sequence = engine.sequence().expect("a sequence");
+    let mut last = Vec::new();
+    engine.logits(&mut sequence, &ids, &mut |logits| last = logits.to_vec()).expect("logits");
+    let best = last.iter().enumerate().max_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(id, _)| id as u32);
+    let chosen = best.expect("a vocabulary");
     ids.push(chosen);
     let echoed = ask(true, 0, &json!(ids));
     let logprobs = echoed["logprobs"]["token_logprobs"].as_array().expect("numbers");
