@@ -15,19 +15,37 @@ mod plugin_new;
 mod plugins;
 mod states;
 
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
 use assert_cmd::Command;
 use assert_cmd::assert::Assert;
 use herald_testing::{cpu_plugin, tiny};
 use serde_json::Value;
 use tempfile::TempDir;
 
+/// The program in a folder of its own: beside where it was built, other plugins may have been built too.
+fn program() -> &'static Path {
+    static ALONE: OnceLock<PathBuf> = OnceLock::new();
+    ALONE.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("alone");
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let built = Path::new(env!("CARGO_BIN_EXE_host"));
+        let alone = folder.join(built.file_name().expect("a name"));
+        if alone.exists() {
+            std::fs::remove_file(&alone).expect("an earlier run's goes");
+        }
+        std::fs::hard_link(built, &alone).expect("another name for the program");
+        alone
+    })
+}
+
 /// The program with the cpu plugin and an empty home folder.
 pub(crate) fn host(home: &TempDir) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_host"));
+    let mut command = Command::new(program());
     for variable in ["HERALD_MODEL", "HERALD_PLUGIN_PATH", "HERALD_CONFIG"] {
         command.env_remove(variable);
     }
-    // Other plugins may have been built in the program's folder.
     command.env("HERALD_BACKEND", "cpu");
     command.env("HOME", home.path()).env("XDG_CACHE_HOME", home.path().join("cache"));
     command.env("XDG_CONFIG_HOME", home.path().join("config")).env("XDG_DATA_HOME", home.path().join("data"));
