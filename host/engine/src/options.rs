@@ -22,7 +22,7 @@ pub struct LoadOptions {
     /// Threads to compute with; `None`: as many as this process may use.
     pub threads: Option<NonZeroUsize>,
     /// How finely matmuls with quantised weights may represent activations: 16 bits change logits by about a millionth; 8
-    /// bits by about a thousandth, which no text shows, and take about two thirds of the time.
+    /// bits by about a thousandth, and take about three quarters of the time.
     pub activations: ActivationPrecision,
     /// The most tokens of a forward pass; longer prompts go in pieces.
     pub max_batch: usize,
