@@ -44,7 +44,7 @@ pub(super) struct Serve {
     /// Answer to this name in a request's Host too; may be given several times
     #[arg(long = "allow-host", value_name = "NAME")]
     hosts: Vec<String>,
-    /// Let web pages of this origin (https://example.com, or * for all) use the server; may be given several times
+    /// Let web pages of this origin (`https://example.com`, or `*` for all) use the server; may be given several times
     #[arg(long = "cors", value_name = "ORIGIN")]
     origins: Vec<String>,
     /// Maximum number of connections
