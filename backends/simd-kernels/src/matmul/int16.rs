@@ -17,24 +17,14 @@ const fn panel_vectors<L: Sums>() -> usize {
 }
 
 impl Precision for Int16 {
+    const OF_SIXTEEN: usize = 16;
+
     fn token_len<F: Format>(columns: usize) -> usize {
         int16::len(columns)
     }
 
     fn panel_vectors<F: Format>() -> usize {
         panel_vectors::<F::Sums>()
-    }
-
-    fn tile_of<S: Simd>(left: usize) -> usize {
-        match left {
-            // One tile: twelve would leave four, too few multiply-adds to keep the CPU busy.
-            16 if S::WIDE => 16,
-            12.. if S::WIDE => 12,
-            8.. if S::WIDE => 8,
-            4.. => 4,
-            2.. => 2,
-            left => left,
-        }
     }
 
     /// For few tokens, and also where one tile holds all of them and a group has one sum.

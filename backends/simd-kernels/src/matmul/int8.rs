@@ -20,24 +20,14 @@ const fn panel_vectors<L: Sums>() -> usize {
 }
 
 impl Precision for Int8 {
+    const OF_SIXTEEN: usize = 8;
+
     fn token_len<F: Format>(columns: usize) -> usize {
         int8::len::<F::Sums>(columns)
     }
 
     fn panel_vectors<F: Format>() -> usize {
         panel_vectors::<F::Sums>()
-    }
-
-    fn tile_of<S: Simd>(left: usize) -> usize {
-        match left {
-            // Two tiles alike: twelve would leave four, too few multiply-adds to keep the CPU busy.
-            16 if S::WIDE => 8,
-            12.. if S::WIDE => 12,
-            8.. if S::WIDE => 8,
-            4.. => 4,
-            2.. => 2,
-            left => left,
-        }
     }
 
     fn is_direct<S: Simd, F: Format>(n_tokens: usize) -> bool {

@@ -67,8 +67,20 @@ pub(crate) trait Precision: 'static {
     /// how many row tiles it has done: at least one.
     fn panel<S: Simd, F: Format, const N: usize>(s: S, tile: Tile<'_, '_, '_>, panels: &[f32]) -> usize;
 
+    /// The first tile of sixteen tokens on wide vectors: twelve would leave four, too few multiply-adds to keep the CPU busy.
+    const OF_SIXTEEN: usize;
+
     /// Tokens of the next tile, with `left` to go.
-    fn tile_of<S: Simd>(left: usize) -> usize;
+    fn tile_of<S: Simd>(left: usize) -> usize {
+        match left {
+            16 if S::WIDE => Self::OF_SIXTEEN,
+            12.. if S::WIDE => 12,
+            8.. if S::WIDE => 8,
+            4.. => 4,
+            2.. => 2,
+            left => left,
+        }
+    }
 
     /// Whether codes are unpacked as they are multiplied with `n_tokens`.
     fn is_direct<S: Simd, F: Format>(n_tokens: usize) -> bool;
