@@ -225,7 +225,8 @@ impl Writer<'_> {
         format!("{section} {open} {first} body {end} {more} {close} {}", self.mark(&form.section[1]))
     }
 
-    /// gpt-oss's thoughts, which may come before anything else.
+    /// gpt-oss's thoughts, which may come before anything else: where their end is a special token, as that model has it. A model
+    /// without it would write them for ever, and has learnt none.
     fn channel_of_thoughts(&mut self) -> String {
         let (begin, end) = (self.mark("<|channel|>analysis<|message|>"), "<|end|><|start|>assistant");
         match (self.special)("<|end|>") {
@@ -233,10 +234,7 @@ impl Writer<'_> {
                 let _ = writeln!(self.rules, "THOUGHT: {ANY}");
                 format!("({begin} (THOUGHT)? {})?", self.mark(end))
             }
-            None => {
-                let _ = writeln!(self.rules, "thought[suffix={}]: {ANY}", Value::from(end));
-                format!("({begin} thought)?")
-            }
+            None => String::new(),
         }
     }
 
