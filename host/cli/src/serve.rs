@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use herald::files;
 use herald::schedule::{Scheduler, SchedulerOptions};
-use herald_server::{Access, Keys, Limits, ServeOptions, Server, endpoints};
+use herald_server::{Access, Keys, Limits, Origin, ServeOptions, Server, endpoints};
 
 use super::failure::Failure;
 use super::interrupt::Lookout;
@@ -46,7 +46,7 @@ pub(super) struct Serve {
     hosts: Vec<String>,
     /// Let web pages of this origin (`https://example.com`, or `*` for all) use the server; may be given several times
     #[arg(long = "cors", value_name = "ORIGIN")]
-    origins: Vec<String>,
+    origins: Vec<Origin>,
     /// Maximum number of connections
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
     connections: u32,

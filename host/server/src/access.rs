@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::str::FromStr;
 
 use axum::extract::Request;
 use axum::http::uri::Authority;
@@ -27,7 +28,28 @@ pub struct Access {
     /// Further names that the server answers to, as clients write them into `Host`, without a port.
     pub hosts: Vec<String>,
     /// Origins (`https://example.com`) whose web pages may use it; `*` is every one.
-    pub origins: Vec<String>,
+    pub origins: Vec<Origin>,
+}
+
+/// Where a web page comes from: `https://example.com`, or `*`, which is everywhere.
+#[derive(Clone, Debug)]
+pub struct Origin(HeaderValue);
+
+impl Origin {
+    fn is_any(&self) -> bool {
+        self.0 == "*"
+    }
+}
+
+impl FromStr for Origin {
+    type Err = String;
+
+    fn from_str(origin: &str) -> Result<Self, String> {
+        let uri: Option<Uri> = origin.parse().ok();
+        let is_whole = uri.is_some_and(|uri| uri.scheme().is_some() && origin.matches('/').count() == 2);
+        let value = HeaderValue::from_str(origin).ok().filter(|_| origin == "*" || is_whole);
+        value.map(Self).ok_or_else(|| "an origin such as https://example.com, or *, was expected".to_owned())
+    }
 }
 
 /// Keys, of which only hashes are kept.
@@ -97,27 +119,24 @@ impl Rules {
     }
 
     /// What lets web pages of other origins read answers.
-    ///
-    /// # Errors
-    /// One sentence where an origin is none.
-    pub(super) fn cors(&self) -> Result<Option<CorsLayer>, String> {
+    pub(super) fn cors(&self) -> Option<CorsLayer> {
         let origins = &self.access.origins;
         if origins.is_empty() {
-            return Ok(None);
+            return None;
         }
-        let allowed = if origins.iter().any(|origin| origin == "*") {
+        let allowed = if origins.iter().any(Origin::is_any) {
             AllowOrigin::any()
         } else {
-            AllowOrigin::list(origins.iter().map(|origin| value(origin)).collect::<Result<Vec<_>, _>>()?)
+            AllowOrigin::list(origins.iter().map(|origin| origin.0.clone()))
         };
         let exposed = [HeaderName::from_static("x-request-id"), header::RETRY_AFTER];
-        Ok(Some(
+        Some(
             CorsLayer::new()
                 .allow_origin(allowed)
                 .allow_methods([Method::GET, Method::POST])
                 .allow_headers(Any)
                 .expose_headers(exposed),
-        ))
+        )
     }
 
     /// Whether a request came by a name that is this server's, and by a page that may use it.
@@ -159,7 +178,12 @@ impl Rules {
     }
 
     fn may_use(&self, origin: &str, host: Option<&str>) -> bool {
-        if self.access.origins.iter().any(|known| known == "*" || known.eq_ignore_ascii_case(origin)) {
+        if self
+            .access
+            .origins
+            .iter()
+            .any(|known| known.is_any() || known.0.as_bytes().eq_ignore_ascii_case(origin.as_bytes()))
+        {
             return true;
         }
         let own = origin.parse::<Uri>().ok();
@@ -203,20 +227,13 @@ fn text<'r>(headers: &'r HeaderMap, name: &HeaderName) -> Result<Option<&'r str>
     }
 }
 
-fn value(origin: &str) -> Result<HeaderValue, String> {
-    let uri: Option<Uri> = origin.parse().ok();
-    let whole = uri.is_some_and(|uri| uri.scheme().is_some() && origin.matches('/').count() == 2);
-    let value = HeaderValue::from_str(origin).ok().filter(|_| whole);
-    value.ok_or_else(|| format!("the origin is {origin:?}, where one like https://example.com was expected"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn rules(address: [u8; 4], hosts: &[&str], origins: &[&str]) -> Rules {
         let hosts = hosts.iter().map(|&host| host.to_owned()).collect();
-        let origins = origins.iter().map(|&origin| origin.to_owned()).collect();
+        let origins = origins.iter().map(|origin| origin.parse().expect("an origin")).collect();
         Rules::new(Access { keys: Keys::default(), hosts, origins }, IpAddr::from(address))
     }
 

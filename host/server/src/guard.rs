@@ -49,18 +49,18 @@ impl Guard {
 ///
 /// # Errors
 /// As [`Rules::cors`].
-pub(super) fn guarded(routes: Router, guard: &Arc<Guard>) -> Result<Router, String> {
+pub(super) fn guarded(routes: Router, guard: &Arc<Guard>) -> Router {
     let layer = |router: Router| router.layer(from_fn_with_state(Arc::clone(guard), admit));
     let mut router = layer(routes.layer(CompressionLayer::new()));
-    if let Some(cors) = guard.rules.cors()? {
+    if let Some(cors) = guard.rules.cors() {
         // Outside of the keys: a browser asks first, and without one.
         router = router.layer(cors);
     }
-    Ok(router
+    router
         .layer(from_fn_with_state(Arc::clone(guard), check_names))
         .layer(axum::middleware::from_fn(watch))
         .layer(PropagateRequestIdLayer::x_request_id())
-        .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid)))
+        .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
 }
 
 async fn check_names(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {

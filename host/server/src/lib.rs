@@ -37,7 +37,7 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{MethodRouter, get, post};
 use serde_json::{Value, json};
 
-pub use access::{Access, Keys};
+pub use access::{Access, Keys, Origin};
 use connections::Connections;
 use conversation::ChatModel;
 use error::ApiError;
@@ -294,7 +294,7 @@ impl Server {
     /// lets running ones continue for [`ServeOptions::grace`].
     ///
     /// # Errors
-    /// The system's error if the server can't start, or where an origin of [`Access::origins`] is none.
+    /// The system's error if the server can't start.
     pub fn run(self, stop: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
@@ -313,8 +313,7 @@ impl Server {
             guard: Arc::clone(&guard),
             chat: OnceLock::new(),
         }));
-        let app = guard::guarded(routes, &guard)
-            .map_err(|what| io::Error::new(io::ErrorKind::InvalidInput, what))?;
+        let app = guard::guarded(routes, &guard);
         let done = runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             let connections = Connections::new(limits.connections, limits.idle);

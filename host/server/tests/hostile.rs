@@ -110,7 +110,7 @@ fn who_finds_no_place_is_told_before_the_body_is_read() {
 
 #[test]
 fn foreign_names_and_pages_are_refused() {
-    let origins = vec!["https://app.example".to_owned()];
+    let origins = vec!["https://app.example".parse().expect("an origin")];
     let access = Access { hosts: vec!["models.lan".to_owned()], origins, ..Access::default() };
     let served = serve(&tiny("llama"), access, Limits::default(), 10_000);
     let ask = |host: &str, more: &str| {
@@ -140,7 +140,11 @@ fn with_keys_only_those_who_have_one_are_answered() {
     let mut keys = Keys::default();
     keys.add("first-key").expect("a key");
     keys.add("second-key").expect("a key");
-    let access = Access { keys, origins: vec!["https://app.example".to_owned()], ..Access::default() };
+    let access = Access {
+        keys,
+        origins: vec!["https://app.example".parse().expect("an origin")],
+        ..Access::default()
+    };
     let served = serve(&tiny("llama"), access, Limits::default(), 10_000);
     for headers in
         ["", "Authorization: Bearer first-ke\r\n", "Authorization: first-key\r\n", "x-api-key: no\r\n"]
