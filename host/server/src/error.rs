@@ -17,7 +17,7 @@ pub(super) struct ApiError {
 
 impl ApiError {
     pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), param: None }
+        Self { status, message: one_line(message.into()), param: None }
     }
 
     pub(super) fn invalid(message: impl Into<String>) -> Self {
@@ -102,6 +102,19 @@ impl ApiError {
         }
         response
     }
+}
+
+/// The sentence on one line: what it quotes of a request may hold line breaks and other control characters, and it is read
+/// in terminals and logs.
+fn one_line(message: String) -> String {
+    if !message.contains(char::is_control) {
+        return message;
+    }
+    let mut line = String::with_capacity(message.len() + 8);
+    for c in message.chars() {
+        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+    }
+    line
 }
 
 impl From<Error> for ApiError {

@@ -236,3 +236,15 @@ fn forms_that_take_long_hold_up_nobody_else() {
         assert!(!said.contains("NoExtensionBias"), "{said}");
     }
 }
+
+#[test]
+fn what_a_request_says_is_quoted_on_one_line() {
+    let names = ["a\nb", "a\r\nHTTP/1.1 200 OK", "a\u{1b}[2Jb", "a\u{85}b", "a\0b"];
+    for path in ["/v1/completions", "/v1/messages", "/api/chat"] {
+        for name in names {
+            let body = json!({"model": "m", name: 1}).to_string();
+            let said = herald_server::check_body(path, body.as_bytes()).expect_err("no such field");
+            assert!(!said.contains(char::is_control), "{said:?}");
+        }
+    }
+}
