@@ -56,7 +56,7 @@ pub fn recommended(metadata: &Metadata) -> SamplerConfig {
         config.repeat_last_n = (last >= 0.0).then_some(last as u32);
     }
     // A file's wrong value is no reason to refuse requests that don't name it.
-    if config.validate(usize::MAX).is_err() {
+    if config.validate(u32::MAX as usize).is_err() {
         config = SamplerConfig { temperature, top_k, top_p, min_p, ..SamplerConfig::default() };
     }
     config
@@ -71,4 +71,47 @@ fn family(metadata: &Metadata) -> Recommended {
         .collect();
     let fits = |(family, _): &&(&str, Recommended)| names.iter().any(|name| name.contains(family));
     FAMILIES.iter().find(fits).map_or(USUAL, |(_, recommended)| *recommended)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gguf::{DataWriter, Gguf, Writer};
+
+    /// What a file recommends that says these.
+    fn of(keys: &[(&str, &str)]) -> SamplerConfig {
+        let bytes =
+            Writer::new().begin(Vec::new()).and_then(DataWriter::finish).expect("a file without tensors");
+        let mut gguf = Gguf::from_bytes(&bytes).expect("the file");
+        for (key, value) in keys {
+            gguf.set(&format!("{key}={value}").parse().expect("a key")).expect("it is set");
+        }
+        recommended(gguf.metadata())
+    }
+
+    #[test]
+    fn a_file_says_more_than_its_family() {
+        let (temperature, top_k, top_p, min_p) = USUAL;
+        let usual = SamplerConfig { temperature, top_k, top_p, min_p, ..SamplerConfig::default() };
+        assert_eq!(of(&[]), usual);
+        let smol = of(&[("general.name", "SmolLM2 135M")]);
+        assert!(smol != usual);
+        let said = of(&[
+            ("general.name", "SmolLM2 135M"),
+            ("general.sampling.temp", "float:0.25"),
+            ("general.sampling.top_k", "int:7"),
+            ("general.sampling.penalty_last_n", "int:-1"),
+            ("general.sampling.min_p", "int:0"),
+        ]);
+        assert_eq!(
+            said,
+            SamplerConfig { temperature: 0.25, top_k: 7, repeat_last_n: None, min_p: 0.0, ..smol.clone() }
+        );
+    }
+
+    #[test]
+    fn what_no_sampler_can_do_is_passed_over() {
+        assert_eq!(of(&[("general.sampling.temp", "float:-1")]), of(&[]));
+        assert_eq!(of(&[("general.sampling.temp", "str:hot")]), of(&[]));
+    }
 }
