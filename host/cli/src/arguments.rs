@@ -9,7 +9,7 @@ use clap::{Arg, Command, CommandFactory, FromArgMatches};
 use super::{Cli, harmless, output};
 
 /// Which model.
-const MODEL: &[&str] = &["model", "config"];
+const MODEL: &[&str] = &["models", "config"];
 /// Which plugins.
 const PLUGINS: &[&str] = &["backend", "plugins", "allow_insecure_plugins", "config"];
 /// What is set in place of the file's metadata.
@@ -53,11 +53,21 @@ fn used(path: &str) -> &'static [&'static [&'static str]] {
 /// The program's commands, each with the shared options that it uses. They may also stand before the command's name (in
 /// an alias, for example), where those that it doesn't use are ignored.
 pub(super) fn command() -> Command {
-    let command = Cli::command();
+    let command =
+        Cli::command().mut_args(without_empty).mut_subcommands(|command| command.mut_args(without_empty));
     let shared: Vec<Arg> =
         command.get_arguments().filter(|argument| !argument.is_global_set()).cloned().collect();
     let hidden = |argument: Arg| if argument.is_global_set() { argument } else { argument.hide(true) };
     command.mut_args(hidden).mut_subcommands(|command| equipped(command, "", &shared))
+}
+
+/// The argument, for which an empty environment variable counts as unset.
+fn without_empty(argument: Arg) -> Arg {
+    let name = argument.get_env().map(ToOwned::to_owned);
+    match name.filter(|name| std::env::var_os(name).is_some_and(|value| value.is_empty())) {
+        Some(_) => argument.env(None::<&'static str>),
+        None => argument,
+    }
 }
 
 /// The command with the shared options that it and its subcommands use.

@@ -49,8 +49,7 @@ impl Backends {
         let plugins = Plugins::discover(&load.search, &this_machine());
         let shapes = match &measured {
             Some((record, _)) => Some(record.model.clone()),
-            None => store::find_local(options.model.as_deref().filter(|name| !name.is_empty()))
-                .and_then(|path| shapes(&path)),
+            None => store::find_local(options.model()).and_then(|path| shapes(&path)),
         };
         let threads = load.threads.unwrap_or_else(threads::available_threads).get();
         let choice = backend_choice::pick_backends(&plugins, &load, threads, shapes.as_ref())

@@ -1,6 +1,7 @@
 //! The configuration file: engine options that were not given on the command line.
 
-use std::ffi::OsString;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::num::NonZeroUsize;
@@ -8,10 +9,12 @@ use std::path::{Path, PathBuf};
 
 use etcetera::{BaseStrategy, choose_base_strategy};
 use herald::files;
+use herald::gguf::Override;
 use serde::Deserialize;
 
 use super::failure::Failure;
 use super::options::{self, EngineOptions};
+use super::serve::ServeConfig;
 
 /// The file's keys: each an option of the same name.
 #[derive(Debug, Default, Deserialize)]
@@ -32,6 +35,50 @@ struct Config {
     cache_bytes: Option<Value>,
     cache_dir: Option<PathBuf>,
     cache_dir_bytes: Option<Value>,
+    chat_template: Option<String>,
+    sampling: Option<Sampling>,
+    /// By name.
+    #[serde(default)]
+    models: BTreeMap<String, Config>,
+    serve: Option<ServeConfig>,
+}
+
+/// How tokens are chosen where nothing else says so: in place of what the model's file recommends.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Sampling {
+    temperature: Option<f32>,
+    top_k: Option<u32>,
+    top_p: Option<f32>,
+    min_p: Option<f32>,
+    xtc_probability: Option<f32>,
+    xtc_threshold: Option<f32>,
+    repeat_penalty: Option<f32>,
+    repeat_last_n: Option<u32>,
+    mirostat: Option<u32>,
+    mirostat_tau: Option<f32>,
+    mirostat_eta: Option<f32>,
+}
+
+impl Sampling {
+    /// The same as metadata of a model's file, which holds what its makers recommend.
+    fn overrides(&self) -> Result<Vec<Override>, String> {
+        let numbers = [
+            ("temp", self.temperature),
+            ("top_p", self.top_p),
+            ("min_p", self.min_p),
+            ("xtc_probability", self.xtc_probability),
+            ("xtc_threshold", self.xtc_threshold),
+            ("penalty_repeat", self.repeat_penalty),
+            ("mirostat_tau", self.mirostat_tau),
+            ("mirostat_eta", self.mirostat_eta),
+        ];
+        let counts =
+            [("top_k", self.top_k), ("penalty_last_n", self.repeat_last_n), ("mirostat", self.mirostat)];
+        let numbers = numbers.into_iter().filter_map(|(key, value)| Some((key, format!("float:{}", value?))));
+        let counts = counts.into_iter().filter_map(|(key, value)| Some((key, format!("int:{}", value?))));
+        numbers.chain(counts).map(|(key, value)| format!("general.sampling.{key}={value}").parse()).collect()
+    }
 }
 
 /// A number, or a text such as "2GiB" or "all".
@@ -54,10 +101,60 @@ impl Value {
 impl EngineOptions {
     /// These options, with the configuration file's values for those that were not given.
     pub(super) fn configured(mut self) -> Result<Self, Failure> {
+        // An empty name counts as none.
+        self.models.retain(|model| !model.is_empty());
+        let Some((path, config)) = self.configuration()? else {
+            let each = self.models.iter().map(|name| self.naming(name)).collect();
+            return Ok(Self { each, ..self });
+        };
+        let given = self.clone();
+        if self.models.is_empty() {
+            self.models.extend(config.model.clone().map(OsString::from));
+        }
+        let names = match self.models.is_empty() {
+            true => config.models.keys().map(OsString::from).collect(),
+            false => self.models.clone(),
+        };
+        let whole = |mut options: Self, name: Option<&OsStr>| -> Result<Self, Failure> {
+            let table = name.and_then(OsStr::to_str).and_then(|name| config.models.get_key_value(name));
+            if let Some((name, table)) = table {
+                let filled = options.fill(table).and_then(|()| match &table.model {
+                    Some(model) => Ok(options.models = vec![model.into()]),
+                    None => Err("there is no `model`, where its file was expected".to_owned()),
+                });
+                filled.map_err(|what| wrong(&path, &format!("models.{name}: {what}")))?;
+            }
+            options.fill(&config).map_err(|what| wrong(&path, &what))?;
+            Ok(options)
+        };
+        let mut each = Vec::with_capacity(names.len());
+        for name in names {
+            let named = whole(given.naming(&name).1, Some(&name))?;
+            each.push((name, named));
+        }
+        let only = match self.models.as_slice() {
+            [only] => Some(only.clone()),
+            _ => None,
+        };
+        Ok(Self { each, ..whole(self, only.as_deref())? })
+    }
+
+    /// These options for one model.
+    fn naming(&self, name: &OsStr) -> (OsString, Self) {
+        (name.to_owned(), Self { models: vec![name.to_owned()], each: Vec::new(), ..self.clone() })
+    }
+
+    /// What the configuration says of `host serve`.
+    pub(super) fn serve_config(&self) -> Result<ServeConfig, Failure> {
+        Ok(self.configuration()?.and_then(|(_, config)| config.serve).unwrap_or_default())
+    }
+
+    /// The configuration, with its file, where there is one.
+    fn configuration(&self) -> Result<Option<(PathBuf, Config)>, Failure> {
         let given = self.config.clone().filter(|path| !path.as_os_str().is_empty());
         let path = match given.clone().or_else(usual) {
             Some(path) => path,
-            None => return Ok(self),
+            None => return Ok(None),
         };
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
@@ -66,7 +163,7 @@ impl EngineOptions {
                 if given.is_none()
                     && matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
             {
-                return Ok(self);
+                return Ok(None);
             }
             Err(error) => return Err(Failure::file(&path, "the configuration can't be read", &error)),
         };
@@ -76,11 +173,17 @@ impl EngineOptions {
             let line = 1 + before.matches('\n').count();
             wrong(&path, &format!("line {line}: {}", error.message().replace('\n', " ")))
         })?;
-        self.fill(config).map_err(|what| wrong(&path, &what))?;
-        Ok(self)
+        let nested = |(_, table): &(&String, &Config)| table.serve.is_some() || !table.models.is_empty();
+        if let Some((name, _)) = config.models.iter().find(nested) {
+            let what = format!(
+                "models.{name}: it has `serve` or `models`, where a model's own options were expected"
+            );
+            return Err(wrong(&path, &what));
+        }
+        Ok(Some((path, config)))
     }
 
-    fn fill(&mut self, config: Config) -> Result<(), String> {
+    fn fill(&mut self, config: &Config) -> Result<(), String> {
         /// The given value, or else the file's.
         fn of<T>(
             given: Option<T>,
@@ -95,12 +198,10 @@ impl EngineOptions {
                 (given, _) => Ok(given),
             }
         }
-        // An empty environment variable counts as unset.
-        self.model = self.model.take().filter(|model| !model.is_empty());
-        self.model = self.model.take().or(config.model.map(OsString::from));
-        self.backend = self.backend.take().filter(|backend| !backend.is_empty()).or(config.backend);
+        self.backend = self.backend.take().filter(|backend| !backend.is_empty());
+        self.backend = self.backend.take().or_else(|| config.backend.clone());
         self.threads = of(self.threads, "threads", config.threads.as_ref(), options::threads)?;
-        let activations = config.activations.map(Value::Text);
+        let activations = config.activations.clone().map(Value::Text);
         self.activations = of(self.activations, "activations", activations.as_ref(), options::activations)?;
         self.context = self.context.or(config.context);
         self.batch = self.batch.or(config.batch);
@@ -118,9 +219,18 @@ impl EngineOptions {
         let (cache, files) = (config.cache_bytes.as_ref(), config.cache_dir_bytes.as_ref());
         self.cache_bytes = of(self.cache_bytes, "cache-bytes", cache, options::bytes)?;
         self.cache_dir_bytes = of(self.cache_dir_bytes, "cache-dir-bytes", files, options::bytes)?;
-        self.cache_dir = self.cache_dir.take().or(config.cache_dir);
-        self.archive = self.archive.take().or(config.archive);
+        self.cache_dir = self.cache_dir.take().or_else(|| config.cache_dir.clone());
+        self.archive = self.archive.take().or_else(|| config.archive.clone());
         self.archive_lz4 |= config.archive_lz4.unwrap_or(false);
+        if let (None, Some(template)) = (&self.chat_template, &config.chat_template) {
+            let read = options::ChosenTemplate::read(template.clone());
+            self.chat_template = Some(read.map_err(|what| format!("chat-template: {what}"))?);
+        }
+        if let Some(sampling) = &config.sampling {
+            let said = sampling.overrides().map_err(|what| format!("sampling: {what}"))?;
+            // What is said more closely is set later, and holds.
+            self.set.splice(0..0, said);
+        }
         Ok(())
     }
 }

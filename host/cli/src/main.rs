@@ -131,6 +131,11 @@ impl Command {
         }
     }
 
+    /// Whether it runs several models.
+    fn takes_models(&self) -> bool {
+        matches!(self, Self::Serve(_))
+    }
+
     /// Whether the command itself reports refused plugins, so that warnings would repeat it.
     fn reports_plugins(&self) -> bool {
         matches!(self, Self::Backends(_))
@@ -152,6 +157,10 @@ fn main() -> ExitCode {
         Ok(options) => options,
         Err(failure) => return report(&failure),
     };
+    if options.models.len() > 1 && !command.takes_models() {
+        let several = format!("--model is given {} times, where one was expected", options.models.len());
+        return report(&Failure::Usage(several));
+    }
     let checked = if command.reports_plugins() { Ok(()) } else { options.check_plugins() };
     match checked.and_then(|()| command.run(&options)) {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,6 +1,6 @@
 //! The options that commands share: the model and how to run it. `arguments` says which command takes which.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
@@ -22,20 +22,25 @@ const MODEL: &str = "Model and backends";
 const MEMORY: &str = "Context and memory";
 
 /// The model and how to run it.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = MODEL)]
 pub(super) struct EngineOptions {
-    /// The model: a GGUF file, or a name that `host pull` knows [default: smollm2-135m-instruct]
+    /// The model: a GGUF file, or a name that `host pull` or the configuration knows; `host serve` takes several, and folders
+    /// [default: smollm2-135m-instruct]
     #[arg(
         short,
-        long,
+        long = "model",
         env = "HERALD_MODEL",
         value_name = "PATH|NAME",
         value_parser = Listed::new(OsStringValueParser::new(), store::values),
         hide_possible_values = true,
         hide_env_values = true
     )]
-    pub(super) model: Option<OsString>,
+    pub(super) models: Vec<OsString>,
+
+    /// The models that are named, each with the options that the configuration has for it.
+    #[arg(skip)]
+    pub(super) each: Vec<(OsString, EngineOptions)>,
 
     /// The preferred backend for each layer: `simd`, `blas`, `cpu` or another plugin's name; `auto` is the best for this
     /// machine [default: auto]
@@ -50,58 +55,58 @@ pub(super) struct EngineOptions {
     pub(super) backend: Option<String>,
 
     /// Threads to compute with [default: one for each CPU that this process may use]
-    #[arg(short, long, value_name = "N", value_parser = threads)]
+    #[arg(short, long, env = "HERALD_THREADS", hide_env_values = true, value_name = "N", value_parser = threads)]
     pub(super) threads: Option<NonZeroUsize>,
 
     /// Bits of activations where they are multiplied with quantised weights: `int16`, which is as good as exact, or `int8`,
     /// faster and nearly so [default: int16]
-    #[arg(long, value_name = "TYPE", value_parser = activations)]
+    #[arg(long, env = "HERALD_ACTIVATIONS", hide_env_values = true, value_name = "TYPE", value_parser = activations)]
     pub(super) activations: Option<ActivationPrecision>,
 
     /// Maximum length of a sequence [default: what the model was trained for]
-    #[arg(short, long, value_name = "TOKENS", help_heading = MEMORY)]
+    #[arg(short, long, env = "HERALD_CONTEXT", hide_env_values = true, value_name = "TOKENS", help_heading = MEMORY)]
     pub(super) context: Option<NonZeroUsize>,
 
     /// Maximum tokens of one forward pass; longer prompts are split [default: 512]
-    #[arg(long, value_name = "TOKENS", help_heading = MEMORY)]
+    #[arg(long, env = "HERALD_BATCH", hide_env_values = true, value_name = "TOKENS", help_heading = MEMORY)]
     pub(super) batch: Option<NonZeroUsize>,
 
     /// How many of a sequence's latest tokens keep their keys and values at 16 bits, as a number or as bytes; older ones are
     /// compressed to 4 bits [default: 3072]
-    #[arg(long, value_name = "TOKENS|BYTES", help_heading = MEMORY)]
+    #[arg(long, env = "HERALD_ACTIVE_TOKENS", hide_env_values = true, value_name = "TOKENS|BYTES", help_heading = MEMORY)]
     pub(super) active_tokens: Option<Capacity>,
 
     /// How many of the compressed tokens stay in RAM, as a number or as bytes; the oldest go to a file [default: 32768]
-    #[arg(long, value_name = "TOKENS|BYTES", help_heading = MEMORY)]
+    #[arg(long, env = "HERALD_COMPRESSED_TOKENS", hide_env_values = true, value_name = "TOKENS|BYTES", help_heading = MEMORY)]
     pub(super) compressed_tokens: Option<Capacity>,
 
     /// The file for the oldest tokens' keys and values, or a folder for a temporary one [default: the user's cache folder]
-    #[arg(long, value_name = "FILE|FOLDER", help_heading = MEMORY)]
+    #[arg(long, env = "HERALD_ARCHIVE", hide_env_values = true, value_name = "FILE|FOLDER", help_heading = MEMORY)]
     pub(super) archive: Option<PathBuf>,
 
     /// Compress that file with LZ4
-    #[arg(long, help_heading = MEMORY)]
+    #[arg(long, env = "HERALD_ARCHIVE_LZ4", hide_env_values = true, help_heading = MEMORY)]
     pub(super) archive_lz4: bool,
 
     /// How many pages of older tokens each layer selects to attend to, by score; `all` for every one [default: 64]
-    #[arg(long, value_name = "PAGES|all", value_parser = selected_pages, help_heading = MEMORY)]
+    #[arg(long, env = "HERALD_SELECTED_PAGES", hide_env_values = true, value_name = "PAGES|all", value_parser = selected_pages, help_heading = MEMORY)]
     pub(super) selected_pages: Option<SelectedPages>,
 
     /// RAM budget for the KV cache, such as 2GiB; at the limit, tokens are compressed and archived earlier [default: no limit]
-    #[arg(long, value_name = "BYTES", value_parser = bytes, help_heading = MEMORY)]
+    #[arg(long, env = "HERALD_MEMORY_BUDGET", hide_env_values = true, value_name = "BYTES", value_parser = bytes, help_heading = MEMORY)]
     pub(super) memory_budget: Option<u64>,
 
     /// RAM for what earlier prompts and answers computed, for prompts that begin with the same tokens; 0B keeps nothing
     /// [default: 512MiB]
-    #[arg(long, value_name = "BYTES", value_parser = bytes, help_heading = MEMORY)]
+    #[arg(long, env = "HERALD_CACHE_BYTES", hide_env_values = true, value_name = "BYTES", value_parser = bytes, help_heading = MEMORY)]
     pub(super) cache_bytes: Option<u64>,
 
     /// A folder in which that is kept for the next run, and for other programs with the same model [default: none]
-    #[arg(long, value_name = "FOLDER", help_heading = MEMORY)]
+    #[arg(long, env = "HERALD_CACHE_DIR", hide_env_values = true, value_name = "FOLDER", help_heading = MEMORY)]
     pub(super) cache_dir: Option<PathBuf>,
 
     /// How much that folder may take [default: 8GiB]
-    #[arg(long, value_name = "BYTES", value_parser = bytes, help_heading = MEMORY)]
+    #[arg(long, env = "HERALD_CACHE_DIR_BYTES", hide_env_values = true, value_name = "BYTES", value_parser = bytes, help_heading = MEMORY)]
     pub(super) cache_dir_bytes: Option<u64>,
 
     /// A TOML file with values for those of these options that aren't given [default: herald/config.toml in the user's
@@ -243,9 +248,14 @@ impl EngineOptions {
         self.batch.map_or(LoadOptions::default().max_batch, NonZeroUsize::get)
     }
 
+    /// The model that was named.
+    pub(super) fn model(&self) -> Option<&OsStr> {
+        self.models.first().map(OsString::as_os_str)
+    }
+
     /// The model's file.
     pub(super) fn model_path(&self) -> Result<PathBuf, Failure> {
-        store::resolve(self.model.as_deref().filter(|name| !name.is_empty()), self.quiet)
+        store::resolve(self.model(), self.quiet)
     }
 
     /// Loads the model.
@@ -268,7 +278,7 @@ pub(super) struct ChosenTemplate {
 
 impl ChosenTemplate {
     /// The template of a name, or else of a file.
-    fn read(given: String) -> Result<Self, String> {
+    pub(super) fn read(given: String) -> Result<Self, String> {
         let source = match herald::chat::named_template(&given) {
             Some(source) => source.to_owned(),
             None => std::fs::read_to_string(&given).map_err(|error| {

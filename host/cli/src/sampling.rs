@@ -178,6 +178,7 @@ impl Sampling {
             special: self.special,
             markers: false,
             min_tokens: self.min_tokens,
+            thinking: None,
             constraint,
             deadline: None,
             cache_key: None,

@@ -1,58 +1,92 @@
 //! `host serve`: the model behind an HTTP server that speaks the APIs of OpenAI, Anthropic, Ollama and llama.cpp.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::{NonZeroU16, NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use herald::files;
+use herald::plugin::this_machine;
 use herald::schedule::{Scheduler, SchedulerOptions};
-use herald_server::{Access, Keys, Limits, Origin, ServeOptions, Server, endpoints};
+use herald::{LoadOptions, NeuroEngine, files};
+use herald_server::{
+    Access, Keep, Keys, Limits, ModelSource, Models, Origin, ServeOptions, Server, endpoints,
+    models_of_folder,
+};
+use serde::Deserialize;
 
 use super::failure::Failure;
 use super::interrupt::Lookout;
-use super::options::EngineOptions;
+use super::options::{self, EngineOptions};
 use super::output;
 
 /// Serve the model over HTTP, as OpenAI's, Anthropic's, Ollama's and llama.cpp's APIs do
 #[derive(Debug, Args)]
 #[command(after_help = after_help())]
 pub(super) struct Serve {
-    /// The address to listen on
-    #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
-    address: IpAddr,
-    /// The port to listen on; 0: any free one
-    #[arg(short, long, value_name = "PORT", default_value_t = 8080)]
-    port: u16,
-    /// Maximum number of requests that run at once
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
-    parallel: u16,
-    /// Maximum number of requests that wait; more are refused with status 429
-    #[arg(long, value_name = "N", default_value_t = 256)]
-    queue: usize,
-    /// Seconds that running answers may continue after Ctrl-C
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    grace: u64,
+    /// The address to listen on [default: 127.0.0.1]
+    #[arg(long, value_name = "ADDRESS", env = "HERALD_ADDRESS")]
+    address: Option<IpAddr>,
+    /// The port to listen on; 0: any free one [default: 8080]
+    #[arg(short, long, value_name = "PORT", env = "HERALD_PORT")]
+    port: Option<u16>,
+    /// Maximum number of requests that run at once [default: 32]
+    #[arg(long, value_name = "N", env = "HERALD_PARALLEL")]
+    parallel: Option<NonZeroU16>,
+    /// Maximum number of requests that wait; more are refused with status 429 [default: 256]
+    #[arg(long, value_name = "N", env = "HERALD_QUEUE")]
+    queue: Option<usize>,
+    /// Seconds that running answers may continue after Ctrl-C [default: 30]
+    #[arg(long, value_name = "SECONDS", env = "HERALD_GRACE")]
+    grace: Option<u64>,
     /// Answer only requests with this key (Authorization: Bearer KEY); may be given several times
     #[arg(long = "api-key", value_name = "KEY", env = "HERALD_API_KEY", hide_env_values = true)]
     keys: Vec<String>,
     /// The same with the keys of this file, one a line
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "HERALD_API_KEY_FILE")]
     api_key_file: Option<PathBuf>,
     /// Answer to this name in a request's Host too; may be given several times
-    #[arg(long = "allow-host", value_name = "NAME")]
+    #[arg(long = "allow-host", value_name = "NAME", env = "HERALD_ALLOW_HOST")]
     hosts: Vec<String>,
     /// Let web pages of this origin (`https://example.com`, or `*` for all) use the server; may be given several times
-    #[arg(long = "cors", value_name = "ORIGIN")]
+    #[arg(long = "cors", value_name = "ORIGIN", env = "HERALD_CORS")]
     origins: Vec<Origin>,
-    /// Maximum number of connections
-    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
-    connections: u32,
+    /// Maximum number of connections [default: 1024]
+    #[arg(long, value_name = "N", env = "HERALD_CONNECTIONS")]
+    connections: Option<NonZeroU32>,
     /// Take special tokens that messages spell for what they are: the texts of clients can then end turns and begin others
-    #[arg(long)]
+    #[arg(long, env = "HERALD_TRUST_CONTENT")]
     trust_content: bool,
+    /// Of several models, keep so many bytes of files loaded, such as 12GiB; one alone may have more [default: three quarters of
+    /// this machine's RAM]
+    #[arg(long, value_name = "BYTES", value_parser = options::bytes, env = "HERALD_MODELS_MEMORY")]
+    models_memory: Option<u64>,
+    /// Of several models, unload one that nobody has asked for in so many seconds [default: only where another needs its memory]
+    #[arg(long, value_name = "SECONDS", env = "HERALD_UNLOAD_AFTER")]
+    unload_after: Option<NonZeroU64>,
+}
+
+/// The configuration's table `serve`: each key an option of the same name.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct ServeConfig {
+    address: Option<IpAddr>,
+    port: Option<u16>,
+    parallel: Option<NonZeroU16>,
+    queue: Option<usize>,
+    grace: Option<u64>,
+    api_key_file: Option<PathBuf>,
+    #[serde(default)]
+    allow_host: Vec<String>,
+    #[serde(default)]
+    cors: Vec<String>,
+    connections: Option<NonZeroU32>,
+    trust_content: Option<bool>,
+    models_memory: Option<String>,
+    unload_after: Option<NonZeroU64>,
 }
 
 fn after_help() -> String {
@@ -72,40 +106,63 @@ Examples:
 }
 
 impl Serve {
+    /// These options, with the configuration's values for those that were not given.
+    fn configured(self, config: ServeConfig) -> Result<Self, Failure> {
+        let wrong = |key: &str, what: String| {
+            Failure::Failed(format!("the configuration is wrong: serve: {key}: {what}"))
+        };
+        let or = |given: Vec<String>, others: Vec<String>| if given.is_empty() { others } else { given };
+        let origins = match self.origins.is_empty() {
+            true => config.cors.iter().map(|text| text.parse()).collect::<Result<_, _>>(),
+            false => Ok(self.origins),
+        };
+        let memory = config.models_memory.map(|text| options::bytes(&text)).transpose();
+        Ok(Self {
+            address: self.address.or(config.address),
+            port: self.port.or(config.port),
+            parallel: self.parallel.or(config.parallel),
+            queue: self.queue.or(config.queue),
+            grace: self.grace.or(config.grace),
+            keys: self.keys,
+            api_key_file: self.api_key_file.or(config.api_key_file),
+            hosts: or(self.hosts, config.allow_host),
+            origins: origins.map_err(|what| wrong("cors", what))?,
+            connections: self.connections.or(config.connections),
+            trust_content: self.trust_content || config.trust_content.unwrap_or(false),
+            models_memory: self.models_memory.or(memory.map_err(|what| wrong("models-memory", what))?),
+            unload_after: self.unload_after.or(config.unload_after),
+        })
+    }
+
     pub(super) fn run(self, options: &EngineOptions) -> Result<(), Failure> {
-        let engine = Arc::new(options.load()?);
-        // The name that was pulled, or else the file's, however its path was written.
-        let pulled = options.model.as_deref().filter(|name| !name.is_empty() && !Path::new(name).exists());
-        let name = pulled.map(|name| name.to_string_lossy().into_owned());
-        let stem = engine.path().file_stem().map(|stem| stem.to_string_lossy().into_owned());
-        let model = name.or(stem).unwrap_or_default();
+        let this = self.configured(options.serve_config()?)?;
         let scheduling = SchedulerOptions {
-            max_running: usize::from(self.parallel).min(engine.max_batch()),
-            queue: self.queue,
+            max_running: usize::from(this.parallel.map_or(32, NonZeroU16::get)).min(options.max_batch()),
+            queue: this.queue.unwrap_or(256),
             ..SchedulerOptions::default()
         };
         let limits = Limits {
-            connections: self.connections as usize,
-            requests: scheduling.max_running + self.queue,
+            connections: this.connections.map_or(1024, NonZeroU32::get) as usize,
+            requests: scheduling.max_running + scheduling.queue,
             ..Limits::default()
         };
         let slots = scheduling.max_running;
-        let access = self.access()?;
-        let is_open = !self.address.is_loopback() && access.keys.is_empty();
-        let scheduler = Arc::new(Scheduler::start(engine, scheduling)?);
-        let grace = Duration::from_secs(self.grace);
+        let access = this.access()?;
+        let address = this.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let is_open = !address.is_loopback() && access.keys.is_empty();
+        let models = this.models(options, &scheduling)?;
+        let grace = Duration::from_secs(this.grace.unwrap_or(30));
         let serving = ServeOptions {
-            model,
             max_body: 8 << 20,
             grace,
             access,
             limits,
-            trust_content: self.trust_content,
+            trust_content: this.trust_content,
             slots,
         };
-        let wanted = SocketAddr::new(self.address, self.port);
+        let wanted = SocketAddr::new(address, this.port.unwrap_or(8080));
         let failed = |error| Failure::Failed(format!("{wanted} can't be listened on: {error}"));
-        let server = Server::bind(wanted, scheduler, serving).map_err(failed)?;
+        let server = Server::bind(wanted, models, serving).map_err(failed)?;
         let address = server.address().map_err(failed)?;
         if is_open && !options.quiet {
             output::note("note: anyone who can reach this address may use the model");
@@ -122,6 +179,38 @@ impl Serve {
         server.run(stop).map_err(failed)
     }
 
+    /// The models to serve: one, loaded, or several that are loaded when they are asked for.
+    fn models(&self, options: &EngineOptions, scheduling: &SchedulerOptions) -> Result<Models, Failure> {
+        let mut named: Vec<(String, PathBuf, EngineOptions)> = Vec::new();
+        for (name, options) in &options.each {
+            match Path::new(name).is_dir() {
+                true => named.extend(of_folder(Path::new(name), options)?),
+                false => {
+                    let path = options.model_path()?;
+                    named.push((name_of(name, &path), path, options.clone()));
+                }
+            }
+        }
+        if named.is_empty() {
+            let path = options.model_path()?;
+            named.push((stem(&path), path, options.clone()));
+        }
+        if let [(name, path, options)] = named.as_slice() {
+            let scheduler = start(path, &options.load_options(), scheduling)?;
+            return Ok(Models::one(name.clone(), Arc::new(scheduler)));
+        }
+        let sources = named.into_iter().map(|(name, path, options)| {
+            let (load, scheduling, file) = (options.load_options(), scheduling.clone(), path.clone());
+            ModelSource::new(name, &path, Box::new(move || start(&file, &load, &scheduling)))
+        });
+        let sources = sources.collect::<Result<Vec<ModelSource>, _>>()?;
+        let keep = Keep {
+            bytes: self.models_memory.unwrap_or_else(usual_memory),
+            idle: self.unload_after.map(|seconds| Duration::from_secs(seconds.get())),
+        };
+        Models::several(sources, keep).map_err(Failure::Failed)
+    }
+
     fn access(&self) -> Result<Access, Failure> {
         let mut keys = Keys::default();
         // An empty environment variable counts as unset.
@@ -136,4 +225,45 @@ impl Serve {
         }
         Ok(Access { keys, hosts: self.hosts.clone(), origins: self.origins.clone() })
     }
+}
+
+/// Three quarters of this machine's RAM, where the system says how much that is.
+fn usual_memory() -> u64 {
+    match this_machine().memory_bytes {
+        0 => u64::MAX,
+        bytes => bytes / 4 * 3,
+    }
+}
+
+/// Loads a model for the server.
+fn start(path: &Path, load: &LoadOptions, scheduling: &SchedulerOptions) -> herald::Result<Scheduler> {
+    Scheduler::start(Arc::new(NeuroEngine::load(path, load)?), scheduling.clone())
+}
+
+/// The models of a folder, each called as its file.
+fn of_folder(
+    folder: &Path,
+    options: &EngineOptions,
+) -> Result<Vec<(String, PathBuf, EngineOptions)>, Failure> {
+    let failed = |error| Failure::file(folder, "the folder can't be read", &error);
+    let paths = models_of_folder(folder).map_err(failed)?;
+    if paths.is_empty() {
+        let what =
+            format!("{}: the folder has no GGUF file, where at least one was expected", folder.display());
+        return Err(Failure::Failed(what));
+    }
+    let named = |path: PathBuf| {
+        let options = EngineOptions { models: vec![path.clone().into()], ..options.clone() };
+        (stem(&path), path, options)
+    };
+    Ok(paths.into_iter().map(named).collect())
+}
+
+/// What a model is called: as it was named, or as its file, however that file's path was written.
+fn name_of(given: &OsStr, path: &Path) -> String {
+    if Path::new(given).exists() { stem(path) } else { given.to_string_lossy().into_owned() }
+}
+
+fn stem(path: &Path) -> String {
+    path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
 }

@@ -27,7 +27,7 @@ pub use constrain::Constraint;
 pub use contexts::{Demoted, Input, ManagerOptions, MemoryLeakStats, MultiTierMemoryManager, Optimized};
 pub use engine::{
     BatchEntry, EmbedOptions, Finish, GenerateOptions, Generated, LoadedState, NeuroEngine, SavedExtras,
-    Sequence, TokenOutput, Watched, WeightProduct, calibrate, calibrate_within,
+    Sequence, ThinkingBudget, TokenOutput, Watched, WeightProduct, calibrate, calibrate_within,
 };
 pub use error::{Error, Result};
 pub use herald_api::ActivationPrecision;

@@ -191,6 +191,13 @@ impl Rules {
         own.zip(host).is_some_and(|(own, host)| own.eq_ignore_ascii_case(host))
     }
 
+    /// Whose request it is, by its key, where keys are needed: the same in every process, and no way back to the key.
+    pub(super) fn owner(&self, headers: &HeaderMap) -> Option<String> {
+        let key = key(headers).filter(|_| !self.access.keys.is_empty())?;
+        let hash = Sha256::new().chain_update(b"herald: whose prompts\0").chain_update(key).finalize();
+        Some(hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+    }
+
     /// Whether a request has a key, where it needs one: as `Authorization: Bearer KEY` (OpenAI's API) or `x-api-key: KEY`
     /// (Anthropic's).
     pub(super) fn check_key(&self, request: &Request) -> Result<(), ApiError> {
@@ -198,9 +205,7 @@ impl Rules {
         if keys.is_empty() || OPEN.contains(&request.uri().path()) {
             return Ok(());
         }
-        let headers = request.headers();
-        let bearer = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
-        let key = bearer.or_else(|| headers.get("x-api-key").map(HeaderValue::as_bytes));
+        let key = key(request.headers());
         if key.is_some_and(|key| keys.has(key)) {
             return Ok(());
         }
@@ -210,6 +215,12 @@ impl Rules {
             format!("the request has {found}, where Authorization: Bearer KEY was expected"),
         ))
     }
+}
+
+/// The key that a request has.
+fn key(headers: &HeaderMap) -> Option<&[u8]> {
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
+    bearer.or_else(|| headers.get("x-api-key").map(HeaderValue::as_bytes))
 }
 
 fn bearer(value: &[u8]) -> Option<&[u8]> {

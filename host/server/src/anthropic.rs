@@ -14,6 +14,7 @@ use crate::conversation::{Conversation, messages, text_of};
 use crate::error::ApiError;
 use crate::fields::{ANTHROPIC_COUNT, ANTHROPIC_MESSAGES, Body, wrong};
 use crate::job::{Job, Source, schema_of};
+use crate::models::Model;
 use crate::openai::chat::thinking_variables;
 use crate::tools::{self, Delta, Tool, ToolUse};
 use crate::{App, Shared, checked};
@@ -25,7 +26,7 @@ pub(crate) async fn create(
 ) -> Response {
     let made = async {
         let job = read(&checked(&shared, &headers, body)?)?;
-        answer(Arc::clone(&shared), job, Messages::default()).await
+        answer(Arc::clone(&shared), &headers, job, Messages::default()).await
     };
     made.await.unwrap_or_else(|error: ApiError| error.respond(error.anthropic()))
 }
@@ -37,22 +38,23 @@ pub(crate) async fn count(
 ) -> Response {
     let made = async {
         let mut body = Body::read(&ANTHROPIC_COUNT, &checked(&shared, &headers, body)?)?;
-        let conversation = conversation(&mut body)?;
+        let (conversation, _) = conversation(&mut body)?;
+        let model = body.text("model");
         body.done()?;
-        let ids = tokens(Arc::clone(&shared), conversation).await?;
+        let model = shared.models.get(model.as_deref()).await?;
+        let ids = tokens(&shared, model, conversation).await?;
         Ok(Json(json!({"input_tokens": ids})).into_response())
     };
     made.await.unwrap_or_else(|error: ApiError| error.respond(error.anthropic()))
 }
 
-async fn tokens(shared: Arc<Shared>, conversation: Conversation) -> Result<usize, ApiError> {
-    let preparing = Arc::clone(&shared);
+async fn tokens(shared: &Shared, model: Arc<Model>, conversation: Conversation) -> Result<usize, ApiError> {
+    let trusts = shared.options.trust_content;
     let work = move || {
-        let prompt =
-            shared.chat()?.prompt(shared.scheduler.engine(), &conversation, shared.options.trust_content)?;
+        let prompt = model.chat()?.prompt(model.scheduler.engine(), &conversation, trusts)?;
         Ok(prompt.ids.len())
     };
-    preparing.preparing.text(work).await
+    shared.preparing.text(work).await
 }
 
 /// Reads a body.
@@ -61,13 +63,15 @@ async fn tokens(shared: Arc<Shared>, conversation: Conversation) -> Result<usize
 /// Where a field won't do.
 pub(crate) fn read(bytes: &[u8]) -> Result<Job, ApiError> {
     let mut body = Body::read(&ANTHROPIC_MESSAGES, bytes)?;
-    let conversation = conversation(&mut body)?;
+    let (conversation, max_thoughts) = conversation(&mut body)?;
     let mut job = Job::new(vec![Source::Chat(Box::new(conversation))]);
+    job.max_thoughts = max_thoughts;
     job.take_sampling(&mut body)?;
     job.stop = body.texts("stop_sequences").unwrap_or_default();
     job.stop.retain(|text| !text.is_empty());
     job.take_max_tokens(&mut body, &["max_tokens"], None);
     job.stream = body.flag("stream").unwrap_or(false);
+    job.model = body.text("model");
     let metadata = body.object("metadata").unwrap_or_default();
     job.client = metadata.get("user_id").and_then(Value::as_str).unwrap_or_default().to_owned();
     let config = body.object("output_config").unwrap_or_default();
@@ -84,7 +88,11 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Job, ApiError> {
     Ok(job)
 }
 
-fn conversation(body: &mut Body) -> Result<Conversation, ApiError> {
+/// Takes the turns, and how many tokens thoughts may have.
+///
+/// # Errors
+/// Where a field won't do.
+fn conversation(body: &mut Body) -> Result<(Conversation, Option<usize>), ApiError> {
     let mut list = Vec::new();
     if let Some(system) = body.any("system") {
         let text = text_of(&system).map_err(|expected| wrong("system", "another value", &expected))?;
@@ -94,9 +102,15 @@ fn conversation(body: &mut Body) -> Result<Conversation, ApiError> {
     for (index, message) in body.needed("messages", given)?.into_iter().enumerate() {
         turn(index, &message, &mut list)?;
     }
-    let mut variables = Map::new();
+    let (mut variables, mut max_thoughts) = (Map::new(), None);
     if let Some(thinking) = body.object("thinking") {
         thinking_variables(thinking.get("type").is_some_and(|kind| kind != "disabled"), &mut variables);
+        if let Some(budget) = thinking.get("budget_tokens").filter(|budget| !budget.is_null()) {
+            let count = budget.as_u64().and_then(|count| usize::try_from(count).ok());
+            let wrong =
+                || wrong("thinking.budget_tokens", &budget.to_string(), "a whole number of at least 0");
+            max_thoughts = Some(count.ok_or_else(wrong)?);
+        }
     }
     let tool = |(index, tool): (usize, &Value)| {
         let place = format!("tools[{index}]");
@@ -132,7 +146,7 @@ fn conversation(body: &mut Body) -> Result<Conversation, ApiError> {
         let text = last["content"].as_str().unwrap_or_default().trim_end().to_owned();
         last["content"] = text.into();
     }
-    Ok(Conversation { messages, uses, variables, begins_turn: !continues, continues })
+    Ok((Conversation { messages, uses, variables, begins_turn: !continues, continues }, max_thoughts))
 }
 
 /// A turn as OpenAI's messages: results of tools are messages of their own there.
@@ -221,7 +235,7 @@ fn message(run: &Run, content: Vec<Value>) -> Value {
         "id": format!("msg_{}", run.id.replace('-', "_")),
         "type": "message",
         "role": "assistant",
-        "model": run.model,
+        "model": run.model.name,
         "content": content,
         "stop_reason": null,
         "stop_sequence": null,

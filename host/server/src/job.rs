@@ -45,6 +45,8 @@ pub(crate) struct Job {
     pub(crate) sampling: Sampling,
     pub(crate) max_tokens: Option<usize>,
     pub(crate) min_tokens: usize,
+    /// How many tokens thoughts may have, where that is bounded.
+    pub(crate) max_thoughts: Option<usize>,
     pub(crate) stop: Vec<String>,
     pub(crate) stop_tokens: Vec<u32>,
     pub(crate) ignore_eos: bool,
@@ -55,6 +57,10 @@ pub(crate) struct Job {
     pub(crate) echo: bool,
     /// How many of the likeliest tokens are given with each token's log-probability, where that is wanted.
     pub(crate) logprobs: Option<u32>,
+    /// Which of the server's models answers, where it is named.
+    pub(crate) model: Option<String>,
+    /// Who shares what the prompts compute; `None`: everybody.
+    pub(crate) cache_key: Option<String>,
     /// Whose request it is.
     pub(crate) client: String,
     pub(crate) stream: bool,
@@ -73,6 +79,7 @@ impl Job {
             sampling: Sampling::default(),
             max_tokens: None,
             min_tokens: 0,
+            max_thoughts: None,
             stop: Vec::new(),
             stop_tokens: Vec::new(),
             ignore_eos: false,
@@ -80,6 +87,8 @@ impl Job {
             constraint: None,
             echo: false,
             logprobs: None,
+            model: None,
+            cache_key: None,
             client: String::new(),
             stream: false,
             reads_thoughts: true,
@@ -107,11 +116,13 @@ impl Job {
         Ok(())
     }
 
-    /// Takes the fields that name the client, and whether the answer is streamed.
+    /// Takes the fields that name the client and the model, and whether the answer is streamed.
     pub(crate) fn take_client(&mut self, body: &mut Body) {
         let names = [body.text("user"), body.text("safety_identifier")];
         self.client = names.into_iter().flatten().next().unwrap_or_default();
         self.stream = body.flag("stream").unwrap_or(false);
+        self.model = body.text("model");
+        self.cache_key = body.text("cache_salt");
     }
 
     /// Takes the number of answers.

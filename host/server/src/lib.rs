@@ -16,6 +16,7 @@ mod held;
 mod job;
 mod limits;
 mod llama_cpp;
+mod models;
 mod ollama;
 mod openai;
 mod prepare;
@@ -25,25 +26,26 @@ mod wire;
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{MethodRouter, get, post};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 pub use access::{Access, Keys, Origin};
 use connections::Connections;
-use conversation::ChatModel;
 use error::ApiError;
 use guard::Guard;
-use herald::schedule::Scheduler;
 pub use limits::Limits;
+use models::Facts;
+pub use models::{Keep, Load, ModelSource, Models, models_of_folder};
 use prepare::Preparing;
 
 pub use fields::{documented as documented_fields, openapi};
@@ -51,8 +53,6 @@ pub use fields::{documented as documented_fields, openapi};
 /// How to serve.
 #[derive(Clone, Debug)]
 pub struct ServeOptions {
-    /// The model's name in answers.
-    pub model: String,
     /// Maximum size of a request's body, in bytes.
     pub max_body: usize,
     /// How long running answers may continue after the server is told to stop.
@@ -69,22 +69,10 @@ pub struct ServeOptions {
 
 /// The state that all handlers share.
 struct Shared {
-    scheduler: Arc<Scheduler>,
+    models: Arc<Models>,
     options: ServeOptions,
     preparing: Preparing,
     guard: Arc<Guard>,
-    chat: OnceLock<Result<Arc<ChatModel>, ApiError>>,
-}
-
-impl Shared {
-    /// The model's chat template, read when it is first asked for.
-    ///
-    /// # Errors
-    /// Where it has none, or it is no template.
-    fn chat(&self) -> Result<Arc<ChatModel>, ApiError> {
-        let load = || ChatModel::load(self.scheduler.engine()).map(Arc::new);
-        self.chat.get_or_init(load).clone()
-    }
 }
 
 type App = State<Arc<Shared>>;
@@ -100,7 +88,7 @@ struct Route {
 }
 
 /// Every path that the server answers. The router, the sentence for unknown paths and [`endpoints`] come from this table.
-const ROUTES: [Route; 28] = [
+const ROUTES: [Route; 30] = [
     Route {
         method: "POST",
         path: "/v1/chat/completions",
@@ -124,6 +112,18 @@ const ROUTES: [Route; 28] = [
         path: "/v1/embeddings",
         about: "the embeddings of texts",
         handler: || post(openai::embeddings::embeddings),
+    },
+    Route {
+        method: "POST",
+        path: "/v1/rerank",
+        about: "sort documents by a query",
+        handler: || post(openai::rerank::rerank),
+    },
+    Route {
+        method: "POST",
+        path: "/rerank",
+        about: "the same, by llama.cpp's name",
+        handler: || post(openai::rerank::rerank),
     },
     Route { method: "GET", path: "/v1/models", about: "the models: one", handler: || get(models) },
     Route {
@@ -267,7 +267,7 @@ pub fn endpoints() -> impl Iterator<Item = Endpoint> {
 /// A server that listens, but doesn't answer yet.
 pub struct Server {
     listener: TcpListener,
-    scheduler: Arc<Scheduler>,
+    models: Models,
     options: ServeOptions,
 }
 
@@ -276,10 +276,10 @@ impl Server {
     ///
     /// # Errors
     /// The system's error if the address can't be bound.
-    pub fn bind(address: SocketAddr, scheduler: Arc<Scheduler>, options: ServeOptions) -> io::Result<Self> {
+    pub fn bind(address: SocketAddr, models: Models, options: ServeOptions) -> io::Result<Self> {
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
-        Ok(Self { listener, scheduler, options })
+        Ok(Self { listener, models, options })
     }
 
     /// The address it listens on, with the port that the system chose for port 0.
@@ -299,19 +299,19 @@ impl Server {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
-            .max_blocking_threads(prepare::THREADS)
+            .max_blocking_threads(prepare::THREADS + models::THREADS)
             .build()?;
-        let Self { listener, scheduler, options } = self;
+        let Self { listener, models, options } = self;
+        let models = Arc::new(models);
         let (grace, limits) = (options.grace, options.limits.clone());
         let rules = access::Rules::new(options.access.clone(), listener.local_addr()?.ip());
         let guard = Guard::new(rules, limits::Room::new(&limits, options.max_body));
         let preparing = Preparing::new(limits.preparing);
         let routes = router(Arc::new(Shared {
-            scheduler,
+            models: Arc::clone(&models),
             options,
             preparing,
             guard: Arc::clone(&guard),
-            chat: OnceLock::new(),
         }));
         let app = guard::guarded(routes, &guard);
         let done = runtime.block_on(async {
@@ -325,6 +325,7 @@ impl Server {
             };
             tokio::select! {
                 () = connections.serve(&listener, &app) => {}
+                () = models.unload_idle() => {}
                 () = drained => {}
             }
             drop(listener);
@@ -381,6 +382,7 @@ pub fn check_body(path: &str, bytes: &[u8]) -> Result<(), String> {
     let read = match path {
         "/v1/completions" => openai::completions::read(bytes).map(drop),
         "/v1/responses" => openai::responses::read(bytes).map(drop),
+        "/v1/rerank" => openai::rerank::check(bytes),
         "/v1/messages" => anthropic::read(bytes).map(drop),
         "/api/chat" => ollama::read_chat(bytes).map(drop),
         "/completion" => llama_cpp::read(bytes).map(drop),
@@ -389,23 +391,22 @@ pub fn check_body(path: &str, bytes: &[u8]) -> Result<(), String> {
     read.map_err(ApiError::into_message)
 }
 
-fn model(shared: &Shared) -> Value {
-    json!({"id": shared.options.model, "object": "model", "created": 0, "owned_by": "local"})
+/// A model as OpenAI's API lists it.
+fn model(name: &str, facts: &Facts) -> Value {
+    json!({"id": name, "object": "model", "created": facts.modified, "owned_by": "local"})
 }
 
 async fn models(State(shared): App) -> Json<Value> {
-    Json(json!({"object": "list", "data": [model(&shared)]}))
+    let models: Vec<Value> = shared.models.all().map(|(name, facts, _)| model(name, facts)).collect();
+    Json(json!({"object": "list", "data": models}))
 }
 
 async fn models_by_name(
     State(shared): App,
     axum::extract::Path(name): axum::extract::Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    if name == shared.options.model {
-        return Ok(Json(model(&shared)));
-    }
-    let known = &shared.options.model;
-    Err(ApiError::not_found(&format!("there is no model {name:?}, where {known:?} was expected")))
+    let (name, facts, _) = shared.models.named(&name)?;
+    Ok(Json(model(name, facts)))
 }
 
 async fn description() -> Json<Value> {
@@ -414,8 +415,8 @@ async fn description() -> Json<Value> {
 
 /// Status 500 where no request can be answered any more, so that whoever watches over the server starts it anew.
 async fn health(State(shared): App) -> Response {
-    let (waiting, running) = shared.scheduler.load();
-    let (code, status) = match shared.scheduler.is_alive() {
+    let (waiting, running) = shared.models.load();
+    let (code, status) = match shared.models.are_alive() {
         true => (StatusCode::OK, "ok"),
         false => (StatusCode::INTERNAL_SERVER_ERROR, "the scheduler has ended"),
     };
@@ -424,7 +425,7 @@ async fn health(State(shared): App) -> Response {
 
 /// Status 503 where no new requests are taken, so that whoever distributes them goes elsewhere.
 async fn ready(State(shared): App) -> Response {
-    let (code, status) = match (shared.scheduler.is_alive(), shared.guard.is_draining()) {
+    let (code, status) = match (shared.models.are_alive(), shared.guard.is_draining()) {
         (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "the scheduler has ended"),
         (true, true) => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
         (true, false) => (StatusCode::OK, "ready"),
@@ -432,13 +433,21 @@ async fn ready(State(shared): App) -> Response {
     (code, Json(json!({"status": status}))).into_response()
 }
 
-async fn metrics(State(shared): App) -> Response {
-    let text = shared.scheduler.metrics().prometheus(shared.scheduler.engine());
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], text).into_response()
+/// Of which of the models something is asked, in a URL.
+#[derive(Deserialize)]
+struct OfModel {
+    model: Option<String>,
 }
 
-async fn metrics_json(State(shared): App) -> Response {
-    let engine = shared.scheduler.engine();
-    Json(herald::metrics::json(engine, Some(shared.scheduler.metrics()))).into_response()
+async fn metrics(State(shared): App, Query(of): Query<OfModel>) -> Result<Response, ApiError> {
+    let model = shared.models.get(of.model.as_deref()).await?;
+    let text = model.scheduler.metrics().prometheus(model.scheduler.engine());
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+}
+
+async fn metrics_json(State(shared): App, Query(of): Query<OfModel>) -> Result<Json<Value>, ApiError> {
+    let model = shared.models.get(of.model.as_deref()).await?;
+    let engine = model.scheduler.engine();
+    Ok(Json(herald::metrics::json(engine, Some(model.scheduler.metrics()))))
 }

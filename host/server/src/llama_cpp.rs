@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
+use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use axum::response::{Json, Response};
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ use crate::error::ApiError;
 use crate::fields::{APPLY_TEMPLATE, Body, COMPLETION, DETOKENIZE, INFILL, TOKENIZE, wrong};
 use crate::job::{Job, Source, sources, take_form};
 use crate::openai::chat::conversation;
-use crate::{App, checked};
+use crate::{App, OfModel, checked};
 
 pub(crate) async fn completion(
     State(shared): App,
@@ -24,7 +24,7 @@ pub(crate) async fn completion(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let (job, format) = read(&checked(&shared, &headers, body)?)?;
-    answer(Arc::clone(&shared), job, format).await
+    answer(Arc::clone(&shared), &headers, job, format).await
 }
 
 pub(crate) async fn infill(
@@ -43,7 +43,7 @@ pub(crate) async fn infill(
         others.push((field("filename").unwrap_or_default(), text));
     }
     let (job, format) = common(body, vec![Source::Fill { prefix, suffix, others }])?;
-    answer(Arc::clone(&shared), job, format).await
+    answer(Arc::clone(&shared), &headers, job, format).await
 }
 
 /// Reads a body of `/completion`.
@@ -60,6 +60,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<(Job, Completion), ApiError> {
 fn common(mut body: Body, sources: Vec<Source>) -> Result<(Job, Completion), ApiError> {
     let mut job = Job::new(sources);
     job.stream = body.flag("stream").unwrap_or(false);
+    job.model = body.text("model");
     job.take_sampling(&mut body)?;
     job.take_max_tokens(&mut body, &["n_predict", "max_tokens"], None);
     job.constraint = take_form(&mut body)?;
@@ -121,7 +122,7 @@ impl Completion {
             "tokens": tokens.unwrap_or_default(),
             "id_slot": 0,
             "stop": true,
-            "model": run.model,
+            "model": run.model.name,
             "tokens_predicted": choice.n_tokens,
             "tokens_evaluated": evaluated,
             "tokens_cached": cached,
@@ -204,10 +205,11 @@ pub(crate) async fn tokenize(
     let around = body.flag("add_special").unwrap_or(false);
     let special = body.flag("parse_special").unwrap_or(true);
     let with_pieces = body.flag("with_pieces").unwrap_or(false);
+    let model = body.text("model");
     body.done()?;
-    let preparing = Arc::clone(&shared);
+    let model = shared.models.get(model.as_deref()).await?;
     let work = move || {
-        let tokenizer = shared.scheduler.engine().tokenizer();
+        let tokenizer = model.scheduler.engine().tokenizer();
         let ids =
             if around { tokenizer.encode_prompt(&text, special) } else { tokenizer.encode(&text, special) }?;
         if !with_pieces {
@@ -222,7 +224,7 @@ pub(crate) async fn tokenize(
         }
         Ok(Json(json!({"tokens": pieces, "count": pieces.len()})))
     };
-    preparing.preparing.text(work).await
+    shared.preparing.text(work).await
 }
 
 pub(crate) async fn detokenize(
@@ -233,10 +235,11 @@ pub(crate) async fn detokenize(
     let mut body = Body::read(&DETOKENIZE, &checked(&shared, &headers, body)?)?;
     let tokens = body.list("tokens");
     let tokens = body.needed("tokens", tokens)?;
+    let model = body.text("model");
     body.done()?;
-    let preparing = Arc::clone(&shared);
+    let model = shared.models.get(model.as_deref()).await?;
     let work = move || {
-        let tokenizer = shared.scheduler.engine().tokenizer();
+        let tokenizer = model.scheduler.engine().tokenizer();
         let most = tokenizer.vocabulary();
         let id = |value: &Value| {
             let id = value.as_u64().and_then(|id| u32::try_from(id).ok()).filter(|id| (*id as usize) < most);
@@ -248,7 +251,7 @@ pub(crate) async fn detokenize(
         let text = tokenizer.decode(&ids, true)?;
         Ok(Json(json!({"content": text, "prompt": text})))
     };
-    preparing.preparing.text(work).await
+    shared.preparing.text(work).await
 }
 
 pub(crate) async fn apply_template(
@@ -258,27 +261,29 @@ pub(crate) async fn apply_template(
 ) -> Result<Json<Value>, ApiError> {
     let mut body = Body::read(&APPLY_TEMPLATE, &checked(&shared, &headers, body)?)?;
     let conversation = conversation(&mut body)?;
+    let model = body.text("model");
     body.done()?;
-    let preparing = Arc::clone(&shared);
+    let model = shared.models.get(model.as_deref()).await?;
+    let trusts = shared.options.trust_content;
     let work = move || {
-        let trust = shared.options.trust_content;
-        let prompt = shared.chat()?.prompt(shared.scheduler.engine(), &conversation, trust)?;
+        let prompt = model.chat()?.prompt(model.scheduler.engine(), &conversation, trusts)?;
         Ok(Json(json!({"prompt": prompt.text})))
     };
-    preparing.preparing.text(work).await
+    shared.preparing.text(work).await
 }
 
-pub(crate) async fn props(State(shared): App) -> Json<Value> {
-    let engine = shared.scheduler.engine();
+pub(crate) async fn props(State(shared): App, Query(of): Query<OfModel>) -> Result<Json<Value>, ApiError> {
+    let model = shared.models.get(of.model.as_deref()).await?;
+    let engine = model.scheduler.engine();
     let tokenizer = engine.tokenizer();
     let spelt = |token: Option<u32>| {
         token.and_then(|token| tokenizer.decode(&[token], true).ok()).unwrap_or_default()
     };
     let defaults = serde_json::to_value(engine.recommended_sampling()).unwrap_or_default();
-    Json(json!({
+    Ok(Json(json!({
         "default_generation_settings": {"n_ctx": engine.context(), "params": defaults},
         "total_slots": shared.options.slots,
-        "model_alias": shared.options.model,
+        "model_alias": model.name,
         "model_path": engine.path().display().to_string(),
         "modalities": {"vision": false, "audio": false},
         "chat_template": engine.chat_template_source().unwrap_or_default(),
@@ -286,13 +291,14 @@ pub(crate) async fn props(State(shared): App) -> Json<Value> {
         "eos_token": spelt(tokenizer.eos()),
         "build_info": format!("herald {}", env!("CARGO_PKG_VERSION")),
         "is_sleeping": false,
-    }))
+    })))
 }
 
-pub(crate) async fn slots(State(shared): App) -> Json<Value> {
-    let (_, running) = shared.scheduler.load();
-    let n_ctx = shared.scheduler.engine().context();
+pub(crate) async fn slots(State(shared): App, Query(of): Query<OfModel>) -> Result<Json<Value>, ApiError> {
+    let model = shared.models.get(of.model.as_deref()).await?;
+    let (_, running) = model.scheduler.load();
+    let n_ctx = model.scheduler.engine().context();
     let slot =
         |id: usize| json!({"id": id, "n_ctx": n_ctx, "speculative": false, "is_processing": id < running});
-    Json((0..shared.options.slots).map(slot).collect())
+    Ok(Json((0..shared.options.slots).map(slot).collect()))
 }

@@ -10,17 +10,16 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Json, Response};
 use serde_json::{Map, Value, json};
 
-use herald::gguf::Metadata;
-
 use crate::answer::{Choice, Format, Frame, Piece, Reason, Run, answer, now};
 use crate::conversation::{Conversation, messages};
 use crate::error::ApiError;
 use crate::fields::{Body, OLLAMA_CHAT, OLLAMA_EMBED, OLLAMA_GENERATE, OLLAMA_OPTIONS, OLLAMA_SHOW, wrong};
 use crate::job::{Job, Source, schema_of, sources};
+use crate::models::{Facts, Model};
 use crate::openai::chat::{effort_variables, thinking_variables, top_logprobs};
 use crate::openai::embeddings::embed;
 use crate::tools::{Tool, ToolUse};
-use crate::{App, Shared, checked};
+use crate::{App, checked};
 
 /// A response, or an error in Ollama's form.
 fn or_error(made: Result<Response, ApiError>) -> Response {
@@ -34,7 +33,7 @@ pub(crate) async fn chat(
 ) -> Response {
     let made = async {
         let job = read_chat(&checked(&shared, &headers, body)?)?;
-        answer(Arc::clone(&shared), job, Ollama::new(true)).await
+        answer(Arc::clone(&shared), &headers, job, Ollama::new(true)).await
     };
     or_error(made.await)
 }
@@ -46,10 +45,11 @@ pub(crate) async fn generate(
 ) -> Response {
     let made = async {
         match read_generate(&checked(&shared, &headers, body)?)? {
-            Some(job) => answer(Arc::clone(&shared), job, Ollama::new(false)).await,
-            // A request without a prompt loads the model, which it is.
-            None => {
-                Ok(Json(json!({"model": shared.options.model, "created_at": time(now()), "response": "",
+            Ok(job) => answer(Arc::clone(&shared), &headers, job, Ollama::new(false)).await,
+            // A request without a prompt loads the model.
+            Err(name) => {
+                let model = shared.models.get(name.as_deref()).await?;
+                Ok(Json(json!({"model": model.name, "created_at": time(now()), "response": "",
                 "done": true, "done_reason": "load"}))
                 .into_response())
             }
@@ -96,7 +96,11 @@ fn message(message: &mut Value) {
     }
 }
 
-fn read_generate(bytes: &[u8]) -> Result<Option<Job>, ApiError> {
+/// Reads a body of `/api/generate`: a job, or the name of a model that is to be loaded.
+///
+/// # Errors
+/// Where a field won't do.
+fn read_generate(bytes: &[u8]) -> Result<Result<Job, Option<String>>, ApiError> {
     let mut body = Body::read(&OLLAMA_GENERATE, bytes)?;
     let prompt = body.text("prompt").unwrap_or_default();
     let system = body.text("system").unwrap_or_default();
@@ -105,7 +109,7 @@ fn read_generate(bytes: &[u8]) -> Result<Option<Job>, ApiError> {
     let context = body.list("context").unwrap_or_default();
     let variables = variables(&mut body)?;
     if prompt.is_empty() {
-        return Ok(None);
+        return Ok(Err(body.text("model")));
     }
     if !context.is_empty() {
         let what = "context is no longer given by this API: send the conversation to /api/chat";
@@ -126,7 +130,7 @@ fn read_generate(bytes: &[u8]) -> Result<Option<Job>, ApiError> {
             Conversation { messages: messages(list)?, uses, variables, begins_turn: true, continues: false };
         Source::Chat(Box::new(conversation))
     };
-    common(body, vec![source]).map(Some)
+    common(body, vec![source]).map(Ok)
 }
 
 /// What a template is told of whether to think.
@@ -144,6 +148,7 @@ fn variables(body: &mut Body) -> Result<Map<String, Value>, ApiError> {
 fn common(mut body: Body, sources: Vec<Source>) -> Result<Job, ApiError> {
     let mut job = Job::new(sources);
     job.stream = body.flag("stream").unwrap_or(true);
+    job.model = body.text("model");
     job.constraint = match body.any("format") {
         None => None,
         Some(Value::String(text)) if text.is_empty() => None,
@@ -188,7 +193,7 @@ impl Ollama {
     }
 
     fn line(&self, run: &Run, text: &str, thoughts: &str) -> Value {
-        let mut line = json!({"model": run.model, "created_at": time(now())});
+        let mut line = json!({"model": run.model.name, "created_at": time(now())});
         if self.is_chat {
             line["message"] = json!({"role": "assistant", "content": text});
         } else {
@@ -313,54 +318,54 @@ pub(crate) async fn embeddings(
         let is_former = prompt.is_some() && input.is_none();
         let texts = sources("input", &body.needed("input", input.or(prompt))?, false, true)?;
         let dimensions = body.count("dimensions")?;
+        let model = body.text("model");
         body.done()?;
-        let embedded = embed(Arc::clone(&shared), texts, dimensions).await?;
+        let model = shared.models.get(model.as_deref()).await?;
+        let embedded = embed(&shared, Arc::clone(&model), texts, dimensions).await?;
         if is_former {
             return Ok(Json(json!({"embedding": embedded.vectors.first()})).into_response());
         }
         let took = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        Ok(Json(
-            json!({"model": shared.options.model, "embeddings": embedded.vectors, "total_duration": took,
-            "load_duration": 0, "prompt_eval_count": embedded.n_tokens}),
-        )
+        Ok(Json(json!({"model": model.name, "embeddings": embedded.vectors, "total_duration": took,
+            "load_duration": 0, "prompt_eval_count": embedded.n_tokens}))
         .into_response())
     };
     or_error(made.await)
 }
 
-/// What the model is.
-fn details(metadata: &Metadata) -> Value {
-    let text = |key: &str| metadata.get::<&str>(key).ok().flatten().unwrap_or_default().to_owned();
-    let family = text("general.architecture");
+/// What a model is.
+fn details(facts: &Facts) -> Value {
+    let family = &facts.architecture;
     json!({"parent_model": "", "format": "gguf", "family": family, "families": [family],
-        "parameter_size": text("general.size_label"), "quantization_level": "unknown"})
+        "parameter_size": facts.size_label, "quantization_level": "unknown"})
 }
 
-fn model(shared: &Shared) -> Value {
-    let engine = shared.scheduler.engine();
-    let name = &shared.options.model;
-    let file = std::fs::metadata(engine.path()).ok();
-    let modified = file.as_ref().and_then(|file| file.modified().ok());
-    let modified = modified.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+/// A model as Ollama's API lists it; of one that isn't loaded there is no digest.
+fn listed(name: &str, facts: &Facts, model: Option<&Model>) -> Value {
     json!({
         "name": name,
         "model": name,
-        "modified_at": time(modified.map_or(0, |time| time.as_secs())),
-        "size": file.map_or(0, |file| file.len()),
-        "digest": engine.fingerprint(),
-        "details": details(engine.gguf().metadata()),
+        "modified_at": time(facts.modified),
+        "size": facts.bytes,
+        "digest": model.map(|model| model.scheduler.engine().fingerprint()).unwrap_or_default(),
+        "details": details(facts),
     })
 }
 
 pub(crate) async fn tags(State(shared): App) -> Json<Value> {
-    Json(json!({"models": [model(&shared)]}))
+    let models = shared.models.all().map(|(name, facts, model)| listed(name, facts, model.as_deref()));
+    Json(json!({"models": models.collect::<Vec<_>>()}))
 }
 
 pub(crate) async fn ps(State(shared): App) -> Json<Value> {
-    let mut model = model(&shared);
-    model["size_vram"] = 0.into();
-    model["context_length"] = shared.scheduler.engine().context().into();
-    Json(json!({"models": [model]}))
+    let models = shared.models.all().filter_map(|(name, facts, model)| {
+        let model = model?;
+        let mut listed = listed(name, facts, Some(&model));
+        listed["size_vram"] = 0.into();
+        listed["context_length"] = model.scheduler.engine().context().into();
+        Some(listed)
+    });
+    Json(json!({"models": models.collect::<Vec<_>>()}))
 }
 
 pub(crate) async fn version() -> Json<Value> {
@@ -372,9 +377,13 @@ pub(crate) async fn show(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let made = || {
-        Body::read(&OLLAMA_SHOW, &checked(&shared, &headers, body)?)?.done()?;
-        let engine = shared.scheduler.engine();
+    let made = async {
+        let mut body = Body::read(&OLLAMA_SHOW, &checked(&shared, &headers, body)?)?;
+        let (name, model) = (body.text("name"), body.text("model"));
+        body.done()?;
+        let model = shared.models.get(model.or(name).as_deref()).await?;
+        let (_, facts, _) = shared.models.named(&model.name)?;
+        let engine = model.scheduler.engine();
         let metadata = engine.gguf().metadata();
         let mut info = Map::new();
         for key in ["general.architecture", "general.name", "general.basename", "general.size_label"] {
@@ -395,10 +404,10 @@ pub(crate) async fn show(
             capabilities.push("embedding");
         }
         Ok(Json(json!({"modelfile": "", "parameters": "", "template": engine.chat_template_source().unwrap_or_default(),
-            "details": details(metadata), "model_info": info, "capabilities": capabilities}))
+            "details": details(facts), "model_info": info, "capabilities": capabilities}))
         .into_response())
     };
-    or_error(made())
+    or_error(made.await)
 }
 
 #[cfg(test)]

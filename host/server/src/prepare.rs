@@ -15,6 +15,7 @@ use crate::Shared;
 use crate::answer::{self, Ready, Run, prepare};
 use crate::error::ApiError;
 use crate::job::Job;
+use crate::models::Model;
 
 /// Texts that are prepared at once.
 const TEXTS: usize = 2;
@@ -56,16 +57,21 @@ impl Preparing {
     ///
     /// # Errors
     /// Where it can't be served, or not in time.
-    pub(super) async fn begin(&self, shared: &Arc<Shared>, job: Job) -> Result<Run, ApiError> {
+    pub(super) async fn begin(
+        &self,
+        shared: &Arc<Shared>,
+        model: Arc<Model>,
+        job: Job,
+    ) -> Result<Run, ApiError> {
         let deadline = Instant::now() + self.time;
         let ends = EndsWithMe(Stop::default());
         let stop = ends.0.until(Some(deadline));
-        let of_text = Arc::clone(shared);
-        let text = move || prepare(&of_text, &job).map(|ready| (job, ready));
+        let (of_text, trusts) = (Arc::clone(&model), shared.options.trust_content);
+        let text = move || prepare(&of_text, &job, trusts).map(|ready| (job, ready));
         let (job, ready) = self.run(&self.texts, &stop, deadline, text).await?;
         let place = if ready.iter().any(Ready::has_form) { &self.forms } else { &self.texts };
-        let (shared, until) = (Arc::clone(shared), stop.clone());
-        self.run(place, &stop, deadline, move || answer::begin(&shared, job, ready, &until)).await
+        let until = stop.clone();
+        self.run(place, &stop, deadline, move || answer::begin(&model, job, ready, &until)).await
     }
 
     /// Short work of the tokenizer's or the template's.

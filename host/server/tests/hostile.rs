@@ -248,3 +248,31 @@ fn what_a_request_says_is_quoted_on_one_line() {
         }
     }
 }
+
+/// Whoever could see that a prompt costs nothing could guess another's, word by word.
+#[test]
+fn keys_and_salts_keep_prompts_apart() {
+    let mut keys = Keys::default();
+    keys.add("first-key").expect("a key");
+    keys.add("second-key").expect("a key");
+    let served = serve(&tiny("llama"), Access { keys, ..Access::default() }, Limits::default(), 10_000);
+    let cached = |key: &str, salt: Option<&str>| {
+        let body =
+            json!({"prompt": "the secret is a long word ".repeat(20), "max_tokens": 2, "cache_salt": salt})
+                .to_string();
+        let head =
+            head("/v1/completions", body.len()).replacen("\r\n", &format!("\r\nx-api-key: {key}\r\n"), 1);
+        let (status, said) = answer(served.send(&format!("{head}{body}")));
+        assert_eq!(status, 200, "{said}");
+        let (_, body) = said.split_once("\r\n\r\n").expect("a body");
+        let usage = serde_json::from_str::<Value>(body).expect("an answer")["usage"].clone();
+        usage["prompt_tokens_details"]["cached_tokens"].as_u64().expect("a number")
+    };
+    assert_eq!(cached("first-key", None), 0);
+    assert!(cached("first-key", None) > 0);
+    assert_eq!(cached("second-key", None), 0);
+    assert_eq!(cached("first-key", Some("one")), 0);
+    assert_eq!(cached("first-key", Some("two")), 0);
+    assert_eq!(cached("second-key", Some("one")), 0);
+    assert!(cached("first-key", Some("one")) > 0);
+}

@@ -26,7 +26,7 @@ pub(super) struct Model {
 impl Model {
     /// The model that the options name. If they name none and the default one is unavailable, a stand-in.
     pub(super) fn find(options: &EngineOptions) -> Result<Self, Failure> {
-        let named = options.model.as_deref().is_some_and(|name| !name.is_empty());
+        let named = options.model().is_some();
         match options.model_path() {
             Ok(path) => Ok(Self { path, synthetic: false, _folder: None }),
             Err(Failure::Failed(reason)) if !named => {

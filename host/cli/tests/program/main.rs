@@ -13,6 +13,7 @@ mod limits;
 mod mistakes;
 mod plugin_new;
 mod plugins;
+mod serve;
 mod states;
 
 use std::path::{Path, PathBuf};

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::generation::Generation;
+use super::thinking::ThinkingBudget;
 use super::{NeuroEngine, Sequence};
 use crate::constrain::Constraint;
 use crate::error::{Error, Result};
@@ -32,6 +33,8 @@ pub struct GenerateOptions {
     pub min_tokens: usize,
     /// The form that the answer must have.
     pub constraint: Option<Constraint>,
+    /// How long the model may think; `None`: as long as it wants.
+    pub thinking: Option<ThinkingBudget>,
     /// When it ends at the latest, as if it were cancelled; `None`: at any time.
     pub deadline: Option<Instant>,
     /// Who shares what the sequence computes, as [`Sequence::set_cache_key`]; `None`: as the sequence says.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::NeuroEngine;
 use super::generate::{Finish, GenerateOptions, Generated};
+use super::thinking::Thoughts;
 use crate::constrain::{Guide, Next};
 use crate::error::{Error, Result};
 use crate::sampler::{Sampled, Sampler};
@@ -21,6 +22,7 @@ pub(crate) struct Generation {
     stops: StopMatcher,
     utf8: Utf8Stream,
     guide: Option<Guide>,
+    thoughts: Option<Thoughts>,
     text: String,
     tokens: Vec<u32>,
     logprobs: Vec<f32>,
@@ -39,6 +41,7 @@ impl Generation {
     /// `stop` ends the work on the answer's form, which may take a while.
     pub(crate) fn new(engine: &NeuroEngine, options: &GenerateOptions, stop: Option<&Stop>) -> Result<Self> {
         let guide = |constraint| Guide::new(engine.forms()?, constraint, options.ignore_eos, stop);
+        let thoughts = |budget| Thoughts::new(budget, engine.tokenizer());
         let mut config = options.sampler.clone();
         if config.dry_multiplier > 0.0 && config.dry_breakers.is_none() {
             config.dry_breakers = Some(engine.tokens_with(&DRY_BREAKERS)?);
@@ -50,6 +53,7 @@ impl Generation {
         Ok(Self {
             sampler,
             guide: options.constraint.as_ref().map(guide).transpose()?,
+            thoughts: options.thinking.clone().map(thoughts).transpose()?,
             stops: StopMatcher::new(options.stop.iter().cloned())
                 .map_err(|error| Error::Invalid(error.to_string()))?,
             options: options.clone(),
@@ -91,6 +95,9 @@ impl Generation {
         let token = sampled.token;
         self.tokens.push(token);
         self.logprobs.push(sampled.logprob);
+        if let Some(thoughts) = &mut self.thoughts {
+            thoughts.push(&tokenizer.token_bytes(token, true)?, tokenizer)?;
+        }
         let ends = self.options.stop_tokens.contains(&token)
             || (!self.options.ignore_eos && tokenizer.ends_generation(token));
         let (mut fresh, mut text) = (String::new(), String::new());
@@ -138,7 +145,11 @@ impl Generation {
     fn sample(&mut self, tokenizer: &AscTokenizer, logits: &[f32], room: usize) -> Result<Sampled> {
         let left = self.left(room);
         let is_too_early = self.tokens.len() < self.options.min_tokens;
+        let end_of_thoughts = self.thoughts.as_ref().and_then(Thoughts::next);
         let Some(guide) = &mut self.guide else {
+            if let Some(token) = end_of_thoughts {
+                return Ok(self.sampler.sample_allowed(logits, &only(token, logits.len()))?);
+            }
             if is_too_early {
                 let mut allowed = vec![u32::MAX; logits.len().div_ceil(32)];
                 Self::without_ends(&self.options, tokenizer, &mut allowed);
@@ -153,13 +164,18 @@ impl Generation {
         if is_too_early {
             Self::without_ends(&self.options, tokenizer, &mut later);
         }
+        if let Some(token) = end_of_thoughts {
+            if later.get(token as usize / 32).is_some_and(|word| word >> (token % 32) & 1 == 1) {
+                later = only(token, logits.len());
+            } else if let Some(thoughts) = &mut self.thoughts {
+                thoughts.give_up();
+            }
+        }
         // Where the form allows nothing but its end, the end comes.
         let later = if later.iter().all(|word| *word == 0) { allowed.as_slice() } else { &later };
         let mut sampled = self.sampler.draw(logits, Some(later))?;
         if let Some(instead) = guide.take(sampled.token, left - 1)? {
-            let mut only = vec![0; logits.len().div_ceil(32)];
-            only[instead as usize / 32] = 1 << (instead % 32);
-            sampled = self.sampler.draw(logits, Some(&only))?;
+            sampled = self.sampler.draw(logits, Some(&only(instead, logits.len())))?;
         }
         self.sampler.record(&sampled);
         Ok(sampled)
@@ -201,4 +217,13 @@ impl Generation {
         };
         (generated, tail)
     }
+}
+
+/// One token of a vocabulary, as bits.
+fn only(token: u32, vocabulary: usize) -> Vec<u32> {
+    let mut bits = vec![0; vocabulary.div_ceil(32)];
+    if let Some(word) = bits.get_mut(token as usize / 32) {
+        *word = 1 << (token % 32);
+    }
+    bits
 }

@@ -20,6 +20,7 @@ mod rank;
 mod reuse;
 mod saved;
 mod scaled;
+mod thinking;
 mod tiers;
 mod usage;
 
@@ -53,6 +54,7 @@ pub use generate::{Finish, GenerateOptions, Generated, TokenOutput};
 pub(crate) use generation::{ChosenToken, Generation};
 pub use products::{Watched, WeightProduct};
 pub use saved::{LoadedState, SavedExtras};
+pub use thinking::ThinkingBudget;
 
 use memory::EngineMemory;
 use pass::Workspace;

@@ -9,6 +9,7 @@ pub(crate) use run::{Call, Choice, Piece, Run, begin, now};
 
 use std::sync::Arc;
 
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Json, Response};
 use serde_json::Value;
 
@@ -95,17 +96,23 @@ impl Reason {
     }
 }
 
-/// Answers a job in an API's form.
+/// Answers a job in an API's form. The `headers` say whose it is.
 ///
 /// # Errors
 /// Where it can't be begun, or, where it isn't streamed, fails.
 pub(crate) async fn answer<F: Format>(
     shared: Arc<Shared>,
-    job: Job,
+    headers: &HeaderMap,
+    mut job: Job,
     mut format: F,
 ) -> Result<Response, ApiError> {
     let is_streamed = job.stream;
-    let mut run = shared.preparing.begin(&shared, job).await?;
+    if let Some(owner) = shared.guard.rules.owner(headers) {
+        job.client = format!("{owner} {}", job.client);
+        job.cache_key = Some(format!("{owner} {}", job.cache_key.unwrap_or_default()));
+    }
+    let model = shared.models.get(job.model.as_deref()).await?;
+    let mut run = shared.preparing.begin(&shared, model, job).await?;
     if is_streamed {
         return Ok(stream::respond(run, format));
     }

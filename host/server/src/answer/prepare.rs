@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use herald::schedule::Request;
-use herald::{Constraint, GenerateOptions, NeuroEngine};
+use herald::{Constraint, GenerateOptions, NeuroEngine, ThinkingBudget};
 
-use crate::Shared;
 use crate::conversation::{ChatModel, Prompt};
 use crate::error::ApiError;
 use crate::job::{Job, Source};
+use crate::models::Model;
 use crate::tools::{Choice, Form, Tool, ToolUse, answer_in, calls};
 
 /// A token with its log-probability.
@@ -39,16 +39,16 @@ pub(super) fn bytes_of(engine: &NeuroEngine, token: u32) -> Vec<u8> {
     engine.tokenizer().token_bytes(token, true).unwrap_or_default()
 }
 
-/// Makes a job's prompts ready.
+/// Makes a job's prompts ready. `trusts`: special tokens that the texts of messages spell are meant.
 ///
 /// # Errors
 /// Where the template, the tokenizer or a field's value won't do.
-pub(crate) fn prepare(shared: &Shared, job: &Job) -> Result<Vec<Ready>, ApiError> {
-    job.sources.iter().map(|source| one(shared, job, source)).collect()
+pub(crate) fn prepare(model: &Model, job: &Job, trusts: bool) -> Result<Vec<Ready>, ApiError> {
+    job.sources.iter().map(|source| one(model, job, source, trusts)).collect()
 }
 
-fn one(shared: &Shared, job: &Job, source: &Source) -> Result<Ready, ApiError> {
-    let engine = shared.scheduler.engine();
+fn one(model: &Model, job: &Job, source: &Source, trusts: bool) -> Result<Ready, ApiError> {
+    let engine = model.scheduler.engine();
     let mut options = GenerateOptions {
         max_tokens: job.max_tokens,
         min_tokens: job.min_tokens,
@@ -58,6 +58,7 @@ fn one(shared: &Shared, job: &Job, source: &Source) -> Result<Ready, ApiError> {
         ignore_eos: job.ignore_eos,
         special: job.special,
         constraint: job.constraint.clone(),
+        cache_key: job.cache_key.clone(),
         ..GenerateOptions::default()
     };
     options.sampler.top_logprobs = job.logprobs.unwrap_or(0);
@@ -83,16 +84,18 @@ fn one(shared: &Shared, job: &Job, source: &Source) -> Result<Ready, ApiError> {
             (plain(fill(engine, prefix, suffix, others)?, prefix.clone()), None)
         }
         Source::Chat(conversation) => {
-            let chat = shared.chat()?;
-            (
-                chat.prompt(engine, conversation, shared.options.trust_content)?,
-                Some((chat, &conversation.uses)),
-            )
+            let chat = model.chat()?;
+            (chat.prompt(engine, conversation, trusts)?, Some((chat, &conversation.uses)))
         }
     };
     let (mut form, mut tools, mut is_form_optional): (_, Arc<[Tool]>, _) = (None, Arc::from([]), false);
     if let Some((chat, uses)) = chat {
         is_form_optional = constrain(engine, &chat, uses, prompt.thinks, &mut options)?;
+        let thinking = |max_tokens| {
+            let [begin, end] = chat.form.around_thoughts()?;
+            Some(ThinkingBudget { begin, end, max_tokens, has_begun: prompt.thinks })
+        };
+        options.thinking = job.max_thoughts.and_then(thinking);
         if job.reads_thoughts || job.reads_calls {
             options.markers = chat.has_special_marks(engine);
             form = Some(Arc::clone(&chat.form)).filter(|form| {

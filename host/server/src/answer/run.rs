@@ -7,13 +7,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use herald::schedule::{Event, Handle};
-use herald::{Error, Generated, NeuroEngine, Stop};
+use herald::{Error, Generated, Stop};
 
 use super::Reason;
 use super::prepare::{Ready, TokenInfo, bytes_of};
-use crate::Shared;
 use crate::error::ApiError;
 use crate::job::Job;
+use crate::models::Model;
 use crate::prepare::too_long;
 use crate::tools::{Delta, Reader};
 
@@ -64,12 +64,12 @@ pub(crate) struct Run {
     pub(crate) id: String,
     /// Seconds since 1970.
     pub(crate) created: u64,
-    pub(crate) model: String,
+    /// Which is in use until this ends.
+    pub(crate) model: Arc<Model>,
     pub(crate) choices: Vec<Choice>,
     /// The prompts' texts, where they are given back, and their tokens with log-probabilities.
     pub(crate) prompts: Vec<(String, Vec<TokenInfo>)>,
     pub(crate) prompt_tokens: Vec<usize>,
-    engine: Arc<NeuroEngine>,
     receiver: UnboundedReceiver<(usize, Event)>,
     handles: Vec<Handle>,
     running: usize,
@@ -105,13 +105,18 @@ fn call_id(short: bool) -> String {
 ///
 /// # Errors
 /// Where it can't be served.
-pub(crate) fn begin(shared: &Shared, job: Job, mut ready: Vec<Ready>, until: &Stop) -> Result<Run, ApiError> {
+pub(crate) fn begin(
+    model: &Arc<Model>,
+    job: Job,
+    mut ready: Vec<Ready>,
+    until: &Stop,
+) -> Result<Run, ApiError> {
     let (sender, receiver) = unbounded_channel();
     let (mut handles, mut choices) = (Vec::new(), Vec::new());
     let submitted = ready.iter_mut().enumerate().try_for_each(|(prompt, ready)| {
         for answer in 0..job.best_of {
             let index = choices.len();
-            handles.push(submit(shared, &job, ready, answer, (index, &sender), until)?);
+            handles.push(submit(model, &job, ready, answer, (index, &sender), until)?);
             let reader = match job.reads_thoughts || job.reads_calls {
                 true => Reader::new(
                     ready.form.clone(),
@@ -141,12 +146,11 @@ pub(crate) fn begin(shared: &Shared, job: Job, mut ready: Vec<Ready>, until: &St
     Ok(Run {
         id: format!("{}-{}", now(), next_number()),
         created: now(),
-        model: shared.options.model.clone(),
+        model: Arc::clone(model),
         running: choices.len(),
         choices,
         prompt_tokens: ready.iter().map(|ready| ready.prompt.ids.len()).collect(),
         prompts: ready.into_iter().map(|ready| (ready.prompt.text, ready.tokens)).collect(),
-        engine: Arc::clone(shared.scheduler.engine()),
         job,
         receiver,
         handles,
@@ -154,7 +158,7 @@ pub(crate) fn begin(shared: &Shared, job: Job, mut ready: Vec<Ready>, until: &St
 }
 
 fn submit(
-    shared: &Shared,
+    model: &Model,
     job: &Job,
     ready: &mut Ready,
     answer: usize,
@@ -169,11 +173,11 @@ fn submit(
         Error::Cancelled => too_long(),
         error => error.into(),
     };
-    match shared.scheduler.submit_until(ready.request(&job.client, answer), sink(), until) {
+    match model.scheduler.submit_until(ready.request(&job.client, answer), sink(), until) {
         // Schemas of tools may be beyond the engine, and an answer may do without.
         Err(Error::Constraint(_)) if ready.without_form().is_some() => {
             let request = ready.request(&job.client, answer);
-            shared.scheduler.submit_until(request, sink(), until).map_err(late)
+            model.scheduler.submit_until(request, sink(), until).map_err(late)
         }
         submitted => submitted.map_err(late),
     }
@@ -189,6 +193,7 @@ impl Run {
             self.running = 0;
             return Some(Err(ApiError::internal("the server is shutting down")));
         };
+        let engine = self.model.scheduler.engine();
         let choice = &mut self.choices[index];
         let mut piece = Piece::default();
         match event {
@@ -196,9 +201,8 @@ impl Run {
                 if !tail {
                     choice.n_tokens += 1;
                     let ends = self.job.stop_tokens.contains(&sampled.token)
-                        || (!self.job.ignore_eos && self.engine.tokenizer().ends_generation(sampled.token));
+                        || (!self.job.ignore_eos && engine.tokenizer().ends_generation(sampled.token));
                     if self.job.logprobs.is_some() && !ends {
-                        let engine = &self.engine;
                         let top = sampled.top.into_iter();
                         piece.tokens.push(TokenInfo {
                             id: sampled.token,

@@ -74,12 +74,13 @@ const FORM: &[Field] = &[
 
 /// What OpenAI's clients send beside.
 const CLIENT: &[Field] = &[
-    noted("model", Text, "the server has one"),
+    served("model", Text, "which of the server's models; one that has but one answers to every name"),
     served("user", Text, "names the client, among whom the scheduler is fair"),
     served("safety_identifier", Text, "as user"),
     noted("metadata", Object, ""),
     noted("store", Flag, "nothing is stored"),
     noted("service_tier", Text, ""),
+    served("cache_salt", Text, "what the prompt computes is shared only with requests that say the same"),
     noted("prompt_cache_key", Text, "prompts are cached anyway"),
     noted("prompt_cache_retention", Text, ""),
     noted("cache_prompt", Flag, "prompts are cached anyway"),
@@ -110,6 +111,9 @@ const CHAT_ONLY: &[Field] = &[
     served("add_generation_prompt", Flag, "false: no new turn is begun"),
     served("continue_final_message", Flag, "the last message is gone on with"),
     served("reasoning_effort", Text, "for templates that know it; none turns thinking off"),
+    served("thinking_budget", Integer, "the most tokens of thoughts, which are then ended; -1: no limit"),
+    served("thinking_token_budget", Integer, "the same, by vLLM's name"),
+    served("reasoning_budget", Integer, "the same, by llama.cpp's name"),
     served("reasoning_format", Text, "none: thoughts stay in the text; auto, deepseek: in reasoning_content"),
     served("parse_tool_calls", Flag, "false: calls stay in the text"),
     served("documents", List, "for templates that know them"),
@@ -148,12 +152,29 @@ pub(crate) const EMBEDDINGS: Api = Api {
     name: "/v1/embeddings",
     groups: &[&[
         served("input", Any, "a text, a list of texts, token ids, or a list of lists of ids"),
-        noted("model", Text, "the server has one"),
+        served("model", Text, "which of the server's models; one that has but one answers to every name"),
         served("encoding_format", Text, "float or base64"),
         served("dimensions", Integer, "the first so many, scaled to length 1 again"),
         noted("user", Text, ""),
         noted("input_type", Text, ""),
         only("truncate_prompt_tokens", Integer, &["-1"], "texts are never cut"),
+    ]],
+};
+
+pub(crate) const RERANK: Api = Api {
+    name: "/v1/rerank",
+    groups: &[&[
+        served("query", Text, "what is asked"),
+        served("documents", List, "texts, or objects with a text, to sort by how well they answer it"),
+        served("texts", List, "the same, by another name"),
+        served("top_n", Integer, "give so many of the best; all if not given"),
+        served("return_documents", Flag, "true: give the documents' texts too"),
+        served("model", Text, "which of the server's models; one that has but one answers to every name"),
+        noted("user", Text, ""),
+        only("max_tokens_per_doc", Integer, &[], "documents are never cut"),
+        only("max_chunks_per_doc", Integer, &[], "documents are never cut"),
+        only("rank_fields", List, &[], "documents are texts"),
+        only("truncate_prompt_tokens", Integer, &["-1"], "documents are never cut"),
     ]],
 };
 
@@ -175,10 +196,15 @@ pub(crate) const RESPONSES: Api = Api {
             noted("stream_options", Object, ""),
             served("user", Text, "names the client, among whom the scheduler is fair"),
             served("safety_identifier", Text, "as user"),
-            noted("model", Text, "the server has one"),
+            served("model", Text, "which of the server's models; one that has but one answers to every name"),
             noted("metadata", Object, "is given back"),
             noted("store", Flag, "nothing is stored"),
             noted("service_tier", Text, ""),
+            served(
+                "cache_salt",
+                Text,
+                "what the prompt computes is shared only with requests that say the same",
+            ),
             noted("prompt_cache_key", Text, "prompts are cached anyway"),
             noted("prompt_cache_retention", Text, ""),
             only("truncation", Text, &["\"disabled\"", "\"auto\""], "nothing is cut"),
@@ -203,7 +229,7 @@ const MESSAGES: &[Field] = &[
     served("tools", List, "tools that the model may use"),
     served("tool_choice", Object, "auto, any, tool (with its name) or none"),
     served("thinking", Object, "enabled with budget_tokens, adaptive, or disabled"),
-    noted("model", Text, "the server has one"),
+    served("model", Text, "which of the server's models; one that has but one answers to every name"),
     noted("cache_control", Object, "prompts are cached anyway"),
     noted("betas", List, ""),
 ];
@@ -235,7 +261,7 @@ pub(crate) const ANTHROPIC_COUNT: Api =
     Api { name: "/v1/messages/count_tokens", groups: &[MESSAGES, &[noted("output_config", Object, "")]] };
 
 const OLLAMA: &[Field] = &[
-    noted("model", Text, "the server has one"),
+    served("model", Text, "which of the server's models; one that has but one answers to every name"),
     served("stream", Flag, "answer by lines of JSON; true if not given"),
     served("format", Any, "json, or a schema"),
     served("options", Object, "see the next table"),
@@ -302,7 +328,7 @@ pub(crate) const OLLAMA_EMBED: Api = Api {
         served("input", Any, "a text, or a list of texts"),
         served("prompt", Text, "the same, by the name of /api/embeddings"),
         served("dimensions", Integer, "the first so many, scaled to length 1 again"),
-        noted("model", Text, "the server has one"),
+        served("model", Text, "which of the server's models; one that has but one answers to every name"),
         noted("keep_alive", Any, "the model stays loaded"),
         noted("options", Object, ""),
         only("truncate", Flag, &["true", "false"], "a text that doesn't fit is refused"),
@@ -312,8 +338,8 @@ pub(crate) const OLLAMA_EMBED: Api = Api {
 pub(crate) const OLLAMA_SHOW: Api = Api {
     name: "/api/show",
     groups: &[&[
-        noted("model", Text, "the server has one"),
-        noted("name", Text, "the same"),
+        served("model", Text, "which of the server's models; one that has but one answers to every name"),
+        served("name", Text, "the same"),
         noted("verbose", Flag, ""),
         noted("system", Text, ""),
         noted("options", Object, ""),
@@ -335,7 +361,7 @@ const LLAMA_CPP: &[Field] = &[
     served("json_schema", Object, "the answer is JSON of it"),
     served("grammar", Text, "a grammar in GBNF or Lark's form"),
     served("return_tokens", Flag, "the answer's token ids, too"),
-    noted("model", Text, "the server has one"),
+    served("model", Text, "which of the server's models; one that has but one answers to every name"),
     noted("cache_prompt", Flag, "prompts are cached anyway"),
     noted("id_slot", Integer, "any slot has every prefix"),
     noted("n_keep", Integer, "a full context ends the answer"),
@@ -380,13 +406,16 @@ pub(crate) const TOKENIZE: Api = Api {
         served("add_special", Flag, "with what the model puts before and after a prompt"),
         served("parse_special", Flag, "false: special tokens that it spells are plain text"),
         served("with_pieces", Flag, "each token's text, too"),
-        noted("model", Text, "the server has one"),
+        served("model", Text, "which of the server's models; one that has but one answers to every name"),
     ]],
 };
 
 pub(crate) const DETOKENIZE: Api = Api {
     name: "/detokenize",
-    groups: &[&[served("tokens", List, "ids"), noted("model", Text, "the server has one")]],
+    groups: &[&[
+        served("tokens", List, "ids"),
+        served("model", Text, "which of the server's models; one that has but one answers to every name"),
+    ]],
 };
 
 pub(crate) const APPLY_TEMPLATE: Api = Api {
@@ -399,16 +428,17 @@ pub(crate) const APPLY_TEMPLATE: Api = Api {
         served("continue_final_message", Flag, "as there"),
         served("chat_template_kwargs", Object, "as there"),
         served("reasoning_effort", Text, "as there"),
-        noted("model", Text, "the server has one"),
+        served("model", Text, "which of the server's models; one that has but one answers to every name"),
     ]],
 };
 
 /// All of them, in the order of the documentation.
-pub(super) const ALL: [&Api; 16] = [
+pub(super) const ALL: [&Api; 17] = [
     &CHAT,
     &COMPLETIONS,
     &RESPONSES,
     &EMBEDDINGS,
+    &RERANK,
     &ANTHROPIC_MESSAGES,
     &ANTHROPIC_COUNT,
     &OLLAMA_CHAT,

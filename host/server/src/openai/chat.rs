@@ -27,7 +27,7 @@ pub(crate) async fn chat(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let (job, usage) = read(&checked(&shared, &headers, body)?)?;
-    answer(Arc::clone(&shared), job, Chat { usage, has_begun: Vec::new() }).await
+    answer(Arc::clone(&shared), &headers, job, Chat { usage, has_begun: Vec::new() }).await
 }
 
 /// Reads a body.
@@ -43,6 +43,10 @@ fn read(bytes: &[u8]) -> Result<(Job, UsageWanted), ApiError> {
     job.take_sampling(&mut body)?;
     job.take_max_tokens(&mut body, &["max_tokens", "max_completion_tokens", "n_predict"], None);
     job.constraint = take_form(&mut body)?;
+    for name in ["thinking_budget", "thinking_token_budget", "reasoning_budget"] {
+        let limit = body.limit(name).flatten().map(|limit| limit as usize);
+        job.max_thoughts = job.max_thoughts.or(limit);
+    }
     job.reads_calls = body.flag("parse_tool_calls").unwrap_or(true);
     job.reads_thoughts = match body.text("reasoning_format").as_deref() {
         None | Some("auto" | "deepseek" | "deepseek-legacy") => true,

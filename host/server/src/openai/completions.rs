@@ -28,7 +28,13 @@ pub(crate) async fn completions(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let (job, usage) = read(&checked(&shared, &headers, body)?)?;
-    answer(Arc::clone(&shared), job, Completions { usage, has_echoed: Vec::new(), n_chars: Vec::new() }).await
+    answer(
+        Arc::clone(&shared),
+        &headers,
+        job,
+        Completions { usage, has_echoed: Vec::new(), n_chars: Vec::new() },
+    )
+    .await
 }
 
 /// Reads a body.

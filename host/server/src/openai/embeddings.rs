@@ -14,10 +14,11 @@ use herald::{EmbedOptions, Stop};
 use crate::error::ApiError;
 use crate::fields::{Body, EMBEDDINGS, wrong};
 use crate::job::{Source, sources};
+use crate::models::Model;
 use crate::{App, Shared, checked};
 
 /// The most texts in a request.
-const MAX_TEXTS: usize = 2048;
+pub(super) const MAX_TEXTS: usize = 2048;
 
 /// Embeddings of texts, and how many tokens they have.
 pub(crate) struct Embedded {
@@ -26,7 +27,7 @@ pub(crate) struct Embedded {
 }
 
 /// Ends the work when the client leaves.
-struct Leaving(Stop);
+pub(super) struct Leaving(pub(super) Stop);
 
 impl Drop for Leaving {
     fn drop(&mut self) {
@@ -39,7 +40,8 @@ impl Drop for Leaving {
 /// # Errors
 /// Where a text has no tokens or doesn't fit, or the model has fewer dimensions.
 pub(crate) async fn embed(
-    shared: Arc<Shared>,
+    shared: &Shared,
+    model: Arc<Model>,
     texts: Vec<Source>,
     dimensions: Option<usize>,
 ) -> Result<Embedded, ApiError> {
@@ -48,9 +50,8 @@ pub(crate) async fn embed(
     }
     let stop = Stop::default();
     let _leaving = Leaving(stop.clone());
-    let preparing = Arc::clone(&shared);
     let work = move || {
-        let engine = shared.scheduler.engine();
+        let engine = model.scheduler.engine();
         let most = engine.embedding_len();
         if let Some(dimensions) = dimensions.filter(|dimensions| *dimensions == 0 || *dimensions > most) {
             let expected = format!("a number from 1 to {most}, which the model has");
@@ -76,7 +77,7 @@ pub(crate) async fn embed(
         }
         Ok(embedded)
     };
-    preparing.preparing.embedding(work).await
+    shared.preparing.embedding(work).await
 }
 
 /// Keeps the first dimensions, at length 1.
@@ -117,9 +118,10 @@ pub(crate) async fn embeddings(
         Some(other) => return Err(wrong("encoding_format", &format!("{other:?}"), "float or base64")),
     };
     let dimensions = body.count("dimensions")?;
+    let model = body.text("model");
     body.done()?;
-    let model = shared.options.model.clone();
-    let Embedded { vectors, n_tokens } = embed(Arc::clone(&shared), texts, dimensions).await?;
+    let model = shared.models.get(model.as_deref()).await?;
+    let Embedded { vectors, n_tokens } = embed(&shared, Arc::clone(&model), texts, dimensions).await?;
     let shown = |vector: Vec<f32>| -> Value {
         if as_base64 {
             let bytes: Vec<u8> = vector.iter().flat_map(|x| x.to_le_bytes()).collect();
@@ -133,7 +135,7 @@ pub(crate) async fn embeddings(
         .map(|(index, vector)| json!({"object": "embedding", "index": index, "embedding": shown(vector)}))
         .collect();
     let usage = json!({"prompt_tokens": n_tokens, "total_tokens": n_tokens});
-    Ok(Json(json!({"object": "list", "data": data, "model": model, "usage": usage})))
+    Ok(Json(json!({"object": "list", "data": data, "model": model.name, "usage": usage})))
 }
 
 #[cfg(test)]

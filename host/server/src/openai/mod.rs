@@ -4,6 +4,7 @@ pub(crate) mod chat;
 pub(crate) mod completions;
 pub(crate) mod embeddings;
 mod logprobs;
+pub(crate) mod rerank;
 pub(crate) mod responses;
 
 use serde_json::{Map, Value, json};
@@ -61,7 +62,7 @@ fn head(run: &Run, prefix: &str, object: &str, choices: Vec<Value>) -> Map<Strin
         "id": format!("{prefix}-{}", run.id),
         "object": object,
         "created": run.created,
-        "model": run.model,
+        "model": run.model.name,
         "system_fingerprint": "herald",
         "choices": choices,
     });

@@ -26,7 +26,7 @@ pub(crate) async fn responses(
 ) -> Result<Response, ApiError> {
     let bytes = checked(&shared, &headers, body)?;
     let (job, asked) = read(&bytes)?;
-    answer(Arc::clone(&shared), job, Responses::new(asked)).await
+    answer(Arc::clone(&shared), &headers, job, Responses::new(asked)).await
 }
 
 /// Reads a body: the job, and the fields that the answer gives back.
@@ -238,7 +238,7 @@ impl Responses {
             "background": false,
             "error": null,
             "incomplete_details": if is_cut { json!({"reason": "max_output_tokens"}) } else { Value::Null },
-            "model": run.model,
+            "model": run.model.name,
             "output": output,
             "previous_response_id": null,
             "store": false,

@@ -131,6 +131,14 @@ impl Form {
         Some(form)
     }
 
+    /// What stands around thoughts in an answer.
+    pub(crate) fn around_thoughts(&self) -> Option<[String; 2]> {
+        match self.syntax {
+            Syntax::Harmony => Some(pair(["<|channel|>analysis<|message|>", "<|end|>"])),
+            _ => self.thoughts.clone(),
+        }
+    }
+
     /// What stands around thoughts, by a template's source.
     pub(crate) fn thoughts_of(source: &str) -> Option<[String; 2]> {
         const KNOWN: [[&str; 2]; 5] = [

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use herald::NeuroEngine;
 use herald::schedule::{Scheduler, SchedulerOptions};
-use herald_server::{Access, Limits, ServeOptions, Server};
+use herald_server::{Access, Limits, Models, ServeOptions, Server};
 use herald_testing::cpu_options;
 use serde_json::{Value, json};
 
@@ -30,17 +30,10 @@ pub(crate) struct Served {
 pub(crate) fn serve(model: &Path, access: Access, limits: Limits, max_body: usize) -> Served {
     let engine = Arc::new(NeuroEngine::load(model, &cpu_options()).expect("the model"));
     let scheduler = Arc::new(Scheduler::start(engine, SchedulerOptions::default()).expect("a scheduler"));
-    let options = ServeOptions {
-        model: "m".to_owned(),
-        max_body,
-        grace: LONG,
-        access,
-        limits,
-        trust_content: false,
-        slots: 4,
-    };
+    let options = ServeOptions { max_body, grace: LONG, access, limits, trust_content: false, slots: 4 };
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let server = Server::bind(any, Arc::clone(&scheduler), options).expect("a port");
+    let server =
+        Server::bind(any, Models::one("m".to_owned(), Arc::clone(&scheduler)), options).expect("a port");
     let address = server.address().expect("an address");
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let thread = std::thread::spawn(move || {

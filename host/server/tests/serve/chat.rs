@@ -188,3 +188,46 @@ fn models_without_a_template_say_so() {
     let (status, said) = served.post(PATH, &json!({"messages": [{"role": "user", "content": "hello"}]}));
     assert!(status == 400 && said.contains("chat template"), "{said}");
 }
+
+/// The tiny model's thoughts would never end by themselves.
+#[test]
+fn thoughts_end_where_their_budget_does() {
+    let folder = herald_testing::folder();
+    let source = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}<think>{% if enable_thinking is false %}</think>{% endif %}";
+    let model = herald_testing::tiny_with(folder.path(), &[("tokenizer.chat_template", source)]);
+    let served = serve(&model, SchedulerOptions::default());
+    let ask = |path: &str, more: Value| {
+        let mut body =
+            json!({"messages": [{"role": "user", "content": "hello"}], "max_tokens": 60, "temperature": 0});
+        body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        let (status, said) = served.post(path, &body);
+        assert_eq!(status, 200, "{said}");
+        parsed(&said)
+    };
+    let chat = |more| ask("/v1/chat/completions", more)["choices"][0]["message"].clone();
+    let text = |message: &Value, field: &str| message[field].as_str().unwrap_or_default().to_owned();
+    let free = chat(json!({}));
+    assert!(text(&free, "content").is_empty(), "{free}");
+    let mut before = String::new();
+    for name in ["thinking_budget", "thinking_token_budget", "reasoning_budget"] {
+        for budget in [0, 1, 7] {
+            let message = chat(json!({name: budget}));
+            let thoughts = text(&message, "reasoning_content");
+            assert!(text(&free, "reasoning_content").starts_with(&thoughts), "{message}");
+            assert_eq!(thoughts.is_empty(), budget == 0, "{message}");
+            assert!(!text(&message, "content").is_empty(), "{message}");
+            assert!(budget == 0 || thoughts.len() > before.len() || budget == 1, "{message}");
+            before = thoughts;
+        }
+        assert_eq!(chat(json!({name: -1})), free);
+    }
+    let thinking = json!({"thinking": {"type": "enabled", "budget_tokens": 7}});
+    let message = ask("/v1/messages", thinking);
+    assert_eq!(message["content"][0]["thinking"], json!(before), "{message}");
+    assert_eq!(message["content"][1]["type"], "text", "{message}");
+    // A form of the answer holds behind the thoughts.
+    let schema = json!({"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"]});
+    let format = json!({"type": "json_schema", "json_schema": {"name": "a", "schema": schema}});
+    let message = chat(json!({"thinking_budget": 5, "response_format": format}));
+    assert!(parsed(&text(&message, "content"))["a"].is_boolean(), "{message}");
+}

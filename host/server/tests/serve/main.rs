@@ -3,9 +3,11 @@
 mod apis;
 mod chat;
 mod completions;
+mod models;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -13,16 +15,29 @@ use std::time::{Duration, Instant};
 
 use herald::schedule::{Scheduler, SchedulerOptions};
 use herald::{GenerateOptions, NeuroEngine};
-use herald_server::{Access, Limits, ServeOptions, Server, endpoints};
+use herald_server::{Access, Limits, Models, ServeOptions, Server, endpoints};
 use herald_testing::{cpu_options, smollm2, tiny};
 use serde_json::{Value, json};
 
 /// A server on its own thread, which ends when this is dropped.
-struct Served {
+struct Listening {
     address: SocketAddr,
-    scheduler: Arc<Scheduler>,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// A server of one model, with its scheduler.
+struct Served {
+    scheduler: Arc<Scheduler>,
+    listening: Listening,
+}
+
+impl Deref for Served {
+    type Target = Listening;
+
+    fn deref(&self) -> &Listening {
+        &self.listening
+    }
 }
 
 fn serve(model: &Path, options: SchedulerOptions) -> Served {
@@ -32,8 +47,12 @@ fn serve(model: &Path, options: SchedulerOptions) -> Served {
 fn serve_with(model: &Path, options: SchedulerOptions, access: Access, limits: Limits) -> Served {
     let engine = Arc::new(NeuroEngine::load(model, &cpu_options()).expect("the model"));
     let scheduler = Arc::new(Scheduler::start(engine, options).expect("a scheduler"));
+    let models = Models::one("the model".to_owned(), Arc::clone(&scheduler));
+    Served { scheduler, listening: listen(models, access, limits) }
+}
+
+fn listen(models: Models, access: Access, limits: Limits) -> Listening {
     let serving = ServeOptions {
-        model: "the model".to_owned(),
         max_body: 10_000,
         grace: Duration::from_secs(30),
         access,
@@ -42,17 +61,17 @@ fn serve_with(model: &Path, options: SchedulerOptions, access: Access, limits: L
         slots: 4,
     };
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let server = Server::bind(any, Arc::clone(&scheduler), serving).expect("a port");
+    let server = Server::bind(any, models, serving).expect("a port");
     let address = server.address().expect("an address");
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let thread = std::thread::spawn(move || {
         let stopped = async { drop(stopped.await) };
         server.run(stopped).expect("the server runs");
     });
-    Served { address, scheduler, stop: Some(stop), thread: Some(thread) }
+    Listening { address, stop: Some(stop), thread: Some(thread) }
 }
 
-impl Served {
+impl Listening {
     fn open(&self, method: &str, path: &str, headers: &str, body: &str) -> TcpStream {
         let mut socket = TcpStream::connect(self.address).expect("a connection");
         socket.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
@@ -74,7 +93,9 @@ impl Served {
     fn get(&self, path: &str) -> (u16, String) {
         self.request("GET", path, "", "")
     }
+}
 
+impl Served {
     /// Pages beside those of the prefix cache.
     fn pages(&self) -> u64 {
         self.scheduler.engine().forget_prefixes();
@@ -90,7 +111,7 @@ impl Served {
     }
 }
 
-impl Drop for Served {
+impl Drop for Listening {
     fn drop(&mut self) {
         drop(self.stop.take());
         self.thread.take().map(JoinHandle::join);
@@ -344,10 +365,10 @@ fn running_answers_finish_when_the_server_stops() {
         served.open("POST", "/v1/completions", "Content-Type: application/json\r\n", &body.to_string());
     let mut first = [0; 1];
     socket.read_exact(&mut first).expect("it has begun");
-    drop(served.stop.take());
+    drop(served.listening.stop.take());
     let mut rest = String::new();
     socket.read_to_string(&mut rest).expect("the rest");
     assert!(rest.contains("[DONE]"), "{rest}");
-    served.thread.take().map(JoinHandle::join).expect("a thread").expect("it ended well");
+    served.listening.thread.take().map(JoinHandle::join).expect("a thread").expect("it ended well");
     assert!(TcpStream::connect(served.address).is_err(), "nobody listens any more");
 }

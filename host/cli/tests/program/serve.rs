@@ -1,0 +1,137 @@
+//! `host serve` with several models, and the configuration of it.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command as Process, Stdio};
+
+use herald_testing::tiny;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{fails, home, host, json, misused, stdout};
+
+/// A server that ends when this is dropped.
+struct Serving {
+    child: Child,
+    address: String,
+}
+
+impl Serving {
+    fn start(home: &TempDir, arguments: &[&str]) -> Self {
+        let assembled = host(home);
+        let mut process = Process::new(assembled.get_program());
+        process.args(assembled.get_args()).args(["serve", "--quiet"]).args(arguments);
+        for (name, value) in assembled.get_envs() {
+            match value {
+                Some(value) => process.env(name, value),
+                None => process.env_remove(name),
+            };
+        }
+        let mut child = process.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("it starts");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("stdout")).read_line(&mut line).expect("its address");
+        let address = line.trim().strip_prefix("http://").expect("an address").to_owned();
+        Self { child, address }
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &str) -> Value {
+        let mut socket = TcpStream::connect(&self.address).expect("a connection");
+        let length = body.len();
+        write!(
+            socket,
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        )
+        .expect("it is sent");
+        let mut text = String::new();
+        socket.read_to_string(&mut text).expect("an answer");
+        let (_, body) = text.split_once("\r\n\r\n").expect("a body");
+        serde_json::from_str(body).unwrap_or_else(|error| panic!("{error} in {text}"))
+    }
+
+    fn names(&self) -> Vec<String> {
+        let models = self.ask("GET", "/v1/models", "");
+        let models = models["data"].as_array().expect("a list").iter();
+        models.map(|model| model["id"].as_str().expect("a name").to_owned()).collect()
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+#[test]
+fn models_of_a_folder_and_of_the_configuration_are_served() {
+    let home = home();
+    let models = home.path().join("models");
+    fs::create_dir(&models).expect("a folder");
+    for (name, from) in [("a.gguf", "llama"), ("b.gguf", "granite"), ("mmproj-a.gguf", "llama")] {
+        fs::copy(tiny(from), models.join(name)).expect("a copy");
+    }
+    fs::write(models.join("notes.txt"), "none").expect("a file");
+    let folder = Serving::start(&home, &["--port", "0", "--model", models.to_str().expect("UTF-8")]);
+    assert_eq!(folder.names(), ["a", "b"]);
+    let configuration = home.path().join("config/herald/config.toml");
+    fs::create_dir_all(configuration.parent().expect("a folder")).expect("the folder");
+    let text = format!(
+        "context = 64\n[serve]\nport = 0\nparallel = 3\n[sampling]\ntemperature = 0.25\n\
+         [models.first]\nmodel = {:?}\n[models.second]\nmodel = {:?}\ncontext = 32\nsampling = {{ top-k = 7 }}\n",
+        tiny("llama"),
+        tiny("granite")
+    );
+    fs::write(&configuration, &text).expect("the file");
+    let configured = Serving::start(&home, &[]);
+    assert_eq!(configured.names(), ["first", "second"]);
+    let answer =
+        configured.ask("POST", "/v1/completions", &json!({"model": "second", "prompt": "a"}).to_string());
+    assert_eq!(answer["model"], "second", "{answer}");
+    let props = |model: &str| configured.ask("GET", &format!("/props?model={model}"), "");
+    let (first, second) = (props("first"), props("second"));
+    assert_eq!((&first["total_slots"], &second["total_slots"]), (&json!(3), &json!(3)), "{first}");
+    let settings = |props: &Value| props["default_generation_settings"].clone();
+    assert_eq!(
+        (settings(&first)["n_ctx"].clone(), settings(&second)["n_ctx"].clone()),
+        (json!(64), json!(32))
+    );
+    assert_eq!(settings(&first)["params"]["temperature"], 0.25);
+    assert_eq!(settings(&second)["params"]["top_k"], 7);
+    // A name of the configuration is a model everywhere.
+    let named = host(&home).args(["info", "--json", "--model", "second"]).assert().success();
+    assert_eq!(json(&named)["model"]["architecture"], "granite", "{}", stdout(&named));
+}
+
+#[test]
+fn what_is_wrong_with_several_models_is_told_before_any_is_loaded() {
+    let home = home();
+    let [llama, granite] = ["llama", "granite"].map(|name| tiny(name).to_str().expect("UTF-8").to_owned());
+    let twice = host(&home).args(["serve", "--model", &llama, "--model", &llama]).assert();
+    fails(twice, &["two models are called", "llama"]);
+    let none = home.path().join("none");
+    fs::create_dir(&none).expect("a folder");
+    let empty = host(&home).args(["serve", "--model"]).arg(&none).assert();
+    fails(empty, &["no GGUF file"]);
+    let other = host(&home).args(["serve", "--model", &llama, "--model", "Cargo.toml"]).assert();
+    fails(other, &["Cargo.toml", "GGUF"]);
+    let one = host(&home).args(["generate", "hello", "--model", &llama, "--model", &granite]).assert();
+    misused(one, &["--model", "2 times"]);
+    let configuration = home.path().join("wrong.toml");
+    for (text, words) in [
+        ("[models.a]\ncontext = 5\n", ["models.a", "`model`"]),
+        ("[models.a]\nmodel = \"x\"\n[models.a.serve]\nport = 1\n", ["models.a", "`serve`"]),
+        ("[serve]\nports = 5\n", ["line 2", "ports"]),
+        ("[serve]\nmodels-memory = \"many\"\n", ["models-memory", "2GiB"]),
+    ] {
+        fs::write(&configuration, text).expect("the file");
+        fails(host(&home).arg("--config").arg(&configuration).arg("serve").assert(), &words);
+    }
+    // What is empty counts as not given.
+    let mut command = host(&home);
+    command.env("HERALD_THREADS", "").env("HERALD_CONTEXT", "").args(["info", "--model", &llama]);
+    command.assert().success();
+    let wrong = host(&home).env("HERALD_CONTEXT", "few").args(["generate", "a", "--model", &llama]).assert();
+    misused(wrong, &["few", "--context"]);
+}
