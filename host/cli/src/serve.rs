@@ -12,6 +12,8 @@ use clap::Args;
 use herald::plugin::this_machine;
 use herald::schedule::{Scheduler, SchedulerOptions};
 use herald::{LoadOptions, NeuroEngine, files};
+#[cfg(feature = "tls")]
+use herald_server::Tls;
 use herald_server::{
     Access, Keep, Keys, Limits, ModelSource, Models, Origin, ServeOptions, Server, endpoints,
     models_of_folder,
@@ -57,6 +59,14 @@ pub(super) struct Serve {
     /// Maximum number of connections [default: 1024]
     #[arg(long, value_name = "N", env = "HERALD_CONNECTIONS")]
     connections: Option<NonZeroU32>,
+    /// Serve over TLS with the certificate in this file (PEM), in which those between it and its root follow
+    #[cfg(feature = "tls")]
+    #[arg(long, value_name = "FILE", requires = "tls_key", env = "HERALD_TLS_CERT")]
+    tls_cert: Option<PathBuf>,
+    /// The certificate's private key (PEM)
+    #[cfg(feature = "tls")]
+    #[arg(long, value_name = "FILE", requires = "tls_cert", env = "HERALD_TLS_KEY")]
+    tls_key: Option<PathBuf>,
     /// Take special tokens that messages spell for what they are: the texts of clients can then end turns and begin others
     #[arg(long, env = "HERALD_TRUST_CONTENT")]
     trust_content: bool,
@@ -84,6 +94,10 @@ pub(super) struct ServeConfig {
     #[serde(default)]
     cors: Vec<String>,
     connections: Option<NonZeroU32>,
+    #[cfg(feature = "tls")]
+    tls_cert: Option<PathBuf>,
+    #[cfg(feature = "tls")]
+    tls_key: Option<PathBuf>,
     trust_content: Option<bool>,
     models_memory: Option<String>,
     unload_after: Option<NonZeroU64>,
@@ -128,6 +142,10 @@ impl Serve {
             hosts: or(self.hosts, config.allow_host),
             origins: origins.map_err(|what| wrong("cors", what))?,
             connections: self.connections.or(config.connections),
+            #[cfg(feature = "tls")]
+            tls_cert: self.tls_cert.or(config.tls_cert),
+            #[cfg(feature = "tls")]
+            tls_key: self.tls_key.or(config.tls_key),
             trust_content: self.trust_content || config.trust_content.unwrap_or(false),
             models_memory: self.models_memory.or(memory.map_err(|what| wrong("models-memory", what))?),
             unload_after: self.unload_after.or(config.unload_after),
@@ -150,6 +168,12 @@ impl Serve {
         let access = this.access()?;
         let address = this.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
         let is_open = !address.is_loopback() && access.keys.is_empty();
+        #[cfg(feature = "tls")]
+        let tls = this.tls()?;
+        #[cfg(feature = "tls")]
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        #[cfg(not(feature = "tls"))]
+        let scheme = "http";
         let models = this.models(options, &scheduling)?;
         let grace = Duration::from_secs(this.grace.unwrap_or(30));
         let serving = ServeOptions {
@@ -157,6 +181,8 @@ impl Serve {
             grace,
             access,
             limits,
+            #[cfg(feature = "tls")]
+            tls,
             trust_content: this.trust_content,
             slots,
         };
@@ -167,7 +193,7 @@ impl Serve {
         if is_open && !options.quiet {
             output::note("note: anyone who can reach this address may use the model");
         }
-        output::line(format!("http://{address}"))?;
+        output::line(format!("{scheme}://{address}"))?;
         let lookout = Lookout::begin();
         let stop = async move {
             while lookout.go_on() {
@@ -209,6 +235,25 @@ impl Serve {
             idle: self.unload_after.map(|seconds| Duration::from_secs(seconds.get())),
         };
         Models::several(sources, keep).map_err(Failure::Failed)
+    }
+
+    /// The certificate and its key.
+    #[cfg(feature = "tls")]
+    fn tls(&self) -> Result<Option<Tls>, Failure> {
+        let (cert, key) = match (&self.tls_cert, &self.tls_key) {
+            (Some(cert), Some(key)) => (cert, key),
+            (None, None) => return Ok(None),
+            _ => {
+                let what = "tls-cert and tls-key: one is given, where both were expected";
+                return Err(Failure::Failed(what.to_owned()));
+            }
+        };
+        let read = |path: &Path, what: &str| {
+            fs::read(path).map_err(|error| Failure::file(path, &format!("the {what} can't be read"), &error))
+        };
+        let tls = Tls::from_pem(&read(cert, "certificate")?, &read(key, "key")?);
+        let wrong = |what| Failure::Failed(format!("{} and {}: {what}", cert.display(), key.display()));
+        tls.map(Some).map_err(wrong)
     }
 
     fn access(&self) -> Result<Access, Failure> {

@@ -17,6 +17,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::process::{Resource, getrlimit};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tower::ServiceExt;
@@ -51,6 +52,9 @@ pub(super) struct Connections {
     most: usize,
     /// In which a request's head must have come.
     patience: Duration,
+    /// What encrypts connections, where something does.
+    #[cfg(feature = "tls")]
+    tls: Option<tokio_rustls::TlsAcceptor>,
     open: Mutex<Open>,
     /// Told when a connection ends.
     ended: Notify,
@@ -108,10 +112,23 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Connections {
     /// At most `most` of them, and no more than the process may open files.
-    pub(super) fn new(most: usize, patience: Duration) -> Arc<Self> {
+    pub(super) fn new(most: usize, patience: Duration) -> Self {
         let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let room = usize::try_from(files.saturating_sub(RESERVED_FILES).max(1)).unwrap_or(usize::MAX);
-        Arc::new(Self { most: most.clamp(1, room), patience, open: Mutex::default(), ended: Notify::new() })
+        Self {
+            most: most.clamp(1, room),
+            patience,
+            #[cfg(feature = "tls")]
+            tls: None,
+            open: Mutex::default(),
+            ended: Notify::new(),
+        }
+    }
+
+    /// The same, encrypted.
+    #[cfg(feature = "tls")]
+    pub(super) fn over(self, tls: Option<&super::Tls>) -> Self {
+        Self { tls: tls.map(super::Tls::acceptor), ..self }
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
@@ -190,8 +207,31 @@ impl Connections {
     async fn answer(self: Arc<Self>, stream: TcpStream, place: Place, app: Router) {
         // Tokens are small, and shouldn't wait for each other.
         let _ = stream.set_nodelay(true);
+        #[cfg(feature = "tls")]
+        if let Some(acceptor) = &self.tls {
+            let wire = Wire::encrypted(stream);
+            let shaken = tokio::select! {
+                shaken = tokio::time::timeout(self.patience, acceptor.accept(wire.clone())) => shaken,
+                () = place.connection.close.notified() => return,
+            };
+            return match shaken {
+                Ok(Ok(stream)) => self.answer_over(stream, wire, place, app).await,
+                Ok(Err(error)) => tracing::debug!("a connection's handshake failed: {error}"),
+                Err(_) => tracing::debug!("a connection's handshake took too long"),
+            };
+        }
         let wire = Wire::new(stream);
-        let socket = wire.clone();
+        self.answer_over(wire.clone(), wire, place, app).await;
+    }
+
+    /// The same over a stream, whose socket is the wire.
+    async fn answer_over(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        socket: Wire,
+        place: Place,
+        app: Router,
+    ) {
         let connection = Arc::clone(&place.connection);
         let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
             let busy = Busy::new(&connection);
@@ -205,7 +245,7 @@ impl Connections {
             .header_read_timeout(self.patience)
             .half_close(true)
             .max_buf_size(MAX_HEAD)
-            .serve_connection(TokioIo::new(wire), service);
+            .serve_connection(TokioIo::new(stream), service);
         tokio::pin!(served);
         let ended = tokio::select! {
             ended = served.as_mut() => ended,

@@ -1,7 +1,7 @@
 //! An HTTP server over a [`Scheduler`] that speaks OpenAI's API, Anthropic's, Ollama's and llama.cpp's: a request of each becomes a
 //! job, and the answer takes that API's form, whole or streamed.
 //!
-//! It speaks HTTP/1.1 without TLS: keep it on this machine, or put a proxy in front. [`Access`] says who may use it, and
+//! It speaks HTTP/1.1, over TLS where it has a certificate. [`Access`] says who may use it, and
 //! [`Limits`] what anyone may take: connections, places, memory, time. SECURITY.md has the whole of it.
 
 mod access;
@@ -20,6 +20,8 @@ mod models;
 mod ollama;
 mod openai;
 mod prepare;
+#[cfg(feature = "tls")]
+mod tls;
 mod tools;
 mod wire;
 
@@ -47,6 +49,8 @@ pub use limits::Limits;
 use models::Facts;
 pub use models::{Keep, Load, ModelSource, Models, models_of_folder};
 use prepare::Preparing;
+#[cfg(feature = "tls")]
+pub use tls::Tls;
 
 pub use fields::{documented as documented_fields, openapi};
 
@@ -61,6 +65,9 @@ pub struct ServeOptions {
     pub access: Access,
     /// What anyone may take.
     pub limits: Limits,
+    /// With what connections are encrypted; `None`: they aren't.
+    #[cfg(feature = "tls")]
+    pub tls: Option<Tls>,
     /// Whether special tokens that the texts of clients' messages spell are meant, and not plain text.
     pub trust_content: bool,
     /// How many requests run at once, for clients that ask.
@@ -304,6 +311,10 @@ impl Server {
         let Self { listener, models, options } = self;
         let models = Arc::new(models);
         let (grace, limits) = (options.grace, options.limits.clone());
+        let connections = Connections::new(limits.connections, limits.idle);
+        #[cfg(feature = "tls")]
+        let connections = connections.over(options.tls.as_ref());
+        let connections = Arc::new(connections);
         let rules = access::Rules::new(options.access.clone(), listener.local_addr()?.ip());
         let guard = Guard::new(rules, limits::Room::new(&limits, options.max_body));
         let preparing = Preparing::new(limits.preparing);
@@ -316,7 +327,6 @@ impl Server {
         let app = guard::guarded(routes, &guard);
         let done = runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            let connections = Connections::new(limits.connections, limits.idle);
             let drained = async {
                 stop.await;
                 guard.drain();

@@ -23,29 +23,40 @@ const PROBE: &[u8] = b"HTTP/1.1 102 Processing\r\n\r\n";
 
 /// A socket. Clones are the same one.
 #[derive(Clone)]
-pub(super) struct Wire(Arc<TcpStream>);
+pub(super) struct Wire {
+    stream: Arc<TcpStream>,
+    /// Whether what it carries is encrypted, so that nothing can be put in between.
+    is_encrypted: bool,
+}
 
 impl Wire {
     pub(super) fn new(stream: TcpStream) -> Self {
-        Self(Arc::new(stream))
+        Self { stream: Arc::new(stream), is_encrypted: false }
+    }
+
+    /// A socket whose bytes are encrypted.
+    #[cfg(feature = "tls")]
+    pub(super) fn encrypted(stream: TcpStream) -> Self {
+        Self { stream: Arc::new(stream), is_encrypted: true }
     }
 
     /// Completes when the client has gone. One that has only said that it will send no more still reads its answer: whether it is
     /// one or the other shows when something is sent. `probe`: nothing of the answer was sent yet, and the client knows
-    /// HTTP/1.1, so this may send an interim answer.
+    /// HTTP/1.1, so this may send an interim answer. Clients over TLS don't close one side of the socket below it to go on reading.
     pub(super) async fn gone(self, probe: bool) {
         let mut half_closed = 0;
         loop {
             tokio::time::sleep(LOOK).await;
-            let state = self.0.ready(Interest::READABLE | Interest::WRITABLE).now_or_never();
+            let state = self.stream.ready(Interest::READABLE | Interest::WRITABLE).now_or_never();
             match state {
                 None => {}
                 Some(Err(_)) => return,
                 Some(Ok(state)) if state.is_write_closed() => return,
+                Some(Ok(state)) if state.is_read_closed() && self.is_encrypted => return,
                 Some(Ok(state)) if state.is_read_closed() => half_closed += 1,
                 Some(Ok(_)) => {}
             }
-            if probe && half_closed == LOOKS_BEFORE_PROBE && self.0.try_write(PROBE).is_err() {
+            if probe && half_closed == LOOKS_BEFORE_PROBE && self.stream.try_write(PROBE).is_err() {
                 return;
             }
         }
@@ -59,8 +70,8 @@ impl AsyncRead for Wire {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         loop {
-            ready!(self.0.poll_read_ready(context))?;
-            match self.0.try_read(buffer.initialize_unfilled()) {
+            ready!(self.stream.poll_read_ready(context))?;
+            match self.stream.try_read(buffer.initialize_unfilled()) {
                 Ok(n) => {
                     buffer.advance(n);
                     return Poll::Ready(Ok(()));
@@ -75,8 +86,8 @@ impl AsyncRead for Wire {
 impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.0.poll_write_ready(context))?;
-            match self.0.try_write(bytes) {
+            ready!(self.stream.poll_write_ready(context))?;
+            match self.stream.try_write(bytes) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 written => return Poll::Ready(written),
             }
@@ -89,8 +100,8 @@ impl AsyncWrite for Wire {
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.0.poll_write_ready(context))?;
-            match self.0.try_write_vectored(bytes) {
+            ready!(self.stream.poll_write_ready(context))?;
+            match self.stream.try_write_vectored(bytes) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 written => return Poll::Ready(written),
             }
@@ -106,6 +117,6 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(rustix::net::shutdown(&*self.0, Shutdown::Write).map_err(io::Error::from))
+        Poll::Ready(rustix::net::shutdown(&*self.stream, Shutdown::Write).map_err(io::Error::from))
     }
 }

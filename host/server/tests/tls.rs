@@ -1,0 +1,116 @@
+//! Connections over TLS.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::{LONG, Served, endless, prompt, serve_over};
+use herald_server::{Access, Limits, Tls};
+use herald_testing::tiny;
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+type Secured = StreamOwned<ClientConnection, TcpStream>;
+
+/// A server with a certificate of its own, and what clients know of it.
+fn serve() -> (Served, Arc<ClientConfig>) {
+    let CertifiedKey { cert, signing_key } =
+        generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
+    let tls = Tls::from_pem(cert.pem().as_bytes(), signing_key.serialize_pem().as_bytes()).expect("both fit");
+    let limits = Limits { idle: Duration::from_millis(500), ..Limits::default() };
+    let served = serve_over(Some(tls), &tiny("llama"), Access::default(), limits, 10_000);
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(cert.pem().as_bytes()).expect("PEM")).expect("a root");
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let config = config.with_safe_default_protocol_versions().expect("versions");
+    (served, Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
+}
+
+fn connect(served: &Served, config: &Arc<ClientConfig>) -> Secured {
+    let name = ServerName::try_from("localhost").expect("a name");
+    StreamOwned::new(ClientConnection::new(Arc::clone(config), name).expect("a client"), served.connect())
+}
+
+fn post(body: &str) -> String {
+    let length = body.len();
+    format!(
+        "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+}
+
+fn ask(mut socket: Secured, request: &str) -> String {
+    socket.write_all(request.as_bytes()).expect("it is sent");
+    let mut text = String::new();
+    // A server may end without TLS's own farewell.
+    drop(socket.read_to_string(&mut text));
+    text
+}
+
+#[test]
+fn requests_are_answered_over_tls() {
+    let (served, config) = serve();
+    let health = ask(
+        connect(&served, &config),
+        "GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+    );
+    assert!(health.starts_with("HTTP/1.1 200") && health.contains("\"ok\""), "{health}");
+    let said = ask(connect(&served, &config), &post(&prompt(4).to_string()));
+    assert!(said.starts_with("HTTP/1.1 200") && said.contains("completion_tokens"), "{said}");
+}
+
+#[test]
+fn a_client_that_leaves_is_cancelled() {
+    let (served, config) = serve();
+    let mut socket = connect(&served, &config);
+    socket.write_all(post(&endless(&served).to_string()).as_bytes()).expect("it is sent");
+    served.wait_for_load((0, 1));
+    drop(socket);
+    served.wait_for_load((0, 0));
+}
+
+#[test]
+fn whoever_speaks_no_tls_gets_nothing_and_holds_up_nobody() {
+    let (served, config) = serve();
+    let begun = Instant::now();
+    let silent: Vec<TcpStream> = (0..8).map(|_| served.connect()).collect();
+    let mut plain = served.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let mut said = Vec::new();
+    drop(plain.read_to_end(&mut said));
+    assert!(!said.starts_with(b"HTTP"), "{}", String::from_utf8_lossy(&said));
+    let health = ask(
+        connect(&served, &config),
+        "GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+    );
+    assert!(health.starts_with("HTTP/1.1 200"), "{health}");
+    for mut socket in silent {
+        assert_eq!(socket.read(&mut [0; 16]).unwrap_or(0), 0, "it is closed");
+    }
+    assert!(begun.elapsed() < LONG);
+}
+
+#[test]
+fn what_is_no_certificate_is_told() {
+    let pem = |name: &str| {
+        let CertifiedKey { cert, signing_key } =
+            generate_simple_self_signed(vec![name.to_owned()]).expect("one");
+        (cert.pem(), signing_key.serialize_pem())
+    };
+    let ((cert, key), (_, other)) = (pem("a"), pem("b"));
+    for (cert, key, word) in [
+        ("", key.as_str(), "BEGIN CERTIFICATE"),
+        ("-----BEGIN CERTIFICATE-----\nnone", key.as_str(), "BEGIN CERTIFICATE"),
+        (cert.as_str(), "none", "BEGIN PRIVATE KEY"),
+        (cert.as_str(), cert.as_str(), "BEGIN PRIVATE KEY"),
+        (cert.as_str(), other.as_str(), "together"),
+    ] {
+        let said = Tls::from_pem(cert.as_bytes(), key.as_bytes()).expect_err("it can't be used");
+        assert!(said.contains(word), "{said}");
+    }
+}
