@@ -1,6 +1,7 @@
 //! Shared by the tests: the built plugins, the C library, models, and compilers.
 
 use std::fs::File;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -175,10 +176,11 @@ pub fn search(files: &[&Path]) -> Search {
     Search { files, ..Search::default() }
 }
 
-/// Options that load only the cpu plugin.
+/// Options that load only the cpu plugin, on one thread: tests run beside each other, and sharing a tiny model's loops out takes
+/// longer than computing them. [`backends`] has engines on all threads.
 pub fn cpu_options() -> LoadOptions {
     let search = Search { files: vec![cpu_plugin()], allow_insecure: true, ..Search::default() };
-    LoadOptions { search, ..LoadOptions::default() }
+    LoadOptions { search, threads: NonZeroUsize::new(1), ..LoadOptions::default() }
 }
 
 /// A tiny model of the test data.
@@ -217,7 +219,7 @@ pub fn tiny_with(folder: &Path, texts: &[(&str, &str)]) -> PathBuf {
 pub fn backends() -> &'static [(&'static str, LoadOptions)] {
     static FOUND: OnceLock<Vec<(&str, LoadOptions)>> = OnceLock::new();
     FOUND.get_or_init(|| {
-        let mut found = vec![("cpu", cpu_options())];
+        let mut found = vec![("cpu", LoadOptions { threads: None, ..cpu_options() })];
         for name in ["simd", "blas"] {
             let search = Search { files: vec![plugin(name)], allow_insecure: true, ..Search::default() };
             let options = LoadOptions { search, ..LoadOptions::default() };
