@@ -18,6 +18,7 @@ mod limits;
 mod llama_cpp;
 mod ollama;
 mod openai;
+mod page;
 mod prepare;
 mod tools;
 mod wire;
@@ -341,7 +342,7 @@ fn router(shared: Arc<Shared>) -> Router {
     let limit = DefaultBodyLimit::max(shared.options.max_body);
     ROUTES
         .iter()
-        .fold(Router::new(), |router, route| router.route(route.path, (route.handler)()))
+        .fold(page::routes(), |router, route| router.route(route.path, (route.handler)()))
         .fallback(no_such_path)
         .method_not_allowed_fallback(|| async { ApiError::method() })
         .layer(limit)

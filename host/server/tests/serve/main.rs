@@ -3,6 +3,7 @@
 mod apis;
 mod chat;
 mod completions;
+mod page;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
