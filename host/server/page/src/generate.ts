@@ -2,7 +2,7 @@
 
 import { complete, messages, sampling, ServerError, type Delta } from './api';
 import * as state from './state';
-import { changed, path, pathTo, withTurn, without } from './tree';
+import { changed, path, pathTo, replaced, withTurn, without } from './tree';
 import { newId, type Attachment, type Call, type Chat, type Result, type Turn } from './types';
 
 /** How often what has come is shown, in milliseconds. */
@@ -68,6 +68,17 @@ export function regenerate(former: Turn): void {
   void answer(id, former.parent);
 }
 
+/** Whether an answer that is not whole can be gone on with: from its text, as thoughts and calls can't be handed back half done. */
+export function canGoOn(turn: Turn): boolean {
+  const isCut = turn.finish === 'stopped' || turn.finish === 'length' || Boolean(turn.error);
+  return isCut && turn.role === 'assistant' && turn.text !== '' && !turn.thoughts && !turn.calls;
+}
+
+/** Goes on with an answer that is not whole. */
+export function goOn(former: Turn): void {
+  void answer(state.chat.peek().id, former.parent, former);
+}
+
 /** Stops the answer of the open chat. The server ends its work when the request is gone. */
 export function stop(): void {
   state.running.peek().get(state.chat.peek().id)?.abort();
@@ -75,13 +86,14 @@ export function stop(): void {
 
 /** An answer as it grows. */
 class Growing {
-  private text = '';
   private thoughts = '';
   private calls: Call[] = [];
   private fields: Partial<Turn> = {};
   private readonly begun = performance.now();
   private first: number | undefined;
   private firstText: number | undefined;
+
+  constructor(private text: string) {}
 
   take(delta: Delta): void {
     const now = performance.now();
@@ -134,23 +146,25 @@ function spoken({ text = '', calls, error, finish }: Partial<Turn>): string {
   return `${how} The answer has ${text.trim().split(/\s+/).length} words.${called}`;
 }
 
-/** The request's body for an answer after these turns. */
+/** The request's body for an answer after these turns, or for the rest of the last one. */
 function bodyOf(chat: Chat, turns: Turn[], model: string): Record<string, unknown> {
-  return { ...(model ? { model } : {}), messages: messages(chat.settings.system, turns), ...sampling(chat.settings) };
+  const rest = turns.at(-1)?.role === 'assistant' ? { continue_final_message: true } : {};
+  return { ...(model ? { model } : {}), messages: messages(chat.settings.system, turns), ...sampling(chat.settings), ...rest };
 }
 
-/** Has the model answer after a turn. */
-async function answer(id: string, parent: string | null): Promise<void> {
+/** Has the model answer after a turn, or go on with a former answer to it. */
+async function answer(id: string, parent: string | null, former?: Turn): Promise<void> {
   if (state.running.peek().has(id)) return;
   const control = new AbortController();
   const model = state.model.peek();
-  const made = turn('assistant', parent, { ...(model ? { model } : {}) });
-  const turns = pathTo(state.peek(id)!, parent);
-  state.change(id, (chat) => withTurn(chat, made), false);
+  const turns = pathTo(state.peek(id)!, former?.id ?? parent);
+  const { finish: _finish, error: _error, ...begun } = former ?? turn('assistant', parent, {});
+  const made: Turn = { ...begun, ...(model ? { model } : {}) };
+  state.change(id, (chat) => (former ? replaced(chat, made) : withTurn(chat, made)), false);
   setRunning(id, control);
   state.announcement.value = 'The model is answering.';
 
-  const growing = new Growing();
+  const growing = new Growing(made.text);
   let kept = performance.now();
   let pending: ReturnType<typeof setTimeout> | undefined;
   const show = (fields: Partial<Turn>, keep: boolean) => state.change(id, (chat) => changed(chat, made.id, fields), keep);

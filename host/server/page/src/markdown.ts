@@ -4,7 +4,7 @@
 // attributes; the Content-Security-Policy stands behind that.
 
 import DOMPurify from 'dompurify';
-import { Marked, type Token, type TokensList } from 'marked';
+import { Marked, type Token, type Tokens, type TokensList } from 'marked';
 import { highlighted } from './highlight';
 
 const escape = (text: string) =>
@@ -15,6 +15,9 @@ const HARMLESS = /^<\/?(?:br|kbd|sub|sup)\s*\/?>$/i;
 
 /** Images that come with the text itself. */
 const EMBEDDED = /^data:image\/(?:png|jpeg|gif|webp);base64,/i;
+
+/** The level of headings within lists and quotes. */
+const LOWEST = 6;
 
 const marked = new Marked({
   gfm: true,
@@ -27,9 +30,7 @@ const marked = new Marked({
       const inner = highlighted(text, language) ?? escape(text);
       return `<pre class="language-${escape(language)}"><code>${inner}</code></pre>`;
     },
-    heading({ tokens, depth }) {
-      // The page's own headings are above.
-      const level = Math.min(6, depth + 2);
+    heading({ tokens, level = LOWEST }: Tokens.Heading & { level?: number }) {
       return `<h${level}>${this.parser.parseInline(tokens)}</h${level}>`;
     },
     image({ href, text }) {
@@ -74,6 +75,17 @@ const POLICY = {
   RETURN_DOM_FRAGMENT: true as const,
 };
 
+/** Gives headings levels below the page's own and without gaps, whatever the model began with. */
+function level(tokens: Token[]): void {
+  const open: number[] = [];
+  for (const token of tokens) {
+    if (token.type !== 'heading') continue;
+    while ((open.at(-1) ?? 0) >= token.depth) open.pop();
+    open.push(token.depth);
+    Object.assign(token, { level: Math.min(LOWEST, open.length + 2) });
+  }
+}
+
 /** A block of a text: a paragraph, a list, a table, code. */
 export interface Block {
   /** The same for the same looks. */
@@ -94,10 +106,11 @@ export function blocks(text: string): Block[] | null {
     // Nested too deeply.
     return null;
   }
+  level(tokens);
   const links = Object.keys(tokens.links).length ? JSON.stringify(tokens.links) : '';
   return tokens
     .filter((token) => token.type !== 'space')
-    .map((token) => ({ key: `${token.type}\n${token.raw}${links}`, token }));
+    .map((token) => ({ key: `${token.type} ${'level' in token ? token.level : ''}\n${token.raw}${links}`, token }));
 }
 
 /** Puts code into a frame with its language and a button that copies it. */

@@ -62,6 +62,11 @@ export function changed(chat: Chat, id: string, change: Partial<Turn>): Chat {
   return { ...chat, turns: chat.turns.map((turn) => (turn.id === id ? { ...turn, ...change } : turn)) };
 }
 
+/** The chat with this turn in place of the one that had its id. */
+export function replaced(chat: Chat, turn: Turn): Chat {
+  return { ...chat, turns: chat.turns.map((other) => (other.id === turn.id ? turn : other)) };
+}
+
 /** The chat without this turn and all that follows it. */
 export function without(chat: Chat, id: string): Chat {
   const gone = new Set([id]);

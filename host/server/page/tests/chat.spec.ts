@@ -1,6 +1,6 @@
 // Against the real server.
 
-import { answers, done, figures, message, requesting, said, say } from './helpers';
+import { answers, done, figures, message, requesting, said, say, words } from './helpers';
 import { expect, test, TINY_NAME } from './server';
 
 test.beforeEach(async ({ open }) => open());
@@ -10,7 +10,7 @@ test('a message is sent, and the answer streams in with its figures', async ({ p
   await expect(page.locator('.model')).toHaveText(TINY_NAME);
   await expect(page.locator('.welcome')).toContainText('Chats stay in this browser');
   await say(page, 'Once upon a time');
-  await expect(said(page)).toHaveText('Once upon a time');
+  await expect(words(page)).toHaveText('Once upon a time');
   await expect(figures(page)).toHaveText(/24 tokens · [\d,.]+ tokens\/s · first after .* · prompt of \d+, \d+ from the cache/);
   await expect(figures(page)).toContainText('cut at the limit of tokens');
   await expect(page.locator('.context')).toHaveText(/\d+ of [\d,]+ tokens in context/);
@@ -39,6 +39,19 @@ test('stopping ends the work on the server, and keeps what had come', async ({ p
   const load = async () => (await (await page.request.get(`${host.url}/health`)).json()).running;
   await expect.poll(load).toBe(0);
   await expect(answers(page).locator('.problem')).toHaveCount(0);
+});
+
+test('an answer that was cut can be gone on with', async ({ page }) => {
+  const bodies = await requesting(page, { max_tokens: 8, ignore_eos: true, temperature: 0 });
+  await say(page, 'Once');
+  const text = answers(page).locator('.markdown');
+  const first = (await text.innerText()).trim();
+  await answers(page).getByRole('button', { name: 'Go on' }).click();
+  await expect.poll(async () => (await text.innerText()).length).toBeGreaterThan(first.length);
+  await done(page);
+  expect((await text.innerText()).startsWith(first)).toBe(true);
+  expect(bodies[1]).toMatchObject({ continue_final_message: true, messages: [{ role: 'user' }, { role: 'assistant' }] });
+  await expect(answers(page)).toHaveCount(1);
 });
 
 test('Escape stops, too', async ({ page }) => {
@@ -91,7 +104,7 @@ test('chats are there after a reload, and can be renamed, found and deleted', as
   await say(page, 'The first chat');
   const text = await answers(page).locator('.markdown').innerText();
   await page.reload();
-  await expect(said(page)).toHaveText('The first chat');
+  await expect(words(page)).toHaveText('The first chat');
   await expect(answers(page).locator('.markdown')).toHaveText(text, { useInnerText: true });
   await expect(figures(page)).toContainText('8 tokens');
 
@@ -103,7 +116,7 @@ test('chats are there after a reload, and can be renamed, found and deleted', as
   await page.goBack();
   await expect(page.locator('.welcome')).toBeVisible();
   await chats.getByRole('link', { name: 'The first chat' }).click();
-  await expect(said(page)).toHaveText('The first chat');
+  await expect(words(page)).toHaveText('The first chat');
 
   await page.getByRole('button', { name: 'More for this chat' }).click();
   await page.getByRole('button', { name: 'Rename' }).click();
@@ -127,7 +140,7 @@ test('a turn is deleted with what follows it', async ({ page }) => {
   await say(page, 'Two');
   await said(page).last().getByRole('button', { name: 'Delete' }).click();
   await page.getByRole('dialog', { name: 'Delete from here on?' }).getByRole('button', { name: 'Delete' }).click();
-  await expect(said(page)).toHaveText('One');
+  await expect(words(page)).toHaveText('One');
   await expect(answers(page)).toHaveCount(1);
 });
 

@@ -5,6 +5,8 @@ import type { Locator, Page, Route } from '@playwright/test';
 export const message = (page: Page): Locator => page.getByRole('textbox', { name: 'Message' });
 export const answers = (page: Page): Locator => page.locator('article.answer');
 export const said = (page: Page): Locator => page.locator('article.said');
+/** What was said, without the buttons. */
+export const words = (page: Page): Locator => said(page).locator('.bubble');
 /** The last answer's figures, which say how many tokens it has; there once it has begun. */
 export const figures = (page: Page): Locator => answers(page).last().locator('.figures');
 

@@ -1,7 +1,7 @@
 // What the page does by itself; answers are made up.
 
 import { readFile } from 'node:fs/promises';
-import { answering, answers, done, message, refusing, said, say } from './helpers';
+import { answering, answers, done, message, refusing, said, say, words } from './helpers';
 import { expect, test } from './server';
 
 test.beforeEach(async ({ open }) => open());
@@ -150,7 +150,7 @@ test('a full storage is told, and the chat goes on', async ({ page }) => {
   await say(page, 'Keep this');
   await expect(page.locator('.banner')).toContainText('the browser’s storage for this page is full');
   await say(page, 'And this');
-  await expect(said(page)).toHaveText(['Keep this', 'And this']);
+  await expect(words(page)).toHaveText(['Keep this', 'And this']);
   const saved = page.waitForEvent('download');
   await page.getByRole('button', { name: 'Export this chat' }).click();
   const chats = JSON.parse(await readFile(await (await saved).path(), 'utf8')).chats;

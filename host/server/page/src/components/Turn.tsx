@@ -65,6 +65,9 @@ function Actions(props: Props & { edit?: () => void }) {
       {count > 1 && <Versions {...props} />}
       {turn.text && <CopyButton text={turn.text} />}
       {edit && <IconButton icon="edit" label="Edit" disabled={isRunning} onClick={edit} />}
+      {isLast && generate.canGoOn(turn) && (
+        <IconButton icon="onward" label="Go on" disabled={isRunning} onClick={() => generate.goOn(turn)} />
+      )}
       {turn.role === 'assistant' && (
         <IconButton icon="again" label="Answer again" disabled={isRunning} onClick={() => generate.regenerate(turn)} />
       )}
@@ -122,6 +125,7 @@ function Answer(props: Props) {
   const isWaiting = isGrowing && !turn.text && !turn.thoughts && !turn.calls;
   return (
     <article class="turn answer" aria-label={`Answer${turn.model ? ` of ${turn.model}` : ''}`}>
+      <h2 class="hidden">Answer</h2>
       <Thoughts turn={turn} isGrowing={isGrowing} />
       {isWaiting && (
         <p class="waiting">
@@ -156,6 +160,7 @@ function Said(props: Props) {
   if (isEdited) return <Editor turn={turn} close={() => setEdited(false)} />;
   return (
     <article class="turn said" aria-label="You said">
+      <h2 class="hidden">You said</h2>
       <div class="bubble">
         {turn.attachments?.map((file, index) => (
           <details key={index} class="attached">
@@ -185,6 +190,7 @@ export class TurnView extends Component<Props> {
     if (turn.role === 'assistant') return <Answer {...this.props} />;
     return (
       <article class="turn" aria-label="What the tools gave">
+        <h2 class="hidden">What the tools gave</h2>
         <Results turn={turn} />
         <Actions {...this.props} />
       </article>

@@ -13,6 +13,7 @@ const shapes = {
   check: 'M4 10.5l4 4 8-9',
   edit: 'M12.5 4.5l3 3-8.5 8.5H4v-3zM10.5 6.5l3 3',
   again: 'M15.5 10a5.5 5.5 0 1 1-1.7-4M15.5 3v3.4h-3.4',
+  onward: 'M4 5l6 5-6 5zM15 5v10',
   trash: 'M4 6h12M8 6V4h4v2M5.5 6l.7 10h7.6l.7-10M8.5 9v4M11.5 9v4',
   previous: 'M12 5l-5 5 5 5',
   next: 'M8 5l5 5-5 5',
