@@ -26,9 +26,12 @@ export interface Host {
   stop(): Promise<void>;
 }
 
+/** Starts a server of the tiny model. */
+export const serve = (...more: string[]): Promise<Host> => serveModel(TINY, '--chat-template', 'chatml', ...more);
+
 /** Starts a server, and waits for the address that it prints. */
-export async function serve(...more: string[]): Promise<Host> {
-  const flags = ['serve', '--port', '0', '--model', TINY, '--chat-template', 'chatml', ...more];
+export async function serveModel(model: string, ...more: string[]): Promise<Host> {
+  const flags = ['serve', '--port', '0', '--model', model, ...more];
   const child: ChildProcess = spawn(program(), flags, { stdio: ['ignore', 'pipe', 'pipe'] });
   let said = '';
   child.stderr!.on('data', (data) => (said += data));
