@@ -127,7 +127,7 @@ test('chats are there after a reload, and can be renamed, found and deleted', as
   await expect(page.getByRole('heading', { level: 1 })).toHaveText('Renamed');
 
   await page.getByRole('button', { name: 'More for this chat' }).click();
-  await page.getByRole('button', { name: 'Delete', exact: true }).last().click();
+  await page.locator('#chat-menu').getByRole('button', { name: 'Delete' }).click();
   await page.getByRole('dialog').getByRole('button', { name: 'Delete' }).click();
   await expect(chats.getByRole('link')).toHaveText(['The second chat']);
   await page.reload();
@@ -145,15 +145,23 @@ test('a turn is deleted with what follows it', async ({ page }) => {
 });
 
 test('an answer goes on while another chat is open', async ({ page }) => {
-  await requesting(page, { max_tokens: 400, ignore_eos: true });
+  await requesting(page, { ignore_eos: true, max_tokens: 100_000 });
   await message(page).fill('A long one');
   await message(page).press('Enter');
   await expect(figures(page)).toHaveText(/\d+ tokens/);
   await page.keyboard.press('Control+k');
   await expect(page.locator('.welcome')).toBeVisible();
-  await page.getByRole('link', { name: 'A long one' }).click();
+  const link = page.getByRole('link', { name: 'A long one' });
+  await expect(link.getByRole('img', { name: 'Answering:' })).toBeVisible();
+  // Another chat is answered meanwhile.
+  await page.unroute('**/v1/chat/completions');
+  await requesting(page, { ignore_eos: true, max_tokens: 4 });
+  await say(page, 'A short one');
+  await expect(figures(page)).toContainText('4 tokens');
+  await link.click();
+  await page.getByRole('button', { name: 'Stop' }).click();
   await done(page);
-  await expect(figures(page)).toHaveText(/\d+ tokens/);
+  await expect(figures(page)).toContainText('stopped');
 });
 
 test('what the server refuses is told in its own words', async ({ page }) => {

@@ -27,7 +27,7 @@ export interface Host {
 }
 
 /** Starts a server of the tiny model. */
-export const serve = (...more: string[]): Promise<Host> => serveModel(TINY, '--chat-template', 'chatml', ...more);
+export const serve = (...more: string[]): Promise<Host> => serveModel(TINY, '--threads', '1', '--context', '100000', '--chat-template', 'chatml', ...more);
 
 /** Starts a server, and waits for the address that it prints. */
 export async function serveModel(model: string, ...more: string[]): Promise<Host> {
