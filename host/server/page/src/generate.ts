@@ -70,7 +70,8 @@ export function regenerate(former: Turn): void {
 
 /** Whether an answer that is not whole can be gone on with: from its text, as thoughts and calls can't be handed back half done. */
 export function canGoOn(turn: Turn): boolean {
-  const isCut = turn.finish === 'stopped' || turn.finish === 'length' || Boolean(turn.error);
+  // One that was left in the middle, with the page, has no reason for its end.
+  const isCut = turn.finish !== 'stop' || Boolean(turn.error);
   return isCut && turn.role === 'assistant' && turn.text !== '' && !turn.thoughts && !turn.calls;
 }
 

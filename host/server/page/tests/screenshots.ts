@@ -11,7 +11,7 @@ const images = join(dirname(fileURLToPath(import.meta.url)), '../../../../docs/i
 const test = base.extend<object, { host: Host }>({
   host: [
     async ({}, use) => {
-      const host = await serveModel('smollm2-135m-instruct');
+      const host = await serveModel('smollm2-135m-instruct', '--threads', '1');
       await use(host);
       await host.stop();
     },
@@ -19,10 +19,10 @@ const test = base.extend<object, { host: Host }>({
   ],
 });
 
-const QUESTIONS = [
-  'What is the capital of France?',
-  'Give me three tips for learning to cook.',
-  'Write a Python function that tells whether a number is prime.',
+const CHATS = [
+  ['What is photosynthesis?'],
+  ['What is the capital of France?'],
+  ['Write a Python function that adds two numbers.'],
 ];
 
 const KINDS = [
@@ -38,13 +38,13 @@ for (const [name, how] of KINDS) {
     test(`is written to docs/images/${name}.png`, async ({ page, host }) => {
       await page.goto(host.url);
       await page.getByRole('button', { name: 'Settings of this chat' }).click();
-      await page.getByLabel('Temperature').fill('0');
-      await page.getByLabel('Most tokens').fill('400');
+      await page.getByLabel('Seed').fill('1');
+      await page.getByLabel('Most tokens').fill('300');
       await page.getByRole('button', { name: 'Keep for new chats' }).click();
       await page.keyboard.press('Escape');
-      for (const question of QUESTIONS) {
+      for (const questions of CHATS) {
         await page.keyboard.press('Control+k');
-        await say(page, question);
+        for (const question of questions) await say(page, question);
       }
       await expect(page.locator('.problem')).toHaveCount(0);
       await page.screenshot({ path: join(images, `${name}.png`), animations: 'disabled' });

@@ -31,16 +31,12 @@ function Context() {
   );
 }
 
-function Form({ id }: { id: string }) {
+/** What is written in a chat and not sent yet, and what is wrong with a file that was to go with it. */
+function useDraft(id: string) {
   const draft = drafts.get(id);
   const [text, setText] = useState(draft?.text ?? '');
   const [files, setFiles] = useState<Attachment[]>(draft?.files ?? []);
   const [problem, setProblem] = useState('');
-  const [isOver, setOver] = useState(false);
-  const input = useRef<HTMLInputElement>(null);
-  const isRunning = state.isRunning.value;
-  const isEmpty = !text.trim() && files.length === 0;
-
   const set = (nextText: string, nextFiles: Attachment[]) => {
     setText(nextText);
     setFiles(nextFiles);
@@ -65,12 +61,39 @@ function Form({ id }: { id: string }) {
     focusComposer();
   };
   const send = () => {
-    if (isEmpty || isRunning) return;
+    if ((!text.trim() && files.length === 0) || state.isRunning.peek()) return;
     generate.send(text, files);
     set('', []);
     setProblem('');
     focusComposer();
   };
+  return { text, files, problem, set, attach, send };
+}
+
+type Draft = ReturnType<typeof useDraft>;
+
+function AttachButton({ attach }: Pick<Draft, 'attach'>) {
+  const input = useRef<HTMLInputElement>(null);
+  return (
+    <>
+      <IconButton icon="attach" label="Attach a text file" onClick={() => input.current?.click()} />
+      <input
+        ref={input}
+        type="file"
+        multiple
+        hidden
+        aria-label="Text files"
+        onChange={async (event) => {
+          const box = event.currentTarget;
+          await attach(box.files);
+          box.value = '';
+        }}
+      />
+    </>
+  );
+}
+
+function Entry({ text, files, set, attach, send }: Draft) {
   const onKeyDown = (event: KeyboardEvent) => {
     if (event.key === 'Enter' && !event.shiftKey && !event.isComposing) {
       event.preventDefault();
@@ -81,8 +104,44 @@ function Form({ id }: { id: string }) {
       edits[edits.length - 1]?.click();
     }
   };
-  const hasFiles = (event: DragEvent) => event.dataTransfer?.types.includes('Files') ?? false;
+  return (
+    <div class="grow" data-text={text}>
+      <textarea
+        id="message"
+        rows={1}
+        aria-label="Message"
+        placeholder="Write a message"
+        value={text}
+        autofocus={matchMedia('(hover: hover)').matches}
+        enterkeyhint="send"
+        onInput={(event) => set(event.currentTarget.value, files)}
+        onKeyDown={onKeyDown}
+        onPaste={(event) => {
+          if (!event.clipboardData?.files.length) return;
+          event.preventDefault();
+          void attach(event.clipboardData.files);
+        }}
+      />
+    </div>
+  );
+}
 
+function SendButton({ text, files }: Draft) {
+  if (state.isRunning.value) return <IconButton class="send" icon="stop" label="Stop" onClick={generate.stop} />;
+  const isEmpty = !text.trim() && files.length === 0;
+  return (
+    <button type="submit" class="icon-button send" aria-label="Send" title="Send" disabled={isEmpty}>
+      <Icon name="send" />
+    </button>
+  );
+}
+
+const hasFiles = (event: DragEvent) => event.dataTransfer?.types.includes('Files') ?? false;
+
+function Form({ id }: { id: string }) {
+  const draft = useDraft(id);
+  const { text, files, problem, set, attach, send } = draft;
+  const [isOver, setOver] = useState(false);
   return (
     <form
       class={`composer ${isOver ? 'is-over' : ''}`}
@@ -111,44 +170,9 @@ function Form({ id }: { id: string }) {
         </p>
       )}
       <div class="entry">
-        <IconButton icon="attach" label="Attach a text file" onClick={() => input.current?.click()} />
-        <input
-          ref={input}
-          type="file"
-          multiple
-          hidden
-          aria-label="Text files"
-          onChange={async (event) => {
-            const box = event.currentTarget;
-            await attach(box.files);
-            box.value = '';
-          }}
-        />
-        <div class="grow" data-text={text}>
-          <textarea
-            id="message"
-            rows={1}
-            aria-label="Message"
-            placeholder="Write a message"
-            value={text}
-            autofocus={matchMedia('(hover: hover)').matches}
-            enterkeyhint="send"
-            onInput={(event) => set(event.currentTarget.value, files)}
-            onKeyDown={onKeyDown}
-            onPaste={(event) => {
-              if (!event.clipboardData?.files.length) return;
-              event.preventDefault();
-              void attach(event.clipboardData.files);
-            }}
-          />
-        </div>
-        {isRunning ? (
-          <IconButton class="send" icon="stop" label="Stop" onClick={generate.stop} />
-        ) : (
-          <button type="submit" class="icon-button send" aria-label="Send" title="Send" disabled={isEmpty}>
-            <Icon name="send" />
-          </button>
-        )}
+        <AttachButton attach={attach} />
+        <Entry {...draft} />
+        <SendButton {...draft} />
       </div>
     </form>
   );
