@@ -1,6 +1,7 @@
 import { useState } from 'preact/hooks';
 import * as generate from '../generate';
 import type { Call, Turn } from '../types';
+import { focusComposer } from './Composer';
 import { Icon } from './icons';
 
 /** A call's arguments, laid out where they are JSON. */
@@ -36,6 +37,7 @@ export function Calls({ turn, takesResults }: { turn: Turn; takesResults: boolea
       turn,
       calls.map(({ id, name }, index) => ({ id, name, content: contents[index] ?? '' })),
     );
+    focusComposer();
   };
   return (
     <form class="calls" onSubmit={give}>
