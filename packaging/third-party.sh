@@ -44,3 +44,7 @@ while IFS= read -r sum; do
     printf '\n'
     cat "$work/$sum.text"
 done <"$work/order"
+
+# The web page's packages, as its build lists them.
+printf '\n--------------------------------------------------------------------------------\n'
+cat "$repository/host/server/page/dist/licences.txt"

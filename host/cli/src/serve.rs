@@ -110,6 +110,8 @@ fn after_help() -> String {
     format!(
         "Endpoints:
 {endpoints}
+In a browser, the address is a page to chat with the model.
+
 Without --api-key, anyone who can reach the address may use it. Ctrl-C ends it after the running answers; a second Ctrl-C ends it at once.
 
 Examples:

@@ -16,6 +16,7 @@ use subtle::ConstantTimeEq;
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
 use super::error::ApiError;
+use super::page;
 
 /// Paths that need no key: whoever watches over the server asks for them.
 const OPEN: [&str; 2] = ["/health", "/ready"];
@@ -202,7 +203,8 @@ impl Rules {
     /// (Anthropic's).
     pub(super) fn check_key(&self, request: &Request) -> Result<(), ApiError> {
         let keys = &self.access.keys;
-        if keys.is_empty() || OPEN.contains(&request.uri().path()) {
+        let path = request.uri().path();
+        if keys.is_empty() || OPEN.contains(&path) || page::serves(request.method(), path) {
             return Ok(());
         }
         let key = key(request.headers());

@@ -19,6 +19,7 @@ mod llama_cpp;
 mod models;
 mod ollama;
 mod openai;
+mod page;
 mod prepare;
 #[cfg(feature = "tls")]
 mod tls;
@@ -352,7 +353,7 @@ fn router(shared: Arc<Shared>) -> Router {
     let limit = DefaultBodyLimit::max(shared.options.max_body);
     ROUTES
         .iter()
-        .fold(Router::new(), |router, route| router.route(route.path, (route.handler)()))
+        .fold(page::routes(), |router, route| router.route(route.path, (route.handler)()))
         .fallback(no_such_path)
         .method_not_allowed_fallback(|| async { ApiError::method() })
         .layer(limit)

@@ -4,6 +4,7 @@ mod apis;
 mod chat;
 mod completions;
 mod models;
+mod page;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
