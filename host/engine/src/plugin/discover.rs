@@ -6,9 +6,11 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::{Refused, Trial, trial};
+use crate::system;
 
-/// Files of this form are taken for plugins in the folders that are searched.
-const PREFIX: &str = "libherald_";
+/// Files are taken for plugins in the folders that are searched where their names begin with this behind the system's own prefix
+/// for libraries (`libherald_cpu.so`, `herald_cpu.dll`) and end as its libraries do.
+const PREFIX: &str = "herald_";
 
 /// Where to look for plugins: the files that were named, the folders of `HERALD_PLUGIN_PATH`, beside the executable and
 /// this library, and the install's `lib/herald/plugins`. Never the working directory.
@@ -108,31 +110,13 @@ impl Search {
 
 fn is_plugin_name(path: &Path) -> bool {
     let name = path.file_name().and_then(OsStr::to_str).unwrap_or("");
-    name.starts_with(PREFIX)
+    name.strip_prefix(std::env::consts::DLL_PREFIX).is_some_and(|name| name.starts_with(PREFIX))
         && path.extension().is_some_and(|extension| extension == std::env::consts::DLL_EXTENSION)
 }
 
 /// The file that holds this code: the executable, or the shared library that a program embeds.
 fn own_library() -> Option<PathBuf> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::ffi::OsStrExt;
-        // SAFETY: dladdr only fills the struct that it is given, which all zeros is a value of.
-        let info = unsafe {
-            let mut info: libc::Dl_info = std::mem::zeroed();
-            (libc::dladdr(own_library as *const libc::c_void, &raw mut info) != 0).then_some(info)?
-        };
-        if info.dli_fname.is_null() {
-            return None;
-        }
-        // SAFETY: dladdr gave a NUL-terminated path that lives as long as the library is loaded.
-        let name = unsafe { std::ffi::CStr::from_ptr(info.dli_fname) };
-        // For an executable the name may be relative to where it was started: then the executable's own path serves.
-        let path = Path::new(OsStr::from_bytes(name.to_bytes()));
-        path.is_absolute().then(|| path.canonicalize().ok())?
-    }
-    #[cfg(not(unix))]
-    None
+    system::library_of(own_library as *const u8)?.canonicalize().ok()
 }
 
 /// What tells a file from others, whatever names it has: hard links are one file.

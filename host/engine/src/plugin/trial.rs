@@ -210,13 +210,24 @@ pub fn probe_and_exit(plugin: &Path) -> ! {
         std::process::exit(1);
     }
     drop(out);
-    #[cfg(unix)]
     leave_the_parent();
     // The parent has checked whose file it is.
     if let Ok(plugin) = CheckedFile::open(plugin, true).and_then(CheckedFile::load) {
         let _ = plugin.probe(&super::this_machine());
     }
     std::process::exit(ANSWERED)
+}
+
+/// Lets the child end by itself, and silently.
+#[cfg(not(unix))]
+fn leave_the_parent() {
+    #[cfg(windows)]
+    crate::system::quiet_faults();
+    // The parent may be killed while the plugin hangs.
+    std::thread::spawn(|| {
+        std::thread::sleep(Duration::from_secs(10));
+        std::process::abort()
+    });
 }
 
 /// Lets the child end by itself, silently, and without a core file.
