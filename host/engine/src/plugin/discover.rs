@@ -34,7 +34,7 @@ impl Search {
         if let Some(path) = std::env::var_os("HERALD_PLUGIN_PATH") {
             folders.extend(std::env::split_paths(&path).filter(|folder| !folder.as_os_str().is_empty()));
         }
-        let executable = std::env::current_exe().ok().and_then(|path| path.canonicalize().ok());
+        let executable = std::env::current_exe().ok().and_then(|path| dunce::canonicalize(path).ok());
         let mut program = None;
         for home in [executable, own_library()].into_iter().flatten() {
             if let Some(folder) = home.parent() {
@@ -64,7 +64,7 @@ impl Search {
         let mut found = Vec::new();
         for file in &self.files {
             // A name without a folder must not make the loader search its own path.
-            match file.canonicalize() {
+            match dunce::canonicalize(file) {
                 Ok(path) if seen.insert(identity(&path)) => found.push(Ok((path, true))),
                 Ok(_) => {}
                 Err(error) => found.push(Err(Refused {
@@ -97,7 +97,7 @@ impl Search {
                 .flatten()
                 .map(|entry| entry.path())
                 .filter(|path| is_plugin_name(path))
-                .filter_map(|path| path.canonicalize().ok())
+                .filter_map(|path| dunce::canonicalize(path).ok())
                 .collect();
             paths.sort();
             found.extend(
@@ -116,7 +116,7 @@ fn is_plugin_name(path: &Path) -> bool {
 
 /// The file that holds this code: the executable, or the shared library that a program embeds.
 fn own_library() -> Option<PathBuf> {
-    system::library_of(own_library as *const u8)?.canonicalize().ok()
+    dunce::canonicalize(system::library_of(own_library as *const u8)?).ok()
 }
 
 /// What tells a file from others, whatever names it has: hard links are one file.

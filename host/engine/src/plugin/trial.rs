@@ -63,7 +63,7 @@ impl Trial {
 
     /// Forgets that a plugin was refused, so that it is tried again when it is next looked for.
     pub fn forgive(&self, plugin: &Path) {
-        if let Ok(path) = plugin.canonicalize() {
+        if let Ok(path) = dunce::canonicalize(plugin) {
             let mut known = KnownPlugins::read(self.record.as_deref());
             known.forgive(&path);
             known.keep();
