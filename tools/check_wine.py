@@ -15,7 +15,8 @@ The Windows program is put into a new wine prefix. There must hold:
 - the logits of MODEL, and of some models of host/tests/data/tiny, are equal to the bit on `cpu` and `simd`;
 - Ctrl-C ends an answer, and the server on Ctrl-C;
 - a plugin that everybody may write to is refused;
-- the C example, built by mingw-w64 with the header and herald.dll, says what the program says.
+- the C example, built by mingw-w64 with the header and herald.dll, says what the program says, and the example plugin in C passes
+  `host plugin check`.
 
 Exits with 1 where one doesn't. Needs wine64, and x86_64-w64-mingw32-gcc for the example.
 """
@@ -53,6 +54,7 @@ VARIES = [
     (re.compile(r"[A-Z]:\\herald-check\\bin\\|/\S*/bin/"), "BIN/"),
     (re.compile(r"[A-Z]:\\herald-check\\work\\"), ""),
     (re.compile(r"\bhost\.exe\b"), "host"),
+    (re.compile(r": [^:]*\(os error [0-9]+\)"), ": what the system says"),
 ]
 # The commands, each in the folder of the files above; they build on one another. HERALD_MODEL names the model.
 COMMANDS = [
@@ -118,7 +120,7 @@ class Side:
 
     def command(self, arguments, model):
         named = {"MODEL": self.path(model), "CPU": self.path(self.binaries / self.plugin("cpu"))}
-        return [*self.runner, self.binaries / self.host, *(named.get(word, word) for word in arguments)]
+        return [*self.runner, self.binaries / self.host, "--threads", "2", *(named.get(word, word) for word in arguments)]
 
     def path(self, path):
         """A file of this machine as the program names it."""
@@ -129,15 +131,15 @@ class Side:
         path = "C:" + path[len(drive):] if path.startswith(drive) else "Z:" + path
         return path.replace("/", "\\")
 
-    def start(self, arguments, model, extra=None, **more):
-        environment = self.environment | {"HERALD_MODEL": self.path(model), "HERALD_THREADS": "2"} | (extra or {})
+    def start(self, arguments, model):
+        environment = self.environment | {"HERALD_MODEL": self.path(model)}
         return subprocess.Popen(
             self.command(arguments, model), cwd=self.work, env=environment, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )
 
-    def run(self, arguments, model, extra=None):
-        child = self.start(arguments, model, extra)
+    def run(self, arguments, model):
+        child = self.start(arguments, model)
         out, err = child.communicate(timeout=1800)
         return child.returncode, plain(out), plain(err)
 
@@ -260,6 +262,18 @@ def check_c(here, wine, model):
     return done.returncode != 0
 
 
+def check_plugin(wine, model):
+    """The example plugin in C, which `host plugin check` finds right."""
+    plugin = wine.work / "herald_example_c.dll"
+    compiler = ["x86_64-w64-mingw32-gcc", "-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O2", "-shared"]
+    compiler += [f"-I{ROOT / 'include'}", "-o", plugin, ROOT / "examples/plugin-c/example.c"]
+    subprocess.run(compiler, check=True)
+    code, out, said = wine.run(["plugin", "check", "herald_example_c.dll"], model)
+    last = (out.strip() or said.strip()).splitlines()[-1]
+    print(f"{'right  ' if code == 0 else 'WRONG  '} host plugin check of the example in C: {last}")
+    return code != 0
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("windows", type=pathlib.Path)
@@ -271,6 +285,8 @@ def main():
     folder.chmod(0o755)
     prefix = folder / "prefix"
     environment = {"WINEPREFIX": str(prefix), "WINEDEBUG": "-all", "WINEDLLOVERRIDES": "mscoree,mshtml="}
+    # Names that aren't ASCII reach wine in the locale's encoding.
+    environment["LC_ALL"] = "C.UTF-8"
     model = given.model.resolve()
     begun = time.monotonic()
     try:
@@ -282,7 +298,8 @@ def main():
         wine = Side(given.windows.resolve(), root / "bin", root / "work", ["wine"], theirs)
         failed = compare_logits(here, wine, model)
         failed += compare_commands(here, wine, model)
-        failed += check_interrupt(wine, model) + check_trust(wine, model) + check_c(here, wine, model)
+        failed += check_interrupt(wine, model) + check_trust(wine, model)
+        failed += check_c(here, wine, model) + check_plugin(wine, model)
     finally:
         subprocess.run(["wineserver", "-k"], env=os.environ | environment, check=False)
         if given.keep:
