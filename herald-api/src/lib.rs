@@ -6,6 +6,12 @@
 //! [`MemoryTier`] and writes [`export_plugin!`], and the host holds the safe handles of [`import`]. All of the
 //! boundary's `unsafe` code lives in [`export`], [`import`], what both marshal with, and the views of a call.
 
+#[cfg(not(all(target_pointer_width = "64", target_endian = "little")))]
+compile_error!(
+    "HERALD runs on 64-bit little-endian machines only: it maps files that are larger than a 32-bit address space, and \
+     computes on their little-endian numbers where they lie"
+);
+
 pub mod abi;
 mod aligned;
 mod dtype;

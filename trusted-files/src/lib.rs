@@ -1,18 +1,25 @@
 //! Whether a file that is loaded as code is one that only this user, or the system, may have written.
 //!
 //! The host asks this of plugins, and the `blas` backend of the library that it loads: one rule for both. The file, its
-//! folder and all folders above must belong to root or to this user, and nobody else may write to them.
+//! folder and all folders above must belong to root or to this user, and nobody else may write to them. Unix systems say so by owners
+//! and modes, Windows by access lists.
 //!
 //! Folders are checked from the root down, and the file last. At each step nobody else can change what the earlier steps
 //! found, so the path that was checked stays the path that is opened.
+
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
 
 use std::fmt;
 use std::fs::File;
 use std::path::Path;
 
-/// The bit of a folder's mode that lets only owners rename and remove entries.
 #[cfg(unix)]
-const STICKY: u32 = 0o1000;
+use unix as system;
+#[cfg(windows)]
+use windows as system;
 
 /// Why a file is refused: a sentence about "it", without the path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,25 +50,15 @@ fn unusable(what: &str, error: &std::io::Error) -> Refusal {
 /// As [`Refusal`] says.
 pub fn open(path: &Path, checks: bool) -> Result<File, Refusal> {
     if checks {
-        check_folders(path, "its folder")?;
+        system::check_folders(path, "its folder")?;
     }
-    let mut options = File::options();
-    options.read(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        // The path is canonical, so a link was put there since. Opening a pipe must not wait for its other end.
-        options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
-    }
-    let file = options.open(path).map_err(|error| unusable("it can't be opened", &error))?;
+    let file = system::open(path).map_err(|error| unusable("it can't be opened", &error))?;
     let metadata = file.metadata().map_err(|error| unusable("it can't be looked at", &error))?;
     if !metadata.is_file() {
         return Err(Refusal::Unusable("it is no file, where a library was expected".to_owned()));
     }
-    #[cfg(unix)]
     if checks {
-        owned_by_us(&metadata, "the file")?;
-        written_by_us(&metadata, "the file")?;
+        system::check_file(&file, &metadata)?;
     }
     Ok(file)
 }
@@ -88,83 +85,7 @@ pub fn check_folder(folder: &Path) -> Result<(), Refusal> {
         true => "the folder".to_owned(),
         false => format!("the folder {}, where it would be made,", found.display()),
     };
-    check_folders(&canonical.join("file"), &what)
-}
-
-/// Checks the folders of a file; `own` is what its own one is called.
-#[cfg(unix)]
-fn check_folders(path: &Path, own: &str) -> Result<(), Refusal> {
-    use std::os::unix::fs::MetadataExt;
-
-    let home = path.parent();
-    let mut folders: Vec<&Path> = path.ancestors().skip(1).collect();
-    folders.reverse();
-    for folder in folders {
-        let is_own = Some(folder) == home;
-        let what = match is_own {
-            true => own.to_owned(),
-            false => format!("the folder {} above it", folder.display()),
-        };
-        let metadata = folder
-            .symlink_metadata()
-            .map_err(|error| unusable(&format!("{what} can't be looked at"), &error))?;
-        if !metadata.is_dir() {
-            return Err(Refusal::Unusable(format!("{what} is no folder any more")));
-        }
-        owned_by_us(&metadata, &what)?;
-        // In a sticky folder such as /tmp everybody may add entries, but only an entry's owner, the folder's owner and root
-        // may rename or remove it. What the path names there is checked next, and is theirs. This doesn't do for the
-        // file's own folder: a library is loaded with others from beside it, which anybody could add.
-        let is_sticky = metadata.mode() & STICKY != 0;
-        if is_own || !is_sticky {
-            written_by_us(&metadata, &what)?;
-        }
-    }
-    Ok(())
-}
-
-/// Elsewhere the system's own access lists decide who may write where libraries are installed.
-#[cfg(not(unix))]
-fn check_folders(_: &Path, _: &str) -> Result<(), Refusal> {
-    Ok(())
-}
-
-/// This process's effective user and group.
-#[cfg(unix)]
-fn identity() -> (u32, u32) {
-    // SAFETY: these two only return numbers.
-    unsafe { (libc::geteuid(), libc::getegid()) }
-}
-
-#[cfg(unix)]
-fn owned_by_us(metadata: &std::fs::Metadata, what: &str) -> Result<(), Refusal> {
-    use std::os::unix::fs::MetadataExt;
-
-    let (user, _) = identity();
-    match metadata.uid() {
-        0 => Ok(()),
-        owner if owner == user => Ok(()),
-        owner => Err(Refusal::Untrusted(format!(
-            "{what} belongs to user {owner}, where you (user {user}) or root was expected"
-        ))),
-    }
-}
-
-#[cfg(unix)]
-fn written_by_us(metadata: &std::fs::Metadata, what: &str) -> Result<(), Refusal> {
-    use std::os::unix::fs::MetadataExt;
-
-    let (user, group) = identity();
-    // A group of one's own, as many systems give each user, is no one else.
-    let own_group = metadata.gid() == group && group == user;
-    let mode = metadata.mode();
-    if mode & 0o002 != 0 || (mode & 0o020 != 0 && !own_group) {
-        return Err(Refusal::Untrusted(format!(
-            "{what} has mode {:03o}, which lets others write to it, where only its owner was expected to",
-            mode & 0o777
-        )));
-    }
-    Ok(())
+    system::check_folders(&canonical.join("file"), &what)
 }
 
 #[cfg(all(test, unix))]
@@ -267,7 +188,7 @@ mod tests {
         let folder = file.parent().expect("b");
         mode(folder, 0o775);
         mode(&file, 0o664);
-        let (user, group) = identity();
+        let (user, group) = unix::identity();
         match user == group {
             true => check(&file).expect("the group is the user's own"),
             false => refused(&file, &["its folder has mode 775"]),

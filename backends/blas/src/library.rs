@@ -9,6 +9,11 @@ use super::trust;
 const CHOICE: &str = "HERALD_BLAS";
 
 /// Where a BLAS is looked for, in this order; the loader searches its usual folders for names without a path.
+#[cfg(windows)]
+const CANDIDATES: [&str; 4] = ["libopenblas.dll", "openblas.dll", "libblis.4.dll", "mkl_rt.2.dll"];
+
+/// Where a BLAS is looked for, in this order; the loader searches its usual folders for names without a path.
+#[cfg(not(windows))]
 const CANDIDATES: [&str; 8] = [
     "libopenblas.so.0",
     "libopenblas.so",
@@ -102,6 +107,33 @@ impl std::fmt::Display for Unusable {
     }
 }
 
+/// # Safety
+/// The library's initialisers may run.
+#[cfg(not(windows))]
+unsafe fn load(name: &str) -> Result<libloading::Library, libloading::Error> {
+    // SAFETY: the caller's contract.
+    unsafe { libloading::Library::new(name) }
+}
+
+/// Names without a path are looked for in the program's folder and in the system's, and what a library links beside it too; never in
+/// the working directory, nor in the folders of `PATH`.
+///
+/// # Safety
+/// The library's initialisers may run.
+#[cfg(windows)]
+unsafe fn load(name: &str) -> Result<libloading::Library, libloading::Error> {
+    use libloading::os::windows::{
+        LOAD_LIBRARY_SEARCH_DEFAULT_DIRS, LOAD_LIBRARY_SEARCH_DLL_LOAD_DIR, Library,
+    };
+
+    let beside = match std::path::Path::new(name).is_absolute() {
+        true => LOAD_LIBRARY_SEARCH_DLL_LOAD_DIR,
+        false => 0,
+    };
+    // SAFETY: the caller's contract.
+    unsafe { Library::load_with_flags(name, LOAD_LIBRARY_SEARCH_DEFAULT_DIRS | beside) }.map(Into::into)
+}
+
 impl Library {
     /// Loads a library, turns off its threads, and tries a product. The error is the predicate of a sentence about the
     /// library.
@@ -110,8 +142,8 @@ impl Library {
         let before = trust::loaded();
         // SAFETY: loading runs the library's initialisers. It is a BLAS that the system's loader found, or the file that
         // the user named to be loaded; its file has been checked where its name says which one it is.
-        let library = unsafe { libloading::Library::new(name) }
-            .map_err(|error| Unusable::Other(format!("can't be loaded: {error}")))?;
+        let library =
+            unsafe { load(name) }.map_err(|error| Unusable::Other(format!("can't be loaded: {error}")))?;
         if let Err(reason) = trust::check_loaded(&before) {
             // Its initialisers have run, and nothing more of it will.
             std::mem::forget(library);
@@ -138,7 +170,7 @@ impl Library {
         }
         // Never unloaded: a BLAS may keep threads and memory.
         std::mem::forget(library);
-        let name = name.rsplit('/').next().unwrap_or(name).to_owned();
+        let name = name.rsplit(std::path::is_separator).next().unwrap_or(name).to_owned();
         let library = Self { name, sgemm };
         if library.is_sound() {
             Ok(library)

@@ -2,8 +2,8 @@
 //!
 //! A library is code, as a plugin is, so it is checked by the plugins' rule: the file and all folders above belong to root or to
 //! this user, and nobody else may write to them. The system's loader searches for names without a folder, and loads what a
-//! library needs. Of what it searches, only `LD_LIBRARY_PATH` isn't the system's own, so that is looked at before; what came
-//! in is looked at after.
+//! library needs. Of what it searches, only `LD_LIBRARY_PATH` (on Windows the program's folder) isn't the system's own, so that is
+//! looked at before; what came in is looked at after, where the loader can be asked.
 
 use std::path::{Path, PathBuf};
 
@@ -19,13 +19,22 @@ pub(crate) fn check_name(name: &str) -> Result<(), String> {
     if insists() {
         return Ok(());
     }
-    if name.contains('/') {
+    if name.contains(std::path::is_separator) {
         // The loader says what is wrong with a file that isn't there.
         return if Path::new(name).exists() { check(Path::new(name)) } else { Ok(()) };
     }
-    let path = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
-    let first = std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file());
+    let first = searched().into_iter().map(|folder| folder.join(name)).find(|file| file.is_file());
     first.map_or(Ok(()), |file| check(&file))
+}
+
+/// Folders that the loader searches first, and that aren't the system's own.
+fn searched() -> Vec<PathBuf> {
+    if cfg!(windows) {
+        let program = std::env::current_exe().ok();
+        return program.as_deref().and_then(Path::parent).map(Path::to_owned).into_iter().collect();
+    }
+    let path = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    std::env::split_paths(&path).collect()
 }
 
 /// Checks the libraries that have been loaded since `before`.

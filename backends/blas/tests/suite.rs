@@ -1,8 +1,5 @@
 //! The suite that every backend runs, where the system has a BLAS; and what is said where it has none.
 
-use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
-
 use herald_api::Hardware;
 use herald_api::import::Plugin;
 
@@ -31,8 +28,12 @@ fn tiers() {
 
 /// Runs this very test in a process whose `HERALD_BLAS` names no library, one that is none, and one that anybody may write to; and
 /// in one whose memory is limited, where OpenBLAS would hang.
+#[cfg(unix)]
 #[test]
 fn without_a_library_it_says_so() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::process::Command;
+
     if let Ok(expected) = std::env::var("HERALD_BLAS_EXPECTED") {
         let sentence = plugin().probe(&Hardware::features_only()).expect_err("no BLAS").to_string();
         assert!(sentence.contains(&expected), "{sentence:?} does not say {expected:?}");

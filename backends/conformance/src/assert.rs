@@ -131,6 +131,12 @@ fn say(violation: &Violation) {
     // A longer sentence is cut.
     let _ = writeln!(rest, "{}: {violation}", violation.fault());
     let left = rest.len();
+    // What failed may have held stderr's lock, and the file itself has none.
+    #[cfg(unix)]
     // SAFETY: the bytes are this function's own, and stderr is open, or the write fails.
-    unsafe { libc::write(2, bytes.as_ptr().cast(), bytes.len() - left) };
+    unsafe {
+        libc::write(2, bytes.as_ptr().cast(), bytes.len() - left)
+    };
+    #[cfg(not(unix))]
+    let _ = std::io::stderr().write_all(&bytes[..bytes.len() - left]);
 }

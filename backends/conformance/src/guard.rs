@@ -4,11 +4,10 @@
 //! A plugin that reads or writes into a guard page, or writes to memory that is read-only for it, ends the process by a
 //! signal. [`report_faults`] has a handler say first which buffer it was, and how far from it.
 
-use std::ffi::c_void;
 use std::fmt;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::system::{self, Access, page_bytes};
 use crate::{Fault, Outcome};
 
 /// What fills the bytes beside a buffer.
@@ -65,12 +64,6 @@ static REGIONS: [Region; MAX_REGIONS] = [const {
     }
 }; MAX_REGIONS];
 
-fn page_bytes() -> usize {
-    static BYTES: OnceLock<usize> = OnceLock::new();
-    // SAFETY: sysconf only returns a number.
-    *BYTES.get_or_init(|| usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096))
-}
-
 impl Guarded {
     /// A buffer of `len` bytes, each `fill`; `align` is a power of two, at most a page. `what` it is, for messages.
     pub(crate) fn new(
@@ -84,20 +77,13 @@ impl Guarded {
         let page = page_bytes();
         let inner = len.max(1).checked_next_multiple_of(page).ok_or_else(none)?;
         let total = inner.checked_add(2 * page).ok_or_else(none)?;
-        // SAFETY: a new private mapping, of memory that nothing else knows of.
-        let base = unsafe {
-            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-            libc::mmap(std::ptr::null_mut(), total, libc::PROT_NONE, flags, -1, 0)
-        };
-        if base == libc::MAP_FAILED {
-            return Err(none());
-        }
+        let base = system::reserve(total).ok_or_else(none)?;
         let start = match place {
             Place::Low => page,
             Place::High => page + ((inner - len) & !(align - 1)),
         };
-        let mut made = Self { base: base.cast(), total, start, len, region: None, what };
-        if !made.protect(libc::PROT_READ | libc::PROT_WRITE) {
+        let mut made = Self { base, total, start, len, region: None, what };
+        if !made.protect(Access::Write) {
             return Err(none());
         }
         // SAFETY: the pages between the guards, writable since the last statement.
@@ -127,18 +113,18 @@ impl Guarded {
     /// From now on, writing to it ends the process.
     pub(crate) fn read_only(&self) {
         // Where that fails, it stays writable, and less is found.
-        self.protect(libc::PROT_READ);
+        self.protect(Access::Read);
     }
 
     /// It may be written to again.
     pub(crate) fn writable(&self) {
-        self.protect(libc::PROT_READ | libc::PROT_WRITE);
+        self.protect(Access::Write);
     }
 
-    fn protect(&self, protection: i32) -> bool {
+    fn protect(&self, access: Access) -> bool {
         let page = page_bytes();
         // SAFETY: the pages between the guards are this buffer's own.
-        unsafe { libc::mprotect(self.base.add(page).cast(), self.total - 2 * page, protection) == 0 }
+        unsafe { system::protect(self.base.add(page), self.total - 2 * page, access) }
     }
 
     /// Where it begins.
@@ -214,7 +200,7 @@ impl Drop for Guarded {
             region.base.store(0, Ordering::Release);
         }
         // SAFETY: the mapping is this buffer's own, and it goes.
-        unsafe { libc::munmap(self.base.cast(), self.total) };
+        unsafe { system::release(self.base, self.total) };
     }
 }
 
@@ -269,33 +255,18 @@ static REPORT: AtomicUsize = AtomicUsize::new(0);
 /// signal handler, so it may do only what those may. The process ends by the signal afterwards.
 pub fn report_faults(report: fn(&Violation)) {
     REPORT.store(report as usize, Ordering::SeqCst);
-    static INSTALLED: OnceLock<()> = OnceLock::new();
-    INSTALLED.get_or_init(|| {
-        // SAFETY: the handler does only what a signal handler may; all zeros is a value of sigaction.
-        unsafe {
-            let mut action: libc::sigaction = std::mem::zeroed();
-            action.sa_sigaction = on_fault as *const () as usize;
-            action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
-            libc::sigaction(libc::SIGSEGV, &raw const action, std::ptr::null_mut());
-            libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut());
-        }
-    });
+    system::report_to(on_fault);
 }
 
-extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut c_void) {
-    // SAFETY: the system calls a handler with both pointers good. Setting a signal back to its default is allowed here; the
-    // instruction then runs again, and ends the process.
-    unsafe {
-        libc::signal(signal, libc::SIG_DFL);
-        let address = (*info).si_addr() as usize;
-        let report = REPORT.swap(0, Ordering::SeqCst);
-        if report == 0 {
-            return;
-        }
-        if let Some(violation) = violation_at(address, wrote(context)) {
-            let report: fn(&Violation) = std::mem::transmute::<usize, fn(&Violation)>(report);
-            report(&violation);
-        }
+fn on_fault(address: usize, wrote: Option<bool>) {
+    let report = REPORT.swap(0, Ordering::SeqCst);
+    if report == 0 {
+        return;
+    }
+    if let Some(violation) = violation_at(address, wrote) {
+        // SAFETY: only `report_faults` stores anything but 0, and that is such a function.
+        let report: fn(&Violation) = unsafe { std::mem::transmute::<usize, fn(&Violation)>(report) };
+        report(&violation);
     }
 }
 
@@ -319,23 +290,6 @@ fn violation_at(address: usize, wrote: Option<bool>) -> Option<Violation> {
         _ => Touched::Inside,
     };
     Some(Violation { what, wrote, place })
-}
-
-/// Whether the access that failed was a write.
-///
-/// # Safety
-/// `context` is what the system gave a signal handler.
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-unsafe fn wrote(context: *mut c_void) -> Option<bool> {
-    // SAFETY: the caller's contract. Bit 1 of the page fault's error code is set for writes (Intel SDM, volume 3, 4.7).
-    let code = unsafe { (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs[libc::REG_ERR as usize] };
-    Some(code & 2 != 0)
-}
-
-/// Whether the access that failed was a write: this system doesn't say it in a way that is used here.
-#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
-unsafe fn wrote(_: *mut c_void) -> Option<bool> {
-    None
 }
 
 #[cfg(test)]

@@ -1,15 +1,11 @@
 //! How much memory this process holds.
 
-use std::fs;
-
 /// Bytes that the C library's allocator has handed out; `None` where it can't say. The allocators of C, C++ and Rust
 /// plugins are this one unless they bring their own.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub(crate) fn allocated() -> Option<u64> {
     // glibc's, since 2.33; looked up so that the program runs with an older one too.
     type Mallinfo2 = unsafe extern "C" fn() -> Statistics;
-    if !cfg!(target_env = "gnu") {
-        return None;
-    }
     // SAFETY: the name is a C string; looking it up has no other effect.
     let symbol = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"mallinfo2".as_ptr()) };
     if symbol.is_null() {
@@ -20,7 +16,13 @@ pub(crate) fn allocated() -> Option<u64> {
     Some(info.in_use as u64 + info.mapped as u64)
 }
 
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub(crate) fn allocated() -> Option<u64> {
+    None
+}
+
 /// glibc's `struct mallinfo2`.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[repr(C)]
 struct Statistics {
     _heap: [usize; 4],
@@ -34,11 +36,27 @@ struct Statistics {
 
 /// Bytes of RAM that the process takes; 0 where the system can't say.
 pub(crate) fn resident() -> u64 {
-    let field = |text: String| text.split_ascii_whitespace().nth(1)?.parse::<u64>().ok();
-    fs::read_to_string("/proc/self/statm").ok().and_then(field).map_or(0, |pages| pages * page_size())
-}
+    #[cfg(target_os = "linux")]
+    {
+        let field = |text: String| text.split_ascii_whitespace().nth(1)?.parse::<u64>().ok();
+        let pages = std::fs::read_to_string("/proc/self/statm").ok().and_then(field);
+        pages.map_or(0, |pages| pages * crate::system::page_bytes() as u64)
+    }
+    #[cfg(windows)]
+    {
+        use windows_sys::Win32::System::ProcessStatus::{K32GetProcessMemoryInfo, PROCESS_MEMORY_COUNTERS};
+        use windows_sys::Win32::System::Threading::GetCurrentProcess;
 
-fn page_size() -> u64 {
-    // SAFETY: a question about the system.
-    u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+        let mut counters = PROCESS_MEMORY_COUNTERS::default();
+        let bytes = size_of::<PROCESS_MEMORY_COUNTERS>() as u32;
+        // SAFETY: the struct is our own to be filled, and as long as stated; where the call fails it stays zero.
+        unsafe { K32GetProcessMemoryInfo(GetCurrentProcess(), &raw mut counters, bytes) };
+        counters.WorkingSetSize as u64
+    }
+    #[cfg(target_vendor = "apple")]
+    {
+        memory_stats::memory_stats().map_or(0, |memory| memory.physical_mem as u64)
+    }
+    #[cfg(not(any(target_os = "linux", target_vendor = "apple", windows)))]
+    0
 }

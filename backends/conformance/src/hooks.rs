@@ -33,11 +33,19 @@ impl Counters {
         self.threads.load(Ordering::Relaxed)
     }
 
+    #[cfg_attr(
+        not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))),
+        expect(dead_code, reason = "nothing is counted here")
+    )]
     fn allocated(&self) {
         self.allocations.fetch_add(1, Ordering::Relaxed);
         self.kept.fetch_add(1, Ordering::Relaxed);
     }
 
+    #[cfg_attr(
+        not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))),
+        expect(dead_code, reason = "nothing is counted here")
+    )]
     fn freed(&self) {
         self.kept.fetch_sub(1, Ordering::Relaxed);
     }
@@ -69,6 +77,10 @@ impl Drop for Watch {
 }
 
 /// Calls `count` with the counters that this thread is watched for.
+#[cfg_attr(
+    not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))),
+    expect(dead_code, reason = "nothing is counted here")
+)]
 fn count(count: impl FnOnce(&Counters)) {
     // A thread that ends has no thread-local variables any more.
     let counters = WATCHED_BY.try_with(Cell::get).unwrap_or(ptr::null());

@@ -16,6 +16,7 @@ pub mod layers;
 mod pool;
 mod probe;
 mod sink;
+mod system;
 pub mod tiers;
 pub mod tokenizers;
 mod values;

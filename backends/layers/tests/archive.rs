@@ -1,8 +1,7 @@
 //! The archived tier's file: what was put comes back, whatever happens to the process or to the file in between.
 
 use std::fs::{self, OpenOptions};
-use std::io::{BufRead, BufReader};
-use std::os::unix::fs::FileExt;
+use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -220,8 +219,10 @@ fn a_flipped_bit_is_found_and_named() {
             within
         });
         let at = range.expect("a place within").start + place;
-        let file = OpenOptions::new().write(true).open(&path).expect("the file");
-        file.write_all_at(&[sound[at] ^ 1 << bit], at as u64).expect("a flip");
+        let mut file = OpenOptions::new().write(true).open(&path).expect("the file");
+        file.seek(SeekFrom::Start(at as u64)).expect("the place");
+        file.write_all(&[sound[at] ^ 1 << bit]).expect("a flip");
+        drop(file);
         match open(&path) {
             Err(error) => {
                 assert!(error.status() == Status::Corrupt && at < 4096, "bit {bit} of byte {at}: {error}");
@@ -331,6 +332,7 @@ fn a_process_that_is_killed_while_it_archives_leaves_whole_pages() {
     assert!(tier.list().expect("ids").len() > 64, "the children came to nothing");
 }
 
+#[cfg(unix)]
 #[test]
 #[ignore = "a child of the test below"]
 fn child_with_a_full_disk() {
@@ -358,6 +360,7 @@ fn child_with_a_full_disk() {
     println!("survived");
 }
 
+#[cfg(unix)]
 #[test]
 fn a_full_disk_fails_one_page_and_nothing_else() {
     let (_folder, path) = file();

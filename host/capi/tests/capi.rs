@@ -1,5 +1,7 @@
 //! The C interface from a C or C++ program's side: programs are compiled, linked with the library, and run.
 
+#![cfg(unix)]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -14,9 +14,9 @@ use herald::{LoadOptions, calibrate_within, model};
 use serde_json::json;
 
 use super::failure::Failure;
-use super::interrupt::{self, Lookout};
+use super::interrupt::Lookout;
 use super::options::EngineOptions;
-use super::{output, progress, store};
+use super::{output, progress, store, system};
 
 /// List the plugins, what they offer, which is chosen and why, and which were refused and why
 #[derive(Debug, Args)]
@@ -131,7 +131,7 @@ fn end_for_hanging(what: &str, limit: Duration) -> ! {
          with --timeout",
         limit.as_secs()
     ));
-    interrupt::end_at_once()
+    system::end_at_once()
 }
 
 /// The shapes of the model that the choice is for, if HERALD can run it.

@@ -9,6 +9,7 @@ use std::sync::{LazyLock, Once};
 use std::time::Duration;
 
 use super::output;
+use super::system::end_at_once;
 
 use herald::Stop;
 
@@ -122,10 +123,4 @@ fn say_what_it_waits_for(turn: usize) {
     if TURN.load(Ordering::Relaxed) == turn && STATE.load(Ordering::Relaxed) == WAITING {
         end_at_once();
     }
-}
-
-/// Ends the program though a call is running: nothing of it may be waited for, so no library's destructors run.
-pub(super) fn end_at_once() -> ! {
-    // SAFETY: it only ends the process.
-    unsafe { libc::_exit(1) }
 }

@@ -38,6 +38,7 @@ mod serve;
 mod session;
 mod store;
 mod synth;
+mod system;
 mod tokenize;
 mod tokens;
 mod wrap;
@@ -146,9 +147,7 @@ impl Command {
 
 /// Runs the program.
 fn main() -> ExitCode {
-    // A file that would exceed the user's size limit should fail like a full disk, not kill the program.
-    // SAFETY: `SIG_IGN` installs no handler, so no code runs in signal context.
-    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    system::prepare();
     try_plugin();
     limited::prepare();
     let Cli { options, command } = arguments::parse();

@@ -26,6 +26,7 @@ pub enum Readers {
     Usual,
 }
 
+#[cfg(unix)]
 impl Readers {
     fn mode(self) -> u32 {
         match self {
@@ -256,8 +257,9 @@ fn nameless(_: &Path, _: Readers) -> Option<File> {
 /// A folder for work in progress, which goes with this value, and is tidied if its owner dies.
 #[derive(Debug)]
 pub struct UnfinishedFolder {
-    folder: TempDir,
+    // Dropped first: Windows removes a folder only where no file of it is open.
     _lock: File,
+    folder: TempDir,
 }
 
 impl UnfinishedFolder {
@@ -270,7 +272,7 @@ impl UnfinishedFolder {
         let folder = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(folder)?;
         let lock = open_lock(&folder.path().join(LOCK))?;
         let _ = lock.try_lock();
-        Ok(Self { folder, _lock: lock })
+        Ok(Self { _lock: lock, folder })
     }
 
     /// Where it is.
@@ -299,6 +301,9 @@ pub fn tidy(folder: &Path) -> io::Result<(usize, u64)> {
         if file.try_lock().is_err() {
             continue;
         }
+        // Windows removes a folder only where no file of it is open.
+        #[cfg(windows)]
+        drop(file);
         let removed = if kind.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         if removed.is_ok() {
             (count, bytes) = (count + 1, bytes + len);
@@ -329,19 +334,22 @@ fn open_lock(path: &Path) -> io::Result<File> {
     regular(options, path)
 }
 
+#[cfg_attr(not(unix), expect(unused_mut, reason = "only Unix has more to ask for"))]
 fn regular(mut options: OpenOptions, path: &Path) -> io::Result<File> {
+    let link = || io::Error::other("it is a symbolic link, where a file of its own was expected");
+    let is_link = || path.symlink_metadata().is_ok_and(|facts| facts.is_symlink());
     #[cfg(unix)]
     {
         use std::os::unix::fs::OpenOptionsExt;
         // A pipe would be waited for.
         options.mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     }
-    let file = options.open(path).map_err(|error| match path.symlink_metadata() {
-        Ok(facts) if facts.is_symlink() => {
-            io::Error::other("it is a symbolic link, where a file of its own was expected")
-        }
-        _ => error,
-    })?;
+    // Windows lets only administrators make links, unless its owner has it let everybody.
+    #[cfg(not(unix))]
+    if is_link() {
+        return Err(link());
+    }
+    let file = options.open(path).map_err(|error| if is_link() { link() } else { error })?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("it is no regular file"));
     }

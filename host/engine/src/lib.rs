@@ -20,6 +20,7 @@ mod saved_file;
 pub mod schedule;
 mod stop;
 pub mod stream_text;
+mod system;
 pub mod threads;
 mod tokenizer;
 

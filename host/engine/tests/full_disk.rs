@@ -1,6 +1,8 @@
 //! An archive that has no room any more: the sequence that needs some fails, and others go on. In a process of its own, since
 //! the limit holds for all files of one, such as that to which a test run's output may go.
 
+#![cfg(unix)]
+
 use std::env;
 use std::process::Command;
 

@@ -4,20 +4,9 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use herald::metrics::cpu_time;
 use herald::{LoadOptions, NeuroEngine};
 use herald_testing::{cpu_options, tiny};
-
-/// CPU time that this process has used.
-fn cpu_time() -> Duration {
-    // SAFETY: all zeros is a value of the struct, and the call only fills it.
-    let usage = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        assert_eq!(libc::getrusage(libc::RUSAGE_SELF, &raw mut usage), 0);
-        usage
-    };
-    let of = |time: libc::timeval| Duration::new(time.tv_sec as u64, time.tv_usec as u32 * 1000);
-    of(usage.ru_utime) + of(usage.ru_stime)
-}
 
 /// Threads of this process whose name begins as those of a pool.
 #[cfg(target_os = "linux")]
@@ -48,8 +37,8 @@ fn idle_engines_share_their_threads_and_use_no_cpu() {
     assert_eq!(pool_threads(), 2, "threads beside the callers");
     // Time to fall asleep; then half a second in which a thread that watched would use half a second.
     std::thread::sleep(Duration::from_millis(100));
-    let before = cpu_time();
+    let before = cpu_time().expect("the system says");
     std::thread::sleep(Duration::from_millis(500));
-    let used = cpu_time() - before;
+    let used = cpu_time().expect("the system says") - before;
     assert!(used < Duration::from_millis(100), "idle for 500 ms, the process used {used:?}");
 }

@@ -16,7 +16,6 @@ use axum::extract::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustix::process::{Resource, getrlimit};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
@@ -110,10 +109,24 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// How many files and sockets this process may have open.
+#[cfg(unix)]
+fn most_files() -> u64 {
+    use rustix::process::{Resource, getrlimit};
+
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// How many sockets this process may have open: only memory limits them here.
+#[cfg(not(unix))]
+fn most_files() -> u64 {
+    u64::MAX
+}
+
 impl Connections {
     /// At most `most` of them, and no more than the process may open files.
     pub(super) fn new(most: usize, patience: Duration) -> Self {
-        let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let files = most_files();
         let room = usize::try_from(files.saturating_sub(RESERVED_FILES).max(1)).unwrap_or(usize::MAX);
         Self {
             most: most.clamp(1, room),

@@ -122,13 +122,19 @@ pub fn folder() -> TempDir {
 
 /// Takes the right to write to a file or folder from others, who have it where the umask gives it to a shared group.
 fn only_ours(path: &Path) {
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(path, mode).expect("permissions");
+    #[cfg(unix)]
+    {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(path, mode).expect("permissions");
+    }
+    // A new file's access list is its folder's, and a temporary folder is its user's own.
+    #[cfg(not(unix))]
+    let _ = path;
 }
 
 /// Compiles a C plugin with a macro defined.
 pub fn compile(source: &str, fault: &str, folder: &Path) -> PathBuf {
-    let library = folder.join(format!("libherald_{}.so", fault.to_lowercase()));
+    let library = folder.join(dynamic_library(&format!("herald_{}", fault.to_lowercase())));
     run(Command::new("cc")
         .args(["-std=c11", "-shared", "-fPIC", "-I"])
         .arg(repository().join("include"))
@@ -146,7 +152,7 @@ pub fn compile(source: &str, fault: &str, folder: &Path) -> PathBuf {
 /// # Panics
 /// If it does not build.
 pub fn make_plugin(example: &str, folder: &Path) -> PathBuf {
-    let library = folder.join(format!("libherald_{}.so", example.replace('-', "_")));
+    let library = folder.join(dynamic_library(&format!("herald_{}", example.replace('-', "_"))));
     run(Command::new("make")
         .arg("-C")
         .arg(repository().join("examples").join(example))
@@ -159,7 +165,7 @@ pub fn make_plugin(example: &str, folder: &Path) -> PathBuf {
 pub fn compile_cpp(source: &str, folder: &Path) -> PathBuf {
     let source = repository().join(source);
     let name = source.file_stem().and_then(|stem| stem.to_str()).expect("a file's name");
-    let library = folder.join(format!("libherald_{name}.so"));
+    let library = folder.join(dynamic_library(&format!("herald_{name}")));
     run(Command::new("c++")
         .args(["-std=c++17", "-shared", "-fPIC", "-I"])
         .arg(repository().join("include"))

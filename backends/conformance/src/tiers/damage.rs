@@ -1,8 +1,7 @@
 //! Files that were damaged: what comes out of them is what went in, or nothing.
 
 use std::fs::{self, File};
-use std::io;
-use std::os::unix::fs::FileExt;
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use herald_api::Status;
@@ -128,10 +127,11 @@ fn read(case: &Case<'_>, file: &str) -> Verdict<Vec<u8>> {
 
 /// Writes a file without its zeros, which a hole stands for.
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let file = File::create(path)?;
+    let mut file = File::create(path)?;
     file.set_len(bytes.len() as u64)?;
     for (index, chunk) in bytes.chunks(4096).enumerate().filter(|(_, chunk)| used(chunk)) {
-        file.write_all_at(chunk, 4096 * index as u64)?;
+        file.seek(SeekFrom::Start(4096 * index as u64))?;
+        file.write_all(chunk)?;
     }
     Ok(())
 }

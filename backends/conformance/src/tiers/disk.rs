@@ -9,48 +9,17 @@ use super::made::Made;
 use super::page::Contents;
 use crate::Outcome;
 use crate::check::{Verdict, ensure};
+use crate::system::FullDisk;
 
 /// How long a file may become.
 const LIMIT: u64 = 6 << 20;
-
-/// No file of this process grows beyond a limit until this is dropped; writing past it is an error, as on a full disk.
-struct FullDisk {
-    before: libc::rlimit,
-    handler: libc::sighandler_t,
-}
-
-impl FullDisk {
-    fn begin() -> Option<Self> {
-        let mut before = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-        // SAFETY: calls about this process's own limit, and about what becomes of the signal that tells of it.
-        unsafe {
-            if libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut before) != 0 {
-                return None;
-            }
-            let handler = libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
-            let limit = libc::rlimit { rlim_cur: LIMIT.min(before.rlim_max), ..before };
-            let made = Self { before, handler };
-            (libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) == 0).then_some(made)
-        }
-    }
-}
-
-impl Drop for FullDisk {
-    fn drop(&mut self) {
-        // SAFETY: as in `begin`; the limit may be raised again as far as it was.
-        unsafe {
-            libc::setrlimit(libc::RLIMIT_FSIZE, &raw const self.before);
-            libc::signal(libc::SIGXFSZ, self.handler);
-        }
-    }
-}
 
 /// A page for which the disk has no room is an error; those before it stay, in the tier and in the file.
 pub(super) fn full(case: &Case<'_>) -> Verdict {
     if !case.alone {
         return Err(Outcome::Skipped("other threads of this process may write files too".to_owned()));
     }
-    let Some(disk) = FullDisk::begin() else {
+    let Some(disk) = FullDisk::begin(LIMIT) else {
         return Err(Outcome::Skipped("this system has no limit on the length of files".to_owned()));
     };
     let (keys, values) = case.shape.page_bytes();

@@ -1,7 +1,5 @@
 //! What tokenizers cost: time that is linear in the text, memory that comes back; and many threads at once.
 
-use std::time::Duration;
-
 use herald_api::{EncodeOptions, Tokenizer};
 
 use super::Case;
@@ -10,6 +8,7 @@ use super::texts::TEXTS;
 use crate::Outcome;
 use crate::check::{Verdict, ensure, on_threads};
 use crate::heap;
+use crate::system::thread_time;
 
 const THREADS: u64 = 4;
 
@@ -91,14 +90,6 @@ fn growth(work: &dyn Fn() -> Verdict<()>) -> Verdict<u64> {
     Ok(grew)
 }
 
-/// CPU time of this thread.
-fn cpu_time() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the struct is our own.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-    Duration::new(time.tv_sec.cast_unsigned(), u32::try_from(time.tv_nsec).unwrap_or(0))
-}
-
 /// More CPU time than any tokenizer that is linear takes for a megabyte.
 const LIMIT: f64 = 20.0;
 
@@ -109,9 +100,9 @@ pub(super) fn long_run(case: &Case<'_>, name: &str, unit: &str) -> Verdict {
     // Linear time grows fourfold from step to step, quadratic time sixteenfold.
     for len in [1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20].into_iter().take_while(|len| *len <= largest) {
         let text = unit.repeat(len / unit.len());
-        let start = cpu_time();
+        let start = thread_time();
         let ids = case.made.ids(&text, 0)?;
-        let took = cpu_time().saturating_sub(start).as_secs_f64();
+        let took = thread_time().saturating_sub(start).as_secs_f64();
         let grew = took / before;
         let steps = ((1 << 20) / len).ilog2() / 2;
         let steep = took > 0.05 && grew > 8.0;

@@ -43,7 +43,7 @@ fn write(path: &Path, text: &str, complete: bool) -> Result<(), Failure> {
         return if complete { std::fs::write(path, text).map_err(failed) } else { Ok(()) };
     }
     // A link is kept, and what it leads to replaced.
-    let path = &path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let path = &dunce::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let mut file = Unfinished::create(path, Readers::Usual).map_err(failed)?;
     file.write_all(text.as_bytes()).map_err(failed)?;
     file.keep(path).map_err(failed)

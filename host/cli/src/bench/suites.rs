@@ -222,7 +222,9 @@ fn backends(options: &EngineOptions, model: &Path) -> Result<(Vec<BackendRow>, b
     if named.is_none() {
         for refused in &found.refused {
             let stem = refused.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-            let name = stem.unwrap_or_default().replace("libherald_", "");
+            let name = stem.unwrap_or_default();
+            let name =
+                name.strip_prefix(std::env::consts::DLL_PREFIX).unwrap_or(&name).replace("herald_", "");
             // A refused copy of a backend that runs is not listed.
             if rows.iter().all(|row| row.name != name) {
                 let (variant, chosen) = (String::new(), false);

@@ -5,9 +5,8 @@ use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsRawFd, FromRawFd};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::OnceLock;
 
 use clap::Args;
 use herald::plugin::{Search, load_file, this_machine};
@@ -18,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::check::PartName;
 use crate::failure::Failure;
 use crate::options::EngineOptions;
+use crate::system;
 
 /// The most address space that a plugin gets to be checked in.
 const MEMORY_BYTES: u64 = 8 << 30;
@@ -73,7 +73,7 @@ impl From<Outcome> for Ended {
 
 /// Sends what happens to the parent.
 struct Sender {
-    to: File,
+    to: &'static File,
     skip: usize,
     without: Vec<String>,
     n_checks: usize,
@@ -114,13 +114,15 @@ pub(super) fn group_of(subject: &str) -> &str {
 /// The check of loading, which everything else needs.
 pub(super) const LOAD: &str = "load";
 
-static PARENT: AtomicI32 = AtomicI32::new(-1);
+/// Where results go.
+static PARENT: OnceLock<File> = OnceLock::new();
 
 impl Worker {
     pub(super) fn run(self, options: &EngineOptions) -> Result<(), Failure> {
-        let to = take_stdout()?;
-        PARENT.store(to.as_raw_fd(), Ordering::SeqCst);
-        bound_process();
+        let unwritten = |error| Failure::Failed(format!("the results can't be written: {error}"));
+        let taken = system::take_stdout().map_err(unwritten)?;
+        let to = PARENT.get_or_init(|| taken);
+        system::bound_process(MEMORY_BYTES);
         herald_conformance::report_faults(on_fault);
         let reference = reference(&options.search())?;
         let mut sender = Sender { to, skip: self.skip, without: self.without, n_checks: 0 };
@@ -173,42 +175,14 @@ fn reference(search: &Search) -> Result<Plugin, Failure> {
     })
 }
 
-/// What this process was given as stdout, and stderr in its place: a plugin that prints something disturbs nobody.
-fn take_stdout() -> Result<File, Failure> {
-    // SAFETY: both numbers are open for as long as the process runs, and the new one is this function's own.
-    unsafe {
-        let to = libc::dup(1);
-        if to < 0 || libc::dup2(2, 1) < 0 {
-            let error = std::io::Error::last_os_error();
-            return Err(Failure::Failed(format!("the results can't be written: {error}")));
-        }
-        Ok(File::from_raw_fd(to))
-    }
-}
-
-/// Bounds what the plugin may take of the machine, and has the process end with its parent.
-fn bound_process() {
-    // SAFETY: these only set limits of this process. Where one can't be set, the checks run without it.
-    unsafe {
-        for (resource, bytes) in [(libc::RLIMIT_AS, MEMORY_BYTES), (libc::RLIMIT_CORE, 0)] {
-            let mut limit: libc::rlimit = std::mem::zeroed();
-            if libc::getrlimit(resource, &raw mut limit) == 0 {
-                limit.rlim_cur = limit.rlim_max.min(bytes as libc::rlim_t);
-                libc::setrlimit(resource, &raw const limit);
-            }
-        }
-        #[cfg(target_os = "linux")]
-        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-    }
-}
-
 /// Writes a [`Message::Touched`], from a signal handler: without memory of its own.
 fn on_fault(violation: &Violation) {
     let mut line = Line { bytes: [0; 512], len: 0 };
     // The sentence is of plain words and numbers, which JSON takes as they are.
     let _ = writeln!(line, "{{\"Touched\":[\"{}\",\"{violation}\"]}}", violation.fault());
-    // SAFETY: the bytes are the line's own; the file is open for as long as the process runs.
-    unsafe { libc::write(PARENT.load(Ordering::SeqCst), line.bytes.as_ptr().cast(), line.len) };
+    if let Some(parent) = PARENT.get() {
+        system::write_from_handler(parent, &line.bytes[..line.len]);
+    }
 }
 
 /// A text in place.

@@ -131,12 +131,12 @@ fn api_crate(said: Option<&Path>) -> Result<Option<PathBuf>, Failure> {
                 folder.display()
             )));
         }
-        let folder = folder.canonicalize();
+        let folder = dunce::canonicalize(folder);
         let wrong =
             |error: io::Error| Failure::file(said.unwrap_or(Path::new("")), "it can't be read", &error);
         return folder.map(Some).map_err(wrong);
     }
-    let program = std::env::current_exe().and_then(|program| program.canonicalize()).unwrap_or_default();
+    let program = std::env::current_exe().and_then(dunce::canonicalize).unwrap_or_default();
     let installed = program.ancestors().nth(2).map(|prefix| prefix.join("share/herald/herald-api"));
     let checkouts = program.ancestors().skip(1).map(|folder| folder.join("herald-api"));
     Ok(installed.into_iter().chain(checkouts).find(|folder| is_api_crate(folder)))

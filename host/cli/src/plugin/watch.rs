@@ -13,6 +13,7 @@ use herald_conformance::{Fault, Part};
 use super::child::{Ended, LOAD, Message, group_of};
 use super::report::Report;
 use crate::failure::Failure;
+use crate::system;
 
 /// After so many checks of a group have ended their process, its others are left out.
 const MOST_OF_A_GROUP: usize = 2;
@@ -182,28 +183,10 @@ fn receive(child: &mut Child) -> Receiver<Message> {
 
 /// What a process's end says about the check that it was making.
 fn of_status(status: ExitStatus) -> Ended {
-    #[cfg(unix)]
-    if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
-        let sentence = format!("it ended the process by {}", signal_name(signal));
+    if let Some(cause) = system::cause(status) {
+        let sentence = format!("it ended the process by {cause}");
         return Ended::Failed(Fault::Crashes.name().to_owned(), sentence);
     }
     let code = status.code().map_or_else(String::new, |code| format!(" with code {code}"));
     Ended::Failed(Fault::Exits.name().to_owned(), format!("it exited the process{code}"))
-}
-
-#[cfg(unix)]
-fn signal_name(signal: i32) -> String {
-    let name = match signal {
-        libc::SIGABRT => {
-            "SIGABRT (an abort: a failed assertion, a panic, or an exception that nobody caught)"
-        }
-        libc::SIGSEGV => "SIGSEGV (it touched memory that isn't there)",
-        libc::SIGBUS => "SIGBUS (it touched memory that isn't there)",
-        libc::SIGFPE => "SIGFPE (an integer division by zero)",
-        libc::SIGILL => "SIGILL (an instruction that this CPU doesn't have, or a trap)",
-        libc::SIGKILL => "SIGKILL (killed, perhaps for its memory)",
-        libc::SIGTRAP => "SIGTRAP (a trap)",
-        other => return format!("signal {other}"),
-    };
-    name.to_owned()
 }

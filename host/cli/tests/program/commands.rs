@@ -6,7 +6,7 @@ use std::process::{Command as Process, Stdio};
 use std::time::{Duration, Instant};
 
 use assert_cmd::Command;
-use herald_testing::{blas_plugin, tiny};
+use herald_testing::tiny;
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -242,11 +242,12 @@ fn backends_lists_what_is_there_and_what_was_refused() {
 }
 
 /// Without a BLAS library, its backend prints one warning and the others do the work.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(unix, target_arch = "x86_64"))]
 #[test]
 fn without_a_blas_the_program_works_and_says_what_is_missing() {
     let (home, folder) = (home(), herald_testing::folder());
-    std::os::unix::fs::symlink(blas_plugin(), folder.path().join("libherald_blas.so")).expect("a link");
+    std::os::unix::fs::symlink(herald_testing::blas_plugin(), folder.path().join("libherald_blas.so"))
+        .expect("a link");
     let without = |backend: &str, arguments: &[&str]| {
         let mut command = host(&home);
         command.env("HERALD_BLAS", "libnone.so.9").env("HERALD_BACKEND", backend);

@@ -81,6 +81,7 @@ fn quantize_keeps_what_is_there_when_it_fails() {
 }
 
 /// Models that the program knows by name are taken by name where a file is expected.
+#[cfg(unix)]
 #[test]
 fn a_model_that_was_pulled_is_taken_by_its_name() {
     let home = home();

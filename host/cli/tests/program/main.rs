@@ -1,17 +1,21 @@
 //! The program from a user's side: what it prints where, its exit codes, and its error messages.
 
 mod calibrate;
+#[cfg(unix)]
 mod chat;
 mod commands;
 mod docs;
 mod faulty_plugins;
 mod files;
 mod hostile;
+#[cfg(unix)]
 mod install;
 mod kept;
+#[cfg(unix)]
 mod limits;
 mod mistakes;
 mod plugin_new;
+#[cfg(unix)]
 mod plugins;
 mod serve;
 mod states;

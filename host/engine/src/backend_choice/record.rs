@@ -1,6 +1,5 @@
 //! What a calibration measured, and what it is valid for: a machine, plugins' files, a model's shapes.
 
-use std::fs;
 use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
 
@@ -142,14 +141,7 @@ impl Machine {
 
 /// The CPU's name as the system has it, or its architecture's.
 fn cpu_name() -> String {
-    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let field = |wanted: &str| {
-        let mut fields = text.lines().filter_map(|line| line.split_once(':'));
-        fields.find(|(name, _)| name.trim() == wanted).map(|(_, value)| value.trim().to_owned())
-    };
-    // Arm's CPUs have numbers for names.
-    let numbers = || Some(format!("CPU {} of implementer {}", field("CPU part")?, field("CPU implementer")?));
-    field("model name").or_else(numbers).unwrap_or_else(|| std::env::consts::ARCH.to_owned())
+    crate::system::cpu_name().unwrap_or_else(|| std::env::consts::ARCH.to_owned())
 }
 
 impl Shapes {

@@ -1,40 +1,51 @@
 //! Today's date, which some templates tell the model.
 
-use std::ffi::CString;
-use std::mem::MaybeUninit;
+use std::fmt::Write;
+
+use jiff::fmt::StdFmtWrite;
+use jiff::fmt::strtime::{BrokenDownTime, Config, PosixCustom};
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned};
 
 /// Bytes of a formatted time; no template needs more, and a format may ask for any width.
 const MAX_LENGTH: usize = 512;
 
 /// The local time by a format of C's and Python's `strftime`.
 pub(super) fn strftime_now(format: &str) -> Result<String, String> {
-    // SAFETY: with a null pointer, time(2) writes nothing and only returns.
-    let now = unsafe { libc::time(std::ptr::null_mut()) };
-    strftime(format, now)
+    strftime(format, Timestamp::now())
 }
 
-fn strftime(format: &str, time: libc::time_t) -> Result<String, String> {
+fn strftime(format: &str, time: Timestamp) -> Result<String, String> {
     let failed = |why: &str| {
         let begin: String = format.chars().take(60).collect();
         format!("strftime_now({begin:?}) {why}")
     };
-    // The leading mark tells an empty result (0 bytes written) from a failure (also 0).
-    let marked = CString::new(format!(".{format}")).map_err(|_| failed("has a NUL in its format"))?;
-    let mut local = MaybeUninit::<libc::tm>::uninit();
-    // SAFETY: both pointers are to live values of the right types; the call only writes to the second.
-    if unsafe { libc::localtime_r(&raw const time, local.as_mut_ptr()) }.is_null() {
-        return Err(failed("found no local time"));
+    if format.contains('\0') {
+        return Err(failed("has a NUL in its format"));
     }
-    // SAFETY: localtime_r did not return null, so it has filled the value.
-    let local = unsafe { local.assume_init() };
-    let mut buffer = [0u8; MAX_LENGTH];
-    // SAFETY: the buffer has as many bytes as stated, the format ends in NUL, and the time is valid.
-    let length = unsafe {
-        libc::strftime(buffer.as_mut_ptr().cast(), buffer.len(), marked.as_ptr(), &raw const local)
-    };
-    let written =
-        buffer.get(1..length).ok_or_else(|| failed("gives too long a text, expected under 512 bytes"))?;
-    Ok(String::from_utf8_lossy(written).into_owned())
+    let local: Zoned = time.to_zoned(TimeZone::system());
+    let mut written = Bounded(String::new());
+    // The names of days and months, and the order of a date's parts, are those of C's own locale.
+    let config = Config::new().custom(PosixCustom::new());
+    let formatted =
+        BrokenDownTime::from(&local).format_with_config(&config, format, &mut StdFmtWrite(&mut written));
+    match formatted {
+        Ok(()) => Ok(written.0),
+        Err(_) if written.0.len() >= MAX_LENGTH => {
+            Err(failed("gives too long a text, expected under 512 bytes"))
+        }
+        Err(error) => Err(failed(&format!("can't be formatted: {error}"))),
+    }
+}
+
+/// A text that takes no more than it may hold.
+struct Bounded(String);
+
+impl Write for Bounded {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.0.push_str(text);
+        if self.0.len() < MAX_LENGTH { Ok(()) } else { Err(std::fmt::Error) }
+    }
 }
 
 #[cfg(test)]
@@ -44,16 +55,19 @@ mod tests {
     #[test]
     fn formats_as_c_does() {
         // 15 July 2024, 12:00 UTC: the same day in nearly all time zones, the same month in all.
-        let time = 1_721_044_800;
+        let time = Timestamp::from_second(1_721_044_800).unwrap();
         assert_eq!(strftime("%b %Y, %m %B é%%", time).unwrap(), "Jul 2024, 07 July é%");
+        assert_eq!(strftime("%c", time).unwrap().get(..7), Some("Mon Jul"));
         assert_eq!(strftime("", time).unwrap(), "");
         assert_eq!(strftime_now("%Y").unwrap().len(), 4);
     }
 
     #[test]
     fn refuses_what_cannot_be_formatted() {
-        assert!(strftime("%999999999d", 0).is_err());
-        assert!(strftime("a\0b", 0).is_err());
-        assert!(strftime(&"x".repeat(1000), 0).is_err());
+        let refused = |format: &str| strftime(format, Timestamp::UNIX_EPOCH).unwrap_err();
+        assert!(refused("%999999999d").contains("can't be formatted"), "{}", refused("%999999999d"));
+        assert!(refused("a\0b").contains("has a NUL"));
+        assert!(refused(&"x".repeat(1000)).contains("too long"));
+        assert!(refused(&"%200d".repeat(9)).contains("too long"));
     }
 }

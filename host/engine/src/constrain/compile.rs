@@ -68,7 +68,7 @@ impl Compiler {
         let outcome = Arc::new((Mutex::new(None), Condvar::new()));
         let to = Arc::clone(&outcome);
         let work = move || {
-            give_way();
+            crate::system::be_background();
             let compiled = within_bounds(&factory, grammar, &given_up);
             *locked(&to.0) = Some(compiled);
             to.1.notify_one();
@@ -116,15 +116,6 @@ impl Compiler {
         if std::thread::Builder::new().name("herald-form".to_owned()).spawn(wait).is_err() {
             self.abandoned.fetch_sub(1, Ordering::Relaxed);
         }
-    }
-}
-
-/// Lets threads that compute tokens go first: on Linux each thread has a priority of its own.
-fn give_way() {
-    #[cfg(target_os = "linux")]
-    // SAFETY: the call takes numbers only, of which 0 is the calling thread. Where it fails, nothing changes.
-    unsafe {
-        libc::setpriority(libc::PRIO_PROCESS, 0, 10);
     }
 }
 

@@ -6,9 +6,11 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::{Refused, Trial, trial};
+use crate::system;
 
-/// Files of this form are taken for plugins in the folders that are searched.
-const PREFIX: &str = "libherald_";
+/// Files are taken for plugins in the folders that are searched where their names begin with this behind the system's own prefix
+/// for libraries (`libherald_cpu.so`, `herald_cpu.dll`) and end as its libraries do.
+const PREFIX: &str = "herald_";
 
 /// Where to look for plugins: the files that were named, the folders of `HERALD_PLUGIN_PATH`, beside the executable and
 /// this library, and the install's `lib/herald/plugins`. Never the working directory.
@@ -32,7 +34,7 @@ impl Search {
         if let Some(path) = std::env::var_os("HERALD_PLUGIN_PATH") {
             folders.extend(std::env::split_paths(&path).filter(|folder| !folder.as_os_str().is_empty()));
         }
-        let executable = std::env::current_exe().ok().and_then(|path| path.canonicalize().ok());
+        let executable = std::env::current_exe().ok().and_then(|path| dunce::canonicalize(path).ok());
         let mut program = None;
         for home in [executable, own_library()].into_iter().flatten() {
             if let Some(folder) = home.parent() {
@@ -62,7 +64,7 @@ impl Search {
         let mut found = Vec::new();
         for file in &self.files {
             // A name without a folder must not make the loader search its own path.
-            match file.canonicalize() {
+            match dunce::canonicalize(file) {
                 Ok(path) if seen.insert(identity(&path)) => found.push(Ok((path, true))),
                 Ok(_) => {}
                 Err(error) => found.push(Err(Refused {
@@ -95,7 +97,7 @@ impl Search {
                 .flatten()
                 .map(|entry| entry.path())
                 .filter(|path| is_plugin_name(path))
-                .filter_map(|path| path.canonicalize().ok())
+                .filter_map(|path| dunce::canonicalize(path).ok())
                 .collect();
             paths.sort();
             found.extend(
@@ -108,31 +110,13 @@ impl Search {
 
 fn is_plugin_name(path: &Path) -> bool {
     let name = path.file_name().and_then(OsStr::to_str).unwrap_or("");
-    name.starts_with(PREFIX)
+    name.strip_prefix(std::env::consts::DLL_PREFIX).is_some_and(|name| name.starts_with(PREFIX))
         && path.extension().is_some_and(|extension| extension == std::env::consts::DLL_EXTENSION)
 }
 
 /// The file that holds this code: the executable, or the shared library that a program embeds.
 fn own_library() -> Option<PathBuf> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::ffi::OsStrExt;
-        // SAFETY: dladdr only fills the struct that it is given, which all zeros is a value of.
-        let info = unsafe {
-            let mut info: libc::Dl_info = std::mem::zeroed();
-            (libc::dladdr(own_library as *const libc::c_void, &raw mut info) != 0).then_some(info)?
-        };
-        if info.dli_fname.is_null() {
-            return None;
-        }
-        // SAFETY: dladdr gave a NUL-terminated path that lives as long as the library is loaded.
-        let name = unsafe { std::ffi::CStr::from_ptr(info.dli_fname) };
-        // For an executable the name may be relative to where it was started: then the executable's own path serves.
-        let path = Path::new(OsStr::from_bytes(name.to_bytes()));
-        path.is_absolute().then(|| path.canonicalize().ok())?
-    }
-    #[cfg(not(unix))]
-    None
+    dunce::canonicalize(system::library_of(own_library as *const u8)?).ok()
 }
 
 /// What tells a file from others, whatever names it has: hard links are one file.

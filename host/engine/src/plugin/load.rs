@@ -144,8 +144,32 @@ fn folder(path: &Path) -> std::io::Result<File> {
 fn open(name: &Path) -> Result<Library, String> {
     // SAFETY: loading runs the library's initialisers. That is what a plugin is: its file has been checked to be one
     // that only this user or the system may write, or the user insisted.
-    unsafe { Library::new(name) }
+    unsafe { system_open(name) }
         .map_err(|error| format!("it is no library that this system can load: {}", reason(&error, name)))
+}
+
+/// # Safety
+/// The library's initialisers may run.
+#[cfg(not(windows))]
+unsafe fn system_open(name: &Path) -> Result<Library, libloading::Error> {
+    // SAFETY: the caller's contract.
+    unsafe { Library::new(name) }
+}
+
+/// What the library links is looked for in its own folder, in the program's and in the system's; never in the working directory, nor
+/// in the folders of `PATH`.
+///
+/// # Safety
+/// The library's initialisers may run.
+#[cfg(windows)]
+unsafe fn system_open(name: &Path) -> Result<Library, libloading::Error> {
+    use libloading::os::windows::{
+        LOAD_LIBRARY_SEARCH_DEFAULT_DIRS, LOAD_LIBRARY_SEARCH_DLL_LOAD_DIR, Library,
+    };
+
+    let flags = LOAD_LIBRARY_SEARCH_DEFAULT_DIRS | LOAD_LIBRARY_SEARCH_DLL_LOAD_DIR;
+    // SAFETY: the caller's contract.
+    unsafe { Library::load_with_flags(name, flags) }.map(Into::into)
 }
 
 fn checked(library: Library) -> Result<Plugin, String> {

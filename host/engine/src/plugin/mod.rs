@@ -60,8 +60,9 @@ pub struct Plugins {
 pub enum ChooseError {
     /// None was found at all.
     #[error(
-        "no backend plugin was found in {searched}, where libherald_cpu was expected; build it with cargo build, or \
-         name its folder in HERALD_PLUGIN_PATH{refusals}"
+        "no backend plugin was found in {searched}, where {}herald_cpu was expected; build it with cargo build, or \
+         name its folder in HERALD_PLUGIN_PATH{refusals}",
+        std::env::consts::DLL_PREFIX
     )]
     None {
         /// The paths that were searched.
@@ -92,15 +93,9 @@ pub enum ChooseError {
 /// This machine, as plugins see it.
 #[must_use]
 pub fn this_machine() -> Hardware {
-    Hardware::detect(crate::threads::available_threads().get() as u32, memory_bytes())
-}
-
-/// Bytes of RAM, or 0 where the system doesn't say.
-fn memory_bytes() -> u64 {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kilobytes =
-        text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok());
-    kilobytes.unwrap_or(0_u64) * 1024
+    // 0 where the system doesn't say.
+    let memory_bytes = crate::system::ram_bytes().unwrap_or(0);
+    Hardware::detect(crate::threads::available_threads().get() as u32, memory_bytes)
 }
 
 impl Plugins {

@@ -63,7 +63,7 @@ impl Trial {
 
     /// Forgets that a plugin was refused, so that it is tried again when it is next looked for.
     pub fn forgive(&self, plugin: &Path) {
-        if let Ok(path) = plugin.canonicalize() {
+        if let Ok(path) = dunce::canonicalize(plugin) {
             let mut known = KnownPlugins::read(self.record.as_deref());
             known.forgive(&path);
             known.keep();
@@ -210,13 +210,24 @@ pub fn probe_and_exit(plugin: &Path) -> ! {
         std::process::exit(1);
     }
     drop(out);
-    #[cfg(unix)]
     leave_the_parent();
     // The parent has checked whose file it is.
     if let Ok(plugin) = CheckedFile::open(plugin, true).and_then(CheckedFile::load) {
         let _ = plugin.probe(&super::this_machine());
     }
     std::process::exit(ANSWERED)
+}
+
+/// Lets the child end by itself, and silently.
+#[cfg(not(unix))]
+fn leave_the_parent() {
+    #[cfg(windows)]
+    crate::system::quiet_faults();
+    // The parent may be killed while the plugin hangs.
+    std::thread::spawn(|| {
+        std::thread::sleep(Duration::from_secs(10));
+        std::process::abort()
+    });
 }
 
 /// Lets the child end by itself, silently, and without a core file.

@@ -203,7 +203,10 @@ impl Team {
         for worker in workers.len() + 1..threads.get() {
             let shared = Arc::clone(&self.shared);
             let thread = thread::Builder::new().name(format!("herald-{worker}"));
-            let started = thread.spawn(move || shared.work(worker));
+            let started = thread.spawn(move || {
+                crate::system::be_interactive();
+                shared.work(worker);
+            });
             workers.push(started.map_err(|reason| ThreadPoolError::Spawn { worker, threads, reason })?);
         }
         Ok(())

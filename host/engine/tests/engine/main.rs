@@ -11,6 +11,7 @@ mod metrics;
 mod models;
 mod oracles;
 mod overrides;
+#[cfg(unix)]
 mod plugins;
 mod prefix;
 mod real_models;

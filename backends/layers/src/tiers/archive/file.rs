@@ -2,16 +2,15 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use herald_api::{Error, Result, Status, TierConfig};
-use memmap2::{Mmap, MmapOptions, UncheckedAdvice};
+use memmap2::{Mmap, MmapOptions};
 
 use super::format::{self, ENTRY_BYTES, Entry, HEADER_BYTES, TABLE_BYTES, TABLE_ENTRIES};
 use super::space::{Space, UNIT};
+use super::system;
 
 /// A file grows by at least the first and at most the second of these, in bytes, where the disk has room.
 const STEP: [u64; 2] = [4 << 20, 1 << 30];
@@ -273,22 +272,11 @@ impl ArchiveFile {
 
     /// Reserves `by` more bytes on disk.
     fn allocate(&self, by: u64) -> io::Result<()> {
-        let (Ok(start), Ok(len)) = (i64::try_from(self.len), i64::try_from(by)) else {
+        // Systems count a file's bytes with a sign.
+        if self.len.checked_add(by).is_none_or(|end| i64::try_from(end).is_err()) {
             return Err(io::ErrorKind::FileTooLarge.into());
-        };
-        loop {
-            // SAFETY: a call on a file that is open; no memory is involved.
-            if unsafe { libc::fallocate(self.out.file.as_raw_fd(), 0, start, len) } == 0 {
-                return Ok(());
-            }
-            let error = io::Error::last_os_error();
-            match error.raw_os_error() {
-                Some(libc::EINTR) => {}
-                // Some file systems can't; on them a full disk shows when a page is written.
-                Some(libc::EOPNOTSUPP) => return self.out.file.set_len(self.len + by),
-                _ => return Err(error),
-            }
         }
+        system::reserve(&self.out.file, self.len, by)
     }
 
     /// Maps the file from its old length to `len`, and counts that as free.
@@ -320,14 +308,11 @@ impl ArchiveFile {
 
     /// Gives the maps' memory back to the system; pages that are read again are read from disk.
     pub(super) fn give_memory_back(&self) {
-        for (_, map) in &self.maps {
-            // SAFETY: the map is shared and only read: bytes that are read afterwards are the file's, as before.
-            let _ = unsafe { map.unchecked_advise(UncheckedAdvice::DontNeed) };
-        }
+        self.maps.iter().for_each(|(_, map)| system::give_back(map));
     }
 
     fn read(&self, bytes: &mut [u8], offset: Offset) -> Result<()> {
-        self.out.file.read_exact_at(bytes, offset).map_err(|error| {
+        system::read_at(&self.out.file, bytes, offset).map_err(|error| {
             io_error(&format!("the archive {} can't be read", self.path().display()), &error)
         })
     }
@@ -351,7 +336,7 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn write(&self, bytes: &[u8], offset: Offset) -> Result<()> {
-        self.file.write_all_at(bytes, offset).map_err(|error| {
+        system::write_at(&self.file, bytes, offset).map_err(|error| {
             io_error(&format!("the archive {} can't be written", self.path.display()), &error)
         })
     }

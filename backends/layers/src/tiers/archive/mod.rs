@@ -7,6 +7,7 @@ mod file;
 mod format;
 mod queue;
 mod space;
+mod system;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Type-checks the workspace, tests included, for systems that nobody needs to have at hand: macOS on both processors, and Windows.
+# Nothing is linked, so no SDK is needed. Then sees that a 32-bit and a big-endian target are refused with one sentence.
+#
+#     tools/check_targets.sh [TARGET...]
+#
+# rustup's targets are added where they are missing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+targets=("$@")
+[ ${#targets[@]} -gt 0 ] || targets=(aarch64-apple-darwin x86_64-apple-darwin x86_64-pc-windows-gnu)
+# Of these only the refusal is wanted.
+refused=(i686-unknown-linux-gnu s390x-unknown-linux-gnu)
+
+installed=$(rustup target list --installed)
+for target in "${targets[@]}" "${refused[@]}"; do
+    grep -qx "$target" <<<"$installed" || rustup target add "$target"
+done
+
+for target in "${targets[@]}"; do
+    printf '\n== check %s\n' "$target"
+    RUSTFLAGS="-D warnings" cargo check --quiet --locked --workspace --all-targets --target "$target"
+done
+
+for target in "${refused[@]}"; do
+    printf '\n== refusal of %s\n' "$target"
+    if said=$(cargo check --quiet --locked -p herald-api --target "$target" 2>&1); then
+        echo "error: $target was expected to be refused" >&2
+        exit 1
+    fi
+    grep "HERALD runs on 64-bit little-endian machines only" <<<"$said"
+done
