@@ -1,5 +1,7 @@
 //! Connections over TLS.
 
+#![cfg(target_os = "linux")]
+
 mod common;
 
 use std::io::{Read, Write};
@@ -10,7 +12,6 @@ use std::time::{Duration, Instant};
 use common::{LONG, Served, endless, prompt, serve_over};
 use herald_server::{Access, Limits, Tls};
 use herald_testing::tiny;
-use rcgen::{CertifiedKey, generate_simple_self_signed};
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
@@ -18,15 +19,19 @@ use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, Stream
 
 type Secured = StreamOwned<ClientConnection, TcpStream>;
 
-/// A server with a certificate of its own, and what clients know of it.
+/// Of `localhost`, for these tests: its key is public.
+const CERTIFICATE: &str = include_str!("data/certificate.pem");
+const KEY: &str = include_str!("data/key.pem");
+/// The key of another.
+const OTHER: &str = include_str!("data/other-key.pem");
+
+/// A server with that certificate, and what clients know of it.
 fn serve() -> (Served, Arc<ClientConfig>) {
-    let CertifiedKey { cert, signing_key } =
-        generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
-    let tls = Tls::from_pem(cert.pem().as_bytes(), signing_key.serialize_pem().as_bytes()).expect("both fit");
+    let tls = Tls::from_pem(CERTIFICATE.as_bytes(), KEY.as_bytes()).expect("both fit");
     let limits = Limits { idle: Duration::from_millis(500), ..Limits::default() };
     let served = serve_over(Some(tls), &tiny("llama"), Access::default(), limits, 10_000);
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(cert.pem().as_bytes()).expect("PEM")).expect("a root");
+    roots.add(CertificateDer::from_pem_slice(CERTIFICATE.as_bytes()).expect("PEM")).expect("a root");
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let config = config.with_safe_default_protocol_versions().expect("versions");
     (served, Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
@@ -97,18 +102,12 @@ fn whoever_speaks_no_tls_gets_nothing_and_holds_up_nobody() {
 
 #[test]
 fn what_is_no_certificate_is_told() {
-    let pem = |name: &str| {
-        let CertifiedKey { cert, signing_key } =
-            generate_simple_self_signed(vec![name.to_owned()]).expect("one");
-        (cert.pem(), signing_key.serialize_pem())
-    };
-    let ((cert, key), (_, other)) = (pem("a"), pem("b"));
     for (cert, key, word) in [
-        ("", key.as_str(), "BEGIN CERTIFICATE"),
-        ("-----BEGIN CERTIFICATE-----\nnone", key.as_str(), "BEGIN CERTIFICATE"),
-        (cert.as_str(), "none", "BEGIN PRIVATE KEY"),
-        (cert.as_str(), cert.as_str(), "BEGIN PRIVATE KEY"),
-        (cert.as_str(), other.as_str(), "together"),
+        ("", KEY, "BEGIN CERTIFICATE"),
+        ("-----BEGIN CERTIFICATE-----\nnone", KEY, "BEGIN CERTIFICATE"),
+        (CERTIFICATE, "none", "BEGIN PRIVATE KEY"),
+        (CERTIFICATE, CERTIFICATE, "BEGIN PRIVATE KEY"),
+        (CERTIFICATE, OTHER, "together"),
     ] {
         let said = Tls::from_pem(cert.as_bytes(), key.as_bytes()).expect_err("it can't be used");
         assert!(said.contains(word), "{said}");
