@@ -1,15 +1,15 @@
 //! Matmuls of int8 activations, multiplied in quads. The fast precision: see [`crate::activations::int8`].
 //!
-//! Weights' codes are bytes without a sign, as the instructions want one side's to be: what they are more than the format's
-//! own is taken out again by where a token's sum begins. A token's outliers are multiplied apart, after its groups.
+//! Where the instructions want one side's bytes without a sign, weights' codes are: what they are more than the format's own is
+//! taken out again by where a token's sum begins. A token's outliers are multiplied apart, after its groups.
 
 use std::marker::PhantomData;
 
 use super::{DIRECT, PanelTask, Precision, Sums, Tile, load_scales, panel_len, store_scales};
 use crate::activations::int8::{self, Outlier, QUADS, Quantized};
-use crate::packed::{Format, Scales};
+use crate::packed::{Format, Scales, quad_run};
 use crate::prefetch::Stream;
-use crate::simd::{LANES, Simd, Task, quads};
+use crate::simd::{LANES, Simd, Task};
 
 /// Activations of 8 bits.
 pub(crate) struct Int8;
@@ -73,7 +73,7 @@ impl Precision for Int8 {
                 };
                 let half = within / (QUADS / 2);
                 let scale = F::scales(s, header, group).scale[half];
-                let run = const { quads::run(F::QUAD_MAX) };
+                let run = const { quad_run::<S, F>() };
                 *acc = add_outlier::<S, F::Sums, N>(s, *acc, halves[half], scale, outlier, token, run);
             }
         }
@@ -95,7 +95,7 @@ impl Precision for Int8 {
         }
         let panel = &panels[..panel_len];
         // Where bytes' products don't fit an int16, the products depend on how many of them do.
-        match if S::BYTES_FIT { 8 } else { const { quads::run(F::QUAD_MAX) } } {
+        match const { quad_run::<S, F>() } {
             8 => s.apart(PanelTask::<Run<8>, F::Sums, N> { tile, panel, kinds: PhantomData }),
             4 => s.apart(PanelTask::<Run<4>, F::Sums, N> { tile, panel, kinds: PhantomData }),
             2 | 3 => s.apart(PanelTask::<Run<2>, F::Sums, N> { tile, panel, kinds: PhantomData }),
@@ -123,7 +123,7 @@ impl Precision for Int8 {
     }
 }
 
-/// Quads whose products fit an int16: see [`quads::run`].
+/// Quads whose products fit an int16: see [`quad_run`].
 struct Run<const RUN: usize>;
 
 impl<S: Simd, L: Sums, const RUN: usize, const N: usize> Task<S>
@@ -291,7 +291,7 @@ fn add_code_quads<S: Simd, F: Format, const N: usize, const Q: usize>(
     x: &[[f32; N]; QUADS],
 ) {
     let [first, second] = F::code_quads::<S, Q>(s, group);
-    let run = const { quads::run(F::QUAD_MAX) };
+    let run = const { quad_run::<S, F>() };
     if F::HALVES {
         s.dot_quads(&mut sums[0], &[first], &[x[Q]], run);
         s.dot_quads(&mut sums[1], &[second], &[x[QUADS / 2 + Q]], run);

@@ -1,11 +1,19 @@
-//! Vectors of sixteen 32-bit lanes on each instruction set: one register or two.
+//! Vectors of sixteen 32-bit lanes on each instruction set: one register, two or four.
 //!
 //! Kernels are written once, generic over [`Simd`], and marked `#[inline(always)]`; a variant ([`crate::variants`])
 //! instantiates them inside functions compiled with the instruction set's features. A vector always has sixteen lanes, so
 //! every variant does the same float operations in the same order and gives the same results.
 
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx_quads;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon_quads;
 pub(crate) mod quads;
 
 /// Lanes of a vector.
@@ -22,11 +30,13 @@ pub(crate) trait Simd: Copy + 'static {
 
     /// Tokens in the widest tile of a float matmul's micro-kernel: as many as the registers hold accumulators for.
     const NR: usize;
-    /// Whether a vector is one register, of 32, rather than two, of 16: more accumulators fit, and shuffles across a
-    /// whole vector are cheap.
+    /// Whether a vector is one register, of 32, rather than two, of 16, or four, of 32: more accumulators fit, and shuffles
+    /// across a whole vector are cheap.
     const WIDE: bool;
-    /// Whether [`Simd::dot_quads`] adds products of bytes up to 255 as they are, whatever its `run`.
+    /// Whether [`Simd::dot_quads`] adds products of any bytes as they are, whatever its `run`.
     const BYTES_FIT: bool;
+    /// Whether the codes of [`Simd::dot_quads`] have a sign; otherwise those that have one get an offset.
+    const SIGNED: bool = false;
     /// Whether there is [`Simd::dot_quad_twice`], and registers for its sums.
     const TWICE: bool = Self::WIDE && Self::BYTES_FIT;
 
@@ -67,8 +77,8 @@ pub(crate) trait Simd: Copy + 'static {
     /// `sums[n] += a.0 * x[n].0 + a.1 * x[n].1`, where each lane of `a` is a pair of int16, and so are the bits of each
     /// element of `x`.
     fn dot_add<const N: usize>(self, sums: &mut [Self::I; N], a: Self::I, x: &[f32; N]);
-    /// `sums[n] +=` the products of the four bytes of each of `codes`, without a sign, and those of the bits of `x[..][n]`,
-    /// signed and none of them -128. `run` is [`quads::run`] of the codes' greatest.
+    /// `sums[n] +=` the products of the four bytes of each of `codes`, without a sign unless they are [`Simd::SIGNED`], and those
+    /// of the bits of `x[..][n]`, signed and none of them -128. `run` is [`quads::run`] of the codes' greatest.
     fn dot_quads<const N: usize, const Q: usize>(
         self,
         sums: &mut [Self::I; N],
