@@ -1,4 +1,4 @@
-//! The system's BLAS, found at run time: OpenBLAS, BLIS, MKL or Accelerate, or the one that `HERALD_BLAS` names.
+//! The system's BLAS, found at run time: OpenBLAS, BLIS, MKL, ArmPL or Accelerate, or the one that `HERALD_BLAS` names.
 
 use std::ffi::c_int;
 use std::sync::OnceLock;
@@ -9,13 +9,14 @@ use super::trust;
 const CHOICE: &str = "HERALD_BLAS";
 
 /// Where a BLAS is looked for, in this order; the loader searches its usual folders for names without a path.
-const CANDIDATES: [&str; 8] = [
+const CANDIDATES: [&str; 9] = [
     "libopenblas.so.0",
     "libopenblas.so",
     "libblis.so.4",
     "libblis.so",
     "libmkl_rt.so.2",
     "libmkl_rt.so",
+    "libarmpl_lp64.so",
     "libopenblas.dylib",
     "/System/Library/Frameworks/Accelerate.framework/Accelerate",
 ];
@@ -83,7 +84,7 @@ fn any_candidate() -> Result<Library, String> {
         }
     }
     Err(format!(
-        "no BLAS library was found, where OpenBLAS, BLIS, MKL, Accelerate or one named by {CHOICE} was expected{untrusted}"
+        "no BLAS library was found, where OpenBLAS, BLIS, MKL, ArmPL, Accelerate or one named by {CHOICE} was expected{untrusted}"
     ))
 }
 

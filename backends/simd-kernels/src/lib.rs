@@ -58,10 +58,9 @@ fn choose(name: Option<&str>) -> Result<&'static Variant> {
     let hardware = Hardware::features_only();
     let names = || VARIANTS.iter().map(|variant| variant.name).collect::<Vec<_>>().join(", ");
     match name {
-        None => VARIANTS
-            .iter()
-            .find(|variant| variant.runs_on(&hardware))
-            .ok_or_else(|| Error::unsupported(NONE)),
+        None => {
+            VARIANTS.iter().find(|variant| variant.runs_on(&hardware)).ok_or_else(|| Error::unsupported(NONE))
+        }
         Some(name) => {
             let variant = VARIANTS.iter().find(|variant| variant.name == name).ok_or_else(|| {
                 Error::unsupported(format!(
@@ -72,7 +71,8 @@ fn choose(name: Option<&str>) -> Result<&'static Variant> {
             if variant.runs_on(&hardware) {
                 Ok(variant)
             } else {
-                Err(Error::unsupported(format!("{CHOICE} is {name:?}, which this CPU doesn't have")))
+                let missing = hardware.names_of_missing(variant.features).join(", ");
+                Err(Error::unsupported(format!("{CHOICE} is {name:?}, and this CPU doesn't have {missing}")))
             }
         }
     }

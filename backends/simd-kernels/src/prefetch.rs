@@ -60,9 +60,15 @@ impl CacheHint {
         // SAFETY: a prefetch has no effect that a program could see, whatever the address.
         unsafe {
             match self {
-                Self::All => asm!("prfm pldl1keep, [{}]", in(reg) line, options(readonly, nostack, preserves_flags)),
-                Self::Second => asm!("prfm pldl2keep, [{}]", in(reg) line, options(readonly, nostack, preserves_flags)),
-                Self::First => asm!("prfm pldl1strm, [{}]", in(reg) line, options(readonly, nostack, preserves_flags)),
+                Self::All => {
+                    asm!("prfm pldl1keep, [{}]", in(reg) line, options(readonly, nostack, preserves_flags))
+                }
+                Self::Second => {
+                    asm!("prfm pldl2keep, [{}]", in(reg) line, options(readonly, nostack, preserves_flags))
+                }
+                Self::First => {
+                    asm!("prfm pldl1strm, [{}]", in(reg) line, options(readonly, nostack, preserves_flags))
+                }
             }
         }
     }

@@ -132,7 +132,7 @@ macro_rules! quantised {
                 pack: crate::packed::pack::<Packed<$block>>,
             }),
             activations: Some($activations),
-            scratch_len: crate::matmul::scratch_len::<Packed<$block>, $type>,
+            scratch_len: crate::matmul::scratch_len::<Token, Packed<$block>, $type>,
             matmul: $matmul::<Packed<$block>>,
         }
     };

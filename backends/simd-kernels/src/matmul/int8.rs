@@ -26,7 +26,7 @@ impl Precision for Int8 {
         int8::len::<F::Sums>(columns)
     }
 
-    fn panel_vectors<F: Format>() -> usize {
+    fn panel_vectors<S: Simd, F: Format>() -> usize {
         panel_vectors::<F::Sums>()
     }
 
@@ -83,7 +83,7 @@ impl Precision for Int8 {
 
     #[inline(always)]
     fn panel<S: Simd, F: Format, const N: usize>(s: S, tile: Tile<'_, '_, '_>, panels: &[f32]) -> usize {
-        let panel_len = panel_len::<F, Self>(tile.run.columns);
+        let panel_len = panel_len::<S, F, Self>(tile.run.columns);
         if S::TWICE && panels.len() > panel_len {
             let panel = &panels[..2 * panel_len];
             match N {
@@ -117,6 +117,7 @@ impl Precision for Int8 {
                 store_code_quads::<S, F, 1>(s, group, to);
                 store_code_quads::<S, F, 2>(s, group, to);
                 store_code_quads::<S, F, 3>(s, group, to);
+                to_blocks(s, to);
                 store_scales::<S, F>(s, header, group, &mut to[QUADS..]);
             }
         }
@@ -142,7 +143,17 @@ impl<S: Simd, L: Sums, const RUN: usize, const N: usize> Task<S>
                 break;
             };
             let mut sums = first_sums::<S, L, N>(s, numbers);
-            if L::HALVES {
+            if S::BLOCKS {
+                if L::HALVES {
+                    let ([first, second], [x_first, x_second]) = (halves(codes), halves(x));
+                    sums[0] =
+                        s.dot_blocks(sums[0], &first.each_ref().map(|codes| s.load_bits(codes)), x_first);
+                    sums[1] =
+                        s.dot_blocks(sums[1], &second.each_ref().map(|codes| s.load_bits(codes)), x_second);
+                } else {
+                    sums[0] = s.dot_blocks(sums[0], &codes.each_ref().map(|codes| s.load_bits(codes)), x);
+                }
+            } else if L::HALVES {
                 let ([first, second], [x_first, x_second]) = (halves(codes), halves(x));
                 s.dot_quads(&mut sums[0], &first.each_ref().map(|codes| s.load_bits(codes)), x_first, RUN);
                 s.dot_quads(&mut sums[1], &second.each_ref().map(|codes| s.load_bits(codes)), x_second, RUN);
@@ -253,7 +264,12 @@ fn add_outliers<S: Simd, L: Sums, const N: usize, const PANELS: usize, const RUN
             for (acc, panel) in accs.iter_mut().zip(panels) {
                 let group = &panel[first..first + panel_vectors::<L>()];
                 let scale = load_scales::<S, L>(s, &group[QUADS..]).scale[half];
-                let codes = s.load_bits(&group[quad % QUADS]);
+                let codes = if S::BLOCKS {
+                    let first = quad % QUADS / 2 * 2;
+                    s.from_blocks([s.load_bits(&group[first]), s.load_bits(&group[first + 1])])[quad % 2]
+                } else {
+                    s.load_bits(&group[quad % QUADS])
+                };
                 acc[token] = add_outlier::<S, L, N>(s, acc[token], codes, scale, outlier, token, RUN);
             }
         }
@@ -262,7 +278,7 @@ fn add_outliers<S: Simd, L: Sums, const N: usize, const PANELS: usize, const RUN
 
 /// Both halves of a group's quads.
 #[inline(always)]
-fn halves<T>(quads: &[T; QUADS]) -> [&[T; QUADS / 2]; 2] {
+pub(super) fn halves<T>(quads: &[T; QUADS]) -> [&[T; QUADS / 2]; 2] {
     let (halves, _) = quads.as_chunks();
     [&halves[0], &halves[1]]
 }
@@ -302,10 +318,26 @@ fn add_code_quads<S: Simd, F: Format, const N: usize, const Q: usize>(
 
 /// Stores two quads.
 #[inline(always)]
-fn store_code_quads<S: Simd, F: Format, const Q: usize>(s: S, group: &[u8], to: &mut [[f32; LANES]]) {
+pub(super) fn store_code_quads<S: Simd, F: Format, const Q: usize>(
+    s: S,
+    group: &[u8],
+    to: &mut [[f32; LANES]],
+) {
     let [first, second] = F::code_quads::<S, Q>(s, group);
     s.store_bits(&mut to[Q], first);
     s.store_bits(&mut to[QUADS / 2 + Q], second);
+}
+
+/// Makes blocks of a panel's group of quads, where those are multiplied.
+#[inline(always)]
+pub(super) fn to_blocks<S: Simd>(s: S, group: &mut [[f32; LANES]]) {
+    if S::BLOCKS {
+        for [first, second] in group[..QUADS].as_chunks_mut().0 {
+            let blocks = s.to_blocks([s.load_bits(first), s.load_bits(second)]);
+            s.store_bits(first, blocks[0]);
+            s.store_bits(second, blocks[1]);
+        }
+    }
 }
 
 /// Adds a group's integer sums, scaled, and its minima. `numbers` are the tokens' scales, and for formats with minima their

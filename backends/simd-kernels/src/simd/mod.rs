@@ -37,6 +37,11 @@ pub(crate) trait Simd: Copy + 'static {
     const BYTES_FIT: bool;
     /// Whether the codes of [`Simd::dot_quads`] have a sign; otherwise those that have one get an offset.
     const SIGNED: bool = false;
+    /// Whether int16 activations are multiplied as two bytes each, by [`Simd::dot_quads`], since that takes less than pairs, by
+    /// [`Simd::dot_add`]. Then bytes have a sign, may all be -128, and always fit.
+    const BYTEWISE: bool = false;
+    /// Whether panels have quads as [`Simd::to_blocks`] gives them, for [`Simd::dot_blocks`].
+    const BLOCKS: bool = false;
     /// Whether there is [`Simd::dot_quad_twice`], and registers for its sums.
     const TWICE: bool = Self::WIDE && Self::BYTES_FIT;
 
@@ -88,6 +93,29 @@ pub(crate) trait Simd: Copy + 'static {
     );
     /// The same for two vectors of codes, each with sums of its own: a token's bytes are read once for both.
     fn dot_quad_twice<const N: usize>(self, sums: &mut [[Self::I; N]; 2], codes: [Self::I; 2], x: &[f32; N]);
+    /// Two neighbouring quads as blocks, which have both quads of a row side by side, where there are [`Simd::BLOCKS`].
+    #[inline(always)]
+    fn to_blocks(self, quads: [Self::I; 2]) -> [Self::I; 2] {
+        quads
+    }
+    /// The quads of [`Simd::to_blocks`].
+    #[inline(always)]
+    fn from_blocks(self, blocks: [Self::I; 2]) -> [Self::I; 2] {
+        blocks
+    }
+    /// What [`Simd::dot_quads`] makes of the sums `first`, each of which has the same in all lanes, where quads are blocks, two
+    /// after two.
+    #[inline(always)]
+    fn dot_blocks<const N: usize, const Q: usize>(
+        self,
+        first: [Self::I; N],
+        blocks: &[Self::I; Q],
+        x: &[[f32; N]; Q],
+    ) -> [Self::I; N] {
+        let mut sums = first;
+        self.dot_quads(&mut sums, blocks, x, Q);
+        sums
+    }
     fn to_float(self, x: Self::I) -> Self::F;
     /// Zips two rows of bytes: each lane is a pair of int16, a byte of `a` and the byte of `b` at the same place. The lanes
     /// are in the order that [`Simd::in_order`] undoes.

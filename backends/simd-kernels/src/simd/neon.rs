@@ -151,7 +151,11 @@ fn sum_quarter([a, b, c, d]: [float32x4_t; 4]) -> float32x4_t {
 /// of which counts: its number doubled, and that plus 1, are `FIRST` and `SECOND`.
 #[inline]
 #[target_feature(enable = "neon")]
-fn add_pair<const FIRST: i32, const SECOND: i32>(sums: &mut I, [firsts, seconds]: &[[int16x8_t; 2]; 2], x: int16x8_t) {
+fn add_pair<const FIRST: i32, const SECOND: i32>(
+    sums: &mut I,
+    [firsts, seconds]: &[[int16x8_t; 2]; 2],
+    x: int16x8_t,
+) {
     for half in 0..2 {
         let (first, second) = (firsts[half], seconds[half]);
         let [low, high] = &mut sums.as_chunks_mut::<2>().0[half];
@@ -200,6 +204,9 @@ impl<P: QuadDot<I>> Simd for Neon<P> {
     const WIDE: bool = false;
     const BYTES_FIT: bool = P::BYTES_FIT;
     const SIGNED: bool = true;
+    // An instruction multiplies sixteen bytes, or only four int16.
+    const BYTEWISE: bool = P::BYTES_FIT;
+    const BLOCKS: bool = P::BLOCKS;
 
     #[inline(always)]
     unsafe fn new_unchecked() -> Self {
@@ -222,6 +229,17 @@ impl<P: QuadDot<I>> Simd for Neon<P> {
     ) {
         // SAFETY: a token exists only where the CPU has the instructions.
         unsafe { P::dot_quads(sums, codes, x, run) }
+    }
+
+    #[inline(always)]
+    fn dot_blocks<const N: usize, const Q: usize>(
+        self,
+        first: [I; N],
+        blocks: &[I; Q],
+        x: &[[f32; N]; Q],
+    ) -> [I; N] {
+        // SAFETY: a token exists only where the CPU has the instructions.
+        unsafe { P::dot_blocks(first, blocks, x) }
     }
 
     #[inline(always)]
@@ -342,6 +360,18 @@ impl<P: QuadDot<I>> Simd for Neon<P> {
 
         fn in_order(x: [F; 2]) -> [F; 2] {
             x
+        }
+
+        fn to_blocks(quads: [I; 2]) -> [I; 2] {
+            let [a, b] = quads;
+            let (low, high) = (each!(vzip1q_s32; a, b), each!(vzip2q_s32; a, b));
+            [[low[0], high[0], low[1], high[1]], [low[2], high[2], low[3], high[3]]]
+        }
+
+        fn from_blocks(blocks: [I; 2]) -> [I; 2] {
+            let [a, b] = blocks;
+            let (low, high) = ([a[0], a[2], b[0], b[2]], [a[1], a[3], b[1], b[3]]);
+            [each!(vuzp1q_s32; low, high), each!(vuzp2q_s32; low, high)]
         }
 
         fn zero() -> F {
