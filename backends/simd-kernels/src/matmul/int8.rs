@@ -143,22 +143,12 @@ impl<S: Simd, L: Sums, const RUN: usize, const N: usize> Task<S>
                 break;
             };
             let mut sums = first_sums::<S, L, N>(s, numbers);
-            if S::BLOCKS {
-                if L::HALVES {
-                    let ([first, second], [x_first, x_second]) = (halves(codes), halves(x));
-                    sums[0] =
-                        s.dot_blocks(sums[0], &first.each_ref().map(|codes| s.load_bits(codes)), x_first);
-                    sums[1] =
-                        s.dot_blocks(sums[1], &second.each_ref().map(|codes| s.load_bits(codes)), x_second);
-                } else {
-                    sums[0] = s.dot_blocks(sums[0], &codes.each_ref().map(|codes| s.load_bits(codes)), x);
-                }
-            } else if L::HALVES {
+            if L::HALVES {
                 let ([first, second], [x_first, x_second]) = (halves(codes), halves(x));
-                s.dot_quads(&mut sums[0], &first.each_ref().map(|codes| s.load_bits(codes)), x_first, RUN);
-                s.dot_quads(&mut sums[1], &second.each_ref().map(|codes| s.load_bits(codes)), x_second, RUN);
+                s.dot_panel(&mut sums[0], first, x_first, RUN);
+                s.dot_panel(&mut sums[1], second, x_second, RUN);
             } else {
-                s.dot_quads(&mut sums[0], &codes.each_ref().map(|codes| s.load_bits(codes)), x, RUN);
+                s.dot_panel(&mut sums[0], codes, x, RUN);
             }
             add_group::<S, L, N>(s, &mut acc, &sums, &load_scales::<S, L>(s, scales), numbers);
         }

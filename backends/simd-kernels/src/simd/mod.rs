@@ -40,7 +40,7 @@ pub(crate) trait Simd: Copy + 'static {
     /// Whether int16 activations are multiplied as two bytes each, by [`Simd::dot_quads`], since that takes less than pairs, by
     /// [`Simd::dot_add`]. Then bytes have a sign, may all be -128, and always fit.
     const BYTEWISE: bool = false;
-    /// Whether panels have quads as [`Simd::to_blocks`] gives them, for [`Simd::dot_blocks`].
+    /// Whether panels have quads as [`Simd::to_blocks`] gives them, for [`Simd::dot_panel`].
     const BLOCKS: bool = false;
     /// Whether there is [`Simd::dot_quad_twice`], and registers for its sums.
     const TWICE: bool = Self::WIDE && Self::BYTES_FIT;
@@ -103,18 +103,16 @@ pub(crate) trait Simd: Copy + 'static {
     fn from_blocks(self, blocks: [Self::I; 2]) -> [Self::I; 2] {
         blocks
     }
-    /// What [`Simd::dot_quads`] makes of the sums `first`, each of which has the same in all lanes, where quads are blocks, two
-    /// after two.
+    /// [`Simd::dot_quads`] of a panel's quads. Where they are blocks, each vector of `sums` has the same in all lanes before.
     #[inline(always)]
-    fn dot_blocks<const N: usize, const Q: usize>(
+    fn dot_panel<const N: usize, const Q: usize>(
         self,
-        first: [Self::I; N],
-        blocks: &[Self::I; Q],
+        sums: &mut [Self::I; N],
+        quads: &[[f32; LANES]; Q],
         x: &[[f32; N]; Q],
-    ) -> [Self::I; N] {
-        let mut sums = first;
-        self.dot_quads(&mut sums, blocks, x, Q);
-        sums
+        run: usize,
+    ) {
+        self.dot_quads(sums, &quads.each_ref().map(|codes| self.load_bits(codes)), x, run);
     }
     fn to_float(self, x: Self::I) -> Self::F;
     /// Zips two rows of bytes: each lane is a pair of int16, a byte of `a` and the byte of `b` at the same place. The lanes

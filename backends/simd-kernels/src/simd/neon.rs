@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 
 use bytemuck::{must_cast_mut, must_cast_ref};
 
-use super::quads::QuadDot;
+use super::neon_quads::PanelDot;
 use super::{LANES, Simd, Task, operations};
 
 type F = [float32x4_t; 4];
@@ -196,7 +196,7 @@ fn add_pairs<const N: usize>(sums: &mut [I; N], a: I, x: &[f32; N]) {
     }
 }
 
-impl<P: QuadDot<I>> Simd for Neon<P> {
+impl<P: PanelDot> Simd for Neon<P> {
     type I = I;
     type F = F;
 
@@ -232,14 +232,15 @@ impl<P: QuadDot<I>> Simd for Neon<P> {
     }
 
     #[inline(always)]
-    fn dot_blocks<const N: usize, const Q: usize>(
+    fn dot_panel<const N: usize, const Q: usize>(
         self,
-        first: [I; N],
-        blocks: &[I; Q],
+        sums: &mut [I; N],
+        quads: &[[f32; LANES]; Q],
         x: &[[f32; N]; Q],
-    ) -> [I; N] {
+        run: usize,
+    ) {
         // SAFETY: a token exists only where the CPU has the instructions.
-        unsafe { P::dot_blocks(first, blocks, x) }
+        unsafe { P::dot_panel(sums, quads, x, run) }
     }
 
     #[inline(always)]

@@ -3,9 +3,36 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
+use super::LANES;
 use super::quads::QuadDot;
 
 type I = [int32x4_t; 4];
+
+/// How products of a panel's quads are added up.
+pub(crate) trait PanelDot: QuadDot<I> {
+    /// See [`super::Simd::BLOCKS`].
+    const BLOCKS: bool = false;
+
+    /// See [`super::Simd::dot_panel`].
+    ///
+    /// # Safety
+    /// The CPU has the instructions.
+    unsafe fn dot_panel<const N: usize, const Q: usize>(
+        sums: &mut [I; N],
+        quads: &[[f32; LANES]; Q],
+        x: &[[f32; N]; Q],
+        run: usize,
+    );
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn load(quads: &[f32; LANES]) -> I {
+    let (registers, _) = quads.as_chunks::<4>();
+    // SAFETY: four elements are there each time.
+    let load = |index: usize| unsafe { vreinterpretq_s32_f32(vld1q_f32(registers[index].as_ptr())) };
+    [load(0), load(1), load(2), load(3)]
+}
 
 /// With NEON alone: products are summed as int16 for as long as they fit.
 #[derive(Clone, Copy)]
@@ -62,6 +89,19 @@ impl QuadDot<I> for Widening {
         }
         // SAFETY: the caller promises that the CPU has the features.
         unsafe { compiled(sums, codes, x, run) }
+    }
+}
+
+impl PanelDot for Widening {
+    #[inline(always)]
+    unsafe fn dot_panel<const N: usize, const Q: usize>(
+        sums: &mut [I; N],
+        quads: &[[f32; LANES]; Q],
+        x: &[[f32; N]; Q],
+        run: usize,
+    ) {
+        // SAFETY: as the caller promises.
+        unsafe { Self::dot_quads(sums, &quads.each_ref().map(|quads| load(quads)), x, run) }
     }
 }
 
@@ -141,9 +181,24 @@ impl QuadDot<I> for DotProduct {
     }
 }
 
+impl PanelDot for DotProduct {
+    #[inline(always)]
+    unsafe fn dot_panel<const N: usize, const Q: usize>(
+        sums: &mut [I; N],
+        quads: &[[f32; LANES]; Q],
+        x: &[[f32; N]; Q],
+        _run: usize,
+    ) {
+        // Not all loaded at once: there are not as many registers.
+        for (quads, x) in quads.iter().zip(x) {
+            // SAFETY: the caller promises that the CPU has the instructions.
+            unsafe { dot_products(sums, &load(quads), x) }
+        }
+    }
+}
+
 impl QuadDot<I> for Matrix {
     const BYTES_FIT: bool = true;
-    const BLOCKS: bool = true;
 
     #[inline(always)]
     unsafe fn dot_quads<const N: usize, const Q: usize>(
@@ -155,50 +210,65 @@ impl QuadDot<I> for Matrix {
         // SAFETY: CPUs that have FEAT_I8MM have FEAT_DotProd too, and the kernels ask for both.
         unsafe { DotProduct::dot_quads(sums, codes, x, run) }
     }
+}
+
+impl PanelDot for Matrix {
+    const BLOCKS: bool = true;
 
     #[inline(always)]
-    unsafe fn dot_blocks<const N: usize, const Q: usize>(
-        first: [I; N],
-        blocks: &[I; Q],
+    unsafe fn dot_panel<const N: usize, const Q: usize>(
+        sums: &mut [I; N],
+        quads: &[[f32; LANES]; Q],
         x: &[[f32; N]; Q],
-    ) -> [I; N] {
-        let mut sums = first;
-        // SAFETY: the caller promises that the CPU has the instructions. Where there are four tokens, they are seen as what they
-        // are, as arrays whose length is known, so that they stay in registers.
+        _run: usize,
+    ) {
+        // SAFETY: the caller promises that the CPU has the instructions. Where there are four or two tokens, they are seen as what
+        // they are, as arrays whose length is known, so that they stay in registers.
         unsafe {
-            if N == 4 {
-                let (first, x) = (&*first.as_ptr().cast::<[I; 4]>(), &*x.as_ptr().cast::<[[f32; 4]; Q]>());
-                let products = block_products(blocks, first_of_two(first), |pair| {
-                    let [a, b] = [&x[2 * pair], &x[2 * pair + 1]]
-                        .map(|x| vreinterpretq_s32_f32(vld1q_f32(x.as_ptr())));
-                    [vzip1q_s32(a, b), vzip2q_s32(a, b)]
-                });
-                let sums = &mut *sums.as_mut_ptr().cast::<[I; 4]>();
-                for (sums, products) in sums.as_chunks_mut::<2>().0.iter_mut().zip(products) {
-                    *sums = of_tokens(&products);
-                }
-            } else {
-                for (token, sums) in sums.iter_mut().enumerate() {
-                    // One token twice, since few tiles have so few.
-                    let begin = [vzip1q_s32(first[token][0], first[token][0])];
-                    let products = block_products(blocks, begin, |pair| {
-                        let [a, b] = [x[2 * pair][token], x[2 * pair + 1][token]]
-                            .map(|x| vreinterpretq_s32_f32(vdupq_n_f32(x)));
-                        [vzip1q_s32(a, b)]
+            let registers = |x: *const f32| vreinterpretq_s32_f32(vld1q_f32(x));
+            match N {
+                4 => {
+                    let sums = &mut *sums.as_mut_ptr().cast::<[I; 4]>();
+                    let begin = [two_tokens(sums[0][0], sums[1][0]), two_tokens(sums[2][0], sums[3][0])];
+                    let products = block_products(quads, begin, |pair| {
+                        let [a, b] = [&x[2 * pair], &x[2 * pair + 1]].map(|x| registers(x.as_ptr()));
+                        [vzip1q_s32(a, b), vzip2q_s32(a, b)]
                     });
-                    [*sums, _] = of_tokens(&products[0]);
+                    let [a, b] = of_tokens(&products[0]);
+                    let [c, d] = of_tokens(&products[1]);
+                    *sums = [a, b, c, d];
+                }
+                2 => {
+                    let sums = &mut *sums.as_mut_ptr().cast::<[I; 2]>();
+                    let begin = [two_tokens(sums[0][0], sums[1][0])];
+                    // Two quads of two tokens each lie one after the other.
+                    let (x, _) = x.as_flattened().as_chunks::<4>();
+                    let products = block_products(quads, begin, |pair| {
+                        let x = registers(x[pair].as_ptr());
+                        [two_tokens(x, vextq_s32::<2>(x, x))]
+                    });
+                    *sums = of_tokens(&products[0]);
+                }
+                _ => {
+                    for (token, sums) in sums.iter_mut().enumerate() {
+                        // One token twice, since few tiles have so few.
+                        let products = block_products(quads, [sums[0]], |pair| {
+                            let [a, b] = [x[2 * pair][token], x[2 * pair + 1][token]].map(|x| vdupq_n_f32(x));
+                            [two_tokens(vreinterpretq_s32_f32(a), vreinterpretq_s32_f32(b))]
+                        });
+                        [*sums, _] = of_tokens(&products[0]);
+                    }
                 }
             }
         }
-        sums
     }
 }
 
-/// What the products of two tokens with two rows begin with, of the first two tokens and the next.
+/// A register's lanes in turn with another's: what two tokens have each, for two rows.
 #[inline]
 #[target_feature(enable = "neon")]
-fn first_of_two([a, b, c, d]: &[I; 4]) -> [int32x4_t; 2] {
-    [vzip1q_s32(a[0], b[0]), vzip1q_s32(c[0], d[0])]
+fn two_tokens(a: int32x4_t, b: int32x4_t) -> int32x4_t {
+    vzip1q_s32(a, b)
 }
 
 /// The products of blocks with `T` twos of tokens, added to `first`. Each register is of two rows: the first with both tokens,
@@ -208,13 +278,15 @@ fn first_of_two([a, b, c, d]: &[I; 4]) -> [int32x4_t; 2] {
 /// The CPU has FEAT_I8MM.
 #[inline(always)]
 unsafe fn block_products<const T: usize, const Q: usize>(
-    blocks: &[I; Q],
+    blocks: &[[f32; LANES]; Q],
     first: [int32x4_t; T],
     x: impl Fn(usize) -> [int32x4_t; T],
 ) -> [[int32x4_t; 8]; T] {
     let mut sums = first.map(|first| [first; 8]);
     for (pair, blocks) in blocks.as_chunks::<2>().0.iter().enumerate() {
         let x = x(pair);
+        // SAFETY: the CPU has NEON.
+        let blocks = unsafe { [load(&blocks[0]), load(&blocks[1])] };
         for (row, blocks) in blocks.as_flattened().iter().enumerate() {
             for (sums, x) in sums.iter_mut().zip(x) {
                 // SAFETY: the instruction touches the registers named here alone, and the caller promises that the CPU has it.

@@ -18,9 +18,6 @@ pub(crate) trait QuadDot<I>: Copy + 'static {
     /// See [`super::Simd::BYTES_FIT`].
     const BYTES_FIT: bool;
 
-    /// See [`super::Simd::BLOCKS`].
-    const BLOCKS: bool = false;
-
     /// See [`super::Simd::dot_quads`].
     ///
     /// # Safety
@@ -31,22 +28,6 @@ pub(crate) trait QuadDot<I>: Copy + 'static {
         x: &[[f32; N]; Q],
         run: usize,
     );
-
-    /// See [`super::Simd::dot_blocks`].
-    ///
-    /// # Safety
-    /// The CPU has the instructions.
-    #[inline(always)]
-    unsafe fn dot_blocks<const N: usize, const Q: usize>(
-        first: [I; N],
-        blocks: &[I; Q],
-        x: &[[f32; N]; Q],
-    ) -> [I; N] {
-        let mut sums = first;
-        // SAFETY: as the caller promises.
-        unsafe { Self::dot_quads(&mut sums, blocks, x, Q) };
-        sums
-    }
 
     /// See [`super::Simd::dot_quad_twice`].
     ///

@@ -99,20 +99,20 @@ fn sums_of<S: Simd, const N: usize, const Q: usize>(
     offsets: S::I,
 ) -> [S::I; N] {
     let mut sums = [s.splat_i(0); N];
-    if S::BLOCKS {
-        let blocks = quads.each_ref().map(|codes| s.load_bits(codes));
-        let lows = s.dot_blocks(sums, &blocks, low);
-        sums = s.dot_blocks(sums, &blocks, high);
-        for (sum, low) in sums.iter_mut().zip(lows) {
-            *sum = s.add_i(s.add_i(s.shl(*sum, 8), offsets), low);
-        }
-        return sums;
-    }
-    s.dot_quads(&mut sums, &quads.each_ref().map(|codes| s.load_bits(codes)), high, RUN);
+    s.dot_panel(&mut sums, quads, high, RUN);
     for sum in &mut sums {
         *sum = s.add_i(s.shl(*sum, 8), offsets);
     }
-    s.dot_quads(&mut sums, &quads.each_ref().map(|codes| s.load_bits(codes)), low, RUN);
+    if S::BLOCKS {
+        // Their sums begin with the same in all lanes.
+        let mut lows = [s.splat_i(0); N];
+        s.dot_panel(&mut lows, quads, low, RUN);
+        for (sum, low) in sums.iter_mut().zip(lows) {
+            *sum = s.add_i(*sum, low);
+        }
+    } else {
+        s.dot_panel(&mut sums, quads, low, RUN);
+    }
     sums
 }
 
