@@ -29,7 +29,8 @@ fn kernels() {
 
 #[test]
 fn layers() {
-    let Some(variant) = variants().first() else { return };
+    let variants = variants();
+    let Some(variant) = variants.first() else { return };
     herald_layers::suite::layers(&plugin(), variant.kernels);
 }
 
