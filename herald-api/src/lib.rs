@@ -6,6 +6,10 @@
 //! [`MemoryTier`] and writes [`export_plugin!`], and the host holds the safe handles of [`import`]. All of the
 //! boundary's `unsafe` code lives in [`export`], [`import`], what both marshal with, and the views of a call.
 
+// Weights are read as they lie in files, which are little-endian, and files are mapped whole.
+#[cfg(not(all(target_pointer_width = "64", target_endian = "little")))]
+compile_error!("HERALD runs on 64-bit little-endian CPUs alone");
+
 pub mod abi;
 mod aligned;
 mod dtype;

@@ -8,8 +8,8 @@ use herald_layers::fallback;
 use herald_layers::kernels::Gemm;
 use herald_layers::matmul::MatmulKernel;
 
-use crate::chosen;
 use crate::library::Form;
+use crate::{Chosen, chosen};
 
 /// What computes all but large products.
 pub(crate) struct Beside {
@@ -26,17 +26,21 @@ pub(crate) fn beside() -> herald_api::Result<&'static Beside> {
     Ok(&SCALAR)
 }
 
+/// The library and kernels, once the probe has found that the backend runs.
+fn in_use() -> &'static Chosen {
+    chosen()
+        .as_ref()
+        .unwrap_or_else(|error| panic!("the blas backend was used where it doesn't run: {error}"))
+}
+
 pub(crate) fn matmul(dtype: DType, precision: ActivationPrecision) -> MatmulKernel {
     MatmulKernel {
         matmul: |run, scratch, out| fallback::matmul(row_kernels(run.dtype), gemm, run, scratch, out),
-        ..(herald_cpu::KERNELS.matmul)(dtype, precision)
+        ..(in_use().beside.kernels.matmul)(dtype, precision)
     }
 }
 
 pub(crate) fn gemm(call: &Gemm<'_>, out: &mut [f32]) {
     let Gemm { x, panel, n_tokens, rows, columns } = *call;
-    match chosen() {
-        Ok(chosen) => chosen.library.multiply(x, panel, Form::Rows, [n_tokens, rows, columns], out),
-        Err(error) => panic!("the blas backend was used where it doesn't run: {error}"),
-    }
+    in_use().library.multiply(x, panel, Form::Rows, [n_tokens, rows, columns], out);
 }

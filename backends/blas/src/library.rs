@@ -153,12 +153,18 @@ impl Library {
         &self.name
     }
 
-    /// Whether a small product comes out right.
+    /// Whether a small product comes out right, in both forms.
     fn is_sound(&self) -> bool {
-        let (x, panel) = ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [1.0, 0.0, -1.0, 2.0, 1.0, 0.0]);
-        let mut out = [f32::NAN; 4];
-        self.multiply(&x, &panel, Form::Rows, [2, 2, 3], &mut out);
-        out == [-2.0, 4.0, -2.0, 13.0]
+        let x = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+        let panels = [
+            (Form::Rows, [1.0, 0.0, -1.0, 2.0, 1.0, 0.0]),
+            (Form::Columns, [1.0, 2.0, 0.0, 1.0, -1.0, 0.0]),
+        ];
+        panels.into_iter().all(|(form, panel)| {
+            let mut out = [f32::NAN; 4];
+            self.multiply(&x, &panel, form, [2, 2, 3], &mut out);
+            out == [-2.0, 4.0, -2.0, 13.0]
+        })
     }
 
     /// `out[t * rows + r] = x[t] . panel[r]`, with sizes `[n_tokens, rows, columns]`; what `out` held is not read.
