@@ -156,10 +156,8 @@ impl Library {
     /// Whether a small product comes out right, in both forms.
     fn is_sound(&self) -> bool {
         let x = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
-        let panels = [
-            (Form::Rows, [1.0, 0.0, -1.0, 2.0, 1.0, 0.0]),
-            (Form::Columns, [1.0, 2.0, 0.0, 1.0, -1.0, 0.0]),
-        ];
+        let panels =
+            [(Form::Rows, [1.0, 0.0, -1.0, 2.0, 1.0, 0.0]), (Form::Columns, [1.0, 2.0, 0.0, 1.0, -1.0, 0.0])];
         panels.into_iter().all(|(form, panel)| {
             let mut out = [f32::NAN; 4];
             self.multiply(&x, &panel, form, [2, 2, 3], &mut out);

@@ -13,6 +13,8 @@ mod avx_quads;
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod neon;
 #[cfg(target_arch = "aarch64")]
+mod neon_pairs;
+#[cfg(target_arch = "aarch64")]
 pub(crate) mod neon_quads;
 pub(crate) mod quads;
 

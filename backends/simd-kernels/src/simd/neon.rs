@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 
 use bytemuck::{must_cast_mut, must_cast_ref};
 
+use super::neon_pairs::add_pairs;
 use super::neon_quads::PanelDot;
 use super::{LANES, Simd, Task, operations};
 
@@ -145,55 +146,6 @@ fn sum_quarter([a, b, c, d]: [float32x4_t; 4]) -> float32x4_t {
     let cd = vaddq_f32(vzip1q_f32(c, d), vzip2q_f32(c, d));
     let [low, high] = zip_twos(ab, cd);
     vaddq_f32(low, high)
-}
-
-/// `sums += pairs . x`, where each lane of the pairs is two int16, and so are the bits of `x`: those of four tokens, the `TOKEN`th
-/// of which counts: its number doubled, and that plus 1, are `FIRST` and `SECOND`.
-#[inline]
-#[target_feature(enable = "neon")]
-fn add_pair<const FIRST: i32, const SECOND: i32>(
-    sums: &mut I,
-    [firsts, seconds]: &[[int16x8_t; 2]; 2],
-    x: int16x8_t,
-) {
-    for half in 0..2 {
-        let (first, second) = (firsts[half], seconds[half]);
-        let [low, high] = &mut sums.as_chunks_mut::<2>().0[half];
-        *low = vmlal_laneq_s16::<FIRST>(*low, vget_low_s16(first), x);
-        *high = vmlal_high_laneq_s16::<FIRST>(*high, first, x);
-        *low = vmlal_laneq_s16::<SECOND>(*low, vget_low_s16(second), x);
-        *high = vmlal_high_laneq_s16::<SECOND>(*high, second, x);
-    }
-}
-
-/// The first int16 of each pair, and the second.
-#[inline]
-#[target_feature(enable = "neon")]
-fn split_pairs(pairs: I) -> [[int16x8_t; 2]; 2] {
-    let pairs = each!(vreinterpretq_s16_s32; pairs);
-    let apart = |a, b| [vuzp1q_s16(a, b), vuzp2q_s16(a, b)];
-    let ([first, second], [third, fourth]) = (apart(pairs[0], pairs[1]), apart(pairs[2], pairs[3]));
-    [[first, third], [second, fourth]]
-}
-
-/// See [`Simd::dot_add`].
-#[inline]
-#[target_feature(enable = "neon")]
-fn add_pairs<const N: usize>(sums: &mut [I; N], a: I, x: &[f32; N]) {
-    let a = split_pairs(a);
-    if let (Some(sums), Some(x)) = (sums.first_chunk_mut::<FOUR>(), x.first_chunk::<FOUR>())
-        && N == FOUR
-    {
-        let x = vreinterpretq_s16_f32(load_floats(x));
-        add_pair::<0, 1>(&mut sums[0], &a, x);
-        add_pair::<2, 3>(&mut sums[1], &a, x);
-        add_pair::<4, 5>(&mut sums[2], &a, x);
-        add_pair::<6, 7>(&mut sums[3], &a, x);
-        return;
-    }
-    for (sums, x) in sums.iter_mut().zip(x) {
-        add_pair::<0, 1>(sums, &a, vreinterpretq_s16_f32(vdupq_n_f32(*x)));
-    }
 }
 
 impl<P: PanelDot> Simd for Neon<P> {
