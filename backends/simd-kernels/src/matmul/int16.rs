@@ -106,7 +106,8 @@ impl<S: Simd, L: Sums, const N: usize> Task<S> for PanelTask<'_, '_, '_, '_, Int
         let mut acc = [s.zero(); N];
         for (group, x) in panel.chunks_exact(panel_vectors::<S, L>()).zip(x) {
             if S::BYTEWISE {
-                let Some((sums, scales)) = bytewise::panel_sums::<S, L, N>(s, group, x) else { break };
+                let (codes, scales) = group.split_at(bytewise::code_vectors::<L>());
+                let sums = bytewise::panel_sums::<S, L, N>(s, codes, x);
                 add_group::<S, L, N>(s, &mut acc, &sums, &load_scales::<S, L>(s, scales), x);
                 continue;
             }

@@ -256,7 +256,7 @@ fn add_outliers<S: Simd, L: Sums, const N: usize, const PANELS: usize, const RUN
                 let scale = load_scales::<S, L>(s, &group[QUADS..]).scale[half];
                 let codes = if S::BLOCKS {
                     let first = quad % QUADS / 2 * 2;
-                    s.from_blocks([s.load_bits(&group[first]), s.load_bits(&group[first + 1])])[quad % 2]
+                    s.quads_of([s.load_bits(&group[first]), s.load_bits(&group[first + 1])])[quad % 2]
                 } else {
                     s.load_bits(&group[quad % QUADS])
                 };
@@ -323,7 +323,7 @@ pub(super) fn store_code_quads<S: Simd, F: Format, const Q: usize>(
 pub(super) fn to_blocks<S: Simd>(s: S, group: &mut [[f32; LANES]]) {
     if S::BLOCKS {
         for [first, second] in group[..QUADS].as_chunks_mut().0 {
-            let blocks = s.to_blocks([s.load_bits(first), s.load_bits(second)]);
+            let blocks = s.blocks_of([s.load_bits(first), s.load_bits(second)]);
             s.store_bits(first, blocks[0]);
             s.store_bits(second, blocks[1]);
         }

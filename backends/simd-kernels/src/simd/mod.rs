@@ -42,7 +42,7 @@ pub(crate) trait Simd: Copy + 'static {
     /// Whether int16 activations are multiplied as two bytes each, by [`Simd::dot_quads`], since that takes less than pairs, by
     /// [`Simd::dot_add`]. Then bytes have a sign, may all be -128, and always fit.
     const BYTEWISE: bool = false;
-    /// Whether panels have quads as [`Simd::to_blocks`] gives them, for [`Simd::dot_panel`].
+    /// Whether panels have quads as [`Simd::blocks_of`] gives them, for [`Simd::dot_panel`].
     const BLOCKS: bool = false;
     /// Whether there is [`Simd::dot_quad_twice`], and registers for its sums.
     const TWICE: bool = Self::WIDE && Self::BYTES_FIT;
@@ -97,12 +97,12 @@ pub(crate) trait Simd: Copy + 'static {
     fn dot_quad_twice<const N: usize>(self, sums: &mut [[Self::I; N]; 2], codes: [Self::I; 2], x: &[f32; N]);
     /// Two neighbouring quads as blocks, which have both quads of a row side by side, where there are [`Simd::BLOCKS`].
     #[inline(always)]
-    fn to_blocks(self, quads: [Self::I; 2]) -> [Self::I; 2] {
+    fn blocks_of(self, quads: [Self::I; 2]) -> [Self::I; 2] {
         quads
     }
-    /// The quads of [`Simd::to_blocks`].
+    /// The quads of [`Simd::blocks_of`].
     #[inline(always)]
-    fn from_blocks(self, blocks: [Self::I; 2]) -> [Self::I; 2] {
+    fn quads_of(self, blocks: [Self::I; 2]) -> [Self::I; 2] {
         blocks
     }
     /// [`Simd::dot_quads`] of a panel's quads. Where they are blocks, each vector of `sums` has the same in all lanes before.

@@ -315,13 +315,13 @@ impl<P: PanelDot> Simd for Neon<P> {
             x
         }
 
-        fn to_blocks(quads: [I; 2]) -> [I; 2] {
+        fn blocks_of(quads: [I; 2]) -> [I; 2] {
             let [a, b] = quads;
             let (low, high) = (each!(vzip1q_s32; a, b), each!(vzip2q_s32; a, b));
             [[low[0], high[0], low[1], high[1]], [low[2], high[2], low[3], high[3]]]
         }
 
-        fn from_blocks(blocks: [I; 2]) -> [I; 2] {
+        fn quads_of(blocks: [I; 2]) -> [I; 2] {
             let [a, b] = blocks;
             let (low, high) = ([a[0], a[2], b[0], b[2]], [a[1], a[3], b[1], b[3]]);
             [each!(vuzp1q_s32; low, high), each!(vuzp2q_s32; low, high)]

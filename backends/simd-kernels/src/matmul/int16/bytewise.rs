@@ -68,17 +68,16 @@ fn parts<L: Sums, T>(quads: &[T; QUADS]) -> std::slice::ChunksExact<'_, T> {
     quads.chunks_exact(QUADS / L::COUNT)
 }
 
-/// The sums of a panel's group: of both halves, or the first; and its scales.
+/// The sums of a panel's group, whose [`code_vectors`] these are: of both halves, or the first.
 #[inline(always)]
-pub(super) fn panel_sums<'p, S: Simd, L: Sums, const N: usize>(
+pub(super) fn panel_sums<S: Simd, L: Sums, const N: usize>(
     s: S,
-    group: &'p [[f32; LANES]],
+    codes: &[[f32; LANES]],
     x: &Group<N>,
-) -> Option<([[S::I; N]; 2], &'p [[f32; LANES]])> {
-    let (quads, rest) = group.split_first_chunk::<QUADS>()?;
-    let (offsets, scales) = rest.split_at_checked(L::COUNT)?;
-    let [high, low] = int16::bytes(x);
+) -> [[S::I; N]; 2] {
     let mut sums = [[s.splat_i(0); N]; 2];
+    let Some((quads, offsets)) = codes.split_first_chunk::<QUADS>() else { return sums };
+    let [high, low] = int16::bytes(x);
     if L::HALVES {
         let (quads, high, low) = (halves(quads), halves(high), halves(low));
         for half in 0..2 {
@@ -87,7 +86,7 @@ pub(super) fn panel_sums<'p, S: Simd, L: Sums, const N: usize>(
     } else {
         sums[0] = sums_of(s, quads, [high, low], s.load_bits(&offsets[0]));
     }
-    Some((sums, scales))
+    sums
 }
 
 /// The sums of some quads' products with both bytes, and of the offsets.
