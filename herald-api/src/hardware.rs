@@ -33,7 +33,38 @@ impl Hardware {
     pub fn has(&self, features: u64) -> bool {
         self.features & features == features
     }
+
+    /// The names of those of some `HERALD_CPU_*` bits that are there, where the CPU's architecture has them.
+    #[must_use]
+    pub fn names_of(&self, features: u64) -> Vec<&'static str> {
+        self.named(features & self.features)
+    }
+
+    /// The names of those of some `HERALD_CPU_*` bits that are missing, where the CPU's architecture has them.
+    #[must_use]
+    pub fn names_of_missing(&self, features: u64) -> Vec<&'static str> {
+        self.named(features & !self.features)
+    }
+
+    fn named(&self, features: u64) -> Vec<&'static str> {
+        let there = |(bit, arch, _): &&(u64, u32, &str)| *arch == self.arch && features & bit != 0;
+        FEATURES.iter().filter(there).map(|(_, _, name)| *name).collect()
+    }
 }
+
+/// A `HERALD_CPU_*` bit, the architecture that has it, and its name.
+const FEATURES: [(u64, u32, &str); 10] = [
+    (abi::HERALD_CPU_AVX2, abi::HERALD_ARCH_X86_64, "avx2"),
+    (abi::HERALD_CPU_FMA, abi::HERALD_ARCH_X86_64, "fma"),
+    (abi::HERALD_CPU_F16C, abi::HERALD_ARCH_X86_64, "f16c"),
+    (abi::HERALD_CPU_AVX_VNNI, abi::HERALD_ARCH_X86_64, "avx-vnni"),
+    (abi::HERALD_CPU_AVX512, abi::HERALD_ARCH_X86_64, "avx512"),
+    (abi::HERALD_CPU_AVX512_VNNI, abi::HERALD_ARCH_X86_64, "avx512-vnni"),
+    (abi::HERALD_CPU_AVX512_BF16, abi::HERALD_ARCH_X86_64, "avx512-bf16"),
+    (abi::HERALD_CPU_NEON, abi::HERALD_ARCH_AARCH64, "neon"),
+    (abi::HERALD_CPU_DOTPROD, abi::HERALD_ARCH_AARCH64, "dotprod"),
+    (abi::HERALD_CPU_I8MM, abi::HERALD_ARCH_AARCH64, "i8mm"),
+];
 
 fn arch() -> u32 {
     if cfg!(target_arch = "x86_64") {

@@ -133,7 +133,8 @@ pub(crate) fn known_flags(flags: u64, known: u64) -> Result<()> {
 
 /// The text of a C array, up to its NUL, or all of it where there is none.
 pub(crate) fn c_text(array: &[c_char]) -> String {
-    let bytes: Vec<u8> = array.iter().take_while(|byte| **byte != 0).map(|byte| *byte as u8).collect();
+    let bytes: Vec<u8> =
+        array.iter().take_while(|byte| **byte != 0).flat_map(|byte| byte.to_ne_bytes()).collect();
     one_line(&String::from_utf8_lossy(&bytes))
 }
 

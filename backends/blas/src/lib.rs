@@ -1,11 +1,11 @@
-//! The blas backend: matrix products of large batches through the system's BLAS, all else through the simd kernels.
+//! The blas backend: matrix products of large batches through the system's BLAS, all else through the simd kernels, or on
+//! architectures without those through scalar ones.
 //!
 //! Nothing is linked: the library is looked for when the backend is first probed (`library`). Without one the probe says so,
 //! and the host leaves the backend out.
 
-#![cfg(target_arch = "x86_64")]
-
 mod library;
+#[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), path = "beside_scalar.rs")]
 mod matmul;
 mod trust;
 
@@ -13,10 +13,10 @@ use std::sync::OnceLock;
 
 use herald_api::{Error, Hardware, Probe, Result};
 use herald_layers::{HasKernels, Kernels, Layers, Tiers};
-use herald_simd_kernels::Variant;
 use herald_tokenizers::Tokenizers;
 
 use library::Library;
+use matmul::Beside;
 
 /// Above scalar code, which scores 100, and below AVX2's own kernels, which multiply quantised weights as integers. Measuring (`host backends --calibrate`) finds where a batch goes faster through BLAS.
 const SCORE: u32 = 250;
@@ -24,19 +24,19 @@ const SCORE: u32 = 250;
 /// What computes.
 struct Chosen {
     library: &'static Library,
-    simd: &'static Variant,
+    beside: &'static Beside,
     kernels: Kernels,
     variant: String,
 }
 
-/// The library, and the simd variant for all else, chosen when the backend is first probed.
+/// The library, and the kernels for all else, chosen when the backend is first probed.
 fn chosen() -> &'static Result<Chosen> {
     static CHOSEN: OnceLock<Result<Chosen>> = OnceLock::new();
     CHOSEN.get_or_init(|| {
         let library = library::found().as_ref().map_err(|sentence| Error::unsupported(sentence.clone()))?;
-        let simd = herald_simd_kernels::chosen()?;
-        let kernels = Kernels { name: "blas", matmul: matmul::matmul, gemm: matmul::gemm, ..*simd.kernels };
-        Ok(Chosen { library, simd, kernels, variant: format!("{}, {}", library.name(), simd.name) })
+        let beside = matmul::beside()?;
+        let kernels = Kernels { name: "blas", matmul: matmul::matmul, gemm: matmul::gemm, ..*beside.kernels };
+        Ok(Chosen { library, beside, kernels, variant: format!("{}, {}", library.name(), beside.name) })
     })
 }
 

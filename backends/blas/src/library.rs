@@ -1,4 +1,4 @@
-//! The system's BLAS, found at run time: OpenBLAS, BLIS, MKL or Accelerate, or the one that `HERALD_BLAS` names.
+//! The system's BLAS, found at run time: OpenBLAS, BLIS, MKL, ArmPL or Accelerate, or the one that `HERALD_BLAS` names.
 
 use std::ffi::c_int;
 use std::sync::OnceLock;
@@ -14,13 +14,14 @@ const CANDIDATES: [&str; 4] = ["libopenblas.dll", "openblas.dll", "libblis.4.dll
 
 /// Where a BLAS is looked for, in this order; the loader searches its usual folders for names without a path.
 #[cfg(not(windows))]
-const CANDIDATES: [&str; 8] = [
+const CANDIDATES: [&str; 9] = [
     "libopenblas.so.0",
     "libopenblas.so",
     "libblis.so.4",
     "libblis.so",
     "libmkl_rt.so.2",
     "libmkl_rt.so",
+    "libarmpl_lp64.so",
     "libopenblas.dylib",
     "/System/Library/Frameworks/Accelerate.framework/Accelerate",
 ];
@@ -88,7 +89,7 @@ fn any_candidate() -> Result<Library, String> {
         }
     }
     Err(format!(
-        "no BLAS library was found, where OpenBLAS, BLIS, MKL, Accelerate or one named by {CHOICE} was expected{untrusted}"
+        "no BLAS library was found, where OpenBLAS, BLIS, MKL, ArmPL, Accelerate or one named by {CHOICE} was expected{untrusted}"
     ))
 }
 
@@ -184,12 +185,16 @@ impl Library {
         &self.name
     }
 
-    /// Whether a small product comes out right.
+    /// Whether a small product comes out right, in both forms.
     fn is_sound(&self) -> bool {
-        let (x, panel) = ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [1.0, 0.0, -1.0, 2.0, 1.0, 0.0]);
-        let mut out = [f32::NAN; 4];
-        self.multiply(&x, &panel, Form::Rows, [2, 2, 3], &mut out);
-        out == [-2.0, 4.0, -2.0, 13.0]
+        let x = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+        let panels =
+            [(Form::Rows, [1.0, 0.0, -1.0, 2.0, 1.0, 0.0]), (Form::Columns, [1.0, 2.0, 0.0, 1.0, -1.0, 0.0])];
+        panels.into_iter().all(|(form, panel)| {
+            let mut out = [f32::NAN; 4];
+            self.multiply(&x, &panel, form, [2, 2, 3], &mut out);
+            out == [-2.0, 4.0, -2.0, 13.0]
+        })
     }
 
     /// `out[t * rows + r] = x[t] . panel[r]`, with sizes `[n_tokens, rows, columns]`; what `out` held is not read.

@@ -26,6 +26,17 @@ fn panel_rows(columns: usize, row_tile: usize) -> usize {
     (PANEL_LEN / columns.max(1)).clamp(64, 512).next_multiple_of(row_tile)
 }
 
+/// What computes all but large products: a variant of the simd kernels.
+pub(crate) use herald_simd_kernels::Variant as Beside;
+
+/// The variant for this CPU.
+///
+/// # Errors
+/// Where it runs none.
+pub(crate) fn beside() -> herald_api::Result<&'static Beside> {
+    herald_simd_kernels::chosen()
+}
+
 /// The library and kernels, once the probe has found that the backend runs.
 fn in_use() -> &'static Chosen {
     chosen()
@@ -36,7 +47,7 @@ fn in_use() -> &'static Chosen {
 /// The simd kernels' multiplication with weights of a type. Activations are always the finer ones, since large batches'
 /// are float32.
 fn of_simd(dtype: DType) -> MatmulKernel {
-    (in_use().simd.kernels.matmul)(dtype, ActivationPrecision::Int16)
+    (in_use().beside.kernels.matmul)(dtype, ActivationPrecision::Int16)
 }
 
 /// The simd kernels' format of activations, the same for all quantised types.
@@ -82,12 +93,12 @@ fn scratch_len(columns: usize, max_tokens: usize) -> usize {
 
 fn multiply_rows(run: &MatmulCall<'_>, scratch: &mut [f32], out: &mut OutputTile<'_>) {
     let MatmulCall { n_rows, columns, n_tokens, .. } = *run;
-    let Chosen { library, simd, .. } = in_use();
+    let Chosen { library, beside, .. } = in_use();
     let products = of_simd(run.dtype);
     if n_tokens < BATCH_FROM_TOKENS {
         return (products.matmul)(run, scratch, out);
     }
-    let (unpack, Some(packing)) = ((simd.unpack)(run.dtype), products.packing) else {
+    let (unpack, Some(packing)) = ((beside.unpack)(run.dtype), products.packing) else {
         panic!("the simd kernels don't pack {} weights", run.dtype)
     };
     let at_once = panel_rows(columns, products.row_tile);

@@ -76,7 +76,7 @@ pub(crate) fn call(what: &str, function: impl FnOnce(*mut HeraldError) -> u32) -
         WrongStatus,
         "{what} returned {code}, which is no status of the ABI"
     );
-    let bytes: Vec<u8> = watched.error.message.iter().map(|byte| byte.cast_unsigned()).collect();
+    let bytes: Vec<u8> = watched.error.message.iter().flat_map(|byte| byte.to_ne_bytes()).collect();
     let end = bytes.iter().position(|byte| *byte == 0);
     ensure!(end.is_some(), BadMessage, "the sentence of {what} has no NUL at its end");
     let bytes = &bytes[..end.unwrap_or(0)];

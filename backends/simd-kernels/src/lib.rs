@@ -1,5 +1,5 @@
-//! Explicit kernels for x86's vector instructions, under the shared layers: for every backend that computes with them, so
-//! it exports no plugin.
+//! Explicit kernels for the vector instructions of x86 and AArch64, under the shared layers: for every backend that computes with
+//! them, so it exports no plugin.
 //!
 //! - `simd`: what each instruction set's vectors can do, behind one trait of tokens that prove that the CPU has them;
 //! - `packed`, `activations`, `matmul`: quantised weights, and matmuls with them;
@@ -10,7 +10,7 @@
 //! - `vectors`, `math`: everything else;
 //! - `variants`: all of it compiled for each instruction set, one of which is chosen at load.
 
-#![cfg(target_arch = "x86_64")]
+#![cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 
 mod activations;
 mod attend;
@@ -36,6 +36,12 @@ pub use variants::{VARIANTS, Variant};
 /// The environment variable that names a variant to use in place of the best.
 const CHOICE: &str = "HERALD_SIMD";
 
+/// What is said of a CPU that runs no variant.
+#[cfg(target_arch = "x86_64")]
+const NONE: &str = "this CPU has none of AVX2 with FMA and F16C, and AVX-512";
+#[cfg(target_arch = "aarch64")]
+const NONE: &str = "this CPU has no NEON";
+
 /// The variant in use, chosen at the first call: the best that this CPU runs, or the one that `HERALD_SIMD` names.
 ///
 /// # Errors
@@ -52,10 +58,9 @@ fn choose(name: Option<&str>) -> Result<&'static Variant> {
     let hardware = Hardware::features_only();
     let names = || VARIANTS.iter().map(|variant| variant.name).collect::<Vec<_>>().join(", ");
     match name {
-        None => VARIANTS
-            .iter()
-            .find(|variant| variant.runs_on(&hardware))
-            .ok_or_else(|| Error::unsupported("this CPU has none of AVX2 with FMA and F16C, and AVX-512")),
+        None => {
+            VARIANTS.iter().find(|variant| variant.runs_on(&hardware)).ok_or_else(|| Error::unsupported(NONE))
+        }
         Some(name) => {
             let variant = VARIANTS.iter().find(|variant| variant.name == name).ok_or_else(|| {
                 Error::unsupported(format!(
@@ -66,7 +71,8 @@ fn choose(name: Option<&str>) -> Result<&'static Variant> {
             if variant.runs_on(&hardware) {
                 Ok(variant)
             } else {
-                Err(Error::unsupported(format!("{CHOICE} is {name:?}, which this CPU doesn't have")))
+                let missing = hardware.names_of_missing(variant.features).join(", ");
+                Err(Error::unsupported(format!("{CHOICE} is {name:?}, and this CPU doesn't have {missing}")))
             }
         }
     }

@@ -36,6 +36,7 @@ impl Variant {
 }
 
 /// All variants, the best first.
+#[cfg(target_arch = "x86_64")]
 pub static VARIANTS: [Variant; 4] = [
     Variant {
         name: "avx512-vnni",
@@ -61,7 +62,34 @@ pub static VARIANTS: [Variant; 4] = [
     Variant { name: "avx2", features: AVX2, score: 300, kernels: &avx2::KERNELS, unpack: avx2::unpack },
 ];
 
+#[cfg(target_arch = "x86_64")]
 const AVX2: u64 = abi::HERALD_CPU_AVX2 | abi::HERALD_CPU_FMA | abi::HERALD_CPU_F16C;
+
+/// All variants, the best first.
+#[cfg(target_arch = "aarch64")]
+pub static VARIANTS: [Variant; 3] = [
+    Variant {
+        name: "i8mm",
+        features: abi::HERALD_CPU_NEON | abi::HERALD_CPU_DOTPROD | abi::HERALD_CPU_I8MM,
+        score: 400,
+        kernels: &i8mm::KERNELS,
+        unpack: i8mm::unpack,
+    },
+    Variant {
+        name: "dotprod",
+        features: abi::HERALD_CPU_NEON | abi::HERALD_CPU_DOTPROD,
+        score: 350,
+        kernels: &dotprod::KERNELS,
+        unpack: dotprod::unpack,
+    },
+    Variant {
+        name: "neon",
+        features: abi::HERALD_CPU_NEON,
+        score: 300,
+        kernels: &neon::KERNELS,
+        unpack: neon::unpack,
+    },
+];
 
 /// The matmul kernel of a quantised type, for activations of a precision.
 macro_rules! quantised {
@@ -73,7 +101,7 @@ macro_rules! quantised {
                 Int8,
                 matmul_int8,
                 ActivationFormat {
-                    id: int8::id::<Packed<$block>>(),
+                    id: int8::id::<Token, Packed<$block>>(),
                     len: int8::len::<<Packed<$block> as Format>::Sums>,
                     tile: Int8::tile_of::<Token>,
                     quantize: quantize_int8::<Packed<$block>>,
@@ -104,7 +132,7 @@ macro_rules! quantised {
                 pack: crate::packed::pack::<Packed<$block>>,
             }),
             activations: Some($activations),
-            scratch_len: crate::matmul::scratch_len::<Packed<$block>, $type>,
+            scratch_len: crate::matmul::scratch_len::<Token, Packed<$block>, $type>,
             matmul: $matmul::<Packed<$block>>,
         }
     };
@@ -236,17 +264,28 @@ macro_rules! variant {
     };
 }
 
+#[cfg(target_arch = "x86_64")]
 variant!(avx2, "simd (avx2)", crate::simd::avx2::Avx2<crate::simd::avx2::MultiplyAdd>, "avx2,fma,f16c");
+#[cfg(target_arch = "x86_64")]
 variant!(avx_vnni, "simd (avx-vnni)", crate::simd::avx2::Avx2<crate::simd::avx2::Vnni>, "avx2,fma,f16c");
+#[cfg(target_arch = "x86_64")]
 variant!(
     avx512,
     "simd (avx512)",
     crate::simd::avx512::Avx512<crate::simd::avx512::MultiplyAdd>,
     "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"
 );
+#[cfg(target_arch = "x86_64")]
 variant!(
     avx512_vnni,
     "simd (avx512-vnni)",
     crate::simd::avx512::Avx512<crate::simd::avx512::Vnni>,
     "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c"
 );
+
+#[cfg(target_arch = "aarch64")]
+variant!(neon, "simd (neon)", crate::simd::neon::Neon<crate::simd::neon_quads::Widening>, "neon");
+#[cfg(target_arch = "aarch64")]
+variant!(dotprod, "simd (dotprod)", crate::simd::neon::Neon<crate::simd::neon_quads::DotProduct>, "neon");
+#[cfg(target_arch = "aarch64")]
+variant!(i8mm, "simd (i8mm)", crate::simd::neon::Neon<crate::simd::neon_quads::Matrix>, "neon");

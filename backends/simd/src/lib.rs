@@ -1,6 +1,6 @@
-//! The simd backend: explicit kernels for x86's vector instructions (`herald-simd-kernels`), under the shared layers.
+//! The simd backend: explicit kernels for the vector instructions of x86 and AArch64 (`herald-simd-kernels`), under the shared layers.
 
-#![cfg(target_arch = "x86_64")]
+#![cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 
 use herald_api::{Hardware, Probe, Result};
 use herald_layers::{HasKernels, Kernels, Layers, Tiers};
@@ -22,6 +22,11 @@ impl HasKernels for Simd {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
+const DESCRIPTION: &str = "Explicit SIMD kernels: AVX2, AVX-512, AVX-512 VNNI";
+#[cfg(target_arch = "aarch64")]
+const DESCRIPTION: &str = "Explicit SIMD kernels: NEON, dot products, matrix products";
+
 fn probe(_: &Hardware) -> Result<Probe> {
     let variant = chosen()?;
     Ok(Probe { score: variant.score, variant: variant.name.to_owned() })
@@ -30,7 +35,7 @@ fn probe(_: &Hardware) -> Result<Probe> {
 herald_api::export_plugin! {
     name: "simd",
     version: env!("CARGO_PKG_VERSION"),
-    description: "Explicit SIMD kernels: AVX2, AVX-512, AVX-512 VNNI",
+    description: DESCRIPTION,
     probe: probe,
     layers: Layers<Simd>,
     tokenizers: Tokenizers,

@@ -1,8 +1,8 @@
-//! The suite that every backend runs, over each variant that this CPU has.
+//! The suite that every backend runs, over each variant that this CPU has, or the one that `HERALD_SIMD` names.
 
 use herald_api::Hardware;
 use herald_api::import::Plugin;
-use herald_simd::VARIANTS;
+use herald_simd::{VARIANTS, Variant};
 
 fn plugin() -> Plugin {
     // SAFETY: it is this crate's own entry, linked into the test.
@@ -10,10 +10,18 @@ fn plugin() -> Plugin {
     plugin.expect("the plugin loads")
 }
 
+fn variants() -> Vec<&'static Variant> {
+    let hardware = Hardware::features_only();
+    let named = std::env::var("HERALD_SIMD").ok().filter(|name| !name.is_empty());
+    let asked = |variant: &&Variant| named.as_deref().is_none_or(|name| name == variant.name);
+    let found: Vec<_> = VARIANTS.iter().filter(asked).filter(|variant| variant.runs_on(&hardware)).collect();
+    assert!(named.is_none() || !found.is_empty(), "HERALD_SIMD is {named:?}, which this CPU doesn't run");
+    found
+}
+
 #[test]
 fn kernels() {
-    let hardware = Hardware::features_only();
-    for variant in VARIANTS.iter().filter(|variant| variant.runs_on(&hardware)) {
+    for variant in variants() {
         println!("{}", variant.name);
         herald_layers::suite::kernels(variant.kernels);
     }
@@ -21,8 +29,8 @@ fn kernels() {
 
 #[test]
 fn layers() {
-    let hardware = Hardware::features_only();
-    let Some(variant) = VARIANTS.iter().find(|variant| variant.runs_on(&hardware)) else { return };
+    let variants = variants();
+    let Some(variant) = variants.first() else { return };
     herald_layers::suite::layers(&plugin(), variant.kernels);
 }
 

@@ -11,6 +11,7 @@ use herald::gguf::Gguf;
 use herald::plugin::{ChooseError, Plugins, this_machine};
 use herald::threads::{self, locked};
 use herald::{LoadOptions, calibrate_within, model};
+use herald_api::Hardware;
 use serde_json::json;
 
 use super::failure::Failure;
@@ -142,6 +143,7 @@ fn shapes(path: &Path) -> Option<Shapes> {
 
 impl Found {
     fn as_json(&self, load: &LoadOptions) -> Result<(), Failure> {
+        let machine = this_machine();
         let choice = self.choice.as_ref().ok();
         let plugins: Vec<_> = self
             .plugins
@@ -177,7 +179,9 @@ impl Found {
             "calibration": self.measured.as_ref().map(|(record, kept)| json!({"kept": kept, "record": record})),
             "ignored": self.ignored,
             "searched": load.search.folders(),
-            "cpus": this_machine().cpus,
+            "cpus": machine.cpus,
+            "cpu_features": machine.names_of(u64::MAX),
+            "missing_cpu_features": machine.names_of_missing(u64::MAX),
         }))
     }
 
@@ -209,6 +213,7 @@ impl Found {
         if !self.plugins.usable.is_empty() {
             output::print_table(&table)?;
         }
+        print_features(&this_machine())?;
         if let Some((record, kept)) = &self.measured {
             output::line("")?;
             print_figures(record)?;
@@ -235,6 +240,13 @@ impl Found {
         }
         Ok(())
     }
+}
+
+/// Which of the features that plugins choose their code by the CPU has, and which it lacks.
+fn print_features(machine: &Hardware) -> Result<(), Failure> {
+    let (there, missing) = (machine.names_of(u64::MAX), machine.names_of_missing(u64::MAX));
+    let list = |names: Vec<&str>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    output::line(format!("\nCPU features: {}; missing: {}.", list(there), list(missing)))
 }
 
 fn print_figures(record: &Record) -> Result<(), Failure> {

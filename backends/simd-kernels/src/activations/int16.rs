@@ -11,8 +11,16 @@
 //!
 //! where an activation is about `code * scale * power`. The power is 1, except for tokens so small that a scale alone would
 //! be subnormal.
+//!
+//! Where instructions multiply bytes several times as fast as int16, each code is two bytes, `256 high + low + 128`, both
+//! with a sign; in place of the pairs there are
+//!
+//! ```text
+//! high bytes [8 quads, N, 4 int8] · low bytes [8 quads, N, 4 int8]
+//! ```
 
 use super::Extent;
+use super::int8::QUADS;
 use crate::packed::{GROUP, PAIRS};
 use crate::simd::{LANES, Simd};
 
@@ -29,7 +37,8 @@ pub(crate) const STEP: f32 = 0.51 / MAX_CODE;
 /// Elements of a group for each token.
 pub(crate) const GROUP_LEN: usize = PAIRS + 3;
 
-/// A group of `N` tokens: the bits of each pair's codes, the sum of all codes, and the sums of both halves.
+/// A group of `N` tokens: the bits of each pair's codes (or of each quad's high bytes, and then low bytes), the sum of all codes,
+/// and the sums of both halves.
 pub(crate) type Group<const N: usize> = [[f32; N]; GROUP_LEN];
 
 /// Float32 elements of a quantised token.
@@ -77,10 +86,15 @@ fn quantize_token<S: Simd>(s: S, x: &[f32], n: usize, token: usize, groups: &mut
         let mut sums = [0.0; 2];
         for ((x, codes), sum) in x.iter().zip(&mut codes).zip(&mut sums) {
             let code = s.round(s.mul(s.mul(s.load(x), power), inverse));
-            s.store_i16_swapped(codes, code);
+            if S::BYTEWISE {
+                s.store_i16(codes, code);
+            } else {
+                s.store_i16_swapped(codes, code);
+            }
             *sum = s.sum(code);
         }
-        let pairs: [u32; PAIRS] = bytemuck::must_cast(codes);
+        let pairs: [u32; PAIRS] =
+            if S::BYTEWISE { split_bytes(codes.as_flattened()) } else { bytemuck::must_cast(codes) };
         for (pair, to) in pairs.iter().zip(group.chunks_exact_mut(n)) {
             to[token] = f32::from_bits(*pair);
         }
@@ -88,4 +102,23 @@ fn quantize_token<S: Simd>(s: S, x: &[f32], n: usize, token: usize, groups: &mut
         (group[to], group[to + n], group[to + 2 * n]) = (sums[0] + sums[1], sums[0], sums[1]);
     }
     (if finite { max / MAX_CODE } else { f32::NAN }, inverse_power)
+}
+
+/// The quads of the codes' high bytes, and then of their low bytes less 128.
+#[inline(always)]
+fn split_bytes(codes: &[i16]) -> [u32; PAIRS] {
+    let mut bytes = [0_u8; 2 * GROUP];
+    let (high, low) = bytes.split_at_mut(GROUP);
+    for ((code, high), low) in codes.iter().zip(high).zip(low) {
+        *high = (code >> 8) as u8;
+        *low = *code as u8 ^ 0x80;
+    }
+    bytemuck::must_cast(bytes)
+}
+
+/// The high bytes' quads of a group, and the low bytes'.
+#[inline(always)]
+pub(crate) fn bytes<const N: usize>(group: &Group<N>) -> [&[[f32; N]; QUADS]; 2] {
+    let (quads, _) = group.as_chunks();
+    [&quads[0], &quads[1]]
 }

@@ -22,7 +22,7 @@ use std::marker::PhantomData;
 
 use super::Extent;
 use crate::matmul::Sums;
-use crate::packed::{Format, GROUP};
+use crate::packed::{Format, GROUP, quad_offset};
 use crate::simd::{LANES, Simd, Task};
 
 /// The largest code.
@@ -51,8 +51,8 @@ const TINY: f32 = f32::from_bits((127 - 100) << 23);
 pub(crate) const STEP: f32 = 0.51 / MAX_CODE;
 
 /// The number of the activation format for a format of weights.
-pub(crate) const fn id<F: Format>() -> u32 {
-    256 + F::QUAD_OFFSET as u32 * 4 + F::HALVES as u32 * 2 + F::MINS as u32
+pub(crate) const fn id<S: Simd, F: Format>() -> u32 {
+    256 + quad_offset::<S, F>() as u32 * 4 + F::HALVES as u32 * 2 + F::MINS as u32
 }
 
 /// An outlier's numbers, for each token of a tile.
@@ -124,7 +124,8 @@ pub(crate) fn quantize<S: Simd, F: Format>(s: S, x: &[f32], columns: usize, quan
             && quantized.len() >= n * len::<F::Sums>(columns),
         "room for a quantised tile"
     );
-    s.apart(QuantizeTask { x, columns, quantized, offset: F::QUAD_OFFSET, sums: PhantomData::<F::Sums> });
+    let offset = quad_offset::<S, F>();
+    s.apart(QuantizeTask { x, columns, quantized, offset, sums: PhantomData::<F::Sums> });
 }
 
 /// A tile to quantise. It depends on nothing of the format but its sums and its offset.

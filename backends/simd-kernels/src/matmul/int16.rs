@@ -1,4 +1,7 @@
-//! Matmuls of int16 activations, multiplied in pairs. The exact precision: see [`crate::activations::int16`].
+//! Matmuls of int16 activations, multiplied in pairs, or as two bytes each. The exact precision: see
+//! [`crate::activations::int16`].
+
+mod bytewise;
 
 use std::marker::PhantomData;
 
@@ -11,9 +14,9 @@ use crate::simd::{LANES, Simd, Task};
 /// Activations of 16 bits.
 pub(crate) struct Int16;
 
-/// Vectors of a group's panel: pairs, then scales (and minima) of both halves.
-const fn panel_vectors<L: Sums>() -> usize {
-    PAIRS + L::SCALE_VECTORS
+/// Vectors of a group's panel: pairs (or what there is in place of them), then scales (and minima) of both halves.
+const fn panel_vectors<S: Simd, L: Sums>() -> usize {
+    L::SCALE_VECTORS + if S::BYTEWISE { bytewise::code_vectors::<L>() } else { PAIRS }
 }
 
 impl Precision for Int16 {
@@ -23,13 +26,18 @@ impl Precision for Int16 {
         int16::len(columns)
     }
 
-    fn panel_vectors<F: Format>() -> usize {
-        panel_vectors::<F::Sums>()
+    fn panel_vectors<S: Simd, F: Format>() -> usize {
+        panel_vectors::<S, F::Sums>()
+    }
+
+    fn direct_tokens<S: Simd>() -> usize {
+        if S::BYTEWISE { bytewise::DIRECT } else { DIRECT }
     }
 
     /// For few tokens, and also where one tile holds all of them and a group has one sum.
     fn is_direct<S: Simd, F: Format>(n_tokens: usize) -> bool {
-        n_tokens <= DIRECT || n_tokens == Self::tile_of::<S>(n_tokens) && !F::HALVES
+        n_tokens <= Self::direct_tokens::<S>()
+            || !S::BYTEWISE && n_tokens == Self::tile_of::<S>(n_tokens) && !F::HALVES
     }
 
     #[inline(always)]
@@ -47,20 +55,11 @@ impl Precision for Int16 {
                 let (group, x) = (&groups[index * F::GROUP_BYTES..][..F::GROUP_BYTES], &x[index]);
                 stream.read(group.as_ptr(), F::BLOCK_BYTES.div_ceil(F::GROUPS));
                 let scales = F::scales(s, header, group);
-                let mut sums = [[s.splat_i(0); N]; 2];
-                add_code_pairs::<S, F, N, 0>(s, &mut sums, group, x);
-                add_code_pairs::<S, F, N, 1>(s, &mut sums, group, x);
-                add_code_pairs::<S, F, N, 2>(s, &mut sums, group, x);
-                add_code_pairs::<S, F, N, 3>(s, &mut sums, group, x);
-                if F::OFFSET != 0 {
-                    subtract_offsets::<S, F, N>(s, &mut sums, x);
-                }
-                if !F::HALVES && second_sums::<F, N>() {
-                    let [all, second] = &mut sums;
-                    for (sum, second) in all.iter_mut().zip(second) {
-                        *sum = s.add_i(*sum, *second);
-                    }
-                }
+                let sums = if S::BYTEWISE {
+                    bytewise::group_sums::<S, F, N>(s, group, x)
+                } else {
+                    group_sums::<S, F, N>(s, group, x)
+                };
                 add_group::<S, F::Sums, N>(s, &mut acc, &sums, &scales, x);
             }
         }
@@ -70,7 +69,7 @@ impl Precision for Int16 {
 
     #[inline(always)]
     fn panel<S: Simd, F: Format, const N: usize>(s: S, tile: Tile<'_, '_, '_>, panels: &[f32]) -> usize {
-        let panel = &panels[..panel_len::<F, Self>(tile.run.columns)];
+        let panel = &panels[..panel_len::<S, F, Self>(tile.run.columns)];
         s.apart(PanelTask::<Self, F::Sums, N> { tile, panel, kinds: PhantomData });
         1
     }
@@ -78,12 +77,17 @@ impl Precision for Int16 {
     #[inline(always)]
     fn unpack<S: Simd, F: Format>(s: S, rows: &[u8], stream: Stream, panel: &mut [f32]) {
         let (panel, _) = panel.as_chunks_mut::<LANES>();
-        let mut panel = panel.chunks_exact_mut(panel_vectors::<F::Sums>());
+        let mut panel = panel.chunks_exact_mut(panel_vectors::<S, F::Sums>());
         let offset = s.splat_i(F::OFFSET << 16 | F::OFFSET);
         for block in rows.chunks_exact(F::BLOCK_BYTES) {
             let (header, groups) = F::split(block);
             for (group, to) in groups.chunks_exact(F::GROUP_BYTES).zip(&mut panel) {
                 stream.read(group.as_ptr(), F::BLOCK_BYTES.div_ceil(F::GROUPS));
+                if S::BYTEWISE {
+                    bytewise::unpack::<S, F>(s, group, to);
+                    store_scales::<S, F>(s, header, group, &mut to[bytewise::code_vectors::<F::Sums>()..]);
+                    continue;
+                }
                 unpack_code_pairs::<S, F, 0>(s, group, offset, to);
                 unpack_code_pairs::<S, F, 1>(s, group, offset, to);
                 unpack_code_pairs::<S, F, 2>(s, group, offset, to);
@@ -100,7 +104,13 @@ impl<S: Simd, L: Sums, const N: usize> Task<S> for PanelTask<'_, '_, '_, '_, Int
         let (x, factors) = int16::split::<N>(self.tile.x, self.tile.run.columns);
         let (panel, _) = self.panel.as_chunks::<LANES>();
         let mut acc = [s.zero(); N];
-        for (group, x) in panel.chunks_exact(panel_vectors::<L>()).zip(x) {
+        for (group, x) in panel.chunks_exact(panel_vectors::<S, L>()).zip(x) {
+            if S::BYTEWISE {
+                let (codes, scales) = group.split_at(bytewise::code_vectors::<L>());
+                let sums = bytewise::panel_sums::<S, L, N>(s, codes, x);
+                add_group::<S, L, N>(s, &mut acc, &sums, &load_scales::<S, L>(s, scales), x);
+                continue;
+            }
             let mut sums = [[s.splat_i(0); N]; 2];
             let Some((pairs, scales)) = group.split_first_chunk::<PAIRS>() else { break };
             let second = usize::from(L::HALVES);
@@ -117,6 +127,26 @@ impl<S: Simd, L: Sums, const N: usize> Task<S> for PanelTask<'_, '_, '_, '_, Int
 /// one sum's additions would wait for each other.
 const fn second_sums<F: Format, const N: usize>() -> bool {
     F::HALVES || N <= DIRECT
+}
+
+/// The sums of a packed group's products, of both halves where the format has a scale for each, or else the first.
+#[inline(always)]
+fn group_sums<S: Simd, F: Format, const N: usize>(s: S, group: &[u8], x: &Group<N>) -> [[S::I; N]; 2] {
+    let mut sums = [[s.splat_i(0); N]; 2];
+    add_code_pairs::<S, F, N, 0>(s, &mut sums, group, x);
+    add_code_pairs::<S, F, N, 1>(s, &mut sums, group, x);
+    add_code_pairs::<S, F, N, 2>(s, &mut sums, group, x);
+    add_code_pairs::<S, F, N, 3>(s, &mut sums, group, x);
+    if F::OFFSET != 0 {
+        subtract_offsets::<S, F, N>(s, &mut sums, x, second_sums::<F, N>());
+    }
+    if !F::HALVES && second_sums::<F, N>() {
+        let [all, second] = &mut sums;
+        for (sum, second) in all.iter_mut().zip(second) {
+            *sum = s.add_i(*sum, *second);
+        }
+    }
+    sums
 }
 
 /// The pairs that [`Format::code_pairs`] gives for `q`.
@@ -152,10 +182,15 @@ fn add_code_pairs<S: Simd, F: Format, const N: usize, const Q: usize>(
     }
 }
 
-/// Takes the format's offset out of the sums: its products with the tokens' codes.
+/// Takes the format's offset out of the sums, which are of each half or of all: its products with the tokens' codes.
 #[inline(always)]
-fn subtract_offsets<S: Simd, F: Format, const N: usize>(s: S, sums: &mut [[S::I; N]; 2], x: &Group<N>) {
-    let used = if second_sums::<F, N>() { 2 } else { 1 };
+fn subtract_offsets<S: Simd, F: Format, const N: usize>(
+    s: S,
+    sums: &mut [[S::I; N]; 2],
+    x: &Group<N>,
+    of_halves: bool,
+) {
+    let used = if of_halves { 2 } else { 1 };
     for (half, sums) in sums.iter_mut().enumerate().take(used) {
         // The sum of all the token's codes, or of each half's.
         let x_sums = &x[PAIRS + if used == 2 { 1 + half } else { 0 }];

@@ -1,15 +1,15 @@
 //! Matmuls of int8 activations, multiplied in quads. The fast precision: see [`crate::activations::int8`].
 //!
-//! Weights' codes are bytes without a sign, as the instructions want one side's to be: what they are more than the format's
-//! own is taken out again by where a token's sum begins. A token's outliers are multiplied apart, after its groups.
+//! Where the instructions want one side's bytes without a sign, weights' codes are: what they are more than the format's own is
+//! taken out again by where a token's sum begins. A token's outliers are multiplied apart, after its groups.
 
 use std::marker::PhantomData;
 
 use super::{DIRECT, PanelTask, Precision, Sums, Tile, load_scales, panel_len, store_scales};
 use crate::activations::int8::{self, Outlier, QUADS, Quantized};
-use crate::packed::{Format, Scales};
+use crate::packed::{Format, Scales, quad_run};
 use crate::prefetch::Stream;
-use crate::simd::{LANES, Simd, Task, quads};
+use crate::simd::{LANES, Simd, Task};
 
 /// Activations of 8 bits.
 pub(crate) struct Int8;
@@ -26,7 +26,7 @@ impl Precision for Int8 {
         int8::len::<F::Sums>(columns)
     }
 
-    fn panel_vectors<F: Format>() -> usize {
+    fn panel_vectors<S: Simd, F: Format>() -> usize {
         panel_vectors::<F::Sums>()
     }
 
@@ -73,7 +73,7 @@ impl Precision for Int8 {
                 };
                 let half = within / (QUADS / 2);
                 let scale = F::scales(s, header, group).scale[half];
-                let run = const { quads::run(F::QUAD_MAX) };
+                let run = const { quad_run::<S, F>() };
                 *acc = add_outlier::<S, F::Sums, N>(s, *acc, halves[half], scale, outlier, token, run);
             }
         }
@@ -83,7 +83,7 @@ impl Precision for Int8 {
 
     #[inline(always)]
     fn panel<S: Simd, F: Format, const N: usize>(s: S, tile: Tile<'_, '_, '_>, panels: &[f32]) -> usize {
-        let panel_len = panel_len::<F, Self>(tile.run.columns);
+        let panel_len = panel_len::<S, F, Self>(tile.run.columns);
         if S::TWICE && panels.len() > panel_len {
             let panel = &panels[..2 * panel_len];
             match N {
@@ -95,7 +95,7 @@ impl Precision for Int8 {
         }
         let panel = &panels[..panel_len];
         // Where bytes' products don't fit an int16, the products depend on how many of them do.
-        match if S::BYTES_FIT { 8 } else { const { quads::run(F::QUAD_MAX) } } {
+        match const { quad_run::<S, F>() } {
             8 => s.apart(PanelTask::<Run<8>, F::Sums, N> { tile, panel, kinds: PhantomData }),
             4 => s.apart(PanelTask::<Run<4>, F::Sums, N> { tile, panel, kinds: PhantomData }),
             2 | 3 => s.apart(PanelTask::<Run<2>, F::Sums, N> { tile, panel, kinds: PhantomData }),
@@ -117,13 +117,14 @@ impl Precision for Int8 {
                 store_code_quads::<S, F, 1>(s, group, to);
                 store_code_quads::<S, F, 2>(s, group, to);
                 store_code_quads::<S, F, 3>(s, group, to);
+                to_blocks(s, to);
                 store_scales::<S, F>(s, header, group, &mut to[QUADS..]);
             }
         }
     }
 }
 
-/// Quads whose products fit an int16: see [`quads::run`].
+/// Quads whose products fit an int16: see [`quad_run`].
 struct Run<const RUN: usize>;
 
 impl<S: Simd, L: Sums, const RUN: usize, const N: usize> Task<S>
@@ -144,10 +145,10 @@ impl<S: Simd, L: Sums, const RUN: usize, const N: usize> Task<S>
             let mut sums = first_sums::<S, L, N>(s, numbers);
             if L::HALVES {
                 let ([first, second], [x_first, x_second]) = (halves(codes), halves(x));
-                s.dot_quads(&mut sums[0], &first.each_ref().map(|codes| s.load_bits(codes)), x_first, RUN);
-                s.dot_quads(&mut sums[1], &second.each_ref().map(|codes| s.load_bits(codes)), x_second, RUN);
+                s.dot_panel(&mut sums[0], first, x_first, RUN);
+                s.dot_panel(&mut sums[1], second, x_second, RUN);
             } else {
-                s.dot_quads(&mut sums[0], &codes.each_ref().map(|codes| s.load_bits(codes)), x, RUN);
+                s.dot_panel(&mut sums[0], codes, x, RUN);
             }
             add_group::<S, L, N>(s, &mut acc, &sums, &load_scales::<S, L>(s, scales), numbers);
         }
@@ -253,7 +254,12 @@ fn add_outliers<S: Simd, L: Sums, const N: usize, const PANELS: usize, const RUN
             for (acc, panel) in accs.iter_mut().zip(panels) {
                 let group = &panel[first..first + panel_vectors::<L>()];
                 let scale = load_scales::<S, L>(s, &group[QUADS..]).scale[half];
-                let codes = s.load_bits(&group[quad % QUADS]);
+                let codes = if S::BLOCKS {
+                    let first = quad % QUADS / 2 * 2;
+                    s.quads_of([s.load_bits(&group[first]), s.load_bits(&group[first + 1])])[quad % 2]
+                } else {
+                    s.load_bits(&group[quad % QUADS])
+                };
                 acc[token] = add_outlier::<S, L, N>(s, acc[token], codes, scale, outlier, token, RUN);
             }
         }
@@ -262,7 +268,7 @@ fn add_outliers<S: Simd, L: Sums, const N: usize, const PANELS: usize, const RUN
 
 /// Both halves of a group's quads.
 #[inline(always)]
-fn halves<T>(quads: &[T; QUADS]) -> [&[T; QUADS / 2]; 2] {
+pub(super) fn halves<T>(quads: &[T; QUADS]) -> [&[T; QUADS / 2]; 2] {
     let (halves, _) = quads.as_chunks();
     [&halves[0], &halves[1]]
 }
@@ -291,7 +297,7 @@ fn add_code_quads<S: Simd, F: Format, const N: usize, const Q: usize>(
     x: &[[f32; N]; QUADS],
 ) {
     let [first, second] = F::code_quads::<S, Q>(s, group);
-    let run = const { quads::run(F::QUAD_MAX) };
+    let run = const { quad_run::<S, F>() };
     if F::HALVES {
         s.dot_quads(&mut sums[0], &[first], &[x[Q]], run);
         s.dot_quads(&mut sums[1], &[second], &[x[QUADS / 2 + Q]], run);
@@ -302,10 +308,26 @@ fn add_code_quads<S: Simd, F: Format, const N: usize, const Q: usize>(
 
 /// Stores two quads.
 #[inline(always)]
-fn store_code_quads<S: Simd, F: Format, const Q: usize>(s: S, group: &[u8], to: &mut [[f32; LANES]]) {
+pub(super) fn store_code_quads<S: Simd, F: Format, const Q: usize>(
+    s: S,
+    group: &[u8],
+    to: &mut [[f32; LANES]],
+) {
     let [first, second] = F::code_quads::<S, Q>(s, group);
     s.store_bits(&mut to[Q], first);
     s.store_bits(&mut to[QUADS / 2 + Q], second);
+}
+
+/// Makes blocks of a panel's group of quads, where those are multiplied.
+#[inline(always)]
+pub(super) fn to_blocks<S: Simd>(s: S, group: &mut [[f32; LANES]]) {
+    if S::BLOCKS {
+        for [first, second] in group[..QUADS].as_chunks_mut().0 {
+            let blocks = s.blocks_of([s.load_bits(first), s.load_bits(second)]);
+            s.store_bits(first, blocks[0]);
+            s.store_bits(second, blocks[1]);
+        }
+    }
 }
 
 /// Adds a group's integer sums, scaled, and its minima. `numbers` are the tokens' scales, and for formats with minima their

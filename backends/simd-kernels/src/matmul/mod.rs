@@ -18,7 +18,7 @@ use crate::packed::{Format, GROUP};
 use crate::prefetch::Stream;
 use crate::simd::{LANES, Simd};
 
-/// Tokens up to which codes are unpacked as they are multiplied.
+/// Tokens up to which codes are usually unpacked as they are multiplied.
 const DIRECT: usize = 8;
 
 /// Row tiles whose panels are in the cache together.
@@ -50,7 +50,12 @@ pub(crate) trait Precision: 'static {
     fn token_len<F: Format>(columns: usize) -> usize;
 
     /// Vectors of a group's panel.
-    fn panel_vectors<F: Format>() -> usize;
+    fn panel_vectors<S: Simd, F: Format>() -> usize;
+
+    /// Tokens up to which codes are unpacked as they are multiplied.
+    fn direct_tokens<S: Simd>() -> usize {
+        DIRECT
+    }
 
     /// Unpacks a row tile into a panel.
     fn unpack<S: Simd, F: Format>(s: S, rows: &[u8], stream: Stream, panel: &mut [f32]);
@@ -121,13 +126,13 @@ impl Tile<'_, '_, '_> {
 }
 
 /// Float32 elements of a row tile's panel.
-fn panel_len<F: Format, P: Precision>(columns: usize) -> usize {
-    columns / GROUP * P::panel_vectors::<F>() * LANES
+fn panel_len<S: Simd, F: Format, P: Precision>(columns: usize) -> usize {
+    columns / GROUP * P::panel_vectors::<S, F>() * LANES
 }
 
 /// Float32 elements of scratch memory that [`matmul`] uses.
-pub(crate) fn scratch_len<F: Format, P: Precision>(columns: usize, max_tokens: usize) -> usize {
-    if max_tokens <= DIRECT { 0 } else { PANELS * panel_len::<F, P>(columns) }
+pub(crate) fn scratch_len<S: Simd, F: Format, P: Precision>(columns: usize, max_tokens: usize) -> usize {
+    if max_tokens <= P::direct_tokens::<S>() { 0 } else { PANELS * panel_len::<S, F, P>(columns) }
 }
 
 /// Multiplies a run of packed rows with quantised tokens.
@@ -158,7 +163,7 @@ pub(crate) fn matmul<S: Simd, F: Format, P: Precision>(
     if direct {
         rows.as_packed::<S, F, P>(s, run, out);
     } else {
-        rows.as_panels::<S, F, P>(s, run, &mut scratch[..PANELS * panel_len::<F, P>(run.columns)], out);
+        rows.as_panels::<S, F, P>(s, run, &mut scratch[..PANELS * panel_len::<S, F, P>(run.columns)], out);
     }
 }
 
@@ -211,7 +216,7 @@ impl RowTiles {
         panels: &mut [f32],
         out: &mut OutputTile<'_>,
     ) {
-        let (token_len, panel_len) = (P::token_len::<F>(run.columns), panel_len::<F, P>(run.columns));
+        let (token_len, panel_len) = (P::token_len::<F>(run.columns), panel_len::<S, F, P>(run.columns));
         for begin in (0..self.count).step_by(PANELS) {
             let end = self.count.min(begin + PANELS);
             for (row_tile, panel) in (begin..end).zip(panels.chunks_exact_mut(panel_len)) {

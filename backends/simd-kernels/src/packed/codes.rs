@@ -23,10 +23,12 @@ pub(crate) trait Codes: 'static {
     /// Packs one row's codes into its lane of a group's bytes.
     fn pack(codes: &[u8; GROUP], lane: usize, packed: &mut [u8]);
 
-    /// Added to codes as they are packed, to have their [`Codes::code_quads`], which have no sign.
+    /// Added to codes as they are packed, to have their [`Codes::code_quads`] where those have no sign.
     const BIAS: i32 = 0;
-    /// The greatest byte of [`Codes::code_quads`].
+    /// The greatest byte of [`Codes::code_quads`] where those have no sign.
     const MAX: i32;
+    /// The greatest magnitude of a byte of [`Codes::code_quads`] where those have a sign.
+    const MAX_SIGNED: i32 = Self::MAX;
 
     /// See [`super::Format::code_pairs`].
     fn code_pairs<S: Simd, const Q: usize>(s: S, words: &Self::Words) -> [S::I; 4];
@@ -272,6 +274,7 @@ impl Codes for Int8 {
 
     const BIAS: i32 = 128;
     const MAX: i32 = 255;
+    const MAX_SIGNED: i32 = 128;
 
     fn pack(codes: &[u8; GROUP], lane: usize, packed: &mut [u8]) {
         for word in 0..8 {
@@ -286,8 +289,12 @@ impl Codes for Int8 {
 
     #[inline(always)]
     fn code_quads<S: Simd, const Q: usize>(s: S, words: &[Word; 8]) -> [S::I; 2] {
+        let words = [&words[Q], &words[4 + Q]].map(|word| s.load_i(word));
+        if S::SIGNED {
+            return words;
+        }
         // Adding 128 turns the top bit over.
-        [&words[Q], &words[4 + Q]].map(|word| s.xor(s.load_i(word), s.splat_i(0x8080_8080_u32 as i32)))
+        words.map(|word| s.xor(word, s.splat_i(0x8080_8080_u32 as i32)))
     }
 }
 
@@ -337,6 +344,18 @@ pub(crate) trait LevelTable: 'static {
         }
         greatest
     };
+
+    /// The greatest magnitude of a level.
+    const MAX_SIGNED: i32 = {
+        let greatest = Self::MAX - Self::BIAS;
+        if greatest > Self::BIAS { greatest } else { Self::BIAS }
+    };
+
+    /// The levels as quads have them, which are [`Simd::SIGNED`] or not.
+    #[inline(always)]
+    fn quad_levels<S: Simd>() -> &'static [i8; 16] {
+        if S::SIGNED { &Self::LEVELS } else { &Self::BIASED }
+    }
 }
 
 /// Levels of a table, packed as their indices in the order of [`Bits4`].
@@ -347,6 +366,7 @@ impl<T: LevelTable> Codes for Levels<T> {
 
     const BIAS: i32 = T::BIAS;
     const MAX: i32 = T::MAX;
+    const MAX_SIGNED: i32 = T::MAX_SIGNED;
 
     fn pack(codes: &[u8; GROUP], lane: usize, packed: &mut [u8]) {
         Bits4::pack(&codes.map(|level| T::INDICES[level as usize]), lane, packed);
@@ -360,7 +380,7 @@ impl<T: LevelTable> Codes for Levels<T> {
 
     #[inline(always)]
     fn code_quads<S: Simd, const Q: usize>(s: S, words: &[Word; 4]) -> [S::I; 2] {
-        half_byte_quads(s, &words[Q]).map(|codes| s.look_up(&T::BIASED, codes))
+        half_byte_quads(s, &words[Q]).map(|codes| s.look_up(T::quad_levels::<S>(), codes))
     }
 }
 
@@ -374,6 +394,7 @@ impl<T: LevelTable> Codes for EightLevels<T> {
 
     const BIAS: i32 = T::BIAS;
     const MAX: i32 = T::MAX;
+    const MAX_SIGNED: i32 = T::MAX_SIGNED;
 
     fn pack(codes: &[u8; GROUP], lane: usize, packed: &mut [u8]) {
         let mut words = [0; 3];
@@ -397,7 +418,7 @@ impl<T: LevelTable> Codes for EightLevels<T> {
 
     #[inline(always)]
     fn code_quads<S: Simd, const Q: usize>(s: S, words: &[Word; 3]) -> [S::I; 2] {
-        Self::indices::<S, Q>(s, words).map(|indices| s.look_up(&T::BIASED, indices))
+        Self::indices::<S, Q>(s, words).map(|indices| s.look_up(T::quad_levels::<S>(), indices))
     }
 }
 

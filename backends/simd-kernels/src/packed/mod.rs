@@ -48,7 +48,7 @@ use herald_formats::ternary::{Tq1_0, Tq2_0};
 use herald_formats::{Affine, Block, Symmetric, codebooks, floats::F16};
 
 use crate::matmul::Sums;
-use crate::simd::{LANES, Simd};
+use crate::simd::{LANES, Simd, quads};
 use codes::{Bits2, Bits3, Bits4, Bits5, Bits6, Codes, EightLevels, Int8, LevelTable, Levels};
 pub(crate) use scales::Scales;
 use scales::{BlockExponent, BlockScale, GroupScales, Scaling, SmallFloats};
@@ -121,13 +121,8 @@ pub(crate) trait Format: 'static {
         Self::Codes::code_pairs::<S, Q>(s, bytemuck::from_bytes(&group[..Self::CODE_BYTES]))
     }
 
-    /// What the bytes of [`Format::code_quads`] are more than codes.
-    const QUAD_OFFSET: i32 = Self::OFFSET + Self::Codes::BIAS;
-    /// The greatest byte of [`Format::code_quads`].
-    const QUAD_MAX: i32 = Self::Codes::MAX;
-
-    /// The codes of two quads of a packed group, with [`Format::QUAD_OFFSET`]: columns `4 Q` to `4 Q + 3`, and as many from
-    /// column `16 + 4 Q` on, where `Q < 4`. Each lane is four bytes without a sign.
+    /// The codes of two quads of a packed group, with [`quad_offset`]: columns `4 Q` to `4 Q + 3`, and as many from column
+    /// `16 + 4 Q` on, where `Q < 4`. Each lane is four bytes, without a sign unless quads are [`Simd::SIGNED`].
     #[inline(always)]
     fn code_quads<S: Simd, const Q: usize>(s: S, group: &[u8]) -> [S::I; 2] {
         Self::Codes::code_quads::<S, Q>(s, bytemuck::from_bytes(&group[..Self::CODE_BYTES]))
@@ -138,6 +133,16 @@ pub(crate) trait Format: 'static {
     fn scales<S: Simd>(s: S, header: &[u8], group: &[u8]) -> Scales<S> {
         Self::Scaling::load(s, header, &group[Self::CODE_BYTES..])
     }
+}
+
+/// What the bytes of [`Format::code_quads`] are more than codes.
+pub(crate) const fn quad_offset<S: Simd, F: Format>() -> i32 {
+    F::OFFSET + if S::SIGNED { 0 } else { F::Codes::BIAS }
+}
+
+/// Quads of a format whose products are added up at a time: see [`quads::run`].
+pub(crate) const fn quad_run<S: Simd, F: Format>() -> usize {
+    if S::BYTES_FIT { 8 } else { quads::run(if S::SIGNED { F::Codes::MAX_SIGNED } else { F::Codes::MAX }) }
 }
 
 /// A file's block, unpacked to its codes and integer scales.

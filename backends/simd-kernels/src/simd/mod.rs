@@ -1,11 +1,21 @@
-//! Vectors of sixteen 32-bit lanes on each instruction set: one register or two.
+//! Vectors of sixteen 32-bit lanes on each instruction set: one register, two or four.
 //!
 //! Kernels are written once, generic over [`Simd`], and marked `#[inline(always)]`; a variant ([`crate::variants`])
 //! instantiates them inside functions compiled with the instruction set's features. A vector always has sixteen lanes, so
 //! every variant does the same float operations in the same order and gives the same results.
 
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx_quads;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_pairs;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon_quads;
 pub(crate) mod quads;
 
 /// Lanes of a vector.
@@ -22,11 +32,18 @@ pub(crate) trait Simd: Copy + 'static {
 
     /// Tokens in the widest tile of a float matmul's micro-kernel: as many as the registers hold accumulators for.
     const NR: usize;
-    /// Whether a vector is one register, of 32, rather than two, of 16: more accumulators fit, and shuffles across a
-    /// whole vector are cheap.
+    /// Whether a vector is one register, of 32, rather than two, of 16, or four, of 32: more accumulators fit, and shuffles
+    /// across a whole vector are cheap.
     const WIDE: bool;
-    /// Whether [`Simd::dot_quads`] adds products of bytes up to 255 as they are, whatever its `run`.
+    /// Whether [`Simd::dot_quads`] adds products of any bytes as they are, whatever its `run`.
     const BYTES_FIT: bool;
+    /// Whether the codes of [`Simd::dot_quads`] have a sign; otherwise those that have one get an offset.
+    const SIGNED: bool = false;
+    /// Whether int16 activations are multiplied as two bytes each, by [`Simd::dot_quads`], since that takes less than pairs, by
+    /// [`Simd::dot_add`]. Then bytes have a sign, may all be -128, and always fit.
+    const BYTEWISE: bool = false;
+    /// Whether panels have quads as [`Simd::blocks_of`] gives them, for [`Simd::dot_panel`].
+    const BLOCKS: bool = false;
     /// Whether there is [`Simd::dot_quad_twice`], and registers for its sums.
     const TWICE: bool = Self::WIDE && Self::BYTES_FIT;
 
@@ -67,8 +84,8 @@ pub(crate) trait Simd: Copy + 'static {
     /// `sums[n] += a.0 * x[n].0 + a.1 * x[n].1`, where each lane of `a` is a pair of int16, and so are the bits of each
     /// element of `x`.
     fn dot_add<const N: usize>(self, sums: &mut [Self::I; N], a: Self::I, x: &[f32; N]);
-    /// `sums[n] +=` the products of the four bytes of each of `codes`, without a sign, and those of the bits of `x[..][n]`,
-    /// signed and none of them -128. `run` is [`quads::run`] of the codes' greatest.
+    /// `sums[n] +=` the products of the four bytes of each of `codes`, without a sign unless they are [`Simd::SIGNED`], and those
+    /// of the bits of `x[..][n]`, signed and none of them -128. `run` is [`quads::run`] of the codes' greatest.
     fn dot_quads<const N: usize, const Q: usize>(
         self,
         sums: &mut [Self::I; N],
@@ -78,6 +95,27 @@ pub(crate) trait Simd: Copy + 'static {
     );
     /// The same for two vectors of codes, each with sums of its own: a token's bytes are read once for both.
     fn dot_quad_twice<const N: usize>(self, sums: &mut [[Self::I; N]; 2], codes: [Self::I; 2], x: &[f32; N]);
+    /// Two neighbouring quads as blocks, which have both quads of a row side by side, where there are [`Simd::BLOCKS`].
+    #[inline(always)]
+    fn blocks_of(self, quads: [Self::I; 2]) -> [Self::I; 2] {
+        quads
+    }
+    /// The quads of [`Simd::blocks_of`].
+    #[inline(always)]
+    fn quads_of(self, blocks: [Self::I; 2]) -> [Self::I; 2] {
+        blocks
+    }
+    /// [`Simd::dot_quads`] of a panel's quads. Where they are blocks, each vector of `sums` has the same in all lanes before.
+    #[inline(always)]
+    fn dot_panel<const N: usize, const Q: usize>(
+        self,
+        sums: &mut [Self::I; N],
+        quads: &[[f32; LANES]; Q],
+        x: &[[f32; N]; Q],
+        run: usize,
+    ) {
+        self.dot_quads(sums, &quads.each_ref().map(|codes| self.load_bits(codes)), x, run);
+    }
     fn to_float(self, x: Self::I) -> Self::F;
     /// Zips two rows of bytes: each lane is a pair of int16, a byte of `a` and the byte of `b` at the same place. The lanes
     /// are in the order that [`Simd::in_order`] undoes.
