@@ -118,11 +118,12 @@ impl EngineOptions {
         let whole = |mut options: Self, name: Option<&OsStr>| -> Result<Self, Failure> {
             let table = name.and_then(OsStr::to_str).and_then(|name| config.models.get_key_value(name));
             if let Some((name, table)) = table {
-                let filled = options.fill(table).and_then(|()| match &table.model {
-                    Some(model) => Ok(options.models = vec![model.into()]),
-                    None => Err("there is no `model`, where its file was expected".to_owned()),
-                });
-                filled.map_err(|what| wrong(&path, &format!("models.{name}: {what}")))?;
+                let in_table = |what: &str| wrong(&path, &format!("models.{name}: {what}"));
+                options.fill(table).map_err(|what| in_table(&what))?;
+                let model = table.model.as_ref();
+                let model =
+                    model.ok_or_else(|| in_table("there is no `model`, where its file was expected"))?;
+                options.models = vec![model.into()];
             }
             options.fill(&config).map_err(|what| wrong(&path, &what))?;
             Ok(options)

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 /// CPU time that this process has taken, on all its threads.
 pub(crate) fn cpu_time() -> Option<Duration> {
+    #[allow(clippy::useless_conversion, reason = "microseconds have 32 bits on macOS")]
     let time = |time: libc::timeval| {
         Duration::from_secs(time.tv_sec.unsigned_abs())
             + Duration::from_micros(time.tv_usec.unsigned_abs().into())
