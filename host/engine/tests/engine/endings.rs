@@ -10,7 +10,7 @@ use regex::Regex;
 use serde_json::{Value, json};
 
 /// More tokens than any of these forms' shortest answers take.
-const MOST: usize = 120;
+const LONGEST: usize = 120;
 
 fn generate(engine: &NeuroEngine, constraint: &Constraint, most: usize, seed: u64) -> Generated {
     let sampler = SamplerConfig {
@@ -40,7 +40,7 @@ fn is_whole(generated: &Generated) -> bool {
 fn ends_well(engine: &NeuroEngine, constraint: &Constraint, example: &str, is_valid: &dyn Fn(&str) -> bool) {
     assert!(is_valid(example), "the example {example:?} of {constraint:?}");
     // Answers of fewer tokens are cut off, those of more are not.
-    let (mut cut, mut shortest) = (0, MOST);
+    let (mut cut, mut shortest) = (0, LONGEST);
     while shortest - cut > 1 {
         let middle = usize::midpoint(cut, shortest);
         let whole = is_whole(&generate(engine, constraint, middle, 0));
@@ -53,7 +53,7 @@ fn ends_well(engine: &NeuroEngine, constraint: &Constraint, example: &str, is_va
         "{constraint:?}: {shortest} tokens, where {example:?} has {of_example}"
     );
     for (room, seeds) in
-        [(shortest, 0..1), (shortest + 1, 1..7), (shortest + 2, 7..9), (shortest + 9, 9..12), (MOST, 12..14)]
+        [(shortest, 0..1), (shortest + 1, 1..7), (shortest + 2, 7..9), (shortest + 9, 9..12), (LONGEST, 12..14)]
     {
         for seed in seeds {
             let generated = generate(engine, constraint, room, seed);
