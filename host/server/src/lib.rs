@@ -451,14 +451,17 @@ struct OfModel {
 }
 
 async fn metrics(State(shared): App, Query(of): Query<OfModel>) -> Result<Response, ApiError> {
-    let model = shared.models.get(of.model.as_deref()).await?;
-    let text = model.scheduler.metrics().prometheus(model.scheduler.engine());
+    let text = match shared.models.watched(of.model.as_deref())? {
+        Some(model) => model.scheduler.metrics().prometheus(model.scheduler.engine()),
+        // Nothing, in that format.
+        None => "# EOF\n".to_owned(),
+    };
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
 
 async fn metrics_json(State(shared): App, Query(of): Query<OfModel>) -> Result<Json<Value>, ApiError> {
-    let model = shared.models.get(of.model.as_deref()).await?;
+    let Some(model) = shared.models.watched(of.model.as_deref())? else { return Ok(Json(json!({}))) };
     let engine = model.scheduler.engine();
     Ok(Json(herald::metrics::json(engine, Some(model.scheduler.metrics()))))
 }

@@ -295,7 +295,7 @@ pub(crate) async fn props(State(shared): App, Query(of): Query<OfModel>) -> Resu
 }
 
 pub(crate) async fn slots(State(shared): App, Query(of): Query<OfModel>) -> Result<Json<Value>, ApiError> {
-    let model = shared.models.get(of.model.as_deref()).await?;
+    let Some(model) = shared.models.watched(of.model.as_deref())? else { return Ok(Json(json!([]))) };
     let (_, running) = model.scheduler.load();
     let n_ctx = model.scheduler.engine().context();
     let slot =

@@ -245,6 +245,14 @@ impl Models {
         loading.await.map_err(|error| ApiError::internal(format!("the model can't be loaded: {error}")))?
     }
 
+    /// The model of a name as far as it is loaded. This is no asking for it: whoever watches over a server keeps nothing loaded.
+    ///
+    /// # Errors
+    /// Where there is none of that name.
+    pub(crate) fn watched(&self, name: Option<&str>) -> Result<Option<Arc<Model>>, ApiError> {
+        Ok(self.entries[self.find(name)?].loaded().model.clone())
+    }
+
     /// The model if it is loaded.
     fn ask(&self, index: usize) -> Option<Arc<Model>> {
         let mut loaded = self.entries[index].loaded();

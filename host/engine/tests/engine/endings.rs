@@ -52,9 +52,13 @@ fn ends_well(engine: &NeuroEngine, constraint: &Constraint, example: &str, is_va
         shortest <= of_example + 1,
         "{constraint:?}: {shortest} tokens, where {example:?} has {of_example}"
     );
-    for (room, seeds) in
-        [(shortest, 0..1), (shortest + 1, 1..7), (shortest + 2, 7..9), (shortest + 9, 9..12), (LONGEST, 12..14)]
-    {
+    for (room, seeds) in [
+        (shortest, 0..1),
+        (shortest + 1, 1..7),
+        (shortest + 2, 7..9),
+        (shortest + 9, 9..12),
+        (LONGEST, 12..14),
+    ] {
         for seed in seeds {
             let generated = generate(engine, constraint, room, seed);
             let text = &generated.text;

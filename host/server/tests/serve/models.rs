@@ -46,6 +46,10 @@ fn each_request_is_answered_by_the_model_that_it_names() {
     let ((llama, llama_loads), (granite, granite_loads)) =
         (source("llama", "llama"), source("granite", "granite"));
     let served = serve_several(vec![llama, granite], FOR_EVER);
+    // Whoever watches loads nothing.
+    assert_eq!(served.get("/metrics"), (200, "# EOF\n".to_owned()));
+    assert_eq!(served.get("/metrics.json?model=granite"), (200, "{}".to_owned()));
+    assert_eq!(served.get("/slots?model=granite"), (200, "[]".to_owned()));
     assert_eq!((served.get("/health").0, loaded(&served)), (200, Vec::new()));
     let models = parsed(&served.get("/v1/models").1);
     let ids: Vec<&Value> =
