@@ -245,7 +245,7 @@ mod tests {
             let uses =
                 |option: &str| super::used(path.trim_start()).iter().any(|group| group.contains(&option));
             assert_eq!(help.contains("--active-tokens"), uses("active_tokens"), "{path}: {help}");
-            assert_eq!(help.contains("--model <"), uses("model"), "{path}: {help}");
+            assert_eq!(help.contains("--model <"), uses("models"), "{path}: {help}");
             assert!(help.contains("--quiet"), "{path}: {help}");
         }
         let top = command.render_long_help().to_string();

@@ -2,7 +2,9 @@
 
 use std::ffi::OsString;
 use std::os::windows::ffi::OsStringExt;
+use std::os::windows::io::AsRawHandle;
 use std::path::PathBuf;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use windows_sys::Win32::Foundation::FILETIME;
@@ -16,7 +18,8 @@ use windows_sys::Win32::System::LibraryLoader::{
 use windows_sys::Win32::System::ProcessStatus::{K32GetProcessMemoryInfo, PROCESS_MEMORY_COUNTERS};
 use windows_sys::Win32::System::SystemInformation::{GlobalMemoryStatusEx, MEMORYSTATUSEX};
 use windows_sys::Win32::System::Threading::{
-    GetCurrentProcess, GetCurrentThread, GetProcessTimes, SetThreadPriority, THREAD_PRIORITY_BELOW_NORMAL,
+    GetCurrentProcess, GetCurrentThread, GetProcessTimes, GetThreadTimes, SetThreadPriority,
+    THREAD_PRIORITY_BELOW_NORMAL,
 };
 
 use crate::metrics::ProcessMemory;
@@ -62,12 +65,23 @@ pub(crate) fn cpu_time() -> Option<Duration> {
     let known = unsafe {
         GetProcessTimes(GetCurrentProcess(), &raw mut begin, &raw mut end, &raw mut kernel, &raw mut user)
     } != 0;
-    // In units of 100 ns.
-    let time = |time: FILETIME| {
-        let units = u64::from(time.dwHighDateTime) << 32 | u64::from(time.dwLowDateTime);
-        Duration::from_nanos(units.saturating_mul(100))
-    };
-    known.then(|| time(kernel) + time(user))
+    known.then(|| duration(kernel) + duration(user))
+}
+
+/// A time in units of 100 ns.
+fn duration(time: FILETIME) -> Duration {
+    let units = u64::from(time.dwHighDateTime) << 32 | u64::from(time.dwLowDateTime);
+    Duration::from_nanos(units.saturating_mul(100))
+}
+
+/// CPU time that a thread has taken.
+pub(crate) fn cpu_time_of<T>(thread: &JoinHandle<T>) -> Option<Duration> {
+    let [mut begin, mut end, mut kernel, mut user] = [FILETIME::default(); 4];
+    // SAFETY: the structs are our own to be filled; the handle is the thread's, which is not closed before it is joined.
+    let known = unsafe {
+        GetThreadTimes(thread.as_raw_handle(), &raw mut begin, &raw mut end, &raw mut kernel, &raw mut user)
+    } != 0;
+    known.then(|| duration(kernel) + duration(user))
 }
 
 /// The file of the library or the executable that holds an address.
