@@ -6,9 +6,13 @@ mod unix;
 mod windows;
 
 #[cfg(unix)]
-pub(crate) use unix::{FullDisk, page_bytes, protect, release, report_to, reserve, thread_time};
+pub(crate) use unix::{
+    FullDisk, THREAD_CLOCK, page_bytes, protect, release, report_to, reserve, thread_time,
+};
 #[cfg(windows)]
-pub(crate) use windows::{FullDisk, page_bytes, protect, release, report_to, reserve, thread_time};
+pub(crate) use windows::{
+    FullDisk, THREAD_CLOCK, page_bytes, protect, release, report_to, reserve, thread_time,
+};
 
 /// What may be done with pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -90,6 +90,9 @@ unsafe fn wrote(_: *mut c_void) -> Option<bool> {
     None
 }
 
+/// The least time that [`thread_time`] tells from none.
+pub(crate) const THREAD_CLOCK: Duration = Duration::from_nanos(1);
+
 /// CPU time of this thread.
 pub(crate) fn thread_time() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };

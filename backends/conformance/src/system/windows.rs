@@ -84,6 +84,9 @@ unsafe extern "system" fn on_exception(pointers: *mut EXCEPTION_POINTERS) -> i32
     EXCEPTION_CONTINUE_SEARCH
 }
 
+/// The least time that [`thread_time`] tells from none: a tick of the system's clock, 64 of which are a second.
+pub(crate) const THREAD_CLOCK: Duration = Duration::from_nanos(1_000_000_000 / 64);
+
 /// CPU time of this thread.
 pub(crate) fn thread_time() -> Duration {
     let [mut begin, mut end, mut kernel, mut user] = [FILETIME::default(); 4];

@@ -42,7 +42,7 @@ impl Search {
                 program = program.or_else(|| trial::installed_program(folder));
                 // An executable in PREFIX/bin, or this library in PREFIX/lib.
                 if let Some(prefix) = folder.parent() {
-                    folders.push(prefix.join("lib/herald/plugins"));
+                    folders.push(prefix.join("lib").join("herald").join("plugins"));
                 }
             }
         }
