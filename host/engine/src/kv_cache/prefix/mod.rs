@@ -24,7 +24,7 @@ pub(crate) use key::PageKey;
 pub use report::CacheReport;
 use report::Counts;
 pub(crate) use row::{PageRow, States};
-use tree::{Gone, Tree};
+use tree::{Gone, OnDisk, Tree};
 
 /// What the cache may take.
 #[derive(Clone, Debug, Default)]
@@ -207,7 +207,14 @@ impl PrefixCache {
             let last = found.path.last().filter(|_| self.with_states);
             let states = last.and_then(|key| tree.nodes[key].state.ram.clone());
             let from_file = last.copied().filter(|_| states.is_none());
+            let pages = missing.iter().map(|(_, key)| tree.nodes[key].page.disk);
+            let of_states = from_file.map(|key| tree.nodes[&key].state.disk);
+            let is_pending = pages.chain(of_states).any(|disk| disk == OnDisk::Pending);
             drop(tree);
+            // Waiting for the disk is sooner done than computing.
+            if let Some(files) = self.files.get().filter(|_| is_pending) {
+                files.flush();
+            }
             let hit = Hit { rows, states, tokens: found.tokens, known: found.known };
             let read = self.read(hit, &missing, from_file, (needs, ledger), room);
             // What can't be read is forgotten, so that the next look ends sooner.
@@ -266,7 +273,6 @@ impl PrefixCache {
             tree.set_state(key, Arc::clone(states));
         }
         if let Some((key, is_state)) = lost {
-            // A file that waits to be written is there soon, and until then it is as good as lost.
             tree.lose(key, is_state, &mut gone);
         }
         let n = tree.shrink(Store::Ram, self.limits.bytes as u64, self.with_states, &mut gone);
