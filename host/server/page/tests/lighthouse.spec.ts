@@ -22,7 +22,7 @@ function freePort(): Promise<number> {
 const TEXT = '# Title\n\nText, a [link](https://example.com).\n\n```rust\nfn main() {}\n```\n\n| a | b |\n| - | - |\n| 1 | 2 |';
 
 test('accessibility and practices are at 95 or more', async ({ host }, { project }) => {
-  test.setTimeout(300_000);
+  test.setTimeout(600_000);
   const port = await freePort();
   const profile = await mkdtemp(join(tmpdir(), 'herald-page-'));
   const { executablePath, args = [] } = project.use.launchOptions!;
