@@ -1,6 +1,5 @@
 //! The suite that every backend runs, where the system has a BLAS; and what is said where it has none.
 
-use herald_api::Hardware;
 use herald_api::import::Plugin;
 
 fn plugin() -> Plugin {
@@ -35,7 +34,8 @@ fn without_a_library_it_says_so() {
     use std::process::Command;
 
     if let Ok(expected) = std::env::var("HERALD_BLAS_EXPECTED") {
-        let sentence = plugin().probe(&Hardware::features_only()).expect_err("no BLAS").to_string();
+        let sentence =
+            plugin().probe(&herald_api::Hardware::features_only()).expect_err("no BLAS").to_string();
         assert!(sentence.contains(&expected), "{sentence:?} does not say {expected:?}");
         return;
     }

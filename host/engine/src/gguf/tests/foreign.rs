@@ -3,7 +3,6 @@
 use std::fs;
 
 use super::super::{Gguf, GgufError};
-use super::tiny;
 
 #[test]
 fn what_people_give_for_a_model_is_named() {
@@ -63,6 +62,6 @@ fn paths_that_are_links_to_nothing_or_no_utf8() {
         "{sentence}"
     );
     let odd = folder.path().join(OsStr::from_bytes(b"caf\xe9.gguf"));
-    fs::copy(tiny("llama"), &odd).expect("a copy");
+    fs::copy(super::tiny("llama"), &odd).expect("a copy");
     Gguf::open(&odd).expect("the model");
 }
