@@ -157,7 +157,14 @@ fn is_complete(prefix: &Path) {
     assert_eq!(link("libherald.so"), Path::new("libherald.so.0"));
     assert_eq!(link("libherald.so.0"), Path::new(&format!("libherald.so.{version}")));
     let notice = fs::read_to_string(prefix.join("share/doc/herald/THIRD-PARTY")).expect("the notice");
-    for words in ["\nserde ", "\nclap ", "\nllguidance ", "\npreact ", "Permission is hereby granted", "Apache License"] {
+    for words in [
+        "\nserde ",
+        "\nclap ",
+        "\nllguidance ",
+        "\npreact ",
+        "Permission is hereby granted",
+        "Apache License",
+    ] {
         assert!(notice.contains(words), "the notice has {words:?}");
     }
     assert!(!notice.contains("\nherald "), "HERALD is no third party");
