@@ -8,10 +8,10 @@ use std::time::Duration;
 
 /// CPU time that this process has taken, on all its threads.
 pub(crate) fn cpu_time() -> Option<Duration> {
-    #[allow(clippy::useless_conversion, reason = "microseconds have 32 bits on macOS")]
+    // How wide the second number is differs by system.
     let time = |time: libc::timeval| {
-        Duration::from_secs(time.tv_sec.unsigned_abs())
-            + Duration::from_micros(time.tv_usec.unsigned_abs().into())
+        let micros = u64::try_from(time.tv_usec).unwrap_or(0);
+        Duration::from_secs(time.tv_sec.unsigned_abs()) + Duration::from_micros(micros)
     };
     usage().map(|usage| time(usage.ru_utime) + time(usage.ru_stime))
 }

@@ -33,7 +33,7 @@ mod on_unix {
                 Err(Errno::INTR) => {}
                 // Some file systems can't; on them a full disk shows when a page is written.
                 Err(Errno::OPNOTSUPP) => return file.set_len(start + len),
-                reserved => return Ok(reserved?),
+                reserved => return reserved.map_err(io::Error::from),
             }
         }
     }
