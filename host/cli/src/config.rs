@@ -1,6 +1,5 @@
 //! The configuration file: engine options that were not given on the command line.
 
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
@@ -10,6 +9,7 @@ use std::path::{Path, PathBuf};
 use etcetera::{BaseStrategy, choose_base_strategy};
 use herald::files;
 use herald::gguf::Override;
+use indexmap::IndexMap;
 use serde::Deserialize;
 
 use super::failure::Failure;
@@ -37,9 +37,9 @@ struct Config {
     cache_dir_bytes: Option<Value>,
     chat_template: Option<String>,
     sampling: Option<Sampling>,
-    /// By name.
+    /// By name, in the file's order.
     #[serde(default)]
-    models: BTreeMap<String, Config>,
+    models: IndexMap<String, Config>,
     serve: Option<ServeConfig>,
 }
 

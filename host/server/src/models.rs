@@ -206,10 +206,12 @@ impl Models {
         let shown: String = name.chars().take(60).collect();
         let names: Vec<String> =
             self.entries.iter().take(20).map(|entry| format!("{:?}", entry.name)).collect();
-        let more = if self.entries.len() > names.len() { ", and more: see /v1/models" } else { "" };
-        let expected = if names.len() == 1 { "was" } else { "or another of these was" };
-        let message =
-            format!("there is no model {shown:?}, where {} {expected} expected{more}", names.join(", "));
+        let more = if self.entries.len() > names.len() { ", and more" } else { "" };
+        let expected = match names.as_slice() {
+            [only] => format!("where {only} was expected"),
+            several => format!("where one of these was expected: {}{more}", several.join(", ")),
+        };
+        let message = format!("there is no model {shown:?}, {expected}");
         ApiError::not_found(&message).at("model")
     }
 

@@ -79,13 +79,14 @@ fn models_of_a_folder_and_of_the_configuration_are_served() {
     fs::create_dir_all(configuration.parent().expect("a folder")).expect("the folder");
     let text = format!(
         "context = 64\n[serve]\nport = 0\nparallel = 3\n[sampling]\ntemperature = 0.25\n\
-         [models.first]\nmodel = {:?}\n[models.second]\nmodel = {:?}\ncontext = 32\nsampling = {{ top-k = 7 }}\n",
+         [models.zeroth]\nmodel = {:?}\n[models.first]\nmodel = {:?}\n[models.second]\nmodel = {:?}\ncontext = 32\nsampling = {{ top-k = 7 }}\n",
+        tiny("llama"),
         tiny("llama"),
         tiny("granite")
     );
     fs::write(&configuration, &text).expect("the file");
     let configured = Serving::start(&home, &[]);
-    assert_eq!(configured.names(), ["first", "second"]);
+    assert_eq!(configured.names(), ["zeroth", "first", "second"]);
     let answer =
         configured.ask("POST", "/v1/completions", &json!({"model": "second", "prompt": "a"}).to_string());
     assert_eq!(answer["model"], "second", "{answer}");
