@@ -1,4 +1,4 @@
-//! An HTTP server over a [`Scheduler`] that speaks OpenAI's API, Anthropic's, Ollama's and llama.cpp's: a request of each becomes a
+//! An HTTP server over a [`Scheduler`](herald::schedule::Scheduler) that speaks OpenAI's API, Anthropic's, Ollama's and llama.cpp's: a request of each becomes a
 //! job, and the answer takes that API's form, whole or streamed.
 //!
 //! It speaks HTTP/1.1, over TLS where it has a certificate. [`Access`] says who may use it, and
