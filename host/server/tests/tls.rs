@@ -9,8 +9,8 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{LONG, Served, endless, prompt, serve_over};
-use herald_server::{Access, Limits, Tls};
+use common::{LONG, Served, endless, prompt, serve_with};
+use herald_server::{Access, Limits, ServeOptions, Tls};
 use herald_testing::tiny;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
@@ -29,7 +29,16 @@ const OTHER: &str = include_str!("data/other-key.pem");
 fn serve() -> (Served, Arc<ClientConfig>) {
     let tls = Tls::from_pem(CERTIFICATE.as_bytes(), KEY.as_bytes()).expect("both fit");
     let limits = Limits { idle: Duration::from_millis(500), ..Limits::default() };
-    let served = serve_over(Some(tls), &tiny("llama"), Access::default(), limits, 10_000);
+    let options = ServeOptions {
+        max_body: 10_000,
+        grace: LONG,
+        access: Access::default(),
+        limits,
+        tls: Some(tls),
+        trust_content: false,
+        slots: 4,
+    };
+    let served = serve_with(&tiny("llama"), options);
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(CERTIFICATE.as_bytes()).expect("PEM")).expect("a root");
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));

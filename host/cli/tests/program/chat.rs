@@ -23,10 +23,11 @@ fn chat_model(folder: &Path) -> PathBuf {
 
 /// Both sides of a pseudo-terminal of 60 columns: the user's and the program's.
 fn pseudo_terminal() -> (File, File) {
-    let size = libc::winsize { ws_row: 24, ws_col: 60, ws_xpixel: 0, ws_ypixel: 0 };
+    let mut size = libc::winsize { ws_row: 24, ws_col: 60, ws_xpixel: 0, ws_ypixel: 0 };
     let (mut ours, mut theirs) = (-1, -1);
     // SAFETY: `ours`, `theirs` and `size` live through the call; a name and settings may be null.
-    let opened = unsafe { libc::openpty(&mut ours, &mut theirs, ptr::null_mut(), ptr::null(), &size) };
+    let opened =
+        unsafe { libc::openpty(&mut ours, &mut theirs, ptr::null_mut(), ptr::null_mut(), &raw mut size) };
     assert_eq!(opened, 0, "{}", std::io::Error::last_os_error());
     // SAFETY: openpty has just opened both descriptors, and nothing else owns them.
     unsafe { (File::from_raw_fd(ours), File::from_raw_fd(theirs)) }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use herald::NeuroEngine;
 use herald::schedule::{Scheduler, SchedulerOptions};
-use herald_server::{Access, Limits, Models, ServeOptions, Server, Tls};
+use herald_server::{Access, Limits, Models, ServeOptions, Server};
 use herald_testing::cpu_options;
 use serde_json::{Value, json};
 
@@ -28,19 +28,24 @@ pub(crate) struct Served {
 }
 
 pub(crate) fn serve(model: &Path, access: Access, limits: Limits, max_body: usize) -> Served {
-    serve_over(None, model, access, limits, max_body)
+    serve_with(
+        model,
+        ServeOptions {
+            max_body,
+            grace: LONG,
+            access,
+            limits,
+            #[cfg(feature = "tls")]
+            tls: None,
+            trust_content: false,
+            slots: 4,
+        },
+    )
 }
 
-pub(crate) fn serve_over(
-    tls: Option<Tls>,
-    model: &Path,
-    access: Access,
-    limits: Limits,
-    max_body: usize,
-) -> Served {
+pub(crate) fn serve_with(model: &Path, options: ServeOptions) -> Served {
     let engine = Arc::new(NeuroEngine::load(model, &cpu_options()).expect("the model"));
     let scheduler = Arc::new(Scheduler::start(engine, SchedulerOptions::default()).expect("a scheduler"));
-    let options = ServeOptions { max_body, grace: LONG, access, limits, tls, trust_content: false, slots: 4 };
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let server =
         Server::bind(any, Models::one("m".to_owned(), Arc::clone(&scheduler)), options).expect("a port");

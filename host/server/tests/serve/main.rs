@@ -58,6 +58,7 @@ fn listen(models: Models, access: Access, limits: Limits) -> Listening {
         grace: Duration::from_secs(30),
         access,
         limits,
+        #[cfg(feature = "tls")]
         tls: None,
         trust_content: false,
         slots: 4,
