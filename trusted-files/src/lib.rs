@@ -43,6 +43,22 @@ fn unusable(what: &str, error: &std::io::Error) -> Refusal {
     Refusal::Unusable(format!("{what}: {error}"))
 }
 
+/// Checks the folders of a file, from the root down; `own` is what its own one is called.
+fn check_folders(path: &Path, own: &str) -> Result<(), Refusal> {
+    let home = path.parent();
+    let mut folders: Vec<&Path> = path.ancestors().skip(1).collect();
+    folders.reverse();
+    for folder in folders {
+        let is_own = Some(folder) == home;
+        let what = match is_own {
+            true => own.to_owned(),
+            false => format!("the folder {} above it", folder.display()),
+        };
+        system::check_folder(folder, &what, is_own)?;
+    }
+    Ok(())
+}
+
 /// Opens a file by its canonical path. With `checks` it is refused where someone else may have written it; without, anything
 /// that is a file will do.
 ///
@@ -50,7 +66,7 @@ fn unusable(what: &str, error: &std::io::Error) -> Refusal {
 /// As [`Refusal`] says.
 pub fn open(path: &Path, checks: bool) -> Result<File, Refusal> {
     if checks {
-        system::check_folders(path, "its folder")?;
+        check_folders(path, "its folder")?;
     }
     let file = system::open(path).map_err(|error| unusable("it can't be opened", &error))?;
     let metadata = file.metadata().map_err(|error| unusable("it can't be looked at", &error))?;
@@ -85,7 +101,7 @@ pub fn check_folder(folder: &Path) -> Result<(), Refusal> {
         true => "the folder".to_owned(),
         false => format!("the folder {}, where it would be made,", found.display()),
     };
-    system::check_folders(&canonical.join("file"), &what)
+    check_folders(&canonical.join("file"), &what)
 }
 
 #[cfg(all(test, unix))]

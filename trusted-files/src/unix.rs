@@ -22,33 +22,19 @@ pub(super) fn check_file(_: &File, metadata: &Metadata) -> Result<(), Refusal> {
     written_by_us(metadata, "the file")
 }
 
-/// Checks the folders of a file; `own` is what its own one is called.
-pub(super) fn check_folders(path: &Path, own: &str) -> Result<(), Refusal> {
-    let home = path.parent();
-    let mut folders: Vec<&Path> = path.ancestors().skip(1).collect();
-    folders.reverse();
-    for folder in folders {
-        let is_own = Some(folder) == home;
-        let what = match is_own {
-            true => own.to_owned(),
-            false => format!("the folder {} above it", folder.display()),
-        };
-        let metadata = folder
-            .symlink_metadata()
-            .map_err(|error| unusable(&format!("{what} can't be looked at"), &error))?;
-        if !metadata.is_dir() {
-            return Err(Refusal::Unusable(format!("{what} is no folder any more")));
-        }
-        owned_by_us(&metadata, &what)?;
-        // In a sticky folder such as /tmp everybody may add entries, but only an entry's owner, the folder's owner and root
-        // may rename or remove it. What the path names there is checked next, and is theirs. This doesn't do for the
-        // file's own folder: a library is loaded with others from beside it, which anybody could add.
-        let is_sticky = metadata.mode() & STICKY != 0;
-        if is_own || !is_sticky {
-            written_by_us(&metadata, &what)?;
-        }
+/// Checks a folder above a file, its own or one further up.
+pub(super) fn check_folder(folder: &Path, what: &str, is_own: bool) -> Result<(), Refusal> {
+    let metadata =
+        folder.symlink_metadata().map_err(|error| unusable(&format!("{what} can't be looked at"), &error))?;
+    if !metadata.is_dir() {
+        return Err(Refusal::Unusable(format!("{what} is no folder any more")));
     }
-    Ok(())
+    owned_by_us(&metadata, what)?;
+    // In a sticky folder such as /tmp everybody may add entries, but only an entry's owner, the folder's owner and root
+    // may rename or remove it. What the path names there is checked next, and is theirs. This doesn't do for the
+    // file's own folder: a library is loaded with others from beside it, which anybody could add.
+    let is_sticky = metadata.mode() & STICKY != 0;
+    if is_own || !is_sticky { written_by_us(&metadata, what) } else { Ok(()) }
 }
 
 /// This process's effective user and group.

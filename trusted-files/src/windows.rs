@@ -50,25 +50,14 @@ pub(super) fn check_file(file: &File, _: &Metadata) -> Result<(), Refusal> {
     check(file, "the file", CHANGE_FILE)
 }
 
-/// Checks the folders of a file; `own` is what its own one is called.
-pub(super) fn check_folders(path: &Path, own: &str) -> Result<(), Refusal> {
-    let home = path.parent();
-    let mut folders: Vec<&Path> = path.ancestors().skip(1).collect();
-    folders.reverse();
-    for folder in folders {
-        let is_own = Some(folder) == home;
-        let what = match is_own {
-            true => own.to_owned(),
-            false => format!("the folder {} above it", folder.display()),
-        };
-        let opened = File::options()
-            .access_mode(READ_CONTROL)
-            .custom_flags(FILE_FLAG_BACKUP_SEMANTICS | FILE_FLAG_OPEN_REPARSE_POINT)
-            .open(folder)
-            .map_err(|error| unusable(&format!("{what} can't be looked at"), &error))?;
-        check(&opened, &what, if is_own { CHANGE_FOLDER } else { CHANGE_PATH })?;
-    }
-    Ok(())
+/// Checks a folder above a file, its own or one further up.
+pub(super) fn check_folder(folder: &Path, what: &str, is_own: bool) -> Result<(), Refusal> {
+    let opened = File::options()
+        .access_mode(READ_CONTROL)
+        .custom_flags(FILE_FLAG_BACKUP_SEMANTICS | FILE_FLAG_OPEN_REPARSE_POINT)
+        .open(folder)
+        .map_err(|error| unusable(&format!("{what} can't be looked at"), &error))?;
+    check(&opened, what, if is_own { CHANGE_FOLDER } else { CHANGE_PATH })
 }
 
 /// Refuses something that others own, or have one of these rights to.
