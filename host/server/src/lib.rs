@@ -1,5 +1,5 @@
-//! An HTTP server over a [`Scheduler`](herald::schedule::Scheduler) that speaks OpenAI's API, Anthropic's, Ollama's and llama.cpp's: a request of each becomes a
-//! job, and the answer takes that API's form, whole or streamed.
+//! An HTTP server over [schedulers](herald::schedule::Scheduler) that speaks OpenAI's API, Anthropic's, Ollama's and llama.cpp's: a
+//! request of each becomes a job, and the answer takes that API's form, whole or streamed.
 //!
 //! It speaks HTTP/1.1, over TLS where it has a certificate. [`Access`] says who may use it, and
 //! [`Limits`] what anyone may take: connections, places, memory, time. SECURITY.md has the whole of it.

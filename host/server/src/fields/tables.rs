@@ -72,15 +72,23 @@ const FORM: &[Field] = &[
     only("structural_tag", Any, &[], ""),
 ];
 
+/// Which model is asked.
+const MODEL: Field =
+    served("model", Text, "which of the server's models; one that has but one answers to every name");
+
+/// Who shares a prompt's computation.
+const CACHE_SALT: Field =
+    served("cache_salt", Text, "what the prompt computes is shared only with requests that say the same");
+
 /// What OpenAI's clients send beside.
 const CLIENT: &[Field] = &[
-    served("model", Text, "which of the server's models; one that has but one answers to every name"),
+    MODEL,
     served("user", Text, "names the client, among whom the scheduler is fair"),
     served("safety_identifier", Text, "as user"),
     noted("metadata", Object, ""),
     noted("store", Flag, "nothing is stored"),
     noted("service_tier", Text, ""),
-    served("cache_salt", Text, "what the prompt computes is shared only with requests that say the same"),
+    CACHE_SALT,
     noted("prompt_cache_key", Text, "prompts are cached anyway"),
     noted("prompt_cache_retention", Text, ""),
     noted("cache_prompt", Flag, "prompts are cached anyway"),
@@ -152,7 +160,7 @@ pub(crate) const EMBEDDINGS: Api = Api {
     name: "/v1/embeddings",
     groups: &[&[
         served("input", Any, "a text, a list of texts, token ids, or a list of lists of ids"),
-        served("model", Text, "which of the server's models; one that has but one answers to every name"),
+        MODEL,
         served("encoding_format", Text, "float or base64"),
         served("dimensions", Integer, "the first so many, scaled to length 1 again"),
         noted("user", Text, ""),
@@ -169,7 +177,7 @@ pub(crate) const RERANK: Api = Api {
         served("texts", List, "the same, by another name"),
         served("top_n", Integer, "give so many of the best; all if not given"),
         served("return_documents", Flag, "true: give the documents' texts too"),
-        served("model", Text, "which of the server's models; one that has but one answers to every name"),
+        MODEL,
         noted("user", Text, ""),
         only("max_tokens_per_doc", Integer, &[], "documents are never cut"),
         only("max_chunks_per_doc", Integer, &[], "documents are never cut"),
@@ -196,15 +204,11 @@ pub(crate) const RESPONSES: Api = Api {
             noted("stream_options", Object, ""),
             served("user", Text, "names the client, among whom the scheduler is fair"),
             served("safety_identifier", Text, "as user"),
-            served("model", Text, "which of the server's models; one that has but one answers to every name"),
+            MODEL,
             noted("metadata", Object, "is given back"),
             noted("store", Flag, "nothing is stored"),
             noted("service_tier", Text, ""),
-            served(
-                "cache_salt",
-                Text,
-                "what the prompt computes is shared only with requests that say the same",
-            ),
+            CACHE_SALT,
             noted("prompt_cache_key", Text, "prompts are cached anyway"),
             noted("prompt_cache_retention", Text, ""),
             only("truncation", Text, &["\"disabled\"", "\"auto\""], "nothing is cut"),
@@ -229,7 +233,7 @@ const MESSAGES: &[Field] = &[
     served("tools", List, "tools that the model may use"),
     served("tool_choice", Object, "auto, any, tool (with its name) or none"),
     served("thinking", Object, "enabled with budget_tokens, adaptive, or disabled"),
-    served("model", Text, "which of the server's models; one that has but one answers to every name"),
+    MODEL,
     noted("cache_control", Object, "prompts are cached anyway"),
     noted("betas", List, ""),
 ];
@@ -261,7 +265,7 @@ pub(crate) const ANTHROPIC_COUNT: Api =
     Api { name: "/v1/messages/count_tokens", groups: &[MESSAGES, &[noted("output_config", Object, "")]] };
 
 const OLLAMA: &[Field] = &[
-    served("model", Text, "which of the server's models; one that has but one answers to every name"),
+    MODEL,
     served("stream", Flag, "answer by lines of JSON; true if not given"),
     served("format", Any, "json, or a schema"),
     served("options", Object, "see the next table"),
@@ -328,7 +332,7 @@ pub(crate) const OLLAMA_EMBED: Api = Api {
         served("input", Any, "a text, or a list of texts"),
         served("prompt", Text, "the same, by the name of /api/embeddings"),
         served("dimensions", Integer, "the first so many, scaled to length 1 again"),
-        served("model", Text, "which of the server's models; one that has but one answers to every name"),
+        MODEL,
         noted("keep_alive", Any, "the model stays loaded"),
         noted("options", Object, ""),
         only("truncate", Flag, &["true", "false"], "a text that doesn't fit is refused"),
@@ -338,7 +342,7 @@ pub(crate) const OLLAMA_EMBED: Api = Api {
 pub(crate) const OLLAMA_SHOW: Api = Api {
     name: "/api/show",
     groups: &[&[
-        served("model", Text, "which of the server's models; one that has but one answers to every name"),
+        MODEL,
         served("name", Text, "the same"),
         noted("verbose", Flag, ""),
         noted("system", Text, ""),
@@ -361,7 +365,7 @@ const LLAMA_CPP: &[Field] = &[
     served("json_schema", Object, "the answer is JSON of it"),
     served("grammar", Text, "a grammar in GBNF or Lark's form"),
     served("return_tokens", Flag, "the answer's token ids, too"),
-    served("model", Text, "which of the server's models; one that has but one answers to every name"),
+    MODEL,
     noted("cache_prompt", Flag, "prompts are cached anyway"),
     noted("id_slot", Integer, "any slot has every prefix"),
     noted("n_keep", Integer, "a full context ends the answer"),
@@ -406,17 +410,12 @@ pub(crate) const TOKENIZE: Api = Api {
         served("add_special", Flag, "with what the model puts before and after a prompt"),
         served("parse_special", Flag, "false: special tokens that it spells are plain text"),
         served("with_pieces", Flag, "each token's text, too"),
-        served("model", Text, "which of the server's models; one that has but one answers to every name"),
+        MODEL,
     ]],
 };
 
-pub(crate) const DETOKENIZE: Api = Api {
-    name: "/detokenize",
-    groups: &[&[
-        served("tokens", List, "ids"),
-        served("model", Text, "which of the server's models; one that has but one answers to every name"),
-    ]],
-};
+pub(crate) const DETOKENIZE: Api =
+    Api { name: "/detokenize", groups: &[&[served("tokens", List, "ids"), MODEL]] };
 
 pub(crate) const APPLY_TEMPLATE: Api = Api {
     name: "/apply-template",
@@ -428,7 +427,7 @@ pub(crate) const APPLY_TEMPLATE: Api = Api {
         served("continue_final_message", Flag, "as there"),
         served("chat_template_kwargs", Object, "as there"),
         served("reasoning_effort", Text, "as there"),
-        served("model", Text, "which of the server's models; one that has but one answers to every name"),
+        MODEL,
     ]],
 };
 
