@@ -282,9 +282,11 @@ fn usual_memory() -> u64 {
     }
 }
 
-/// Loads a model for the server.
+/// Loads a model for the server. No more requests run at once than its own batch has tokens.
 fn start(path: &Path, load: &LoadOptions, scheduling: &SchedulerOptions) -> herald::Result<Scheduler> {
-    Scheduler::start(Arc::new(NeuroEngine::load(path, load)?), scheduling.clone())
+    let max_running = scheduling.max_running.min(load.max_batch);
+    let scheduling = SchedulerOptions { max_running, ..scheduling.clone() };
+    Scheduler::start(Arc::new(NeuroEngine::load(path, load)?), scheduling)
 }
 
 /// The models of a folder, each called as its file.
