@@ -103,10 +103,11 @@ impl EngineOptions {
     pub(super) fn configured(mut self) -> Result<Self, Failure> {
         // An empty name counts as none.
         self.models.retain(|model| !model.is_empty());
-        let Some((path, config)) = self.configuration()? else {
+        let Some((path, mut config)) = self.configuration()? else {
             let each = self.models.iter().map(|name| self.naming(name)).collect();
             return Ok(Self { each, ..self });
         };
+        self.serve = config.serve.take().unwrap_or_default();
         let given = self.clone();
         if self.models.is_empty() {
             self.models.extend(config.model.clone().map(OsString::from));
@@ -143,11 +144,6 @@ impl EngineOptions {
     /// These options for one model.
     fn naming(&self, name: &OsStr) -> (OsString, Self) {
         (name.to_owned(), Self { models: vec![name.to_owned()], each: Vec::new(), ..self.clone() })
-    }
-
-    /// What the configuration says of `host serve`.
-    pub(super) fn serve_config(&self) -> Result<ServeConfig, Failure> {
-        Ok(self.configuration()?.and_then(|(_, config)| config.serve).unwrap_or_default())
     }
 
     /// The configuration, with its file, where there is one.

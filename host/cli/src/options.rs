@@ -13,6 +13,7 @@ use herald::{ActivationPrecision, Capacity, LoadOptions, MemoryOptions, NeuroEng
 
 use super::arguments::Listed;
 use super::failure::Failure;
+use super::serve::ServeConfig;
 use super::store;
 
 /// The heading of the options that say what runs where.
@@ -41,6 +42,10 @@ pub(super) struct EngineOptions {
     /// The models that are named, each with the options that the configuration has for it.
     #[arg(skip)]
     pub(super) each: Vec<(OsString, EngineOptions)>,
+
+    /// What the configuration says of `host serve`.
+    #[arg(skip)]
+    pub(super) serve: ServeConfig,
 
     /// The preferred backend for each layer: `simd`, `blas`, `cpu` or another plugin's name; `auto` is the best for this
     /// machine [default: auto]

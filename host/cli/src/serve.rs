@@ -80,7 +80,7 @@ pub(super) struct Serve {
 }
 
 /// The configuration's table `serve`: each key an option of the same name.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct ServeConfig {
     address: Option<IpAddr>,
@@ -155,7 +155,7 @@ impl Serve {
     }
 
     pub(super) fn run(self, options: &EngineOptions) -> Result<(), Failure> {
-        let this = self.configured(options.serve_config()?)?;
+        let this = self.configured(options.serve.clone())?;
         let scheduling = SchedulerOptions {
             max_running: usize::from(this.parallel.map_or(32, NonZeroU16::get)).min(options.max_batch()),
             queue: this.queue.unwrap_or(256),
