@@ -135,6 +135,8 @@ pub(super) struct EngineOptions {
     /// A chat template to use in place of the model's: a file with Jinja source, or a name such as `chatml` or `llama3`
     #[arg(
         long,
+        env = "HERALD_CHAT_TEMPLATE",
+        hide_env_values = true,
         value_name = "FILE|NAME",
         value_parser = Listed::new(StringValueParser::new(), templates).try_map(ChosenTemplate::read),
         hide_possible_values = true
