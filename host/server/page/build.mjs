@@ -60,7 +60,7 @@ const options = {
   bundle: true,
   minify: true,
   format: 'iife',
-  target: ['es2022', 'chrome117', 'firefox125', 'safari17'],
+  target: ['es2022', 'chrome123', 'firefox125', 'safari17.5'],
   jsx: 'automatic',
   jsxImportSource: 'preact',
   legalComments: 'none',
