@@ -93,6 +93,12 @@ pub trait EngineLayer: Send + Sync {
         0
     }
 
+    /// Where a sequence has at most this many tokens in a call, the results and the state are, to the bit, those of one call a
+    /// token, whatever other sequences' tokens are in the call; 0: not promised.
+    fn batch_invariant_tokens(&self) -> usize {
+        0
+    }
+
     /// Makes the summary of a whole page, by which the layer later scores it.
     ///
     /// # Errors

@@ -35,7 +35,13 @@ fn chosen() -> &'static Result<Chosen> {
     CHOSEN.get_or_init(|| {
         let library = library::found().as_ref().map_err(|sentence| Error::unsupported(sentence.clone()))?;
         let beside = matmul::beside()?;
-        let kernels = Kernels { name: "blas", matmul: matmul::matmul, gemm: matmul::gemm, ..*beside.kernels };
+        let kernels = Kernels {
+            name: "blas",
+            is_batch_invariant: false,
+            matmul: matmul::matmul,
+            gemm: matmul::gemm,
+            ..*beside.kernels
+        };
         Ok(Chosen { library, beside, kernels, variant: format!("{}, {}", library.name(), beside.name) })
     })
 }

@@ -13,6 +13,8 @@ use crate::vectors::{LANES, add_scaled, dot, mul};
 /// The cpu backend's table.
 pub static KERNELS: Kernels = Kernels {
     name: "cpu",
+    // Batches go through the products of matrixmultiply.
+    is_batch_invariant: false,
     rows: row_kernels,
     matmul,
     gemm,

@@ -79,6 +79,10 @@ impl EngineLayer for Embedding<'_> {
         Scratch::measure(|scratch| self.row(scratch))
     }
 
+    fn batch_invariant_tokens(&self) -> usize {
+        self.kernels.batch_invariant_tokens()
+    }
+
     fn forward(&self, call: &mut Call<'_>) -> Result<()> {
         if call.tokens.len() != call.n_tokens {
             return Err(Error::invalid("the embedding needs each token's id"));

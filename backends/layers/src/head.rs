@@ -70,6 +70,10 @@ impl EngineLayer for Head<'_> {
         Scratch::measure(|scratch| self.buffers(scratch, self.max_tokens, self.max_workers))
     }
 
+    fn batch_invariant_tokens(&self) -> usize {
+        self.kernels.batch_invariant_tokens()
+    }
+
     fn forward(&self, call: &mut Call<'_>) -> Result<()> {
         let Some(input) = call.input else {
             return Err(Error::invalid("the head needs activations beside the room for logits"));

@@ -12,6 +12,8 @@ use herald_formats::{RowKernels, f16_value};
 pub struct Kernels {
     /// The backend's name, for messages.
     pub name: &'static str,
+    /// Whether no kernel's result for a token depends, to the bit, on the tokens beside it.
+    pub is_batch_invariant: bool,
     /// Kernels over one row of a weight matrix of a type. Weights are [`herald_formats`]'s to the bit.
     pub rows: fn(DType) -> RowKernels,
     /// Matrix multiplication with weights of a type, and activations of a precision, or finer.
@@ -77,6 +79,14 @@ pub struct Kernels {
     /// `x[i] *= exp(to - from[i]) * weight[i]`: each token's contribution, decayed up to another token. Arguments: `to`,
     /// `from`, `weight`, `x`.
     pub decay_weights: fn(f32, &[f32], &[f32], &mut [f32]),
+}
+
+impl Kernels {
+    /// What layers whose own order of sums doesn't depend on the batch promise
+    /// ([`herald_api::EngineLayer::batch_invariant_tokens`]).
+    pub(crate) fn batch_invariant_tokens(&self) -> usize {
+        if self.is_batch_invariant { usize::MAX } else { 0 }
+    }
 }
 
 /// `erfc(z) exp(z^2)` for `z >= 0` is `sum over i of ERFC[i] t^(i + 1)` with `t = 1 / (1 + ERFC_STEP z)`, to a relative error of 2e-8: a

@@ -322,6 +322,10 @@ impl EngineLayer for Mamba1<'_> {
         Scratch::measure(|scratch| self.buffers(scratch, self.max_tokens, self.max_workers))
     }
 
+    fn batch_invariant_tokens(&self) -> usize {
+        self.kernels.batch_invariant_tokens()
+    }
+
     fn state_bytes(&self) -> usize {
         self.state_len() * size_of::<f32>()
     }

@@ -420,6 +420,10 @@ impl EngineLayer for Moe<'_> {
         Scratch::measure(|scratch| self.buffers(scratch, self.max_tokens, self.max_workers))
     }
 
+    fn batch_invariant_tokens(&self) -> usize {
+        self.kernels.batch_invariant_tokens()
+    }
+
     fn forward(&self, call: &mut Call<'_>) -> Result<()> {
         let (kernels, parallel) = (self.kernels, &call.parallel);
         let mut scratch = Scratch::new(std::mem::take(&mut call.scratch));

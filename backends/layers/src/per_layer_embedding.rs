@@ -142,6 +142,10 @@ impl EngineLayer for PerLayerEmbedding<'_> {
         Scratch::measure(|scratch| self.buffers(scratch, self.max_tokens, self.max_workers))
     }
 
+    fn batch_invariant_tokens(&self) -> usize {
+        self.kernels.batch_invariant_tokens()
+    }
+
     fn forward(&self, call: &mut Call<'_>) -> Result<()> {
         let n_tokens = call.n_tokens;
         if let Some(token) = call.tokens.iter().find(|token| **token as usize >= self.params.vocabulary) {

@@ -123,6 +123,10 @@ impl EngineLayer for ShortConv<'_> {
         Scratch::measure(|scratch| self.buffers(scratch, self.max_tokens, self.max_workers))
     }
 
+    fn batch_invariant_tokens(&self) -> usize {
+        self.kernels.batch_invariant_tokens()
+    }
+
     fn state_bytes(&self) -> usize {
         self.conv.state_len() * size_of::<f32>()
     }

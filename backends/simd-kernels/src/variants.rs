@@ -189,6 +189,7 @@ macro_rules! variant {
             /// The table.
             pub(super) static KERNELS: Kernels = Kernels {
                 name: $name,
+                is_batch_invariant: true,
                 rows: row_kernels,
                 matmul,
                 gemm,

@@ -148,6 +148,12 @@ pub struct HeraldLayerInfo {
     pub score_width: u32,
     /// Attention: bytes of a selectable page's summary, a multiple of 8; 0: it makes none.
     pub summary_bytes: u64,
+    /// Batch invariance: where a sequence has at most this many tokens in a call, the results and the state are, to the bit, those
+    /// of one call a token, whatever other sequences' tokens are in the call. The host drafts tokens (speculative decoding)
+    /// only where every layer promises it. 0: not promised.
+    pub batch_invariant_tokens: u32,
+    /// Not used; 0.
+    pub reserved: u32,
 }
 
 /// A run of tokens' keys and values of one layer.

@@ -114,6 +114,7 @@ unsafe extern "C" fn info(
                 page_formats: needs.page_formats,
                 score_width: *score_width as u32,
                 summary_bytes: needs.summary_bytes as u64,
+                batch_invariant_tokens: u32::try_from(layer.batch_invariant_tokens()).unwrap_or(u32::MAX),
                 ..AbiStruct::empty()
             };
             abi::write(out, &answer).map_err(Error::invalid)

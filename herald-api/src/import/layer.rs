@@ -49,6 +49,7 @@ pub struct LayerHandle {
     scratch_bytes: usize,
     weight_bytes: usize,
     score_width: usize,
+    batch_invariant_tokens: usize,
     needs: Needs,
 }
 
@@ -140,6 +141,7 @@ impl Plugin {
             scratch_bytes: 0,
             weight_bytes: 0,
             score_width: 0,
+            batch_invariant_tokens: 0,
             needs: Needs::default(),
         };
         debug_assert!(table.forward.is_some());
@@ -175,6 +177,7 @@ impl Plugin {
             page_formats: answer.page_formats,
         };
         handle.score_width = answer.score_width as usize;
+        handle.batch_invariant_tokens = answer.batch_invariant_tokens as usize;
         handle.scratch_bytes = answer.scratch_bytes as usize;
         handle.weight_bytes = usize::try_from(answer.weight_bytes).unwrap_or(usize::MAX);
         Ok(handle)
@@ -222,6 +225,12 @@ impl LayerHandle {
     #[must_use]
     pub fn summary_bytes(&self) -> usize {
         self.needs.summary_bytes
+    }
+
+    /// The most tokens of a sequence in a call that get, to the bit, the results and the state of one call a token; 0: not promised.
+    #[must_use]
+    pub fn batch_invariant_tokens(&self) -> usize {
+        self.batch_invariant_tokens
     }
 
     /// Has the layer summarise a whole page that begins at token `start`, into `summary_bytes` bytes aligned to 8.

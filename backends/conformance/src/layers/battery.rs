@@ -133,6 +133,7 @@ fn check_whole(layer: &Layer<'_>, case: &Case, expected: &Expected) -> Result<f6
     // Long sequences would take long token by token.
     let pieces = if longest <= 40 { [1, 3] } else { [longest.div_ceil(3), 33] };
     let last_only = Manner { sharing: Sharing::LastOnly(2), ..manner };
+    let mut by_token = None;
     for (piece, stagger, apart, manner, how) in [
         (pieces[0], 2, false, last_only, "in pieces, on the last of 2 workers"),
         (pieces[1], 1, false, Manner::PLAIN, "in pieces beside other sequences"),
@@ -144,8 +145,47 @@ fn check_whole(layer: &Layer<'_>, case: &Case, expected: &Expected) -> Result<f6
         let cut = Cut { piece, stagger, apart, in_place: apart, manner };
         let results = run(layer, case, cut)?;
         expected.check_same(&first, &results, Fault::BatchDependent, how)?;
+        if piece == 1 {
+            by_token = Some(results);
+        }
     }
+    by_token.map_or(Ok(()), |by_token| check_invariance(layer, case, &first, &by_token))?;
     Ok(distance.off)
+}
+
+/// Fails where results depend on the batch, to the bit, and the layer promises that they don't.
+fn check_invariance(
+    layer: &Layer<'_>,
+    case: &Case,
+    whole: &Results,
+    by_token: &Results,
+) -> Result<(), Outcome> {
+    let promised = layer.info.batch_invariant_tokens as usize;
+    let longest = case.sequences.iter().map(super::plan::Tokens::len).max().unwrap_or(0);
+    let cut;
+    let whole = match promised {
+        0 => return Ok(()),
+        _ if promised >= longest => whole,
+        piece => {
+            cut = run(layer, case, Cut { piece, ..Cut::WHOLE })?;
+            &cut
+        }
+    };
+    for (index, (whole, by_token)) in whole.outputs.iter().zip(&by_token.outputs).enumerate() {
+        if let Some(at) = whole.iter().zip(by_token).position(|(x, y)| x.to_bits() != y.to_bits()) {
+            let width = layer.output_width();
+            let sentence = format!(
+                "it promises that up to {promised} tokens of a sequence get, to the bit, the results of one call a token, and \
+                 element {} of token {} of sequence {index} was {:e} in a call of many and {:e} in one of its own",
+                at % width,
+                at / width,
+                whole[at],
+                by_token[at]
+            );
+            return Err(Outcome::Failed(Fault::BatchDependent, sentence));
+        }
+    }
+    Ok(())
 }
 
 /// Fails where two runs left in place what filled their outputs.

@@ -306,6 +306,10 @@ impl EngineLayer for Attention<'_> {
         Scratch::measure(|scratch| self.buffers(scratch, self.max_tokens, self.max_workers))
     }
 
+    fn batch_invariant_tokens(&self) -> usize {
+        self.kernels.batch_invariant_tokens()
+    }
+
     fn page_formats(&self) -> u32 {
         1 << abi::HERALD_PAGE_Q4
     }

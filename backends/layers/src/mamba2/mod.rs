@@ -361,6 +361,11 @@ impl EngineLayer for Mamba2<'_> {
         Scratch::measure(|scratch| self.buffers(scratch, self.max_tokens, self.max_workers))
     }
 
+    fn batch_invariant_tokens(&self) -> usize {
+        // Chunks add in another order than steps.
+        self.kernels.batch_invariant_tokens().min(CHUNKS_FROM_TOKENS - 1)
+    }
+
     fn state_bytes(&self) -> usize {
         self.state_len() * size_of::<f32>()
     }
