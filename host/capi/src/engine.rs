@@ -29,6 +29,8 @@ pub const HERALD_LOAD_INT8_ACTIVATIONS: u32 = 1 << 5;
 
 /// HeraldEngineOptions.selected_pages: all of them.
 pub const HERALD_ALL_PAGES: u32 = 0xffff_ffff;
+/// HeraldEngineOptions.max_draft_tokens: none.
+pub const HERALD_NO_DRAFTS: u32 = 0xffff_ffff;
 
 /// A loaded model, the plugins that run it, and their threads.
 #[derive(Clone)]
@@ -94,8 +96,9 @@ pub struct HeraldEngineOptions {
     /// How many pages (of 64 tokens) of compressed and archived tokens each layer selects to attend to, by score.
     /// HERALD_ALL_PAGES: all; 0: 64.
     pub selected_pages: u32,
-    /// Unused; 0.
-    pub reserved: u32,
+    /// Maximum number of tokens to draft for a pass (speculative decoding), which leaves every text as it is, to the bit; drafts have
+    /// as many as pay. HERALD_NO_DRAFTS: none; 0: 16, which is the most.
+    pub max_draft_tokens: u32,
     /// A folder in which the prefix cache outlives the engine, for this and other processes with the same model. NUL-terminated;
     /// null: it doesn't.
     pub cache_dir: *const c_char,
@@ -181,6 +184,11 @@ fn load_options(call: &Call, raw: &HeraldEngineOptions) -> Outcome<LoadOptions> 
             ActivationPrecision::Int16
         },
         max_batch: NonZeroUsize::new(raw.max_batch as usize).map_or(defaults.max_batch, NonZeroUsize::get),
+        max_draft: match raw.max_draft_tokens {
+            0 => defaults.max_draft,
+            HERALD_NO_DRAFTS => 0,
+            tokens => tokens as usize,
+        },
         context: NonZeroUsize::new(raw.context as usize).map(NonZeroUsize::get),
         prefix_bytes: match raw.prefix_bytes {
             _ if raw.flags & HERALD_LOAD_NO_PREFIX_CACHE != 0 => 0,

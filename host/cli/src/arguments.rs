@@ -22,6 +22,8 @@ const TRUST: &[&str] = &["allow_insecure_plugins"];
 const THREADS: &[&str] = &["threads", "config"];
 /// How finely is computed.
 const PRECISION: &[&str] = &["activations"];
+/// How many tokens are drafted.
+const DRAFTS: &[&str] = &["max_draft"];
 /// What sequences take.
 const MEMORY: &[&str] = &[
     "context",
@@ -46,7 +48,10 @@ fn used(path: &str) -> &'static [&'static [&'static str]] {
         "quantize" => &[THREADS],
         "tokenize" => &[MODEL, PLUGINS, SET],
         "backends" | "info" => &[MODEL, PLUGINS, THREADS],
-        _ => &[MODEL, PLUGINS, THREADS, PRECISION, MEMORY, SET, TEMPLATE],
+        "embed" | "imatrix" | "logits" | "perplexity" | "rerank" => {
+            &[MODEL, PLUGINS, THREADS, PRECISION, MEMORY, SET, TEMPLATE]
+        }
+        _ => &[MODEL, PLUGINS, THREADS, PRECISION, DRAFTS, MEMORY, SET, TEMPLATE],
     }
 }
 

@@ -24,6 +24,7 @@ struct Config {
     backend: Option<String>,
     threads: Option<Value>,
     activations: Option<String>,
+    max_draft: Option<usize>,
     context: Option<NonZeroUsize>,
     batch: Option<NonZeroUsize>,
     active_tokens: Option<Value>,
@@ -200,6 +201,7 @@ impl EngineOptions {
         self.threads = of(self.threads, "threads", config.threads.as_ref(), options::threads)?;
         let activations = config.activations.clone().map(Value::Text);
         self.activations = of(self.activations, "activations", activations.as_ref(), options::activations)?;
+        self.max_draft = self.max_draft.or(config.max_draft);
         self.context = self.context.or(config.context);
         self.batch = self.batch.or(config.batch);
         let (active, compressed) = (config.active_tokens.as_ref(), config.compressed_tokens.as_ref());

@@ -167,9 +167,13 @@ pub(super) fn statistics(engine: &NeuroEngine, generated: &Generated) -> String 
         0 => String::new(),
         cached => format!(" ({cached} of them cached)"),
     };
+    let drafts = match generated.accepted_tokens {
+        0 => String::new(),
+        accepted => format!(" ({accepted} of them from drafts)"),
+    };
     let computed = generated.prompt_tokens - generated.shared_tokens;
     format!(
-        "[{} prompt tokens{cached} at {:.1}/s, {} generated at {:.1}/s, {} on {} threads]",
+        "[{} prompt tokens{cached} at {:.1}/s, {} generated{drafts} at {:.1}/s, {} on {} threads]",
         generated.prompt_tokens,
         output::per_second(computed, generated.prompt_time.as_secs_f64()),
         generated.tokens.len(),
@@ -195,6 +199,8 @@ fn report(engine: &NeuroEngine, generated: &Generated, logprobs: Value) -> Value
         "seed": generated.seed,
         "prompt_tokens": generated.prompt_tokens,
         "cached_tokens": generated.shared_tokens,
+        "drafted_tokens": generated.drafted_tokens,
+        "accepted_tokens": generated.accepted_tokens,
         "prompt_s": generated.prompt_time.as_secs_f64(),
         "decode_s": generated.decode_time.as_secs_f64(),
         "load_s": engine.load_time().as_secs_f64(),

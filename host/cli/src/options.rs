@@ -68,6 +68,11 @@ pub(super) struct EngineOptions {
     #[arg(long, env = "HERALD_ACTIVATIONS", hide_env_values = true, value_name = "TYPE", value_parser = activations)]
     pub(super) activations: Option<ActivationPrecision>,
 
+    /// Maximum tokens to draft for a pass (speculative decoding): as many as pay, and the text stays the same; 0 drafts none
+    /// [default: 16]
+    #[arg(long, env = "HERALD_MAX_DRAFT", hide_env_values = true, value_name = "TOKENS")]
+    pub(super) max_draft: Option<usize>,
+
     /// Maximum length of a sequence [default: what the model was trained for]
     #[arg(short, long, env = "HERALD_CONTEXT", hide_env_values = true, value_name = "TOKENS", help_heading = MEMORY)]
     pub(super) context: Option<NonZeroUsize>,
@@ -179,6 +184,8 @@ impl EngineOptions {
             vec!["--model".into(), model.into(), "--backend".into(), backend.into()];
         let values = [
             ("--threads", self.threads.map(|number| number.to_string())),
+            ("--activations", self.activations.map(|precision| name_of(precision).to_owned())),
+            ("--max-draft", self.max_draft.map(|number| number.to_string())),
             ("--context", self.context.map(|number| number.to_string())),
             ("--batch", self.batch.map(|number| number.to_string())),
             ("--active-tokens", self.active_tokens.map(|capacity| capacity.to_string())),
@@ -228,6 +235,7 @@ impl EngineOptions {
             threads: self.threads,
             activations: self.activations.unwrap_or(usual.activations),
             max_batch: self.max_batch(),
+            max_draft: self.max_draft.unwrap_or(usual.max_draft),
             context: self.context.map(NonZeroUsize::get),
             prefix_bytes: self
                 .cache_bytes
@@ -330,6 +338,14 @@ pub(super) fn activations(text: &str) -> Result<ActivationPrecision, String> {
         "int16" => Ok(ActivationPrecision::Int16),
         "int8" => Ok(ActivationPrecision::Int8),
         _ => Err("`int16` or `int8` was expected".to_owned()),
+    }
+}
+
+/// A precision as [`activations`] reads it.
+fn name_of(precision: ActivationPrecision) -> &'static str {
+    match precision {
+        ActivationPrecision::Int8 => "int8",
+        _ => "int16",
     }
 }
 

@@ -18,6 +18,7 @@ pub mod plugin;
 pub mod sampler;
 mod saved_file;
 pub mod schedule;
+mod speculation;
 mod stop;
 pub mod stream_text;
 mod system;

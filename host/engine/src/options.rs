@@ -26,6 +26,11 @@ pub struct LoadOptions {
     pub activations: ActivationPrecision,
     /// The most tokens of a forward pass; longer prompts go in pieces.
     pub max_batch: usize,
+    /// The most tokens that are drafted for a pass (speculative decoding), where every layer promises batch invariance: the text is the
+    /// same with and without. Drafts have as many tokens as pay, at most [`LoadOptions::MAX_DRAFT`]; 0: none.
+    pub max_draft: usize,
+    /// The fewest tokens of a draft, even where fewer would pay: 0, but for experiments.
+    pub min_draft: usize,
     /// The most tokens that a sequence may have; `None`: what the model was trained for.
     pub context: Option<usize>,
     /// Tokens of a KV page.
@@ -44,6 +49,11 @@ pub struct LoadOptions {
     pub chat_template: Option<String>,
 }
 
+impl LoadOptions {
+    /// The most tokens of a draft. Longer ones would leave the batches for which kernels unpack weights as they go.
+    pub const MAX_DRAFT: usize = 16;
+}
+
 impl Default for LoadOptions {
     fn default() -> Self {
         Self {
@@ -53,6 +63,8 @@ impl Default for LoadOptions {
             threads: None,
             activations: ActivationPrecision::default(),
             max_batch: 512,
+            max_draft: Self::MAX_DRAFT,
+            min_draft: 0,
             context: None,
             page_tokens: 64,
             prefix_bytes: 512 << 20,

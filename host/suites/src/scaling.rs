@@ -48,7 +48,7 @@ pub(super) fn decode(engine: &NeuroEngine, batch: usize, tokens: usize) -> Resul
         let mut parts: Vec<BatchEntry<'_>> = sequences
             .iter_mut()
             .zip(&next)
-            .map(|(sequence, token)| BatchEntry { sequence, ids: std::slice::from_ref(token), logits: true })
+            .map(|(sequence, token)| BatchEntry { sequence, ids: std::slice::from_ref(token), logits: 1 })
             .collect();
         let sampled: Vec<AtomicU32> = (0..batch).map(|_| AtomicU32::new(0)).collect();
         let mut n_sampled = 0;

@@ -51,6 +51,8 @@ enum Command {
 
 impl Bench {
     pub(super) fn run(self, options: &EngineOptions) -> Result<(), Failure> {
+        // What is measured is what a pass takes, unless drafts are asked for.
+        let options = &EngineOptions { max_draft: options.max_draft.or(Some(0)), ..options.clone() };
         match self.command {
             Some(Command::Speed(command)) => command.run(options),
             Some(Command::Context(command)) => command.run(options),

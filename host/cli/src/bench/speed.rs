@@ -112,7 +112,7 @@ fn run(
             return Err(Failure::Interrupted);
         }
         let ids = [next];
-        let part = BatchEntry { sequence: &mut sequence, ids: &ids, logits: true };
+        let part = BatchEntry { sequence: &mut sequence, ids: &ids, logits: 1 };
         engine.step(&mut [part], &mut |logits| next = best(logits))?;
     }
     Ok((prompt_s, start.elapsed().as_secs_f64()))

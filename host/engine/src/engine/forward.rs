@@ -15,8 +15,8 @@ pub struct BatchEntry<'p> {
     pub sequence: &'p mut Sequence,
     /// Tokens to run after what it has seen.
     pub ids: &'p [u32],
-    /// Whether the logits of the last of them are wanted.
-    pub logits: bool,
+    /// Of how many of them, the last ones, the logits are wanted.
+    pub logits: usize,
 }
 
 impl NeuroEngine {
@@ -121,7 +121,7 @@ impl NeuroEngine {
     }
 
     /// Runs any mix of prompts' pieces and single tokens in one pass. All entries together may have as many tokens as the
-    /// batch's size. `each` is given the logits `[n, vocabulary]` of the entries that want them, in order, some at a time.
+    /// batch's size. `each` is given the logits `[n, vocabulary]` of the tokens whose logits are wanted, in order, some at a time.
     ///
     /// # Errors
     /// As [`NeuroEngine::prefill`]; no sequence then has its tokens. Where a plugin fails while it computes, recurrent states may
@@ -135,13 +135,14 @@ impl NeuroEngine {
                 self.max_batch
             )));
         }
-        let wanted: Vec<bool> = entries.iter().map(|entry| entry.logits).collect();
+        let wanted: Vec<usize> = entries.iter().map(|entry| entry.logits.min(entry.ids.len())).collect();
         let mut runs = Vec::with_capacity(entries.len());
         for BatchEntry { sequence, ids, .. } in entries {
             self.check(sequence, ids)?;
             runs.push((&mut **sequence, *ids));
         }
-        let wanted = if wanted.contains(&true) { WantedLogits::LastOf(&wanted) } else { WantedLogits::None };
+        let wanted =
+            if wanted.iter().any(|n| *n > 0) { WantedLogits::LastOf(&wanted) } else { WantedLogits::None };
         self.pass(&mut runs, wanted, Leave::All, each)
     }
 

@@ -3,11 +3,15 @@
 use std::time::{Duration, Instant};
 
 use super::generation::Generation;
+use super::interrupt::Leave;
+use super::pass::WantedLogits;
 use super::thinking::ThinkingBudget;
 use super::{NeuroEngine, Sequence};
 use crate::constrain::Constraint;
 use crate::error::{Error, Result};
 use crate::sampler::{Sampled, SamplerConfig, SamplerState};
+use crate::speculation::Ahead;
+use crate::tokenizer::AscTokenizer;
 
 /// How to generate.
 #[derive(Clone, Debug, Default)]
@@ -88,6 +92,10 @@ pub struct Generated {
     pub prompt_tokens: usize,
     /// How many of them earlier sequences had computed, and were not run.
     pub shared_tokens: usize,
+    /// Tokens that were drafted (speculative decoding).
+    pub drafted_tokens: usize,
+    /// How many of them came.
+    pub accepted_tokens: usize,
     /// Time for the prompt.
     pub prompt_time: Duration,
     /// Time for the tokens after it.
@@ -135,30 +143,17 @@ impl NeuroEngine {
         }
         let mut generation = Generation::new(self, options, sequence.stop.as_ref())?;
         let start = Instant::now();
-        let (mut logits, shared_tokens) = self.prefill_shared(sequence, prompt, &mut |_| proceed())?;
+        let (logits, shared_tokens) = self.prefill_shared(sequence, prompt, &mut |_| proceed())?;
         let prompt_time = start.elapsed();
         generation.accept(sequence.tokens())?;
         let start = Instant::now();
-        let finish = loop {
-            if generation.is_long_enough() {
-                break Finish::Length;
-            }
-            let room = self.context - sequence.tokens.len();
-            let chosen = generation.choose(&self.tokenizer, &logits, room)?;
-            let go_on = each(&TokenOutput { sampled: &chosen.sampled, text: &chosen.text, tail: false });
-            match chosen.finish {
-                Some(finish @ (Finish::StopText(_) | Finish::EndToken(_) | Finish::Complete)) => {
-                    break finish;
-                }
-                _ if !go_on => break Finish::Cancelled,
-                Some(finish) => break finish,
-                None => match self.decode(&mut [(sequence, chosen.sampled.token)]) {
-                    Ok(next) => logits = next,
-                    Err(Error::Cancelled) => break Finish::Cancelled,
-                    Err(error) => return Err(error),
-                },
-            }
+        let mut ahead = Ahead::default();
+        let finish = if generation.is_long_enough() {
+            Finish::Length
+        } else {
+            self.choose_on(sequence, &mut generation, &mut ahead, &logits, each)?
         };
+        self.catch_up(sequence, &mut ahead)?;
         self.keep_all(sequence);
         let (generated, tail) = generation.end(finish);
         if let Some((sampled, text)) = tail {
@@ -166,5 +161,86 @@ impl NeuroEngine {
         }
         let (prompt_tokens, decode_time) = (prompt.len(), start.elapsed());
         Ok(Generated { prompt_tokens, shared_tokens, prompt_time, decode_time, ..generated })
+    }
+
+    /// Chooses tokens from a prompt's logits on, and runs them, until the generation ends.
+    fn choose_on(
+        &self,
+        sequence: &mut Sequence,
+        generation: &mut Generation,
+        ahead: &mut Ahead,
+        logits: &[f32],
+        each: &mut dyn FnMut(&TokenOutput<'_>) -> bool,
+    ) -> Result<Finish> {
+        let room = |tokens: usize| self.context - tokens;
+        let mut chosen = Chosen { room: room(sequence.tokens.len()), ..Chosen::default() };
+        chosen.take(logits, &self.tokenizer, generation, &[], each);
+        loop {
+            self.settle(sequence, ahead, generation, &chosen.tokens);
+            if let Some(end) = chosen.end {
+                return end;
+            }
+            self.draft(ahead, sequence, generation, 1, self.max_batch - ahead.len().min(self.max_batch));
+            let ids = ahead.ids();
+            self.check(sequence, &ids)?;
+            let before = sequence.tokens.len() + ahead.chosen.len();
+            chosen = Chosen { room: room(before), ..Chosen::default() };
+            let (wanted, start) = ([ahead.wanted()], Instant::now());
+            let rows = &mut |rows: &[f32]| {
+                for row in rows.chunks_exact(self.plan.vocabulary) {
+                    chosen.take(row, &self.tokenizer, generation, &ahead.draft.tokens, each);
+                }
+            };
+            match self.pass(&mut [(sequence, &ids)], WantedLogits::LastOf(&wanted), Leave::Any, rows) {
+                Ok(()) => self.observe_pass(ids.len(), start.elapsed()),
+                Err(Error::Cancelled) => return Ok(Finish::Cancelled),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// What was chosen from one pass's logits.
+#[derive(Default)]
+struct Chosen {
+    /// Tokens that the sequence has room for after the next row's.
+    room: usize,
+    tokens: Vec<u32>,
+    /// Whether what follows the last of them wasn't run.
+    is_last: bool,
+    /// How the generation ends, where it does.
+    end: Option<Result<Finish>>,
+}
+
+impl Chosen {
+    /// Chooses from the next row of logits, unless the generation has left the draft or ended before.
+    fn take(
+        &mut self,
+        row: &[f32],
+        tokenizer: &AscTokenizer,
+        generation: &mut Generation,
+        draft: &[u32],
+        each: &mut dyn FnMut(&TokenOutput<'_>) -> bool,
+    ) {
+        if self.is_last || self.end.is_some() {
+            return;
+        }
+        let chosen = match generation.choose(tokenizer, row, self.room) {
+            Ok(chosen) => chosen,
+            Err(error) => {
+                self.end = Some(Err(error));
+                return;
+            }
+        };
+        let token = chosen.sampled.token;
+        self.is_last = draft.get(self.tokens.len()) != Some(&token);
+        self.tokens.push(token);
+        self.room = self.room.saturating_sub(1);
+        let go_on = each(&TokenOutput { sampled: &chosen.sampled, text: &chosen.text, tail: false });
+        self.end = match chosen.finish {
+            Some(finish @ (Finish::StopText(_) | Finish::EndToken(_) | Finish::Complete)) => Some(Ok(finish)),
+            _ if !go_on => Some(Ok(Finish::Cancelled)),
+            finish => finish.map(Ok),
+        };
     }
 }

@@ -7,7 +7,8 @@ use super::generate::{Finish, GenerateOptions, Generated};
 use super::thinking::Thoughts;
 use crate::constrain::{Guide, Next};
 use crate::error::{Error, Result};
-use crate::sampler::{Sampled, Sampler};
+use crate::sampler::{Sampled, Sampler, SamplerState};
+use crate::speculation::{Chances, Draft, Drafter};
 use crate::stop::Stop;
 use crate::stream_text::{StopMatcher, Utf8Stream};
 use crate::tokenizer::AscTokenizer;
@@ -23,6 +24,7 @@ pub(crate) struct Generation {
     utf8: Utf8Stream,
     guide: Option<Guide>,
     thoughts: Option<Thoughts>,
+    drafter: Drafter,
     text: String,
     tokens: Vec<u32>,
     logprobs: Vec<f32>,
@@ -33,6 +35,8 @@ pub(crate) struct ChosenToken {
     pub(crate) sampled: Sampled,
     /// Text that it makes certain.
     pub(crate) text: String,
+    /// The random numbers that would come next.
+    pub(crate) random: SamplerState,
     /// Why the generation ends here, where it does. The callback's wish to stop counts before `Length` and `ContextFull`.
     pub(crate) finish: Option<Finish>,
 }
@@ -58,6 +62,7 @@ impl Generation {
                 .map_err(|error| Error::Invalid(error.to_string()))?,
             options: options.clone(),
             utf8: Utf8Stream::default(),
+            drafter: Drafter::new(),
             text: String::new(),
             tokens: Vec::new(),
             logprobs: Vec::new(),
@@ -77,6 +82,47 @@ impl Generation {
     /// Whether the token limit is reached.
     pub(crate) fn is_long_enough(&self) -> bool {
         self.options.max_tokens.is_some_and(|most| self.tokens.len() >= most)
+    }
+
+    /// A draft of what follows the text `seen` and `chosen`, for whose sequence has room for `room` tokens more.
+    pub(crate) fn draft(&mut self, seen: &[u32], chosen: &[u32], room: usize, chances: Chances) -> Draft {
+        // After a draft's last token another is chosen.
+        let most = self.left(room).saturating_sub(1);
+        if most == 0 {
+            return Draft::default();
+        }
+        self.drafter.draft(seen, chosen, Chances { room: chances.room.min(most), ..chances })
+    }
+
+    /// Counts what became of a draft: `accepted` of its tokens came.
+    pub(crate) fn learn(&mut self, draft: &Draft, accepted: usize) {
+        self.drafter.learn(draft, accepted);
+    }
+
+    /// Takes back the last `n` tokens, which nobody will see; `random` comes after those before them.
+    pub(crate) fn take_back(
+        &mut self,
+        tokenizer: &AscTokenizer,
+        n: usize,
+        random: SamplerState,
+    ) -> Result<()> {
+        if n == 0 {
+            return Ok(());
+        }
+        self.tokens.truncate(self.tokens.len() - n);
+        self.logprobs.truncate(self.tokens.len());
+        self.sampler.go_on_from(random);
+        // None of the tokens that are left ends the text, since others came after them.
+        self.utf8 = Utf8Stream::default();
+        self.stops = StopMatcher::new(self.options.stop.iter().cloned())
+            .map_err(|error| Error::Invalid(error.to_string()))?;
+        self.text.clear();
+        for token in &self.tokens {
+            let (mut fresh, special) = (String::new(), self.options.special || self.options.markers);
+            self.utf8.push(&tokenizer.token_bytes(*token, special)?, &mut fresh);
+            self.stops.push(&fresh, &mut self.text);
+        }
+        Ok(())
     }
 
     /// How many tokens were generated.
@@ -120,7 +166,7 @@ impl Generation {
         } else {
             None
         };
-        Ok(ChosenToken { sampled, text, finish })
+        Ok(ChosenToken { sampled, text, random: self.sampler.state(), finish })
     }
 
     /// Tokens that there is still room for, where the sequence has room for `room` more to be run.
@@ -192,6 +238,7 @@ impl Generation {
     /// Ends it. Returns the result, in which the caller fills in the times and the prompt's length, and any text that was held
     /// back as the beginning of a character or of a stop text, with the token that it belongs to.
     pub(crate) fn end(mut self, finish: Finish) -> (Generated, Option<(Sampled, String)>) {
+        let (drafted_tokens, accepted_tokens) = self.drafter.counts();
         let (mut finish, mut fresh, mut held) = (finish, String::new(), String::new());
         if !matches!(finish, Finish::StopText(_)) {
             self.utf8.finish(&mut fresh);
@@ -212,6 +259,8 @@ impl Generation {
             random: self.sampler.state(),
             prompt_tokens: 0,
             shared_tokens: 0,
+            drafted_tokens,
+            accepted_tokens,
             prompt_time: Duration::ZERO,
             decode_time: Duration::ZERO,
         };

@@ -5,6 +5,7 @@ mod budget;
 mod build;
 mod calibrate;
 mod census;
+mod drafts;
 mod embed;
 mod fault;
 mod finite;
@@ -42,6 +43,7 @@ use crate::model::{self, ModelPlan};
 use crate::options::LoadOptions;
 use crate::plugin::{self, Plugins};
 use crate::sampler::{SamplerConfig, recommended};
+use crate::speculation::PassCost;
 use crate::stop::Stop;
 use crate::threads::ThreadPool;
 use crate::tokenizer::AscTokenizer;
@@ -90,6 +92,12 @@ pub struct NeuroEngine {
     /// Made when an answer is first constrained.
     forms: OnceLock<Forms>,
     max_batch: usize,
+    /// The fewest and the most tokens of a draft.
+    draft_tokens: [usize; 2],
+    /// What every layer promises.
+    batch_invariant_tokens: usize,
+    /// What passes that decode cost.
+    pass_cost: Mutex<PassCost>,
     context: usize,
     page_tokens: usize,
     load_time: Duration,
@@ -239,6 +247,8 @@ impl NeuroEngine {
             Some(template) => Some(template.clone()),
             None => gguf.metadata().get::<&str>("tokenizer.chat_template")?.map(str::to_owned),
         };
+        let promised = built.layers.iter().map(LayerHandle::batch_invariant_tokens);
+        let batch_invariant_tokens = promised.min().unwrap_or(0);
         Ok(Self {
             layers: built.layers,
             prompt_layers,
@@ -256,6 +266,9 @@ impl NeuroEngine {
             workspaces: Mutex::default(),
             forms: OnceLock::new(),
             max_batch: options.max_batch,
+            draft_tokens: [options.min_draft, options.max_draft].map(|n| n.min(LoadOptions::MAX_DRAFT)),
+            batch_invariant_tokens,
+            pass_cost: Mutex::default(),
             context,
             page_tokens: options.page_tokens,
             load_time: Duration::ZERO,

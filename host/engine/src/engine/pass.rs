@@ -23,8 +23,8 @@ pub(super) enum WantedLogits<'r> {
     All,
     /// Those of the last token of each sequence.
     Last,
-    /// Those of the last token of each sequence for which this is true.
-    LastOf(&'r [bool]),
+    /// Those of as many of each sequence's last tokens.
+    LastOf(&'r [usize]),
     /// No logits, but every token's activations `[n_tokens, hidden]` after the first layers, as many as this says. The others
     /// are not run, so the sequences are of no further use.
     Hidden(usize),
@@ -195,9 +195,9 @@ impl NeuroEngine {
         each: &mut dyn FnMut(&[f32]),
     ) -> Result<()> {
         let hidden = self.plan.hidden;
-        let is_wanted = |index: usize| match wanted {
+        let wanted_of = |index: usize| match wanted {
             WantedLogits::LastOf(wanted) => wanted[index],
-            _ => true,
+            _ => 1,
         };
         match wanted {
             WantedLogits::None => Ok(()),
@@ -214,10 +214,9 @@ impl NeuroEngine {
                 let (mut end, mut kept) = (0, 0);
                 for (index, (_, ids)) in entries.iter().enumerate() {
                     end += ids.len();
-                    if is_wanted(index) {
-                        workspace.activations.copy_within((end - 1) * hidden..end * hidden, kept * hidden);
-                        kept += 1;
-                    }
+                    let rows = wanted_of(index);
+                    workspace.activations.copy_within((end - rows) * hidden..end * hidden, kept * hidden);
+                    kept += rows;
                 }
                 self.head(workspace, kept, &|| Ok(()), each)
             }

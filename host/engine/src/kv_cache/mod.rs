@@ -202,6 +202,22 @@ impl SequenceMemory {
         demoted.into_iter().try_for_each(|item| into_value(item).3)
     }
 
+    /// Up to how many tokens a pass may take the sequence and give the results of passes of one token
+    /// ([`LayerPages::even_until`]).
+    pub(crate) fn even_until(&self, limits: Limits) -> usize {
+        let pages = self.layers.iter().filter_map(|layer| match layer {
+            LayerMemory::Pages(pages) => Some(pages.even_until(limits)),
+            _ => None,
+        });
+        pages.min().unwrap_or(usize::MAX)
+    }
+
+    /// Forgets the tokens from `tokens` on, and takes the recurrent states back to what they were there.
+    pub(crate) fn go_back(&mut self, tokens: usize, states: Vec<AlignedBytes>) {
+        self.pages().for_each(|pages| pages.truncate(tokens));
+        self.set_states(states);
+    }
+
     /// Forgets the tokens from `tokens` on. `false` where there is a recurrent state, which can't go back.
     pub(crate) fn truncate(&mut self, tokens: usize) -> bool {
         if tokens > 0 && self.has_states() {

@@ -28,6 +28,21 @@ impl LayerPages {
         self.needs.compressed.is_some() && next_end.saturating_add(limits.active_tokens) <= tokens
     }
 
+    /// Up to how many tokens the sequence may grow in one pass that gives the results of as many passes of one token: until then, no page
+    /// moves, none is selected for some tokens and not for others, and no position shifts.
+    pub(crate) fn even_until(&self, limits: Limits) -> usize {
+        let next_end = (SINKS + self.selectable.len() + 1) * self.page_tokens();
+        let moves = match self.needs.compressed {
+            Some(_) => next_end.saturating_add(limits.active_tokens) - 1,
+            None => usize::MAX,
+        };
+        match self.needs.selected_pages {
+            Some(selected) if self.selectable.len() > selected => 0,
+            Some(_) if !self.selectable.is_empty() => moves.min(self.needs.trained_context),
+            _ => moves,
+        }
+    }
+
     fn has_to_archive(&self, limits: Limits) -> bool {
         let compressed = self.selectable.n_compressed() * self.page_tokens();
         self.needs.archive.is_some() && compressed > limits.compressed_tokens

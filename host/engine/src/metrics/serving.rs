@@ -22,7 +22,7 @@ pub struct Step {
     pub took: Duration,
     /// Tokens of prompts that it ran.
     pub prompt: usize,
-    /// Sequences that it decoded a token of.
+    /// Tokens that it decoded.
     pub decoded: usize,
     /// All sequences of the step.
     pub sequences: usize,
@@ -58,6 +58,10 @@ pub struct ServingReport {
     pub phases: [PhaseReport; 2],
     /// Tokens of prompts that were shared with earlier ones, and not run.
     pub shared_tokens: u64,
+    /// Tokens that were drafted (speculative decoding).
+    pub drafted_tokens: u64,
+    /// How many of them came.
+    pub accepted_tokens: u64,
     /// From a request's arrival until it got a slot.
     pub queue_s: Quantiles,
     /// From a request's arrival to its first token.
@@ -90,6 +94,8 @@ pub struct ServingMetrics {
     pub(super) refused: Count,
     pub(super) prompt_tokens: Count,
     pub(super) shared_tokens: Count,
+    pub(super) drafted_tokens: Count,
+    pub(super) accepted_tokens: Count,
     pub(super) generated_tokens: Count,
     pub(super) queue: Distribution,
     pub(super) first_token: Distribution,
@@ -117,6 +123,8 @@ impl ServingMetrics {
             refused: Count::default(),
             prompt_tokens: Count::default(),
             shared_tokens: Count::default(),
+            drafted_tokens: Count::default(),
+            accepted_tokens: Count::default(),
             generated_tokens: Count::default(),
             queue: Distribution::of_seconds(),
             first_token: Distribution::of_seconds(),
@@ -141,6 +149,12 @@ impl ServingMetrics {
     /// A prompt began, `tokens` of which were shared with an earlier one.
     pub(crate) fn shared(&self, tokens: usize) {
         self.shared_tokens.inc_by(tokens as u64);
+    }
+
+    /// Tokens were drafted, of which so many came.
+    pub(crate) fn drafted(&self, drafted: usize, accepted: usize) {
+        self.drafted_tokens.inc_by(drafted as u64);
+        self.accepted_tokens.inc_by(accepted as u64);
     }
 
     /// A token came, `between` seconds after the one before it, where there was one.
@@ -203,6 +217,8 @@ impl ServingMetrics {
             },
             phases: self.throughput.report(),
             shared_tokens: self.shared_tokens.get(),
+            drafted_tokens: self.drafted_tokens.get(),
+            accepted_tokens: self.accepted_tokens.get(),
             queue_s: self.queue.quantiles(),
             first_token_s: self.first_token.quantiles(),
             between_tokens_s: self.between.quantiles(),

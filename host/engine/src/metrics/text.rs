@@ -40,6 +40,9 @@ impl ServingMetrics {
         registry.register("prompt_tokens", "Tokens of prompts that were run", self.prompt_tokens.clone());
         let shared = "Tokens of prompts that were shared with earlier ones";
         registry.register("shared_tokens", shared, self.shared_tokens.clone());
+        let drafted = "Tokens that were drafted (speculative decoding)";
+        registry.register("drafted_tokens", drafted, self.drafted_tokens.clone());
+        registry.register("accepted_tokens", "Drafted tokens that came", self.accepted_tokens.clone());
         registry.register("generated_tokens", "Tokens that were generated", self.generated_tokens.clone());
         registry.register("steps", "Forward passes of the scheduler", self.steps.clone());
         for (name, help, times) in [

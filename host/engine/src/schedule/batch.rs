@@ -10,8 +10,10 @@ use super::share::share;
 use crate::engine::{BatchEntry, ChosenToken, Finish, Generation, NeuroEngine, Sequence};
 use crate::error::{Error, Result};
 use crate::metrics::{RequestClock, ServingMetrics, Step};
+use crate::speculation::Ahead;
 use crate::stop::Stop;
 use crate::threads::{into_value, locked};
+use crate::tokenizer::AscTokenizer;
 
 /// A request that waits for a slot.
 pub(super) struct Waiting {
@@ -67,13 +69,18 @@ struct Running {
     shared: usize,
     /// Tokens of the prompt that have been run or shared.
     done: usize,
-    /// The token to run next, once the prompt is done.
-    next: Option<u32>,
+    /// What it runs next, once the prompt is done.
+    ahead: Ahead,
 }
 
 impl Running {
     fn left(&self) -> usize {
         self.request.prompt.len() - self.done
+    }
+
+    /// How many tokens of it the next step runs.
+    fn wants(&self) -> usize {
+        if self.left() == 0 { self.ahead.len() } else { 0 }
     }
 
     fn end(self, ending: Ending, counts: &ServingMetrics) -> ClientId {
@@ -131,7 +138,13 @@ impl Batch {
                 sequence.set_cache_key(request.generation.cache_key());
                 let shared = self.engine.begin_shared(&mut sequence, &request.prompt);
                 self.counts.shared(shared);
-                self.running.push(Running { request, sequence, shared, done: shared, next: None });
+                self.running.push(Running {
+                    request,
+                    sequence,
+                    shared,
+                    done: shared,
+                    ahead: Ahead::default(),
+                });
                 Ok(())
             }
             Err(error) => {
@@ -149,7 +162,7 @@ impl Batch {
         }
     }
 
-    /// Runs one token of each sequence that decodes, and pieces of the prompts.
+    /// Runs the next token of each sequence that decodes, with what is drafted after it, and pieces of the prompts.
     pub(super) fn step(&mut self) -> Done {
         let mut done = Done::default();
         let mut endings: Vec<Option<Ending>> = self.running.iter().map(|_| None).collect();
@@ -158,6 +171,7 @@ impl Batch {
                 *ending = Some(Ok(Finish::Cancelled));
             }
         }
+        self.draft(&endings);
         let pieces = self.pieces(&endings);
         // A sequence without room fails alone, and not the whole step.
         let mut pieces: Vec<(usize, usize)> = pieces
@@ -186,12 +200,34 @@ impl Batch {
         for index in (0..self.running.len()).rev() {
             if let Some(ending) = endings[index].take() {
                 // Order is kept: who came first is first.
-                let ended = self.running.remove(index);
-                self.engine.keep_all(&ended.sequence);
+                let mut ended = self.running.remove(index);
+                let Running { sequence, ahead, .. } = &mut ended;
+                if let Err(error) = self.engine.catch_up(sequence, ahead) {
+                    tracing::debug!("a sequence ends before its text: {error}");
+                }
+                self.engine.keep_all(sequence);
                 done.ended.push(ended.end(ending, &self.counts));
             }
         }
         done
+    }
+
+    /// Drafts for the sequences that decode, where no prompt shares their pass.
+    fn draft(&mut self, endings: &[Option<Ending>]) {
+        let Self { engine, running, .. } = self;
+        let goes_on = |(index, _): &(usize, &mut Running)| endings[*index].is_none();
+        if running.iter().zip(endings).any(|(running, ending)| ending.is_none() && running.left() > 0) {
+            return;
+        }
+        let sequences = endings.iter().filter(|ending| ending.is_none()).count();
+        let chosen: usize = running.iter().map(Running::wants).sum();
+        let most = engine.max_batch().min(engine.most_decoded());
+        let mut spare = most.saturating_sub(chosen);
+        for (_, running) in running.iter_mut().enumerate().filter(goes_on) {
+            let Running { request, sequence, ahead, .. } = running;
+            engine.draft(ahead, sequence, &mut request.generation, sequences, spare);
+            spare -= ahead.draft.tokens.len();
+        }
     }
 
     /// Which sequences run how many tokens.
@@ -199,7 +235,8 @@ impl Batch {
         let goes_on = |(index, _): &(usize, &Running)| endings[*index].is_none();
         let (decoding, prompts): (Vec<_>, Vec<_>) =
             self.running.iter().enumerate().filter(goes_on).partition(|(_, running)| running.left() == 0);
-        let room = self.engine.max_batch() - decoding.len();
+        let decoded: usize = decoding.iter().map(|(_, running)| running.wants()).sum();
+        let room = self.engine.max_batch().saturating_sub(decoded);
         // A long step would hold up the sequences that decode.
         let budget = if decoding.is_empty() { room } else { room.min(self.options.prompt_piece) };
         let left: Vec<usize> = prompts.iter().map(|(_, running)| running.left()).collect();
@@ -208,7 +245,7 @@ impl Batch {
         let piece = |running: &Running, n| self.engine.piece(&running.sequence, running.left(), n);
         let prompts = prompts.iter().zip(shares).map(|((index, running), n)| (*index, piece(running, n)));
         let prompts = prompts.filter(|(_, n)| *n > 0);
-        decoding.iter().map(|(index, _)| (*index, 1)).chain(prompts).collect()
+        decoding.iter().map(|(index, running)| (*index, running.wants())).chain(prompts).collect()
     }
 
     /// Runs these pieces, `(index, n_tokens)` in the order of the sequences, and gives each request its next token.
@@ -219,67 +256,96 @@ impl Batch {
         done: &mut Done,
     ) -> Result<()> {
         let start = Instant::now();
-        let mut chosen = self.pass(pieces)?.into_iter();
+        let chosen = self.pass(pieces)?;
         let now = Instant::now();
         let is_prompt = |(index, _): &&(usize, usize)| self.running[*index].left() > 0;
         let prompt = pieces.iter().filter(is_prompt).map(|(_, n)| n).sum();
-        let decoded = pieces.iter().filter(|piece| !is_prompt(piece)).count();
-        self.counts.step(&Step { took: now - start, prompt, decoded, sequences: pieces.len() });
-        for (index, n) in pieces {
-            done.served.push((self.running[*index].request.client, *n as u64));
-            endings[*index] = self.advance(*index, *n, &mut chosen, now);
+        let mut decoded = 0;
+        if prompt == 0 {
+            self.engine.observe_pass(pieces.iter().map(|(_, n)| n).sum(), now - start);
         }
+        for ((index, n), chosen) in pieces.iter().zip(chosen) {
+            done.served.push((self.running[*index].request.client, *n as u64));
+            if self.running[*index].left() == 0 {
+                decoded += chosen.len();
+            }
+            endings[*index] = self.advance(*index, *n, chosen, now);
+        }
+        self.counts.step(&Step { took: now - start, prompt, decoded, sequences: pieces.len() });
         Ok(())
     }
 
-    /// One pass over these pieces. Returns a token for each sequence whose generation goes on from here, in order.
-    fn pass(&mut self, pieces: &[(usize, usize)]) -> Result<Vec<Option<Result<ChosenToken>>>> {
+    /// One pass over these pieces. Returns the tokens that were chosen for each of them.
+    fn pass(&mut self, pieces: &[(usize, usize)]) -> Result<Vec<Vec<Result<ChosenToken>>>> {
         let engine = &*self.engine;
         let (context, vocabulary) = (engine.context(), engine.plan().vocabulary);
+        let ids: Vec<Vec<u32>> = pieces
+            .iter()
+            .map(|(index, n)| {
+                let Running { request, done, ahead, .. } = &self.running[*index];
+                match request.prompt.get(*done..).filter(|rest| !rest.is_empty()) {
+                    Some(rest) => rest[..*n].to_vec(),
+                    None => ahead.ids(),
+                }
+            })
+            .collect();
         let mut entries = Vec::with_capacity(pieces.len());
-        let mut choices = Vec::new();
-        let mut pieces = pieces.iter().peekable();
+        let mut choices = Vec::with_capacity(pieces.len());
+        let mut parts = pieces.iter().zip(&ids).peekable();
         for (index, running) in self.running.iter_mut().enumerate() {
-            let Some((_, n)) = pieces.next_if(|(piece, _)| *piece == index) else { continue };
-            let Running { request, sequence, done, next, .. } = running;
-            let prompt = request.prompt.get(*done..).filter(|rest| !rest.is_empty());
-            let (ids, ends) = match (prompt, next) {
-                (Some(rest), _) => (&rest[..*n], *n == rest.len()),
-                (None, next) => (next.as_slice(), true),
+            let Some(((_, n), ids)) = parts.next_if(|((piece, _), _)| *piece == index) else { continue };
+            let Running { request, sequence, done, ahead, .. } = running;
+            let left = request.prompt.len() - *done;
+            let logits = match left {
+                0 => ahead.wanted(),
+                left if left == *n && !request.generation.is_long_enough() => 1,
+                _ => 0,
             };
-            let logits = ends && !request.generation.is_long_enough();
-            if logits {
-                let room = context - sequence.tokens().len() - n;
-                choices.push(Mutex::new((&mut request.generation, room, None)));
-            }
+            let room = context - (sequence.tokens().len() + n - logits.saturating_sub(1));
+            let draft = if left == 0 { &ahead.draft.tokens[..] } else { &[] };
+            choices.push(Mutex::new(Choosing {
+                generation: &mut request.generation,
+                room,
+                draft,
+                chosen: Vec::new(),
+            }));
             entries.push(BatchEntry { sequence, ids, logits });
         }
+        // Which sequence each row of logits belongs to.
+        let of_row: Vec<usize> = entries
+            .iter()
+            .enumerate()
+            .flat_map(|(index, entry)| std::iter::repeat_n(index, entry.logits))
+            .collect();
         let mut given = 0;
         engine.step(&mut entries, &mut |rows| {
+            let of_row = &of_row[given..given + rows.len() / vocabulary];
+            let parts: Vec<_> = of_row.chunk_by(|a, b| a == b).collect();
             // Choosing takes about as long as a layer's work, so it is shared out too.
-            engine.pool().run(rows.len() / vocabulary, &|range, _| {
-                for row in range {
-                    let mut choice = locked(&choices[given + row]);
-                    let (generation, room, chosen) = &mut *choice;
-                    let logits = &rows[row * vocabulary..(row + 1) * vocabulary];
-                    *chosen = Some(generation.choose(engine.tokenizer(), logits, *room));
+            engine.pool().run(parts.len(), &|range, _| {
+                for part in range {
+                    let first: usize = parts[..part].iter().map(|part| part.len()).sum();
+                    let mut choosing = locked(&choices[parts[part][0]]);
+                    for row in first..first + parts[part].len() {
+                        choosing.take(engine.tokenizer(), &rows[row * vocabulary..(row + 1) * vocabulary]);
+                    }
                 }
             });
-            given += rows.len() / vocabulary;
+            given += of_row.len();
         })?;
-        Ok(choices.into_iter().map(|choice| into_value(choice).2).collect())
+        Ok(choices.into_iter().map(|choice| into_value(choice).chosen).collect())
     }
 
-    /// Counts the `n` tokens that a sequence has run, and gives its request the next token, where its prompt is done. Returns how
-    /// the request ends, where it does.
+    /// Counts the `n` tokens that a sequence has run, and gives its request those that were chosen, where its prompt is done. Returns
+    /// how the request ends, where it does.
     fn advance(
         &mut self,
         index: usize,
         n: usize,
-        chosen: &mut dyn Iterator<Item = Option<Result<ChosenToken>>>,
+        chosen: Vec<Result<ChosenToken>>,
         now: Instant,
     ) -> Option<Ending> {
-        let Running { request, sequence, done, next, .. } = &mut self.running[index];
+        let Running { request, sequence, done, ahead, .. } = &mut self.running[index];
         if *done < request.prompt.len() {
             *done += n;
             self.engine.keep_piece(sequence, request.prompt.len() - *done);
@@ -290,21 +356,72 @@ impl Batch {
                 return Some(Ok(Finish::Length));
             }
         }
-        let missing = || Err(Error::Invalid("a step gave fewer logits than were asked for".to_owned()));
-        let chosen = match chosen.next().flatten().unwrap_or_else(missing) {
-            Ok(chosen) => chosen,
-            Err(error) => return Some(Err(error)),
+        let (tokens, failed) = split_failure(chosen);
+        let ids: Vec<u32> = tokens.iter().map(|chosen| chosen.sampled.token).collect();
+        let drafted = ahead.draft.tokens.len();
+        self.counts.drafted(drafted, ids.len().saturating_sub(1).min(drafted));
+        self.engine.settle(sequence, ahead, &mut request.generation, &ids);
+        let mut tokens = tokens.into_iter();
+        while let Some(chosen) = tokens.next() {
+            self.counts.token(request.clock.token(now));
+            let event = Event::Token { sampled: chosen.sampled, text: chosen.text, tail: false };
+            let go_on = (request.sink)(event);
+            match chosen.finish {
+                Some(finish @ (Finish::StopText(_) | Finish::EndToken(_) | Finish::Complete)) => {
+                    return Some(Ok(finish));
+                }
+                _ if !go_on => {
+                    let unseen = tokens.len();
+                    let taken = request.generation.take_back(self.engine.tokenizer(), unseen, chosen.random);
+                    return Some(taken.map(|()| Finish::Cancelled));
+                }
+                Some(finish) => return Some(Ok(finish)),
+                None => {}
+            }
+        }
+        failed.map(Err)
+    }
+}
+
+/// A request whose tokens are being chosen from a pass's logits.
+struct Choosing<'r> {
+    generation: &'r mut Generation,
+    /// Tokens that its sequence has room for after the next row's.
+    room: usize,
+    draft: &'r [u32],
+    chosen: Vec<Result<ChosenToken>>,
+}
+
+impl Choosing<'_> {
+    /// Chooses from the next row of logits, unless the request has left its draft or ended before.
+    fn take(&mut self, tokenizer: &AscTokenizer, row: &[f32]) {
+        let goes_on = match self.chosen.last() {
+            None => true,
+            Some(Ok(last)) => {
+                last.finish.is_none() && self.draft.get(self.chosen.len() - 1) == Some(&last.sampled.token)
+            }
+            Some(Err(_)) => false,
         };
-        self.counts.token(request.clock.token(now));
-        *next = Some(chosen.sampled.token);
-        let event = Event::Token { sampled: chosen.sampled, text: chosen.text, tail: false };
-        let go_on = (request.sink)(event);
-        match chosen.finish {
-            Some(finish @ (Finish::StopText(_) | Finish::EndToken(_) | Finish::Complete)) => Some(Ok(finish)),
-            _ if !go_on => Some(Ok(Finish::Cancelled)),
-            finish => finish.map(Ok),
+        if goes_on {
+            self.chosen.push(self.generation.choose(tokenizer, row, self.room));
+            self.room = self.room.saturating_sub(1);
         }
     }
+}
+
+/// The tokens that were chosen, and why no other could be: where a row of logits gave none, or none came at all.
+fn split_failure(chosen: Vec<Result<ChosenToken>>) -> (Vec<ChosenToken>, Option<Error>) {
+    let (mut tokens, mut failed) = (Vec::with_capacity(chosen.len()), None);
+    for chosen in chosen {
+        match chosen {
+            Ok(chosen) => tokens.push(chosen),
+            Err(error) => failed = Some(error),
+        }
+    }
+    if tokens.is_empty() && failed.is_none() {
+        failed = Some(Error::Invalid("a step gave fewer logits than were asked for".to_owned()));
+    }
+    (tokens, failed)
 }
 
 /// The same failure, for another of the requests that shared a pass.

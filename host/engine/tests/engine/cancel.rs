@@ -146,7 +146,7 @@ fn a_step_is_left_when_nobody_waits_for_it() {
             let ids = prompt();
             let mut entries: Vec<BatchEntry<'_>> = sequences
                 .iter_mut()
-                .map(|sequence| BatchEntry { sequence, ids: &ids[..PIECE / 2], logits: true })
+                .map(|sequence| BatchEntry { sequence, ids: &ids[..PIECE / 2], logits: 1 })
                 .collect();
             stopped_at(set, &stops[0], || engine.step(&mut entries, &mut |_| {}))
         };

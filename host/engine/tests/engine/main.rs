@@ -6,6 +6,7 @@ mod cancel;
 mod chat;
 mod constrain;
 mod contexts;
+mod drafts;
 mod endings;
 mod metrics;
 mod models;

@@ -1,0 +1,117 @@
+//! Drafts in passes: how many tokens there is room for, and going back over those that didn't come.
+
+use std::time::{Duration, Instant};
+
+use super::{Generation, NeuroEngine, Sequence};
+use crate::error::Result;
+use crate::speculation::{Ahead, Chances, Draft};
+use crate::threads::locked;
+
+/// How much more a draft's token costs where a sequence has recurrent states: those that came are run again after one that didn't.
+const RERUN: f64 = 2.0;
+
+impl NeuroEngine {
+    /// Drafts what comes after the tokens that a sequence runs next, in a pass that `sequences` share and that has room for `spare`
+    /// tokens more.
+    pub(crate) fn draft(
+        &self,
+        ahead: &mut Ahead,
+        sequence: &Sequence,
+        generation: &mut Generation,
+        sequences: usize,
+        spare: usize,
+    ) {
+        (ahead.draft, ahead.states) = (Draft::default(), None);
+        let behind = sequence.tokens.len() + ahead.chosen.len();
+        let most = sequence.memory.even_until(self.memory.limits()).min(self.context).saturating_sub(behind);
+        let most = most.min(self.batch_invariant_tokens.saturating_sub(ahead.chosen.len()));
+        let [min, max] = self.draft_tokens;
+        let room = most.min(spare).min(max);
+        let has_states = sequence.memory.has_states();
+        let cost = locked(&self.pass_cost).clone();
+        let (marginal, rows) = (cost.marginal(sequences), ahead.chosen.len());
+        let chances = Chances {
+            min,
+            room,
+            marginal: if has_states { marginal * RERUN } else { marginal },
+            fixed: if has_states { cost.fixed(rows) } else { 0.0 },
+            sequences,
+        };
+        ahead.draft = generation.draft(
+            &sequence.tokens,
+            &ahead.chosen,
+            self.context - behind.min(self.context),
+            chances,
+        );
+        if !ahead.draft.tokens.is_empty() && has_states {
+            let start = Instant::now();
+            match sequence.memory.copy_states() {
+                Ok(states) => {
+                    ahead.states = Some(states);
+                    locked(&self.pass_cost).copied(start.elapsed());
+                }
+                // Without memory for the copy there is no way back.
+                Err(_) => ahead.draft = Draft::default(),
+            }
+        }
+    }
+
+    /// After a pass over `ahead`, from whose logits `chosen` were chosen: leaves the sequence with the tokens that came, and `ahead`
+    /// with what is still to be run. Where none could be chosen, nothing of the draft came.
+    pub(crate) fn settle(
+        &self,
+        sequence: &mut Sequence,
+        ahead: &mut Ahead,
+        generation: &mut Generation,
+        chosen: &[u32],
+    ) {
+        let (next, accepted) = chosen.split_last().map_or((None, chosen), |(next, rest)| (Some(next), rest));
+        generation.learn(&ahead.draft, accepted.len());
+        let before = sequence.tokens.len() - ahead.len();
+        let came = before + ahead.chosen.len() + accepted.len();
+        if came == sequence.tokens.len() {
+            ahead.chosen.clear();
+        } else if let Some(states) = ahead.states.take() {
+            sequence.go_back(before, states);
+            ahead.chosen.extend_from_slice(accepted);
+        } else {
+            sequence.truncate(came);
+            ahead.chosen.clear();
+        }
+        ahead.chosen.extend(next);
+        (ahead.draft, ahead.states) = (Draft::default(), None);
+    }
+
+    /// Runs what the sequence went back over, at a text's end. Nothing stops it: these are few tokens.
+    ///
+    /// # Errors
+    /// As [`NeuroEngine::prefill`].
+    pub(crate) fn catch_up(&self, sequence: &mut Sequence, ahead: &mut Ahead) -> Result<()> {
+        let Some((_, behind)) = ahead.chosen.split_last().filter(|(_, behind)| !behind.is_empty()) else {
+            return Ok(());
+        };
+        let stop = sequence.stop.take();
+        let done = self.run(sequence, behind);
+        sequence.stop = stop;
+        ahead.chosen.drain(..ahead.chosen.len() - 1);
+        done
+    }
+
+    /// Counts what a pass took that decoded `rows` tokens.
+    pub(crate) fn observe_pass(&self, rows: usize, took: Duration) {
+        locked(&self.pass_cost).observe(rows, took);
+    }
+
+    /// The most tokens of a batch that goes through the layers that decode.
+    pub(crate) fn most_decoded(&self) -> usize {
+        if self.prompt_layers.is_empty() { usize::MAX } else { super::PROMPT_FROM - 1 }
+    }
+}
+
+impl Sequence {
+    /// Forgets the tokens from the `len`-th on, with these states of the tokens before.
+    fn go_back(&mut self, len: usize, states: Vec<herald_api::AlignedBytes>) {
+        self.memory.go_back(len, states);
+        self.tokens.truncate(len);
+    }
+}

@@ -1,0 +1,201 @@
+//! How many tokens a draft should have: as many as are worth their time, by what drafts were worth so far and what passes cost here.
+
+use std::time::Duration;
+
+use super::Chances;
+
+/// Tokens of a pass beyond which its time says nothing about drafts.
+const MAX_ROWS: usize = 64;
+
+/// How much of what is known each new pass leaves: what about 60 passes taught counts.
+const MEMORY: f64 = 0.984;
+
+/// By how much a draft must pay.
+const MARGIN: f64 = 1.25;
+
+/// What a pass over some tokens costs: a straight line through those of late, by least squares.
+#[derive(Clone, Debug)]
+pub(crate) struct PassCost {
+    weight: f64,
+    rows: f64,
+    seconds: f64,
+    rows_rows: f64,
+    rows_seconds: f64,
+    /// What a copy of recurrent states takes, as far as that is known.
+    copy_seconds: Option<f64>,
+}
+
+impl Default for PassCost {
+    /// Before anything is known, a token costs a fifth of what a pass costs without it.
+    fn default() -> Self {
+        let mut cost = Self {
+            weight: 0.0,
+            rows: 0.0,
+            seconds: 0.0,
+            rows_rows: 0.0,
+            rows_seconds: 0.0,
+            copy_seconds: None,
+        };
+        cost.add(1.0, 0.006, 0.1);
+        cost.add(6.0, 0.011, 0.1);
+        cost
+    }
+}
+
+impl PassCost {
+    /// Counts a pass without prompts over this many tokens.
+    pub(crate) fn observe(&mut self, rows: usize, took: Duration) {
+        if rows == 0 || rows > MAX_ROWS {
+            return;
+        }
+        for sum in
+            [&mut self.weight, &mut self.rows, &mut self.seconds, &mut self.rows_rows, &mut self.rows_seconds]
+        {
+            *sum *= MEMORY;
+        }
+        self.add(rows as f64, took.as_secs_f64(), 1.0);
+    }
+
+    /// Counts a copy of recurrent states.
+    pub(crate) fn copied(&mut self, took: Duration) {
+        let took = took.as_secs_f64();
+        self.copy_seconds = Some(self.copy_seconds.map_or(took, |known| known + (took - known) / 8.0));
+    }
+
+    /// What a copy of recurrent states costs, over what a pass of `rows` tokens costs.
+    pub(crate) fn fixed(&self, rows: usize) -> f64 {
+        self.copy_seconds.map_or(0.1, |seconds| seconds / self.whole(rows).max(1e-9))
+    }
+
+    fn add(&mut self, rows: f64, seconds: f64, weight: f64) {
+        self.weight += weight;
+        self.rows += weight * rows;
+        self.seconds += weight * seconds;
+        self.rows_rows += weight * rows * rows;
+        self.rows_seconds += weight * rows * seconds;
+    }
+
+    /// What one more token costs, over what a pass of `rows` tokens costs.
+    pub(crate) fn marginal(&self, rows: usize) -> f64 {
+        (self.slope() / self.whole(rows).max(1e-9)).clamp(0.01, 1.0)
+    }
+
+    /// Seconds of a pass over `rows` tokens.
+    fn whole(&self, rows: usize) -> f64 {
+        self.seconds / self.weight + self.slope() * (rows as f64 - self.rows / self.weight)
+    }
+
+    /// Seconds of one more token.
+    fn slope(&self) -> f64 {
+        let (mean_rows, mean_seconds) = (self.rows / self.weight, self.seconds / self.weight);
+        let variance = self.rows_rows / self.weight - mean_rows * mean_rows;
+        let covariance = self.rows_seconds / self.weight - mean_rows * mean_seconds;
+        // Where all passes of late had as many tokens, nothing is known of one more.
+        if variance > 1e-3 { covariance / variance } else { mean_seconds / mean_rows / 5.0 }
+    }
+}
+
+/// How often drafts came true, by the length of what they went on from.
+#[derive(Clone, Debug)]
+pub(crate) struct Acceptance {
+    classes: [Rate; CLASSES],
+}
+
+/// Classes of lengths: 1, 2, 3 to 4, 5 to 8, 9 to 16, more.
+const CLASSES: usize = 6;
+
+/// What is assumed of each class before anything is known.
+const ASSUMED: [f64; CLASSES] = [0.15, 0.35, 0.55, 0.75, 0.85, 0.92];
+
+/// How many tokens what is assumed counts for.
+const ASSUMED_WEIGHT: f64 = 4.0;
+
+/// How many tokens are remembered.
+const REMEMBERED: f64 = 0.97;
+
+#[derive(Clone, Copy, Debug)]
+struct Rate {
+    came: f64,
+    missed: f64,
+}
+
+impl Default for Acceptance {
+    fn default() -> Self {
+        Self { classes: [Rate { came: 0.0, missed: 0.0 }; CLASSES] }
+    }
+}
+
+fn class_of(len: usize) -> usize {
+    (len.max(1).next_power_of_two().trailing_zeros() as usize).min(CLASSES - 1)
+}
+
+impl Acceptance {
+    /// Counts a draft that went on from `len` tokens: `accepted` of its tokens came.
+    pub(crate) fn observe(&mut self, len: usize, drafted: usize, accepted: usize) {
+        let rate = &mut self.classes[class_of(len)];
+        let fade = REMEMBERED.powi(accepted as i32 + 1);
+        rate.came = rate.came * fade + accepted as f64;
+        rate.missed = rate.missed * fade + if accepted < drafted { 1.0 } else { 0.0 };
+    }
+
+    /// Forgets a little of what was seen, so that a class whose drafts never came is tried again.
+    pub(crate) fn fade(&mut self, len: usize) {
+        let rate = &mut self.classes[class_of(len)];
+        rate.came *= REMEMBERED;
+        rate.missed *= REMEMBERED;
+    }
+
+    /// The probability that the next token of a draft comes, if those before it came.
+    pub(crate) fn probability(&self, len: usize) -> f64 {
+        let class = class_of(len);
+        let Rate { came, missed } = self.classes[class];
+        (came + ASSUMED_WEIGHT * ASSUMED[class]) / (came + missed + ASSUMED_WEIGHT)
+    }
+
+    /// How many tokens a draft that goes on from `len` tokens should have.
+    pub(crate) fn draft_len(&self, len: usize, chances: &Chances) -> usize {
+        let p = self.probability(len);
+        // A token that comes saves the sequence's share of a pass.
+        let worth = 1.0 / chances.sequences.max(1) as f64;
+        let (mut drafted, mut gain, mut comes) = (0, 0.0, 1.0);
+        while drafted < chances.room {
+            comes *= p;
+            let more = comes * worth - chances.marginal * MARGIN;
+            if more <= 0.0 {
+                break;
+            }
+            gain += more;
+            drafted += 1;
+        }
+        if gain > chances.fixed { drafted } else { 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn costs_are_learned() {
+        let mut cost = PassCost::default();
+        for rows in (1..=8).cycle().take(200) {
+            cost.observe(rows, Duration::from_micros(9_000 + 1_000 * rows as u64));
+        }
+        assert!((cost.marginal(1) - 0.1).abs() < 0.01, "{}", cost.marginal(1));
+        assert!((cost.marginal(11) - 0.05).abs() < 0.01, "{}", cost.marginal(11));
+    }
+
+    #[test]
+    fn drafts_are_long_where_they_come_and_none_where_they_never_do() {
+        let mut rates = Acceptance::default();
+        (0..40).for_each(|_| rates.observe(6, 4, 4));
+        let alone = Chances { min: 0, room: 16, marginal: 0.1, fixed: 0.0, sequences: 1 };
+        assert!(rates.draft_len(6, &alone) >= 10);
+        (0..40).for_each(|_| rates.observe(2, 2, 0));
+        assert_eq!(rates.draft_len(2, &alone), 0);
+        // With many sequences, a pass is well used without drafts.
+        assert!(rates.draft_len(6, &Chances { sequences: 16, ..alone }) < 10);
+        (0..200).for_each(|_| rates.fade(2));
+        assert!(rates.draft_len(2, &alone) > 0);
+    }
+}
