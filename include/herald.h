@@ -153,6 +153,9 @@
 // HeraldEngineOptions.selected_pages: all of them.
 #define HERALD_ALL_PAGES 4294967295
 
+// HeraldEngineOptions.max_draft_tokens: none.
+#define HERALD_NO_DRAFTS 4294967295
+
 // The text begins a sequence: the model's BOS and EOS tokens are added if it wants them; a BOS in the text is not repeated.
 #define HERALD_TEXT_PROMPT (1 << 16)
 
@@ -282,8 +285,9 @@ typedef struct HeraldEngineOptions {
   // How many pages (of 64 tokens) of compressed and archived tokens each layer selects to attend to, by score.
   // HERALD_ALL_PAGES: all; 0: 64.
   uint32_t selected_pages;
-  // Unused; 0.
-  uint32_t reserved;
+  // Maximum number of tokens to draft for a pass (speculative decoding), which leaves every text as it is, to the bit; drafts have
+  // as many as pay. HERALD_NO_DRAFTS: none; 0: 31, which is the most.
+  uint32_t max_draft_tokens;
   // A folder in which the prefix cache outlives the engine, for this and other processes with the same model. NUL-terminated;
   // null: it doesn't.
   const char *cache_dir;
@@ -496,10 +500,10 @@ typedef struct HeraldSchedulerOptions {
   uint32_t max_running;
   // Requests that wait at most; one more gets the status QUEUE_FULL. 0: 256.
   uint32_t max_waiting;
-  // The most prompt tokens of a step while other requests decode, which wait for them; 0: 128.
+  // The most prompt tokens of a step while other requests decode, which wait for them; 0: 512.
   uint32_t prompt_piece;
-  // Unused; 0.
-  uint32_t reserved;
+  // About how many milliseconds a step with prompts may take: so long others wait at most. 0: 200.
+  uint32_t step_ms;
 } HeraldSchedulerOptions;
 
 // What a request asks to be continued: exactly one of text, ids and messages.

@@ -1114,6 +1114,12 @@ typedef struct HeraldLayerInfo {
   uint32_t score_width;
   // Attention: bytes of a selectable page's summary, a multiple of 8; 0: it makes none.
   uint64_t summary_bytes;
+  // Batch invariance: where a sequence has at most this many tokens in a call, the results and the state are, to the bit, those
+  // of one call a token, whatever other sequences' tokens are in the call. The host drafts tokens (speculative decoding)
+  // only where every layer promises it. 0: not promised.
+  uint32_t batch_invariant_tokens;
+  // Not used; 0.
+  uint32_t reserved;
 } HeraldLayerInfo;
 
 // A run of tokens' keys and values of one layer.

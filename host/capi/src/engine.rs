@@ -97,7 +97,7 @@ pub struct HeraldEngineOptions {
     /// HERALD_ALL_PAGES: all; 0: 64.
     pub selected_pages: u32,
     /// Maximum number of tokens to draft for a pass (speculative decoding), which leaves every text as it is, to the bit; drafts have
-    /// as many as pay. HERALD_NO_DRAFTS: none; 0: 16, which is the most.
+    /// as many as pay. HERALD_NO_DRAFTS: none; 0: 31, which is the most.
     pub max_draft_tokens: u32,
     /// A folder in which the prefix cache outlives the engine, for this and other processes with the same model. NUL-terminated;
     /// null: it doesn't.

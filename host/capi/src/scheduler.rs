@@ -104,10 +104,10 @@ pub struct HeraldSchedulerOptions {
     pub max_running: u32,
     /// Requests that wait at most; one more gets the status QUEUE_FULL. 0: 256.
     pub max_waiting: u32,
-    /// The most prompt tokens of a step while other requests decode, which wait for them; 0: 128.
+    /// The most prompt tokens of a step while other requests decode, which wait for them; 0: 512.
     pub prompt_piece: u32,
-    /// Unused; 0.
-    pub reserved: u32,
+    /// About how many milliseconds a step with prompts may take: so long others wait at most. 0: 200.
+    pub step_ms: u32,
 }
 
 /// What a request asks to be continued: exactly one of text, ids and messages.
@@ -176,6 +176,10 @@ pub unsafe extern "C" fn herald_scheduler_new(
                 max_running: or(raw.max_running, usual.max_running.min(engine.engine.max_batch())),
                 queue: or(raw.max_waiting, usual.queue),
                 prompt_piece: or(raw.prompt_piece, usual.prompt_piece),
+                step_time: match raw.step_ms {
+                    0 => usual.step_time,
+                    ms => Duration::from_millis(u64::from(ms)),
+                },
             };
             let scheduler = Scheduler::start(Arc::clone(&engine.engine), options)?;
             Ok(HeraldScheduler { scheduler, engine })

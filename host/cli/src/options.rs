@@ -69,7 +69,7 @@ pub(super) struct EngineOptions {
     pub(super) activations: Option<ActivationPrecision>,
 
     /// Maximum tokens to draft for a pass (speculative decoding): as many as pay, and the text stays the same; 0 drafts none
-    /// [default: 16]
+    /// [default: 31]
     #[arg(long, env = "HERALD_MAX_DRAFT", hide_env_values = true, value_name = "TOKENS")]
     pub(super) max_draft: Option<usize>,
 

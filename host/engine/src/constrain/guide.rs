@@ -171,6 +171,15 @@ impl Guide {
         Ok(None)
     }
 
+    /// The text that the form allows nothing but, as tokens that the model would likely choose for it.
+    pub(crate) fn forced(&mut self) -> Vec<TokenId> {
+        if self.matcher.is_stopped() {
+            return Vec::new();
+        }
+        let forced = self.matcher.compute_ff_bytes();
+        self.tokens.tok_trie().greedy_tokenize(&forced)
+    }
+
     fn consume(&mut self, token: TokenId) -> Result<()> {
         self.allowed = None;
         self.matcher.consume_token(token).map_err(failed)?;

@@ -180,7 +180,8 @@ impl NeuroEngine {
             if let Some(end) = chosen.end {
                 return end;
             }
-            self.draft(ahead, sequence, generation, 1, self.max_batch - ahead.len().min(self.max_batch));
+            let spare = self.max_batch.min(self.most_decoded()).saturating_sub(ahead.len());
+            self.draft(ahead, sequence, generation, 1, spare);
             let ids = ahead.ids();
             self.check(sequence, &ids)?;
             let before = sequence.tokens.len() + ahead.chosen.len();

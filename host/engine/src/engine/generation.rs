@@ -91,7 +91,8 @@ impl Generation {
         if most == 0 {
             return Draft::default();
         }
-        self.drafter.draft(seen, chosen, Chances { room: chances.room.min(most), ..chances })
+        let forced = self.guide.as_mut().map(Guide::forced).unwrap_or_default();
+        self.drafter.draft(seen, chosen, forced, Chances { room: chances.room.min(most), ..chances })
     }
 
     /// Counts what became of a draft: `accepted` of its tokens came.

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::SchedulerOptions;
+use super::pace::PromptPace;
 use super::queue::ClientId;
 use super::request::{Answer, Event, Sink};
 use super::share::share;
@@ -109,6 +110,7 @@ pub(super) struct Batch {
     running: Vec<Running>,
     /// Counts steps, so that each step begins with another prompt.
     turn: usize,
+    pace: PromptPace,
 }
 
 impl Batch {
@@ -117,7 +119,7 @@ impl Batch {
         options: SchedulerOptions,
         counts: Arc<ServingMetrics>,
     ) -> Self {
-        Self { engine, options, counts, running: Vec::new(), turn: 0 }
+        Self { engine, options, counts, running: Vec::new(), turn: 0, pace: PromptPace::default() }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -236,7 +238,8 @@ impl Batch {
         let (decoding, prompts): (Vec<_>, Vec<_>) =
             self.running.iter().enumerate().filter(goes_on).partition(|(_, running)| running.left() == 0);
         let decoded: usize = decoding.iter().map(|(_, running)| running.wants()).sum();
-        let room = self.engine.max_batch().saturating_sub(decoded);
+        let room =
+            self.engine.max_batch().saturating_sub(decoded).min(self.pace.tokens_in(self.options.step_time));
         // A long step would hold up the sequences that decode.
         let budget = if decoding.is_empty() { room } else { room.min(self.options.prompt_piece) };
         let left: Vec<usize> = prompts.iter().map(|(_, running)| running.left()).collect();
@@ -261,6 +264,7 @@ impl Batch {
         let is_prompt = |(index, _): &&(usize, usize)| self.running[*index].left() > 0;
         let prompt = pieces.iter().filter(is_prompt).map(|(_, n)| n).sum();
         let mut decoded = 0;
+        self.pace.observe(prompt, now - start);
         if prompt == 0 {
             self.engine.observe_pass(pieces.iter().map(|(_, n)| n).sum(), now - start);
         }

@@ -12,6 +12,7 @@
 //! - An answer doesn't depend on who shares the batch, unless the backend's matmuls depend on the batch's size.
 
 mod batch;
+mod pace;
 mod queue;
 mod request;
 mod share;
@@ -20,6 +21,7 @@ pub use request::{Answer, Event, Handle, Request, Sink, Ticket};
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use batch::{Batch, Waiting};
 use queue::{ClientId, Queue};
@@ -39,11 +41,14 @@ pub struct SchedulerOptions {
     pub queue: usize,
     /// The most prompt tokens in a step while other sequences decode, which wait for them.
     pub prompt_piece: usize,
+    /// About how long a step with prompts may take, whoever shares it: so long a request that comes waits at most for it to end, and
+    /// sequences that decode for their next token.
+    pub step_time: Duration,
 }
 
 impl Default for SchedulerOptions {
     fn default() -> Self {
-        Self { max_running: 32, queue: 256, prompt_piece: 128 }
+        Self { max_running: 32, queue: 256, prompt_piece: 512, step_time: Duration::from_millis(200) }
     }
 }
 

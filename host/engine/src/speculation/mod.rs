@@ -1,7 +1,7 @@
 //! Speculative decoding (arXiv 2211.17192): guessing what comes next, so that one pass reads the weights for several tokens.
 //!
 //! A draft is what followed where the text's last tokens came before, in the prompt or the answer: code that is edited, a text that
-//! is quoted, a form that repeats. A pass runs it beside the token that was chosen last, and tokens are chosen from its logits
+//! is quoted, a form that repeats; or what an answer's form allows nothing but. A pass runs it beside the token that was chosen last, and tokens are chosen from its logits
 //! one after another, until one isn't the draft's. Layers that promise batch invariance give each of them the logits that it would get
 //! alone, and the sampler draws the same random numbers, so the text is the same to the bit, greedy or not. How long a draft is
 //! follows from how often drafts came true, and from what passes cost here ([`PassCost`]).
@@ -13,7 +13,7 @@ pub(crate) use pace::PassCost;
 
 use automaton::SuffixAutomaton;
 use herald_api::AlignedBytes;
-use pace::Acceptance;
+use pace::{Acceptance, Class};
 
 /// The most tokens of a text's end that are looked through: an automaton takes about 120 bytes for each.
 const MAX_TEXT: usize = 1 << 15;
@@ -49,28 +49,38 @@ impl Drafter {
         Self { text: SuffixAutomaton::new(), skipped: 0, rates: Acceptance::default(), counts: (0, 0) }
     }
 
-    /// A draft of what follows the text, which is `seen` and then `chosen`; it begins as it did in the last call.
-    pub(crate) fn draft(&mut self, seen: &[u32], chosen: &[u32], chances: Chances) -> Draft {
+    /// A draft of what follows the text, which is `seen` and then `chosen` and begins as it did in the last call. `forced` are tokens that
+    /// its form allows nothing but.
+    pub(crate) fn draft(
+        &mut self,
+        seen: &[u32],
+        chosen: &[u32],
+        forced: Vec<u32>,
+        chances: Chances,
+    ) -> Draft {
         let known = self.text.len();
         if known == 0 {
             self.skipped = (seen.len() + chosen.len()).saturating_sub(MAX_TEXT);
         }
         seen.iter().chain(chosen).skip(self.skipped + known).for_each(|token| self.text.push(*token));
         let repeated = self.text.repeated();
-        if repeated == 0 || chances.room == 0 {
+        let class = if forced.is_empty() { Class::repeated(repeated) } else { Class::FORCED };
+        if chances.room == 0 || (forced.is_empty() && repeated == 0) {
             return Draft::default();
         }
-        let len = self.rates.draft_len(repeated, &chances).max(chances.min).min(chances.room);
+        let len = self.rates.draft_len(class, &chances).max(chances.min).min(chances.room);
         if len == 0 {
-            self.rates.fade(repeated);
+            self.rates.fade(class);
         }
-        Draft { tokens: self.text.continuation(len), repeated }
+        let mut tokens = if forced.is_empty() { self.text.continuation(len) } else { forced };
+        tokens.truncate(len);
+        Draft { tokens, class }
     }
 
     /// Counts what became of a draft: `accepted` of its tokens came.
     pub(crate) fn learn(&mut self, draft: &Draft, accepted: usize) {
         if !draft.tokens.is_empty() {
-            self.rates.observe(draft.repeated, draft.tokens.len(), accepted);
+            self.rates.observe(draft.class, draft.tokens.len(), accepted);
             self.counts.0 += draft.tokens.len();
             self.counts.1 += accepted;
         }
@@ -86,8 +96,7 @@ impl Drafter {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Draft {
     pub(crate) tokens: Vec<u32>,
-    /// How many tokens before them had come before.
-    repeated: usize,
+    class: Class,
 }
 
 /// What a sequence that decodes runs next.

@@ -95,17 +95,31 @@ impl PassCost {
     }
 }
 
-/// How often drafts came true, by the length of what they went on from.
+/// How often drafts came true, by what they went on from.
 #[derive(Clone, Debug)]
 pub(crate) struct Acceptance {
     classes: [Rate; CLASSES],
 }
 
-/// Classes of lengths: 1, 2, 3 to 4, 5 to 8, 9 to 16, more.
-const CLASSES: usize = 6;
+/// What a draft goes on from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Class(usize);
+
+impl Class {
+    /// The answer's form allows nothing else.
+    pub(crate) const FORCED: Self = Self(CLASSES - 1);
+
+    /// So many tokens came before: 1, 2, 3 to 4, 5 to 8, 9 to 16, or more.
+    pub(crate) fn repeated(len: usize) -> Self {
+        Self((len.max(1).next_power_of_two().trailing_zeros() as usize).min(CLASSES - 2))
+    }
+}
+
+/// How many there are.
+const CLASSES: usize = 7;
 
 /// What is assumed of each class before anything is known.
-const ASSUMED: [f64; CLASSES] = [0.15, 0.35, 0.55, 0.75, 0.85, 0.92];
+const ASSUMED: [f64; CLASSES] = [0.15, 0.35, 0.55, 0.75, 0.85, 0.92, 0.9];
 
 /// How many tokens what is assumed counts for.
 const ASSUMED_WEIGHT: f64 = 4.0;
@@ -125,36 +139,31 @@ impl Default for Acceptance {
     }
 }
 
-fn class_of(len: usize) -> usize {
-    (len.max(1).next_power_of_two().trailing_zeros() as usize).min(CLASSES - 1)
-}
-
 impl Acceptance {
-    /// Counts a draft that went on from `len` tokens: `accepted` of its tokens came.
-    pub(crate) fn observe(&mut self, len: usize, drafted: usize, accepted: usize) {
-        let rate = &mut self.classes[class_of(len)];
+    /// Counts a draft of a class: `accepted` of its tokens came.
+    pub(crate) fn observe(&mut self, class: Class, drafted: usize, accepted: usize) {
+        let rate = &mut self.classes[class.0];
         let fade = REMEMBERED.powi(accepted as i32 + 1);
         rate.came = rate.came * fade + accepted as f64;
         rate.missed = rate.missed * fade + if accepted < drafted { 1.0 } else { 0.0 };
     }
 
     /// Forgets a little of what was seen, so that a class whose drafts never came is tried again.
-    pub(crate) fn fade(&mut self, len: usize) {
-        let rate = &mut self.classes[class_of(len)];
+    pub(crate) fn fade(&mut self, class: Class) {
+        let rate = &mut self.classes[class.0];
         rate.came *= REMEMBERED;
         rate.missed *= REMEMBERED;
     }
 
     /// The probability that the next token of a draft comes, if those before it came.
-    pub(crate) fn probability(&self, len: usize) -> f64 {
-        let class = class_of(len);
+    fn probability(&self, Class(class): Class) -> f64 {
         let Rate { came, missed } = self.classes[class];
         (came + ASSUMED_WEIGHT * ASSUMED[class]) / (came + missed + ASSUMED_WEIGHT)
     }
 
-    /// How many tokens a draft that goes on from `len` tokens should have.
-    pub(crate) fn draft_len(&self, len: usize, chances: &Chances) -> usize {
-        let p = self.probability(len);
+    /// How many tokens a draft of a class should have.
+    pub(crate) fn draft_len(&self, class: Class, chances: &Chances) -> usize {
+        let p = self.probability(class);
         // A token that comes saves the sequence's share of a pass.
         let worth = 1.0 / chances.sequences.max(1) as f64;
         let (mut drafted, mut gain, mut comes) = (0, 0.0, 1.0);
@@ -188,14 +197,15 @@ mod tests {
     #[test]
     fn drafts_are_long_where_they_come_and_none_where_they_never_do() {
         let mut rates = Acceptance::default();
-        (0..40).for_each(|_| rates.observe(6, 4, 4));
+        let (long, short) = (Class::repeated(6), Class::repeated(2));
+        (0..40).for_each(|_| rates.observe(long, 4, 4));
         let alone = Chances { min: 0, room: 16, marginal: 0.1, fixed: 0.0, sequences: 1 };
-        assert!(rates.draft_len(6, &alone) >= 10);
-        (0..40).for_each(|_| rates.observe(2, 2, 0));
-        assert_eq!(rates.draft_len(2, &alone), 0);
+        assert!(rates.draft_len(long, &alone) >= 10);
+        (0..40).for_each(|_| rates.observe(short, 2, 0));
+        assert_eq!(rates.draft_len(short, &alone), 0);
         // With many sequences, a pass is well used without drafts.
-        assert!(rates.draft_len(6, &Chances { sequences: 16, ..alone }) < 10);
-        (0..200).for_each(|_| rates.fade(2));
-        assert!(rates.draft_len(2, &alone) > 0);
+        assert!(rates.draft_len(long, &Chances { sequences: 16, ..alone }) < 10);
+        (0..200).for_each(|_| rates.fade(short));
+        assert!(rates.draft_len(short, &alone) > 0);
     }
 }

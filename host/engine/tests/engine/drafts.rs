@@ -32,7 +32,7 @@ fn simd(max_draft: usize) -> Option<LoadOptions> {
     Some(LoadOptions {
         page_tokens: 16,
         max_draft,
-        min_draft: 16,
+        min_draft: 12,
         threads: NonZeroUsize::new(1),
         ..options.clone()
     })
@@ -44,7 +44,7 @@ fn load(path: &Path, options: &LoadOptions) -> NeuroEngine {
 
 /// An engine that drafts and one that doesn't.
 fn pair(path: &Path) -> Option<[NeuroEngine; 2]> {
-    Some([load(path, &simd(16)?), load(path, &simd(0)?)])
+    Some([load(path, &simd(31)?), load(path, &simd(0)?)])
 }
 
 /// Ways to choose tokens: greedy; drawn, which leaves drafts often; penalised, which depends on what came before.
@@ -216,7 +216,7 @@ fn tiers_change_nothing() {
     for selected_pages in [Some(2), Some(64), None] {
         let memory =
             MemoryOptions { active: Capacity::Tokens(32), selected_pages, ..MemoryOptions::default() };
-        let (Some(with), Some(without)) = (simd(16), simd(0)) else { return };
+        let (Some(with), Some(without)) = (simd(31), simd(0)) else { return };
         let with = load(&tiny("llama"), &LoadOptions { memory: memory.clone(), ..with });
         let without = load(&tiny("llama"), &LoadOptions { memory, ..without });
         let ((found, counts), (expected, _)) =
