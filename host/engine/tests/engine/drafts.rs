@@ -127,7 +127,8 @@ fn a_backend_that_promises_nothing_drafts_nothing() {
 
 #[test]
 fn requests_that_share_passes_get_the_same() {
-    for model in ["llama", "granite_hybrid", "qwen35"] {
+    // (Of Mamba-2, a prompt in other pieces has other last bits.)
+    for model in ["llama", "lfm2", "qwen35"] {
         let Some([with, plain]) = pair(&tiny(model)) else { return };
         let with = Arc::new(with);
         let scheduler =

@@ -480,7 +480,10 @@ fn check_rank(name: &str) {
             (scores[0] - scores[1]).abs() > 1e-6,
             "{name}: other pairs have other scores, not {scores:?}"
         );
-        assert_eq!(scores[1], engine.rank_pairs(&[&ids], None).expect("a score")[0], "{name} on {backend}");
+        let alone = engine.rank_pairs(&[&ids], None).expect("a score")[0];
+        // The sums of a BLAS depend on the batch's size, on some CPUs.
+        let rounding = if *backend == "blas" { 1e-4 } else { 0.0 };
+        assert!((scores[1] - alone).abs() <= rounding, "{name} on {backend}: {} and {alone} alone", scores[1]);
     }
 }
 
