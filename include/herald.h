@@ -186,7 +186,7 @@
 // The callback, herald_sequence_cancel, herald_memory_cancel or herald_request_cancel stopped it.
 #define HERALD_FINISH_CANCELLED 5
 
-// The answer matches json_schema or regex, and nothing may (or can) follow.
+// The answer matches json_schema, regex or grammar, and nothing may (or can) follow.
 #define HERALD_FINISH_COMPLETE 6
 
 // Its deadline has passed.
@@ -458,14 +458,17 @@ typedef struct HeraldGenerateOptions {
   size_t n_biases;
   // A JSON schema that the answer must match (NUL-terminated UTF-8); null: none.
   const char *json_schema;
-  // A regular expression that the whole answer must match (NUL-terminated UTF-8); null: none. Not together with
-  // json_schema.
+  // A regular expression that the whole answer must match (NUL-terminated UTF-8); null: none. At most one of json_schema,
+  // regex and grammar may be set.
   const char *regex;
   // When it ends at the latest, in milliseconds from the call's beginning, with HERALD_FINISH_DEADLINE; 0: never.
   uint64_t deadline_ms;
   // Who shares what this computes in the prefix cache, such as a user's name (NUL-terminated UTF-8): only generations with the
   // same key take it over. Null: those with none.
   const char *cache_key;
+  // A grammar that the answer must match, in GBNF (llama.cpp's form, where a rule is defined by `::=`) or Lark's form
+  // (NUL-terminated UTF-8); null: none.
+  const char *grammar;
 } HeraldGenerateOptions;
 
 // A finished generation.
@@ -921,7 +924,7 @@ void herald_scheduler_free(struct HeraldScheduler *scheduler);
 
 // Submits a request and writes it to *out; the caller frees it with herald_request_free. On failure *out is null. options: null
 // for the defaults; on_piece must be null, since pieces come from herald_request_next. A deadline counts from here, and so
-// includes the time in the queue. Returns at once, after tokenizing the prompt and compiling a json_schema or regex. Any
+// includes the time in the queue. Returns at once, after tokenizing the prompt and compiling a form of the answer. Any
 // thread, many at once. Statuses: OK; QUEUE_FULL; INVALID_ARGUMENT (also a prompt without tokens); CONTEXT_FULL (the prompt is
 // too long); UNSUPPORTED (no chat template); DEADLINE; OUT_OF_MEMORY; IO (no random seed); INTERNAL.
 uint32_t herald_submit(const struct HeraldScheduler *scheduler,

@@ -35,7 +35,7 @@ pub const HERALD_FINISH_LENGTH: u32 = 3;
 pub const HERALD_FINISH_CONTEXT_FULL: u32 = 4;
 /// The callback, herald_sequence_cancel, herald_memory_cancel or herald_request_cancel stopped it.
 pub const HERALD_FINISH_CANCELLED: u32 = 5;
-/// The answer matches json_schema or regex, and nothing may (or can) follow.
+/// The answer matches json_schema, regex or grammar, and nothing may (or can) follow.
 pub const HERALD_FINISH_COMPLETE: u32 = 6;
 /// Its deadline has passed.
 pub const HERALD_FINISH_DEADLINE: u32 = 7;
@@ -119,14 +119,17 @@ pub struct HeraldGenerateOptions {
     pub n_biases: usize,
     /// A JSON schema that the answer must match (NUL-terminated UTF-8); null: none.
     pub json_schema: *const c_char,
-    /// A regular expression that the whole answer must match (NUL-terminated UTF-8); null: none. Not together with
-    /// json_schema.
+    /// A regular expression that the whole answer must match (NUL-terminated UTF-8); null: none. At most one of json_schema,
+    /// regex and grammar may be set.
     pub regex: *const c_char,
     /// When it ends at the latest, in milliseconds from the call's beginning, with HERALD_FINISH_DEADLINE; 0: never.
     pub deadline_ms: u64,
     /// Who shares what this computes in the prefix cache, such as a user's name (NUL-terminated UTF-8): only generations with the
     /// same key take it over. Null: those with none.
     pub cache_key: *const c_char,
+    /// A grammar that the answer must match, in GBNF (llama.cpp's form, where a rule is defined by `::=`) or Lark's form
+    /// (NUL-terminated UTF-8); null: none.
+    pub grammar: *const c_char,
 }
 
 /// A finished generation.
@@ -364,14 +367,6 @@ pub(super) fn generate_options(call: &Call, raw: &HeraldGenerateOptions) -> Outc
     for (index, text) in call.slice(raw.stops, raw.n_stops, "stops")?.iter().enumerate() {
         stop.push(call.required_text(*text, &format!("stops[{index}]"))?.to_owned());
     }
-    let constraint = match (call.c_text(raw.json_schema, "json_schema")?, call.c_text(raw.regex, "regex")?) {
-        (Some(_), Some(_)) => {
-            let both = "json_schema and regex are both set, where at most one was expected";
-            return Err(Failure::invalid(both));
-        }
-        (Some(schema), None) => Some(Constraint::json_schema(schema).map_err(Failure::invalid)?),
-        (None, regex) => regex.map(|regex| Constraint::Regex(regex.to_owned())),
-    };
     let or_off = |value: f32| if value == 0.0 { 1.0 } else { value };
     let sampler = SamplerConfig {
         temperature: raw.temperature,
@@ -399,9 +394,28 @@ pub(super) fn generate_options(call: &Call, raw: &HeraldGenerateOptions) -> Outc
         stop_tokens: stop_tokens.to_vec(),
         ignore_eos: has(HERALD_GENERATE_IGNORE_EOS),
         special: has(HERALD_GENERATE_SPECIAL),
-        constraint,
+        constraint: constraint(call, raw)?,
         deadline: deadline_in(raw.deadline_ms),
         cache_key: call.c_text(raw.cache_key, "cache_key")?.map(str::to_owned),
         ..GenerateOptions::default()
     })
+}
+
+/// The form of the answer, if one is set.
+fn constraint(call: &Call, raw: &HeraldGenerateOptions) -> Outcome<Option<Constraint>> {
+    let schema = call.c_text(raw.json_schema, "json_schema")?;
+    let regex = call.c_text(raw.regex, "regex")?;
+    let grammar = call.c_text(raw.grammar, "grammar")?;
+    let given = [("json_schema", schema), ("regex", regex), ("grammar", grammar)];
+    let mut given = given.into_iter().filter_map(|(name, text)| Some((name, text?)));
+    let Some((name, text)) = given.next() else { return Ok(None) };
+    if let Some((other, _)) = given.next() {
+        let both = format!("{name} and {other} are both set, where at most one was expected");
+        return Err(Failure::invalid(both));
+    }
+    Ok(Some(match name {
+        "json_schema" => Constraint::json_schema(text).map_err(Failure::invalid)?,
+        "regex" => Constraint::Regex(text.to_owned()),
+        _ => Constraint::grammar(text),
+    }))
 }

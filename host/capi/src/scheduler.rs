@@ -197,7 +197,7 @@ pub unsafe extern "C" fn herald_scheduler_free(scheduler: *mut HeraldScheduler) 
 
 /// Submits a request and writes it to *out; the caller frees it with herald_request_free. On failure *out is null. options: null
 /// for the defaults; on_piece must be null, since pieces come from herald_request_next. A deadline counts from here, and so
-/// includes the time in the queue. Returns at once, after tokenizing the prompt and compiling a json_schema or regex. Any
+/// includes the time in the queue. Returns at once, after tokenizing the prompt and compiling a form of the answer. Any
 /// thread, many at once. Statuses: OK; QUEUE_FULL; INVALID_ARGUMENT (also a prompt without tokens); CONTEXT_FULL (the prompt is
 /// too long); UNSUPPORTED (no chat template); DEADLINE; OUT_OF_MEMORY; IO (no random seed); INTERNAL.
 #[unsafe(no_mangle)]

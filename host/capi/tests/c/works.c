@@ -172,6 +172,11 @@ static void generations(void) {
     done = generate(&how, &json);
     CHECK(done.finish == HERALD_FINISH_COMPLETE && json.text_len == 5 && memcmp(json.text, "\"yes\"", 5) == 0);
     how.json_schema = NULL;
+    static Heard parsed;
+    how.grammar = "root ::= \"no\" | \"never\"";
+    done = generate(&how, &parsed);
+    CHECK(done.finish == HERALD_FINISH_COMPLETE && parsed.text[0] == 'n');
+    how.grammar = NULL;
 
     const float minus_infinity = -INFINITY;
     how.bias_tokens = &greedy.tokens[0];
