@@ -23,19 +23,9 @@ QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 @pytest.fixture(scope="session")
 def programs_text(smollm2_path: pathlib.Path) -> str:
     """What the program continues the prompt with."""
-    command = [
-        NATIVE / "host",
-        "generate",
-        "--model",
-        smollm2_path,
-        "--temperature",
-        "0",
-        "--max-tokens",
-        "16",
-        "--threads",
-        "1",
-    ]
-    done = subprocess.run([*command, "--json", PROMPT], stdout=subprocess.PIPE, check=True)
+    options = ["--temperature", "0", "--max-tokens", "16", "--threads", "1", "--json"]
+    command = [str(NATIVE / "host"), "generate", "--model", str(smollm2_path), *options, PROMPT]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
     text = json.loads(done.stdout)["text"]
     assert isinstance(text, str)
     return text

@@ -59,7 +59,7 @@ class Engine:
         context: the most tokens of a sequence; None: what the model was trained for.
         max_batch: the most tokens of a pass (512); longer prompts are split.
         activations: `int16`, as good as exact, or `int8`, faster and nearly so.
-        plugins: further ones. only_named_plugins: these alone. allow_insecure_plugins: even if others can write to them.
+        plugins: further ones. only_named_plugins: these alone. allow_insecure_plugins: even if others can write them.
         exact: nothing lossy. Otherwise only the latest active_tokens (3,072) of a sequence keep 16 bits, so many
         compressed_tokens (32,768) of the older ones stay in RAM with 4 bits, the oldest go to a file (archive: it, or
         its folder; archive_lz4: compressed). Each layer attends to the best selected_pages (64, or `all`) of both.
