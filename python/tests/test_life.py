@@ -155,15 +155,15 @@ def test_ctrl_c_ends_a_stream() -> None:
 
 
 def test_ctrl_c_ends_a_whole_answer() -> None:
-    code = "print('working', flush=True)\ntry:\n    engine.generate([5, 6], ignore_eos=True)\n"
+    code = "try:\n    print('working', flush=True)\n    engine.generate([5, 6], ignore_eos=True)\n"
     interrupted(code + CATCH)
 
 
 def test_ctrl_c_ends_a_sequences_prompt_and_leaves_it_usable() -> None:
     code = (
         "sequence = engine.sequence()\n"
-        "print('working', flush=True)\n"
         "try:\n"
+        "    print('working', flush=True)\n"
         "    sequence.prefill([5] * 900_000, logits=False)\n"
         "except KeyboardInterrupt:\n"
         "    sequence.truncate(0)\n"
@@ -181,7 +181,7 @@ def test_asyncio(tiny: herald_engine.Engine) -> None:
         assert all(answer.tokens == expected.tokens for answer in answers)
         pieces = [piece async for piece in tiny.astream([5, 6], max_tokens=12, **ENDLESS)]
         assert "".join(map(str, pieces)) == expected.text
-        assert (await tiny.aembed(["a"])).shape == (1, tiny.info.hidden)
+        assert len(await tiny.aembed(["a"])) == 1
         with pytest.raises(herald_engine.InvalidArgumentError):
             await tiny.agenerate([5, 6], top_p=2.0)
 
@@ -222,6 +222,7 @@ def test_an_asyncio_cancel_ends_the_generation_and_the_loop_goes_on() -> None:
         asyncio.run(asyncio.wait_for(work(engine), 60))
 
 
+@pytest.mark.filterwarnings("ignore:.*fork")
 def test_a_forked_child_is_told(tiny: herald_engine.Engine) -> None:
     request = tiny.stream([5, 6], **ENDLESS)
     sequence = tiny.sequence()
