@@ -221,6 +221,10 @@ def engine_options(model: Path, options: Mapping[str, Any]) -> Kept:
     }.items():
         if name in given:
             setattr(raw, name, number(name, given[name], bits, least=1))
+    if given.get("max_draft") == 0:
+        raw.max_draft_tokens = lib.HERALD_NO_DRAFTS
+    elif "max_draft" in given:
+        raw.max_draft_tokens = number("max_draft", given["max_draft"], least=1)
     for name in ("memory_budget", "cache_dir_bytes"):
         if name in given:
             setattr(raw, name, number(name, given[name], 64, least=1))

@@ -36,6 +36,7 @@ class Engine:
         threads: Optional[int] = None,
         context: Optional[int] = None,
         max_batch: Optional[int] = None,
+        max_draft: Optional[int] = None,
         activations: Literal["int16", "int8", None] = None,
         plugins: Iterable[Path] = (),
         only_named_plugins: bool = False,
@@ -58,6 +59,7 @@ class Engine:
         threads: to compute with; None: as many as this process may use.
         context: the most tokens of a sequence; None: what the model was trained for.
         max_batch: the most tokens of a pass (512); longer prompts are split.
+        max_draft: the most tokens that are drafted for a pass (31; speculative decoding), which changes no text; 0: none.
         activations: `int16`, as good as exact, or `int8`, faster and nearly so.
         plugins: further ones. only_named_plugins: these alone. allow_insecure_plugins: even if others can write them.
         exact: nothing lossy. Otherwise only the latest active_tokens (3,072) of a sequence keep 16 bits, so many
@@ -72,6 +74,7 @@ class Engine:
             "threads": threads,
             "context": context,
             "max_batch": max_batch,
+            "max_draft": max_draft,
             "activations": activations,
             "plugins": list(plugins),
             "only_named_plugins": only_named_plugins,

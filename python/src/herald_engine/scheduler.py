@@ -172,14 +172,21 @@ class Scheduler:
         max_running: Optional[int] = None,
         max_waiting: Optional[int] = None,
         prompt_piece: Optional[int] = None,
+        step_ms: Optional[int] = None,
     ) -> None:
         """Starts it.
 
         `max_running` requests run together (32), and `max_waiting` wait (256; one more is a QueueFullError). A step
-        takes at most `prompt_piece` tokens of prompts (128) while other requests decode.
+        takes at most `prompt_piece` tokens of prompts (512) while other requests decode, and about `step_ms`
+        milliseconds (200) with any.
         """
         raw = struct("HeraldSchedulerOptions")
-        given = {"max_running": max_running, "max_waiting": max_waiting, "prompt_piece": prompt_piece}
+        given = {
+            "max_running": max_running,
+            "max_waiting": max_waiting,
+            "prompt_piece": prompt_piece,
+            "step_ms": step_ms,
+        }
         for name, value in given.items():
             if value is not None:
                 setattr(raw, name, number(name, value, least=1))
