@@ -72,7 +72,7 @@ impl EngineMemory {
     }
 
     /// By how many bytes the budget would be exceeded with `wanted` bytes more.
-    fn excess(&self, wanted: usize) -> u64 {
+    pub(super) fn excess(&self, wanted: usize) -> u64 {
         let Some(budget) = self.options.budget else { return 0 };
         self.usage().memory_bytes().saturating_add(wanted as u64).saturating_sub(budget)
     }

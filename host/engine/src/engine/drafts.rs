@@ -22,11 +22,19 @@ impl NeuroEngine {
         spare: usize,
     ) {
         (ahead.draft, ahead.states) = (Draft::default(), None);
+        let [min, max] = self.draft_tokens;
+        if max == 0 {
+            return;
+        }
         let behind = sequence.tokens.len() + ahead.chosen.len();
         let most = sequence.memory.even_until(self.memory.limits()).min(self.context).saturating_sub(behind);
         let most = most.min(self.batch_invariant_tokens.saturating_sub(ahead.chosen.len()));
-        let [min, max] = self.draft_tokens;
         let room = most.min(spare).min(max);
+        // Drafts take no memory that others need.
+        let wanted = sequence.memory.wanted(sequence.tokens.len(), behind + room);
+        if room == 0 || self.memory.excess(wanted) > 0 {
+            return;
+        }
         let has_states = sequence.memory.has_states();
         let cost = locked(&self.pass_cost).clone();
         let (marginal, rows) = (cost.marginal(sequences), ahead.chosen.len());

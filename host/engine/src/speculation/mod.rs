@@ -15,7 +15,7 @@ use automaton::SuffixAutomaton;
 use herald_api::AlignedBytes;
 use pace::{Acceptance, Class};
 
-/// The most tokens of a text's end that are looked through: an automaton takes about 120 bytes for each.
+/// Tokens of a text's end that are looked through, at most twice as many: an automaton takes about 120 bytes for each.
 const MAX_TEXT: usize = 1 << 15;
 
 /// What is known of a pass when a draft for it is made.
@@ -58,10 +58,11 @@ impl Drafter {
         forced: Vec<u32>,
         chances: Chances,
     ) -> Draft {
-        let known = self.text.len();
-        if known == 0 {
+        if self.text.len() == 0 || self.text.len() >= 2 * MAX_TEXT {
+            self.text = SuffixAutomaton::new();
             self.skipped = (seen.len() + chosen.len()).saturating_sub(MAX_TEXT);
         }
+        let known = self.text.len();
         seen.iter().chain(chosen).skip(self.skipped + known).for_each(|token| self.text.push(*token));
         let repeated = self.text.repeated();
         let class = if forced.is_empty() { Class::repeated(repeated) } else { Class::FORCED };
