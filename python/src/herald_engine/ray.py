@@ -64,19 +64,20 @@ def app(
         usual = {"min_replicas": least, "max_replicas": most, "target_ongoing_requests": max(1, parallel // 2)}
         scale = {"autoscaling_config": {**usual, **(autoscaling or {})}}
     options = {"threads": threads, "parallel": parallel, **(server_options or {})}
-    servers = serve.deployment(
+    # Its types know only decorators.
+    deployment: Any = serve.deployment
+    router: Any = RequestRouterConfig
+    servers = deployment(
         Replica,
         name="herald",
         ray_actor_options={"num_cpus": threads},
         max_ongoing_requests=parallel,
         health_check_period_s=health_seconds,
         graceful_shutdown_timeout_s=drain_seconds,
-        request_router_config=RequestRouterConfig(
-            request_router_class=PrefixRouter, request_router_kwargs={"imbalance": imbalance}
-        ),
+        request_router_config=router(request_router_class=PrefixRouter, request_router_kwargs={"imbalance": imbalance}),
         **scale,
     )
-    gateway = serve.deployment(
+    gateway = deployment(
         Gateway,
         name="herald-gateway",
         num_replicas=gateways,
