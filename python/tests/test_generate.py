@@ -108,6 +108,9 @@ def test_stops_seeds_and_logprobs(smollm2: herald_engine.Engine) -> None:
         ({"top_p": 2.0}, "top_p is 2"),
         ({"seed": 1 << 64}, "seed is"),
         ({"stop": ["a\0b"]}, "stop has a NUL at byte 1"),
+        ({"stop": 5}, "stop is 5, where a text or a list"),
+        ({"logit_bias": [1]}, "logit_bias is [1]"),
+        ({"json_schema": 3}, "json_schema is 3"),
         ({"stop": [1]}, "stop is 1, where a text"),
         ({"stop_tokens": "ab"}, "stop_tokens is 'ab', where token ids"),
         ({"deadline": 0}, "deadline is 0.0, where a number of seconds above 0"),
@@ -143,6 +146,9 @@ def test_other_mistakes_get_one_too(tiny: herald_engine.Engine, tmp_path: pathli
         tiny.generate([1] * (tiny.info.context + 1))
     with pytest.raises(herald_engine.InvalidArgumentError, match="exact|EXACT"):
         herald_engine.Engine(tiny_path(), exact=True, active_tokens=64)
+    nothing: Any = None
+    with pytest.raises(herald_engine.InvalidArgumentError, match="model is None, where a path was expected"):
+        herald_engine.Engine(nothing)
     wrong: Any = "int4"
     with pytest.raises(herald_engine.InvalidArgumentError, match="activations is 'int4'"):
         herald_engine.Engine(tiny_path(), activations=wrong)

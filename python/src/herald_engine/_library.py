@@ -27,6 +27,11 @@ def _fresh_lock() -> None:
 os.register_at_fork(after_in_child=_fresh_lock)
 
 
+def guard() -> Any:
+    """The lock of all counts, for what is as short; it is never left taken in a forked child."""
+    return _counts
+
+
 def struct(name: str) -> Any:
     """A struct of zeros but for its size."""
     made = ffi.new(f"{name} *")

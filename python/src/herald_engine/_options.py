@@ -62,7 +62,7 @@ def c_text(name: str, value: Any) -> Any:
 
 def c_path(name: str, value: Path) -> Any:
     """A path as C has it."""
-    path = os.fsencode(value)
+    path = os.fsencode(value) if isinstance(value, (str, bytes, os.PathLike)) else b""
     if b"\0" in path or not path:
         raise InvalidArgumentError(f"{name} is {value!r}, where a path was expected")
     return ffi.new("char[]", path)
@@ -132,6 +132,8 @@ def generate_options(options: GenerateOptions) -> Kept:
             setattr(raw, name, memory[-1])
     if "json_schema" in given:
         schema = given["json_schema"]
+        if not isinstance(schema, (str, bool, Mapping)):
+            raise InvalidArgumentError(f"json_schema is {schema!r}, where a schema or its text was expected")
         memory.append(c_text("json_schema", schema if isinstance(schema, str) else json.dumps(schema)))
         raw.json_schema = memory[-1]
     raw.deadline_ms = milliseconds("deadline", given.get("deadline"))
@@ -147,6 +149,8 @@ def stops_of(options: GenerateOptions) -> list[str]:
 def lists(raw: Any, memory: list[Any], given: Mapping[str, Any]) -> None:
     """Fills in the options that are lists."""
     stops = given.get("stop") or []
+    if not isinstance(stops, (str, list, tuple)):
+        raise InvalidArgumentError(f"stop is {stops!r}, where a text or a list of texts was expected")
     texts = [c_text("stop", text) for text in ([stops] if isinstance(stops, str) else stops)]
     if texts:
         memory += [texts, ffi.new("char *[]", texts)]
@@ -156,6 +160,8 @@ def lists(raw: Any, memory: list[Any], given: Mapping[str, Any]) -> None:
         memory.append(tokens)
         raw.stop_tokens, raw.n_stop_tokens = tokens, len(tokens)
     biases = given.get("logit_bias") or {}
+    if not isinstance(biases, Mapping):
+        raise InvalidArgumentError(f"logit_bias is {biases!r}, where an object with a bias for each token was expected")
     if biases:
         ids = c_ids("logit_bias", biases)
         values = ffi.new("float[]", [real("logit_bias", value) for value in biases.values()])

@@ -9,8 +9,10 @@ from typing import Any, Callable, TypeVar
 T = TypeVar("T")
 
 
-def interruptible(work: Callable[[], T], cancel: Callable[[], None]) -> T:
-    """Runs `work`. On the main thread Ctrl-C (or another signal's exception) calls `cancel` and waits for the end.
+def interruptible(work: Callable[[], T], cancel: Callable[[], None], cancelled: Callable[[], object]) -> T:
+    """Runs `work`. On the main thread Ctrl-C (or another signal's exception) calls `cancel`, and after it `cancelled`.
+
+    A second Ctrl-C doesn't wait: what `work` uses must be its own until it returns.
 
     Python sees signals between two instructions of its main thread only, so that must not be in a long call itself.
     """
@@ -34,6 +36,7 @@ def interruptible(work: Callable[[], T], cancel: Callable[[], None]) -> T:
     except BaseException:
         cancel()
         done.wait()
+        cancelled()
         raise
     if failures:
         raise failures[0]

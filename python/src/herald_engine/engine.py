@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING, Any, Literal, Optional, Union, overload
 
 from ._buffers import as_lists, new_floats, pointer_to
-from ._library import NULL, Handle, call, check, ffi, filled_ids, filled_text, lib, made, struct
+from ._library import NULL, Handle, call, check, ffi, filled_ids, filled_text, guard, lib, made, struct
 from ._options import Path, c_ids, c_messages, encoded, engine_options, milliseconds, number
 from ._types import Answer, EngineInfo, GenerateOptions, MemoryUsage, Message, Piece, Prompt, usage_of
 from ._waiting import in_thread
@@ -95,7 +94,6 @@ class Engine:
             "engine", "HeraldEngine", lib.herald_engine_free, lib.herald_engine_load, how.struct
         )
         self._scheduler: Optional[Scheduler] = None
-        self._starting = threading.Lock()
         self._info = self._read_info()
 
     def _read_info(self) -> EngineInfo:
@@ -124,7 +122,7 @@ class Engine:
     @property
     def scheduler(self) -> Scheduler:
         """What runs `generate`, `stream` and `chat`: 32 requests at once, 256 waiting. It starts with the first."""
-        with self._handle, self._starting:
+        with self._handle, guard():
             if self._scheduler is None:
                 self._scheduler = Scheduler(self)
             return self._scheduler
@@ -364,9 +362,10 @@ class Engine:
 
     def close(self) -> None:
         """Ends its requests, and frees the model when no call uses it any more. May be called again."""
-        with self._starting:
-            if self._scheduler is not None:
-                self._scheduler.close()
+        with guard():
+            scheduler = self._scheduler
+        if scheduler is not None:
+            scheduler.close()
         self._handle.close()
 
     def __enter__(self) -> Self:

@@ -136,19 +136,19 @@ class Sequence:
     def _run(self, function: Callable[..., int], *arguments: Any) -> None:
         """Makes a long call with the engine and the sequence first. Ctrl-C ends it after the layer that is running."""
         error = struct("HeraldError")
-        # Both stay in use until the call has returned, whoever closes them.
-        with self._engine._handle as engine, self._handle as sequence:
 
-            def work() -> int:
+        def work() -> int:
+            # Both stay in use until the call has returned, whoever closes them or stops waiting.
+            with self._engine._handle as engine, self._handle as sequence:
                 return function(engine, sequence, *arguments, error)
 
-            try:
-                status = interruptible(work, lambda: lib.herald_sequence_cancel(sequence))
-            except BaseException:
-                # The cancel may have come too late, and would end the next call.
-                lib.herald_sequence_reset_cancel(sequence)
-                raise
+        # The cancel may have come too late, and would end the next call.
+        status = interruptible(work, self.cancel, self._forget_cancel)
         check(status, error)
+
+    def _forget_cancel(self) -> None:
+        with contextlib.suppress(ClosedError):
+            self.reset_cancel()
 
     def cancel(self) -> None:
         """Ends the call that runs now, or else the next one. Any thread."""

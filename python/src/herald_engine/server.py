@@ -146,7 +146,8 @@ class Server:
         """What the server wrote to stderr."""
         if not self._owns_log:
             return "its log says why"
-        self._process.wait(10)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(10)
         self._log.seek(0)
         return self._log.read(4096).decode("utf-8", "replace").strip()
 
