@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use herald_api::DType;
 
-use herald::gguf::{Gguf, TensorInfo};
+use herald::gguf::Gguf;
 
 use crate::imatrix::ImportanceMatrix;
 
@@ -53,30 +53,53 @@ pub struct Plan {
     fallbacks: Vec<Fallback>,
 }
 
+/// The types of tensors as they come, and where they depart from the request.
+#[derive(Debug)]
+pub(crate) struct Types {
+    dtype: DType,
+    of_head: DType,
+    head: &'static str,
+    fallbacks: BTreeMap<(usize, u32), Fallback>,
+}
+
+impl Types {
+    /// Types for a request; `has_head` says whether the output head is a tensor of its own.
+    pub(crate) fn new(dtype: DType, head: Option<DType>, has_head: bool) -> Self {
+        let smaller = dtype.bits_per_weight() < DType::Q6K.bits_per_weight();
+        let of_head = head.unwrap_or(if smaller { DType::Q6K } else { dtype });
+        Self { dtype, of_head, head: if has_head { HEAD } else { EMBEDDING }, fallbacks: BTreeMap::new() }
+    }
+
+    /// The type of a tensor; none for those that stay as they are.
+    pub(crate) fn of(&mut self, name: &str, dims: &[usize]) -> Option<DType> {
+        if !is_matrix(name, dims) {
+            return None;
+        }
+        let wanted = if name == self.head { self.of_head } else { self.dtype };
+        let columns = dims.first().copied().unwrap_or(1);
+        let dtype = herald_formats::dtype_for_rows(wanted, columns);
+        if dtype != wanted {
+            let new = Fallback { columns, wanted, dtype, tensors: 0 };
+            self.fallbacks.entry((columns, wanted.code())).or_insert(new).tensors += 1;
+        }
+        Some(dtype)
+    }
+
+    /// Where types departed from the request.
+    pub(crate) fn fallbacks(self) -> Vec<Fallback> {
+        self.fallbacks.into_values().collect()
+    }
+}
+
 impl Plan {
     /// The plan for a model. Vectors, norms, convolutions and routers stay as they are: they are small, and engines
     /// read them in float32.
     #[must_use]
     pub fn new(gguf: &Gguf, options: &QuantizeOptions) -> Self {
-        let head = if gguf.tensor(HEAD).is_some() { HEAD } else { EMBEDDING };
-        let smaller = options.dtype.bits_per_weight() < DType::Q6K.bits_per_weight();
-        let of_head = options.head.unwrap_or(if smaller { DType::Q6K } else { options.dtype });
-        let mut fallbacks = BTreeMap::new();
-        let types = gguf.tensors().map(|info| {
-            if !is_matrix(info) {
-                return info.dtype();
-            }
-            let wanted = if info.name() == head { of_head } else { options.dtype };
-            let columns = info.dims().first().copied().unwrap_or(1);
-            let dtype = herald_formats::dtype_for_rows(wanted, columns);
-            if dtype != wanted {
-                let new = Fallback { columns, wanted, dtype, tensors: 0 };
-                fallbacks.entry((columns, wanted.code())).or_insert(new).tensors += 1;
-            }
-            dtype
-        });
-        let types = types.collect();
-        Self { dtype: options.dtype, types, fallbacks: fallbacks.into_values().collect() }
+        let mut types = Types::new(options.dtype, options.head, gguf.tensor(HEAD).is_some());
+        let of = gguf.tensors().map(|info| types.of(info.name(), info.dims()).unwrap_or(info.dtype()));
+        let of = of.collect();
+        Self { dtype: options.dtype, types: of, fallbacks: types.fallbacks() }
     }
 
     /// Each tensor's new type, in the file's order.
@@ -113,8 +136,7 @@ impl Plan {
 }
 
 /// Whether the tensor is a weight matrix (or a stack of them) that gets the requested type.
-fn is_matrix(info: &TensorInfo) -> bool {
-    let name = info.name();
+fn is_matrix(name: &str, dims: &[usize]) -> bool {
     let small = ["norm", "ffn_gate_inp", "ssm_conv1d", "shortconv.conv", "position_embd", "token_types"];
-    info.dims().len() >= 2 && name.ends_with(".weight") && !small.iter().any(|part| name.contains(part))
+    dims.len() >= 2 && name.ends_with(".weight") && !small.iter().any(|part| name.contains(part))
 }
