@@ -18,6 +18,7 @@ use herald::threads::{into_value, locked};
 
 use crate::imatrix::{ImatrixError, ImportanceMatrix};
 
+pub(crate) use plan::Types;
 pub use plan::{Fallback, Plan, QuantizeOptions};
 
 /// Weights that are converted at a time.
