@@ -45,7 +45,7 @@ fn used(path: &str) -> &'static [&'static [&'static str]] {
         "completions" | "man" | "plugin new" | "pull" | "synth" => &[],
         "docs clear" | "docs list" | "docs remove" | "docs tidy" | "docs usage" => &[],
         "plugin check" | "plugin worker" => &[TRUST],
-        "quantize" => &[THREADS],
+        "convert" | "quantize" => &[THREADS],
         "tokenize" => &[MODEL, PLUGINS, SET],
         "backends" | "info" => &[MODEL, PLUGINS, THREADS],
         "embed" | "imatrix" | "logits" | "perplexity" | "rerank" => {

@@ -10,6 +10,7 @@ mod cache;
 mod chat;
 mod completions;
 mod config;
+mod convert;
 mod docs;
 mod dtypes;
 mod embed;
@@ -93,6 +94,7 @@ enum Command {
     #[command(subcommand)]
     Plugin(plugin::Plugin),
     Pull(pull::Pull),
+    Convert(convert::Convert),
     Quantize(quantize::Quantize),
     Imatrix(imatrix::Imatrix),
     Synth(synth::Synth),
@@ -121,6 +123,7 @@ impl Command {
             Self::Backends(command) => command.run(options),
             Self::Plugin(command) => command.run(options),
             Self::Pull(command) => command.run(options),
+            Self::Convert(command) => command.run(options),
             Self::Quantize(command) => command.run(options),
             Self::Imatrix(command) => command.run(options),
             Self::Synth(command) => command.run(options),

@@ -4,6 +4,7 @@ mod calibrate;
 #[cfg(unix)]
 mod chat;
 mod commands;
+mod convert;
 mod docs;
 mod faulty_plugins;
 mod files;
