@@ -2,6 +2,7 @@
 
 mod archive;
 mod chat;
+mod checkpoint;
 mod forms;
 mod gguf;
 mod http;
@@ -33,6 +34,7 @@ pub(crate) struct Target {
 pub(crate) const TARGETS: &[Target] = &[
     archive::TARGET,
     chat::TARGET,
+    checkpoint::TARGET,
     forms::TARGET,
     gguf::TARGET,
     http::TARGET,
