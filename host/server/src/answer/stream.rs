@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt;
 
 use super::run::Happened;
 use super::{Format, Frame, Run};
@@ -91,7 +92,8 @@ pub(super) fn respond<F: Format>(run: Run, format: F) -> Response {
         has_begun: false,
         has_ended: false,
     };
-    let body = Body::from_stream(futures_util::stream::unfold(streaming, Streaming::next));
+    // Compression asks again after the end.
+    let body = Body::from_stream(futures_util::stream::unfold(streaming, Streaming::next).fuse());
     let kind = if F::LINES { "application/x-ndjson" } else { "text/event-stream" };
     ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-cache")], body).into_response()
 }

@@ -1,5 +1,7 @@
 //! The other APIs: Responses, embeddings, Anthropic's, Ollama's and llama.cpp's.
 
+use std::io::Read;
+
 use herald::schedule::SchedulerOptions;
 use herald_testing::{smollm2, tiny};
 use serde_json::{Value, json};
@@ -235,4 +237,17 @@ fn the_description_has_every_path_and_field() {
     let chat = &description["paths"]["/v1/chat/completions"]["post"]["requestBody"]["content"]["application/json"]
         ["schema"];
     assert!(chat["properties"]["tools"]["description"].is_string());
+}
+
+/// Compression asks a stream again after its end.
+#[test]
+fn a_compressed_stream_ends_well() {
+    let served = serve(&tiny("llama"), SchedulerOptions::default());
+    let body = json!({"messages": question(), "options": {"num_predict": 8}}).to_string();
+    let headers = "Accept-Encoding: gzip\r\nContent-Type: application/json\r\n";
+    let mut answer = Vec::new();
+    served.open("POST", "/api/chat", headers, &body).read_to_end(&mut answer).expect("an answer");
+    let head = String::from_utf8_lossy(&answer[..answer.len().min(600)]).to_lowercase();
+    assert!(head.contains("content-encoding: gzip"), "{head}");
+    assert!(answer.ends_with(b"\r\n0\r\n\r\n"), "the last chunk is missing");
 }
