@@ -1,5 +1,7 @@
 //! Shared by the tests: the built plugins, the C library, models, and compilers.
 
+pub mod hub;
+
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
