@@ -2,7 +2,7 @@
 //! links to blobs) and `refs` (which commit a branch is at). See huggingface_hub's "Understand caching".
 
 use std::collections::HashSet;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -96,8 +96,8 @@ impl RepoCache {
     /// Locks a blob, unless another process has it locked.
     pub(crate) fn try_lock(&self, id: &str) -> Result<Option<File>> {
         let path = self.locks.join(format!("{id}.lock"));
-        let made = fs::create_dir_all(&self.locks).and_then(|()| files::lock(&path));
-        made.map_err(|error| Error::file(&path, "it can't be locked", &error))
+        let held = fs::create_dir_all(&self.locks).and_then(|()| taken(&path));
+        held.map_err(|error| Error::file(&path, "it can't be locked", &error))
     }
 
     /// Removes folders in which nothing is left, and of a repository without files what was left of it unfinished. What can't be
@@ -264,12 +264,20 @@ fn remove_empty(folder: &Path, depth: usize) {
     let _ = fs::remove_dir(folder);
 }
 
+/// Locks a file, which is made where there is none: by the umask, since others who share the cache lock it too.
+fn taken(path: &Path) -> io::Result<Option<File>> {
+    match OpenOptions::new().write(true).create_new(true).open(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => files::lock(path),
+    }
+}
+
 /// Locks a file, and waits for another process that fetches `partial` as long as that grows.
 pub(crate) fn lock(path: &Path, partial: &Path, patience: Patience, watch: &mut Watch<'_>) -> Result<File> {
     let len = || partial.metadata().map_or(0, |facts| facts.len());
     let (mut seen, mut since, mut told) = (len(), Instant::now(), false);
     loop {
-        let held = files::lock(path).map_err(|error| Error::file(path, "it can't be locked", &error))?;
+        let held = taken(path).map_err(|error| Error::file(path, "it can't be locked", &error))?;
         if let Some(file) = held {
             return Ok(file);
         }

@@ -29,6 +29,8 @@ pub struct Plan {
     pub commit: String,
     /// The model's files.
     pub offer: Offer,
+    /// How many models there are to choose from.
+    pub choices: usize,
     /// The licence that the repository's card names.
     pub licence: Option<String>,
     /// Where that licence is.
@@ -79,6 +81,7 @@ impl Hub {
             model: model.clone(),
             commit: known.commit,
             offer,
+            choices: found.len(),
             licence: known.licence,
             licence_link: known.licence_link,
             gated: known.gated,

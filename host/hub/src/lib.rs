@@ -7,9 +7,9 @@
 //! number of times; and what comes is compared with the size and the SHA-256 that the hub names. Everything is bounded: answers,
 //! headers, redirects, and the time without a byte. The user's token goes to the hub alone.
 //!
-//! The crate `hf-hub` does less: it compares no digests, follows redirects within its client, where the token's way can't be seen, and
-//! brings an asynchronous client or an older ureq with roots of its own. So this uses ureq itself, with rustls as the server has it
-//! and the system's certificates.
+//! The crate `hf-hub` (1.0) doesn't go on with a cut file and compares no digest of what it fetched, and it brings reqwest, Xet's client
+//! and a tokio of many threads, some 280 crates in all. So this uses ureq, with rustls as the server has it and the system's
+//! certificates, which is six more on Linux.
 
 mod address;
 mod api;

@@ -291,7 +291,7 @@ fn quant_of(stem: &str) -> Option<String> {
         let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
         &rest[..end]
     };
-    let found = starts.map(|(at, _)| (at, word(at))).filter(|(_, word)| is_quant(word)).last();
+    let found = starts.map(|(at, _)| (at, word(at))).rfind(|(_, word)| is_quant(word));
     found.map(|(at, word)| match (name[..at].ends_with("UD-"), word) {
         (true, word) => format!("UD-{word}"),
         (false, "FP16") => "F16".to_owned(),

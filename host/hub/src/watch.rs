@@ -60,6 +60,9 @@ pub(crate) fn sleep(pause: Duration, watch: &mut Watch<'_>) -> Result<()> {
     }
 }
 
+/// Retries where no file has begun yet.
+const FEW: u32 = 3;
+
 /// How often in a row something failed.
 #[derive(Debug)]
 pub(crate) struct Retries {
@@ -98,13 +101,13 @@ impl Retries {
         sleep(pause, watch)
     }
 
-    /// Calls until it works, fails for good, or has failed too often.
+    /// Calls until it works, fails for good, or has failed too often: somebody waits for the first answer.
     pub(crate) fn until<T>(
         patience: Patience,
         watch: &mut Watch<'_>,
         call: impl Fn() -> std::result::Result<T, Trouble>,
     ) -> Result<T> {
-        let mut retries = Self::new(patience);
+        let mut retries = Self::new(Patience { retries: patience.retries.min(FEW), ..patience });
         loop {
             match call() {
                 Ok(value) => return Ok(value),

@@ -84,7 +84,7 @@ fn a_busy_hub_is_asked_again_and_not_for_ever() {
     fake.faults(|faults| faults.first = [busy(429, "Retry-After: 3600\r\n")].into());
     fails(pull(&hub, "u/r"), &["429", "3600 s"]);
     fake.faults(|faults| faults.first = vec![busy(503, ""); 20].into());
-    fails(pull(&hub, "u/r"), &["503", "7 attempts in a row failed"]);
+    fails(pull(&hub, "u/r"), &["503", "4 attempts in a row failed"]);
     fake.faults(|faults| faults.first = [busy(418, "")].into());
     fails(pull(&hub, "u/r"), &["418"]);
 }
