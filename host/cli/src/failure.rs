@@ -58,3 +58,12 @@ impl From<herald::Error> for Failure {
         }
     }
 }
+
+impl From<herald_hub::Error> for Failure {
+    fn from(error: herald_hub::Error) -> Self {
+        match error {
+            herald_hub::Error::Interrupted => Self::Interrupted,
+            error => Self::Failed(error.to_string()),
+        }
+    }
+}

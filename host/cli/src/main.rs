@@ -63,6 +63,7 @@ use options::EngineOptions;
     arg_required_else_help = true,
     after_help = "Examples:
   host pull smollm2-135m-instruct                  get a small model to begin with
+  host pull unsloth/Qwen3-0.6B-GGUF:Q8_0           get any GGUF model of Hugging Face's hub
   host chat                                        talk to it
   host generate --chat 'What is a mutex?'          one answer
   host generate --model m.gguf 'Once upon a time'  continue a text with another model

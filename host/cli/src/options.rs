@@ -26,7 +26,7 @@ const MEMORY: &str = "Context and memory";
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = MODEL)]
 pub(super) struct EngineOptions {
-    /// The model: a GGUF file, or a name that `host pull` or the configuration knows; `host serve` takes several, and folders
+    /// The model: a GGUF file, or the name of one that was pulled or that the configuration has; `host serve` takes several, and folders
     /// [default: smollm2-135m-instruct]
     #[arg(
         short,

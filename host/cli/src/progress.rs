@@ -29,6 +29,17 @@ pub(super) fn weighted(total: u64, quiet: bool) -> ProgressBar {
     bar
 }
 
+/// A bar for the bytes of a download.
+pub(super) fn download(bytes: u64, quiet: bool) -> ProgressBar {
+    if quiet {
+        return ProgressBar::hidden();
+    }
+    let template =
+        "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left";
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(bytes).with_style(style)
+}
+
 /// A spinner for work of unknown length.
 pub(super) fn spinner(what: impl Into<Cow<'static, str>>, quiet: bool) -> ProgressBar {
     if quiet {

@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use clap::builder::PossibleValue;
 use etcetera::{BaseStrategy, choose_base_strategy};
 use herald::files::{self, Readers, Unfinished, UnfinishedFolder};
+use herald::plugin::this_machine;
 use herald_convert::bert::{self, Bert};
+use herald_hub::{Hub, Settings, Source};
 use sha2::{Digest, Sha256};
 
 use super::failure::Failure;
@@ -96,20 +98,6 @@ pub(super) fn values() -> Vec<PossibleValue> {
     KNOWN.iter().map(|known| PossibleValue::new(known.name)).collect()
 }
 
-/// The model of this name.
-///
-/// # Errors
-/// If there is none, with the known names.
-pub(super) fn known(name: &str) -> Result<&'static Known, Failure> {
-    KNOWN.iter().find(|known| known.name == name).ok_or_else(|| {
-        let names: Vec<&str> = KNOWN.iter().map(|known| known.name).collect();
-        Failure::Failed(format!(
-            "there is no model {name:?} to pull, where one of these was expected: {}",
-            names.join(", ")
-        ))
-    })
-}
-
 impl Known {
     /// Its path once it is pulled.
     pub(super) fn path(&self) -> Result<PathBuf, Failure> {
@@ -121,6 +109,11 @@ impl Known {
     /// Whether the file has the right size; its digest was checked when it was pulled.
     fn is_at(&self, path: &Path) -> bool {
         path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() == self.bytes)
+    }
+
+    /// Its path, where it is there.
+    pub(super) fn there(&self) -> Option<PathBuf> {
+        self.path().ok().filter(|path| self.is_at(path))
     }
 
     /// Its size and its licence, as a user sees them before it is fetched.
@@ -342,38 +335,66 @@ fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The model's file: a path, or the name of one that can be pulled; by default the first of those. A model that isn't
-/// there yet is pulled, after a question if stdin is a terminal.
+/// The model's file: a path, the name of one that can be pulled (by default the first of those), or what else was pulled. A
+/// known model that isn't there yet is pulled, after a question if stdin is a terminal.
 pub(super) fn resolve(model: Option<&OsStr>, quiet: bool) -> Result<PathBuf, Failure> {
     let known = match model {
+        Some(name) if Path::new(name).exists() => return Ok(PathBuf::from(name)),
         Some(name) => match KNOWN.iter().find(|known| name == known.name) {
-            Some(known) if !Path::new(name).exists() => known,
-            None if !Path::new(name).exists() => {
-                if let Some(target) = files::dangling(Path::new(name)) {
-                    return Err(Failure::Failed(format!(
-                        "{}: it is a symbolic link to {}, which isn't there, where a GGUF file was expected",
-                        Path::new(name).display(),
-                        target.display()
-                    )));
-                }
-                let names: Vec<&str> = KNOWN.iter().map(|known| known.name).collect();
-                return Err(Failure::Failed(format!(
-                    "there is no model \"{}\", where a GGUF file was expected, or a name that can be pulled: {}",
-                    Path::new(name).display(),
-                    names.join(", ")
-                )));
-            }
-            _ => return Ok(PathBuf::from(name)),
+            Some(known) => known,
+            None => return pulled(Path::new(name)),
         },
         None => &KNOWN[0],
     };
-    let path = known.path()?;
-    if known.is_at(&path) {
+    if let Some(path) = known.there() {
         return Ok(path);
     }
     known.ask()?;
     let quiet_about_it = quiet || io::stdin().is_terminal();
     Ok(known.pull(true, quiet_about_it)?.0)
+}
+
+/// The file of a model that was pulled from the hub or another address.
+fn pulled(name: &Path) -> Result<PathBuf, Failure> {
+    if let Some(target) = files::dangling(name) {
+        return Err(Failure::Failed(format!(
+            "{}: it is a symbolic link to {}, which isn't there, where a GGUF file was expected",
+            name.display(),
+            target.display()
+        )));
+    }
+    let text = name.to_string_lossy();
+    match Source::parse(&text) {
+        Ok(Source::File(_)) => Err(Failure::Failed(format!(
+            "there is no model \"{text}\", where a GGUF file was expected, or a name that `host pull` lists"
+        ))),
+        Ok(source) => Hub::new(Settings::from_env()?).find(&source, memory()).ok_or_else(|| {
+            Failure::Failed(format!(
+                "there is no model \"{text}\" on this machine, where a GGUF file or a pulled model was expected: `host pull {text}` \
+                 fetches it"
+            ))
+        }),
+        Err(error) => Err(unknown(&text, &error)),
+    }
+}
+
+/// The failure for a name that means nothing.
+pub(super) fn unknown(name: &str, error: &herald_hub::Error) -> Failure {
+    let names: Vec<&str> = KNOWN.iter().map(|known| known.name).collect();
+    // A name that is nearly one of the hub's says better what is wrong with it.
+    match name.contains('/') {
+        true => Failure::Failed(error.to_string()),
+        false => Failure::Failed(format!(
+            "there is no model {name:?}, where a GGUF file was expected, or a name that can be pulled: {}, USER/REPO[:QUANT] of \
+             Hugging Face's hub, or a short one that `host pull` lists",
+            names.join(", ")
+        )),
+    }
+}
+
+/// This machine's RAM in bytes, as far as models may use it; 0 where the system doesn't say.
+pub(super) fn memory() -> u64 {
+    this_machine().memory_bytes
 }
 
 /// The file of a model that an argument names, as [`resolve`] finds it.
@@ -383,11 +404,12 @@ pub(super) fn file(model: &Path, quiet: bool) -> Result<PathBuf, Failure> {
 
 /// Like [`resolve`], but only for a model on this machine: fetches nothing and asks nothing.
 pub(super) fn find_local(model: Option<&OsStr>) -> Option<PathBuf> {
-    let known = match model {
-        Some(name) if Path::new(name).exists() => return Some(PathBuf::from(name)),
-        Some(name) => KNOWN.iter().find(|known| name == known.name)?,
-        None => &KNOWN[0],
-    };
-    let path = known.path().ok()?;
-    known.is_at(&path).then_some(path)
+    match model {
+        Some(name) if Path::new(name).exists() => Some(PathBuf::from(name)),
+        Some(name) => match KNOWN.iter().find(|known| name == known.name) {
+            Some(known) => known.there(),
+            None => pulled(Path::new(name)).ok(),
+        },
+        None => KNOWN[0].there(),
+    }
 }
