@@ -42,10 +42,11 @@ const MEMORY: &[&str] = &[
 /// The shared options that a command uses. `path` is its name, or its group's name and its own.
 fn used(path: &str) -> &'static [&'static [&'static str]] {
     match path {
-        "completions" | "man" | "plugin new" | "pull" | "synth" => &[],
+        "completions" | "ls" | "man" | "plugin new" | "pull" | "rm" | "synth" => &[],
         "docs clear" | "docs list" | "docs remove" | "docs tidy" | "docs usage" => &[],
         "plugin check" | "plugin worker" => &[TRUST],
         "convert" | "quantize" => &[THREADS],
+        "show" => &[MODEL],
         "tokenize" => &[MODEL, PLUGINS, SET],
         "backends" | "info" => &[MODEL, PLUGINS, THREADS],
         "embed" | "imatrix" | "logits" | "perplexity" | "rerank" => {

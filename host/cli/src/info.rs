@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::arguments::Listed;
 use super::failure::Failure;
 use super::options::EngineOptions;
-use super::{output, store};
+use super::{facts, output, store};
 
 /// How many elements of an array are shown.
 const SHOWN: usize = 6;
@@ -43,12 +43,7 @@ impl Info {
         };
         let gguf = Gguf::open(&path).map_err(herald::Error::from)?;
         let plan = model::plan(&gguf);
-        let parameters: usize = gguf.tensors().map(|tensor| tensor.elements()).sum();
-        let mut types: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
-        for tensor in gguf.tensors() {
-            let entry = types.entry(tensor.dtype().name()).or_default();
-            *entry = (entry.0 + 1, entry.1 + tensor.bytes());
-        }
+        let (parameters, types) = (facts::parameters(&gguf), facts::types(&gguf));
         if self.json {
             let tensors: Vec<_> = gguf
                 .tensors()

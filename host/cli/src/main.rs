@@ -14,6 +14,7 @@ mod convert;
 mod docs;
 mod dtypes;
 mod embed;
+mod facts;
 mod failure;
 mod generate;
 mod harmless;
@@ -25,6 +26,7 @@ mod interrupt;
 mod limited;
 mod log;
 mod logits;
+mod ls;
 mod man;
 mod options;
 mod output;
@@ -34,9 +36,11 @@ mod progress;
 mod pull;
 mod quantize;
 mod rerank;
+mod rm;
 mod sampling;
 mod serve;
 mod session;
+mod show;
 mod store;
 mod synth;
 mod system;
@@ -96,6 +100,9 @@ enum Command {
     Plugin(plugin::Plugin),
     Pull(pull::Pull),
     Convert(convert::Convert),
+    Ls(ls::Ls),
+    Show(show::Show),
+    Rm(rm::Rm),
     Quantize(quantize::Quantize),
     Imatrix(imatrix::Imatrix),
     Synth(synth::Synth),
@@ -125,6 +132,9 @@ impl Command {
             Self::Plugin(command) => command.run(options),
             Self::Pull(command) => command.run(options),
             Self::Convert(command) => command.run(options),
+            Self::Ls(command) => command.run(),
+            Self::Show(command) => command.run(options),
+            Self::Rm(command) => command.run(options),
             Self::Quantize(command) => command.run(options),
             Self::Imatrix(command) => command.run(options),
             Self::Synth(command) => command.run(options),

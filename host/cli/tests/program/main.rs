@@ -9,6 +9,7 @@ mod docs;
 mod faulty_plugins;
 mod files;
 mod hostile;
+mod hub;
 #[cfg(unix)]
 mod install;
 mod kept;
@@ -50,6 +51,11 @@ fn program() -> &'static Path {
 pub(crate) fn host(home: &TempDir) -> Command {
     let mut command = Command::new(program());
     for variable in ["HERALD_MODEL", "HERALD_PLUGIN_PATH", "HERALD_CONFIG"] {
+        command.env_remove(variable);
+    }
+    for variable in
+        ["HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_OFFLINE"]
+    {
         command.env_remove(variable);
     }
     command.env("HERALD_BACKEND", "cpu");
