@@ -6,6 +6,7 @@ mod checkpoint;
 mod forms;
 mod gguf;
 mod http;
+mod hub;
 mod imatrix;
 mod plugin;
 mod state;
@@ -38,6 +39,7 @@ pub(crate) const TARGETS: &[Target] = &[
     forms::TARGET,
     gguf::TARGET,
     http::TARGET,
+    hub::TARGET,
     imatrix::TARGET,
     plugin::TARGET,
     state::TARGET,
