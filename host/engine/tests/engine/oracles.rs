@@ -483,7 +483,11 @@ fn check_rank(name: &str) {
         let alone = engine.rank_pairs(&[&ids], None).expect("a score")[0];
         // The sums of a BLAS depend on the batch's size, on some CPUs.
         let rounding = if *backend == "blas" { 1e-4 } else { 0.0 };
-        assert!((scores[1] - alone).abs() <= rounding, "{name} on {backend}: {} and {alone} alone", scores[1]);
+        assert!(
+            (scores[1] - alone).abs() <= rounding,
+            "{name} on {backend}: {} and {alone} alone",
+            scores[1]
+        );
     }
 }
 
