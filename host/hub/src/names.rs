@@ -163,6 +163,14 @@ fn page(path: &str, given: &str) -> Result<HubModel> {
             let revision = checked_revision(decoded(revision)?, &wrong)?;
             Ok(HubModel { repo, revision, wanted: Wanted::Path(file) })
         }
+        // A file without a revision, as other programs write it.
+        (Some(kind), _, _, None) if !["blob", "raw", "resolve", "tree"].contains(&kind) => {
+            let file = decoded(path.splitn(3, '/').nth(2).unwrap_or_default())?;
+            match is_safe_path(&file) && file.to_ascii_lowercase().ends_with(".gguf") {
+                true => Ok(HubModel { repo, revision: main(), wanted: Wanted::Path(file) }),
+                false => Err(wrong("it has more parts")),
+            }
+        }
         _ => Err(wrong("it has more parts")),
     }
 }
@@ -239,6 +247,8 @@ mod tests {
             let url = format!("https://huggingface.co/a/b/{kind}/v1%2Fx/sub%20dir/m.gguf?download=true");
             assert_eq!(Source::parse(&url).unwrap(), file);
         }
+        let plain = hub("a/b", "main", Wanted::Path("sub/m.gguf".to_owned()));
+        assert_eq!(Source::parse("hf:a/b/sub/m.gguf").unwrap(), plain);
         assert_eq!(Source::parse("hf.co/a/b/tree/dev").unwrap(), hub("a/b", "dev", Wanted::Any));
         assert_eq!(
             Source::parse("a/b:m-Q8_0.gguf").unwrap(),
@@ -268,7 +278,7 @@ mod tests {
             "a b/c",
             "hf.co/a",
             "a/b/blob/main/m.bin",
-            "a/b\n",
+            "a/b\nc",
             "https://huggingface.co/a/b/resolve/main/..%2F..%2Fm.gguf",
             "https://huggingface.co/datasets/a/b",
             "https://example.com/m.zip",

@@ -125,8 +125,9 @@ fn a_page_in_place_of_the_list_is_told_for_what_it_is() {
         fake.faults(|faults| faults.first = [page].into());
         fails(pull(&hub, "u/r"), &[word, "JSON of the hub's API", "HF_ENDPOINT"]);
     }
-    let other = (302, format!("Location: {}/elsewhere\r\n", fake.storage), String::new());
-    fake.faults(|faults| faults.first = vec![other; 7].into());
+    let away = (302, format!("Location: {}/elsewhere\r\n", fake.storage), String::new());
+    let none = (404, String::new(), String::new());
+    fake.faults(|faults| faults.first = [&[away, none][..]; 4].concat().into());
     fails(pull(&hub, "u/r"), &["storage", "404"]);
     let odd = (302, "Location: file:///etc/passwd\r\n".to_owned(), String::new());
     fake.faults(|faults| faults.first = [odd].into());
