@@ -139,7 +139,7 @@ fn requests_that_share_passes_get_the_same() {
                 let options = GenerateOptions {
                     max_tokens: Some(10 + index as usize * 3),
                     sampler: SamplerConfig { seed: Some(u64::from(index)), ..drawn },
-                    stop: if index % 3 == 0 { vec!["e".to_owned()] } else { Vec::new() },
+                    stop: if index.is_multiple_of(3) { vec!["e".to_owned()] } else { Vec::new() },
                     ..GenerateOptions::default()
                 };
                 let prompt = (0..30).map(|position| 3 + (position % (4 + index)) * 13).collect();
