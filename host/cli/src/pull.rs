@@ -22,7 +22,7 @@ use super::{output, progress, store};
 #[derive(Debug, Args)]
 #[command(after_help = AFTER)]
 pub(super) struct Pull {
-    /// The model: a name that `host pull` lists, USER/REPO[:QUANT] of Hugging Face's hub, the address of a GGUF file, or a file
+    /// The model: a name that `host pull` lists, USER/REPO or USER/REPO:QUANT of Hugging Face's hub, the address of a GGUF file, or a file
     #[arg(value_parser = Listed::new(NonEmptyStringValueParser::new(), store::values))]
     name: Option<String>,
     /// Accept the terms that the model comes under, which are asked for otherwise
