@@ -8,6 +8,8 @@ use herald::gguf::{Gguf, Value, ValueType};
 use herald::threads::ThreadPool;
 use herald_api::DType;
 use herald_convert::checkpoint::{Checkpoint, CheckpointError, Conversion, ConvertOptions};
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -98,11 +100,20 @@ fn files_are_those_of_llama_cpps_converter() {
 /// A copy of a checkpoint, to be changed.
 fn copy(name: &str) -> TempDir {
     let folder = TempDir::new().unwrap();
-    for entry in fs::read_dir(data(name)).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file())
-    {
-        fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
-    }
+    copy_files(&data(name), folder.path());
     folder
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            fs::create_dir(&to).unwrap();
+            copy_files(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).unwrap();
+        }
+    }
 }
 
 /// Changes a JSON file of a checkpoint.
@@ -216,6 +227,43 @@ fn wrong_settings_are_refused() {
     refused(&folder, &["config.json: there is no such file"]);
 }
 
+/// Writes a checkpoint's weights anew with one tensor more.
+fn with_tensor(folder: &TempDir, name: &str, view: TensorView<'_>) {
+    let path = folder.path().join("model.safetensors");
+    let bytes = fs::read(&path).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let others =
+        tensors.iter().filter(|(other, _)| *other != name).map(|(name, view)| (name.to_owned(), view));
+    let bytes = safetensors::serialize(others.chain([(name.to_owned(), view)]), None).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn tensors_that_no_engine_reads_are_left_out_or_refused() {
+    let view = |dtype, dims: &[usize]| {
+        TensorView::new(dtype, dims.to_vec(), &[1; 256][..dims[0] * dtype.bitsize() / 8]).unwrap()
+    };
+    let folder = copy("bert");
+    with_tensor(&folder, "embeddings.position_ids", view(Dtype::I64, &[8]));
+    convert(folder.path(), &ConvertOptions::default()).unwrap();
+    for (dtype, name, said) in [
+        (
+            Dtype::F8_E4M3,
+            "embeddings.LayerNorm.weight",
+            "is of type F8_E4M3, where F32, F16 or BF16 was expected",
+        ),
+        (Dtype::U8, "embeddings.LayerNorm.weight", "is of type U8, where"),
+        (Dtype::F32, "encoder.gate.weight", "\"encoder.gate.weight\" is none that BertModel has"),
+    ] {
+        let folder = copy("bert");
+        with_tensor(&folder, name, view(dtype, &[16]));
+        refused(&folder, &[said]);
+    }
+    let folder = copy("bert");
+    with_tensor(&folder, "embeddings.LayerNorm.bias", TensorView::new(Dtype::F32, vec![0], &[]).unwrap());
+    refused(&folder, &["\"embeddings.LayerNorm.bias\" is empty"]);
+}
+
 #[test]
 fn an_unknown_setting_is_ignored_on_request() {
     let folder = copy("llama_llama3");
@@ -290,7 +338,7 @@ fn models_within_others_and_the_cache_are_found() {
     let outer = json!({"architectures": class, "text_config": inner, "vision_config": {"depth": 2}});
     fs::write(folder.join("config.json"), outer.to_string()).unwrap();
     let bytes = fs::read(plain.join("model.safetensors")).unwrap();
-    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
     let deeper = tensors
         .iter()
         .map(|(name, view)| (format!("model.language_model.{}", &name["model.".len()..]), view));

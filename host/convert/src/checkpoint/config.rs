@@ -61,6 +61,7 @@ const HARMLESS: &[&str] = &[
     "tie_embedding",
     "tie_word_embeddings",
     "torch_dtype",
+    "transformers.js_config",
     "transformers_version",
     "unk_token_id",
     "unsloth_fixed",

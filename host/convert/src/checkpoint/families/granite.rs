@@ -178,7 +178,6 @@ fn hybrid(config: &mut Config) -> Result<Model> {
     if is_hybrid {
         // Without positions, any length.
         model.meta.of("context_length", Some(1_u32 << 20));
-        model.tokens = model.tokens.next_multiple_of(8);
     }
     model.kinds = kinds;
     model.tables = vec![COMMON, PERMUTED_ATTENTION, &[FFN_NORM], MAMBA];

@@ -66,9 +66,11 @@ pub(super) fn ssm(model: &mut Model, config: &Config, sizes: &Ssm) -> Result<()>
 fn mamba2(config: &mut Config) -> Result<Model> {
     config.expect("hidden_act", SILU)?;
     config.expect_flag("use_bias", false)?;
-    config.expect_flag("norm_before_gate", false)?;
     config.expect_flag("rms_norm", true)?;
     config.disregard(&[
+        // The class has one order of norm and gate, whatever this says.
+        "norm_before_gate",
+        "pad_vocab_size_multiple",
         "use_conv_bias",
         "residual_in_fp32",
         "time_step_rank",
@@ -107,7 +109,5 @@ fn mamba2(config: &mut Config) -> Result<Model> {
         .of("attention.layer_norm_rms_epsilon", config.number(&["layer_norm_epsilon", "rms_norm_eps"])?);
     model.tables = vec![TABLE];
     model.prefixes = &["model.backbone.", "backbone.", "model."];
-    let multiple = config.count(&["pad_vocab_size_multiple"])?.unwrap_or(16).max(1) as usize;
-    model.tokens = model.tokens.next_multiple_of(multiple);
     Ok(model)
 }

@@ -24,7 +24,14 @@ const TABLE: &[Row] = &[
 
 fn phi3(config: &mut Config) -> Result<Model> {
     config.expect("hidden_act", SILU)?;
-    config.disregard(&["attention_bias", "head_dim", "interpolate_factor", "full_attn_mod", "lm_head_bias"]);
+    config.disregard(&[
+        "attention_bias",
+        "head_dim",
+        "interpolate_factor",
+        "full_attn_mod",
+        "lm_head_bias",
+        "mlp_bias",
+    ]);
     let mut model = Model::usual(config, "phi3")?;
     let rope = config.rope()?;
     let head = model.sizes.get(Dim::Head)?;

@@ -148,6 +148,8 @@ fn delta_with_experts(config: &mut Config, architecture: &'static str) -> Result
 fn delta(config: &mut Config, architecture: &'static str) -> Result<Model> {
     config.expect("hidden_act", SILU)?;
     config.expect_flag("attn_output_gate", true)?;
+    config.expect_flag("use_sliding_window", false)?;
+    config.disregard(&["sliding_window", "max_window_layers", "mlp_only_layers"]);
     config.disregard(&[
         "attention_bias",
         "mamba_ssm_dtype",
