@@ -131,7 +131,9 @@ def test_what_is_collected_is_ended() -> None:
 def interrupted(code: str) -> None:
     """Runs code in a process, which prints when it is at work, and interrupts it: it must say so, and end."""
     model = str(tiny_model("llama"))
-    head = f"import herald_engine\nengine = herald_engine.Engine({model!r}, threads=1, context=1_000_000)\n"
+    # Who runs tests in the background may have them ignore it.
+    head = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    head += f"import herald_engine\nengine = herald_engine.Engine({model!r}, threads=1, context=1_000_000)\n"
     command = [sys.executable, "-c", head + code]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None

@@ -36,7 +36,12 @@ def test_every_option_of_the_header_is_served() -> None:
     here = {"on_piece", "user_data", "n_stops", "n_stop_tokens", "n_biases"}
     assert {renamed.get(name, name) for name in fields("HeraldGenerateOptions") - here} <= options
     arguments = set(inspect.signature(herald_engine.Engine).parameters)
-    renamed = {"model_path": "model", "n_plugins": "plugins", "flags": "exact"}
+    renamed = {
+        "model_path": "model",
+        "n_plugins": "plugins",
+        "flags": "exact",
+        "max_draft_tokens": "max_draft",
+    }
     assert {renamed.get(name, name) for name in fields("HeraldEngineOptions")} <= arguments
     assert set(inspect.signature(herald_engine.Scheduler).parameters) >= fields("HeraldSchedulerOptions")
     assert set(herald_engine.MemoryUsage.__dataclass_fields__) == fields("HeraldMemoryUsage")
