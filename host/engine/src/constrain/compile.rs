@@ -82,8 +82,10 @@ impl Compiler {
         })?;
         let start = Instant::now();
         let mut compiled = locked(&outcome.0);
+        let mut has_ended = false;
         let ending = loop {
             if let Some(compiled) = compiled.take() {
+                has_ended = true;
                 break compiled.map_err(|reason| refused(what, &reason));
             }
             if thread.is_finished() {
@@ -102,7 +104,10 @@ impl Compiler {
         };
         drop(compiled);
         give_up.set();
-        if !thread.is_finished() && ending.is_err() {
+        if has_ended {
+            // It has nothing more to do, and a program that ends now should find it gone.
+            let _ = thread.join();
+        } else if !thread.is_finished() {
             self.watch(thread);
         }
         ending
