@@ -4,13 +4,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
-use clap::builder::PossibleValue;
 use herald::files::{Readers, Unfinished};
 use herald::gguf::GgufError;
 use herald::threads;
 use herald_api::DType;
 use herald_convert::checkpoint::{Checkpoint, CheckpointError, Conversion, ConvertOptions};
-use herald_formats::is_writable;
 use serde_json::json;
 
 use super::arguments::Listed;
@@ -38,7 +36,7 @@ pub(super) struct Convert {
     /// The file to write
     output: PathBuf,
     /// The type of the matrices [default: as published]
-    #[arg(short = 'T', long = "type", value_name = "TYPE", value_parser = Listed::new(dtype, dtypes))]
+    #[arg(short = 'T', long = "type", value_name = "TYPE", value_parser = Listed::new(dtypes::writable, dtypes::all_writable))]
     dtype: Option<DType>,
     /// The model's name in the file [default: the folder's]
     #[arg(long)]
@@ -132,15 +130,4 @@ fn notes(conversion: &Conversion<'_>) {
             fallback.tensors
         ));
     }
-}
-
-fn dtypes() -> Vec<PossibleValue> {
-    dtypes::values(is_writable)
-}
-
-fn dtype(name: &str) -> Result<DType, String> {
-    DType::from_name(name).filter(|dtype| is_writable(*dtype)).ok_or_else(|| {
-        let names: Vec<String> = dtypes::by_size(is_writable).into_iter().map(dtypes::argument).collect();
-        format!("one of these was expected: {}", names.join(", "))
-    })
 }

@@ -2,6 +2,7 @@
 
 use clap::builder::PossibleValue;
 use herald_api::DType;
+use herald_formats::is_writable;
 
 /// A type's name as an argument.
 pub(super) fn argument(dtype: DType) -> String {
@@ -22,4 +23,17 @@ pub(super) fn values(listed: fn(DType) -> bool) -> Vec<PossibleValue> {
         PossibleValue::new(argument(dtype)).help(about)
     };
     by_size(listed).into_iter().map(value).collect()
+}
+
+/// The types that can be written, as an argument's values.
+pub(super) fn all_writable() -> Vec<PossibleValue> {
+    values(is_writable)
+}
+
+/// The type of this name, where it can be written.
+pub(super) fn writable(name: &str) -> Result<DType, String> {
+    DType::from_name(name).filter(|dtype| is_writable(*dtype)).ok_or_else(|| {
+        let names: Vec<String> = by_size(is_writable).into_iter().map(argument).collect();
+        format!("one of these was expected: {}", names.join(", "))
+    })
 }

@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use clap::builder::{PathBufValueParser, PossibleValue};
+use clap::builder::PathBufValueParser;
 use herald::files::{Readers, Unfinished};
 use herald::gguf::{Gguf, GgufError};
 use herald::threads;
 use herald_api::DType;
 use herald_convert::imatrix::ImportanceMatrix;
 use herald_convert::quantize::{self, Plan, QuantizeError, QuantizeOptions};
-use herald_formats::is_writable;
 use serde_json::json;
 
 use super::arguments::Listed;
@@ -39,13 +38,13 @@ pub(super) struct Quantize {
     /// The file to write
     output: PathBuf,
     /// The type of the matrices
-    #[arg(short = 'T', long = "type", value_name = "TYPE", value_parser = Listed::new(dtype, dtypes))]
+    #[arg(short = 'T', long = "type", value_name = "TYPE", value_parser = Listed::new(dtypes::writable, dtypes::all_writable))]
     dtype: DType,
     /// An importance matrix, as `host imatrix` or llama.cpp writes them: what matters more is kept more exactly
     #[arg(long, value_name = "FILE")]
     imatrix: Option<PathBuf>,
     /// The type of the output head [default: as --type, but at least q6_k]
-    #[arg(long, value_name = "TYPE", value_parser = Listed::new(dtype, dtypes), hide_possible_values = true)]
+    #[arg(long, value_name = "TYPE", value_parser = Listed::new(dtypes::writable, dtypes::all_writable), hide_possible_values = true)]
     output_type: Option<DType>,
     /// Print one JSON object
     #[arg(long)]
@@ -157,15 +156,4 @@ fn notes(input: &Path, gguf: &Gguf, plan: &Plan, importance: Option<&ImportanceM
 
 fn count(tensors: usize) -> String {
     if tensors == 1 { "1 tensor".to_owned() } else { format!("{tensors} tensors") }
-}
-
-fn dtypes() -> Vec<PossibleValue> {
-    dtypes::values(is_writable)
-}
-
-fn dtype(name: &str) -> Result<DType, String> {
-    DType::from_name(name).filter(|dtype| is_writable(*dtype)).ok_or_else(|| {
-        let names: Vec<String> = dtypes::by_size(is_writable).into_iter().map(dtypes::argument).collect();
-        format!("one of these was expected: {}", names.join(", "))
-    })
 }
