@@ -77,8 +77,8 @@ impl Mirostat {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Sampler;
     use super::*;
+    use crate::Sampler;
 
     /// The mean surprise of many draws from one distribution comes to the target, which is what the paper promises.
     #[test]

@@ -74,7 +74,7 @@ fn summary(logits: &[f32], cause: &'static str) -> Result<Summary, SamplerError>
 #[cfg(target_arch = "x86_64")]
 mod wide {
     use super::{Summary, summary};
-    use crate::sampler::SamplerError;
+    use crate::SamplerError;
 
     /// # Safety
     /// The CPU has AVX2.
