@@ -1,6 +1,7 @@
 //! For `cargo test`: every check in this process, beside the reference, and one panic with all that failed.
 
 use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::time::Duration;
 
@@ -13,6 +14,12 @@ use crate::{Finding, Observer, Outcome, Part, Sink, Violation, check, check_prob
 
 /// How long one check may take. It separates what ends from what hangs, on a machine that does much else.
 const LIMIT: Duration = Duration::from_secs(120);
+
+/// Tells a process which of the checks are its own: "1/2" is the second of two processes.
+const SHARE: &str = "HERALD_CONFORMANCE_SHARE";
+
+/// Processes that [`assert_conforms_in_processes`] deals the checks out to.
+const PROCESSES: usize = 2;
 
 /// Checks everything that a plugin offers, beside the reference backend, which this crate brings along.
 ///
@@ -39,16 +46,80 @@ pub fn assert_conforms(plugin: &Plugin) {
 /// # Panics
 /// As [`assert_conforms`].
 pub fn assert_parts_conform(plugin: &Plugin, parts: &[Part]) {
+    assert_share_conforms(plugin, parts, Share::ALL);
+}
+
+/// As [`assert_conforms`], in processes that run at once: each check touches memory that nobody may, and sees what the process
+/// has, so threads can't share them out. `test` is the name of the test that calls this, which is run again in two processes
+/// for each of `environments`; each sets these variables, and makes every other check.
+///
+/// # Panics
+/// As [`assert_conforms`].
+pub fn assert_conforms_in_processes(
+    test: &str,
+    environments: &[&[(&str, &str)]],
+    plugin: impl FnOnce() -> Plugin,
+) {
+    if let Some(share) = Share::of_this_process() {
+        return assert_share_conforms(&plugin(), &Part::ALL, share);
+    }
+    let begin = |variables: &[(&str, &str)], index: usize| -> (String, Child) {
+        let share = format!("{index}/{PROCESSES}");
+        let mut command = Command::new(std::env::current_exe().expect("a test knows its own path"));
+        command.args(["--exact", test]).env(SHARE, &share).envs(variables.iter().copied());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        (format!("{variables:?}, {share}"), command.spawn().expect("it can be run"))
+    };
+    let running: Vec<(String, Child)> = environments
+        .iter()
+        .flat_map(|variables| (0..PROCESSES).map(|index| begin(variables, index)))
+        .collect();
+    for (name, child) in running {
+        let output = child.wait_with_output().expect("its output");
+        let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        // A name that no test has would be no failure.
+        assert!(output.status.success() && text.contains("1 passed"), "{name}: {text}");
+    }
+}
+
+/// Every `of`-th check, beginning with the one after `index` others.
+#[derive(Clone, Copy)]
+struct Share {
+    index: usize,
+    of: usize,
+}
+
+impl Share {
+    const ALL: Self = Self { index: 0, of: 1 };
+
+    fn of_this_process() -> Option<Self> {
+        let share = std::env::var(SHARE).ok()?;
+        let numbers =
+            share.split_once('/').and_then(|(index, of)| Some((index.parse().ok()?, of.parse().ok()?)));
+        match numbers {
+            Some((index, of)) if index < of => Some(Self { index, of }),
+            _ => panic!("{SHARE} is {share:?}, where two numbers as in \"0/2\" were expected"),
+        }
+    }
+}
+
+fn assert_share_conforms(plugin: &Plugin, parts: &[Part], share: Share) {
     let reference = match reference() {
         Ok(reference) => reference,
         Err(why) => panic!("the reference can't be loaded: {why}"),
     };
     report_faults(say);
-    let mut failures =
-        Failures { failed: Vec::new(), passed: 0, watchdog: watchdog(plugin.name().to_owned()) };
-    let mut sink = Sink::new(&mut failures);
-    if check_probe(plugin, &Hardware::features_only(), &mut sink) {
-        check(plugin, &reference, parts, &mut sink);
+    let mut failures = Failures {
+        failed: Vec::new(),
+        passed: 0,
+        begun: 0,
+        share: Share::ALL,
+        watchdog: watchdog(plugin.name().to_owned()),
+    };
+    // Each process needs to know whether the plugin runs here.
+    if check_probe(plugin, &Hardware::features_only(), &mut Sink::new(&mut failures)) {
+        failures.share = share;
+        check(plugin, &reference, parts, &mut Sink::new(&mut failures));
     }
     let Failures { failed, passed, .. } = failures;
     let name = plugin.name();
@@ -79,11 +150,18 @@ fn reference() -> Result<Plugin, String> {
 struct Failures {
     failed: Vec<String>,
     passed: usize,
+    begun: usize,
+    share: Share,
     watchdog: Sender<Option<String>>,
 }
 
 impl Observer for Failures {
     fn begins(&mut self, subject: &str) -> bool {
+        let number = self.begun;
+        self.begun += 1;
+        if number % self.share.of != self.share.index {
+            return false;
+        }
         // Where there is no watchdog, the checks run without.
         let _ = self.watchdog.send(Some(subject.to_owned()));
         true

@@ -22,7 +22,7 @@ pub mod tokenizers;
 mod values;
 
 #[cfg(feature = "reference")]
-pub use assert::{assert_conforms, assert_parts_conform};
+pub use assert::{assert_conforms, assert_conforms_in_processes, assert_parts_conform};
 pub use fault::Fault;
 pub use guard::{Violation, report_faults};
 pub use probe::check_probe;

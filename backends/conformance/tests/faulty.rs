@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard};
 
 use herald_api::import::{Entry, Plugin};
 use herald_conformance::{Finding, Observer, Outcome, Part, Sink};
@@ -21,10 +20,17 @@ impl Observer for Collected {
     }
 }
 
-/// The checks count the process's memory and bound its files: one test at a time.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+/// The checks count the process's memory and bound its files: runs the test of this name in a process of its own.
+fn alone(test: &str, body: impl FnOnce()) {
+    const OWN_PROCESS: &str = "HERALD_TEST_OWN_PROCESS";
+    if std::env::var_os(OWN_PROCESS).is_some() {
+        return body();
+    }
+    let mut command = Command::new(std::env::current_exe().expect("a test knows its own path"));
+    let output = command.args(["--exact", test]).env(OWN_PROCESS, "1").output().expect("it can be run");
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    // A name that no test has would be no failure.
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }
 
 fn cpu() -> Plugin {
@@ -71,7 +77,6 @@ fn findings(plugin: &Plugin, parts: &[Part]) -> Vec<Finding> {
 /// Checks that each macro of a source makes a plugin with exactly this fault: the first is what is to be found, others may
 /// follow from it.
 fn each_is_named(name: &str, part: Part, faults: &[(&str, &[&str])]) {
-    let _alone = alone();
     for (macro_name, expected) in faults {
         let failed: Vec<Finding> = findings(&built(name, macro_name), &[part])
             .into_iter()
@@ -102,58 +107,68 @@ fn passes(plugin: &Plugin, parts: &[Part], at_least: usize) {
 
 #[test]
 fn the_reference() {
-    let _alone = alone();
-    passes(&cpu(), &[Part::Tokenizers, Part::Tiers], 240);
+    alone("the_reference", || {
+        passes(&cpu(), &[Part::Tokenizers, Part::Tiers], 240);
+    });
 }
 
 #[test]
 fn sound_plugins() {
-    let _alone = alone();
-    passes(&built("tokenizer", "SOUND"), &[Part::Tokenizers], 17);
-    passes(&built("tier", "SOUND"), &[Part::Tiers], 35);
+    alone("sound_plugins", || {
+        passes(&built("tokenizer", "SOUND"), &[Part::Tokenizers], 17);
+        passes(&built("tier", "SOUND"), &[Part::Tiers], 35);
+    });
 }
 
 #[test]
 fn tokenizers() {
-    let faults: [(&str, &[&str]); 8] = [
-        ("COUNT_LIES", &["wrong-length"]),
-        ("ID_OUT_OF_RANGE", &["wrong-result"]),
-        ("WRONG_DECODE", &["wrong-result"]),
-        ("QUADRATIC", &["hangs"]),
-        ("IGNORES_ROOM", &["writes-outside"]),
-        ("KEEPS_VOCABULARY", &["reads-outside"]),
-        ("TAKES_CONTRADICTION", &["accepts-damage"]),
-        ("LEAKS", &["leaks"]),
-    ];
-    each_is_named("tokenizer", Part::Tokenizers, &faults);
+    alone("tokenizers", || {
+        let faults: [(&str, &[&str]); 8] = [
+            ("COUNT_LIES", &["wrong-length"]),
+            ("ID_OUT_OF_RANGE", &["wrong-result"]),
+            ("WRONG_DECODE", &["wrong-result"]),
+            ("QUADRATIC", &["hangs"]),
+            ("IGNORES_ROOM", &["writes-outside"]),
+            ("KEEPS_VOCABULARY", &["reads-outside"]),
+            ("TAKES_CONTRADICTION", &["accepts-damage"]),
+            ("LEAKS", &["leaks"]),
+        ];
+        each_is_named("tokenizer", Part::Tokenizers, &faults);
+    });
 }
 
 #[test]
 fn tiers_whose_lengths_lie() {
-    let faults: [(&str, &[&str]); 4] = [
-        ("LIST_OF_2_61", &["wrong-length"]),
-        ("LIST_OF_2_42", &["wrong-length"]),
-        ("LIST_GROWS", &["wrong-length"]),
-        ("VIEW_LENGTH_LIES", &["wrong-length"]),
-    ];
-    each_is_named("tier", Part::Tiers, &faults);
+    alone("tiers_whose_lengths_lie", || {
+        let faults: [(&str, &[&str]); 4] = [
+            ("LIST_OF_2_61", &["wrong-length"]),
+            ("LIST_OF_2_42", &["wrong-length"]),
+            ("LIST_GROWS", &["wrong-length"]),
+            ("VIEW_LENGTH_LIES", &["wrong-length"]),
+        ];
+        each_is_named("tier", Part::Tiers, &faults);
+    });
 }
 
 #[test]
 fn tiers_that_give_or_keep_the_wrong_pages() {
-    let faults: [(&str, &[&str]); 5] = [
-        ("GIVES_ANOTHER", &["loses-data"]),
-        ("GET_WRITES_PAST", &["writes-outside"]),
-        ("DROPS_NOTHING", &["wrong-status", "wrong-length", "loses-data"]),
-        ("DROP_LEAKS", &["leaks"]),
-        ("IGNORES_CAPACITY", &["wrong-status"]),
-    ];
-    each_is_named("tier", Part::Tiers, &faults);
+    alone("tiers_that_give_or_keep_the_wrong_pages", || {
+        let faults: [(&str, &[&str]); 5] = [
+            ("GIVES_ANOTHER", &["loses-data"]),
+            ("GET_WRITES_PAST", &["writes-outside"]),
+            ("DROPS_NOTHING", &["wrong-status", "wrong-length", "loses-data"]),
+            ("DROP_LEAKS", &["leaks"]),
+            ("IGNORES_CAPACITY", &["wrong-status"]),
+        ];
+        each_is_named("tier", Part::Tiers, &faults);
+    });
 }
 
 #[test]
 fn archives_that_take_damage_or_a_full_disk_for_sound() {
-    let faults: [(&str, &[&str]); 2] =
-        [("TAKES_DAMAGE", &["accepts-damage"]), ("SILENT_WHEN_FULL", &["loses-data"])];
-    each_is_named("tier", Part::Tiers, &faults);
+    alone("archives_that_take_damage_or_a_full_disk_for_sound", || {
+        let faults: [(&str, &[&str]); 2] =
+            [("TAKES_DAMAGE", &["accepts-damage"]), ("SILENT_WHEN_FULL", &["loses-data"])];
+        each_is_named("tier", Part::Tiers, &faults);
+    });
 }
