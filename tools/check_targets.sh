@@ -5,7 +5,7 @@
 #
 #     tools/check_targets.sh [TARGET...]
 #
-# rustup's targets are added where they are missing.
+# rustup's targets are added where they are missing, and what was built for each is removed again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,6 +13,9 @@ targets=("$@")
 [ ${#targets[@]} -gt 0 ] || targets=(aarch64-apple-darwin x86_64-apple-darwin x86_64-pc-windows-gnu)
 # Of these only the refusal is wanted.
 refused=(i686-unknown-linux-gnu s390x-unknown-linux-gnu)
+
+# Nothing of this is run, or built again.
+export CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_DEBUG=false
 
 installed=$(rustup target list --installed)
 for target in "${targets[@]}" "${refused[@]}"; do
@@ -22,6 +25,7 @@ done
 for target in "${targets[@]}"; do
     printf '\n== check %s\n' "$target"
     RUSTFLAGS="-D warnings" cargo check --quiet --locked --workspace --exclude herald-benches --all-targets --no-default-features --target "$target"
+    rm -rf "target/$target"
 done
 
 for target in "${refused[@]}"; do
