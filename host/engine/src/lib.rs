@@ -2,7 +2,6 @@
 
 pub mod agreement;
 pub mod backend_choice;
-pub mod chat;
 mod constrain;
 mod contexts;
 mod engine;
@@ -33,6 +32,8 @@ pub use engine::{
 };
 pub use error::{Error, Result};
 pub use herald_api::ActivationPrecision;
+#[doc(inline)]
+pub use herald_chat as chat;
 pub use kv_cache::{CacheReport, Capacity, MemoryOptions, MemoryUsage, PageSelection, SelectionWatcher};
 pub use options::LoadOptions;
 pub use stop::Stop;

@@ -3,7 +3,6 @@
 mod attention_plugin;
 mod backend_choice;
 mod cancel;
-mod chat;
 mod constrain;
 mod contexts;
 mod drafts;

@@ -49,14 +49,16 @@ fn results_do_not_depend_on_how_a_batch_is_cut() {
 fn check_cuts(engine: &NeuroEngine) {
     // More than a segment of attention, so that single tokens' segments are shared out.
     let ids: Vec<u32> = (0..600).map(|index| 300 + index * 7919 % 40_000).collect();
+    let (first, rest) = ids.split_at(560);
+    let mut beginning = engine.sequence().expect("a sequence");
+    engine.prefill(&mut beginning, first).expect("a pass");
     let in_pieces = |size: usize| {
-        let mut sequence = engine.sequence().expect("a sequence");
-        let (first, rest) = ids.split_at(560);
+        let mut sequence = engine.fork(&beginning).expect("a copy");
         let mut logits: Vec<u32> = Vec::new();
-        for piece in first.chunks(size.max(40)).chain(rest.chunks(size)) {
+        for piece in rest.chunks(size) {
             let mut last = Vec::new();
             engine.logits(&mut sequence, piece, &mut |row| last = row.to_vec()).expect("a pass");
-            // The last token of every fortieth is the last of a piece, however it is cut.
+            // Every fortieth token is the last of a piece, however it is cut.
             if sequence.tokens().len().is_multiple_of(40) {
                 logits.extend(last.iter().map(|logit| logit.to_bits()));
             }

@@ -112,7 +112,7 @@ const MISTRAL_V1: &str = "{{ bos_token }}{% set system = namespace(text='') %}{%
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chat::{ChatTemplate, Message};
+    use crate::{ChatTemplate, Message};
 
     fn rendered(name: &str) -> String {
         let messages = [

@@ -44,12 +44,12 @@ impl Message {
 /// A model's chat template, compiled.
 ///
 /// ```
-/// use herald::chat::{ChatTemplate, Message};
+/// use herald_chat::{ChatTemplate, Message};
 ///
 /// let source = "{% for message in messages %}<{{ message.role }}>{{ message.content | trim }}\n{% endfor %}";
 /// let template = ChatTemplate::new(source, "<s>", "</s>")?;
 /// assert_eq!(template.render(&[Message::new("user", " Hello! ")], false)?, "<user>Hello!\n");
-/// # Ok::<(), herald::chat::ChatError>(())
+/// # Ok::<(), herald_chat::ChatError>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct ChatTemplate {

@@ -1,8 +1,15 @@
 //! Chat templates against what Jinja2 makes of them (`chat/render.py` wrote it), and hostile ones.
 
-use herald::chat::{ChatError, ChatTemplate, Message};
+use std::path::{Path, PathBuf};
+
+use herald_chat::{ChatError, ChatTemplate, Message};
 use proptest::prelude::*;
 use serde::Deserialize;
+
+/// The folder of templates and what Jinja2 makes of them.
+fn data() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/chat")
+}
 
 #[derive(Deserialize)]
 struct Case {
@@ -15,7 +22,7 @@ struct Case {
 
 #[test]
 fn renders_as_jinja2_does() {
-    let folder = herald_testing::repository().join("host/tests/data/chat");
+    let folder = data();
     let cases = std::fs::read_to_string(folder.join("expected.json")).unwrap();
     let cases: Vec<Case> = serde_json::from_str(&cases).unwrap();
     assert!(cases.len() > 50);
@@ -39,7 +46,7 @@ struct Snippet {
 
 #[test]
 fn expressions_are_pythons() {
-    let path = herald_testing::repository().join("host/tests/data/chat/snippets.json");
+    let path = data().join("snippets.json");
     let snippets: Vec<Snippet> = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     assert!(snippets.len() > 100);
     let mut wrong = Vec::new();
@@ -284,7 +291,7 @@ fn long_conversations_are_within_the_limits() {
             )
         })
         .collect();
-    let folder = herald_testing::repository().join("host/tests/data/chat");
+    let folder = data();
     for name in ["smollm2.jinja", "gemma.jinja", "llama3.jinja", "qwen.jinja", "chatml.jinja"] {
         let source = std::fs::read_to_string(folder.join(name)).unwrap();
         let text = ChatTemplate::new(&source, "<bos>", "<eos>").unwrap().render(&messages, true).unwrap();
@@ -300,7 +307,7 @@ fn megabytes_are_within_the_limits() {
             Message::new(if turn % 2 == 0 { "user" } else { "assistant" }, text)
         })
         .collect();
-    let folder = herald_testing::repository().join("host/tests/data/chat");
+    let folder = data();
     for name in ["smollm2.jinja", "gemma.jinja", "llama3.jinja", "qwen.jinja", "chatml.jinja"] {
         let source = std::fs::read_to_string(folder.join(name)).unwrap();
         let text = ChatTemplate::new(&source, "<bos>", "<eos>").unwrap().render(&messages, true).unwrap();

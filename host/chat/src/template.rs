@@ -23,12 +23,12 @@ const MEMORY_PER_BYTE: usize = 8;
 /// `raise_exception` and `tojson`.
 ///
 /// ```
-/// use herald::chat::Template;
+/// use herald_chat::Template;
 /// use serde_json::json;
 ///
 /// let template = Template::new("{% for name in names %}{{ loop.index }}. {{ name }}\n{% endfor %}")?;
 /// assert_eq!(template.render([("names", json!(["Ada", "Grace"]))])?, "1. Ada\n2. Grace\n");
-/// # Ok::<(), herald::chat::ChatError>(())
+/// # Ok::<(), herald_chat::ChatError>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Template {
