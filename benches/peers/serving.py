@@ -1,34 +1,25 @@
 #!/usr/bin/env python3
-"""Throughput of simultaneous requests: `host serve` against llama.cpp's server (the Python package xllamacpp).
+"""Throughput of simultaneous requests: `host serve` against llama.cpp's server.
 
 Both serve the same GGUF file over HTTP with the same number of threads. In each round, each server gets 16 requests at once,
 with different prompts of 64 tokens and at most 64 tokens to generate, greedy. Measures generated tokens over the time from
 the first request to the last answer; the servers take turns, and the median of the rounds counts.
 
-    pip install xllamacpp
+    benches/peers/serving.py --llama-server PATH target/release/host "$(target/release/host pull smollm2-135m-instruct)"
+    pip install xllamacpp                                # without PATH, a llama-server built for this machine: slower
     benches/peers/serving.py target/release/host "$(target/release/host pull smollm2-135m-instruct)"
 """
 
 import argparse
 import concurrent.futures
+import contextlib
 import json
 import os
 import statistics
 import subprocess
 import time
-import urllib.error
-import urllib.request
 
-
-def post(base, path, body):
-    request = urllib.request.Request(
-        base + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=600) as answer:
-            return json.load(answer)
-    except urllib.error.HTTPError as error:
-        raise SystemExit(f"{base}{path}: {error.code}: {error.read().decode()}") from error
+from servers import herald, llama_server, post
 
 
 def prompts(host, model, count, tokens):
@@ -51,10 +42,29 @@ def measure(base, path, requests):
         return answers, time.perf_counter() - start
 
 
+def peer(given):
+    """llama.cpp's server with as many slots as there are requests: gives its address."""
+    context = given.prompt + given.generate + 16
+    if given.llama_server:
+        return llama_server(given.llama_server, given.model, given.threads, given.requests, context)
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = given.model
+    params.n_parallel = given.requests
+    params.n_ctx = given.requests * context
+    params.cont_batching = True
+    params.cpuparams.n_threads = given.threads
+    params.cpuparams_batch.n_threads = given.threads
+    params.port = 0
+    return contextlib.nullcontext(xllamacpp.Server(params).listening_address)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("host")
     parser.add_argument("model")
+    parser.add_argument("--llama-server", metavar="PATH", help="a native build, in place of xllamacpp's")
     parser.add_argument("--requests", type=int, default=16)
     parser.add_argument("--prompt", type=int, default=64)
     parser.add_argument("--generate", type=int, default=64)
@@ -62,30 +72,14 @@ def main():
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     given = parser.parse_args()
 
-    import xllamacpp
-
-    params = xllamacpp.CommonParams()
-    params.model.path = given.model
-    params.n_parallel = given.requests
-    params.n_ctx = given.requests * (given.prompt + given.generate + 16)
-    params.cont_batching = True
-    params.cpuparams.n_threads = given.threads
-    params.cpuparams_batch.n_threads = given.threads
-    params.port = 0
-    peer = xllamacpp.Server(params)
-
     given_ids = prompts(given.host, given.model, given.requests, given.prompt)
-    serve = subprocess.Popen(
-        [given.host, "--model", given.model, "--threads", str(given.threads), "serve", "--port", "0",
-         "--parallel", str(given.requests)],
-        stdout=subprocess.PIPE, text=True,
-    )
-    try:
-        base = serve.stdout.readline().strip()
+    ours = herald(given.host, given.model, given.threads, "--parallel", str(given.requests))
+    with ours as base, peer(given) as peer_base:
         speeds = {"HERALD": [], "llama.cpp": []}
-        for _ in range(given.rounds):
+        for number in range(given.rounds):
+            # Neither takes over what it computed in the round before.
             ours = [
-                {"prompt": ids, "max_tokens": given.generate, "temperature": 0}
+                {"prompt": ids, "max_tokens": given.generate, "temperature": 0, "cache_salt": str(number)}
                 for ids in given_ids
             ]
             answers, seconds = measure(base, "/v1/completions", ours)
@@ -95,16 +89,13 @@ def main():
                 {"prompt": ids, "n_predict": given.generate, "temperature": 0, "cache_prompt": False}
                 for ids in given_ids
             ]
-            answers, seconds = measure(peer.listening_address, "/completion", theirs)
+            answers, seconds = measure(peer_base, "/completion", theirs)
             made = sum(answer["tokens_predicted"] for answer in answers)
             speeds["llama.cpp"].append(made / seconds)
         medians = {name: statistics.median(values) for name, values in speeds.items()}
         for name, median in medians.items():
             print(f"{name}: {median:.1f} tokens/s ({', '.join(f'{speed:.1f}' for speed in speeds[name])})")
         print(f"HERALD over llama.cpp: {medians['HERALD'] / medians['llama.cpp']:.2f}")
-    finally:
-        serve.terminate()
-        serve.wait()
 
 
 if __name__ == "__main__":
