@@ -109,6 +109,8 @@ def test_a_scheduler_refuses_more_than_it_may_hold() -> None:
             waiting.result(0)
         running.cancel()
         assert running.result().finish is herald_engine.Finish.CANCELLED
+        # It has left the queue.
+        next(waiting)
         late = scheduler.submit([5, 6], deadline=0.2, **ENDLESS).result
         waiting.cancel()
         assert late().finish is herald_engine.Finish.DEADLINE
