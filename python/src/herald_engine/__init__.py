@@ -13,7 +13,20 @@ from ._library import ffi as _ffi
 from ._library import lib as _lib
 from ._log import set_log
 from ._program import pull
-from ._types import Answer, EngineInfo, Finish, GenerateOptions, MemoryUsage, Message, Piece, Prompt
+from ._types import (
+    Answer,
+    EngineInfo,
+    Finish,
+    GenerateOptions,
+    Hit,
+    LeakStats,
+    MemoryUsage,
+    Message,
+    Optimized,
+    Piece,
+    Prompt,
+)
+from .documents import Documents
 from .engine import Engine
 from .errors import (
     CancelledError,
@@ -30,6 +43,7 @@ from .errors import (
     QueueFullError,
     UnsupportedError,
 )
+from .memory import Memory
 from .scheduler import Request, Scheduler
 from .sequence import Sequence
 
@@ -40,17 +54,22 @@ __all__ = [
     "ContextFullError",
     "CorruptError",
     "DeadlineError",
+    "Documents",
     "Engine",
     "EngineInfo",
     "Finish",
     "GenerateOptions",
     "HeraldError",
+    "Hit",
     "InternalError",
     "InvalidArgumentError",
     "IoError",
+    "LeakStats",
+    "Memory",
     "MemoryUsage",
     "Message",
     "NotFoundError",
+    "Optimized",
     "OutOfMemoryError",
     "Piece",
     "Prompt",

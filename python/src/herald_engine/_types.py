@@ -7,7 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional, TypedDict, Union
 
-__all__ = ["Answer", "EngineInfo", "Finish", "GenerateOptions", "MemoryUsage", "Message", "Piece", "Prompt"]
+__all__ = [
+    "Answer",
+    "EngineInfo",
+    "Finish",
+    "GenerateOptions",
+    "Hit",
+    "LeakStats",
+    "MemoryUsage",
+    "Message",
+    "Optimized",
+    "Piece",
+    "Prompt",
+]
 
 # A text, or token ids.
 Prompt = Union[str, Sequence[int]]
@@ -176,6 +188,59 @@ class MemoryUsage:
     exact_bytes: int
     ratio: float
     moved_pages: int
+
+
+@dataclass(frozen=True)
+class Optimized:
+    """What `Memory.optimize` did; sizes are in bytes."""
+
+    # Moves of pages from a tier to the one below.
+    moved_pages: int
+    # Dropped pages of the prefix cache that no context held, of contexts that others have too, and of unused room.
+    unreferenced_pages: int
+    merged_pages: int
+    spare_pages: int
+    # By how much the tiers' RAM, and the process's, went down.
+    bytes_freed: int
+    returned_bytes: int
+    # Contexts that were left out because they were in use.
+    busy_contexts: int
+    # The unused share of the tiers' room for tokens.
+    fragmentation_before: float
+    fragmentation_after: float
+
+
+@dataclass(frozen=True)
+class LeakStats:
+    """Pages that the tiers hold, beside those that can be reached; sizes are in bytes, growth is since the mark."""
+
+    held_pages: int
+    held_bytes: int
+    reachable_pages: int
+    reachable_bytes: int
+    # The engine's sequences that aren't contexts, whose pages are unknown.
+    other_sequences: int
+    orphaned_pages: int
+    orphaned_bytes: int
+    grown_pages: int
+    grown_bytes: int
+    grown_rss_bytes: int
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A chunk that a search of documents found."""
+
+    # Its text's number and name, and its index in that.
+    document: int
+    name: str
+    chunk: int
+    text: str = field(repr=False)
+    # The sum of its reciprocal ranks.
+    score: float
+    # Its ranks, from 1, by meaning and by words; None if it has too few of the query's words.
+    meaning_rank: int
+    word_rank: Optional[int]
 
 
 def usage_of(raw: Any) -> MemoryUsage:

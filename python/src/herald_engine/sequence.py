@@ -106,32 +106,17 @@ class Sequence:
         `on_piece` gets each piece as it comes, on another thread where this is the main one; False ends the generation.
         `bos`: a text begins as the model wants it to; by default, if the sequence is empty.
         """
-        if options.get("client") is not None:
-            raise InvalidArgumentError("client is for requests to a scheduler, where a sequence has none")
-        how = generate_options(options)
-        generated = struct("HeraldGenerated")
-        pieces: list[Piece] = []
-        failures: list[BaseException] = []
 
-        def each(_: Any, raw: Any) -> int:
-            pieces.append(piece_of(raw))
-            return 0 if on_piece is None or on_piece(pieces[-1]) is not False else 1
+        def run(how: Any, generated: Any) -> None:
+            if isinstance(prompt, str):
+                text = encoded("prompt", prompt)
+                flags = text_flags(parse_special, len(self) == 0 if bos is None else bos)
+                self._run(lib.herald_generate, text, len(text), flags, how, generated)
+            else:
+                ids = c_ids("prompt", prompt)
+                self._run(lib.herald_generate_ids, ids, len(ids), how, generated)
 
-        def failed(_: Any, failure: BaseException, __: Any) -> None:
-            failures.append(failure)
-
-        callback = ffi.callback("int32_t(void *, const HeraldPiece *)", each, error=1, onerror=failed)
-        how.struct.on_piece = callback
-        if isinstance(prompt, str):
-            text = encoded("prompt", prompt)
-            flags = text_flags(parse_special, len(self) == 0 if bos is None else bos)
-            self._run(lib.herald_generate, text, len(text), flags, how.struct, generated)
-        else:
-            ids = c_ids("prompt", prompt)
-            self._run(lib.herald_generate_ids, ids, len(ids), how.struct, generated)
-        if failures:
-            raise failures[0]
-        return answer_of(generated, pieces, stops_of(options))
+        return generated_by(run, on_piece, options)
 
     def _run(self, function: Callable[..., int], *arguments: Any) -> None:
         """Makes a long call with the engine and the sequence first. Ctrl-C ends it after the layer that is running."""
@@ -211,6 +196,32 @@ class Sequence:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def generated_by(
+    run: Callable[[Any, Any], None], on_piece: Optional[Callable[[Piece], Optional[bool]]], options: GenerateOptions
+) -> Answer:
+    """The answer of a call that fills a HeraldGenerated. What `on_piece` raises ends it, and is raised."""
+    if options.get("client") is not None:
+        raise InvalidArgumentError("client is for requests to a scheduler, where a sequence or a context has none")
+    how = generate_options(options)
+    generated = struct("HeraldGenerated")
+    pieces: list[Piece] = []
+    failures: list[BaseException] = []
+
+    def each(_: Any, raw: Any) -> int:
+        pieces.append(piece_of(raw))
+        return 0 if on_piece is None or on_piece(pieces[-1]) is not False else 1
+
+    def failed(_: Any, failure: BaseException, __: Any) -> None:
+        failures.append(failure)
+
+    callback = ffi.callback("int32_t(void *, const HeraldPiece *)", each, error=1, onerror=failed)
+    how.struct.on_piece = callback
+    run(how.struct, generated)
+    if failures:
+        raise failures[0]
+    return answer_of(generated, pieces, stops_of(options))
 
 
 def decode_all(
