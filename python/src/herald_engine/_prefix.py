@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, Optional
+from typing import Any, Callable, Optional, TypeVar
+
+T = TypeVar("T")
 
 
 def prefix_key(body: bytes, characters: int) -> Optional[str]:
@@ -56,3 +58,15 @@ def weight(key: str, replica: str) -> bytes:
     When a replica comes or goes, only the keys move that it has or had.
     """
     return hashlib.sha256(f"{key}\0{replica}".encode()).digest()
+
+
+def ranked(key: str, replicas: Iterable[T], name: Callable[[T], str]) -> list[T]:
+    """The replicas, its home first, then where its requests go when that has no place, and so on."""
+    return sorted(replicas, key=lambda each: weight(key, name(each)), reverse=True)
+
+
+def spilled(order: list[T], load: Callable[[T], int], imbalance: int) -> list[T]:
+    """The order in which replicas are asked: the second goes first if the first has `imbalance` requests more."""
+    if len(order) > 1 and load(order[0]) >= load(order[1]) + imbalance:
+        return [order[1], order[0], *order[2:]]
+    return order

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ._options import Path
-from ._prefix import prefix_key, weight
+from ._prefix import prefix_key, ranked, spilled
 from .server import Server
 
 LOGGER = logging.getLogger("ray.serve")
@@ -54,10 +54,8 @@ class PrefixRouter(RequestRouter):
         key = None if pending_request is None else pending_request.kwargs.get("key")
         if key is None:
             return [list(candidate_replicas)]
-        ranked = sorted(candidate_replicas, key=lambda each: weight(key, each.replica_id.unique_id), reverse=True)
-        if len(ranked) > 1 and self._load(ranked[0]) >= self._load(ranked[1]) + self._imbalance:
-            ranked[0], ranked[1] = ranked[1], ranked[0]
-        return [[each] for each in ranked]
+        order = ranked(key, candidate_replicas, lambda each: each.replica_id.unique_id)
+        return [[each] for each in spilled(order, self._load, self._imbalance)]
 
     def _load(self, replica: RunningReplica) -> int:
         return self.replica_queue_len_cache.get(replica.replica_id) or 0
