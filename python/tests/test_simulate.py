@@ -90,7 +90,7 @@ def test_the_same_seed_gives_the_same_and_nothing_is_lost() -> None:
 
 
 def test_routing_by_prefix_computes_less() -> None:
-    workload = Workload(rate=0.05, system_tokens=100)
+    workload = Workload(rate=0.05)
     found = {
         by_prefix: simulated(Settings(replicas=8, by_prefix=by_prefix, seconds=400), workload, StepTimes(PLAIN))
         for by_prefix in (False, True)
@@ -100,11 +100,18 @@ def test_routing_by_prefix_computes_less() -> None:
     assert found[True]["first_token_seconds"]["median"] < found[False]["first_token_seconds"]["median"]
 
 
+def test_a_prefix_within_what_all_share_sends_all_to_one() -> None:
+    few, workload = Settings(replicas=8, prefix_characters=1000, seconds=400), Workload(rate=0.05, kinds=1)
+    found = [simulated(each, workload, StepTimes(PLAIN)) for each in (few, Settings(replicas=8, seconds=400))]
+    assert found[0]["busiest"] > 1.5 * found[1]["busiest"]
+    assert found[0]["utilisation"] < 0.8 * found[0]["busiest"]
+
+
 def test_a_replica_that_ends_is_replaced_and_its_requests_are_asked_again() -> None:
     settings = Settings(replicas=2, fail_at=200, seconds=400, warmup=0)
-    found = simulated(settings, Workload(rate=0.6), StepTimes(PLAIN))
+    found = simulated(settings, Workload(rate=0.3), StepTimes(PLAIN))
     assert found["lost"] + found["retried"] > 0
-    same = simulated(Settings(replicas=2, seconds=400, warmup=0), Workload(rate=0.6), StepTimes(PLAIN))
+    same = simulated(Settings(replicas=2, seconds=400, warmup=0), Workload(rate=0.3), StepTimes(PLAIN))
     assert same["lost"] == same["retried"] == 0
     assert found["requests"] > 0.9 * same["requests"]
 

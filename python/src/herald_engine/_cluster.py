@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Callable, Optional
 
-from ._prefix import ranked, spilled
+from ._prefix import IMBALANCE, PREFIX_CHARACTERS, ranked, spilled
 from ._replica import Job, Replica
 from ._step_times import StepTimes
 from ._workload import Conversation, Workload, conversations
@@ -24,8 +24,8 @@ class Settings:
     replicas: int = 1
     # By prefix; otherwise to the less loaded of two at random, as Ray Serve does by itself.
     by_prefix: bool = True
-    prefix_characters: int = 1024
-    imbalance: int = 8
+    prefix_characters: int = PREFIX_CHARACTERS
+    imbalance: int = IMBALANCE
     parallel: int = 32
     # Bytes of each replica's prefix cache.
     cache_bytes: float = 512 * 2**20

@@ -9,6 +9,12 @@ from typing import Any, Callable, Optional, TypeVar
 
 T = TypeVar("T")
 
+# By how much of a prompt's beginning requests are sent to the same replica. It has to reach beyond the system text and
+# tools, which all conversations of an agent share: otherwise one replica would get them all.
+PREFIX_CHARACTERS = 65_536
+# How many requests more than the next a replica may have before that gets its requests.
+IMBALANCE = 8
+
 
 def prefix_key(body: bytes, characters: int) -> Optional[str]:
     """A hash of the first characters of what a request's prompt begins with; None where it has none.

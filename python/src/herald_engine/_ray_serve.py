@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ._options import Path
-from ._prefix import prefix_key, ranked, spilled
+from ._prefix import IMBALANCE, prefix_key, ranked, spilled
 from .server import Server
 
 LOGGER = logging.getLogger("ray.serve")
@@ -43,7 +43,7 @@ class PrefixRouter(RequestRouter):
     Where that has `imbalance` requests more than the next in line, or no place, the next one gets it.
     """
 
-    def initialize_state(self, imbalance: int = 8) -> None:
+    def initialize_state(self, imbalance: int = IMBALANCE) -> None:
         """Takes what `app` configured."""
         self._imbalance = imbalance
 

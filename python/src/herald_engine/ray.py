@@ -19,6 +19,7 @@ from ray import serve
 from ray.serve.config import RequestRouterConfig
 
 from ._options import Path
+from ._prefix import IMBALANCE, PREFIX_CHARACTERS
 from ._ray_serve import Gateway, PrefixRouter, Replica
 from ._types import GenerateOptions
 from .engine import Engine
@@ -37,8 +38,8 @@ def app(
     threads: int = 1,
     parallel: int = 32,
     gateways: int = 1,
-    prefix_characters: int = 1024,
-    imbalance: int = 8,
+    prefix_characters: int = PREFIX_CHARACTERS,
+    imbalance: int = IMBALANCE,
     drain_seconds: float = 60,
     health_seconds: float = 5,
     autoscaling: Optional[Mapping[str, Any]] = None,
@@ -51,8 +52,8 @@ def app(
     threads: of each, for which so many CPUs are reserved.
     parallel: how many requests a replica runs at once; others wait before it.
     gateways: processes that take requests from Serve's proxies.
-    prefix_characters, imbalance: requests whose prompts begin with the same so many characters go to the same replica,
-    unless it has so many requests more than the next.
+    prefix_characters, imbalance: requests whose prompts begin with the same so many characters (65,536) go to the same
+    replica, unless it has so many requests (8) more than the next.
     drain_seconds: how long running answers may go on when a replica is taken down.
     health_seconds: how often each is asked whether it is well; one that isn't is replaced.
     autoscaling: further fields of Serve's `autoscaling_config`.
