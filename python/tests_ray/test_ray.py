@@ -238,6 +238,10 @@ def test_replicas_scale_between_two_numbers() -> None:
     config = made._bound_deployment.init_args[0]._bound_deployment._deployment_config.autoscaling_config
     assert (config.min_replicas, config.max_replicas, config.upscale_delay_s) == (0, 3, 1)
     assert config.target_ongoing_requests == 4
+    # As a configuration file has it.
+    same = herald_engine.ray.configured({"model": str(MODEL), "replicas": [0, 3], "parallel": 8})
+    config = same._bound_deployment.init_args[0]._bound_deployment._deployment_config.autoscaling_config
+    assert (config.min_replicas, config.max_replicas, config.target_ongoing_requests) == (0, 3, 4)
 
 
 def test_a_dataset_gets_its_answers(cluster: None, engine: herald_engine.Engine) -> None:

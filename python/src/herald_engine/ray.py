@@ -28,7 +28,7 @@ from .scheduler import Scheduler
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["app", "batch"]
+__all__ = ["app", "batch", "configured"]
 
 
 def app(
@@ -87,6 +87,15 @@ def app(
         graceful_shutdown_timeout_s=drain_seconds,
     )
     return gateway.bind(servers.bind(model, drain_seconds, options), prefix_characters)
+
+
+def configured(arguments: dict[str, Any]) -> Any:
+    """`app` for configuration files: `import_path: herald_engine.ray:configured`, with its arguments in `args`."""
+    given = dict(arguments)
+    if isinstance(given.get("replicas"), list):
+        # YAML has no tuples.
+        given["replicas"] = tuple(given["replicas"])
+    return app(given.pop("model"), **given)
 
 
 class Worker:
