@@ -15,9 +15,13 @@ import pytest
 import herald_engine
 from herald_engine import simulate
 from herald_engine._cluster import Cluster, Settings, simulated
+from herald_engine._measure import Client, drive, measured
 from herald_engine._replica import PrefixCache
 from herald_engine._step_times import StepTimes
 from herald_engine._workload import Conversation, Turn, Workload, conversations
+from herald_engine.server import Server
+
+from .conftest import tiny_model
 
 # A pass takes 10 ms and 1 ms for each token, whatever it is of.
 PLAIN: dict[str, Any] = {
@@ -135,6 +139,30 @@ def test_the_cache_keeps_what_was_used_last_and_beginnings_longest() -> None:
     # 20 of the system text and 60 of the second leave 20 of the first's own 40.
     assert cache.cached(second) == 59
     assert cache.cached(first) == 40
+
+
+def test_a_real_server_finds_in_its_cache_what_the_simulated_one_does() -> None:
+    workload = Workload(
+        rate=4, kinds=2, system_tokens=150, first_tokens=20, turn_tokens=30, answer_tokens=4, pause=0.02
+    )
+    chosen = list(itertools.islice(conversations(workload, 4, 1000), 8))
+    with Server(tiny_model("llama"), threads=1, max_draft=0) as server:
+        real = drive(Client(server), chosen)
+    settings = Settings(seconds=math.inf, warmup=0)
+    paper = Cluster(settings, workload, StepTimes({**PLAIN, "prompt_pass": [[1, 1e-4]]}), iter(chosen)).run()
+    assert (real.requests, real.prompt_tokens) == (paper.requests, paper.prompt_tokens)
+    # Two that begin at once may each compute what they share, which time decides.
+    assert real.cached_tokens == pytest.approx(paper.cached_tokens, rel=0.1)
+    assert len(real.first_token_seconds) == len(paper.first_token_seconds)
+
+
+def test_step_times_are_measured_of_a_server() -> None:
+    with Server(tiny_model("llama"), threads=1, max_draft=0) as server:
+        found = measured(Client(server), "llama.gguf", 1, 1)
+    StepTimes(found)
+    assert [size for size, _ in found["decode_pass"]] == [1, 2, 4, 8, 16, 32]
+    assert min(seconds for _, seconds in found["prompt_pass"] + found["decode_pass"]) > 0
+    assert found["cache_bytes_per_token"] > 0 and found["measured_on"]["model"] == "llama.gguf"
 
 
 def test_faulty_input_is_one_sentence(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:

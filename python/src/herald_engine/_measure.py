@@ -123,6 +123,12 @@ class Measurement:
         self._client = client
         self._chance = random.Random(seed)
         self._found: dict[str, dict[float, list[float]]] = {}
+        most = json.loads(client.get("/props"))["default_generation_settings"]["n_ctx"]
+        self._contexts = [context for context in CONTEXTS if context + PIECE + ANSWER < most]
+        if not self._contexts:
+            raise HeraldError(
+                f"the server's context has {most} tokens, where over {CONTEXTS[0] + PIECE + ANSWER} were expected"
+            )
 
     def ids(self, count: int) -> list[int]:
         """A prompt that no other begins like. The numbers are tokens of any vocabulary."""
@@ -143,7 +149,7 @@ class Measurement:
             took = self._prompt(self.ids(tokens))
             if took is not None:
                 self._add("prompt_pass", tokens, took)
-        for context in CONTEXTS:
+        for context in self._contexts:
             ids = self.ids(context)
             self._client.complete(ids, 1)
             took = self._prompt(ids + self.ids(PIECE))
@@ -165,26 +171,40 @@ class Measurement:
 
     def _decode(self, prompts: list[list[int]]) -> float:
         """Seconds of a pass over a token of each sequence, from when all have begun until the first one ends."""
+        length = ANSWER + len(prompts)
+        for _ in range(4):
+            passes = self._together(prompts, length)
+            if passes.count >= ANSWER / 4:
+                return passes.seconds / passes.count
+            # A small model's answers are over before all clients have seen theirs begin.
+            length *= 3
+        raise HeraldError(f"{len(prompts)} answers didn't run together, where they were expected to")
+
+    def _together(self, prompts: list[list[int]], length: int) -> Passes:
+        """What passes took from when all these prompts' answers had begun until the first one of them ended."""
         begun = threading.Semaphore(0)
         ended: list[Passes] = []
-        length = ANSWER + len(prompts)
+        failures: list[BaseException] = []
 
         def answer(ids: list[int]) -> None:
-            self._client.complete(ids, length, begun.release)
-            ended.append(self._client.passes())
+            try:
+                self._client.complete(ids, length, begun.release)
+                ended.append(self._client.passes())
+            except BaseException as failure:
+                failures.append(failure)
+                begun.release()
 
-        together = [threading.Thread(target=answer, args=(ids,)) for ids in prompts]
-        for thread in together:
+        threads = [threading.Thread(target=answer, args=(ids,)) for ids in prompts]
+        for thread in threads:
             thread.start()
-        for _ in together:
+        for _ in threads:
             begun.acquire()
         before = self._client.passes()
-        for thread in together:
+        for thread in threads:
             thread.join()
-        passes = min(ended, key=lambda each: each.count).since(before)
-        if passes.count < 1:
-            raise HeraldError("answers ended before all had begun, where they were expected to run together")
-        return passes.seconds / passes.count
+        if failures:
+            raise failures[0]
+        return min(ended, key=lambda each: each.count).since(before)
 
     def _add(self, name: str, size: float, value: float) -> None:
         self._found.setdefault(name, {}).setdefault(size, []).append(value)

@@ -19,7 +19,7 @@ class Workload:
     """What is asked of the replicas. Tokens and pauses are means; they are drawn from exponential distributions."""
 
     # New conversations each second, and how many come at once.
-    rate: float = 0.1
+    rate: float = 0.08
     burst: int = 1
     # Kinds of agents, whose system texts and tools all their conversations begin with, and their tokens.
     kinds: int = 4
