@@ -166,8 +166,7 @@ def print_row(found: dict[str, Any], first: bool) -> None:
         f"{found['replicas']}"
         + (f" to {found['most_replicas']}" if found["most_replicas"] > found["replicas"] else ""),
         "prefix" if found["by_prefix"] else "load",
-        f"{found['requests_per_second']:.4g}",
-        f"{found['answer_tokens_per_second']:.4g}",
+        *(f"{float(f'{found[name]:.3g}'):,g}" for name in ("requests_per_second", "answer_tokens_per_second")),
         *(shown(seconds[name], "{:.2f} s") for name in ("median", "p99")),
         shown(found["cached_share"], "{:.1%}"),
         shown(found["computed_over_new"], "{:.2f}"),
