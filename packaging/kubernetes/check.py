@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -151,7 +152,8 @@ def check_gateway(objects: list[dict], host: str, folder: pathlib.Path) -> None:
     here = here.replace("bind :8080", f"bind 127.0.0.1:{ports[2]}")
     for name, each in (("cluster.cfg", text), ("here.cfg", here)):
         (folder / name).write_text(each)
-        subprocess.run(["haproxy", "-c", "-q", "-f", folder / name], check=True)
+        environment = {**os.environ, "NAMESPACE": "default"}
+        subprocess.run(["haproxy", "-c", "-q", "-f", folder / name], check=True, env=environment)
     servers = [f"http://127.0.0.1:{port}" for port in ports[:2]]
     url = f"http://127.0.0.1:{ports[2]}"
     with contextlib.ExitStack() as stack:
