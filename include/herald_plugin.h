@@ -1095,6 +1095,8 @@ typedef struct HeraldLayerRequest {
   uint32_t page_tokens;
   // Not used; 0.
   uint32_t reserved;
+  // The largest rank of the low-rank updates that forward calls will bring (HeraldSequence.loras); 0: they bring none.
+  uint64_t max_lora_rank;
 } HeraldLayerRequest;
 
 // What a made layer needs.
@@ -1120,6 +1122,9 @@ typedef struct HeraldLayerInfo {
   uint32_t batch_invariant_tokens;
   // Not used; 0.
   uint32_t reserved;
+  // The largest rank of low-rank updates that the layer adds to its products: at least the max_lora_rank of the request, or
+  // 0: it adds none, and is brought none (HeraldSequence.loras).
+  uint64_t max_lora_rank;
 } HeraldLayerInfo;
 
 // A run of tokens' keys and values of one layer.
@@ -1145,6 +1150,32 @@ typedef struct HeraldPage {
   // Bytes of values.
   uint64_t value_bytes;
 } HeraldPage;
+
+// A low-rank update of one of a layer's weights (LoRA, arXiv 2106.09685). It adds to the weight's product with x, before anything
+// else is done with that:
+//
+//   scale * the sum over i < rank of (down_i . x) * up_i
+typedef struct HeraldLora {
+  // sizeof(HeraldLora) of the host.
+  size_t struct_size;
+  // The weight, one that the layer was made with: HERALD_WEIGHT_QUERY, _QUERY_AND_GATE, _KEY, _VALUE or _ATTENTION_OUTPUT of
+  // attention that isn't latent, and HERALD_WEIGHT_GATE, _UP or _DOWN of an MLP. No others come.
+  uint32_t role;
+  // Rows of down and of up: at least 1, at most HeraldLayerInfo.max_lora_rank.
+  uint32_t rank;
+  // Elements of a row of down, and of the weight's.
+  uint64_t columns;
+  // Elements of a row of up: the weight's rows.
+  uint64_t rows;
+  // [rank, columns].
+  const float *down;
+  // [rank, rows].
+  const float *up;
+  // A finite number.
+  float scale;
+  // Not used; 0.
+  uint32_t reserved;
+} HeraldLora;
 
 // One sequence's part of a batch.
 typedef struct HeraldSequence {
@@ -1176,6 +1207,12 @@ typedef struct HeraldSequence {
   // queries: past + n_tokens - start - max_distance, where that is positive (InfLLM, arXiv 2402.04617). 0: no limit,
   // positions stay as they are.
   uint64_t max_distance;
+  // Low-rank updates of the layer's weights, for this sequence's tokens alone, added one after another. Only layers whose
+  // max_lora_rank isn't 0 are brought any. A token's result still doesn't depend on the tokens of other sequences, and without
+  // updates it is the one that a call without any would give.
+  const struct HeraldLora *const *loras;
+  // How many updates; 0: none, and the pointer may be null.
+  size_t n_loras;
 } HeraldSequence;
 
 // Page selection: a layer whose sequences have selectable pages fills scores and calls run, once, after it has written its

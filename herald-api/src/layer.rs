@@ -32,6 +32,8 @@ pub struct LayerRequest<'w, 'p> {
     pub max_workers: usize,
     /// Tokens of a KV page.
     pub page_tokens: usize,
+    /// The largest rank of the low-rank updates that forward calls will bring ([`crate::Sequence::loras`]); 0: they bring none.
+    pub max_lora_rank: usize,
     /// Threads to prepare weights with.
     pub parallel: Parallel<'p>,
 }
@@ -96,6 +98,12 @@ pub trait EngineLayer: Send + Sync {
     /// Where a sequence has at most this many tokens in a call, the results and the state are, to the bit, those of one call a
     /// token, whatever other sequences' tokens are in the call; 0: not promised.
     fn batch_invariant_tokens(&self) -> usize {
+        0
+    }
+
+    /// The largest rank of low-rank updates that it adds to its products ([`crate::Sequence::loras`]): at least what was asked for,
+    /// or 0: it adds none, and is brought none.
+    fn max_lora_rank(&self) -> usize {
         0
     }
 

@@ -36,6 +36,7 @@ mod derived {
             <abi::HeraldLayerRequest as StableAbi>::LAYOUT,
             <abi::HeraldLayerInfo as StableAbi>::LAYOUT,
             <abi::HeraldPage as StableAbi>::LAYOUT,
+            <abi::HeraldLora as StableAbi>::LAYOUT,
             <abi::HeraldSequence as StableAbi>::LAYOUT,
             <abi::HeraldFetch as StableAbi>::LAYOUT,
             <abi::HeraldCall as StableAbi>::LAYOUT,

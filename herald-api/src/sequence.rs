@@ -3,9 +3,9 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use crate::Attention;
 use crate::abi::{self, AbiStruct, HeraldSequence};
 use crate::page::{MAX_TOKENS, Page, bytes, q4_page_bytes};
+use crate::{Attention, Lora};
 
 /// What a layer said when it was made, which bounds what its calls bring.
 #[derive(Clone, Copy, Debug, Default)]
@@ -16,6 +16,8 @@ pub(crate) struct Needs {
     pub(crate) summary_bytes: usize,
     /// Formats of whole pages that it reads besides 16-bit integers.
     pub(crate) page_formats: u32,
+    /// The largest rank of low-rank updates of its weights.
+    pub(crate) max_lora_rank: usize,
 }
 
 /// One sequence's part of a batch.
@@ -114,6 +116,15 @@ impl<'a> Sequence<'a> {
         (self.raw.max_distance != 0).then_some(self.raw.max_distance as usize)
     }
 
+    /// Low-rank updates of the layer's weights for this sequence's tokens, to be added one after another.
+    pub fn loras(&self) -> impl Iterator<Item = Lora<'a>> + use<'a> {
+        let this = *self;
+        (0..this.raw.n_loras).filter_map(move |index| {
+            // SAFETY: `Sequences::from_raw` has read and accepted every one of them.
+            unsafe { Lora::from_raw(this.raw.loras.add(index).read(), this.needs.max_lora_rank).ok() }
+        })
+    }
+
     /// Its recurrent state; null where there is none. [`Sequence::state_bytes`] bytes, aligned to 64.
     #[must_use]
     pub fn state(&self) -> *mut u8 {
@@ -194,6 +205,16 @@ impl<'a> Sequences<'a> {
             for page in 0..raw.n_pages {
                 // SAFETY: the host's contract: `n_pages` pointers, and each page's bytes are good for the call.
                 unsafe { Page::from_raw(abi::read(raw.pages.add(page).read())?)? };
+            }
+            if raw.n_loras > 0 && (raw.loras.is_null() || needs.max_lora_rank == 0) {
+                return Err(format!(
+                    "HeraldSequence {index} has {} low-rank updates at {:p} for a layer that takes ranks up to {}",
+                    raw.n_loras, raw.loras, needs.max_lora_rank
+                ));
+            }
+            for lora in 0..raw.n_loras {
+                // SAFETY: the host's contract: `n_loras` pointers, and what each points to is good for the call.
+                unsafe { Lora::from_raw(raw.loras.add(lora).read(), needs.max_lora_rank)? };
             }
         }
         if len > 0 && next != n_tokens as u64 {

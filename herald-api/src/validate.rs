@@ -3,7 +3,7 @@
 //! the ends of its buffers.
 
 use crate::sequence::{Needs, Sequence, check_pages};
-use crate::{AlignedBytes, Call, Error, LayerDesc, LayerParams, Result};
+use crate::{AlignedBytes, Call, Error, LayerDesc, LayerParams, Result, WeightRole};
 
 /// Checks everything of a call that its buffers' lengths don't already say: ids within the vocabulary, positions and
 /// input where the kind needs them, no more workers than the layer was made for, states, and attention's pages.
@@ -58,4 +58,28 @@ pub(crate) fn check(call: &Call<'_>, desc: &LayerDesc, max_workers: usize, needs
         params if params.is_recurrent() && call.sequences.is_empty() => wrong("no sequences".to_owned()),
         _ => Ok(()),
     }
+}
+
+/// Checks that each low-rank update of a call is of a weight that the layer has, and takes updates of, and of its shape.
+pub(crate) fn check_loras(
+    call: &Call<'_>,
+    desc: &LayerDesc,
+    has_weight: impl Fn(WeightRole) -> bool,
+) -> Result<()> {
+    for lora in call.sequences.iter().flat_map(|sequence| sequence.loras()) {
+        let shape = desc.lora_shape(lora.role).filter(|_| has_weight(lora.role));
+        if !shape.is_some_and(|shape| shape.fits(lora.rows, lora.columns)) {
+            let expected = shape.map_or("none".to_owned(), |shape| shape.to_string());
+            return Err(Error::invalid(format!(
+                "a call of the {} layer of block {} brought an update of its weight {:?} for {} rows of {}, where {expected} was \
+                 expected",
+                desc.kind().name(),
+                desc.block,
+                lora.role,
+                lora.rows,
+                lora.columns
+            )));
+        }
+    }
+    Ok(())
 }

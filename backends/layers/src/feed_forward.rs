@@ -4,10 +4,11 @@
 //! y = Wdown (act(Wgate x) * Wup x)        or without a gate        y = Wdown act(Wup x)
 //! ```
 
-use herald_api::{Activation, Error, LayerDesc, Parallel, Result};
+use herald_api::{Activation, Error, LayerDesc, Parallel, Result, WeightRole};
 
 use crate::kernels::{Kernels, Xielu};
 use crate::linear::{Linear, Product, matmul, matmul_bytes, matmul_one};
+use crate::lora::Loras;
 use crate::parallel::ParallelExt;
 use crate::scratch::Scratch;
 
@@ -66,8 +67,19 @@ impl<'w> FeedForward<'w> {
     }
 
     /// Takes the activations `x` `[n_tokens, hidden]` through the network, in place. `memory` has the bytes that
-    /// [`FeedForward::scratch_bytes`] tells.
-    pub(crate) fn forward(&self, parallel: &Parallel<'_>, x: &mut [f32], memory: &mut [u8]) {
+    /// [`FeedForward::scratch_bytes`] tells. Of an MLP, `loras` are the updates of its weights; no expert has any.
+    pub(crate) fn forward(
+        &self,
+        parallel: &Parallel<'_>,
+        x: &mut [f32],
+        memory: &mut [u8],
+        mut loras: Option<Loras<'_>>,
+    ) {
+        let mut update = |role, x: &[f32], y: &mut [f32]| {
+            if let Some(loras) = &mut loras {
+                loras.add(role, x, y);
+            }
+        };
         let Self { kernels, activation, .. } = *self;
         let n_tokens = x.len() / self.up.columns;
         let Buffers { gate, up, work } =
@@ -76,10 +88,13 @@ impl<'w> FeedForward<'w> {
             let products =
                 &mut [Product { linear, out: &mut *gate }, Product { linear: &self.up, out: &mut *up }];
             matmul(parallel, x, n_tokens, work, products);
+            update(WeightRole::Gate, x, gate);
+            update(WeightRole::Up, x, up);
             parallel.run_elements(gate, |range, gate| (kernels.glu)(activation, gate, &up[range]));
             gate
         } else {
             matmul_one(parallel, &self.up, x, n_tokens, work, up);
+            update(WeightRole::Up, x, up);
             parallel.run_elements(up, |_, up| match &self.xielu {
                 Some(xielu) => (kernels.xielu)(xielu, up),
                 None => (kernels.activate)(activation, up),
@@ -87,5 +102,6 @@ impl<'w> FeedForward<'w> {
             up
         };
         matmul_one(parallel, &self.down, inner, n_tokens, work, x);
+        update(WeightRole::Down, inner, x);
     }
 }

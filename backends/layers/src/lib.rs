@@ -14,6 +14,7 @@ mod head;
 pub mod kernels;
 mod layer;
 mod linear;
+mod lora;
 mod mamba1;
 mod mamba2;
 pub mod matmul;

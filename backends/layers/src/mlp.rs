@@ -15,6 +15,7 @@ use crate::feed_forward::{FeedForward, check_gate};
 use crate::kernels::{Kernels, Xielu};
 use crate::layer::Layer;
 use crate::linear::Linear;
+use crate::lora::Loras;
 use crate::norm::{ExitNorm, Norm, add_branch, add_branch_bytes, enter, scale_output};
 use crate::scratch::Scratch;
 use crate::weights::Weights;
@@ -28,6 +29,7 @@ pub(crate) struct Mlp<'w> {
     network: FeedForward<'w>,
     max_tokens: usize,
     max_workers: usize,
+    max_lora_rank: usize,
 }
 
 impl<'w> Mlp<'w> {
@@ -65,21 +67,23 @@ impl<'w> Mlp<'w> {
             desc: request.desc.clone(),
             max_tokens: request.max_tokens,
             max_workers: request.max_workers,
+            max_lora_rank: request.max_lora_rank,
         };
         weights.finish()?;
         Ok(layer)
     }
 
-    /// Normed activations, later the branch's output: `[n_tokens, hidden]`; and memory for the network and the branch's
-    /// norm, one after the other.
+    /// Normed activations, later the branch's output: `[n_tokens, hidden]`; what adding low-rank updates works in; and memory for
+    /// the network and the branch's norm, one after the other.
     fn buffers<'s>(
         &self,
         scratch: &mut Scratch<'s>,
         n_tokens: usize,
         workers: usize,
-    ) -> (&'s mut [f32], &'s mut [u8]) {
+    ) -> (&'s mut [f32], &'s mut [f32], &'s mut [u8]) {
         (
             scratch.take(n_tokens * self.desc.hidden),
+            scratch.take(n_tokens * self.max_lora_rank),
             scratch.for_steps([
                 self.network.scratch_bytes(n_tokens, workers),
                 add_branch_bytes(&self.desc, self.exit_norm.as_ref(), workers),
@@ -107,13 +111,18 @@ impl EngineLayer for Mlp<'_> {
         self.kernels.batch_invariant_tokens()
     }
 
+    fn max_lora_rank(&self) -> usize {
+        self.max_lora_rank
+    }
+
     fn forward(&self, call: &mut Call<'_>) -> Result<()> {
         let (kernels, parallel) = (self.kernels, &call.parallel);
         let mut scratch = Scratch::new(std::mem::take(&mut call.scratch));
-        let (branch, memory) = self.buffers(&mut scratch, call.n_tokens, parallel.workers());
+        let (branch, work, memory) = self.buffers(&mut scratch, call.n_tokens, parallel.workers());
         let input = call.input.unwrap_or(call.output);
         enter(kernels, parallel, &self.desc, input, self.norm.as_ref(), branch);
-        self.network.forward(parallel, branch, memory);
+        let loras = Loras { kernels, parallel, sequences: &call.sequences, work };
+        self.network.forward(parallel, branch, memory, Some(loras));
         add_branch(kernels, parallel, &self.desc, branch, self.exit_norm.as_ref(), memory, call.output);
         scale_output(parallel, self.output_scale, call.output);
         Ok(())

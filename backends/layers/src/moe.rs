@@ -350,7 +350,7 @@ impl Moe<'_> {
             Some(norm) => norm_rows(kernels, parallel, input, norm, self.desc.norm_eps, branch),
             None => branch.copy_from_slice(hidden),
         }
-        shared.forward(parallel, branch, memory);
+        shared.forward(parallel, branch, memory, None);
         if let Some(norm) = &self.shared_post_norm {
             norm_rows(kernels, parallel, branch, norm, self.desc.norm_eps, gathered);
             branch.copy_from_slice(gathered);
@@ -390,7 +390,7 @@ impl Moe<'_> {
                 continue;
             }
             let gathered = &mut gathered[..count * width];
-            expert.forward(parallel, gathered, memory);
+            expert.forward(parallel, gathered, memory, None);
             for ((token, weight), row) in users.zip(gathered.chunks_exact(width)) {
                 let weight = if weighs_input { 1.0 } else { weight };
                 (kernels.add_scaled)(&mut sums[token * width..(token + 1) * width], weight, row);

@@ -126,6 +126,8 @@ pub struct HeraldLayerRequest {
     pub page_tokens: u32,
     /// Not used; 0.
     pub reserved: u32,
+    /// The largest rank of the low-rank updates that forward calls will bring (HeraldSequence.loras); 0: they bring none.
+    pub max_lora_rank: u64,
 }
 
 /// What a made layer needs.
@@ -154,6 +156,9 @@ pub struct HeraldLayerInfo {
     pub batch_invariant_tokens: u32,
     /// Not used; 0.
     pub reserved: u32,
+    /// The largest rank of low-rank updates that the layer adds to its products: at least the max_lora_rank of the request, or
+    /// 0: it adds none, and is brought none (HeraldSequence.loras).
+    pub max_lora_rank: u64,
 }
 
 /// A run of tokens' keys and values of one layer.
@@ -181,6 +186,35 @@ pub struct HeraldPage {
     pub key_bytes: u64,
     /// Bytes of values.
     pub value_bytes: u64,
+}
+
+/// A low-rank update of one of a layer's weights (LoRA, arXiv 2106.09685). It adds to the weight's product with x, before anything
+/// else is done with that:
+///
+///   scale * the sum over i < rank of (down_i . x) * up_i
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
+pub struct HeraldLora {
+    /// sizeof(HeraldLora) of the host.
+    pub struct_size: usize,
+    /// The weight, one that the layer was made with: HERALD_WEIGHT_QUERY, _QUERY_AND_GATE, _KEY, _VALUE or _ATTENTION_OUTPUT of
+    /// attention that isn't latent, and HERALD_WEIGHT_GATE, _UP or _DOWN of an MLP. No others come.
+    pub role: u32,
+    /// Rows of down and of up: at least 1, at most HeraldLayerInfo.max_lora_rank.
+    pub rank: u32,
+    /// Elements of a row of down, and of the weight's.
+    pub columns: u64,
+    /// Elements of a row of up: the weight's rows.
+    pub rows: u64,
+    /// [rank, columns].
+    pub down: *const f32,
+    /// [rank, rows].
+    pub up: *const f32,
+    /// A finite number.
+    pub scale: f32,
+    /// Not used; 0.
+    pub reserved: u32,
 }
 
 /// One sequence's part of a batch.
@@ -216,6 +250,12 @@ pub struct HeraldSequence {
     /// queries: past + n_tokens - start - max_distance, where that is positive (InfLLM, arXiv 2402.04617). 0: no limit,
     /// positions stay as they are.
     pub max_distance: u64,
+    /// Low-rank updates of the layer's weights, for this sequence's tokens alone, added one after another. Only layers whose
+    /// max_lora_rank isn't 0 are brought any. A token's result still doesn't depend on the tokens of other sequences, and without
+    /// updates it is the one that a call without any would give.
+    pub loras: *const *const HeraldLora,
+    /// How many updates; 0: none, and the pointer may be null.
+    pub n_loras: usize,
 }
 
 /// Page selection: a layer whose sequences have selectable pages fills scores and calls run, once, after it has written its

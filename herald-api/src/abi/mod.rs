@@ -80,6 +80,7 @@ abi_structs! {
     HeraldLayerRequest up to page_tokens,
     HeraldLayerInfo up to scratch_bytes,
     HeraldPage up to value_bytes,
+    HeraldLora up to scale,
     HeraldSequence up to n_pages,
     HeraldFetch up to run,
     HeraldCall up to parallel,

@@ -30,6 +30,8 @@ struct Exported {
     needs: Needs,
     scratch_bytes: usize,
     score_width: usize,
+    /// The roles of the weights that it was made with.
+    roles: Vec<WeightRole>,
 }
 
 struct Tables<F>(F);
@@ -84,10 +86,12 @@ unsafe extern "C" fn create<F: LayerFactory>(
                     state_bytes: layer.state_bytes(),
                     summary_bytes: layer.summary_bytes(),
                     page_formats: layer.page_formats(),
+                    max_lora_rank: layer.max_lora_rank(),
                 },
                 scratch_bytes: layer.scratch_bytes(),
                 score_width: layer.score_width(),
                 layer,
+                roles: request.weights.iter().map(|weight| weight.role).collect(),
                 desc: request.desc,
                 max_tokens: request.max_tokens,
                 max_workers: request.max_workers,
@@ -115,6 +119,7 @@ unsafe extern "C" fn info(
                 score_width: *score_width as u32,
                 summary_bytes: needs.summary_bytes as u64,
                 batch_invariant_tokens: u32::try_from(layer.batch_invariant_tokens()).unwrap_or(u32::MAX),
+                max_lora_rank: needs.max_lora_rank as u64,
                 ..AbiStruct::empty()
             };
             abi::write(out, &answer).map_err(Error::invalid)
@@ -134,6 +139,7 @@ unsafe extern "C" fn forward(
             let call = abi::read(call).map_err(Error::invalid)?;
             let mut call = read_call(exported, &call)?;
             validate::check(&call, &exported.desc, exported.max_workers, exported.needs)?;
+            validate::check_loras(&call, &exported.desc, |role| exported.roles.contains(&role))?;
             check_selectable_pages(exported, &call)?;
             exported.layer.forward(&mut call)
         })
@@ -241,6 +247,7 @@ unsafe fn read_request<'w, 'p>(request: *const HeraldLayerRequest) -> Result<Lay
             max_tokens: raw.max_tokens as usize,
             max_workers: raw.max_workers as usize,
             page_tokens: raw.page_tokens as usize,
+            max_lora_rank: raw.max_lora_rank as usize,
             parallel: Parallel::from_raw(raw.parallel).map_err(Error::invalid)?,
         })
     }

@@ -6,9 +6,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::page::PageHandle;
-use crate::abi::{self, AbiStruct, HeraldPage, HeraldParallel, HeraldSequence, HeraldTask};
+use crate::abi::{self, AbiStruct, HeraldLora, HeraldPage, HeraldParallel, HeraldSequence, HeraldTask};
 use crate::sequence::Needs;
-use crate::{AlignedBytes, Error, Parallel, Result, Status};
+use crate::{AlignedBytes, Error, Lora, Parallel, Result, Status};
 
 /// Threads that the host can lend.
 ///
@@ -135,6 +135,8 @@ pub struct BatchBuffers {
     sequences: Vec<HeraldSequence>,
     /// Pages, each with its sequence.
     pages: Vec<(usize, HeraldPage)>,
+    /// Low-rank updates, each with its sequence.
+    loras: Vec<(usize, HeraldLora)>,
     /// Pages that were fetched during the call, kept until the next.
     fetched: Vec<Arc<PageHandle>>,
     scores: Vec<f32>,
@@ -151,34 +153,55 @@ pub struct BatchBuffers {
 struct Lists {
     sequences: Vec<HeraldSequence>,
     pages: Vec<HeraldPage>,
+    loras: Vec<HeraldLora>,
     sequence_list: Vec<*const HeraldSequence>,
     page_list: Vec<*const HeraldPage>,
+    lora_list: Vec<*const HeraldLora>,
 }
 
 impl Lists {
     fn clear(&mut self) {
         self.sequences.clear();
         self.pages.clear();
+        self.loras.clear();
         self.sequence_list.clear();
         self.page_list.clear();
+        self.lora_list.clear();
     }
 
-    /// Lists `pages`, which lie together by sequence.
-    fn fill(&mut self, sequences: &[HeraldSequence], pages: &[(usize, HeraldPage)]) {
+    /// Lists `pages` and `loras`, which lie together by sequence.
+    fn fill(
+        &mut self,
+        sequences: &[HeraldSequence],
+        pages: &[(usize, HeraldPage)],
+        loras: &[(usize, HeraldLora)],
+    ) {
         self.clear();
         self.sequences.extend_from_slice(sequences);
         self.pages.extend(pages.iter().map(|(_, page)| *page));
         self.page_list.extend(self.pages.iter().map(std::ptr::from_ref));
-        let mut left = pages;
+        self.loras.extend(loras.iter().map(|(_, lora)| *lora));
+        self.lora_list.extend(self.loras.iter().map(std::ptr::from_ref));
+        let (mut next_page, mut next_lora) = (0, 0);
         for (index, sequence) in self.sequences.iter_mut().enumerate() {
-            let first = pages.len() - left.len();
-            sequence.n_pages = left.iter().take_while(|(of, _)| *of == index).count();
-            left = &left[sequence.n_pages..];
-            let list = &self.page_list[first..first + sequence.n_pages];
-            sequence.pages = if list.is_empty() { std::ptr::null() } else { list.as_ptr() };
+            (sequence.pages, sequence.n_pages) = part_of(index, pages, &self.page_list, &mut next_page);
+            (sequence.loras, sequence.n_loras) = part_of(index, loras, &self.lora_list, &mut next_lora);
         }
         self.sequence_list.extend(self.sequences.iter().map(std::ptr::from_ref));
     }
+}
+
+/// The part of a list, from `next` on, that belongs to the sequence `index`, as C takes it.
+fn part_of<T>(
+    index: usize,
+    items: &[(usize, T)],
+    list: &[*const T],
+    next: &mut usize,
+) -> (*const *const T, usize) {
+    let len = items[*next..].iter().take_while(|(of, _)| *of == index).count();
+    let part = &list[*next..*next + len];
+    *next += len;
+    (if part.is_empty() { std::ptr::null() } else { part.as_ptr() }, len)
 }
 
 // SAFETY: between batches it holds no pointer that anything follows: `begin` clears it.
@@ -196,6 +219,7 @@ impl BatchBuffers {
     pub fn begin<'b>(&'b mut self) -> Batch<'b> {
         self.sequences.clear();
         self.pages.clear();
+        self.loras.clear();
         self.fetched.clear();
         self.state_bytes.clear();
         self.summary_bytes.clear();
@@ -290,6 +314,26 @@ impl<'b> Batch<'b> {
         if let Some(sequence) = self.buffers.sequences.last_mut() {
             sequence.max_distance = tokens as u64;
         }
+    }
+
+    /// Adds a low-rank update of one of the layer's weights for the tokens of the sequence that was pushed last, after those that it
+    /// has. The call checks it.
+    pub fn push_lora(&mut self, lora: Lora<'b>) {
+        let Some(index) = self.buffers.sequences.len().checked_sub(1) else { return };
+        let raw = HeraldLora {
+            role: lora.role as u32,
+            rank: u32::try_from(lora.rank).unwrap_or(u32::MAX),
+            columns: lora.columns as u64,
+            rows: lora.rows as u64,
+            down: lora.down.as_ptr(),
+            up: lora.up.as_ptr(),
+            scale: lora.scale,
+            ..AbiStruct::empty()
+        };
+        // Its slices have as many elements as the C struct says, whatever the fields said.
+        let fits = |width: usize, len: usize| width.checked_mul(lora.rank) == Some(len);
+        let is_whole = fits(lora.columns, lora.down.len()) && fits(lora.rows, lora.up.len());
+        self.buffers.loras.push((index, if is_whole { raw } else { HeraldLora { rank: 0, ..raw } }));
     }
 
     /// How many sequences there are.
@@ -389,7 +433,7 @@ impl<'b> Batch<'b> {
             buffers.pages.sort_by_key(|(index, page)| (*index, page.start));
         }
         let lists = &mut buffers.lists[usize::from(fetched)];
-        lists.fill(&buffers.sequences, &buffers.pages);
+        lists.fill(&buffers.sequences, &buffers.pages, &buffers.loras);
         Ok(&lists.sequence_list)
     }
 }

@@ -39,6 +39,8 @@ pub struct LayerSpec {
     pub max_workers: usize,
     /// Tokens of a KV page.
     pub page_tokens: usize,
+    /// The largest rank of the low-rank updates that forward calls will bring ([`Batch::push_lora`]); 0: they bring none.
+    pub max_lora_rank: usize,
 }
 
 /// A layer that a plugin made.
@@ -175,6 +177,7 @@ impl Plugin {
             state_bytes: answer.state_bytes as usize,
             summary_bytes: if chooses { answer.summary_bytes as usize } else { 0 },
             page_formats: answer.page_formats,
+            max_lora_rank: usize::try_from(answer.max_lora_rank).unwrap_or(usize::MAX),
         };
         handle.score_width = answer.score_width as usize;
         handle.batch_invariant_tokens = answer.batch_invariant_tokens as usize;
@@ -231,6 +234,12 @@ impl LayerHandle {
     #[must_use]
     pub fn batch_invariant_tokens(&self) -> usize {
         self.batch_invariant_tokens
+    }
+
+    /// The largest rank of low-rank updates that it adds to its products; 0: it adds none.
+    #[must_use]
+    pub fn max_lora_rank(&self) -> usize {
+        self.needs.max_lora_rank
     }
 
     /// Has the layer summarise a whole page that begins at token `start`, into `summary_bytes` bytes aligned to 8.
@@ -339,6 +348,8 @@ impl LayerHandle {
             fetch: None,
         };
         validate::check(&call, &self.spec.desc, self.spec.max_workers, self.needs)?;
+        let has_weight = |role| self.spec.weights.iter().any(|weight| weight.role == role);
+        validate::check_loras(&call, &self.spec.desc, has_weight)?;
         let selects = call.sequences.iter().any(|sequence| !sequence.selectable_starts().is_empty());
         if !selects {
             return self.forward_call(call, list, std::ptr::null());
@@ -523,6 +534,7 @@ fn with_request(
             max_tokens,
             max_workers,
             page_tokens,
+            max_lora_rank: spec.max_lora_rank as u64,
             ..AbiStruct::empty()
         })
     })

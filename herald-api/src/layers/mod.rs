@@ -349,6 +349,22 @@ impl LayerDesc {
         self.params.weight(self.hidden, role)
     }
 
+    /// The shape of this role's weight where forward calls may bring low-rank updates of it ([`crate::Lora`]): the projections of
+    /// attention that isn't latent, and of MLPs; `None` elsewhere.
+    #[must_use]
+    pub fn lora_shape(&self, role: WeightRole) -> Option<WeightShape> {
+        use WeightRole::{AttentionOutput, Down, Gate, Key, Query, QueryAndGate, Up, Value};
+        let takes = match &self.params {
+            LayerParams::Attention(attention) => {
+                attention.latent.is_none()
+                    && matches!(role, Query | QueryAndGate | Key | Value | AttentionOutput)
+            }
+            LayerParams::Mlp(_) => matches!(role, Gate | Up | Down),
+            _ => false,
+        };
+        self.weight_shape(role).filter(|_| takes)
+    }
+
     /// Calls `body` with the description as C has it, which lives for the call.
     pub fn with_raw<T>(&self, body: impl FnOnce(&HeraldLayerDesc) -> T) -> T {
         let desc = HeraldLayerDesc {

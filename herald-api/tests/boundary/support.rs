@@ -168,6 +168,7 @@ pub(crate) fn spec(params: LayerParams) -> LayerSpec {
         max_tokens: 8,
         max_workers: 3,
         page_tokens: PAGE_TOKENS,
+        max_lora_rank: 0,
     }
 }
 

@@ -81,6 +81,7 @@ impl Case {
             max_tokens: 9,
             max_workers: 4,
             page_tokens: 16,
+            max_lora_rank: 0,
         }
     }
 

@@ -44,6 +44,7 @@ use herald_api::{
 use crate::kernels::Kernels;
 use crate::layer::Layer;
 use crate::linear::{Linear, matmul_bytes, matmul_one};
+use crate::lora::Loras;
 use crate::norm::{ExitNorm, Norm, add_branch, add_branch_bytes, enter};
 use crate::page_selection::PageScorer;
 use crate::rope::Rope;
@@ -76,6 +77,7 @@ pub(crate) struct Attention<'w> {
     max_tokens: usize,
     max_workers: usize,
     page_tokens: usize,
+    max_lora_rank: usize,
     scorer: PageScorer,
 }
 
@@ -128,6 +130,8 @@ struct Buffers<'s> {
     /// The softmaxes of splits; see [`Attention::attend`].
     splits: &'s mut [f32],
     latent: Option<LatentBuffers<'s>>,
+    /// What adding low-rank updates works in: `[n_tokens, max_lora_rank]`.
+    lora: &'s mut [f32],
     /// For one step at a time.
     work: &'s mut [u8],
 }
@@ -182,6 +186,7 @@ impl<'w> Attention<'w> {
             max_tokens: request.max_tokens,
             max_workers: request.max_workers,
             page_tokens: request.page_tokens,
+            max_lora_rank: if params.latent.is_some() { 0 } else { request.max_lora_rank },
         };
         weights.finish()?;
         Ok(layer)
@@ -217,6 +222,7 @@ impl<'w> Attention<'w> {
             attended: scratch.take(n_tokens * self.attended_width()),
             splits: scratch.take(self.splits_len()),
             latent: self.latent.as_ref().map(|latent| self.latent_buffers(latent, scratch, n_tokens)),
+            lora: scratch.take(n_tokens * self.max_lora_rank),
             work: scratch.for_steps([
                 matmul_bytes(self.linears(), n_tokens, workers),
                 self.latent.as_ref().map_or(0, |latent| latent.work_bytes(n_tokens, workers)),
@@ -314,6 +320,10 @@ impl EngineLayer for Attention<'_> {
         1 << abi::HERALD_PAGE_Q4
     }
 
+    fn max_lora_rank(&self) -> usize {
+        self.max_lora_rank
+    }
+
     fn score_width(&self) -> usize {
         self.scorer.score_width()
     }
@@ -355,12 +365,14 @@ impl EngineLayer for Attention<'_> {
         if self.is_gated {
             self.apply_gates(&parallel, &mut buffers);
         }
-        let Buffers { hidden: branch, attended, work, latent: mut own, .. } = buffers;
+        let Buffers { hidden: branch, attended, work, lora, latent: mut own, .. } = buffers;
         let attended = match (&self.latent, &mut own) {
             (Some(latent), Some(own)) => self.latent_values(latent, &parallel, attended, own, work),
             _ => attended,
         };
         matmul_one(&parallel, &self.output, attended, n_tokens, work, branch);
+        let mut loras = Loras { kernels, parallel: &parallel, sequences: &call.sequences, work: lora };
+        loras.add(WeightRole::AttentionOutput, attended, branch);
         add_branch(kernels, &parallel, &self.desc, branch, self.exit_norm.as_ref(), work, call.output);
         Ok(())
     }

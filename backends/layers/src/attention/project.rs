@@ -1,10 +1,11 @@
 //! Projections: a batch's queries, keys and values, normed and rotated, and keys and values into the KV cache.
 
-use herald_api::{Attention as Params, Call, Page, Parallel, Sequences};
+use herald_api::{Attention as Params, Call, Page, Parallel, Sequences, WeightRole};
 
 use super::{Attention, Buffers, HeadNorms, first_page};
 use crate::disjoint_slice::DisjointSlice;
 use crate::linear::{Product, matmul};
+use crate::lora::Loras;
 use crate::parallel::ParallelExt;
 use crate::scratch::{PerWorker, Scratch};
 
@@ -56,7 +57,7 @@ impl Attention<'_> {
     /// `q, k, v = Wq x, Wk x, Wv x` with `x` what `hidden` holds; norms and rotates q and k, and writes k and v to the
     /// tokens' slots.
     pub(super) fn project(&self, call: &Call<'_>, buffers: &mut Buffers<'_>) {
-        let Buffers { hidden, q, gated_q, k, v, work, .. } = buffers;
+        let Buffers { hidden, q, gated_q, k, v, work, lora, .. } = buffers;
         let (parallel, positions, sequences) = (&call.parallel, call.positions, &call.sequences);
         let query = Product { linear: &self.query, out: if self.is_gated { gated_q } else { q } };
         match (&self.key, &self.value) {
@@ -66,6 +67,14 @@ impl Attention<'_> {
             }
             _ => matmul(parallel, hidden, call.n_tokens, work, &mut [query]),
         }
+        let mut loras = Loras { kernels: self.kernels, parallel, sequences, work: lora };
+        if self.is_gated {
+            loras.add(WeightRole::QueryAndGate, hidden, gated_q);
+        } else {
+            loras.add(WeightRole::Query, hidden, q);
+        }
+        loras.add(WeightRole::Key, hidden, k);
+        loras.add(WeightRole::Value, hidden, v);
         let mut workers = self.head_workers(&mut Scratch::new(work), parallel.workers());
         let Params { n_kv_heads, key_dim, value_dim, .. } = self.params;
         let (q_width, k_width, v_width) = (self.query_width(), n_kv_heads * key_dim, n_kv_heads * value_dim);

@@ -206,5 +206,6 @@ fn layer_spec(
         },
         max_workers: workers,
         page_tokens: options.page_tokens,
+        max_lora_rank: 0,
     })
 }

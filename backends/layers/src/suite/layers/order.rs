@@ -76,7 +76,14 @@ impl Weights {
 /// The order for a layer.
 pub(super) fn order(desc: &LayerDesc, weights: &[SharedWeight], limits: Limits) -> LayerSpec {
     let Limits { max_tokens, max_workers, page_tokens } = limits;
-    LayerSpec { desc: desc.clone(), weights: weights.to_vec(), max_tokens, max_workers, page_tokens }
+    LayerSpec {
+        desc: desc.clone(),
+        weights: weights.to_vec(),
+        max_tokens,
+        max_workers,
+        page_tokens,
+        max_lora_rank: 0,
+    }
 }
 
 /// The largest calls that a layer is made for.
