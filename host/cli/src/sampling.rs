@@ -182,6 +182,7 @@ impl Sampling {
             constraint,
             deadline: None,
             cache_key: None,
+            loras: None,
         })
     }
 }

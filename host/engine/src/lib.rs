@@ -10,6 +10,7 @@ pub mod files;
 mod folders;
 pub mod gguf;
 mod kv_cache;
+mod lora;
 pub mod metrics;
 pub mod model;
 mod options;
@@ -35,6 +36,7 @@ pub use herald_api::ActivationPrecision;
 #[doc(inline)]
 pub use herald_chat as chat;
 pub use kv_cache::{CacheReport, Capacity, MemoryOptions, MemoryUsage, PageSelection, SelectionWatcher};
+pub use lora::{Adapter, LoraFile, LoraScale};
 pub use options::LoadOptions;
 pub use stop::Stop;
 pub use tokenizer::AscTokenizer;

@@ -8,6 +8,7 @@ use herald_api::ActivationPrecision;
 use crate::folders;
 use crate::gguf::Override;
 use crate::kv_cache::MemoryOptions;
+use crate::lora::LoraFile;
 use crate::plugin::Search;
 
 /// How to load a model.
@@ -47,6 +48,8 @@ pub struct LoadOptions {
     pub overrides: Vec<Override>,
     /// The source of a chat template to use in place of the file's.
     pub chat_template: Option<String>,
+    /// Adapters (LoRA) to load beside the model.
+    pub loras: Vec<LoraFile>,
 }
 
 impl LoadOptions {
@@ -73,6 +76,7 @@ impl Default for LoadOptions {
             memory: MemoryOptions::default(),
             overrides: Vec::new(),
             chat_template: None,
+            loras: Vec::new(),
         }
     }
 }

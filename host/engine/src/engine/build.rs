@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use herald_api::import::{
-    LayerHandle, LayerSpec, Lent, SharedBytes, SharedWeight, StableBytes, TokenizerHandle,
+    LayerHandle, LayerSpec, Lent, Plugin, SharedBytes, SharedWeight, StableBytes, TokenizerHandle,
 };
 use herald_api::{DType, LayerDesc, LayerParams};
 
@@ -14,6 +14,7 @@ use crate::backend_choice::Choice;
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, TensorView};
 use crate::kv_cache::LayerNeeds;
+use crate::lora::Loras;
 use crate::model::{LayerPlan, ModelPlan, RankStep, WeightPlan};
 use crate::options::LoadOptions;
 use crate::plugin::{Loaded, Plugins};
@@ -32,17 +33,23 @@ pub(super) struct ModelParts {
     pub(super) tokenizer: TokenizerHandle,
 }
 
+/// What is built.
+pub(super) struct Model<'m> {
+    pub(super) gguf: &'m Gguf,
+    pub(super) plan: &'m ModelPlan,
+    pub(super) loras: &'m Loras,
+    pub(super) options: &'m LoadOptions,
+}
+
 /// Builds everything. `ranked`: the plugins in the order in which they are asked.
-pub(super) fn build(
-    gguf: &Gguf,
-    plan: &ModelPlan,
-    ranked: Vec<Loaded>,
-    pool: &Arc<ThreadPool>,
-    options: &LoadOptions,
-) -> Result<ModelParts> {
+pub(super) fn build(model: &Model<'_>, ranked: Vec<Loaded>, pool: &Arc<ThreadPool>) -> Result<ModelParts> {
+    let Model { gguf, plan, loras, options } = *model;
     PluginRanking::new(ranked).build(|plugins| {
-        let build = |layer: &LayerPlan| build_layer(gguf, plan, layer, plugins, pool, options);
-        let layers = plan.layers.iter().map(build).collect::<BuildResult<Vec<_>>>()?;
+        let build = |layer: &LayerPlan| build_layer(model, layer, 0, plugins, pool);
+        let layers = plan.layers.iter().enumerate();
+        let layers =
+            layers.map(|(index, layer)| build_layer(model, layer, loras.max_rank(index), plugins, pool));
+        let layers = layers.collect::<BuildResult<Vec<_>>>()?;
         let pooled_norm = plan.pooled_norm.as_ref().map(build).transpose()?;
         let dense = plan.dense.iter().map(build).collect::<BuildResult<Vec<_>>>()?;
         let rank_layers = plan.rank.iter().filter_map(RankStep::layer).map(build);
@@ -53,19 +60,32 @@ pub(super) fn build(
     })
 }
 
+/// Builds a layer whose calls bring low-rank updates of up to this rank.
 fn build_layer(
-    gguf: &Gguf,
-    plan: &ModelPlan,
+    model: &Model<'_>,
     layer: &LayerPlan,
+    max_lora_rank: usize,
     plugins: &PluginRanking,
     pool: &Arc<ThreadPool>,
-    options: &LoadOptions,
 ) -> BuildResult<LayerHandle> {
-    let threads = Lent::new(&**pool);
-    let spec = layer_spec(gguf, plan, layer, pool.threads().get(), options)?;
+    let spec = layer_spec(model, layer, max_lora_rank, pool.threads().get())?;
     let part = || format!("the {} layer of block {}", layer.desc.kind().name(), layer.desc.block);
-    let made = plugins.first_of(part, |plugin| plugin.create_layer(spec.clone(), threads.parallel()))?;
-    give_back(gguf, layer, &made);
+    let made = plugins.first_of(part, |plugin| create_layer(plugin, spec.clone(), pool))?;
+    give_back(model.gguf, layer, &made);
+    Ok(made)
+}
+
+/// Has a plugin make a layer that adds the updates which its calls will bring.
+fn create_layer(plugin: &Plugin, spec: LayerSpec, pool: &Arc<ThreadPool>) -> herald_api::Result<LayerHandle> {
+    let (kind, wanted) = (spec.desc.kind().name(), spec.max_lora_rank);
+    let threads = Lent::new(&**pool);
+    let made = plugin.create_layer(spec, threads.parallel())?;
+    if made.max_lora_rank() < wanted {
+        return Err(herald_api::Error::unsupported(format!(
+            "its {kind} layers add low-rank updates (LoRA) of rank {} at most, where {wanted} was expected",
+            made.max_lora_rank()
+        )));
+    }
     Ok(made)
 }
 
@@ -73,30 +93,28 @@ fn build_layer(
 /// ones, or an empty list where it builds none. Embedding and head stay as they are, since the embedding is only looked up, and
 /// the head sees only the last token of a prompt. Where the plugin fails, `choice` is changed.
 pub(super) fn for_prompts(
-    gguf: &Gguf,
-    plan: &ModelPlan,
+    model: &Model<'_>,
     built: &ModelParts,
     plugins: &Plugins,
     choice: &mut Choice,
     pool: &Arc<ThreadPool>,
-    options: &LoadOptions,
 ) -> Result<Vec<Option<LayerHandle>>> {
+    let Model { gguf, plan, loras, .. } = *model;
     let chosen = plugins.usable.iter().find(|loaded| loaded.plugin.name() == choice.prefill);
     let Some(Loaded { plugin, .. }) = chosen.filter(|_| choice.is_split()) else { return Ok(Vec::new()) };
     if built.memory.needs.iter().any(|needs| matches!(needs, LayerNeeds::State(_))) {
         choice.unsplit("the model keeps states that only the plugin which wrote them can read");
         return Ok(Vec::new());
     }
-    let threads = Lent::new(&**pool);
     let mut layers = Vec::with_capacity(plan.layers.len());
-    for (layer, other) in plan.layers.iter().zip(&built.layers) {
+    for (index, (layer, other)) in plan.layers.iter().zip(&built.layers).enumerate() {
         let needless = matches!(layer.desc.params, LayerParams::Embedding(_) | LayerParams::Head(_));
         if needless || other.plugin() == plugin.name() {
             layers.push(None);
             continue;
         }
-        let spec = layer_spec(gguf, plan, layer, pool.threads().get(), options)?;
-        match plugin.create_layer(spec, threads.parallel()) {
+        let spec = layer_spec(model, layer, loras.max_rank(index), pool.threads().get())?;
+        match create_layer(plugin, spec, pool) {
             Ok(made) if made.state_bytes() == 0 => {
                 give_back(gguf, layer, &made);
                 layers.push(Some(made));
@@ -189,12 +207,12 @@ fn shared(gguf: &Gguf, plan: &ModelPlan, weight: &WeightPlan) -> Result<SharedWe
 }
 
 fn layer_spec(
-    gguf: &Gguf,
-    plan: &ModelPlan,
+    model: &Model<'_>,
     layer: &LayerPlan,
+    max_lora_rank: usize,
     workers: usize,
-    options: &LoadOptions,
 ) -> Result<LayerSpec> {
+    let Model { gguf, plan, options, .. } = *model;
     let weights = layer.weights.iter().map(|weight| shared(gguf, plan, weight));
     let weights = weights.collect::<Result<Vec<_>>>()?;
     Ok(LayerSpec {
@@ -206,6 +224,6 @@ fn layer_spec(
         },
         max_workers: workers,
         page_tokens: options.page_tokens,
-        max_lora_rank: 0,
+        max_lora_rank,
     })
 }

@@ -9,6 +9,7 @@ use super::thinking::ThinkingBudget;
 use super::{NeuroEngine, Sequence};
 use crate::constrain::Constraint;
 use crate::error::{Error, Result};
+use crate::lora::LoraScale;
 use crate::sampler::{Sampled, SamplerConfig, SamplerState};
 use crate::speculation::Ahead;
 use crate::tokenizer::AscTokenizer;
@@ -43,6 +44,8 @@ pub struct GenerateOptions {
     pub deadline: Option<Instant>,
     /// Who shares what the sequence computes, as [`Sequence::set_cache_key`]; `None`: as the sequence says.
     pub cache_key: Option<String>,
+    /// The adapters that the sequence is computed with, as [`NeuroEngine::set_loras`]; `None`: as the sequence says.
+    pub loras: Option<Vec<LoraScale>>,
 }
 
 /// What the callback is given: a token, and the text that it makes certain.
@@ -140,6 +143,9 @@ impl NeuroEngine {
         sequence.go_on()?;
         if let Some(key) = &options.cache_key {
             sequence.set_cache_key(Some(key));
+        }
+        if let Some(loras) = &options.loras {
+            self.set_loras(sequence, loras)?;
         }
         let mut generation = Generation::new(self, options, sequence.stop.as_ref())?;
         let start = Instant::now();

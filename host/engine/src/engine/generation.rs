@@ -46,6 +46,7 @@ impl Generation {
     pub(crate) fn new(engine: &NeuroEngine, options: &GenerateOptions, stop: Option<&Stop>) -> Result<Self> {
         let guide = |constraint| Guide::new(engine.forms()?, constraint, options.ignore_eos, stop);
         let thoughts = |budget| Thoughts::new(budget, engine.tokenizer());
+        options.loras.as_deref().map_or(Ok(()), |loras| engine.check_loras(loras))?;
         let mut config = options.sampler.clone();
         if config.dry_multiplier > 0.0 && config.dry_breakers.is_none() {
             config.dry_breakers = Some(engine.tokens_with(&DRY_BREAKERS)?);
@@ -74,9 +75,9 @@ impl Generation {
         ids.iter().try_for_each(|id| self.sampler.accept(*id).map_err(Error::from))
     }
 
-    /// Who shares what its sequence computes.
-    pub(crate) fn cache_key(&self) -> Option<&str> {
-        self.options.cache_key.as_deref()
+    /// How it is generated.
+    pub(crate) fn options(&self) -> &GenerateOptions {
+        &self.options
     }
 
     /// Whether the token limit is reached.

@@ -13,6 +13,7 @@ mod forward;
 mod generate;
 mod generation;
 mod interrupt;
+mod loras;
 mod makers;
 mod memory;
 mod pass;
@@ -39,6 +40,7 @@ use crate::constrain::Forms;
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::kv_cache::{MemoryOptions, MemoryUsage, SequenceMemory, TierTraffic};
+use crate::lora::{Loras, Selection};
 use crate::model::{self, ModelPlan};
 use crate::options::LoadOptions;
 use crate::plugin::{self, Plugins};
@@ -82,6 +84,7 @@ pub struct NeuroEngine {
     rank_layers: Vec<LayerHandle>,
     choice: Choice,
     memory: EngineMemory,
+    loras: Loras,
     tokenizer: AscTokenizer,
     template: Option<String>,
     plan: ModelPlan,
@@ -121,6 +124,8 @@ pub struct Sequence {
     is_own: bool,
     /// Who shares its pages.
     cache_key: Option<String>,
+    /// The adapters that its tokens are computed with.
+    loras: Arc<Selection>,
     /// Where it leaves what earlier sequences had, as far as whole pages go.
     branch: usize,
 }
@@ -237,8 +242,10 @@ impl NeuroEngine {
         let max_batch =
             if plan.is_bidirectional() { options.max_batch.max(context) } else { options.max_batch };
         let options = &LoadOptions { max_batch, ..options.clone() };
-        let built = build::build(&gguf, &plan, ranked, &pool, options)?;
-        let prompt_layers = build::for_prompts(&gguf, &plan, &built, plugins, &mut choice, &pool, options)?;
+        let loras = Loras::load(&options.loras, &gguf, &plan)?;
+        let model = &build::Model { gguf: &gguf, plan: &plan, loras: &loras, options };
+        let built = build::build(model, ranked, &pool)?;
+        let prompt_layers = build::for_prompts(model, &built, plugins, &mut choice, &pool)?;
         makers::lines(&built.layers, &prompt_layers, &built.memory.makers, built.tokenizer.plugin())
             .iter()
             .for_each(|line| tracing::info!("{line}"));
@@ -257,6 +264,7 @@ impl NeuroEngine {
             rank_layers: built.rank_layers,
             choice,
             memory: EngineMemory::new(built.memory, options),
+            loras,
             tokenizer,
             template,
             plan,
@@ -477,8 +485,17 @@ impl NeuroEngine {
     }
 
     fn opened(&self, memory: SequenceMemory, tokens: Vec<u32>) -> Sequence {
-        let (stop, cache_key) = (None, None);
-        Sequence { memory, tokens, engine: self.id, stop, torn: false, is_own: true, cache_key, branch: 0 }
+        Sequence {
+            memory,
+            tokens,
+            engine: self.id,
+            stop: None,
+            torn: false,
+            is_own: true,
+            cache_key: None,
+            loras: self.loras.usual(),
+            branch: 0,
+        }
     }
 }
 

@@ -156,7 +156,9 @@ impl NeuroEngine {
                     let mut selector = PageSelector::new(index, watcher.clone(), &self.pool);
                     let added = entries.iter_mut().try_for_each(|(sequence, ids)| {
                         let past = sequence.tokens.len();
-                        sequence.memory.add_to(index, &mut batch, &mut selector, ids.len(), past)
+                        sequence.memory.add_to(index, &mut batch, &mut selector, ids.len(), past)?;
+                        self.loras.of_layer(index, &sequence.loras).for_each(|lora| batch.push_lora(lora));
+                        Ok(())
                     });
                     added.and_then(|()| {
                         layer.forward_fetching(call, Some(&mut batch), scratch, Some(&mut selector))

@@ -96,7 +96,8 @@ impl NeuroEngine {
 
     /// Where a sequence begins in the cache.
     fn root(&self, sequence: &Sequence) -> PageKey {
-        self.memory.prefixes.root(|| self.cache_scope(), sequence.cache_key.as_deref())
+        let root = self.memory.prefixes.root(|| self.cache_scope(), sequence.cache_key.as_deref());
+        sequence.loras.key().map_or(root, |loras| root.of_loras(loras))
     }
 
     /// What the prefix cache holds and has done.

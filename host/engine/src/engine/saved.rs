@@ -56,7 +56,8 @@ impl NeuroEngine {
         let memory =
             memory.map_err(|source| Error::Plugin { what: "a copy of a sequence".to_owned(), source })?;
         let (is_own, cache_key) = (sequence.is_own, sequence.cache_key.clone());
-        Ok(Sequence { is_own, cache_key, ..self.opened(memory, sequence.tokens.clone()) })
+        let loras = sequence.loras.clone();
+        Ok(Sequence { is_own, cache_key, loras, ..self.opened(memory, sequence.tokens.clone()) })
     }
 
     /// Makes a sequence `len` tokens long (up to whole pages) with copies of its own pages, which take as much memory as that many
@@ -114,6 +115,9 @@ impl NeuroEngine {
         let (tokens, pending) = (words(&sequence.tokens), words(extras.pending));
         let mut facts = self.facts();
         facts.insert("notes".to_owned(), extras.notes.to_owned());
+        if sequence.loras.key().is_some() {
+            facts.insert("loras".to_owned(), self.loras.text(&sequence.loras));
+        }
         if let Some(SamplerState { seed, draws }) = extras.sampler {
             facts.insert("sampler".to_owned(), format!("{seed} {draws}"));
         }
@@ -238,7 +242,10 @@ impl NeuroEngine {
         })?;
         let sampler = pair("sampler")?.map(|[seed, draws]| SamplerState { seed, draws });
         let notes = found.get("notes").cloned().unwrap_or_default();
-        let sequence = self.opened(memory, tokens);
+        let loras = self.loras.parse(found.get("loras").map_or("", String::as_str)).map_err(|sentence| {
+            Error::Invalid(format!("{}: the saved sequence can't be used: {sentence}", path.display()))
+        })?;
+        let sequence = Sequence { loras, ..self.opened(memory, tokens) };
         Ok(LoadedState { sequence, pending, sampler, notes })
     }
 

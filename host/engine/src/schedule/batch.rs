@@ -133,11 +133,10 @@ impl Batch {
 
     /// Gives a request a slot. The client comes back where that fails.
     pub(super) fn admit(&mut self, mut request: Waiting) -> Result<(), ClientId> {
-        match self.engine.sequence() {
+        match self.engine.sequence_for(&request.generation) {
             Ok(mut sequence) => {
                 request.clock.placed(Instant::now());
                 sequence.set_stop(Some(request.stop.clone()));
-                sequence.set_cache_key(request.generation.cache_key());
                 let shared = self.engine.begin_shared(&mut sequence, &request.prompt);
                 self.counts.shared(shared);
                 self.running.push(Running {

@@ -22,6 +22,11 @@ impl PageKey {
         Self::hash("namespace", [&self.0[..], namespace.as_bytes()])
     }
 
+    /// Where those begin that are computed with these adapters.
+    pub(crate) fn of_loras(self, loras: &str) -> Self {
+        Self::hash("loras", [&self.0[..], loras.as_bytes()])
+    }
+
     /// The page of these tokens after this one.
     pub(crate) fn child(self, tokens: &[u32]) -> Self {
         let bytes: Vec<u8> = tokens.iter().flat_map(|id| id.to_le_bytes()).collect();
@@ -81,6 +86,8 @@ mod tests {
             root,
             root.of_namespace(""),
             root.of_namespace("a"),
+            root.of_loras("a"),
+            root.of_namespace("a").of_loras("a"),
             root.child(&[]),
             root.child(&[1]),
             root.child(&[1, 0]),
