@@ -14,6 +14,8 @@ const MODEL: &[&str] = &["models", "config"];
 const PLUGINS: &[&str] = &["backend", "plugins", "allow_insecure_plugins", "config"];
 /// What is set in place of the file's metadata.
 const SET: &[&str] = &["set"];
+/// Which adapters.
+const LORAS: &[&str] = &["loras"];
 /// Which chat template.
 const TEMPLATE: &[&str] = &["chat_template"];
 /// Which plugins may be loaded.
@@ -50,9 +52,9 @@ fn used(path: &str) -> &'static [&'static [&'static str]] {
         "tokenize" => &[MODEL, PLUGINS, SET],
         "backends" | "info" => &[MODEL, PLUGINS, THREADS],
         "embed" | "imatrix" | "logits" | "perplexity" | "rerank" => {
-            &[MODEL, PLUGINS, THREADS, PRECISION, MEMORY, SET, TEMPLATE]
+            &[MODEL, PLUGINS, THREADS, PRECISION, MEMORY, SET, TEMPLATE, LORAS]
         }
-        _ => &[MODEL, PLUGINS, THREADS, PRECISION, DRAFTS, MEMORY, SET, TEMPLATE],
+        _ => &[MODEL, PLUGINS, THREADS, PRECISION, DRAFTS, MEMORY, SET, TEMPLATE, LORAS],
     }
 }
 

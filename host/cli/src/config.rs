@@ -37,6 +37,8 @@ struct Config {
     cache_dir: Option<PathBuf>,
     cache_dir_bytes: Option<Value>,
     chat_template: Option<String>,
+    #[serde(default)]
+    lora: Vec<String>,
     sampling: Option<Sampling>,
     /// By name, in the file's order.
     #[serde(default)]
@@ -224,6 +226,9 @@ impl EngineOptions {
         if let (None, Some(template)) = (&self.chat_template, &config.chat_template) {
             let read = options::ChosenTemplate::read(template.clone());
             self.chat_template = Some(read.map_err(|what| format!("chat-template: {what}"))?);
+        }
+        if self.loras.is_empty() {
+            self.loras.clone_from(&config.lora);
         }
         if let Some(sampling) = &config.sampling {
             let said = sampling.overrides().map_err(|what| format!("sampling: {what}"))?;

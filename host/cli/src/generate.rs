@@ -68,7 +68,8 @@ impl Generate {
         let engine = options.load()?;
         let (mut sequence, mut before) = match &self.load_state {
             Some(path) => {
-                let restored = engine.restore(path)?;
+                let mut restored = engine.restore(path)?;
+                engine.set_loras(&mut restored.sequence, &engine.usual_loras())?;
                 if !self.sampling.has_seed() {
                     generate.random = restored.sampler;
                 }

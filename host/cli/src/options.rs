@@ -9,7 +9,7 @@ use clap::builder::{OsStringValueParser, PossibleValue, StringValueParser, Typed
 use herald::gguf::Override;
 use herald::plugin::{Plugins, Search, Trial, this_machine};
 use herald::threads::MAX_THREADS;
-use herald::{ActivationPrecision, Capacity, LoadOptions, MemoryOptions, NeuroEngine};
+use herald::{ActivationPrecision, Capacity, LoadOptions, LoraFile, MemoryOptions, NeuroEngine};
 
 use super::arguments::Listed;
 use super::failure::Failure;
@@ -148,6 +148,11 @@ pub(super) struct EngineOptions {
     )]
     pub(super) chat_template: Option<ChosenTemplate>,
 
+    /// Load this adapter (LoRA, a GGUF file) beside the model, and add its updates to the model's, multiplied by SCALE [default: 1]; may
+    /// be given more than once
+    #[arg(long = "lora", value_name = "[NAME=]FILE[:SCALE]")]
+    pub(super) loras: Vec<String>,
+
     /// Print more about what it does; twice for still more
     #[arg(short, long, global = true, help_heading = None::<&str>, action = clap::ArgAction::Count, conflicts_with = "quiet")]
     pub(super) verbose: u8,
@@ -216,6 +221,9 @@ impl EngineOptions {
         if let Some(template) = &self.chat_template {
             arguments.extend(["--chat-template".into(), template.given.clone().into()]);
         }
+        for lora in &self.loras {
+            arguments.extend(["--lora".into(), lora.into()]);
+        }
         for plugin in &self.plugins {
             arguments.extend(["--plugin".into(), plugin.into()]);
         }
@@ -254,6 +262,7 @@ impl EngineOptions {
             },
             overrides: self.set.clone(),
             chat_template: self.chat_template.as_ref().map(|template| template.source.clone()),
+            loras: self.loras.iter().map(|text| LoraFile::parse(text)).collect(),
             ..usual
         }
     }

@@ -62,7 +62,8 @@ impl Session {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             _ => {}
         }
-        let restored = engine.restore(&self.path)?;
+        let mut restored = engine.restore(&self.path)?;
+        engine.set_loras(&mut restored.sequence, &engine.usual_loras())?;
         let transcript = serde_json::from_str(&restored.notes).map_err(|error| {
             Failure::Failed(format!("{}: it is not a conversation: {error}", self.path.display()))
         })?;

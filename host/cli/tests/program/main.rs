@@ -15,6 +15,7 @@ mod install;
 mod kept;
 #[cfg(unix)]
 mod limits;
+mod loras;
 mod mistakes;
 mod plugin_new;
 #[cfg(unix)]
