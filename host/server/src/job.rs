@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use herald::sampler::SamplerConfig;
-use herald::{Constraint, NeuroEngine};
+use herald::{Constraint, LoraScale, NeuroEngine};
 
 use crate::conversation::Conversation;
 use crate::error::ApiError;
@@ -57,8 +57,10 @@ pub(crate) struct Job {
     pub(crate) echo: bool,
     /// How many of the likeliest tokens are given with each token's log-probability, where that is wanted.
     pub(crate) logprobs: Option<u32>,
-    /// Which of the server's models answers, where it is named.
+    /// Which of the server's models answers, where it is named, or which of its adapters.
     pub(crate) model: Option<String>,
+    /// The adapters that it is computed with; `None`: as `model` says, or else as the server was started.
+    pub(crate) loras: Option<Vec<LoraScale>>,
     /// Who shares what the prompts compute; `None`: everybody.
     pub(crate) cache_key: Option<String>,
     /// Whose request it is.
@@ -88,6 +90,7 @@ impl Job {
             echo: false,
             logprobs: None,
             model: None,
+            loras: None,
             cache_key: None,
             client: String::new(),
             stream: false,
@@ -107,6 +110,7 @@ impl Job {
         self.min_tokens = body.count("min_tokens")?.unwrap_or(0);
         self.ignore_eos = body.flag("ignore_eos").unwrap_or(false);
         self.special = !body.flag("skip_special_tokens").unwrap_or(true);
+        self.loras = body.list("lora").map(|loras| loras_of("lora", &loras)).transpose()?;
         if let Some(ids) = body.list("stop_token_ids") {
             let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
             let ids: Option<Vec<u32>> = ids.iter().map(id).collect();
@@ -167,6 +171,25 @@ impl Job {
         }
         self.max_tokens = given.map_or(default, |limit| limit.map(|limit| limit as usize));
     }
+}
+
+/// Adapters with their scales: objects with `id` and `scale`.
+///
+/// # Errors
+/// Where one is no such object.
+fn loras_of(name: &str, list: &[Value]) -> Result<Vec<LoraScale>, ApiError> {
+    let lora = |value: &Value| {
+        let object =
+            value.as_object().filter(|object| object.keys().all(|key| key == "id" || key == "scale"))?;
+        let index = object.get("id")?.as_u64().and_then(|id| usize::try_from(id).ok())?;
+        Some(LoraScale { index, scale: object.get("scale")?.as_f64()? as f32 })
+    };
+    list.iter()
+        .map(|value| {
+            let expected = "an adapter, as {\"id\": 0, \"scale\": 0.5},";
+            lora(value).ok_or_else(|| wrong(name, &format!("a list with {value}"), expected))
+        })
+        .collect()
 }
 
 /// Sets a number of a sampler's configuration.

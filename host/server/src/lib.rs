@@ -96,7 +96,7 @@ struct Route {
 }
 
 /// Every path that the server answers. The router, the sentence for unknown paths and [`endpoints`] come from this table.
-const ROUTES: [Route; 30] = [
+const ROUTES: [Route; 31] = [
     Route {
         method: "POST",
         path: "/v1/chat/completions",
@@ -226,6 +226,12 @@ const ROUTES: [Route; 30] = [
         handler: || post(llama_cpp::apply_template),
     },
     Route { method: "GET", path: "/props", about: "what the server runs", handler: || get(llama_cpp::props) },
+    Route {
+        method: "GET",
+        path: "/lora-adapters",
+        about: "the adapters that are loaded",
+        handler: || get(llama_cpp::loras),
+    },
     Route {
         method: "GET",
         path: "/slots",
@@ -408,7 +414,16 @@ fn model(name: &str, facts: &Facts) -> Value {
 }
 
 async fn models(State(shared): App) -> Json<Value> {
-    let models: Vec<Value> = shared.models.all().map(|(name, facts, _)| model(name, facts)).collect();
+    let mut models = Vec::new();
+    for (name, facts, loaded) in shared.models.all() {
+        models.push(model(name, facts));
+        // What is asked for by its name is listed by it.
+        for lora in loaded.iter().flat_map(|loaded| loaded.scheduler.engine().loras()) {
+            let mut adapter = model(lora.name(), facts);
+            adapter["parent"] = name.into();
+            models.push(adapter);
+        }
+    }
     Json(json!({"object": "list", "data": models}))
 }
 

@@ -302,3 +302,11 @@ pub(crate) async fn slots(State(shared): App, Query(of): Query<OfModel>) -> Resu
         |id: usize| json!({"id": id, "n_ctx": n_ctx, "speculative": false, "is_processing": id < running});
     Ok(Json((0..shared.options.slots).map(slot).collect()))
 }
+
+pub(crate) async fn loras(State(shared): App, Query(of): Query<OfModel>) -> Result<Json<Value>, ApiError> {
+    let model = shared.models.get(of.model.as_deref()).await?;
+    let adapters = model.scheduler.engine().loras().iter().enumerate().map(|(id, lora)| {
+        json!({"id": id, "name": lora.name(), "path": lora.path().display().to_string(), "scale": lora.scale()})
+    });
+    Ok(Json(adapters.collect()))
+}

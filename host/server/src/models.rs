@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use axum::http::StatusCode;
+use herald::LoraScale;
 use herald::gguf::{Gguf, Metadata};
 use herald::schedule::Scheduler;
 use tokio::sync::OwnedMutexGuard;
@@ -25,6 +26,28 @@ pub(crate) struct Model {
 }
 
 impl Model {
+    fn new(name: String, scheduler: Arc<Scheduler>) -> Self {
+        Self { name, scheduler, chat: OnceLock::new() }
+    }
+
+    /// The adapters of a request: those that it lists, or the one that it names as its model, at the scale that it was loaded with;
+    /// `None`: as sequences begin.
+    pub(crate) fn loras_for(
+        &self,
+        listed: Option<&[LoraScale]>,
+        name: Option<&str>,
+    ) -> Option<Vec<LoraScale>> {
+        let engine = self.scheduler.engine();
+        let named = || {
+            let index =
+                name.filter(|name| !answers_to(&self.name, name)).and_then(|name| engine.lora(name))?;
+            // One that other requests go without was loaded to be named.
+            let scale = Some(engine.loras()[index].scale()).filter(|scale| *scale != 0.0).unwrap_or(1.0);
+            Some(vec![LoraScale { index, scale }])
+        };
+        listed.map(<[LoraScale]>::to_vec).or_else(named)
+    }
+
     /// Its chat template, read when it is first asked for.
     ///
     /// # Errors
@@ -146,7 +169,7 @@ impl Models {
     pub fn one(name: String, scheduler: Arc<Scheduler>) -> Self {
         let engine = scheduler.engine();
         let entry = Entry::new(name.clone(), Facts::of(engine.path(), engine.gguf().metadata()), None);
-        entry.loaded().model = Some(Arc::new(Model { name, scheduler, chat: OnceLock::new() }));
+        entry.loaded().model = Some(Arc::new(Model::new(name, scheduler)));
         let keep = Keep { bytes: u64::MAX, idle: None };
         Self { entries: vec![entry], keep, turn: Arc::default() }
     }
@@ -220,6 +243,10 @@ impl Models {
         let name = name.filter(|name| !name.is_empty() && self.entries.len() > 1);
         let Some(name) = name else { return Ok(0) };
         let found = self.entries.iter().position(|entry| answers_to(&entry.name, name));
+        let has_lora = |entry: &Entry| {
+            entry.loaded().model.as_ref().is_some_and(|model| model.scheduler.engine().lora(name).is_some())
+        };
+        let found = found.or_else(|| self.entries.iter().position(has_lora));
         found.ok_or_else(|| self.no_such(name))
     }
 
@@ -272,7 +299,7 @@ impl Models {
         let start = Instant::now();
         let scheduler = Arc::new(load().map_err(failed)?);
         tracing::info!("{} loaded in {:.3} s", entry.name, start.elapsed().as_secs_f64());
-        let model = Arc::new(Model { name: entry.name.clone(), scheduler, chat: OnceLock::new() });
+        let model = Arc::new(Model::new(entry.name.clone(), scheduler));
         entry.loaded().model = Some(Arc::clone(&model));
         Ok(model)
     }

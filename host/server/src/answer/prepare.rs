@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use herald::schedule::Request;
-use herald::{Constraint, GenerateOptions, NeuroEngine, ThinkingBudget};
+use herald::{Constraint, GenerateOptions, LoraScale, NeuroEngine, ThinkingBudget};
 
 use crate::conversation::{ChatModel, Prompt};
 use crate::error::ApiError;
@@ -59,6 +59,7 @@ fn one(model: &Model, job: &Job, source: &Source, trusts: bool) -> Result<Ready,
         special: job.special,
         constraint: job.constraint.clone(),
         cache_key: job.cache_key.clone(),
+        loras: model.loras_for(job.loras.as_deref(), job.model.as_deref()),
         ..GenerateOptions::default()
     };
     options.sampler.top_logprobs = job.logprobs.unwrap_or(0);
@@ -109,7 +110,8 @@ fn one(model: &Model, job: &Job, source: &Source, trusts: bool) -> Result<Ready,
         }
     }
     let tokens = if job.echo && job.logprobs.is_some() {
-        prompt_logprobs(engine, &prompt.ids, job.logprobs.unwrap_or(0) as usize)?
+        let top = job.logprobs.unwrap_or(0) as usize;
+        prompt_logprobs(engine, &prompt.ids, top, options.loras.as_deref())?
     } else {
         Vec::new()
     };
@@ -195,8 +197,14 @@ fn constrain(
 }
 
 /// The log-probabilities of a prompt's own tokens.
-fn prompt_logprobs(engine: &NeuroEngine, ids: &[u32], top: usize) -> Result<Vec<TokenInfo>, ApiError> {
+fn prompt_logprobs(
+    engine: &NeuroEngine,
+    ids: &[u32],
+    top: usize,
+    loras: Option<&[LoraScale]>,
+) -> Result<Vec<TokenInfo>, ApiError> {
     let mut sequence = engine.sequence()?;
+    loras.map_or(Ok(()), |loras| engine.set_loras(&mut sequence, loras))?;
     let mut tokens = Vec::with_capacity(ids.len());
     let info = |id: u32, logprob, top: Vec<(u32, f32)>| TokenInfo {
         id,

@@ -38,6 +38,7 @@ const SAMPLING_MORE: &[Field] = &[
         "added to tokens' logits: an object by id, or a list of pairs of id and bias (false bans)",
     ),
     served("stop_token_ids", List, "tokens that end the answer"),
+    LORA,
     served("min_tokens", Integer, "tokens that come before any end"),
     served("ignore_eos", Flag, "go on past the model's own end"),
     served("skip_special_tokens", Flag, "false: write special tokens out"),
@@ -75,6 +76,13 @@ const FORM: &[Field] = &[
 /// Which model is asked.
 const MODEL: Field =
     served("model", Text, "which of the server's models; one that has but one answers to every name");
+
+/// Which adapters are asked.
+const LORA: Field = served(
+    "lora",
+    List,
+    "adapters that are loaded: objects with id and scale; those that are left out are off",
+);
 
 /// Who shares a prompt's computation.
 const CACHE_SALT: Field =
@@ -380,7 +388,7 @@ const LLAMA_CPP: &[Field] = &[
     only("n_discard", Integer, &["0"], ""),
     only("response_fields", List, &["[]"], "all are there"),
     only("image_data", List, &["[]"], "text only"),
-    only("lora", List, &["[]"], ""),
+    LORA,
 ];
 
 pub(crate) const COMPLETION: Api = Api {

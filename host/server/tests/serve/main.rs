@@ -3,6 +3,7 @@
 mod apis;
 mod chat;
 mod completions;
+mod loras;
 mod models;
 mod page;
 
