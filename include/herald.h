@@ -293,6 +293,13 @@ typedef struct HeraldEngineOptions {
   const char *cache_dir;
   // Bytes of files there; 0: 8 GiB.
   uint64_t cache_dir_bytes;
+  // Adapters (LoRA) to load beside the model: n_loras GGUF files, each NUL-terminated; null for none. Sequences begin with all of them,
+  // at these scales; herald_sequence_set_loras and HeraldGenerateOptions.loras choose others, by their indices here.
+  const char *const *loras;
+  // What each one's updates are multiplied by: n_loras numbers, 0 to begin without it; null: 1 for all.
+  const float *lora_scales;
+  // Number of loras.
+  size_t n_loras;
 } HeraldEngineOptions;
 
 #ifndef HERALD_ERROR_DEFINED
@@ -469,6 +476,13 @@ typedef struct HeraldGenerateOptions {
   // A grammar that the answer must match, in GBNF (llama.cpp's form, where a rule is defined by `::=`) or Lark's form
   // (NUL-terminated UTF-8); null: none.
   const char *grammar;
+  // The adapters that this is computed with: n_loras indices into HeraldEngineOptions.loras. Those that aren't among them are off, and
+  // so is one whose scale is 0. Null: as the sequence has them. Tokens that the sequence has must have been computed with the same.
+  const uint32_t *loras;
+  // What each one's updates are multiplied by: n_loras numbers.
+  const float *lora_scales;
+  // Number of loras.
+  size_t n_loras;
 } HeraldGenerateOptions;
 
 // A finished generation.
@@ -696,6 +710,16 @@ uint32_t herald_sequence_truncate(struct HeraldEngineSequence *sequence,
 uint32_t herald_sequence_fork(const struct HeraldEngineSequence *sequence,
                               struct HeraldEngineSequence **out,
                               struct HeraldError *error);
+
+// Has a sequence computed with these adapters, and with no others: n_loras indices into HeraldEngineOptions.loras, each with what its
+// updates are multiplied by; a scale of 0 turns one off. A sequence begins with all, at the scales of the options. Once it has tokens,
+// which were computed with some, only the same are accepted: truncate it to 0 first. Any thread, one call at a time on a sequence.
+// Statuses: OK; INVALID_ARGUMENT.
+uint32_t herald_sequence_set_loras(struct HeraldEngineSequence *sequence,
+                                   const uint32_t *loras,
+                                   const float *scales,
+                                   size_t n_loras,
+                                   struct HeraldError *error);
 
 // Saves a sequence to a file (NUL-terminated path), for herald_sequence_load in this or another process. An earlier file of
 // that name is replaced as a whole, or stays where this fails. Any thread, one call at a time on a sequence. Statuses: OK;

@@ -238,6 +238,13 @@ public:
     }
     void truncate(std::size_t len) { call(herald_sequence_truncate, get(), len); }
 
+    // The adapters that it is computed with, by their indices in the engine's options, each with its scale; the others are off.
+    void set_loras(const std::vector<std::uint32_t> &loras, const std::vector<float> &scales) {
+        if (loras.size() != scales.size())
+            throw Error(HERALD_STATUS_INVALID_ARGUMENT, "there are not as many scales as adapters, where one each was expected");
+        call(herald_sequence_set_loras, get(), loras.data(), scales.data(), loras.size());
+    }
+
     HeraldMemoryUsage usage() const { return detail::filled<HeraldMemoryUsage>(herald_sequence_usage, get()); }
 
     // Moves pages before the latest keep_tokens tokens down a tier; returns the number of moves.

@@ -10,7 +10,7 @@ use super::arguments::{self, Call, Handle};
 use super::status::{Failure, Outcome, free};
 use herald_engine::chat::ChatTemplate;
 use herald_engine::plugin::Search;
-use herald_engine::{ActivationPrecision, Capacity, LoadOptions, MemoryOptions, NeuroEngine};
+use herald_engine::{ActivationPrecision, Capacity, LoadOptions, LoraFile, MemoryOptions, NeuroEngine};
 
 /// Load plugins even from files and folders that other users may write to.
 pub const HERALD_LOAD_ALLOW_INSECURE_PLUGINS: u32 = 1 << 0;
@@ -104,6 +104,13 @@ pub struct HeraldEngineOptions {
     pub cache_dir: *const c_char,
     /// Bytes of files there; 0: 8 GiB.
     pub cache_dir_bytes: u64,
+    /// Adapters (LoRA) to load beside the model: n_loras GGUF files, each NUL-terminated; null for none. Sequences begin with all of them,
+    /// at these scales; herald_sequence_set_loras and HeraldGenerateOptions.loras choose others, by their indices here.
+    pub loras: *const *const c_char,
+    /// What each one's updates are multiplied by: n_loras numbers, 0 to begin without it; null: 1 for all.
+    pub lora_scales: *const f32,
+    /// Number of loras.
+    pub n_loras: usize,
 }
 
 /// Facts about a loaded model.
@@ -202,8 +209,26 @@ fn load_options(call: &Call, raw: &HeraldEngineOptions) -> Outcome<LoadOptions> 
             raw.cache_dir_bytes
         },
         memory: memory_options(call, raw, defaults.memory.clone())?,
+        loras: lora_files(call, raw)?,
         ..defaults
     })
+}
+
+/// The adapters to load, which are called by their indices.
+fn lora_files(call: &Call, raw: &HeraldEngineOptions) -> Outcome<Vec<LoraFile>> {
+    let paths = call.slice(raw.loras, raw.n_loras, "loras")?;
+    let scales = match raw.lora_scales.is_null() {
+        true => &[],
+        false => call.slice(raw.lora_scales, raw.n_loras, "lora_scales")?,
+    };
+    let file = |(index, path): (usize, &*const c_char)| {
+        Ok(LoraFile {
+            path: call.path(*path, &format!("loras[{index}]"))?,
+            name: Some(index.to_string()),
+            scale: scales.get(index).copied().unwrap_or(1.0),
+        })
+    };
+    paths.iter().enumerate().map(file).collect()
 }
 
 fn memory_options(call: &Call, raw: &HeraldEngineOptions, defaults: MemoryOptions) -> Outcome<MemoryOptions> {

@@ -14,7 +14,7 @@ use super::{HeraldEngine, HeraldEngineSequence};
 use herald_engine::Constraint;
 use herald_engine::Error;
 use herald_engine::sampler::{Sampled, SamplerConfig};
-use herald_engine::{Finish, GenerateOptions, Generated, TokenOutput};
+use herald_engine::{Finish, GenerateOptions, Generated, LoraScale, TokenOutput};
 
 /// Use HeraldGenerateOptions.seed, not a seed from the operating system.
 pub const HERALD_GENERATE_SEEDED: u32 = 1 << 0;
@@ -130,6 +130,13 @@ pub struct HeraldGenerateOptions {
     /// A grammar that the answer must match, in GBNF (llama.cpp's form, where a rule is defined by `::=`) or Lark's form
     /// (NUL-terminated UTF-8); null: none.
     pub grammar: *const c_char,
+    /// The adapters that this is computed with: n_loras indices into HeraldEngineOptions.loras. Those that aren't among them are off, and
+    /// so is one whose scale is 0. Null: as the sequence has them. Tokens that the sequence has must have been computed with the same.
+    pub loras: *const u32,
+    /// What each one's updates are multiplied by: n_loras numbers.
+    pub lora_scales: *const f32,
+    /// Number of loras.
+    pub n_loras: usize,
 }
 
 /// A finished generation.
@@ -397,8 +404,23 @@ pub(super) fn generate_options(call: &Call, raw: &HeraldGenerateOptions) -> Outc
         constraint: constraint(call, raw)?,
         deadline: deadline_in(raw.deadline_ms),
         cache_key: call.c_text(raw.cache_key, "cache_key")?.map(str::to_owned),
+        loras: (!raw.loras.is_null())
+            .then(|| loras(call, raw.loras, raw.lora_scales, raw.n_loras))
+            .transpose()?,
         ..GenerateOptions::default()
     })
+}
+
+/// Adapters with their scales.
+pub(super) fn loras(
+    call: &Call,
+    loras: *const u32,
+    scales: *const f32,
+    n_loras: usize,
+) -> Outcome<Vec<LoraScale>> {
+    let scales = call.slice(scales, n_loras, "lora_scales")?;
+    let loras = call.slice(loras, n_loras, "loras")?.iter().zip(scales);
+    Ok(loras.map(|(index, scale)| LoraScale { index: *index as usize, scale: *scale }).collect())
 }
 
 /// The form of the answer, if one is set.

@@ -188,6 +188,25 @@ pub unsafe extern "C" fn herald_sequence_fork(
     })
 }
 
+/// Has a sequence computed with these adapters, and with no others: n_loras indices into HeraldEngineOptions.loras, each with what its
+/// updates are multiplied by; a scale of 0 turns one off. A sequence begins with all, at the scales of the options. Once it has tokens,
+/// which were computed with some, only the same are accepted: truncate it to 0 first. Any thread, one call at a time on a sequence.
+/// Statuses: OK; INVALID_ARGUMENT.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn herald_sequence_set_loras(
+    sequence: *mut HeraldEngineSequence,
+    loras: *const u32,
+    scales: *const f32,
+    n_loras: usize,
+    error: *mut HeraldError,
+) -> u32 {
+    c_call!(error, |call| {
+        let HeraldEngineSequence { engine, .. } = call.handle(sequence, "sequence")?;
+        let loras = super::generate::loras(call, loras, scales, n_loras)?;
+        Ok(engine.set_loras(&mut *call.handle(sequence, "sequence")?.lock()?, &loras)?)
+    })
+}
+
 /// Saves a sequence to a file (NUL-terminated path), for herald_sequence_load in this or another process. An earlier file of
 /// that name is replaced as a whole, or stays where this fails. Any thread, one call at a time on a sequence. Statuses: OK;
 /// INVALID_ARGUMENT; NOT_FOUND (the path's folder); IO; OUT_OF_MEMORY; CORRUPT (an archived page is damaged); INTERNAL.

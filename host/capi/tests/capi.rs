@@ -249,7 +249,8 @@ fn every_function_is_clean_under_valgrind_and_asan() {
     let chat = chat_model(workshop.path());
     let arguments = |command: &mut Command| {
         let [file, archive] = ["state", "archive"].map(|name| workshop.path().join(name));
-        succeeds(command.arg(&chat).arg(file).arg(archive));
+        let adapter = repository().join("host/tests/data/lora/llama_lora.gguf");
+        succeeds(command.arg(&chat).arg(file).arg(archive).arg(adapter));
     };
     arguments(&mut Command::new(&program));
     // As in `all_functions_work`.

@@ -345,8 +345,50 @@ static void documents(void) {
     herald_documents_free(documents);
 }
 
+/* An adapter changes what it is asked for, and nothing else. */
+static void adapters(const char *model, const char *adapter) {
+    const char *const files[2] = {adapter, adapter};
+    const float none[2] = {0, 0}, nan = (float)(0.0 / 0.0), half[2] = {0.5f, 0.5f};
+    const uint32_t both[2] = {1, 0}, missing = 2, ids[6] = {11, 12, 13, 14, 15, 16};
+    HeraldEngineOptions options = {.struct_size = sizeof options,
+                                   .model_path = model,
+                                   .threads = 1,
+                                   .context = 64,
+                                   .loras = files,
+                                   .lora_scales = none,
+                                   .n_loras = 2};
+    HeraldEngine *tuned;
+    HeraldEngineSequence *plain, *sequence;
+    HeraldGenerateOptions how = {.struct_size = sizeof how, .max_tokens = 4, .flags = HERALD_GENERATE_IGNORE_EOS};
+    static float without[512], with[512];
+    OK(herald_engine_load(&options, &tuned, &error));
+    OK(herald_sequence_new(tuned, &plain, &error));
+    OK(herald_sequence_new(tuned, &sequence, &error));
+    OK(herald_sequence_set_loras(sequence, both, half, 2, &error));
+    OK(herald_prefill(tuned, plain, ids, 6, without, 512, &error));
+    OK(herald_prefill(tuned, sequence, ids, 6, with, 512, &error));
+    CHECK(memcmp(with, without, sizeof with) != 0);
+    FAILS(HERALD_STATUS_INVALID_ARGUMENT, "other adapters", herald_sequence_set_loras(sequence, both, half, 1, &error));
+    OK(herald_sequence_truncate(sequence, 0, &error));
+    OK(herald_sequence_set_loras(sequence, NULL, NULL, 0, &error));
+    OK(herald_prefill(tuned, sequence, ids, 6, with, 512, &error));
+    CHECK(memcmp(with, without, sizeof with) == 0);
+    OK(herald_sequence_truncate(sequence, 0, &error));
+    how.loras = both, how.lora_scales = half, how.n_loras = 2;
+    OK(herald_generate_ids(tuned, sequence, ids, 6, &how, NULL, &error));
+    how.loras = &missing, how.n_loras = 1;
+    FAILS(HERALD_STATUS_INVALID_ARGUMENT, "no adapter 2", herald_generate_ids(tuned, sequence, ids, 6, &how, NULL, &error));
+    FAILS(HERALD_STATUS_INVALID_ARGUMENT, "finite", herald_sequence_set_loras(plain, both, &nan, 1, &error));
+    herald_sequence_free(sequence);
+    herald_sequence_free(plain);
+    herald_engine_free(tuned);
+    options.loras = &model;
+    options.n_loras = 1;
+    FAILS(HERALD_STATUS_INVALID_ARGUMENT, "general.type", herald_engine_load(&options, &tuned, &error));
+}
+
 int main(int argc, char **argv) {
-    CHECK(argc == 4);
+    CHECK(argc == 5);
     static size_t lines;
     OK(herald_log(HERALD_LOG_WARN, count_line, &lines, &error));
     HeraldEngineOptions options = {.struct_size = sizeof options,
@@ -370,6 +412,7 @@ int main(int argc, char **argv) {
     contexts();
     documents();
     herald_engine_free(engine);
+    adapters(argv[1], argv[4]);
 
     /* Exact: nothing is ever compressed. */
     HeraldEngineOptions exact = {.struct_size = sizeof exact,
