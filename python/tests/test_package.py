@@ -33,12 +33,14 @@ def test_every_option_of_the_header_is_served() -> None:
         "flags": "seed",
     }
     options = set(herald_engine.GenerateOptions.__annotations__)
-    here = {"on_piece", "user_data", "n_stops", "n_stop_tokens", "n_biases"}
+    here = {"on_piece", "user_data", "n_stops", "n_stop_tokens", "n_biases", "lora_scales", "n_loras"}
     assert {renamed.get(name, name) for name in fields("HeraldGenerateOptions") - here} <= options
     arguments = set(inspect.signature(herald_engine.Engine).parameters)
     renamed = {
         "model_path": "model",
         "n_plugins": "plugins",
+        "lora_scales": "loras",
+        "n_loras": "loras",
         "flags": "exact",
         "max_draft_tokens": "max_draft",
     }

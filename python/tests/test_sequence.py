@@ -11,6 +11,8 @@ import pytest
 
 import herald_engine
 
+from .conftest import TINY, tiny_model
+
 PROMPT = "The capital of France is"
 
 
@@ -126,3 +128,24 @@ def test_a_callback_ends_a_generation(tiny: herald_engine.Engine) -> None:
         with pytest.raises(KeyError, match="a mistake"):
             sequence.generate([5, 6], on_piece=fails, ignore_eos=True)
         assert sequence.generate([7], max_tokens=2, ignore_eos=True).generated_tokens == 2
+
+
+def test_sequences_have_their_own_adapters() -> None:
+    adapter = TINY.parent / "lora" / "llama_lora.gguf"
+    prompt = [5, 6, 7, 8]
+    with herald_engine.Engine(tiny_model("llama"), threads=1, loras=[(adapter, 0.0)]) as engine:
+        with engine.sequence() as plain, engine.sequence() as tuned:
+            without = list(plain.prefill(prompt))
+            tuned.set_loras({0: 1.0})
+            assert list(tuned.prefill(prompt)) != without
+            with pytest.raises(herald_engine.InvalidArgumentError, match="other adapters"):
+                tuned.set_loras({})
+            tuned.truncate(0)
+            tuned.set_loras({})
+            assert list(tuned.prefill(prompt)) == without
+        with pytest.raises(herald_engine.InvalidArgumentError, match="no adapter 3"):
+            engine.generate("x", max_tokens=1, loras={3: 1.0})
+        # What was loaded by itself is on from the beginning.
+        changed = engine.generate("bees", max_tokens=8, ignore_eos=True, loras={0: 1.0})
+    with herald_engine.Engine(tiny_model("llama"), threads=1, loras=[adapter]) as engine:
+        assert engine.generate("bees", max_tokens=8, ignore_eos=True).text == changed.text

@@ -167,6 +167,18 @@ def lists(raw: Any, memory: list[Any], given: Mapping[str, Any]) -> None:
         values = ffi.new("float[]", [real("logit_bias", value) for value in biases.values()])
         memory += [ids, values]
         raw.bias_tokens, raw.biases, raw.n_biases = ids, values, len(biases)
+    if "loras" in given:
+        raw.loras, raw.lora_scales, raw.n_loras = c_loras(memory, given["loras"])
+
+
+def c_loras(memory: list[Any], loras: Any) -> tuple[Any, Any, int]:
+    """Adapters with their scales as C takes them."""
+    if not isinstance(loras, Mapping):
+        raise InvalidArgumentError(f"loras is {loras!r}, where an object with a scale for each adapter was expected")
+    indices = ffi.new("uint32_t[]", [number("loras", index) for index in loras] or 1)
+    scales = ffi.new("float[]", [real("loras", scale) for scale in loras.values()] or 1)
+    memory += [indices, scales]
+    return indices, scales, len(loras)
 
 
 def content_of(index: int, content: Any) -> str:
@@ -250,6 +262,12 @@ def engine_options(model: Path, options: Mapping[str, Any]) -> Kept:
     if plugins:
         memory += [plugins, ffi.new("char *[]", plugins)]
         raw.plugins, raw.n_plugins = memory[-1], len(plugins)
+    adapters = [lora if isinstance(lora, tuple) else (lora, 1.0) for lora in given.get("loras", ())]
+    if adapters:
+        paths = [c_path("loras", path) for path, _ in adapters]
+        scales = ffi.new("float[]", [real("loras", scale) for _, scale in adapters])
+        memory += [paths, ffi.new("char *[]", paths), scales]
+        raw.loras, raw.lora_scales, raw.n_loras = memory[-2], scales, len(adapters)
     raw.flags = engine_flags(given)
     return Kept(raw, memory)
 

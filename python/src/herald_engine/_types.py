@@ -98,6 +98,9 @@ class GenerateOptions(TypedDict, total=False):
     deadline: Optional[float]
     # Only generations with the same key share what prompts computed.
     cache_key: Optional[str]
+    # The adapters that it is computed with, each with its scale, by their indices among those of the engine; the others are off.
+    # None: as the sequence has them.
+    loras: Optional[Mapping[int, float]]
     # Whose request it is: where places are short, all clients are served equally.
     client: Optional[str]
 

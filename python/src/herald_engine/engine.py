@@ -50,6 +50,7 @@ class Engine:
         prefix_bytes: Optional[int] = None,
         cache_dir: Optional[Path] = None,
         cache_dir_bytes: Optional[int] = None,
+        loras: Iterable[Union[Path, tuple[Path, float]]] = (),
     ) -> None:
         """Loads a model.
 
@@ -67,6 +68,8 @@ class Engine:
         memory_budget: bytes of RAM for keys, values and states; None: no limit.
         prefix_bytes: bytes of RAM for what earlier prompts computed (512 MiB); 0: none is kept.
         cache_dir, cache_dir_bytes: a folder where that outlives the engine, and how much it may take (8 GiB).
+        loras: adapters to load beside the model, GGUF files, each by itself or with its scale (1). Sequences begin with all of
+        them; `Sequence.set_loras` and the option `loras` choose others by their indices here.
         """
         options = {
             "backend": backend,
@@ -88,6 +91,7 @@ class Engine:
             "prefix_bytes": prefix_bytes,
             "cache_dir": cache_dir,
             "cache_dir_bytes": cache_dir_bytes,
+            "loras": list(loras),
         }
         how = engine_options(model, options)
         self._handle: Handle = made(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar
 
 from ._buffers import as_lists, new_floats, pointer_to
 from ._library import NULL, Handle, call, check, ffi, filled_ids, lib, made, struct
-from ._options import Path, c_ids, c_path, encoded, generate_options, milliseconds, number, stops_of
+from ._options import Path, c_ids, c_loras, c_path, encoded, generate_options, milliseconds, number, stops_of
 from ._types import Answer, GenerateOptions, MemoryUsage, Piece, Prompt, usage_of
 from ._waiting import interruptible
 from .errors import ClosedError, InvalidArgumentError
@@ -57,6 +57,15 @@ class Sequence:
         with self._handle as sequence:
             forked._take(self._engine, lib.herald_sequence_fork, sequence)
         return forked
+
+    def set_loras(self, loras: Mapping[int, float]) -> None:
+        """Has it computed with these adapters, each with its scale, by their indices among those of the engine, and with no others.
+
+        Once it has tokens, which were computed with some, only the same are accepted.
+        """
+        memory: list[Any] = []
+        with self._handle as sequence:
+            call(lib.herald_sequence_set_loras, sequence, *c_loras(memory, loras))
 
     def prefill(self, ids: Iterable[int], *, logits: bool = True, out: Optional[Any] = None) -> Floats:
         """Appends tokens and runs them. Returns the last one's logits: in `out`, in place, or in a new buffer.
