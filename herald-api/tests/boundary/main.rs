@@ -4,6 +4,7 @@
 
 mod answers;
 mod constants;
+mod loras;
 mod observed;
 mod panics;
 mod plugin;

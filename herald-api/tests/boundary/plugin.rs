@@ -59,7 +59,8 @@ impl LayerFactory for Plugin {
         Self::supports(request)?;
         assert!(request.desc.block != PANICS_IN_CREATE, "create was told to panic");
         let weights = request.weights.iter().map(|weight| weight.bytes).collect();
-        Ok(Box::new(Layer { desc: request.desc.clone(), weights }))
+        let max_lora_rank = request.max_lora_rank;
+        Ok(Box::new(Layer { desc: request.desc.clone(), weights, max_lora_rank }))
     }
 
     fn observe(observer: Option<Observer>) -> Result<()> {
@@ -78,6 +79,7 @@ pub(crate) fn observer() -> Option<Observer> {
 struct Layer<'w> {
     desc: LayerDesc,
     weights: Vec<&'w [u8]>,
+    max_lora_rank: usize,
 }
 
 impl Layer<'_> {
@@ -113,6 +115,7 @@ impl Layer<'_> {
                 };
                 call.output[token * hidden] += f32::from(ones);
                 call.output[token * hidden + 1] += counted as f32;
+                call.output[token * hidden + 2] += sequence.loras().map(|lora| lora.scale).sum::<f32>();
             }
         }
     }
@@ -128,6 +131,10 @@ impl EngineLayer for Layer<'_> {
             LayerKind::Attention => STATE_BYTES,
             _ => 0,
         }
+    }
+
+    fn max_lora_rank(&self) -> usize {
+        self.max_lora_rank
     }
 
     fn weight_bytes(&self) -> usize {
