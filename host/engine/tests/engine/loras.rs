@@ -7,6 +7,7 @@ use herald::gguf::{Gguf, Value, Writer};
 use herald::sampler::SamplerConfig;
 use herald::schedule::{Request, Scheduler, SchedulerOptions};
 use herald::{BatchEntry, GenerateOptions, LoadOptions, LoraFile, LoraScale, NeuroEngine, Sequence};
+use herald_api::DType;
 use herald_testing::{backends, cpu_options, repository, tiny};
 use safetensors::SafeTensors;
 
@@ -288,4 +289,39 @@ fn adapters_add_up() {
     let logits = logits(&engine, &mut engine.sequence().expect("a sequence"), &ids, 32);
     let error = logits.iter().zip(&with).map(|(a, b)| (a - b).abs()).fold(0.0_f32, f32::max);
     assert!(error <= 0.001, "off by {error}");
+}
+
+/// Of an adapter in bfloat16 come the logits of one whose float32 numbers are the same.
+#[test]
+fn adapters_may_be_of_other_types() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let gguf = Gguf::open(&adapter()).expect("the test data is there");
+    let load = |dtype: DType| {
+        let mut writer = Writer::new();
+        for (key, value) in gguf.metadata().iter() {
+            writer.metadata(key, value).expect("an entry");
+        }
+        for tensor in gguf.tensors() {
+            writer.tensor(tensor.name(), dtype, tensor.dims()).expect("a tensor");
+        }
+        let path = folder.path().join(dtype.name());
+        let mut data = writer.begin(File::create(&path).expect("a file")).expect("a head");
+        for tensor in gguf.tensors() {
+            // The upper halves of float32 numbers, with zeros below where these are wanted whole.
+            let words = gguf.bytes(tensor).as_chunks::<4>().0;
+            let bytes: Vec<u8> = match dtype {
+                DType::Bf16 => words.iter().flat_map(|word| [word[2], word[3]]).collect(),
+                _ => words.iter().flat_map(|word| [0, 0, word[2], word[3]]).collect(),
+            };
+            data.tensor(&bytes).expect("data");
+        }
+        data.finish().expect("a file");
+        let options = LoadOptions { loras: vec![file(path, "a", 1.0)], ..cpu_options() };
+        NeuroEngine::load(&tiny("llama"), &options).unwrap_or_else(|error| panic!("{error}"))
+    };
+    let [halves, whole] = [DType::Bf16, DType::F32].map(|dtype| {
+        let engine = load(dtype);
+        logits(&engine, &mut engine.sequence().expect("a sequence"), &prompt()[..20], 20)
+    });
+    assert!(halves == whole, "bfloat16 is read otherwise");
 }
