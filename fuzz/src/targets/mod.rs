@@ -1,5 +1,6 @@
 //! What is fuzzed.
 
+mod adapter;
 mod archive;
 mod chat;
 mod checkpoint;
@@ -33,6 +34,7 @@ pub(crate) struct Target {
 
 /// All targets.
 pub(crate) const TARGETS: &[Target] = &[
+    adapter::TARGET,
     archive::TARGET,
     chat::TARGET,
     checkpoint::TARGET,

@@ -1,5 +1,6 @@
 //! A saved sequence's file: it is opened, or refused by a sentence.
 
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use herald::plugin::Search;
@@ -25,17 +26,25 @@ pub(super) const TARGET: Target = Target {
     ..DEFAULT
 };
 
-/// A small model with the plugin that is built beside this program.
+/// A small model.
+pub(super) fn model() -> PathBuf {
+    super::super::folder().join("../host/tests/data/tiny/llama.f32.gguf")
+}
+
+/// Options with the plugin that is built beside this program.
+pub(super) fn options() -> LoadOptions {
+    let beside = std::env::current_exe().expect("this program's path");
+    let plugin = beside.with_file_name("libherald_cpu.so");
+    let search = Search { files: vec![plugin], allow_insecure: true, ..Search::default() };
+    LoadOptions { search, ..LoadOptions::default() }
+}
+
+/// The small model, loaded.
 pub(super) fn engine() -> &'static NeuroEngine {
     static ENGINE: OnceLock<NeuroEngine> = OnceLock::new();
     ENGINE.get_or_init(|| {
         super::super::memory::allow_all();
-        let beside = std::env::current_exe().expect("this program's path");
-        let plugin = beside.with_file_name("libherald_cpu.so");
-        let search = Search { files: vec![plugin], allow_insecure: true, ..Search::default() };
-        let options = LoadOptions { search, ..LoadOptions::default() };
-        let model = super::super::folder().join("../host/tests/data/tiny/llama.f32.gguf");
-        NeuroEngine::load(&model, &options)
+        NeuroEngine::load(&model(), &options())
             .unwrap_or_else(|error| panic!("{error}; build the cpu plugin first"))
     })
 }
