@@ -169,6 +169,9 @@ impl Sampler {
     }
 
     /// Chooses a token without recording it.
+    ///
+    /// # Errors
+    /// As [`Sampler::sample`].
     pub fn draw(&mut self, logits: &[f32], allowed: Option<&[u32]>) -> Result<Sampled, SamplerError> {
         if logits.len() != self.vocab_size {
             return Err(SamplerError::LogitsLength { found: logits.len(), expected: self.vocab_size });
