@@ -49,6 +49,7 @@ fn used(path: &str) -> &'static [&'static [&'static str]] {
         "plugin check" | "plugin worker" => &[TRUST],
         "convert" | "quantize" => &[THREADS],
         "show" => &[MODEL],
+        "self-check" => &[PLUGINS, THREADS],
         "tokenize" => &[MODEL, PLUGINS, SET],
         "backends" | "info" => &[MODEL, PLUGINS, THREADS],
         "embed" | "imatrix" | "logits" | "perplexity" | "rerank" => {

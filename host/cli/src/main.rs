@@ -38,6 +38,7 @@ mod quantize;
 mod rerank;
 mod rm;
 mod sampling;
+mod self_check;
 mod serve;
 mod session;
 mod show;
@@ -72,6 +73,7 @@ use options::EngineOptions;
   host generate --chat 'What is a mutex?'          one answer
   host generate --model m.gguf 'Once upon a time'  continue a text with another model
   host backends                                    which plugins run here, and why
+  host self-check                                  whether this installation works
   host bench                                       how fast and how good it is on this machine
 
 `host COMMAND --help` lists a command's options. Those that say what runs where, such as --model
@@ -96,6 +98,7 @@ enum Command {
     Perplexity(perplexity::Perplexity),
     Serve(serve::Serve),
     Backends(backends::Backends),
+    SelfCheck(self_check::SelfCheck),
     #[command(subcommand)]
     Plugin(plugin::Plugin),
     Pull(pull::Pull),
@@ -129,6 +132,7 @@ impl Command {
             Self::Perplexity(command) => command.run(options),
             Self::Serve(command) => command.run(options),
             Self::Backends(command) => command.run(options),
+            Self::SelfCheck(command) => command.run(options),
             Self::Plugin(command) => command.run(options),
             Self::Pull(command) => command.run(options),
             Self::Convert(command) => command.run(options),
@@ -153,7 +157,7 @@ impl Command {
 
     /// Whether the command itself reports refused plugins, so that warnings would repeat it.
     fn reports_plugins(&self) -> bool {
-        matches!(self, Self::Backends(_))
+        matches!(self, Self::Backends(_) | Self::SelfCheck(_))
             || matches!(self, Self::Plugin(plugin) if plugin.reports_plugins())
             || matches!(self, Self::Bench(bench) if bench.reports_plugins())
     }

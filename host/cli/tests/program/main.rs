@@ -20,6 +20,7 @@ mod mistakes;
 mod plugin_new;
 #[cfg(unix)]
 mod plugins;
+mod self_check;
 mod serve;
 mod states;
 

@@ -59,6 +59,15 @@ pub fn write<W: Write>(
     Some(write_recipe(&(shape.recipe)(), storage, out))
 }
 
+/// Writes a model of about two megabytes that any machine runs in a moment, with attention, Mamba-2 and MLPs, most of it in the
+/// usual 4-bit mixture and one MLP in F32: enough to see whether a backend computes.
+///
+/// # Errors
+/// If writing to `out` fails.
+pub fn write_smallest<W: Write>(out: W) -> Result<W, GgufError> {
+    write_recipe(&shapes::smallest(), Storage::Q4KM, out)
+}
+
 /// What comes before the weights, and each tensor's type.
 fn head(recipe: &Recipe, storage: Storage) -> Result<(Writer, Vec<DType>), GgufError> {
     let mut writer = Writer::new();

@@ -71,6 +71,7 @@ impl Search {
                     path: file.clone(),
                     reason: format!("it can't be opened: {error}"),
                     is_named: true,
+                    is_unsuited: false,
                 })),
             }
         }
@@ -79,7 +80,7 @@ impl Search {
                 let reason = "it is a relative folder, where an absolute one was expected: plugins are never taken from \
                               the working directory";
                 let (path, reason) = (folder.clone(), reason.to_owned());
-                found.push(Err(Refused { path, reason, is_named: false }));
+                found.push(Err(Refused { path, reason, is_named: false, is_unsuited: false }));
                 continue;
             }
             let entries = match std::fs::read_dir(folder) {
@@ -89,7 +90,7 @@ impl Search {
                 }
                 Err(error) => {
                     let (path, reason) = (folder.clone(), format!("the folder can't be read: {error}"));
-                    found.push(Err(Refused { path, reason, is_named: false }));
+                    found.push(Err(Refused { path, reason, is_named: false, is_unsuited: false }));
                     continue;
                 }
             };

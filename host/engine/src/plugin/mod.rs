@@ -44,6 +44,8 @@ pub struct Refused {
     pub reason: String,
     /// Whether the user named this very file ([`Search::files`]).
     pub is_named: bool,
+    /// Whether it loads and works, and said itself, when it was probed, that it doesn't suit this machine.
+    pub is_unsuited: bool,
 }
 
 /// Every plugin that was found.
@@ -123,12 +125,16 @@ impl Plugins {
 
     fn load(&self, file: CheckedFile, is_named: bool, hardware: &Hardware) -> Result<Loaded, Refused> {
         let path = file.path.clone();
-        let refuse = |reason: String| Refused { path: path.clone(), reason, is_named };
+        let refuse = |reason: String| Refused { path: path.clone(), reason, is_named, is_unsuited: false };
         let plugin = file.load().map_err(refuse)?;
         if let Some(first) = self.usable.iter().find(|loaded| loaded.plugin.name() == plugin.name()) {
             return Err(refuse(format!("{} offers {:?} already", first.path.display(), plugin.name())));
         }
-        let probe = plugin.probe(hardware).map_err(|error| refuse(error.to_string()))?;
+        let unsuited = |error: herald_api::Error| Refused {
+            is_unsuited: error.status() == herald_api::Status::Unsupported,
+            ..refuse(error.to_string())
+        };
+        let probe = plugin.probe(hardware).map_err(unsuited)?;
         Ok(Loaded { path, plugin, probe })
     }
 
@@ -186,7 +192,12 @@ fn tried(search: &Search) -> Vec<Result<(CheckedFile, bool), Refused>> {
     let checked = search.candidates().into_iter().map(|candidate| {
         let (path, is_named) = candidate?;
         let file = CheckedFile::open(&path, search.allow_insecure);
-        file.map(|file| (file, is_named)).map_err(|reason| Refused { path, reason, is_named })
+        file.map(|file| (file, is_named)).map_err(|reason| Refused {
+            path,
+            reason,
+            is_named,
+            is_unsuited: false,
+        })
     });
     let checked: Vec<_> = checked.collect();
     let files: Vec<&CheckedFile> = checked.iter().flatten().map(|(file, _)| file).collect();
@@ -195,7 +206,7 @@ fn tried(search: &Search) -> Vec<Result<(CheckedFile, bool), Refused>> {
         let (file, is_named) = checked?;
         match results.next().unwrap_or(Ok(())) {
             Ok(()) => Ok((file, is_named)),
-            Err(reason) => Err(Refused { path: file.path, reason, is_named }),
+            Err(reason) => Err(Refused { path: file.path, reason, is_named, is_unsuited: false }),
         }
     });
     tried.collect()

@@ -12,7 +12,8 @@ use super::{CheckedFile, Refused};
 /// # Errors
 /// Why the file is no usable plugin.
 pub fn load_file(path: &Path, allow_insecure: bool) -> Result<Plugin, Refused> {
-    let refuse = |reason: String| Refused { path: path.to_owned(), reason, is_named: true };
+    let refuse =
+        |reason: String| Refused { path: path.to_owned(), reason, is_named: true, is_unsuited: false };
     // A name without a folder must not make the loader search its own path.
     let found = dunce::canonicalize(path).map_err(|error| refuse(format!("it can't be opened: {error}")))?;
     CheckedFile::open(&found, allow_insecure).and_then(CheckedFile::load).map_err(refuse)

@@ -1,6 +1,6 @@
 //! Hybrids, state-space models, and Llama.
 
-use super::super::recipe::{Fact, Heads, Recipe, Ssm};
+use super::super::recipe::{Fact, Fill, Heads, Recipe, Ssm};
 use super::{EPS, output_norm};
 
 /// Granite 4.0 H 350M.
@@ -170,6 +170,32 @@ pub(super) fn llama() -> Recipe {
         recipe.attention(block, HIDDEN, heads);
         recipe.norm(block, "ffn_norm.weight", HIDDEN);
         recipe.mlp(block, HIDDEN, 8192);
+    }
+    output_norm(&mut recipe, "output_norm.weight", HIDDEN);
+    recipe
+}
+
+/// No real model's: attention, Mamba-2 and an MLP in each of two blocks, all as small as the usual types' blocks allow.
+pub(super) fn smallest() -> Recipe {
+    const HIDDEN: usize = 256;
+    let heads = Heads { n: 4, kv: 2, dim: 64 };
+    let ssm = Ssm { inner: 256, state: 32, heads: 4 };
+    let mut recipe = Recipe::new("falcon-h1", [HIDDEN, 2, 320, 512], false);
+    recipe.number("feed_forward_length", 512);
+    recipe.heads(heads, None);
+    recipe.real("rope.freq_base", 10_000.0);
+    recipe.real(EPS, 1e-5);
+    recipe.ssm(ssm, Some(1));
+    for block in 0..2 {
+        recipe.norm(block, "attn_norm.weight", HIDDEN);
+        recipe.attention(block, HIDDEN, heads);
+        recipe.mamba2(block, HIDDEN, ssm, false);
+        recipe.norm(block, "ffn_norm", HIDDEN);
+    }
+    recipe.mlp(0, HIDDEN, 512);
+    // A plugin may know no quantised types.
+    for (name, dims) in [("gate", [HIDDEN, 512]), ("up", [HIDDEN, 512]), ("down", [512, HIDDEN])] {
+        recipe.of_block(1, &format!("ffn_{name}.weight"), &dims, Fill::Weights);
     }
     output_norm(&mut recipe, "output_norm.weight", HIDDEN);
     recipe

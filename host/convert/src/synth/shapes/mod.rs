@@ -46,6 +46,11 @@ fn output_norm(recipe: &mut Recipe, name: &str, hidden: usize) {
     recipe.tensor(name, &[hidden], super::Fill::Between(0.9, 1.1));
 }
 
+/// A model of two megabytes that any machine runs in a moment.
+pub(super) fn smallest() -> Recipe {
+    hybrids::smallest()
+}
+
 /// Small models of the same shapes, which tests run.
 #[cfg(test)]
 pub(super) fn tiny() -> Vec<(&'static str, Recipe)> {
