@@ -8,7 +8,7 @@ usage() {
     cat <<'EOF'
 Installs what `cargo build --release` has built, or removes it.
 
-    packaging/install.sh [--prefix FOLDER] [--debug-info]
+    packaging/install.sh [--prefix FOLDER] [--no-alias] [--debug-info]
     packaging/install.sh --uninstall [--prefix FOLDER]
     packaging/install.sh --prepare
 
@@ -16,6 +16,7 @@ Installs what `cargo build --release` has built, or removes it.
   --build FOLDER    what to install: cargo's output folder [default: $BUILD or target/release]
   --debug-info      install the debug information too, in PREFIX/lib/debug/.build-id (for gdb:
                     set debug-file-directory PREFIX/lib/debug)
+  --no-alias        install no bin/host, for systems with another program of that name
   --no-strip        install the binaries as they were built
   --prepare         only make what needs cargo (licences of third parties, the crate for plugins) or takes long, in the
                     build's folder; then a user without cargo, such as root, can install
@@ -24,7 +25,7 @@ Installs what `cargo build --release` has built, or removes it.
 
 $DESTDIR, if set, is put before every path, for those who make packages. Installed are:
 
-  bin/host                          the program
+  bin/herald                        the program, with a link bin/host
   lib/libherald.so.VERSION, .a      the library for C and C++, with links libherald.so.0 and libherald.so
   lib/herald/plugins                the backends
   lib/pkgconfig, lib/cmake/herald   what pkg-config and CMake's find_package(herald) read
@@ -47,7 +48,7 @@ repository=$(cd "$(dirname "$0")/.." && pwd)
 prefix=${PREFIX:-/usr/local}
 destination=${DESTDIR:-}
 build=${BUILD:-$repository/target/release}
-action=install debug_info= strip=yes
+action=install debug_info= strip=yes alias=yes
 while [ $# -gt 0 ]; do
     case $1 in
     --prefix | --build) [ $# -gt 1 ] || fail "$1 needs a folder after it" 2 ;;
@@ -58,6 +59,7 @@ while [ $# -gt 0 ]; do
     --build) build=$2 && shift ;;
     --build=*) build=${1#*=} ;;
     --debug-info) debug_info=yes ;;
+    --no-alias) alias= ;;
     --no-strip) strip= ;;
     --prepare) action=prepare ;;
     --uninstall) action=uninstall ;;
@@ -290,7 +292,8 @@ put_binary() {
 
 folder share/herald
 record share/herald/manifest
-put_binary "$build/host" bin/host all
+put_binary "$build/host" bin/herald all
+[ -z "$alias" ] || link herald bin/host
 put_binary "$build/libherald.$dynamic" "lib/$shared" unneeded
 link "$shared" "lib/$soname"
 link "$soname" "lib/libherald.$dynamic"
@@ -323,17 +326,21 @@ for file in README.md CHANGELOG.md SECURITY.md LICENSE-MIT LICENSE-APACHE; do
 done
 put 644 "$prepared/THIRD-PARTY" share/doc/herald/THIRD-PARTY
 
-mkdir "$work/man"
-"$build/host" man "$work/man" >"$work/said"
-put_tree "$work/man" share/man/man1
-for shell in bash zsh fish; do
-    case $shell in
-    bash) path=share/bash-completion/completions/host ;;
-    zsh) path=share/zsh/site-functions/_host ;;
-    fish) path=share/fish/vendor_completions.d/host.fish ;;
-    esac
-    "$build/host" completions "$shell" >"$work/completions"
-    put 644 "$work/completions" "$path"
+# The program shows the name by which it is called: in its manual pages and completions too.
+for name in herald ${alias:+host}; do
+    mkdir -p "$work/called" "$work/man-$name"
+    ln -s "$build/host" "$work/called/$name"
+    "$work/called/$name" man "$work/man-$name" >"$work/said"
+    put_tree "$work/man-$name" share/man/man1
+    for shell in bash zsh fish; do
+        case $shell in
+        bash) path=share/bash-completion/completions/$name ;;
+        zsh) path=share/zsh/site-functions/_$name ;;
+        fish) path=share/fish/vendor_completions.d/$name.fish ;;
+        esac
+        "$work/called/$name" completions "$shell" >"$work/completions"
+        put 644 "$work/completions" "$path"
+    done
 done
 
 record_now() { printf '%s\n' "$1" >>"$work/now"; }

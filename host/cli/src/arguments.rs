@@ -6,7 +6,7 @@ use clap::builder::{PossibleValue, StyledStr, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command, CommandFactory, FromArgMatches};
 
-use super::{Cli, harmless, output};
+use super::{Cli, called, harmless, output};
 
 /// Which model.
 const MODEL: &[&str] = &["models", "config"];
@@ -67,7 +67,7 @@ pub(super) fn command() -> Command {
     let shared: Vec<Arg> =
         command.get_arguments().filter(|argument| !argument.is_global_set()).cloned().collect();
     let hidden = |argument: Arg| if argument.is_global_set() { argument } else { argument.hide(true) };
-    command.mut_args(hidden).mut_subcommands(|command| equipped(command, "", &shared))
+    called::named_command(command.mut_args(hidden).mut_subcommands(|command| equipped(command, "", &shared)))
 }
 
 /// The argument, for which an empty environment variable counts as unset.
@@ -130,9 +130,9 @@ fn hinted(mut error: clap::Error) -> clap::Error {
     if error.kind() == ErrorKind::UnknownArgument
         && Cli::command().get_arguments().any(|argument| argument.get_long().is_some() && is(argument))
     {
-        let hint = StyledStr::from(format!(
+        let hint = StyledStr::from(called::named(format!(
             "this command doesn't use '{given}', which is for commands such as 'host generate'"
-        ));
+        )));
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![hint]));
     }
     error

@@ -6,23 +6,30 @@ use clap::Args;
 use clap_complete::Shell;
 
 use super::failure::Failure;
-use super::{arguments, store};
+use super::{arguments, called, store};
 
 /// Print the completions for a shell
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  host completions bash > ~/.local/share/bash-completion/completions/host
-  host completions zsh > ~/.zfunc/_host
-  host completions fish > ~/.config/fish/completions/host.fish")]
+#[command(after_help = examples())]
 pub(super) struct Completions {
     /// The shell
     shell: Shell,
 }
 
+fn examples() -> String {
+    let name = called::name();
+    format!(
+        "Examples:
+  {name} completions bash > ~/.local/share/bash-completion/completions/{name}
+  {name} completions zsh > ~/.zfunc/_{name}
+  {name} completions fish > ~/.config/fish/completions/{name}.fish"
+    )
+}
+
 impl Completions {
     pub(super) fn run(self) -> Result<(), Failure> {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut arguments::command(), "host", &mut script);
+        clap_complete::generate(self.shell, &mut arguments::command(), called::name(), &mut script);
         let script = with_files(self.shell, &String::from_utf8_lossy(&script));
         let mut out = io::stdout().lock();
         out.write_all(script.as_bytes()).and_then(|()| out.flush()).map_err(Failure::of_output)

@@ -7,6 +7,7 @@ mod arguments;
 mod backends;
 mod bench;
 mod cache;
+mod called;
 mod chat;
 mod completions;
 mod config;

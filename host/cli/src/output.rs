@@ -8,8 +8,8 @@ use comfy_table::{Cell, CellAlignment, ContentArrangement, Row};
 use serde::Serialize;
 
 use super::failure::Failure;
-use super::harmless;
 use super::wrap::Wrap;
+use super::{called, harmless};
 
 /// Writes a result, with a newline after it.
 pub(super) fn line(text: impl Display) -> Result<(), Failure> {
@@ -44,7 +44,8 @@ fn write_line(text: &str) -> Result<(), Failure> {
 
 /// Writes a note for the user to stderr. If that fails, the work continues.
 pub(super) fn note(text: impl Display) {
-    let _ = writeln!(io::stderr().lock(), "{}", harmless::message(&text.to_string()));
+    let text = called::named(text.to_string());
+    let _ = writeln!(io::stderr().lock(), "{}", harmless::message(&text));
 }
 
 /// Writes the program's own text to stderr, line by line as it is.

@@ -136,7 +136,7 @@ fn is_complete(prefix: &Path) {
         .map(|header| format!("include/{}", header.expect("a header").file_name().to_string_lossy()))
         .collect();
     let expected = [
-        "bin/host",
+        "bin/herald",
         &library,
         "lib/libherald.a",
         "lib/herald/plugins/libherald_cpu.so",
@@ -146,6 +146,8 @@ fn is_complete(prefix: &Path) {
         "share/doc/herald/LICENSE-MIT",
         "share/doc/herald/LICENSE-APACHE",
         "share/doc/herald/docs/PLUGINS.md",
+        "share/man/man1/herald.1",
+        "share/man/man1/herald-generate.1",
         "share/man/man1/host.1",
         "share/man/man1/host-generate.1",
         "share/man/man1/host-docs-add.1",
@@ -154,6 +156,7 @@ fn is_complete(prefix: &Path) {
         assert!(prefix.join(file).is_file(), "{file}");
     }
     let link = |name: &str| fs::read_link(prefix.join("lib").join(name)).expect("a link");
+    assert_eq!(fs::read_link(prefix.join("bin/host")).expect("the alias"), Path::new("herald"));
     assert_eq!(link("libherald.so"), Path::new("libherald.so.0"));
     assert_eq!(link("libherald.so.0"), Path::new(&format!("libherald.so.{version}")));
     let notice = fs::read_to_string(prefix.join("share/doc/herald/THIRD-PARTY")).expect("the notice");
@@ -168,12 +171,27 @@ fn is_complete(prefix: &Path) {
         assert!(notice.contains(words), "the notice has {words:?}");
     }
     assert!(!notice.contains("\nherald "), "HERALD is no third party");
-    let page = fs::read_to_string(prefix.join("share/man/man1/host-generate.1")).expect("a manual page");
-    assert!(page.contains("json") && page.starts_with(".ie"), "{}", &page[..200]);
+    for (name, other) in [("herald", "host"), ("host", "herald")] {
+        let page = prefix.join(format!("share/man/man1/{name}-generate.1"));
+        let page = fs::read_to_string(page).expect("a manual page");
+        assert!(page.contains("json") && page.starts_with(".ie"), "{}", &page[..200]);
+        let example = |name: &str| page.contains(&format!("{name} generate "));
+        assert!(example(name) && !example(other), "{page}");
+        let said = succeeds(Command::new(prefix.join("bin").join(name)).arg("--help"));
+        assert!(
+            said.contains(&format!("Usage: {name} ")) && said.contains(&format!("\n  {name} chat ")),
+            "{said}"
+        );
+        assert!(!said.contains(&format!("\n  {other} ")), "{said}");
+    }
+    let said = succeeds(Command::new(prefix.join("bin/herald")).arg("self-check"));
+    for words in ["bin/herald", "library: ", "header: ", "computing: cpu: 8 tokens"] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
 
     // Debug information is apart from what runs.
     let sections = |file: &str| succeeds(Command::new("objdump").arg("-h").arg(prefix.join(file)));
-    for file in ["bin/host", library.as_str(), "lib/herald/plugins/libherald_cpu.so"] {
+    for file in ["bin/herald", library.as_str(), "lib/herald/plugins/libherald_cpu.so"] {
         let sections = sections(file);
         assert!(sections.contains(".gnu_debuglink") && !sections.contains(".debug_info"), "{file}");
     }
@@ -293,12 +311,13 @@ fn plugins_can_be_written(prefix: &Path, folder: &Path) {
 /// Types, backends and models are completed, and files where they fit too.
 fn bash_completes_values(prefix: &Path) {
     let completed = |words: &[&str]| {
-        let script = prefix.join("share/bash-completion/completions/host");
+        let name = words[0];
+        let script = prefix.join("share/bash-completion/completions").join(name);
         let last = words.len() - 1;
         let previous = words[last - 1];
         let mut command = Command::new("bash");
         command.current_dir(repository()).arg("-c").arg(format!(
-            "source \"$0\"; COMP_WORDS=({}); COMP_CWORD={last}; _host host '{}' '{previous}'; echo \"${{COMPREPLY[@]}}\"",
+            "source \"$0\"; COMP_WORDS=({}); COMP_CWORD={last}; _{name} {name} '{}' '{previous}'; echo \"${{COMPREPLY[@]}}\"",
             words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" "),
             words[last],
         ));
@@ -316,6 +335,25 @@ fn bash_completes_values(prefix: &Path) {
     of(&["host", "generate", "--backend", ""], &["auto", "simd", "blas", "cpu"], &["README.md"]);
     of(&["host", "generate", "--model", ""], &["smollm2-135m-instruct", "README.md"], &[]);
     of(&["host", "synth", "--"], &["--arch"], &["--backend", "--model"]);
+    of(&["herald", "synth", "--arch", "mam"], &["mamba2"], &[]);
+}
+
+/// Where another package has a program `host`, none of its files is touched.
+#[test]
+fn the_alias_can_be_left_out() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let prefix = folder.path().join("local");
+    succeeds(script(build()).arg("--no-alias").arg("--prefix").arg(&prefix));
+    let named = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().contains("host"));
+    let of_alias: Vec<PathBuf> = ["bin", "share/man", "share/bash-completion", "share/zsh", "share/fish"]
+        .iter()
+        .flat_map(|part| tree(&prefix.join(part)).into_keys())
+        .filter(named)
+        .collect();
+    assert!(of_alias.is_empty(), "{of_alias:?}");
+    assert!(prefix.join("share/man/man1/herald.1").is_file());
+    succeeds(script(build()).arg("--uninstall").arg("--prefix").arg(&prefix));
+    assert!(!prefix.exists());
 }
 
 /// Without `DESTDIR`, as a user into a folder of their own: what they put there stays.

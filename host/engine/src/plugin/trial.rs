@@ -104,11 +104,12 @@ impl Trial {
     }
 }
 
-/// The program that tries plugins for a library in `folder`: beside it, or in `bin` of the same prefix.
+/// The program that tries plugins for a library in `folder`: beside it, or in `bin` of the same prefix, where another `host` may
+/// be that asks name servers.
 pub(super) fn installed_program(folder: &Path) -> Option<PathBuf> {
-    let names = ["host", "herald"].map(|name| format!("{name}{}", std::env::consts::EXE_SUFFIX));
-    let folders = [Some(folder.to_owned()), folder.parent().map(|prefix| prefix.join("bin"))];
-    let found = folders.into_iter().flatten().flat_map(|folder| names.clone().map(|name| folder.join(name)));
+    let [installed, built] = ["herald", "host"].map(|name| format!("{name}{}", std::env::consts::EXE_SUFFIX));
+    let beside = [folder.join(&installed), folder.join(built)];
+    let found = beside.into_iter().chain(folder.parent().map(|prefix| prefix.join("bin").join(installed)));
     let trusted = |program: &PathBuf| program.is_file() && herald_trusted_files::check(program).is_ok();
     found.into_iter().find(trusted)
 }
