@@ -23,7 +23,7 @@ use serde::Deserialize;
 use super::failure::Failure;
 use super::interrupt::Lookout;
 use super::options::{self, EngineOptions};
-use super::output;
+use super::{output, system};
 
 /// Serve the model over HTTP, as OpenAI's, Anthropic's, Ollama's and llama.cpp's APIs do
 #[derive(Debug, Args)]
@@ -113,6 +113,7 @@ fn after_help() -> String {
 In a browser, the address is a page to chat with the model.
 
 Without --api-key, anyone who can reach the address may use it. Ctrl-C ends it after the running answers; a second Ctrl-C ends it at once.
+Where systemd hands over a socket (LISTEN_FDS), that is listened on, and --address and --port have no effect.
 
 Examples:
   host serve
@@ -168,8 +169,8 @@ impl Serve {
         };
         let slots = scheduling.max_running;
         let access = this.access()?;
-        let address = this.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        let is_open = !address.is_loopback() && access.keys.is_empty();
+        let inherited = system::inherited_socket().map_err(Failure::Failed)?;
+        let has_keys = !access.keys.is_empty();
         #[cfg(feature = "tls")]
         let tls = this.tls()?;
         #[cfg(feature = "tls")]
@@ -188,11 +189,16 @@ impl Serve {
             trust_content: this.trust_content,
             slots,
         };
+        let address = this.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
         let wanted = SocketAddr::new(address, this.port.unwrap_or(8080));
         let failed = |error| Failure::Failed(format!("{wanted} can't be listened on: {error}"));
-        let server = Server::bind(wanted, models, serving).map_err(failed)?;
+        let server = match inherited {
+            Some(listener) => Server::on(listener, models, serving),
+            None => Server::bind(wanted, models, serving),
+        };
+        let server = server.map_err(failed)?;
         let address = server.address().map_err(failed)?;
-        if is_open && !options.quiet {
+        if !address.ip().is_loopback() && !has_keys && !options.quiet {
             output::note("note: anyone who can reach this address may use the model");
         }
         output::line(format!("{scheme}://{address}"))?;

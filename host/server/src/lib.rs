@@ -291,7 +291,14 @@ impl Server {
     /// # Errors
     /// The system's error if the address can't be bound.
     pub fn bind(address: SocketAddr, models: Models, options: ServeOptions) -> io::Result<Self> {
-        let listener = TcpListener::bind(address)?;
+        Self::on(TcpListener::bind(address)?, models, options)
+    }
+
+    /// Takes a socket that somebody else opened and listens on, such as systemd. It answers once the server runs.
+    ///
+    /// # Errors
+    /// The socket can't be used without blocking.
+    pub fn on(listener: TcpListener, models: Models, options: ServeOptions) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         Ok(Self { listener, models, options })
     }

@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
+use std::net::TcpListener;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
@@ -38,6 +39,48 @@ pub(crate) fn take_stdout() -> io::Result<File> {
 pub(crate) fn write_from_handler(file: &File, bytes: &[u8]) {
     // SAFETY: the bytes live for the call, and the file is open.
     unsafe { libc::write(file.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) };
+}
+
+/// The socket that whoever started this process listens on for it (sd_listen_fds(3)), where there is one.
+///
+/// # Errors
+/// One sentence: several sockets, or what is no listening TCP socket.
+pub(crate) fn inherited_socket() -> Result<Option<TcpListener>, String> {
+    /// The first descriptor of those that are handed over.
+    const FIRST: libc::c_int = 3;
+
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
+    if number("LISTEN_PID") != Some(std::process::id()) {
+        return Ok(None);
+    }
+    match number("LISTEN_FDS") {
+        Some(1) => {}
+        None | Some(0) => return Ok(None),
+        Some(many) => {
+            return Err(format!("{many} sockets were handed over (LISTEN_FDS), where one was expected"));
+        }
+    }
+    let listens = |descriptor| {
+        let (mut listens, mut len) = (0 as libc::c_int, size_of::<libc::c_int>() as libc::socklen_t);
+        // SAFETY: the number and its length are this function's own. A descriptor that is none refuses.
+        let asked = unsafe {
+            let to = (&raw mut listens).cast();
+            libc::getsockopt(descriptor, libc::SOL_SOCKET, libc::SO_ACCEPTCONN, to, &raw mut len)
+        };
+        asked == 0 && listens != 0
+    };
+    let wrong = || "descriptor 3, which was handed over (LISTEN_FDS), is no listening TCP socket".to_owned();
+    if !listens(FIRST) {
+        return Err(wrong());
+    }
+    // SAFETY: the descriptor is open, and by the protocol this process's own; nothing else here has taken it.
+    let listener = unsafe {
+        // Children that the program starts have no use for it.
+        libc::fcntl(FIRST, libc::F_SETFD, libc::FD_CLOEXEC);
+        TcpListener::from_raw_fd(FIRST)
+    };
+    listener.local_addr().map_err(|_| wrong())?;
+    Ok(Some(listener))
 }
 
 /// Bytes that this user may still write to the disk that a folder is on.

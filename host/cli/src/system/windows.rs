@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::net::TcpListener;
 use std::os::windows::ffi::OsStrExt;
 use std::os::windows::io::AsHandle;
 use std::path::Path;
@@ -69,6 +70,14 @@ pub(crate) fn take_stdout() -> io::Result<File> {
 pub(crate) fn write_from_handler(mut file: &File, bytes: &[u8]) {
     // It calls the system at once. Nobody reads where it fails.
     let _ = file.write_all(bytes);
+}
+
+/// No process is handed a socket here.
+///
+/// # Errors
+/// None.
+pub(crate) fn inherited_socket() -> Result<Option<TcpListener>, String> {
+    Ok(None)
 }
 
 /// Bytes that this user may still write to the disk that a folder is on.

@@ -21,6 +21,12 @@ impl Serving {
     fn start(home: &TempDir, arguments: &[&str]) -> Self {
         let assembled = host(home);
         let mut process = Process::new(assembled.get_program());
+        process.stdin(Stdio::null());
+        Self::run(process, &assembled, arguments)
+    }
+
+    /// Starts the server by `process`, which the program's arguments go to.
+    fn run(mut process: Process, assembled: &assert_cmd::Command, arguments: &[&str]) -> Self {
         process.args(assembled.get_args()).args(["serve", "--quiet"]).args(arguments);
         for (name, value) in assembled.get_envs() {
             match value {
@@ -28,7 +34,7 @@ impl Serving {
                 None => process.env_remove(name),
             };
         }
-        let mut child = process.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("it starts");
+        let mut child = process.stdout(Stdio::piped()).spawn().expect("it starts");
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("stdout")).read_line(&mut line).expect("its address");
         let address = line.trim().strip_prefix("http://").expect("an address").to_owned();
@@ -135,4 +141,43 @@ fn what_is_wrong_with_several_models_is_told_before_any_is_loaded() {
     command.assert().success();
     let wrong = host(&home).env("HERALD_CONTEXT", "few").args(["generate", "a", "--model", &llama]).assert();
     misused(wrong, &["few", "--context"]);
+}
+
+/// As systemd starts it: the socket is there before the server, and connections wait in it.
+#[cfg(unix)]
+#[test]
+fn a_socket_that_is_handed_over_is_listened_on() {
+    use std::net::TcpListener;
+    use std::os::fd::OwnedFd;
+
+    let home = home();
+    let assembled = host(&home);
+    // The number of the process is known only within it.
+    let handed = |descriptors: &str, socket: OwnedFd| {
+        let mut process = Process::new("sh");
+        let line = format!("LISTEN_PID=$$ LISTEN_FDS={descriptors} exec \"$0\" \"$@\" 3<&0 </dev/null");
+        process.args(["-c", &line]).arg(assembled.get_program()).stdin(Stdio::from(socket));
+        process
+    };
+    let model = tiny("llama");
+    let arguments = ["--model", model.to_str().expect("UTF-8"), "--port", "1"];
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("its address").to_string();
+    let early = TcpStream::connect(&address).expect("a connection before the server is there");
+    let serving = Serving::run(handed("1", listener.into()), &assembled, &arguments);
+    assert_eq!(serving.address, address);
+    assert_eq!(serving.names(), ["llama.f32"]);
+    drop((early, serving));
+
+    let listener = || OwnedFd::from(TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    let file = OwnedFd::from(fs::File::open(&model).expect("a file"));
+    for (descriptors, socket, words) in
+        [("2", listener(), "where one was expected"), ("1", file, "no listening TCP socket")]
+    {
+        let mut process = handed(descriptors, socket);
+        process.args(assembled.get_args()).args(["serve"]).args(arguments).env("HERALD_BACKEND", "cpu");
+        let output = process.output().expect("it ends");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1) && said.contains(words), "{said}");
+    }
 }
