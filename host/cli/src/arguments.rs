@@ -45,6 +45,7 @@ const MEMORY: &[&str] = &[
 fn used(path: &str) -> &'static [&'static [&'static str]] {
     match path {
         "completions" | "ls" | "man" | "plugin new" | "pull" | "rm" | "synth" => &[],
+        "gguf hash" | "gguf merge" | "gguf set" | "gguf split" => &[],
         "docs clear" | "docs list" | "docs remove" | "docs tidy" | "docs usage" => &[],
         "plugin check" | "plugin worker" => &[TRUST],
         "convert" | "quantize" => &[THREADS],

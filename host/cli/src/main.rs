@@ -18,6 +18,7 @@ mod embed;
 mod facts;
 mod failure;
 mod generate;
+mod gguf;
 mod harmless;
 mod ids;
 mod imatrix;
@@ -109,6 +110,8 @@ enum Command {
     Rm(rm::Rm),
     Quantize(quantize::Quantize),
     Imatrix(imatrix::Imatrix),
+    #[command(subcommand)]
+    Gguf(gguf::Gguf),
     Synth(synth::Synth),
     #[command(subcommand)]
     Docs(docs::Docs),
@@ -142,6 +145,7 @@ impl Command {
             Self::Rm(command) => command.run(options),
             Self::Quantize(command) => command.run(options),
             Self::Imatrix(command) => command.run(options),
+            Self::Gguf(command) => command.run(options),
             Self::Synth(command) => command.run(options),
             Self::Docs(command) => command.run(options),
             Self::Cache(command) => command.run(options),

@@ -8,6 +8,7 @@ mod convert;
 mod docs;
 mod faulty_plugins;
 mod files;
+mod gguf;
 mod hostile;
 mod hub;
 #[cfg(unix)]

@@ -125,6 +125,14 @@ impl Metadata {
         Ok(())
     }
 
+    /// Where a key's value begins in the file, in bytes; of an array, its elements' type comes first. None for a key that the file
+    /// doesn't have.
+    #[must_use]
+    pub fn offset(&self, key: &str) -> Option<usize> {
+        // No value lies at the file's beginning: that is where values are that were set.
+        self.entries.iter().find(|entry| entry.key() == key).map(|entry| entry.offset).filter(|at| *at > 0)
+    }
+
     /// The number of keys.
     #[must_use]
     pub fn len(&self) -> usize {

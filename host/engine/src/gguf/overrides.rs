@@ -105,6 +105,47 @@ impl Override {
         &self.key
     }
 
+    /// The value as a file is to hold it: of type `held` where the file has one already; otherwise whole numbers get the first of
+    /// u32, i32, u64 and i64 that they fit, and others f32.
+    ///
+    /// # Errors
+    /// A sentence where it isn't of that type, or too large for it.
+    pub fn stored(&self, held: Option<ValueType>) -> Result<Value<'_>, String> {
+        let scalar = match self.value(held)? {
+            Set::String(_) => Value::String(self.value.as_bytes()),
+            Set::Scalar(scalar) => scalar,
+        };
+        let (number, text) = match scalar {
+            Value::I64(number) => (i128::from(number), self.value.as_str()),
+            Value::U64(number) => (i128::from(number), self.value.as_str()),
+            Value::F64(number) if held != Some(ValueType::F64) => {
+                return self.of_type(Value::F32(number as f32), held);
+            }
+            other => return self.of_type(other, held),
+        };
+        let kinds = match held {
+            Some(kind) => vec![kind],
+            None => vec![ValueType::U32, ValueType::I32, ValueType::U64, ValueType::I64],
+        };
+        let expected = held.map_or("64 bits", ValueType::name);
+        kinds.into_iter().find_map(|kind| integer(number, kind)).ok_or_else(|| {
+            format!("{} is set to `{text}`, where a value of type {expected} was expected", self.key)
+        })
+    }
+
+    /// The value, if it is of the file's type: `KEY=str:5` may name another.
+    fn of_type<'v>(&self, value: Value<'v>, held: Option<ValueType>) -> Result<Value<'v>, String> {
+        match held.filter(|held| *held != value.value_type()) {
+            None => Ok(value),
+            Some(held) => Err(format!(
+                "{} is set to a value of type {}, where the file's {} was expected",
+                self.key,
+                value.value_type().name(),
+                held.name()
+            )),
+        }
+    }
+
     /// The value, where the file has one of type `held`, or none.
     pub(super) fn value(&self, held: Option<ValueType>) -> Result<Set, String> {
         let of_file = match held.map(Kind::of) {
@@ -122,6 +163,21 @@ impl Override {
         let read = kinds.into_iter().find_map(|kind| kind.read(&self.value));
         Ok(read.unwrap_or_else(|| Set::String(self.value.clone())))
     }
+}
+
+/// The number in an integer type, where it fits.
+fn integer(number: i128, kind: ValueType) -> Option<Value<'static>> {
+    Some(match kind {
+        ValueType::U8 => Value::U8(number.try_into().ok()?),
+        ValueType::I8 => Value::I8(number.try_into().ok()?),
+        ValueType::U16 => Value::U16(number.try_into().ok()?),
+        ValueType::I16 => Value::I16(number.try_into().ok()?),
+        ValueType::U32 => Value::U32(number.try_into().ok()?),
+        ValueType::I32 => Value::I32(number.try_into().ok()?),
+        ValueType::U64 => Value::U64(number.try_into().ok()?),
+        ValueType::I64 => Value::I64(number.try_into().ok()?),
+        _ => return None,
+    })
 }
 
 impl Kind {
@@ -185,6 +241,31 @@ mod tests {
         assert_eq!(value("k=7", Some(ValueType::F32)), "Scalar(F64(7.0))");
         assert_eq!(value("k=7", Some(ValueType::String)), "String(\"7\")");
         assert_eq!(value("k=7", Some(ValueType::U32)), "Scalar(I64(7))");
+    }
+
+    #[test]
+    fn values_for_files() {
+        let stored = |text: &str, held| {
+            let set: Override = text.parse().unwrap();
+            set.stored(held).map(|value| format!("{value:?}"))
+        };
+        for (text, held, expected) in [
+            ("k=7", None, "U32(7)"),
+            ("k=-7", None, "I32(-7)"),
+            ("k=5000000000", None, "U64(5000000000)"),
+            ("k=0.5", None, "F32(0.5)"),
+            ("k=7", Some(ValueType::U16), "U16(7)"),
+            ("k=7", Some(ValueType::F64), "F64(7.0)"),
+            ("k=true", Some(ValueType::Bool), "Bool(true)"),
+        ] {
+            assert_eq!(stored(text, held).unwrap(), expected, "{text}");
+        }
+        let wrong = |text: &str, held| stored(text, Some(held)).unwrap_err();
+        let large = wrong("k=70000", ValueType::U16);
+        assert_eq!(large, "k is set to `70000`, where a value of type u16 was expected");
+        let other = wrong("k=str:7", ValueType::Bool);
+        assert_eq!(other, "k is set to a value of type string, where the file's bool was expected");
+        assert!(wrong("k=float:7", ValueType::U16).contains("u16"));
     }
 
     #[test]
