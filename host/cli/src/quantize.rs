@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use clap::builder::PathBufValueParser;
+use clap::builder::{PathBufValueParser, PossibleValue};
 use herald::files::{Readers, Unfinished};
 use herald::gguf::{Gguf, GgufError};
 use herald::threads;
@@ -19,6 +19,9 @@ use super::interrupt::Lookout;
 use super::options::EngineOptions;
 use super::{dtypes, output, progress, store};
 
+/// The mixture's name.
+const MIXTURE: &str = "q4_k_m";
+
 /// Write a model file with its matrices in another element type
 #[derive(Debug, Args)]
 #[command(
@@ -27,7 +30,7 @@ tensor gets a type with smaller blocks, and a line says so. Best made from a fil
 twice adds up both losses.
 
 Examples:
-  host quantize big.gguf small.gguf --type q4_k
+  host quantize big.gguf small.gguf --type q4_k_m
   host quantize smollm2-135m-instruct smaller.gguf --type q3_k
   host quantize big.gguf tiny.gguf --type iq2_s --imatrix big.imatrix.gguf"
 )]
@@ -38,8 +41,8 @@ pub(super) struct Quantize {
     /// The file to write
     output: PathBuf,
     /// The type of the matrices
-    #[arg(short = 'T', long = "type", value_name = "TYPE", value_parser = Listed::new(dtypes::writable, dtypes::all_writable))]
-    dtype: DType,
+    #[arg(short = 'T', long = "type", value_name = "TYPE", value_parser = Listed::new(wanted, all_wanted))]
+    dtype: Wanted,
     /// An importance matrix, as `host imatrix` or llama.cpp writes them: what matters more is kept more exactly
     #[arg(long, value_name = "FILE")]
     imatrix: Option<PathBuf>,
@@ -49,6 +52,27 @@ pub(super) struct Quantize {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+}
+
+/// What the matrices become.
+#[derive(Clone, Copy, Debug)]
+enum Wanted {
+    /// All of one type.
+    Plain(DType),
+    /// The usual mixture of 4 bits.
+    Q4KM,
+}
+
+fn wanted(name: &str) -> Result<Wanted, String> {
+    if name.eq_ignore_ascii_case(MIXTURE) {
+        return Ok(Wanted::Q4KM);
+    }
+    dtypes::writable(name).map(Wanted::Plain).map_err(|error| format!("{error}, {MIXTURE}"))
+}
+
+fn all_wanted() -> Vec<PossibleValue> {
+    let mixture = PossibleValue::new(MIXTURE).help("the usual mixture of q4_k and q6_k");
+    [mixture].into_iter().chain(dtypes::all_writable()).collect()
 }
 
 impl Quantize {
@@ -63,7 +87,10 @@ impl Quantize {
                 self.output.display()
             )));
         }
-        let plan = Plan::new(&gguf, &QuantizeOptions { dtype: self.dtype, head: self.output_type });
+        let plan = match self.dtype {
+            Wanted::Plain(dtype) => Plan::new(&gguf, &QuantizeOptions { dtype, head: self.output_type }),
+            Wanted::Q4KM => Plan::q4_k_m(&gguf, self.output_type),
+        };
         let importance = self.imatrix.as_deref().map(ImportanceMatrix::open).transpose();
         let importance = importance.map_err(|error| Failure::Failed(error.to_string()))?;
         if !options.quiet {

@@ -54,6 +54,15 @@ fn a_model_is_pulled_used_shown_listed_and_removed() {
     let info = json(&run(&["info", "u/tiny-GGUF", "--json", "--no-tensors"]).success());
     assert_eq!((&shown["parameters"], &shown["context"]), (&info["parameters"], &info["model"]["context"]));
 
+    let small = home.path().join("small.gguf");
+    let small_path = small.to_str().expect("UTF-8");
+    let quantized = run(&["quantize", "u/tiny-GGUF:q8_0", small_path, "--type", "q4_k_m", "--quiet"]);
+    assert!(stdout(&quantized.success()).contains("small.gguf: "));
+    let quant = json(&run(&["show", small_path, "--json"]).success());
+    assert_eq!(quant["quant"], "Q4_K_M", "{quant}");
+    let hashed = stdout(&run(&["gguf", "hash", "u/tiny-GGUF:q8_0"]).success());
+    assert!(hashed.contains(".gguf:token_embd.weight"), "{hashed}");
+
     let listed = json(&run(&["ls", "--json"]).success());
     let mut names: Vec<&str> = listed["models"]
         .as_array()

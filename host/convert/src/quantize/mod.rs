@@ -18,8 +18,8 @@ use herald::threads::{into_value, locked};
 
 use crate::imatrix::{ImatrixError, ImportanceMatrix};
 
-pub(crate) use plan::Types;
 pub use plan::{Fallback, Plan, QuantizeOptions};
+pub(crate) use plan::{Types, is_weighty};
 
 /// Weights that are converted at a time.
 const WEIGHTS_AT_ONCE: usize = 1 << 22;

@@ -18,6 +18,9 @@ const FORMATS_VERSION: u32 = 2;
 const IMATRIX_ENTRIES: &str = "quantize.imatrix.entries_count";
 const IMATRIX_CHUNKS: &str = "quantize.imatrix.chunks_count";
 
+/// `general.file_type` of the usual mixture of 4 bits.
+const Q4_K_M: u32 = 15;
+
 /// The output head, if it isn't the token embedding.
 const HEAD: &str = "output.weight";
 const EMBEDDING: &str = "token_embd.weight";
@@ -51,6 +54,7 @@ pub struct Plan {
     dtype: DType,
     types: Vec<DType>,
     fallbacks: Vec<Fallback>,
+    file_type: u32,
 }
 
 /// The types of tensors as they come, and where they depart from the request.
@@ -60,6 +64,8 @@ pub(crate) struct Types {
     of_head: DType,
     head: &'static str,
     fallbacks: BTreeMap<(usize, u32), Fallback>,
+    /// The model's blocks, where the matrices that errors hurt most get at least Q6_K.
+    mixed: Option<usize>,
 }
 
 impl Types {
@@ -67,7 +73,13 @@ impl Types {
     pub(crate) fn new(dtype: DType, head: Option<DType>, has_head: bool) -> Self {
         let smaller = dtype.bits_per_weight() < DType::Q6K.bits_per_weight();
         let of_head = head.unwrap_or(if smaller { DType::Q6K } else { dtype });
-        Self { dtype, of_head, head: if has_head { HEAD } else { EMBEDDING }, fallbacks: BTreeMap::new() }
+        Self {
+            dtype,
+            of_head,
+            head: if has_head { HEAD } else { EMBEDDING },
+            fallbacks: BTreeMap::new(),
+            mixed: None,
+        }
     }
 
     /// The type of a tensor; none for those that stay as they are.
@@ -75,7 +87,11 @@ impl Types {
         if !is_matrix(name, dims) {
             return None;
         }
-        let wanted = if name == self.head { self.of_head } else { self.dtype };
+        let wanted = match self.mixed {
+            _ if name == self.head => self.of_head,
+            Some(blocks) if is_weighty(name, blocks) => DType::Q6K,
+            _ => self.dtype,
+        };
         let columns = dims.first().copied().unwrap_or(1);
         let dtype = herald_formats::dtype_for_rows(wanted, columns);
         if dtype != wanted {
@@ -96,10 +112,24 @@ impl Plan {
     /// read them in float32.
     #[must_use]
     pub fn new(gguf: &Gguf, options: &QuantizeOptions) -> Self {
-        let mut types = Types::new(options.dtype, options.head, gguf.tensor(HEAD).is_some());
+        let types = Types::new(options.dtype, options.head, gguf.tensor(HEAD).is_some());
+        Self::of(gguf, types, herald_formats::file_type(options.dtype))
+    }
+
+    /// The plan for the usual mixture of 4 bits, llama.cpp's Q4_K_M: Q4_K, and Q6_K for the head and for half of the value and down
+    /// projections. `head` is as in [`QuantizeOptions`].
+    #[must_use]
+    pub fn q4_k_m(gguf: &Gguf, head: Option<DType>) -> Self {
+        let blocks = gguf.tensors().filter_map(|info| block_of(info.name())).max().map_or(0, |last| last + 1);
+        let types = Types::new(DType::Q4K, head, gguf.tensor(HEAD).is_some());
+        Self::of(gguf, Types { mixed: Some(blocks), ..types }, Q4_K_M)
+    }
+
+    fn of(gguf: &Gguf, mut types: Types, file_type: u32) -> Self {
+        let dtype = types.dtype;
         let of = gguf.tensors().map(|info| types.of(info.name(), info.dims()).unwrap_or(info.dtype()));
         let of = of.collect();
-        Self { dtype: options.dtype, types: of, fallbacks: types.fallbacks() }
+        Self { dtype, types: of, fallbacks: types.fallbacks(), file_type }
     }
 
     /// Each tensor's new type, in the file's order.
@@ -123,7 +153,7 @@ impl Plan {
 
     /// The metadata that the new file changes.
     pub(super) fn metadata(&self, importance: Option<&ImportanceMatrix>) -> Vec<(&'static str, u32)> {
-        let mut entries = vec![("general.file_type", herald_formats::file_type(self.dtype))];
+        let mut entries = vec![("general.file_type", self.file_type)];
         if self.dtype.block_len() > 1 {
             entries.push(("general.quantization_version", FORMATS_VERSION));
         }
@@ -133,6 +163,19 @@ impl Plan {
         }
         entries
     }
+}
+
+/// A block's number in a tensor's name.
+fn block_of(name: &str) -> Option<usize> {
+    name.strip_prefix("blk.")?.split('.').next()?.parse().ok()
+}
+
+/// Whether the usual mixture gives a matrix more bits: the value and down projections in the first and last eighth of the blocks and
+/// every third block between them.
+pub(crate) fn is_weighty(name: &str, blocks: usize) -> bool {
+    let eighth = blocks / 8;
+    let more = |block: usize| block < eighth || block >= 7 * blocks / 8 || (block - eighth) % 3 == 2;
+    ["attn_v.", "ffn_down."].iter().any(|part| name.contains(part)) && block_of(name).is_some_and(more)
 }
 
 /// Whether the tensor is a weight matrix (or a stack of them) that gets the requested type.

@@ -3,6 +3,7 @@
 use herald_api::DType;
 
 use super::Storage;
+use crate::quantize::is_weighty;
 
 /// A metadata value.
 pub(super) enum Fact {
@@ -292,18 +293,13 @@ impl Recipe {
         herald_formats::dtype_for_rows(wanted, tensor.dims[0])
     }
 
-    /// Whether the usual mixture gives a tensor more bits: the head, and the value and down projections in the first and
-    /// last eighth of the blocks and every third block between them.
+    /// Whether the usual mixture gives a tensor more bits.
     fn wants_more(&self, name: &str) -> bool {
         let head = if self.tensors.iter().any(|tensor| tensor.name == "output.weight") {
             "output.weight"
         } else {
             "token_embd.weight"
         };
-        let block = || name.strip_prefix("blk.")?.split('.').next()?.parse::<usize>().ok();
-        let eighth = self.blocks / 8;
-        let more = |block: usize| block < eighth || block >= 7 * self.blocks / 8 || (block - eighth) % 3 == 2;
-        let weighty = ["attn_v.", "ffn_down."].iter().any(|part| name.contains(part));
-        name == head || (weighty && block().is_some_and(more))
+        name == head || is_weighty(name, self.blocks)
     }
 }
