@@ -26,7 +26,7 @@ Examples:
   host gguf hash model.gguf > model.sha256
   host gguf hash model.gguf --check model.sha256"
 )]
-pub(super) struct Hash {
+pub(crate) struct Hash {
     /// The model: a GGUF file (of a split model, the first part), or a name that `host pull` knows
     #[arg(value_name = "PATH|NAME", value_parser = Listed::new(PathBufValueParser::new(), store::values), hide_possible_values = true)]
     file: PathBuf,

@@ -17,7 +17,7 @@ use crate::{output, progress, store};
 
 /// Write a split model as one file
 #[derive(Debug, Args)]
-pub(super) struct Merge {
+pub(crate) struct Merge {
     /// The first of its parts, or a name that `host pull` knows; the others are beside it
     #[arg(value_name = "PATH|NAME", value_parser = Listed::new(PathBufValueParser::new(), store::values), hide_possible_values = true)]
     first: PathBuf,

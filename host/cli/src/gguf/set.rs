@@ -28,7 +28,7 @@ Examples:
   host gguf set model.gguf llama.context_length=8192 general.name='My model'
   host gguf set model.gguf tokenizer.chat_template=str:'{{ messages }}' --output other.gguf"
 )]
-pub(super) struct Set {
+pub(crate) struct Set {
     /// The model's file
     file: PathBuf,
     /// Keys and values, as KEY=VALUE or KEY=TYPE:VALUE, where TYPE is `int`, `float`, `bool` or `str`

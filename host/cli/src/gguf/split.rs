@@ -20,7 +20,7 @@ use crate::{output, progress, store};
 /// Split a model file into several, named as llama.cpp names them; every command takes the first of them for the model
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("limit").required(true))]
-pub(super) struct Split {
+pub(crate) struct Split {
     /// The model: a GGUF file, or a name that `host pull` knows
     #[arg(value_name = "PATH|NAME", value_parser = Listed::new(PathBufValueParser::new(), store::values), hide_possible_values = true)]
     input: PathBuf,
