@@ -25,11 +25,18 @@ def opened(base, path, body):
         raise SystemExit(f"{base}{path}: {error.code}: {error.read().decode()}") from error
 
 
+def started(command, **streams):
+    try:
+        return subprocess.Popen(command, **streams)
+    except OSError as error:
+        raise SystemExit(f"{command[0]} can't be run: {error.strerror}") from error
+
+
 @contextlib.contextmanager
 def herald(host, model, threads, *options):
     """`host serve` at a free port; gives its address."""
     command = [host, "--model", model, "--threads", str(threads), "serve", "--port", "0", *options]
-    serve = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    serve = started(command, stdout=subprocess.PIPE, text=True)
     try:
         base = serve.stdout.readline().strip()
         if not base:
@@ -48,7 +55,7 @@ def llama_server(program, model, threads, slots, context):
         port = free.getsockname()[1]
     command = [program, "--model", model, "--threads", str(threads), "--threads-batch", str(threads),
                "--parallel", str(slots), "--ctx-size", str(slots * context), "--port", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = started(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     base = f"http://127.0.0.1:{port}"
     try:
         for _ in range(600):
