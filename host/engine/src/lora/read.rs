@@ -40,7 +40,8 @@ pub(super) fn adapter(file: &LoraFile, model: &Gguf, plan: &ModelPlan) -> Result
             hash.update(gguf.bytes(tensor));
         }
         let (columns, rank) = (row_len(down), n_rows(down));
-        let (down, up) = (Arc::<[f32]>::from(values(&gguf, down)), values(&gguf, up));
+        let [down, up] = [values(&gguf, down).map_err(refused)?, values(&gguf, up).map_err(refused)?];
+        let down = Arc::<[f32]>::from(down);
         for (layer, weight) in uses {
             let rows = weight.rows.clone().unwrap_or(0..up.len() / rank);
             layers[layer].push(Update {
@@ -181,15 +182,20 @@ fn n_rows(tensor: &TensorInfo) -> usize {
     tensor.dims().iter().skip(1).product()
 }
 
-/// A tensor's elements, row after row.
-fn values(gguf: &Gguf, tensor: &TensorInfo) -> Vec<f32> {
+/// A tensor's elements, row after row, all of which are numbers: what comes of others would be put down to the layer.
+fn values(gguf: &Gguf, tensor: &TensorInfo) -> Result<Vec<f32>, String> {
     let mut values = vec![0.0; tensor.elements()];
     let bytes = gguf.bytes(tensor);
     let rows = bytes.chunks_exact(bytes.len() / n_rows(tensor));
     for (row, values) in rows.zip(values.chunks_exact_mut(row_len(tensor))) {
         herald_formats::dequantize_row(tensor.dtype(), row, values);
     }
-    values
+    match values.iter().find(|value| !value.is_finite()) {
+        Some(value) => {
+            Err(format!("the adapter's {} holds {value}, where finite numbers were expected", tensor.name()))
+        }
+        None => Ok(values),
+    }
 }
 
 /// `[rows, columns]` as `[columns, rows]`.

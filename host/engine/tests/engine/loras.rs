@@ -235,6 +235,16 @@ fn refusal(model: &str, path: PathBuf, scale: f32) -> String {
     loaded.map(drop).expect_err("it is refused").to_string()
 }
 
+/// The adapter, whose last number is none.
+fn with_a_nan(folder: &Path) -> PathBuf {
+    let mut bytes = fs::read(adapter()).expect("the adapter");
+    let last = bytes.len() - 4;
+    bytes[last..].copy_from_slice(&f32::NAN.to_le_bytes());
+    let path = folder.join("nan.gguf");
+    fs::write(&path, bytes).expect("it is written");
+    path
+}
+
 #[test]
 fn what_is_not_computed_with_is_refused() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -267,6 +277,7 @@ fn what_is_not_computed_with_is_refused() {
             "blk.0.attn_q.weight.lora_a without blk.0.attn_q.weight.lora_b",
         ),
         (refused(&[], &|_| None), "the adapter has no tensors"),
+        (refusal("llama", with_a_nan(folder.path()), 1.0), "holds NaN, where finite numbers were expected"),
     ] {
         assert!(
             error.contains(expected) && !error.contains('\n'),
