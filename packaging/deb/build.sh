@@ -19,7 +19,8 @@ libherald-dev    headers, the static library, what pkg-config and CMake read, th
 herald-dbgsym    debug information of all of them
 
 It needs dpkg-dev and binutils. The packages depend on what this machine's libraries demand: build on the oldest release that
-they are for. $DEBFULLNAME and $DEBEMAIL name the maintainer, $SOURCE_DATE_EPOCH the time of the files.
+they are for. $DEBFULLNAME and $DEBEMAIL name the maintainer [default: this user at this host],
+$SOURCE_DATE_EPOCH the time of the files.
 EOF
 }
 
@@ -53,7 +54,7 @@ done
 upstream=$(sed -n 's/^version = "\(.*\)"$/\1/p' "$repository/Cargo.toml" | head -n 1)
 version=$upstream-1
 architecture=$(dpkg-architecture -qDEB_HOST_ARCH)
-maintainer="${DEBFULLNAME:-The HERALD developers} <${DEBEMAIL:-herald-developers@lists.debian.org}>"
+maintainer="${DEBFULLNAME:-The HERALD developers} <${DEBEMAIL:-$(id -un)@$(hostname -f 2>/dev/null || hostname)}>"
 epoch=${SOURCE_DATE_EPOCH:-$(git -C "$repository" log -1 --format=%ct 2>/dev/null || date +%s)}
 export SOURCE_DATE_EPOCH="$epoch"
 
