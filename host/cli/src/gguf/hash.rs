@@ -148,7 +148,11 @@ fn read_list(path: &Path) -> Result<BTreeMap<String, String>, Failure> {
         };
         // sha256sum marks files that it read as bytes with a star.
         let name = name.trim_start().trim_start_matches('*');
-        let name = match name.split_once(".gguf:") {
+        // A file may have any name; a letter before a colon is a Windows drive.
+        let of_tensor = name.split_once(".gguf:").or_else(|| {
+            name.split_once(':').filter(|(file, tensor)| file.len() > 1 && !tensor.ends_with(".gguf"))
+        });
+        let name = match of_tensor {
             Some((_, tensor)) => format!(":{tensor}"),
             None => name.rsplit(['/', '\\']).next().unwrap_or(name).to_owned(),
         };

@@ -160,6 +160,12 @@ fn digests_tell_files_and_tensors_apart() {
     let parts = fs::read_dir(home.path()).expect("the folder").flatten();
     let first = parts.map(|entry| entry.path()).find(|path| path_text(path).contains("s-00001-of"));
     gguf(&home, &["hash", path_text(&first.expect("the first part")), "--check", "list"]).success();
+    // So they do where the file has no ending.
+    fs::copy(&model, home.path().join("blob")).expect("a copy");
+    let unnamed = stdout(&gguf(&home, &["hash", "blob"]).success());
+    fs::write(home.path().join("unnamed"), unnamed).expect("the list");
+    let said = stdout(&gguf(&home, &["hash", "model.gguf", "--check", "unnamed"]).success());
+    assert!(said.starts_with(&tensors(&model).len().to_string()), "{said}");
     let mut bytes = fs::read(&model).expect("the file");
     *bytes.last_mut().expect("a byte") ^= 1;
     fs::write(&model, bytes).expect("the file");
