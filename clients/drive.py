@@ -63,6 +63,8 @@ def main() -> None:
     parser.add_argument("--model", help="a file, or a name that `host pull` knows")
     parser.add_argument("clients", nargs="*", help="only these")
     arguments = parser.parse_args()
+    if shutil.which(arguments.host) is None:
+        sys.exit(f"{arguments.host} is no program: cargo build --release makes it, and --host names another")
     model = arguments.model
     if model is None:
         pull = [arguments.host, "pull", "smollm2-135m-instruct"]
