@@ -155,6 +155,19 @@ prepared=$build/packaging
 
 have() { command -v "$1" >/dev/null; }
 
+# One section for each kind in an object: as many as there are functions and constants, with names as long, take half as much
+# again. Not in the step that leaves out what nothing reaches: that would leave out what unwinds the stack.
+merge_sections() {
+    {
+        echo 'SECTIONS {'
+        for kind in .text .rodata .data.rel.ro .gcc_except_table .data .bss .tdata .tbss; do
+            echo "$kind 0 : { *($kind $kind.*) }"
+        done
+        echo '}'
+    } >"$work/sections"
+    if ld -r -T "$work/sections" -o "$1.merged" "$1" 2>"$work/said"; then mv "$1.merged" "$1"; fi
+}
+
 # The static library as one object with what the header's functions reach: all else only takes space, and could clash with
 # another Rust library's symbols in the same program.
 slim_archive() {
@@ -165,6 +178,7 @@ slim_archive() {
     if ld -r --gc-sections $(sed 's/^/-u /' "$work/exported") -o "$work/herald.o" "$1" 2>"$work/said"; then
         objcopy --strip-debug --remove-section=.llvmbc --remove-section=.llvmcmd \
             --keep-global-symbols="$work/exported" "$work/herald.o"
+        merge_sections "$work/herald.o"
         objcopy --strip-unneeded "$work/herald.o"
         rm "$1"
         ar rcs "$1" "$work/herald.o"
