@@ -98,7 +98,7 @@ fn multiply_rows(run: &MatmulCall<'_>, scratch: &mut [f32], out: &mut OutputTile
     if n_tokens < BATCH_FROM_TOKENS {
         return (products.matmul)(run, scratch, out);
     }
-    let (unpack, Some(packing)) = ((beside.unpack)(run.dtype), products.packing) else {
+    let (unpack, Some(packing)) = (beside.unpack(run.dtype), products.packing) else {
         panic!("the simd kernels don't pack {} weights", run.dtype)
     };
     let at_once = panel_rows(columns, products.row_tile);

@@ -3,13 +3,15 @@
 use herald_api::{ActivationPrecision, DType, Hardware, abi};
 use herald_formats::dispatch;
 use herald_layers::Kernels;
-use herald_layers::matmul::{ActivationFormat, MatmulKernel, Packing};
+use herald_layers::kernels::{OnlineSoftmax, Q4Tile};
+use herald_layers::matmul::{ActivationFormat, MatmulCall, MatmulKernel, OutputTile, Packing};
 
 use crate::activations::{int8, int16};
+use crate::floats::Float;
 use crate::matmul::Precision;
 use crate::matmul::int8::Int8;
 use crate::matmul::int16::Int16;
-use crate::packed::Packed;
+use crate::packed::{Format, Packed};
 use crate::panels::Unpack;
 use crate::simd::{LANES, Simd};
 
@@ -23,8 +25,6 @@ pub struct Variant {
     pub score: u32,
     /// Its kernels, for CPUs with the features alone.
     pub kernels: &'static Kernels,
-    /// How its packed weights of a type are dequantised; likewise.
-    pub unpack: fn(DType) -> Unpack,
 }
 
 impl Variant {
@@ -32,6 +32,20 @@ impl Variant {
     #[must_use]
     pub fn runs_on(&self, hardware: &Hardware) -> bool {
         hardware.has(self.features)
+    }
+
+    /// How its packed weights of a type are dequantised, for CPUs with the features alone. Not in the table, so that a plugin
+    /// that never does it is without the code.
+    #[must_use]
+    pub fn unpack(&self, dtype: DType) -> Unpack {
+        #[cfg(target_arch = "x86_64")]
+        if self.features & abi::HERALD_CPU_AVX512 != 0 {
+            avx512::unpack(dtype)
+        } else {
+            avx2::unpack(dtype)
+        }
+        #[cfg(target_arch = "aarch64")]
+        neon::unpack(dtype)
     }
 }
 
@@ -43,23 +57,20 @@ pub static VARIANTS: [Variant; 4] = [
         features: abi::HERALD_CPU_AVX512 | abi::HERALD_CPU_AVX512_VNNI | AVX2,
         score: 500,
         kernels: &avx512_vnni::KERNELS,
-        unpack: avx512_vnni::unpack,
     },
     Variant {
         name: "avx512",
         features: abi::HERALD_CPU_AVX512 | AVX2,
         score: 400,
         kernels: &avx512::KERNELS,
-        unpack: avx512::unpack,
     },
     Variant {
         name: "avx-vnni",
         features: abi::HERALD_CPU_AVX_VNNI | AVX2,
         score: 350,
         kernels: &avx_vnni::KERNELS,
-        unpack: avx_vnni::unpack,
     },
-    Variant { name: "avx2", features: AVX2, score: 300, kernels: &avx2::KERNELS, unpack: avx2::unpack },
+    Variant { name: "avx2", features: AVX2, score: 300, kernels: &avx2::KERNELS },
 ];
 
 #[cfg(target_arch = "x86_64")]
@@ -73,22 +84,14 @@ pub static VARIANTS: [Variant; 3] = [
         features: abi::HERALD_CPU_NEON | abi::HERALD_CPU_DOTPROD | abi::HERALD_CPU_I8MM,
         score: 400,
         kernels: &i8mm::KERNELS,
-        unpack: i8mm::unpack,
     },
     Variant {
         name: "dotprod",
         features: abi::HERALD_CPU_NEON | abi::HERALD_CPU_DOTPROD,
         score: 350,
         kernels: &dotprod::KERNELS,
-        unpack: dotprod::unpack,
     },
-    Variant {
-        name: "neon",
-        features: abi::HERALD_CPU_NEON,
-        score: 300,
-        kernels: &neon::KERNELS,
-        unpack: neon::unpack,
-    },
+    Variant { name: "neon", features: abi::HERALD_CPU_NEON, score: 300, kernels: &neon::KERNELS },
 ];
 
 /// The matmul kernel of a quantised type, for activations of a precision.
@@ -157,8 +160,8 @@ macro_rules! plain {
 
 /// Compiles a generic kernel, which takes a token first, with an instruction set's features, and gives it a safe face.
 macro_rules! kernel {
-    ($features:literal, $kernel:ident $(<$parameter:ident: $bound:path>)?, $generic:expr, ($($argument:ident: $type:ty),*) $(-> $result:ty)?) => {
-        fn $kernel $(<$parameter: $bound>)? ($($argument: $type),*) $(-> $result)? {
+    ($features:literal, $visible:vis $kernel:ident $(<$parameter:ident: $bound:path>)?, $generic:expr, ($($argument:ident: $type:ty),*) $(-> $result:ty)?) => {
+        $visible fn $kernel $(<$parameter: $bound>)? ($($argument: $type),*) $(-> $result)? {
             #[target_feature(enable = $features)]
             fn compiled $(<$parameter: $bound>)? ($($argument: $type),*) $(-> $result)? {
                 // SAFETY: this function only runs on CPUs that have its features, which are the token's.
@@ -171,23 +174,36 @@ macro_rules! kernel {
     };
 }
 
-/// A module with the kernels for one instruction set.
+/// The kernels that multiply integers.
+macro_rules! integer_kernels {
+    ($token:ty, $features:literal) => {
+        type Token = $token;
+
+        fn matmul(dtype: DType, precision: ActivationPrecision) -> MatmulKernel {
+            dispatch!(dtype, float F => plain!(F, dtype), block B => quantised!(B, dtype, precision))
+        }
+
+        kernel!($features, attend_q4, crate::attend::attend_q4, (tile: &Q4Tile<'_>, running: &mut OnlineSoftmax<'_>, scratch: &mut [f32]));
+        kernel!($features, quantize_int16, int16::quantize, (x: &[f32], columns: usize, quantized: &mut [f32]));
+        kernel!($features, quantize_int8<F: Format>, int8::quantize::<Token, F>, (x: &[f32], columns: usize, quantized: &mut [f32]));
+        kernel!($features, matmul_int16<F: Format>, crate::matmul::matmul::<Token, F, Int16>, (run: &MatmulCall<'_>, scratch: &mut [f32], out: &mut OutputTile<'_>));
+        kernel!($features, matmul_int8<F: Format>, crate::matmul::matmul::<Token, F, Int8>, (run: &MatmulCall<'_>, scratch: &mut [f32], out: &mut OutputTile<'_>));
+    };
+}
+
+/// A module with the kernels for one instruction set. One `beside` another only adds instructions that multiply integers: it has
+/// the other's kernels where there are none of those.
 macro_rules! variant {
     ($module:ident, $name:literal, $token:ty, $features:literal) => {
         mod $module {
             use herald_api::{Activation, RopeKind};
-            use herald_layers::kernels::{DeltaRule, Gemm, HeadMatmul, Q4Tile, OnlineSoftmax, SelectiveScan, SsdStep, Tap, Tile, Xielu};
-            use herald_layers::matmul::{OutputTile, MatmulCall};
+            use herald_layers::kernels::{DeltaRule, Gemm, HeadMatmul, SelectiveScan, SsdStep, Tap, Tile, Xielu};
             use herald_formats::row_kernels;
 
             use super::*;
-            use crate::floats::Float;
-            use crate::packed::Format;
-
-            type Token = $token;
 
             /// The table.
-            pub(super) static KERNELS: Kernels = Kernels {
+            pub(super) const KERNELS: Kernels = Kernels {
                 name: $name,
                 is_batch_invariant: true,
                 rows: row_kernels,
@@ -220,10 +236,6 @@ macro_rules! variant {
                 decay_weights,
             };
 
-            fn matmul(dtype: DType, precision: ActivationPrecision) -> MatmulKernel {
-                dispatch!(dtype, float F => plain!(F, dtype), block B => quantised!(B, dtype, precision))
-            }
-
             pub(super) fn unpack(dtype: DType) -> Unpack {
                 dispatch!(dtype, float F => unpack_floats::<F>, block B => unpack_quantised::<Packed<B>>)
             }
@@ -243,7 +255,6 @@ macro_rules! variant {
             kernel!($features, quantize_i16, crate::vectors::quantize_i16, (x: &[f32], codes: &mut [i16]) -> f32);
             kernel!($features, pack_queries, crate::attend::pack_queries, (queries: &[f32], key_dim: usize, out: &mut [f32]));
             kernel!($features, attend, crate::attend::attend, (tile: &Tile<'_>, running: &mut OnlineSoftmax<'_>, scratch: &mut [f32]));
-            kernel!($features, attend_q4, crate::attend::attend_q4, (tile: &Q4Tile<'_>, running: &mut OnlineSoftmax<'_>, scratch: &mut [f32]));
             kernel!($features, merge, crate::attend::merge, (into: &mut OnlineSoftmax<'_>, other: &OnlineSoftmax<'_>));
             kernel!($features, mul, crate::recurrent::mul, (x: &mut [f32], y: &[f32]));
             kernel!($features, softplus, crate::recurrent::softplus, (x: &mut [f32]));
@@ -253,14 +264,23 @@ macro_rules! variant {
             kernel!($features, delta_rule, crate::delta::delta_rule, (call: &DeltaRule<'_>, state: &mut [f32], out: &mut [f32]));
             kernel!($features, mul_sigmoid, crate::delta::mul_sigmoid, (x: &mut [f32], gate: &[f32]));
             kernel!($features, decay_weights, crate::recurrent::decay_weights, (to: f32, from: &[f32], weight: &[f32], x: &mut [f32]));
-            kernel!($features, quantize_int16, int16::quantize, (x: &[f32], columns: usize, quantized: &mut [f32]));
-            kernel!($features, quantize_int8<F: Format>, int8::quantize::<Token, F>, (x: &[f32], columns: usize, quantized: &mut [f32]));
 
-            kernel!($features, matmul_int16<F: Format>, crate::matmul::matmul::<Token, F, Int16>, (run: &MatmulCall<'_>, scratch: &mut [f32], out: &mut OutputTile<'_>));
-            kernel!($features, matmul_int8<F: Format>, crate::matmul::matmul::<Token, F, Int8>, (run: &MatmulCall<'_>, scratch: &mut [f32], out: &mut OutputTile<'_>));
-            kernel!($features, matmul_floats<T: Float>, crate::floats::matmul::<Token, T>, (run: &MatmulCall<'_>, scratch: &mut [f32], out: &mut OutputTile<'_>));
+            kernel!($features, pub(super) matmul_floats<T: Float>, crate::floats::matmul::<Token, T>, (run: &MatmulCall<'_>, scratch: &mut [f32], out: &mut OutputTile<'_>));
             kernel!($features, unpack_quantised<F: Format>, crate::panels::quantised::<Token, F>, (packed: &[u8], columns: usize, panel: &mut [f32]));
             kernel!($features, unpack_floats<T: Float>, crate::panels::floats::<Token, T>, (packed: &[u8], columns: usize, panel: &mut [f32]));
+
+            integer_kernels!($token, $features);
+        }
+    };
+    ($module:ident, $name:literal, $token:ty, $features:literal, beside $floats:ident) => {
+        mod $module {
+            use super::$floats::matmul_floats;
+            use super::*;
+
+            /// The table.
+            pub(super) const KERNELS: Kernels = Kernels { name: $name, matmul, attend_q4, ..super::$floats::KERNELS };
+
+            integer_kernels!($token, $features);
         }
     };
 }
@@ -268,7 +288,7 @@ macro_rules! variant {
 #[cfg(target_arch = "x86_64")]
 variant!(avx2, "simd (avx2)", crate::simd::avx2::Avx2<crate::simd::avx2::MultiplyAdd>, "avx2,fma,f16c");
 #[cfg(target_arch = "x86_64")]
-variant!(avx_vnni, "simd (avx-vnni)", crate::simd::avx2::Avx2<crate::simd::avx2::Vnni>, "avx2,fma,f16c");
+variant!(avx_vnni, "simd (avx-vnni)", crate::simd::avx2::Avx2<crate::simd::avx2::Vnni>, "avx2,fma,f16c", beside avx2);
 #[cfg(target_arch = "x86_64")]
 variant!(
     avx512,
@@ -281,12 +301,13 @@ variant!(
     avx512_vnni,
     "simd (avx512-vnni)",
     crate::simd::avx512::Avx512<crate::simd::avx512::Vnni>,
-    "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c"
+    "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c",
+    beside avx512
 );
 
 #[cfg(target_arch = "aarch64")]
 variant!(neon, "simd (neon)", crate::simd::neon::Neon<crate::simd::neon_quads::Widening>, "neon");
 #[cfg(target_arch = "aarch64")]
-variant!(dotprod, "simd (dotprod)", crate::simd::neon::Neon<crate::simd::neon_quads::DotProduct>, "neon");
+variant!(dotprod, "simd (dotprod)", crate::simd::neon::Neon<crate::simd::neon_quads::DotProduct>, "neon", beside neon);
 #[cfg(target_arch = "aarch64")]
-variant!(i8mm, "simd (i8mm)", crate::simd::neon::Neon<crate::simd::neon_quads::Matrix>, "neon");
+variant!(i8mm, "simd (i8mm)", crate::simd::neon::Neon<crate::simd::neon_quads::Matrix>, "neon", beside neon);
