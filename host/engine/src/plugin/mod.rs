@@ -110,9 +110,12 @@ impl Plugins {
             match checked.and_then(|(file, is_named)| plugins.load(file, is_named, hardware)) {
                 Ok(loaded) => plugins.usable.push(loaded),
                 Err(refused) => {
+                    let path = refused.path.display();
                     // Whoever named the file gets an error.
-                    if !refused.is_named {
-                        tracing::warn!("{}: refused: {}", refused.path.display(), refused.reason);
+                    if refused.is_unsuited && !refused.is_named {
+                        tracing::info!("{path}: not used: {}", refused.reason);
+                    } else if !refused.is_named {
+                        tracing::warn!("{path}: refused: {}", refused.reason);
                     }
                     plugins.refused.push(refused);
                 }
