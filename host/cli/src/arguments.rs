@@ -120,10 +120,19 @@ fn end(error: &clap::Error) -> ! {
     std::process::exit(error.exit_code())
 }
 
-/// The error, with a hint if a command doesn't use one of the shared options.
+/// The error, with a hint if a command doesn't use one of the shared options, or was given a model without one.
 fn hinted(mut error: clap::Error) -> clap::Error {
     let Some(ContextValue::String(given)) = error.get(ContextKind::InvalidArg) else { return error };
     let given = given.clone();
+    let tip = |error: &mut clap::Error, tip: String| {
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![StyledStr::from(tip)]));
+    };
+    if !given.starts_with('-') {
+        if given.ends_with(".gguf") {
+            tip(&mut error, format!("an option names the model: '--model {given}'"));
+        }
+        return error;
+    }
     let long = given.strip_prefix("--");
     let short = given.strip_prefix('-').and_then(|name| name.chars().next());
     let is =
@@ -131,10 +140,9 @@ fn hinted(mut error: clap::Error) -> clap::Error {
     if error.kind() == ErrorKind::UnknownArgument
         && Cli::command().get_arguments().any(|argument| argument.get_long().is_some() && is(argument))
     {
-        let hint = StyledStr::from(called::named(format!(
-            "this command doesn't use '{given}', which is for commands such as 'host generate'"
-        )));
-        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![hint]));
+        let hint =
+            format!("this command doesn't use '{given}', which is for commands such as 'host generate'");
+        tip(&mut error, called::named(hint));
     }
     error
 }
@@ -227,6 +235,16 @@ mod tests {
         }
         let error = super::hinted(parsed(&["synth", "--nonsense"]).expect_err("it is unknown")).to_string();
         assert!(!error.contains("doesn't use"), "{error}");
+    }
+
+    #[test]
+    fn a_model_that_no_option_names_gets_a_tip() {
+        let tip =
+            |arguments: &[&str]| super::hinted(parsed(arguments).expect_err("it is too much")).to_string();
+        let error = tip(&["chat", "some/model.gguf"]);
+        assert!(error.contains("--model some/model.gguf") && !error.contains("doesn't use"), "{error}");
+        let error = tip(&["chat", "hello"]);
+        assert!(error.contains("unexpected argument") && !error.contains("tip"), "{error}");
     }
 
     /// Help shows what a command uses, and nothing else of the shared options.
