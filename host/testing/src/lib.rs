@@ -269,11 +269,29 @@ pub fn fetched(name: &str) -> Option<PathBuf> {
     path.exists().then_some(path)
 }
 
-/// SmolLM2-135M-Instruct on one thread, loaded with the simd plugin where that runs, since scalar code takes ten times as long, or else
-/// with the cpu plugin.
+/// Options that load a model on one thread: a tiny one with the cpu plugin, a real one with the simd plugin where that runs, since
+/// scalar code takes ten times as long.
+///
+/// # Panics
+/// If the model isn't there.
+pub fn options_for(model: &Path) -> LoadOptions {
+    let bytes = model.metadata().unwrap_or_else(|error| panic!("{}: {error}", model.display())).len();
+    let simd = if bytes < 10_000_000 { None } else { simd_options() };
+    LoadOptions { threads: NonZeroUsize::new(1), ..simd.cloned().unwrap_or_else(cpu_options) }
+}
+
+/// Options that load only the simd plugin, where that runs.
+fn simd_options() -> Option<&'static LoadOptions> {
+    backends().iter().find(|(name, _)| *name == "simd").map(|(_, options)| options)
+}
+
+/// The simd plugin, where that runs.
+pub fn simd_plugin() -> Option<&'static Path> {
+    Some(&simd_options()?.search.files[0])
+}
+
+/// SmolLM2-135M-Instruct, as [`options_for`] says.
 pub fn load_smollm2() -> NeuroEngine {
-    let simd = backends().iter().find(|(name, _)| *name == "simd");
-    let options = simd.map_or_else(cpu_options, |(_, options)| options.clone());
-    let options = LoadOptions { threads: NonZeroUsize::new(1), ..options };
-    NeuroEngine::load(&smollm2(), &options).unwrap_or_else(|error| panic!("{error}"))
+    let model = smollm2();
+    NeuroEngine::load(&model, &options_for(&model)).unwrap_or_else(|error| panic!("{error}"))
 }

@@ -10,7 +10,7 @@ use herald_testing::tiny;
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-use crate::{GREEDY, fails, home, host, json, misused, on, stderr, stdout};
+use crate::{GREEDY, fails, home, host, host_of_real_model, json, misused, on, stderr, stdout};
 
 #[test]
 fn generate_prints_only_the_text() {
@@ -79,7 +79,6 @@ fn no_maximum_of_tokens_is_no_limit() {
 #[test]
 fn the_showcases_are_answered_so() {
     let folder = home();
-    let model = herald_testing::smollm2();
     let read = |file: &str| fs::read_to_string(herald_testing::repository().join(file)).expect("a page");
     let (readme, tour) = (read("README.md"), read("docs/TOUR.md"));
     let answers = |page: &str, command: &str, arguments: &[&str], answer: &str| {
@@ -87,8 +86,8 @@ fn the_showcases_are_answered_so() {
             page.contains(&format!("$ host {command}\n{answer}\n")),
             "{command} and its answer are shown"
         );
-        let mut host = host(&folder);
-        host.arg("--model").arg(&model).args(arguments).args(["--temperature", "0", "--quiet"]);
+        let mut host = host_of_real_model(&folder);
+        host.args(arguments).args(["--temperature", "0", "--quiet"]);
         assert_eq!(stdout(&host.assert().success()), format!("{answer}\n"), "{command}");
     };
     let question = "What is the capital of France?";
@@ -290,10 +289,9 @@ fn completions_are_printed() {
 /// The tiny models have no chat template, so this takes SmolLM2.
 #[test]
 fn chat_answers_line_by_line() {
-    let model = herald_testing::smollm2();
     let home = home();
-    let mut command = host(&home);
-    command.arg("--model").arg(model).args(["chat", "-n", "8", "--quiet"]);
+    let mut command = host_of_real_model(&home);
+    command.args(["chat", "-n", "8", "--quiet"]);
     command.write_stdin("Say hello.\n/reset\nSay hello.\n");
     let text = stdout(&command.assert().success());
     let answers: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
@@ -304,11 +302,10 @@ fn chat_answers_line_by_line() {
 /// the next message.
 #[test]
 fn a_session_continues_where_it_stopped() {
-    let model = herald_testing::smollm2();
     let home = home();
     let chat = |session: &str| {
-        let mut command = host(&home);
-        command.arg("--model").arg(&model).args(["--active-tokens", "64", "--compressed-tokens", "64"]);
+        let mut command = host_of_real_model(&home);
+        command.args(["--active-tokens", "64", "--compressed-tokens", "64"]);
         command.args(["chat", "-n", "12", "--quiet", "--temperature", "1", "--session", session]);
         command
     };

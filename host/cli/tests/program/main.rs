@@ -30,7 +30,7 @@ use std::sync::OnceLock;
 
 use assert_cmd::Command;
 use assert_cmd::assert::Assert;
-use herald_testing::{cpu_plugin, tiny};
+use herald_testing::{cpu_plugin, simd_plugin, smollm2, tiny};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -66,6 +66,16 @@ pub(crate) fn host(home: &TempDir) -> Command {
     command.env("XDG_CONFIG_HOME", home.path().join("config")).env("XDG_DATA_HOME", home.path().join("data"));
     command.env("XDG_STATE_HOME", home.path().join("state")).arg("--allow-insecure-plugins");
     command.arg("--plugin").arg(cpu_plugin());
+    command
+}
+
+/// The program with a real model, and with the simd plugin where that runs: scalar code takes ten times as long.
+pub(crate) fn host_of_real_model(home: &TempDir) -> Command {
+    let mut command = host(home);
+    if let Some(plugin) = simd_plugin() {
+        command.env("HERALD_BACKEND", "simd").arg("--plugin").arg(plugin);
+    }
+    command.arg("--model").arg(smollm2());
     command
 }
 

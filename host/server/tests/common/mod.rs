@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use herald::NeuroEngine;
 use herald::schedule::{Scheduler, SchedulerOptions};
 use herald_server::{Access, Limits, Models, ServeOptions, Server};
-use herald_testing::cpu_options;
+use herald_testing::options_for;
 use serde_json::{Value, json};
 
 /// Long enough for anything that is not stuck.
@@ -44,7 +44,7 @@ pub(crate) fn serve(model: &Path, access: Access, limits: Limits, max_body: usiz
 }
 
 pub(crate) fn serve_with(model: &Path, options: ServeOptions) -> Served {
-    let engine = Arc::new(NeuroEngine::load(model, &cpu_options()).expect("the model"));
+    let engine = Arc::new(NeuroEngine::load(model, &options_for(model)).expect("the model"));
     let scheduler = Arc::new(Scheduler::start(engine, SchedulerOptions::default()).expect("a scheduler"));
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let server =

@@ -1,7 +1,7 @@
 //! Adapters: which of them a request gets, and that none changes what others get.
 
 use herald::{LoadOptions, LoraFile, LoraScale};
-use herald_testing::repository;
+use herald_testing::{cpu_options, repository};
 
 use super::*;
 

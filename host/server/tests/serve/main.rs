@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use herald::schedule::{Scheduler, SchedulerOptions};
 use herald::{GenerateOptions, NeuroEngine};
 use herald_server::{Access, Limits, Models, ServeOptions, Server, endpoints};
-use herald_testing::{cpu_options, smollm2, tiny};
+use herald_testing::{options_for, smollm2, tiny};
 use serde_json::{Value, json};
 
 /// A server on its own thread, which ends when this is dropped.
@@ -47,7 +47,7 @@ fn serve(model: &Path, options: SchedulerOptions) -> Served {
 }
 
 fn serve_with(model: &Path, options: SchedulerOptions, access: Access, limits: Limits) -> Served {
-    let engine = Arc::new(NeuroEngine::load(model, &cpu_options()).expect("the model"));
+    let engine = Arc::new(NeuroEngine::load(model, &options_for(model)).expect("the model"));
     let scheduler = Arc::new(Scheduler::start(engine, options).expect("a scheduler"));
     let models = Models::one("the model".to_owned(), Arc::clone(&scheduler));
     Served { scheduler, listening: listen(models, access, limits) }

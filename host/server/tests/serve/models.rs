@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use herald_server::{Keep, ModelSource};
+use herald_testing::cpu_options;
 
 use super::*;
 
