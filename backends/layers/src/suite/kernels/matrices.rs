@@ -2,7 +2,7 @@
 //! in the backend's format where it has one, a run of rows at a time.
 
 use herald_api::{ActivationPrecision, AlignedBytes, DType};
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView2, Axis};
 use proptest::prelude::*;
 
 use super::super::bounds::{Expected, TINY, check_all, gamma};
@@ -147,14 +147,18 @@ fn product(kernels: &Kernels, dtype: DType, precision: ActivationPrecision, shap
             weight_sizes[(row, column)] = size;
         }
     }
-    for (token, x) in x.chunks_exact(columns).enumerate() {
-        let largest = x.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
-        let rounding = f64::from(largest) * step;
+    // Sums of each row and token for themselves would take most of the suite's time.
+    let x =
+        ArrayView2::from_shape((n_tokens, columns), &x).expect("the lengths are the shape's").mapv(f64::from);
+    let roundings = x.map_axis(Axis(1), |x| x.fold(0.0_f64, |largest, x| largest.max(x.abs())) * step);
+    let x_sizes = x.mapv(f64::abs) + roundings.view().insert_axis(Axis(1));
+    let (values, sizes) = (x.dot(&weights.t()), x_sizes.dot(&weight_sizes.t()));
+    let row_sizes = weight_sizes.sum_axis(Axis(1));
+    for token in 0..n_tokens {
         let expected = (0..n_rows).map(|row| {
-            let (weights, sizes) = (weights.row(row), weight_sizes.row(row));
-            let value: f64 = weights.iter().zip(x).map(|(w, x)| w * f64::from(*x)).sum();
-            let size: f64 = sizes.iter().zip(x).map(|(s, x)| s * (f64::from(x.abs()) + rounding)).sum();
-            let bound = sizes.sum() * rounding + gamma(columns + 8) * size + (columns + 8) as f64 * TINY;
+            let (value, size) = (values[(token, row)], sizes[(token, row)]);
+            let bound =
+                row_sizes[row] * roundings[token] + gamma(columns + 8) * size + (columns + 8) as f64 * TINY;
             let bias = bias.as_ref().map_or(0.0, |bias| f64::from(bias[first + row]));
             Expected { value: value + bias, bound: bound + gamma(1) * (value.abs() + bound + bias.abs()) }
         });
