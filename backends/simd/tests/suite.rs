@@ -19,12 +19,16 @@ fn variants() -> Vec<&'static Variant> {
     found
 }
 
+/// Each variant on a thread of its own, whose name a panic says: this takes longer than all other tests.
 #[test]
 fn kernels() {
-    for variant in variants() {
-        println!("{}", variant.name);
-        herald_layers::suite::kernels(variant.kernels);
-    }
+    std::thread::scope(|scope| {
+        for variant in variants() {
+            let thread = std::thread::Builder::new().name(variant.name.to_owned());
+            let check = || herald_layers::suite::kernels(variant.kernels);
+            thread.spawn_scoped(scope, check).expect("a thread");
+        }
+    });
 }
 
 #[test]
