@@ -46,7 +46,9 @@ static C: LazyLock<PathBuf> = LazyLock::new(|| {
 
 static RUST: LazyLock<PathBuf> = LazyLock::new(|| {
     let manifest = examples().join("plugin-rust/Cargo.toml");
-    let folder = target().join("plugin-rust");
+    // The folder where herald-testing builds plugins, so that this one is compiled once for all tests.
+    let exe = std::env::current_exe().expect("a test knows its own path");
+    let folder = exe.ancestors().nth(2).expect("tests are in target/PROFILE/deps").join("plugins");
     let mut cargo = Command::new(env!("CARGO"));
     run(cargo.args(["build", "--locked", "--manifest-path"]).arg(manifest).arg("--target-dir").arg(&folder));
     folder.join("debug/libherald_example_rust.so")
