@@ -10,7 +10,6 @@ use std::sync::OnceLock;
 
 use herald::gguf::{Gguf, Value, Writer};
 use herald::plugin::Search;
-use herald::threads::available_threads;
 use herald::{LoadOptions, NeuroEngine};
 use tempfile::TempDir;
 
@@ -186,7 +185,7 @@ pub fn search(files: &[&Path]) -> Search {
 }
 
 /// Options that load only the cpu plugin, on one thread: tests run beside each other, and sharing a tiny model's loops out takes
-/// longer than computing them. [`backends`] has engines on many threads.
+/// longer than computing them. [`backends`] has engines on all threads.
 pub fn cpu_options() -> LoadOptions {
     let search = Search { files: vec![cpu_plugin()], allow_insecure: true, ..Search::default() };
     LoadOptions { search, threads: NonZeroUsize::new(1), ..LoadOptions::default() }
@@ -224,17 +223,14 @@ pub fn tiny_with(folder: &Path, texts: &[(&str, &str)]) -> PathBuf {
     path
 }
 
-/// Each backend that runs on this machine: its name, and options that load only it, on a thread more than there are processors:
-/// loops are shared out on any machine, and threads sleep while they wait for each other. Where there are as many as
-/// processors they watch, which beside other tests keeps those that they wait for from running.
+/// Each backend that runs on this machine: its name, and options that load only it.
 pub fn backends() -> &'static [(&'static str, LoadOptions)] {
     static FOUND: OnceLock<Vec<(&str, LoadOptions)>> = OnceLock::new();
     FOUND.get_or_init(|| {
-        let threads = Some(available_threads().saturating_add(1));
-        let mut found = vec![("cpu", LoadOptions { threads, ..cpu_options() })];
+        let mut found = vec![("cpu", LoadOptions { threads: None, ..cpu_options() })];
         for name in ["simd", "blas"] {
             let search = Search { files: vec![plugin(name)], allow_insecure: true, ..Search::default() };
-            let options = LoadOptions { search, threads, ..LoadOptions::default() };
+            let options = LoadOptions { search, ..LoadOptions::default() };
             match NeuroEngine::load(&tiny("llama"), &options) {
                 Ok(_) => found.push((name, options)),
                 Err(error) => println!("{name} doesn't run on this machine: {error}"),
