@@ -33,7 +33,7 @@ struct Chosen {
 fn chosen() -> &'static Result<Chosen> {
     static CHOSEN: OnceLock<Result<Chosen>> = OnceLock::new();
     CHOSEN.get_or_init(|| {
-        let library = library::found().as_ref().map_err(|sentence| Error::unsupported(sentence.clone()))?;
+        let library = library::found().as_ref().map_err(Error::clone)?;
         let beside = matmul::beside()?;
         let kernels = Kernels {
             name: "blas",

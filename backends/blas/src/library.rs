@@ -3,6 +3,8 @@
 use std::ffi::c_int;
 use std::sync::OnceLock;
 
+use herald_api::{Error, Status};
+
 use super::trust;
 
 /// The variable that names a library to use: a path, or a name for the system's loader.
@@ -64,22 +66,23 @@ pub(crate) struct Library {
     sgemm: Sgemm,
 }
 
-/// The library in use, looked for once; or a sentence that says why there is none.
-pub(crate) fn found() -> &'static Result<Library, String> {
-    static FOUND: OnceLock<Result<Library, String>> = OnceLock::new();
+/// The library in use, looked for once; or why there is none. A machine without a BLAS is only unsuited; a library that somebody
+/// named and that can't be used, or one that is there and can't be trusted, is something to tell them.
+pub(crate) fn found() -> &'static Result<Library, Error> {
+    static FOUND: OnceLock<Result<Library, Error>> = OnceLock::new();
     FOUND.get_or_init(|| {
-        trust::check_limits()?;
+        trust::check_limits().map_err(Error::unsupported)?;
         match std::env::var(CHOICE).ok().filter(|name| !name.is_empty()) {
-            Some(name) => {
-                Library::open(&name).map_err(|reason| format!("{CHOICE} is {name:?}, which {reason}"))
-            }
+            Some(name) => Library::open(&name).map_err(|reason| {
+                Error::new(Status::NotFound, format!("{CHOICE} is {name:?}, which {reason}"))
+            }),
             None => any_candidate(),
         }
     })
 }
 
 /// The first candidate that can be used.
-fn any_candidate() -> Result<Library, String> {
+fn any_candidate() -> Result<Library, Error> {
     let mut untrusted = String::new();
     for name in CANDIDATES {
         match Library::open(name) {
@@ -88,8 +91,12 @@ fn any_candidate() -> Result<Library, String> {
             Err(Unusable::Other(_)) => {}
         }
     }
-    Err(format!(
-        "no BLAS library was found, where OpenBLAS, BLIS, MKL, ArmPL, Accelerate or one named by {CHOICE} was expected{untrusted}"
+    let status = if untrusted.is_empty() { Status::Unsupported } else { Status::NotFound };
+    Err(Error::new(
+        status,
+        format!(
+            "no BLAS library was found, where OpenBLAS, BLIS, MKL, ArmPL, Accelerate or one named by {CHOICE} was expected{untrusted}"
+        ),
     ))
 }
 

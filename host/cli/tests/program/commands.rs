@@ -240,7 +240,7 @@ fn backends_lists_what_is_there_and_what_was_refused() {
     assert!(text.contains("cpu") && text.contains("Refused") && text.contains("libherald_bad.so"), "{text}");
 }
 
-/// Without a BLAS library, its backend prints one warning and the others do the work.
+/// Without the BLAS library that was named, its backend prints one warning and the others do the work.
 #[cfg(all(unix, target_arch = "x86_64"))]
 #[test]
 fn without_a_blas_the_program_works_and_says_what_is_missing() {
