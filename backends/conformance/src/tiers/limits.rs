@@ -200,15 +200,28 @@ pub(super) fn memory(case: &Case<'_>) -> Verdict {
 }
 
 /// Bytes by which the process grows with each of several rounds of `kept` bytes, after some that may keep something for later;
-/// 0 where that is little beside `kept`.
+/// 0 where that is little beside `kept`. What leaks does so each time, while memory that only lies scattered is used again: so the
+/// least of some measurements counts.
 fn growth(kept: u64, mut round: impl FnMut() -> Verdict<()>) -> Verdict<u64> {
+    const MEASUREMENTS: usize = 3;
+    round()?;
+    round()?;
+    let mut least = u64::MAX;
+    for _ in 0..MEASUREMENTS {
+        least = least.min(growth_once(kept, &mut round)?);
+        if least == 0 {
+            break;
+        }
+    }
+    Ok(least)
+}
+
+fn growth_once(kept: u64, round: &mut impl FnMut() -> Verdict<()>) -> Verdict<u64> {
     const ROUNDS: u64 = 3;
     // What was handed out is exact. A plugin with an allocator of its own shows in what the process takes, which also grows
     // when freed memory lies scattered.
     let taken = || [heap::allocated().unwrap_or(0), heap::resident()];
     let limits = [kept / 16, kept / 2];
-    round()?;
-    round()?;
     let before = taken();
     for _ in 0..ROUNDS {
         round()?;
