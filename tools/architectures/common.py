@@ -46,10 +46,6 @@ class Architecture:
     """From a tensor's name in `transformers` to that in published files, where these differ."""
     experts_in: str | None = None
     """The block type of the experts' matrices, whose values the expected logits are of."""
-    bound: float = 0.002
-    """The largest difference that `--check` allows, in standard deviations of the logits (taken as 1 where smaller).
-    Keys and values in float16 cause up to about 0.0006, and 0.001 at the smallest sizes; a scale that is wrong by 1%
-    causes 0.007 and more. An epsilon of 1e-6 in place of 1e-5 stays below the bound: compare epsilons by eye."""
 
 
 def attention(heads: int = 4, kv_heads: int = 2) -> Config:
