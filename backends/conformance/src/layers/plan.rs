@@ -347,11 +347,10 @@ fn tensor(role: WeightRole, dtype: DType, rows: usize, columns: usize, values: &
     }
 }
 
-/// The numbers as a row of the type; of a type that is only read, or whose best points are searched for long, random codes of
-/// about their size.
+/// The numbers as a row of the type; of a type that is only read, random codes of about their size.
 fn encode(dtype: DType, numbers: &[f32], scale: f32, values: &mut Values) -> Vec<u8> {
     let mut row = vec![0; dtype.row_bytes(numbers.len()).unwrap_or(0)];
-    if herald_formats::is_writable(dtype) && !matches!(dtype, DType::Iq2S | DType::Iq3S) {
+    if herald_formats::is_writable(dtype) {
         // They are small numbers, which every type can store.
         let _ = herald_formats::quantize_row(dtype, numbers, &mut row);
         return row;
