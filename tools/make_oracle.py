@@ -172,6 +172,8 @@ def random_model(architecture, hidden):
     with torch.no_grad():
         for name, weight in model.named_parameters():
             draw(name, weight, -2 if architecture.inputs_first(weight) else -1)
+            if name.removesuffix(".weight").endswith(("o_proj", "down_proj")):
+                weight.mul_(architecture.additions)
         for name, buffer in model.named_buffers():
             # Biases that steer a router are buffers, since no gradient trains them.
             if name.endswith("bias"):

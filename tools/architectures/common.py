@@ -44,6 +44,9 @@ class Architecture:
     """Whether a matrix has its inputs before its outputs, against PyTorch's custom."""
     rename: Callable[[str], str] = lambda name: name
     """From a tensor's name in `transformers` to that in published files, where these differ."""
+    additions: float = 1.0
+    """By how much what a block adds is scaled, which is what its attention's and its MLP's last matrix gives. As drawn,
+    each doubles the signal: through dozens of blocks, roundings grow with it, as they don't in a model that was trained."""
     experts_in: str | None = None
     """The block type of the experts' matrices, whose values the expected logits are of."""
 

@@ -105,6 +105,8 @@ EXPERTS = {
         deepseek2_lite,
         "multi-head latent attention with YaRN, a dense block first, a shared expert",
         hidden=64,
+        # 1 / sqrt(2 blocks), as GPT-2 starts (Radford et al. 2019, section 2.3).
+        additions=54**-0.5,
     ),
     "deepseek_v3": Architecture(
         "deepseek_v3",
