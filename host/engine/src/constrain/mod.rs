@@ -14,6 +14,7 @@
 
 mod chart;
 mod compile;
+mod exclusive;
 mod gbnf;
 mod guide;
 mod schema;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use super::exclusive::exclusive;
 use crate::error::{Error, Result};
 
 /// The greatest `multipleOf`: a greater one is beyond the compiler's 32-bit numbers.
@@ -49,7 +50,7 @@ const POINTER: &str = r"(?:/(?:[^~/]|~[01])*)*";
 /// # Errors
 /// Where a `multipleOf` is too great.
 pub(super) fn normalised(schema: &Value) -> Result<Value> {
-    let mut made = part(schema)?;
+    let mut made = part(schema, schema)?;
     // Pointers with escapes get plain names: the compiler takes them as they are written.
     let mut names = BTreeMap::new();
     rename(&mut made, &mut names);
@@ -93,7 +94,7 @@ fn rename(schema: &mut Value, names: &mut BTreeMap<String, String>) {
 }
 
 /// A pointer of a URI's fragment as RFC 6901 writes it in JSON: `%20` is a space; `~0` and `~1` stay.
-fn unescaped(pointer: &str) -> String {
+pub(super) fn unescaped(pointer: &str) -> String {
     let mut bytes = Vec::with_capacity(pointer.len());
     let mut rest = pointer.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {
@@ -112,28 +113,46 @@ fn unescaped(pointer: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-fn part(schema: &Value) -> Result<Value> {
+/// A part of the schema `root`.
+fn part(schema: &Value, root: &Value) -> Result<Value> {
     match schema {
-        Value::Object(fields) => Ok(Value::Object(object(fields)?)),
-        Value::Array(parts) => parts.iter().map(part).collect(),
+        Value::Object(fields) => Ok(Value::Object(object(fields, root)?)),
+        Value::Array(parts) => parts.iter().map(|schema| part(schema, root)).collect(),
         other => Ok(other.clone()),
     }
 }
 
-fn object(fields: &Map<String, Value>) -> Result<Map<String, Value>> {
+fn object(fields: &Map<String, Value>, root: &Value) -> Result<Map<String, Value>> {
     let mut made = Map::new();
     let mut also = Vec::new();
     for (name, value) in fields {
         match (name.as_str(), value) {
             (name, value) if DATA.contains(&name) => drop(made.insert(name.to_owned(), value.clone())),
             (name, Value::Object(parts)) if NAMED.contains(&name) => {
-                let named = |(name, value): (&String, &Value)| Ok((name.clone(), part(value)?));
+                let named = |(name, value): (&String, &Value)| Ok((name.clone(), part(value, root)?));
                 made.insert(name.to_owned(), Value::Object(parts.iter().map(named).collect::<Result<_>>()?));
             }
             // They say nothing.
             ("uniqueItems" | "deprecated", Value::Bool(false)) => {}
             ("deprecated" | "nullable", _) => {}
             ("minContains" | "maxContains", _) if !fields.contains_key("contains") => {}
+            ("uniqueItems", _)
+                if fields.get("maxItems").and_then(Value::as_u64).is_some_and(|most| most < 2) => {}
+            ("propertyNames", Value::Object(names)) => {
+                let Some(named) = of_names(names, fields) else {
+                    made.insert(name.clone(), value.clone());
+                    continue;
+                };
+                also.extend(named.map(|named| part(&named, root)).transpose()?);
+            }
+            ("oneOf", Value::Array(alternatives)) => {
+                let made_parts: Vec<Value> =
+                    alternatives.iter().map(|one| part(one, root)).collect::<Result<_>>()?;
+                match exclusive(root, alternatives) {
+                    Some(any) => also.push(json!({"anyOf": part(&Value::Array(any), root)?})),
+                    None => drop(made.insert(name.clone(), Value::Array(made_parts))),
+                }
+            }
             ("format", Value::String(format)) => format_of(format, &mut made, &mut also),
             ("multipleOf", number) => {
                 if number.as_f64().is_some_and(|number| number > MAX_MULTIPLE) {
@@ -146,7 +165,7 @@ fn object(fields: &Map<String, Value>) -> Result<Map<String, Value>> {
             ("minimum" | "exclusiveMinimum" | "maximum" | "exclusiveMaximum", Value::Number(_)) => {
                 made.insert(name.clone(), within(name, value));
             }
-            _ => drop(made.insert(name.clone(), part(value)?)),
+            _ => drop(made.insert(name.clone(), part(value, root)?)),
         }
     }
     if !also.is_empty() {
@@ -156,6 +175,35 @@ fn object(fields: &Map<String, Value>) -> Result<Map<String, Value>> {
         }
     }
     Ok(made)
+}
+
+/// What `propertyNames` asks of an object whose other keywords say nothing of its properties but what values additional ones have:
+/// a schema that says the same by the properties themselves, or `None` within where any name will do. `None` where that can't be
+/// said so.
+fn of_names(names: &Map<String, Value>, fields: &Map<String, Value>) -> Option<Option<Value>> {
+    let said: Vec<&str> = names.keys().map(String::as_str).filter(|name| *name != "type").collect();
+    if names.get("type").is_some_and(|kind| kind != "string") {
+        return None;
+    }
+    if said.is_empty() {
+        return Some(None);
+    }
+    let says_more = ["properties", "patternProperties", "unevaluatedProperties"];
+    if says_more.iter().any(|name| fields.contains_key(*name)) {
+        return None;
+    }
+    let value = fields.get("additionalProperties").cloned().unwrap_or_else(|| json!({}));
+    match (said.as_slice(), names.get("pattern"), names.get("enum")) {
+        (["pattern"], Some(Value::String(pattern)), _) => {
+            Some(Some(json!({"patternProperties": {pattern: value}, "additionalProperties": false})))
+        }
+        (["enum"], _, Some(Value::Array(listed))) => {
+            let listed: Option<Map<String, Value>> =
+                listed.iter().map(|name| Some((name.as_str()?.to_owned(), value.clone()))).collect();
+            Some(Some(json!({"properties": listed?, "additionalProperties": false})))
+        }
+        _ => None,
+    }
 }
 
 /// A format as the compiler's own, as a pattern, or as nothing where it is unknown: it is then an annotation.
@@ -211,6 +259,21 @@ mod tests {
             json!({"type": "array", "uniqueItems": false, "items": {"type": "string", "format": "colour"}});
         let made = normalised(&schema).unwrap();
         assert_eq!(made, json!({"type": "array", "items": {"type": "string"}}));
+    }
+
+    #[test]
+    fn names_of_properties_become_properties() {
+        let record = json!({"type": "object", "propertyNames": {"type": "string"}, "additionalProperties": {"type": "number"}});
+        let made = normalised(&record).unwrap();
+        assert_eq!(made, json!({"type": "object", "additionalProperties": {"type": "number"}}));
+        let listed = normalised(
+            &json!({"propertyNames": {"enum": ["a", "b"]}, "additionalProperties": {"type": "number"}}),
+        );
+        let all = listed.unwrap()["allOf"].clone();
+        assert_eq!(all[0]["properties"], json!({"a": {"type": "number"}, "b": {"type": "number"}}));
+        // What can't be said so stays, and is refused.
+        let other = json!({"propertyNames": {"minLength": 2}, "properties": {"a": {}}});
+        assert_eq!(normalised(&other).unwrap(), other);
     }
 
     #[test]

@@ -25,7 +25,11 @@ pub(super) fn plainly(said: &str) -> String {
     let said = said.replace("<non-verbose/>", "");
     let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
     match said.split_once("Unimplemented keys:") {
-        Some((_, keys)) => format!("these of its keywords are not supported:{keys}"),
+        // What follows the list is the grammar that the schema became a part of.
+        Some((_, keys)) => {
+            let keys = keys.split_inclusive(']').next().unwrap_or(keys);
+            format!("these of its keywords are not supported:{keys}")
+        }
         None => said,
     }
 }
@@ -43,6 +47,10 @@ mod tests {
         assert_eq!(
             plainly("Unimplemented keys: [\"not\"]"),
             "these of its keywords are not supported: [\"not\"]"
+        );
+        assert_eq!(
+            plainly("failed: Unimplemented keys: [\"not\", \"if\"]\n1 | start: %json {}"),
+            "these of its keywords are not supported: [\"not\", \"if\"]"
         );
         assert_eq!(plainly("unclosed\n  group\n<non-verbose/>"), "unclosed group");
     }
