@@ -7,6 +7,7 @@ mod constrain;
 mod contexts;
 mod drafts;
 mod endings;
+mod long_contexts;
 mod loras;
 mod metrics;
 mod models;
