@@ -86,7 +86,16 @@ fn a_plugin_that_dies_when_it_is_tried_is_refused_by_name_and_the_others_go_on()
     }
 }
 
+/// Most of this is waiting, so all wait at once.
 #[test]
+fn plugins_that_hang_hold_nobody_up_for_long() {
+    std::thread::scope(|scope| {
+        scope.spawn(a_plugin_that_hangs_when_it_is_tried_is_refused_after_a_while);
+        scope.spawn(a_plugin_that_hangs_while_it_is_measured_is_named);
+        scope.spawn(a_call_that_hangs_can_be_interrupted);
+    });
+}
+
 fn a_plugin_that_hangs_when_it_is_tried_is_refused_after_a_while() {
     let (home, folder) = (home(), folder());
     faulty("PROBE_HANGS", folder.path());
@@ -235,7 +244,6 @@ fn a_plugin_that_computes_wrongly_is_not_measured() {
 }
 
 /// A call that never returns can't be left out, but is named.
-#[test]
 fn a_plugin_that_hangs_while_it_is_measured_is_named() {
     let (home, folder) = (home(), folder());
     let file = faulty("FORWARD_HANGS", folder.path());
@@ -274,7 +282,6 @@ fn spawn(home: &TempDir, configure: impl FnOnce(&mut Process)) -> Child {
     process.spawn().expect("it starts")
 }
 
-#[test]
 fn a_call_that_hangs_can_be_interrupted() {
     let (home, folder) = (home(), folder());
     let (file, mark) = (faulty("FORWARD_HANGS", folder.path()), folder.path().join("mark"));
