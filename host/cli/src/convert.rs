@@ -1,6 +1,7 @@
 //! `host convert`: make a model file of a published checkpoint.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -15,7 +16,7 @@ use super::arguments::Listed;
 use super::failure::Failure;
 use super::interrupt::Lookout;
 use super::options::EngineOptions;
-use super::{dtypes, output, progress};
+use super::{dtypes, output, progress, written};
 
 /// Make a model file of a checkpoint as it is published: safetensors with a configuration and a tokenizer
 #[derive(Debug, Args)]
@@ -61,6 +62,12 @@ impl Convert {
             pre_tokenizer: self.pre_tokenizer.clone(),
             ignored: self.ignore.clone(),
         };
+        // Models that were made of it before may be written anew.
+        let files =
+            fs::read_dir(checkpoint.folder()).into_iter().flatten().flatten().map(|entry| entry.path());
+        let files: Vec<PathBuf> =
+            files.filter(|file| file.extension().is_none_or(|end| end != "gguf")).collect();
+        written::check(&self.output, files.iter().map(|file| (&**file, "a file of the checkpoint")))?;
         let conversion = Conversion::new(&checkpoint, &how).map_err(refused)?;
         if !options.quiet {
             notes(&conversion);

@@ -12,7 +12,7 @@ use super::failure::Failure;
 use super::interrupt::Lookout;
 use super::options::EngineOptions;
 use super::sampling::Sampling;
-use super::{input, output, progress, tokens};
+use super::{input, output, progress, tokens, written};
 
 /// Continue a text, or answer a message
 #[derive(Debug, Args)]
@@ -65,6 +65,11 @@ impl Generate {
             (true, None, None) => String::new(),
             _ => input::text(self.prompt.as_deref(), self.file.as_deref())?,
         };
+        if let Some(path) = &self.save_state {
+            let model = options.model_path()?;
+            let prompt = self.file.as_deref().map(|file| (file, written::TEXT));
+            written::check_state(path, prompt.into_iter().chain([(&*model, written::MODEL)]))?;
+        }
         let engine = options.load()?;
         let (mut sequence, mut before) = match &self.load_state {
             Some(path) => {

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::failure::Failure;
 use super::interrupt::Lookout;
 use super::options::EngineOptions;
-use super::{input, output, progress};
+use super::{input, output, progress, written};
 
 /// The output head, or the embedding that is the head too: `host quantize` keeps it at six bits and more.
 const HEADS: [&str; 2] = ["output.weight", "token_embd.weight"];
@@ -46,6 +46,8 @@ pub(super) struct Imatrix {
 impl Imatrix {
     pub(super) fn run(self, options: &EngineOptions) -> Result<(), Failure> {
         let text = input::read(&self.file)?;
+        let model = options.model_path()?;
+        written::check(&self.output, [(&*model, written::MODEL), (&*self.file, written::TEXT)])?;
         let engine = options.load()?;
         let window = self.window as usize;
         if window > engine.context() {

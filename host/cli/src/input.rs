@@ -12,6 +12,11 @@ use super::output;
 /// The name of a file that means stdin.
 const STDIN: &str = "-";
 
+/// Whether a path stands for stdin.
+pub(super) fn is_stdin(path: &Path) -> bool {
+    path == Path::new(STDIN)
+}
+
 /// The text of an argument, of a file, or else of stdin.
 pub(super) fn text(argument: Option<&str>, file: Option<&Path>) -> Result<String, Failure> {
     match (argument, file) {
@@ -28,7 +33,7 @@ pub(super) fn text(argument: Option<&str>, file: Option<&Path>) -> Result<String
 
 /// The text of a file, which must be UTF-8. `-` is stdin.
 pub(super) fn read(path: &Path) -> Result<String, Failure> {
-    let (name, bytes) = if path == Path::new(STDIN) {
+    let (name, bytes) = if is_stdin(path) {
         let mut bytes = Vec::new();
         ("stdin".to_owned(), io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes))
     } else {

@@ -50,6 +50,7 @@ mod system;
 mod tokenize;
 mod tokens;
 mod wrap;
+mod written;
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -59,6 +59,19 @@ pub(super) fn question(text: impl Display) {
     let _ = write!(stderr, "{}", harmless::message(&text.to_string())).and_then(|()| stderr.flush());
 }
 
+/// Whether the answer at the terminal to a question is yes.
+pub(super) fn says_yes(text: &str) -> bool {
+    question(text);
+    let mut answer = String::new();
+    let read = io::stdin().read_line(&mut answer);
+    read.is_ok() && matches!(answer.trim().to_lowercase().as_str(), "y" | "yes")
+}
+
+/// Whether somebody is at a terminal to answer questions.
+pub(super) fn can_ask() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
 /// Writes a result as JSON: indented on a terminal, in one line otherwise.
 pub(super) fn json(value: &impl Serialize) -> Result<(), Failure> {
     let text = match io::stdout().is_terminal() {

@@ -17,7 +17,7 @@ use super::arguments::Listed;
 use super::failure::Failure;
 use super::interrupt::Lookout;
 use super::options::EngineOptions;
-use super::{dtypes, output, progress, store};
+use super::{dtypes, output, progress, store, written};
 
 /// The mixture's name.
 const MIXTURE: &str = "q4_k_m";
@@ -79,14 +79,8 @@ impl Quantize {
     pub(super) fn run(self, options: &EngineOptions) -> Result<(), Failure> {
         let input = store::file(&self.input, options.quiet)?;
         let gguf = Gguf::open(&input).map_err(herald::Error::from)?;
-        if let Ok(output) = self.output.canonicalize()
-            && gguf.paths().any(|input| input.canonicalize().is_ok_and(|input| input == output))
-        {
-            return Err(Failure::Usage(format!(
-                "{}: it is the model that is read, where another output file was expected",
-                self.output.display()
-            )));
-        }
+        let matrix = self.imatrix.as_deref().map(|file| (file, "the importance matrix"));
+        written::check(&self.output, gguf.paths().map(|file| (file, written::MODEL)).chain(matrix))?;
         let plan = match self.dtype {
             Wanted::Plain(dtype) => Plan::new(&gguf, &QuantizeOptions { dtype, head: self.output_type }),
             Wanted::Q4KM => Plan::q4_k_m(&gguf, self.output_type),

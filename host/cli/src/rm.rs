@@ -1,7 +1,6 @@
 //! `host rm`: remove models from this machine.
 
 use std::fs;
-use std::io::{self, IsTerminal};
 use std::path::Path;
 
 use clap::Args;
@@ -97,7 +96,7 @@ impl Rm {
     }
 
     fn ask(&self, doomed: &[Doomed]) -> Result<(), Failure> {
-        if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+        if !output::can_ask() {
             return Err(Failure::Failed(format!(
                 "nobody can be asked whether to remove {}: `host rm --yes` doesn't ask",
                 self.names.join(", ")
@@ -106,12 +105,9 @@ impl Rm {
         for one in doomed {
             output::note(format_args!("{} ({})", one.name(), output::bytes(one.bytes())));
         }
-        output::question("Remove from this machine? [y/N] ");
-        let mut answer = String::new();
-        let read = io::stdin().read_line(&mut answer);
-        match read.map(|_| answer.trim().to_lowercase()).as_deref() {
-            Ok("y" | "yes") => Ok(()),
-            _ => Err(Failure::Failed("nothing was removed".to_owned())),
+        match output::says_yes("Remove from this machine? [y/N] ") {
+            true => Ok(()),
+            false => Err(Failure::Failed("nothing was removed".to_owned())),
         }
     }
 }

@@ -78,8 +78,8 @@ pub(super) struct Sampling {
     /// Seed of the random numbers, for repeatable results
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Maximum tokens to generate; 0: no limit, until the model ends or the context is full [default: 0]
-    #[arg(short = 'n', long, value_name = "N")]
+    /// Maximum tokens to generate; 0 or -1: no limit, until the model ends or the context is full [default: 0]
+    #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true, value_parser = limit)]
     max_tokens: Option<usize>,
     /// Minimum tokens to generate before an end
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -190,4 +190,11 @@ impl Sampling {
 fn bias(text: &str) -> Result<(u32, f32), String> {
     let pair = text.split_once('=').and_then(|(id, bias)| Some((id.parse().ok()?, bias.parse().ok()?)));
     pair.ok_or_else(|| "a token's id, '=' and a number were expected, such as 42=-1.5 or 42=-inf".to_owned())
+}
+/// A number of tokens, or no limit as llama.cpp's users write it.
+fn limit(text: &str) -> Result<usize, String> {
+    match text {
+        "-1" => Ok(0),
+        text => text.parse().map_err(|_| "a number of tokens, or -1 for no limit, was expected".to_owned()),
+    }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use herald::gguf::Gguf;
 use herald::plugin::this_machine;
 use herald::schedule::{Scheduler, SchedulerOptions};
 use herald::{LoadOptions, NeuroEngine, files};
@@ -233,6 +234,15 @@ impl Serve {
             let scheduler = start(path, &options.load_options(), scheduling)?;
             return Ok(Models::one(name.clone(), Arc::new(scheduler)));
         }
+        for (index, (name, path, _)) in named.iter().enumerate() {
+            if let Some((_, other, _)) = named[..index].iter().find(|(known, _, _)| known == name) {
+                return Err(Failure::Failed(format!(
+                    "two models are called {name:?}, where each was expected to have a name of its own: {} and {}",
+                    other.display(),
+                    path.display()
+                )));
+            }
+        }
         let sources = named.into_iter().map(|(name, path, options)| {
             let (load, scheduling, file) = (options.load_options(), scheduling.clone(), path.clone());
             ModelSource::new(name, &path, Box::new(move || start(&file, &load, &scheduling)))
@@ -307,11 +317,26 @@ fn of_folder(
             format!("{}: the folder has no GGUF file, where at least one was expected", folder.display());
         return Err(Failure::Failed(what));
     }
+    // What was half downloaded keeps nobody from using the others.
+    let mut whole = Vec::new();
+    let mut first_damage = None;
+    for path in paths {
+        match Gguf::open(&path).map_err(herald::Error::from) {
+            Ok(_) => whole.push(path),
+            Err(error) => {
+                output::note(format_args!("warning: {error}; it is left out"));
+                first_damage.get_or_insert(error);
+            }
+        }
+    }
+    if let Some(error) = first_damage.filter(|_| whole.is_empty()) {
+        return Err(error.into());
+    }
     let named = |path: PathBuf| {
         let options = EngineOptions { models: vec![path.clone().into()], ..options.clone() };
         (stem(&path), path, options)
     };
-    Ok(paths.into_iter().map(named).collect())
+    Ok(whole.into_iter().map(named).collect())
 }
 
 /// What a model is called: as it was named, or as its file, however that file's path was written.

@@ -38,5 +38,6 @@ pub use herald_chat as chat;
 pub use kv_cache::{CacheReport, Capacity, MemoryOptions, MemoryUsage, PageSelection, SelectionWatcher};
 pub use lora::{Adapter, LoraFile, LoraScale};
 pub use options::LoadOptions;
+pub use saved_file::is_saved_sequence;
 pub use stop::Stop;
 pub use tokenizer::AscTokenizer;

@@ -6,7 +6,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::{self, Read, Write};
+use std::path::Path;
 
 use safetensors::tensor::{SafeTensorError, SafeTensors};
 use twox_hash::XxHash3_64;
@@ -25,6 +27,14 @@ const SUMS: &str = "herald.checksums";
 
 /// Digits of a checksum.
 const DIGITS: usize = 16;
+
+/// Whether a file begins as that of a saved sequence does.
+#[must_use]
+pub fn is_saved_sequence(path: &Path) -> bool {
+    let mut start = [0; size_of::<u64>() + START.len()];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
+    read.is_ok() && start.ends_with(START.as_bytes())
+}
 
 /// The most bytes of a header, in what `read_facts` reads.
 const MAX_HEADER: u64 = 1 << 24;

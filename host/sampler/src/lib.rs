@@ -88,7 +88,10 @@ impl Sampler {
         config.validate(vocab_size)?;
         let seed = match config.seed {
             Some(seed) => seed,
-            None => getrandom::u64().map_err(|error| SamplerError::NoEntropy(error.to_string()))?,
+            // 32 bits, as every program's numbers hold them, but for the one by which llama.cpp's clients mean any.
+            None => getrandom::u32()
+                .map(|seed| u64::from(seed % u32::MAX))
+                .map_err(|error| SamplerError::NoEntropy(error.to_string()))?,
         };
         let mirostat = Mirostat::new(&config);
         Ok(Self {

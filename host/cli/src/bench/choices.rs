@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::failure::Failure;
 use crate::interrupt::Lookout;
 use crate::options::EngineOptions;
-use crate::{input, output};
+use crate::{input, output, written};
 use herald::threads::locked;
 
 /// Print which pages the layers select at some depth of a text, token by token, as one JSON object
@@ -38,7 +38,11 @@ impl Choices {
         let everything = MemoryOptions { active: Capacity::Tokens(usize::MAX), ..load.memory };
         let context = load.context.unwrap_or(0).max(depth + queries);
         let load = LoadOptions { context: Some(context), memory: everything, ..load };
-        let engine = NeuroEngine::load(&options.model_path()?, &load)?;
+        let model = options.model_path()?;
+        if let Some(path) = &self.save_state {
+            written::check_state(path, [(&*model, written::MODEL), (&*self.file, written::TEXT)])?;
+        }
+        let engine = NeuroEngine::load(&model, &load)?;
         let ids = engine.tokenizer().encode_prompt(&input::read(&self.file)?, false)?;
         if ids.len() < depth + queries {
             return Err(Failure::Failed(format!(

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::tiers;
 use crate::failure::Failure;
 use crate::options::EngineOptions;
-use crate::output;
+use crate::{output, written};
 
 /// Compress a saved sequence's older pages to 4 bits per element, and save it again
 #[derive(Debug, Args)]
@@ -34,7 +34,11 @@ pub(crate) struct Compress {
 
 impl Compress {
     pub(super) fn run(self, options: &EngineOptions) -> Result<(), Failure> {
-        super::must_exist(&self.state)?;
+        super::must_be_saved(&self.state)?;
+        if let Some(output) = &self.output {
+            let model = options.model_path()?;
+            written::check_state(output, [(&*model, written::MODEL)])?;
+        }
         let engine = Arc::new(options.load()?);
         let restored = engine.restore(&self.state)?;
         let size = |path: &PathBuf| {

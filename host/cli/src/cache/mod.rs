@@ -35,6 +35,12 @@ impl Cache {
 }
 
 /// Refuses a file that isn't there, before a model is loaded or even fetched for it.
-fn must_exist(path: &Path) -> Result<(), Failure> {
-    path.metadata().map(drop).map_err(|error| Failure::file(path, "can't be read", &error))
+fn must_be_saved(path: &Path) -> Result<(), Failure> {
+    path.metadata().map_err(|error| Failure::file(path, "can't be read", &error))?;
+    match herald::is_saved_sequence(path) {
+        true => Ok(()),
+        false => {
+            Err(Failure::Failed(format!("{}: it is no saved sequence, which was expected", path.display())))
+        }
+    }
 }

@@ -23,7 +23,7 @@ pub(crate) struct Usage {
 
 impl Usage {
     pub(super) fn run(self, options: &EngineOptions) -> Result<(), Failure> {
-        super::must_exist(&self.state)?;
+        super::must_be_saved(&self.state)?;
         let engine = options.load()?;
         let restored = engine.restore(&self.state)?;
         let (tokens, usage) = (restored.sequence.tokens().len(), restored.sequence.memory_usage());

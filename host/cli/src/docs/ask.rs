@@ -59,6 +59,7 @@ impl Ask {
             None => PROMPT_TEMPLATE.to_owned(),
         };
         let template = files::without_bom(&template);
+        self.folder.must_be_there()?;
         let documents = self.folder.documents(options)?;
         let engine = documents.engine();
         let room = engine.context().saturating_sub(RESERVED_TOKENS).max(engine.context() / 2);

@@ -74,8 +74,22 @@ impl Folder {
         Ok(if former.is_dir() && !folder.exists() { former } else { folder })
     }
 
+    /// That a folder which was named is there: only adding a text makes one.
+    fn must_be_there(&self) -> Result<(), Failure> {
+        match self.folder.as_deref() {
+            Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
+                Err(Failure::Failed(format!(
+                    "{}: the folder isn't there, where one with kept texts was expected",
+                    folder.display()
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Opens the texts without a model.
     fn store(&self) -> Result<DocumentStore, Failure> {
+        self.must_be_there()?;
         let store = DocumentStore::open(&self.path()?)?;
         warn(store.damaged());
         Ok(store)

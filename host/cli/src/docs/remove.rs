@@ -37,6 +37,9 @@ impl Remove {
 /// Remove all texts
 #[derive(Debug, Args)]
 pub(crate) struct Clear {
+    /// Don't ask
+    #[arg(short, long)]
+    yes: bool,
     /// Print {"removed": N}
     #[arg(long)]
     json: bool,
@@ -46,7 +49,13 @@ pub(crate) struct Clear {
 
 impl Clear {
     pub(super) fn run(self) -> Result<(), Failure> {
-        report(self.folder.store()?.clear()?, self.json)
+        let mut store = self.folder.store()?;
+        let count = store.documents().len();
+        let question = format!("Remove all of the {count} kept texts? [y/N] ");
+        if !self.yes && count > 0 && output::can_ask() && !output::says_yes(&question) {
+            return Err(Failure::Failed("nothing was removed".to_owned()));
+        }
+        report(store.clear()?, self.json)
     }
 }
 

@@ -28,6 +28,7 @@ pub(crate) struct Search {
 
 impl Search {
     pub(super) fn run(self, options: &EngineOptions) -> Result<(), Failure> {
+        self.folder.must_be_there()?;
         let hits = self.folder.documents(options)?.search(&self.query, self.count)?;
         if self.json {
             return output::json(&json!({ "hits": hits }));

@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::failure::Failure;
 use crate::interrupt::Lookout;
 use crate::options::EngineOptions;
-use crate::{output, progress};
+use crate::{output, progress, written};
 
 /// Set keys of a model file's metadata
 #[derive(Debug, Args)]
@@ -76,10 +76,7 @@ impl Set {
                 .map_err(Failure::Failed)?;
         }
         match &self.output {
-            Some(output) if super::is_of(gguf, output) => Err(Failure::Usage(format!(
-                "{}: it is the model that is read, where another output file was expected",
-                output.display()
-            ))),
+            Some(output) => written::check(output, gguf.paths().map(|file| (file, written::MODEL))),
             None if self.file.is_symlink() => Err(Failure::Failed(format!(
                 "{}: it is a symbolic link, and other programs may share the file (as in the hub's cache): name a new one with --output",
                 self.file.display()

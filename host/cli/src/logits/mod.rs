@@ -12,7 +12,7 @@ use serde_json::json;
 use super::failure::Failure;
 use super::interrupt::Lookout;
 use super::options::EngineOptions;
-use super::{ids, input, output, progress};
+use super::{ids, input, output, progress, written};
 
 /// Compute every token's logits, and write them to a safetensors file
 #[derive(Debug, Args)]
@@ -59,6 +59,8 @@ impl Logits {
         let to = self.out.as_deref().unwrap_or(Path::new("logits.safetensors"));
         let source = self.ids.as_deref().or(self.text.as_deref()).unwrap_or(Path::new("-"));
         let text = input::read(source)?;
+        let model = options.model_path()?;
+        written::check(to, [(&*model, written::MODEL), (source, written::TEXT)])?;
         let engine = options.load()?;
         let vocabulary = engine.plan().vocabulary;
         let ids = if self.ids.is_some() {

@@ -133,6 +133,7 @@ impl Known {
         if self.is_at(&path) && digest_of(&path).is_ok_and(|digest| digest == self.sha256) {
             return Ok((path, false));
         }
+        self.may_be_fetched()?;
         if !quiet {
             output::note(format_args!("{}: {} ({})", self.name, self.about, self.facts()));
         }
@@ -141,6 +142,17 @@ impl Known {
         }
         self.fetch_to(&path, quiet)?;
         Ok((path, true))
+    }
+
+    /// That it may be fetched.
+    fn may_be_fetched(&self) -> Result<(), Failure> {
+        match Settings::from_env()?.offline {
+            true => Err(Failure::Failed(format!(
+                "{} isn't on this machine, and nothing is fetched: HF_HUB_OFFLINE says so",
+                self.name
+            ))),
+            false => Ok(()),
+        }
     }
 
     /// Asks whether to fetch it, and whether its terms are accepted. Where nobody can answer, what needs no answer is fetched.
@@ -355,6 +367,7 @@ pub(super) fn resolve(model: Option<&OsStr>, quiet: bool) -> Result<PathBuf, Fai
     if let Some(path) = known.there() {
         return Ok(path);
     }
+    known.may_be_fetched()?;
     known.ask()?;
     let quiet_about_it = quiet || io::stdin().is_terminal();
     Ok(known.pull(true, quiet_about_it)?.0)

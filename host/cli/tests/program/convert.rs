@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::{GREEDY, fails, home, host, json, misused, stderr};
 
-fn checkpoint(name: &str) -> PathBuf {
+pub(crate) fn checkpoint(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../convert/tests/data").join(name)
 }
 

@@ -80,6 +80,70 @@ fn quantize_keeps_what_is_there_when_it_fails() {
     );
 }
 
+/// What a command reads it never replaces, whatever it writes.
+#[test]
+fn no_output_takes_the_place_of_an_input() {
+    let home = home();
+    let of = |name: &str| home.path().join(name);
+    let (model, text, state, matrix) = (of("m.gguf"), of("t.txt"), of("s.state"), of("i.gguf"));
+    fs::copy(tiny("llama"), &model).unwrap();
+    fs::write(&text, "hello world ".repeat(40)).unwrap();
+    let run = |arguments: &[&Path]| host(&home).arg("--model").arg(&model).args(arguments).assert();
+    let p = Path::new;
+    run(&[p("imatrix"), &matrix, p("--window"), p("16"), p("--file"), &text]).success();
+    run(&[p("generate"), p("a"), p("-n"), p("2"), p("--save-state"), &state]).success();
+    let everything = || [&model, &text, &state, &matrix].map(|path| fs::read(path).unwrap());
+    let before = everything();
+    for output in [&model, &text] {
+        misused(run(&[p("imatrix"), output, p("-f"), &text]), &["another output file"]);
+        misused(run(&[p("logits"), p("--text"), &text, p("-o"), output]), &["another output file"]);
+        let saved = run(&[p("generate"), p("-f"), &text, p("-n"), p("2"), p("--save-state"), output]);
+        misused(saved, &["another output file"]);
+    }
+    misused(
+        run(&[p("quantize"), &model, &matrix, p("-T"), p("q8_0"), p("--imatrix"), &matrix]),
+        &["the importance matrix", "another output file"],
+    );
+    // A saved sequence takes no other file's place, and nothing is computed for a place that isn't there.
+    fails(
+        run(&[p("generate"), p("a"), p("--save-state"), &matrix]),
+        &["i.gguf", "no saved sequence", "would be lost"],
+    );
+    fails(run(&[p("cache"), p("compress"), &state, p("-o"), &matrix]), &["i.gguf", "would be lost"]);
+    fails(run(&[p("cache"), p("usage"), &text]), &["t.txt", "no saved sequence"]);
+    fails(run(&[p("generate"), p("a"), p("--save-state"), &of("none").join("s")]), &["none", "isn't there"]);
+    misused(run(&[p("logits"), p("--text"), &text, p("-o"), p("-")]), &["stdout", "./-"]);
+    assert_eq!(everything(), before);
+    let copy = of("checkpoint");
+    fs::create_dir(&copy).unwrap();
+    for file in fs::read_dir(crate::convert::checkpoint("llama_llama3"))
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .filter(|file| file.is_file())
+    {
+        fs::copy(&file, copy.join(file.file_name().unwrap())).unwrap();
+    }
+    let config = fs::read(copy.join("config.json")).unwrap();
+    misused(
+        host(&home).arg("convert").args([&copy, &copy.join("config.json")]).assert(),
+        &["a file of the checkpoint", "another output file"],
+    );
+    assert_eq!(fs::read(copy.join("config.json")).unwrap(), config);
+}
+
+/// A file that takes another's place has its readers, and no others.
+#[cfg(unix)]
+#[test]
+fn a_model_that_is_written_anew_keeps_its_permissions() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = home();
+    let model = home.path().join("private.gguf");
+    fs::copy(tiny("llama"), &model).unwrap();
+    fs::set_permissions(&model, fs::Permissions::from_mode(0o600)).unwrap();
+    host(&home).args(["gguf", "set"]).arg(&model).arg("general.note=hello").assert().success();
+    assert_eq!(fs::metadata(&model).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
 /// Models that the program knows by name are taken by name where a file is expected.
 #[cfg(unix)]
 #[test]

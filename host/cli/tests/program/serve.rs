@@ -79,6 +79,9 @@ fn models_of_a_folder_and_of_the_configuration_are_served() {
         fs::copy(tiny(from), models.join(name)).expect("a copy");
     }
     fs::write(models.join("notes.txt"), "none").expect("a file");
+    // Half a download.
+    let whole = fs::read(tiny("llama")).expect("a model");
+    fs::write(models.join("c.gguf"), &whole[..whole.len() / 2]).expect("a file");
     let folder = Serving::start(&home, &["--port", "0", "--model", models.to_str().expect("UTF-8")]);
     assert_eq!(folder.names(), ["a", "b"]);
     let configuration = home.path().join("config/herald/config.toml");
@@ -117,6 +120,10 @@ fn what_is_wrong_with_several_models_is_told_before_any_is_loaded() {
     let [llama, granite] = ["llama", "granite"].map(|name| tiny(name).to_str().expect("UTF-8").to_owned());
     let twice = host(&home).args(["serve", "--model", &llama, "--model", &llama]).assert();
     fails(twice, &["two models are called", "llama"]);
+    let damaged = home.path().join("damaged");
+    fs::create_dir(&damaged).expect("a folder");
+    fs::write(damaged.join("a.gguf"), "no model").expect("a file");
+    fails(host(&home).args(["serve", "--quiet", "--model"]).arg(&damaged).assert(), &["a.gguf", "GGUF"]);
     let none = home.path().join("none");
     fs::create_dir(&none).expect("a folder");
     let empty = host(&home).args(["serve", "--model"]).arg(&none).assert();

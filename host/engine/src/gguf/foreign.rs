@@ -5,8 +5,7 @@ use super::error::GgufError;
 /// Bytes at the start of a file that are looked at.
 const SHOWN: usize = 1 << 10;
 
-const CONVERT: &str =
-    "look for the model as GGUF, or make that of its folder with llama.cpp's convert_hf_to_gguf.py";
+const CONVERT: &str = "look for the model as GGUF, or make that of its folder with `host convert` or llama.cpp's convert_hf_to_gguf.py";
 const UNPACK: &str = "unpack it first";
 const AGAIN: &str = "download it again, from the link to the file itself";
 const OLD: &str = "HERALD reads GGUF, which came after it in August 2023: look for the model as GGUF";
