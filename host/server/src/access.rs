@@ -13,7 +13,7 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use tower_http::cors::{AllowOrigin, Any, CorsLayer};
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use super::error::ApiError;
 use super::page;
@@ -135,7 +135,8 @@ impl Rules {
             CorsLayer::new()
                 .allow_origin(allowed)
                 .allow_methods([Method::GET, Method::POST])
-                .allow_headers(Any)
+                // By name: for browsers `*` is everything but `Authorization`.
+                .allow_headers(AllowHeaders::mirror_request())
                 .expose_headers(exposed),
         )
     }
@@ -214,7 +215,9 @@ impl Rules {
         let found = if key.is_some() { "an API key that is not known" } else { "no API key" };
         Err(ApiError::new(
             StatusCode::UNAUTHORIZED,
-            format!("the request has {found}, where Authorization: Bearer KEY was expected"),
+            format!(
+                "the request has {found}, where Authorization: Bearer KEY or x-api-key: KEY was expected"
+            ),
         ))
     }
 }

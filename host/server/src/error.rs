@@ -13,11 +13,13 @@ pub(super) struct ApiError {
     message: String,
     /// The field that it is about.
     param: Option<String>,
+    /// OpenAI's name for it, where clients look for one.
+    code: Option<&'static str>,
 }
 
 impl ApiError {
     pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: one_line(message.into()), param: None }
+        Self { status, message: one_line(message.into()), param: None, code: None }
     }
 
     pub(super) fn invalid(message: impl Into<String>) -> Self {
@@ -42,6 +44,11 @@ impl ApiError {
 
     pub(super) fn media_type() -> Self {
         let message = "the request's Content-Type was expected to be application/json";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message)
+    }
+
+    pub(super) fn encoding() -> Self {
+        let message = "the request's body is compressed (Content-Encoding), where plain JSON was expected";
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message)
     }
 
@@ -72,7 +79,7 @@ impl ApiError {
 
     /// The body of an error in OpenAI's API.
     pub(super) fn json(&self) -> Value {
-        json!({"error": {"message": self.message, "type": self.kind(), "param": self.param, "code": null}})
+        json!({"error": {"message": self.message, "type": self.kind(), "param": self.param, "code": self.code}})
     }
 
     /// The body of an error in Anthropic's API.
@@ -89,6 +96,15 @@ impl ApiError {
     /// The body of an error in Ollama's API.
     pub(super) fn ollama(&self) -> Value {
         json!({"error": self.message})
+    }
+
+    /// A response in the form of the API that a path belongs to.
+    pub(super) fn at_path(&self, path: &str) -> Response {
+        self.respond(match path {
+            path if path.starts_with("/v1/messages") => self.anthropic(),
+            path if path.starts_with("/api/") => self.ollama(),
+            _ => self.json(),
+        })
     }
 
     /// A response with this body.
@@ -128,7 +144,8 @@ impl From<Error> for ApiError {
             | Error::ContextFull { .. } => StatusCode::BAD_REQUEST,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        Self::new(status, error.to_string())
+        let code = matches!(error, Error::ContextFull { .. }).then_some("context_length_exceeded");
+        Self { code, ..Self::new(status, error.to_string()) }
     }
 }
 

@@ -66,12 +66,13 @@ pub(super) fn guarded(routes: Router, guard: &Arc<Guard>) -> Router {
 async fn check_names(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
     match guard.rules.check_names(&request) {
         Ok(()) => next.run(request).await,
-        Err(error) => error.into_response(),
+        Err(error) => error.at_path(request.uri().path()),
     }
 }
 
 /// Lets in who has a key, and gives whoever brings work a place, before any of it is read.
 async fn admit(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
     let admitted = async {
         guard.rules.check_key(&request)?;
         if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
@@ -87,7 +88,7 @@ async fn admit(State(guard): State<Arc<Guard>>, request: Request, next: Next) ->
         Ok((Request::from_parts(parts, Body::from(body)), Some((place, memory))))
     };
     match admitted.await {
-        Err(error) => error.into_response(),
+        Err(error) => error.at_path(&path),
         Ok((request, None)) => next.run(request).await,
         Ok((request, Some((place, memory)))) => {
             let response = next.run(request).await;

@@ -156,7 +156,7 @@ impl Job {
             return Err(wrong(
                 "best_of",
                 &self.best_of.to_string(),
-                "n, as answers that are streamed can't be compared",
+                &format!("n, which is {}, since answers that are streamed can't be compared", self.n),
             ));
         }
         Ok(())

@@ -36,7 +36,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{MethodRouter, get, post};
 use serde::Deserialize;
@@ -96,11 +96,17 @@ struct Route {
 }
 
 /// Every path that the server answers. The router, the sentence for unknown paths and [`endpoints`] come from this table.
-const ROUTES: [Route; 31] = [
+const ROUTES: [Route; 34] = [
     Route {
         method: "POST",
         path: "/v1/chat/completions",
         about: "answer messages, whole or streamed",
+        handler: || post(openai::chat::chat),
+    },
+    Route {
+        method: "POST",
+        path: "/chat/completions",
+        about: "the same, by llama.cpp's name",
         handler: || post(openai::chat::chat),
     },
     Route {
@@ -133,7 +139,8 @@ const ROUTES: [Route; 31] = [
         about: "the same, by llama.cpp's name",
         handler: || post(openai::rerank::rerank),
     },
-    Route { method: "GET", path: "/v1/models", about: "the models: one", handler: || get(models) },
+    Route { method: "GET", path: "/v1/models", about: "the models", handler: || get(models) },
+    Route { method: "GET", path: "/models", about: "the same, by llama.cpp's name", handler: || get(models) },
     Route {
         method: "GET",
         path: "/v1/models/{*name}",
@@ -192,7 +199,7 @@ const ROUTES: [Route; 31] = [
     Route {
         method: "GET",
         path: "/api/version",
-        about: "the server's version",
+        about: "the version of Ollama whose API this is",
         handler: || get(ollama::version),
     },
     Route {
@@ -242,6 +249,12 @@ const ROUTES: [Route; 31] = [
         method: "GET",
         path: "/health",
         about: "whether it works; how many requests wait and run",
+        handler: || get(health),
+    },
+    Route {
+        method: "GET",
+        path: "/v1/health",
+        about: "the same, by llama.cpp's other name",
         handler: || get(health),
     },
     Route { method: "GET", path: "/ready", about: "whether it takes new requests", handler: || get(ready) },
@@ -368,17 +381,15 @@ fn router(shared: Arc<Shared>) -> Router {
         .iter()
         .fold(page::routes(), |router, route| router.route(route.path, (route.handler)()))
         .fallback(no_such_path)
-        .method_not_allowed_fallback(|| async { ApiError::method() })
+        .method_not_allowed_fallback(|uri: Uri| async move { ApiError::method().at_path(uri.path()) })
         .layer(limit)
         .with_state(shared)
 }
 
-async fn no_such_path() -> ApiError {
+async fn no_such_path(uri: Uri) -> Response {
     let paths: Vec<String> = ROUTES.iter().map(Route::shown).collect();
-    ApiError::not_found(&format!(
-        "there is no such path, where one of these was expected: {}",
-        paths.join(", ")
-    ))
+    let what = format!("there is no such path, where one of these was expected: {}", paths.join(", "));
+    ApiError::not_found(&what).at_path(uri.path())
 }
 
 /// A request's body, where it says that it is JSON.
@@ -394,6 +405,9 @@ fn checked(
     let kind = kind.split(';').next().unwrap_or("").trim();
     if !kind.eq_ignore_ascii_case("application/json") {
         return Err(ApiError::media_type());
+    }
+    if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        return Err(ApiError::encoding());
     }
     body.map_err(|_| ApiError::too_large(shared.options.max_body))
 }

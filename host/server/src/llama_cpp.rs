@@ -72,13 +72,24 @@ fn common(mut body: Body, sources: Vec<Source>) -> Result<(Job, Completion), Api
     let top = body.count("n_probs")?.filter(|top| *top > 0);
     job.logprobs = top.map(|top| u32::try_from(top).unwrap_or(u32::MAX));
     let wants_tokens = body.flag("return_tokens").unwrap_or(false);
+    let fields = body.texts("response_fields").unwrap_or_default();
     body.done()?;
-    Ok((job, Completion { wants_tokens }))
+    Ok((job, Completion { wants_tokens, fields }))
 }
 
 /// `/completion`'s form.
 pub(crate) struct Completion {
     wants_tokens: bool,
+    /// Which fields are given at the end; none: all.
+    fields: Vec<String>,
+}
+
+/// These fields of an object alone, each under its path; those that it lacks are left out.
+fn only_fields(value: &Value, paths: &[String]) -> Value {
+    let of = |path: &String| {
+        Some((path.clone(), path.split('/').try_fold(value, |value, key| value.get(key))?.clone()))
+    };
+    Value::Object(paths.iter().filter_map(of).collect())
 }
 
 fn probabilities(tokens: &[TokenInfo]) -> Value {
@@ -146,7 +157,7 @@ impl Completion {
         if run.job.logprobs.is_some() && !run.job.stream {
             value["completion_probabilities"] = probabilities(&choice.tokens);
         }
-        value
+        if self.fields.is_empty() { value } else { only_fields(&value, &self.fields) }
     }
 }
 

@@ -10,6 +10,7 @@ use axum::http::StatusCode;
 use herald::LoraScale;
 use herald::gguf::{Gguf, Metadata};
 use herald::schedule::Scheduler;
+use sha2::{Digest, Sha256};
 use tokio::sync::OwnedMutexGuard;
 
 use crate::conversation::ChatModel;
@@ -28,6 +29,22 @@ pub(crate) struct Model {
 impl Model {
     fn new(name: String, scheduler: Arc<Scheduler>) -> Self {
         Self { name, scheduler, chat: OnceLock::new() }
+    }
+
+    /// Whether it writes text. Told before an answer begins, since a stream's status can't be taken back.
+    ///
+    /// # Errors
+    /// Where it makes embeddings, or scores.
+    pub(crate) fn writes_text(&self) -> Result<(), ApiError> {
+        let plan = self.scheduler.engine().plan();
+        if plan.has_head() {
+            return Ok(());
+        }
+        let (name, architecture) = (&self.name, &plan.architecture);
+        let what = format!(
+            "the model {name:?} ({architecture}) makes embeddings or scores, where one that writes text was expected"
+        );
+        Err(ApiError::invalid(what).at("model"))
     }
 
     /// The adapters of a request: those that it lists, or the one that it names as its model, at the scale that it was loaded with;
@@ -66,6 +83,8 @@ pub(crate) struct Facts {
     pub(crate) modified: u64,
     pub(crate) architecture: String,
     pub(crate) size_label: String,
+    /// Tells its file from others and from what it was before, by its name, size and time: reading it all would take long.
+    pub(crate) digest: String,
 }
 
 impl Facts {
@@ -74,11 +93,15 @@ impl Facts {
         let modified = file.as_ref().and_then(|file| file.modified().ok());
         let modified = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
         let text = |key: &str| metadata.get::<&str>(key).ok().flatten().unwrap_or_default().to_owned();
+        let bytes = file.map_or(0, |file| file.len());
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let told = format!("{name}\0{bytes}\0{}", modified.map_or(0, |time| time.as_nanos()));
         Self {
-            bytes: file.map_or(0, |file| file.len()),
+            bytes,
             modified: modified.map_or(0, |time| time.as_secs()),
             architecture: text("general.architecture"),
             size_label: text("general.size_label"),
+            digest: Sha256::digest(told).iter().map(|byte| format!("{byte:02x}")).collect(),
         }
     }
 }
@@ -272,6 +295,20 @@ impl Models {
             models.open(index, &turn)
         });
         loading.await.map_err(|error| ApiError::internal(format!("the model can't be loaded: {error}")))?
+    }
+
+    /// Unloads the model of a name, if nobody uses it and it may be.
+    ///
+    /// # Errors
+    /// Where there is none of that name.
+    pub(crate) fn unload(&self, name: Option<&str>) -> Result<&str, ApiError> {
+        let entry = &self.entries[self.find(name)?];
+        if let Some(model) = entry.take_unused() {
+            tracing::info!("{} unloaded as asked", entry.name);
+            // Threads end with it, for which this one needn't wait.
+            drop(tokio::task::spawn_blocking(move || drop(model)));
+        }
+        Ok(&entry.name)
     }
 
     /// The model of a name as far as it is loaded. This is no asking for it: whoever watches over a server keeps nothing loaded.

@@ -15,11 +15,14 @@ use crate::conversation::{Conversation, messages};
 use crate::error::ApiError;
 use crate::fields::{Body, OLLAMA_CHAT, OLLAMA_EMBED, OLLAMA_GENERATE, OLLAMA_OPTIONS, OLLAMA_SHOW, wrong};
 use crate::job::{Job, Source, schema_of, sources};
-use crate::models::{Facts, Model};
+use crate::models::Facts;
 use crate::openai::chat::{effort_variables, thinking_variables, top_logprobs};
 use crate::openai::embeddings::embed;
 use crate::tools::{Tool, ToolUse};
-use crate::{App, checked};
+use crate::{App, Shared, checked};
+
+/// The version of Ollama whose API this is. Clients compare it with the one that they need.
+const OLLAMA_VERSION: &str = "0.12.0";
 
 /// A response, or an error in Ollama's form.
 fn or_error(made: Result<Response, ApiError>) -> Response {
@@ -32,8 +35,16 @@ pub(crate) async fn chat(
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     let made = async {
-        let job = read_chat(&checked(&shared, &headers, body)?)?;
-        answer(Arc::clone(&shared), &headers, job, Ollama::new(true)).await
+        match read_chat(&checked(&shared, &headers, body)?)? {
+            Ok(job) => answer(Arc::clone(&shared), &headers, job, Ollama::new(true)).await,
+            Err(keep) => {
+                let (model, reason) = keep.done(&shared).await?;
+                let message = json!({"role": "assistant", "content": ""});
+                Ok(Json(json!({"model": model, "created_at": time(now()), "message": message,
+                "done": true, "done_reason": reason}))
+                .into_response())
+            }
+        }
     };
     or_error(made.await)
 }
@@ -46,11 +57,10 @@ pub(crate) async fn generate(
     let made = async {
         match read_generate(&checked(&shared, &headers, body)?)? {
             Ok(job) => answer(Arc::clone(&shared), &headers, job, Ollama::new(false)).await,
-            // A request without a prompt loads the model.
-            Err(name) => {
-                let model = shared.models.get(name.as_deref()).await?;
-                Ok(Json(json!({"model": model.name, "created_at": time(now()), "response": "",
-                "done": true, "done_reason": "load"}))
+            Err(keep) => {
+                let (model, reason) = keep.done(&shared).await?;
+                Ok(Json(json!({"model": model, "created_at": time(now()), "response": "",
+                "done": true, "done_reason": reason}))
                 .into_response())
             }
         }
@@ -58,14 +68,42 @@ pub(crate) async fn generate(
     or_error(made.await)
 }
 
-/// Reads a body of `/api/chat`.
+/// What a request that asks for no text is for: loading a model, or unloading it.
+pub(crate) struct Keep {
+    model: Option<String>,
+    unloads: bool,
+}
+
+impl Keep {
+    fn take(body: &mut Body) -> Self {
+        // As a number of seconds or as a text with a unit.
+        let unloads = body.any("keep_alive").is_some_and(|time| match &time {
+            Value::String(text) => text.trim_end_matches(|c: char| c.is_ascii_alphabetic()) == "0",
+            number => number.as_f64() == Some(0.0),
+        });
+        Self { model: body.text("model"), unloads }
+    }
+
+    /// Does it. Returns the model's name, and by which word the API tells what was done.
+    async fn done(self, shared: &Shared) -> Result<(String, &'static str), ApiError> {
+        let name = self.model.as_deref();
+        match self.unloads {
+            true => Ok((shared.models.unload(name)?.to_owned(), "unload")),
+            false => Ok((shared.models.get(name).await?.name.clone(), "load")),
+        }
+    }
+}
+
+/// Reads a body of `/api/chat`: a job, or without messages what becomes of the model.
 ///
 /// # Errors
 /// Where a field won't do.
-pub(crate) fn read_chat(bytes: &[u8]) -> Result<Job, ApiError> {
+pub(crate) fn read_chat(bytes: &[u8]) -> Result<Result<Job, Keep>, ApiError> {
     let mut body = Body::read(&OLLAMA_CHAT, bytes)?;
-    let list = body.list("messages");
-    let mut list = body.needed("messages", list)?;
+    let mut list = body.list("messages").unwrap_or_default();
+    if list.is_empty() {
+        return Ok(Err(Keep::take(&mut body)));
+    }
     list.iter_mut().for_each(message);
     let tools = Tool::list(&body.list("tools").unwrap_or_default())?;
     let conversation = Conversation {
@@ -75,7 +113,7 @@ pub(crate) fn read_chat(bytes: &[u8]) -> Result<Job, ApiError> {
         begins_turn: true,
         continues: false,
     };
-    common(body, vec![Source::Chat(Box::new(conversation))])
+    common(body, vec![Source::Chat(Box::new(conversation))]).map(Ok)
 }
 
 /// An Ollama message as OpenAI's.
@@ -96,11 +134,11 @@ fn message(message: &mut Value) {
     }
 }
 
-/// Reads a body of `/api/generate`: a job, or the name of a model that is to be loaded.
+/// Reads a body of `/api/generate`: a job, or without a prompt what becomes of the model.
 ///
 /// # Errors
 /// Where a field won't do.
-fn read_generate(bytes: &[u8]) -> Result<Result<Job, Option<String>>, ApiError> {
+fn read_generate(bytes: &[u8]) -> Result<Result<Job, Keep>, ApiError> {
     let mut body = Body::read(&OLLAMA_GENERATE, bytes)?;
     let prompt = body.text("prompt").unwrap_or_default();
     let system = body.text("system").unwrap_or_default();
@@ -109,7 +147,7 @@ fn read_generate(bytes: &[u8]) -> Result<Result<Job, Option<String>>, ApiError> 
     let context = body.list("context").unwrap_or_default();
     let variables = variables(&mut body)?;
     if prompt.is_empty() {
-        return Ok(Err(body.text("model")));
+        return Ok(Err(Keep::take(&mut body)));
     }
     if !context.is_empty() {
         let what = "context is no longer given by this API: send the conversation to /api/chat";
@@ -149,10 +187,14 @@ fn common(mut body: Body, sources: Vec<Source>) -> Result<Job, ApiError> {
     let mut job = Job::new(sources);
     job.stream = body.flag("stream").unwrap_or(true);
     job.model = body.text("model");
+    body.any("keep_alive");
     job.constraint = match body.any("format") {
         None => None,
         Some(Value::String(text)) if text.is_empty() => None,
         Some(Value::String(text)) if text == "json" => Some(schema_of("format", &json!({"type": "object"}))?),
+        Some(Value::String(text)) if !text.trim_start().starts_with(['{', 't']) => {
+            return Err(wrong("format", &format!("{text:?}"), "\"json\", or a JSON schema"));
+        }
         Some(schema) => Some(schema_of("format", &schema)?),
     };
     let wants_logprobs = body.flag("logprobs").unwrap_or(false);
@@ -340,27 +382,27 @@ fn details(facts: &Facts) -> Value {
         "parameter_size": facts.size_label, "quantization_level": "unknown"})
 }
 
-/// A model as Ollama's API lists it; of one that isn't loaded there is no digest.
-fn listed(name: &str, facts: &Facts, model: Option<&Model>) -> Value {
+/// A model as Ollama's API lists it.
+fn listed(name: &str, facts: &Facts) -> Value {
     json!({
         "name": name,
         "model": name,
         "modified_at": time(facts.modified),
         "size": facts.bytes,
-        "digest": model.map(|model| model.scheduler.engine().fingerprint()).unwrap_or_default(),
+        "digest": facts.digest,
         "details": details(facts),
     })
 }
 
 pub(crate) async fn tags(State(shared): App) -> Json<Value> {
-    let models = shared.models.all().map(|(name, facts, model)| listed(name, facts, model.as_deref()));
+    let models = shared.models.all().map(|(name, facts, _)| listed(name, facts));
     Json(json!({"models": models.collect::<Vec<_>>()}))
 }
 
 pub(crate) async fn ps(State(shared): App) -> Json<Value> {
     let models = shared.models.all().filter_map(|(name, facts, model)| {
         let model = model?;
-        let mut listed = listed(name, facts, Some(&model));
+        let mut listed = listed(name, facts);
         listed["size_vram"] = 0.into();
         listed["context_length"] = model.scheduler.engine().context().into();
         Some(listed)
@@ -369,7 +411,7 @@ pub(crate) async fn ps(State(shared): App) -> Json<Value> {
 }
 
 pub(crate) async fn version() -> Json<Value> {
-    Json(json!({"version": env!("CARGO_PKG_VERSION")}))
+    Json(json!({"version": OLLAMA_VERSION}))
 }
 
 pub(crate) async fn show(
@@ -397,8 +439,14 @@ pub(crate) async fn show(
         let mut capabilities = Vec::new();
         if engine.plan().has_head() {
             capabilities.push("completion");
-            if engine.chat_template_source().is_some() {
+            if let Some(template) = engine.chat_template_source() {
                 capabilities.push("tools");
+                if ["enable_thinking", "<think>", "reasoning_effort"]
+                    .iter()
+                    .any(|word| template.contains(word))
+                {
+                    capabilities.push("thinking");
+                }
             }
         } else {
             capabilities.push("embedding");

@@ -112,6 +112,7 @@ pub(crate) async fn answer<F: Format>(
         job.cache_key = Some(format!("{owner} {}", job.cache_key.unwrap_or_default()));
     }
     let model = shared.models.get(job.model.as_deref()).await?;
+    model.writes_text()?;
     let mut run = shared.preparing.begin(&shared, model, job).await?;
     if is_streamed {
         return Ok(stream::respond(run, format));

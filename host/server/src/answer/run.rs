@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use herald::schedule::{Event, Handle};
-use herald::{Error, Generated, Stop};
+use herald::{Error, Finish, Generated, Stop};
 
 use super::Reason;
 use super::prepare::{Ready, TokenInfo, bytes_of};
@@ -39,6 +39,8 @@ pub(crate) struct Choice {
     pub(crate) tokens: Vec<TokenInfo>,
     pub(crate) generated: Option<Generated>,
     pub(crate) n_tokens: usize,
+    /// Whether its form lets it be any text, among which tools may be called: what such a text ends with is never its form.
+    is_free: bool,
     reader: Reader,
 }
 
@@ -92,12 +94,15 @@ pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
+/// Digits that no other answer or call has. Those of two processes seldom meet.
+fn unique_digits() -> String {
+    let number = next_number() ^ now() << 20 ^ u64::from(std::process::id()) << 42;
+    format!("{:016x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}
+
 /// A name for a call: letters and digits.
 fn call_id(short: bool) -> String {
-    let number = next_number();
-    // Spread out, so that names of two processes seldom meet in one conversation.
-    let spread = (number ^ now() << 20).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let digits = format!("{spread:016x}");
+    let digits = unique_digits();
     if short { digits[..9].to_owned() } else { format!("call_{digits}") }
 }
 
@@ -134,6 +139,7 @@ pub(crate) fn begin(
                 tokens: Vec::new(),
                 generated: None,
                 n_tokens: 0,
+                is_free: ready.is_form_optional,
                 reader,
             });
         }
@@ -144,7 +150,7 @@ pub(crate) fn begin(
         return Err(error);
     }
     Ok(Run {
-        id: format!("{}-{}", now(), next_number()),
+        id: unique_digits(),
         created: now(),
         model: Arc::clone(model),
         running: choices.len(),
@@ -297,8 +303,13 @@ impl Choice {
 
     /// Why it ended.
     pub(crate) fn reason(&self) -> Reason {
-        let finish = self.generated.as_ref().map(|generated| &generated.finish);
-        finish.map_or(Reason::Cancelled, |finish| Reason::new(finish, !self.calls.is_empty()))
+        let has_calls = !self.calls.is_empty();
+        match self.generated.as_ref().map(|generated| &generated.finish) {
+            // More could have come: only the room for it was used up.
+            Some(Finish::Complete) if self.is_free && !has_calls => Reason::Length,
+            Some(finish) => Reason::new(finish, has_calls),
+            None => Reason::Cancelled,
+        }
     }
 
     /// Whether all of it is there.

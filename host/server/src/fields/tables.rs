@@ -280,7 +280,11 @@ const OLLAMA: &[Field] = &[
     served("think", Any, "whether the model thinks, where its template knows that"),
     served("logprobs", Flag, "log-probabilities of the answer's tokens"),
     served("top_logprobs", Integer, "with so many of the likeliest others"),
-    noted("keep_alive", Any, "the model stays loaded"),
+    served(
+        "keep_alive",
+        Any,
+        "0 in a request without a prompt unloads the model; otherwise it stays as the server keeps it",
+    ),
     only("shift", Flag, &["true", "false"], "a full context ends the answer"),
     only("truncate", Flag, &["true", "false"], "a prompt that doesn't fit is refused"),
 ];
@@ -379,6 +383,7 @@ const LLAMA_CPP: &[Field] = &[
     noted("n_keep", Integer, "a full context ends the answer"),
     noted("n_indent", Integer, ""),
     noted("min_keep", Integer, ""),
+    noted("t_max_prompt_ms", Integer, "a prompt is always whole"),
     noted("t_max_predict_ms", Integer, ""),
     noted("timings_per_token", Flag, ""),
     noted("return_progress", Flag, ""),
@@ -386,7 +391,11 @@ const LLAMA_CPP: &[Field] = &[
     noted("dynatemp_exponent", Number, ""),
     only("dynatemp_range", Number, &["0"], ""),
     only("n_discard", Integer, &["0"], ""),
-    only("response_fields", List, &["[]"], "all are there"),
+    served(
+        "response_fields",
+        List,
+        "give these fields alone; `timings/prompt_n` is one of an object, and is called so",
+    ),
     only("image_data", List, &["[]"], "text only"),
     LORA,
 ];

@@ -41,7 +41,7 @@ fn read(bytes: &[u8]) -> Result<(Job, UsageWanted), ApiError> {
     job.take_client(&mut body);
     job.take_n(&mut body)?;
     job.take_sampling(&mut body)?;
-    job.take_max_tokens(&mut body, &["max_tokens", "max_completion_tokens", "n_predict"], None);
+    job.take_max_tokens(&mut body, &["max_completion_tokens", "max_tokens", "n_predict"], None);
     job.constraint = take_form(&mut body)?;
     for name in ["thinking_budget", "thinking_token_budget", "reasoning_budget"] {
         let limit = body.limit(name).flatten().map(|limit| limit as usize);

@@ -218,12 +218,46 @@ fn errors_have_each_apis_form() {
         (status, &parsed(&said)["type"], &parsed(&said)["error"]["type"]),
         (400, &json!("error"), &json!("invalid_request_error"))
     );
-    let (status, said) = served.post("/api/chat", &json!({"messages": []}));
+    let (status, said) = served.post("/api/chat", &json!({"messages": 3}));
     assert!(status == 400 && parsed(&said)["error"].is_string(), "{said}");
+    // Also where no handler is reached.
+    let (status, said) = served.get("/v1/messages");
+    assert_eq!((status, &parsed(&said)["type"]), (405, &json!("error")), "{said}");
+    let (status, said) = served.get("/api/nothing");
+    assert!(status == 404 && parsed(&said)["error"].is_string(), "{said}");
+    let long = json!({"prompt": vec![5; 4_400], "max_tokens": 1});
+    let (status, said) = served.post("/v1/completions", &long);
+    assert_eq!((status, &parsed(&said)["error"]["code"]), (400, &json!("context_length_exceeded")), "{said}");
     for path in ["/api/tags", "/api/version", "/api/ps"] {
         assert_eq!(served.get(path).0, 200);
     }
     assert_eq!(served.post("/api/show", &json!({"model": "x"})).0, 200);
+}
+
+/// A stream's status can't be taken back once it has begun.
+#[test]
+fn a_model_that_writes_no_text_is_refused_before_a_stream_begins() {
+    let served = serve(&tiny("bert"), SchedulerOptions::default());
+    for path in ["/v1/completions", "/completion"] {
+        let (status, said) = served.post(path, &json!({"prompt": "a", "stream": true}));
+        assert!(status == 400 && said.contains("embeddings"), "{path}: {said}");
+    }
+}
+
+#[test]
+fn fields_that_llama_cpps_clients_choose_are_given_alone() {
+    let served = serve(&tiny("llama"), SchedulerOptions::default());
+    let body =
+        json!({"prompt": "a", "n_predict": 2, "response_fields": ["content", "timings/prompt_n", "none"]});
+    let said = parsed(&served.post("/completion", &body).1);
+    let names: Vec<&String> = said.as_object().expect("an object").keys().collect();
+    assert_eq!(names, ["content", "timings/prompt_n"], "{said}");
+    // What is told of the seed gives the same answer again.
+    let told =
+        parsed(&served.post("/completion", &json!({"prompt": "a", "n_predict": 8, "temperature": 1})).1);
+    let seed = &told["generation_settings"]["seed"];
+    let again = json!({"prompt": "a", "n_predict": 8, "temperature": 1, "seed": seed});
+    assert_eq!(parsed(&served.post("/completion", &again).1)["content"], told["content"], "{told}");
 }
 
 #[test]

@@ -120,6 +120,22 @@ fn tools_are_called_by_a_model_that_knows_none() {
     }
 }
 
+/// A text that tools may interrupt is as little at its end at the limit as any other.
+#[test]
+fn texts_that_are_cut_off_say_so_with_tools_too() {
+    let served = serve(&smollm2(), SchedulerOptions::default());
+    let mut body = json!({
+        "messages": [{"role": "user", "content": "Tell me of the sea."}],
+        "tools": [weather()], "max_tokens": 5, "temperature": 0,
+    });
+    let choice = parsed(&served.post(PATH, &body).1)["choices"][0].clone();
+    assert!(choice["message"]["tool_calls"].is_null() && choice["finish_reason"] == "length", "{choice}");
+    body["stream"] = true.into();
+    let events = events(&served.post(PATH, &body).1);
+    let reasons: Vec<&Value> = events.iter().map(|event| &event["choices"][0]["finish_reason"]).collect();
+    assert!(reasons.contains(&&json!("length")) && !reasons.contains(&&json!("stop")), "{reasons:?}");
+}
+
 #[test]
 fn a_last_message_is_gone_on_with() {
     let served = serve(&smollm2(), SchedulerOptions::default());

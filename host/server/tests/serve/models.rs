@@ -112,6 +112,19 @@ fn a_model_makes_room_for_another_unless_it_is_in_use() {
     assert_eq!(loaded(&served), ["granite"]);
 }
 
+/// As Ollama's clients load and unload.
+#[test]
+fn a_model_is_loaded_and_unloaded_as_asked() {
+    let ((llama, _), (granite, _)) = (source("llama", "llama"), source("granite", "granite"));
+    let served = serve_several(vec![llama, granite], FOR_EVER);
+    let ask = |path: &str, body: &Value| parsed(&served.post(path, body).1)["done_reason"].clone();
+    assert_eq!(ask("/api/chat", &json!({"model": "granite", "messages": []})), "load");
+    assert_eq!(loaded(&served), ["granite"]);
+    assert_eq!(ask("/api/generate", &json!({"model": "granite", "keep_alive": "0s"})), "unload");
+    assert_eq!(loaded(&served), Vec::<String>::new());
+    assert_eq!(ask("/api/generate", &json!({"model": "granite", "keep_alive": 0})), "unload");
+}
+
 #[test]
 fn a_model_that_nobody_asks_for_is_unloaded() {
     let keep = Keep { bytes: u64::MAX, idle: Some(Duration::from_millis(300)) };
