@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::corpus;
 use super::measurement::quantile;
+use super::report::Conversations;
 use herald::schedule::{Request, Scheduler, SchedulerOptions, Ticket};
 use herald::{CacheReport, Error, GenerateOptions, LoadOptions, NeuroEngine, Result};
 
@@ -80,6 +81,19 @@ impl AgentScenario {
     #[must_use]
     pub fn median_first_token_s(&self) -> f64 {
         quantile(&self.turns.iter().map(|turn| turn.first_token_s).collect::<Vec<_>>(), 0.5)
+    }
+
+    /// It in figures.
+    #[must_use]
+    pub fn figures(&self) -> Conversations {
+        Conversations {
+            name: self.name.to_owned(),
+            requests: self.turns.len(),
+            new_tokens: self.new_tokens(),
+            computed_tokens: self.computed_tokens(),
+            median_first_token_s: self.median_first_token_s(),
+            max_first_token_s: self.max_first_token_s(),
+        }
     }
 
     /// The longest time to the first token, in seconds.

@@ -5,7 +5,7 @@ use minijinja::{AutoEscape, Environment, Value, context};
 use super::Suite;
 use super::chart;
 use super::measurement::Chart;
-use super::report::{BackendRow, Outcome, Report};
+use super::report::{BackendRow, Conversations, Outcome, Report};
 use super::target::{Better, short};
 use herald::{Error, Result};
 
@@ -90,6 +90,7 @@ fn values(report: &Report) -> Value {
         backends => report.backends.iter().map(|backend| backend_row(report, backend)).collect::<Vec<_>>(),
         suites => suites,
         charts => charts,
+        conversations => report.conversations.iter().map(conversation).collect::<Vec<_>>(),
         failures => failures,
     }
 }
@@ -110,6 +111,19 @@ fn backend_row(report: &Report, backend: &BackendRow) -> Value {
         total => results.len(),
         all => passed == results.len(),
         speed => speed.and_then(|result| result.figure).map(short),
+    }
+}
+
+/// A line of the conversations' table.
+fn conversation(of: &Conversations) -> Value {
+    context! {
+        name => of.name.clone(),
+        requests => of.requests,
+        new => of.new_tokens,
+        computed => of.computed_tokens,
+        ratio => format!("{:.3}", of.computed_tokens as f64 / of.new_tokens.max(1) as f64),
+        median => short(of.median_first_token_s * 1e3),
+        longest => short(of.max_first_token_s * 1e3),
     }
 }
 

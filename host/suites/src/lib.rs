@@ -40,7 +40,7 @@ pub use context::{Context, Effort};
 pub use html::page;
 pub use limits::{Limits, Machine, ModelFacts, cache_bytes_per_s};
 pub use measurement::{Chart, Check, Detail, Line, Measurement};
-pub use report::{BackendRow, Fingerprint, Outcome, Report};
+pub use report::{BackendRow, Conversations, Fingerprint, Outcome, Report};
 pub use target::{Better, Target, Verdict, judge};
 
 use herald::Result;

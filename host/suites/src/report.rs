@@ -171,6 +171,26 @@ pub struct Report {
     pub backends: Vec<BackendRow>,
     /// One result for each benchmark and backend.
     pub results: Vec<Outcome>,
+    /// What conversations cost on the chosen backend, where they were measured.
+    #[serde(default)]
+    pub conversations: Vec<Conversations>,
+}
+
+/// What conversations cost that clients sent in one way, all of it again with every turn: see [`crate::Agents`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Conversations {
+    /// In which way.
+    pub name: String,
+    /// How many requests there were.
+    pub requests: usize,
+    /// Tokens of their prompts that no earlier request of the conversation had in its prompt or answer.
+    pub new_tokens: usize,
+    /// Tokens of their prompts that were computed.
+    pub computed_tokens: usize,
+    /// The median time to the first token, in seconds.
+    pub median_first_token_s: f64,
+    /// The longest, in seconds.
+    pub max_first_token_s: f64,
 }
 
 /// Reports of earlier versions were only written at the end.

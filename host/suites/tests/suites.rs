@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use herald::LoadOptions;
 use herald::plugin::Search;
 use herald_suites::{
-    Agents, BackendRow, Benchmark, Context, Effort, Fingerprint, Limits, Machine, ModelFacts, Outcome,
-    Report, Suite, compare, page,
+    Agents, BackendRow, Benchmark, Context, Conversations, Effort, Fingerprint, Limits, Machine, ModelFacts,
+    Outcome, Report, Suite, compare, page,
 };
 use herald_testing::{cpu_options, cpu_plugin, smollm2, third_party, tiny};
 
@@ -128,6 +128,14 @@ fn report(figure: f64) -> Report {
             backend("blas", false, Some("no <BLAS> was found")),
         ],
         results: vec![judged(benchmark, Ok(found)), crashed],
+        conversations: vec![Conversations {
+            name: "each <turn> appended".to_owned(),
+            requests: 8,
+            new_tokens: 1000,
+            computed_tokens: 1010,
+            median_first_token_s: 0.5,
+            max_first_token_s: 0.75,
+        }],
     }
 }
 
@@ -162,6 +170,7 @@ fn the_page_has_what_a_reader_needs_and_loads_nothing() {
         "&lt;tiny&gt;.gguf",
         "signal 11",
         "inference medium",
+        "<td>each &lt;turn&gt; appended</td><td>8</td><td>1000</td><td>1010</td><td>1.010</td><td>500</td><td>750</td>",
     ] {
         assert!(page.contains(words), "{words:?} is missing in {page}");
     }

@@ -1,7 +1,7 @@
 //! `host bench agents`: what growing conversations cost.
 
 use clap::Args;
-use herald_suites::Agents as Measured;
+use herald_suites::{AgentScenario, Agents as Measured, Conversations};
 use serde_json::json;
 
 use crate::failure::Failure;
@@ -54,6 +54,7 @@ impl Agents {
                 .map(|scenario| {
                     json!({
                         "name": scenario.name,
+                        "requests": scenario.turns.len(),
                         "new_tokens": scenario.new_tokens(),
                         "computed_tokens": scenario.computed_tokens(),
                         "ratio": scenario.ratio(),
@@ -71,19 +72,24 @@ impl Agents {
                 "conversations": self.conversations, "scenarios": all,
             }));
         }
-        let mut table =
-            output::table(&["", "REQUESTS", "NEW", "COMPUTED", "RATIO", "FIRST TOKEN", "LONGEST"]);
-        for scenario in &scenarios {
-            table.add_row(vec![
-                scenario.name.into(),
-                output::number(scenario.turns.len() as u64),
-                output::number(scenario.new_tokens() as u64),
-                output::number(scenario.computed_tokens() as u64),
-                output::number(format!("{:.3}", scenario.ratio())),
-                output::number(format!("{:.0} ms", 1e3 * scenario.median_first_token_s())),
-                output::number(format!("{:.0} ms", 1e3 * scenario.max_first_token_s())),
-            ]);
-        }
-        output::print_table(&table)
+        print(&scenarios.iter().map(AgentScenario::figures).collect::<Vec<_>>())
     }
+}
+
+/// Prints what conversations cost, a line for each way in which they were sent.
+pub(super) fn print(all: &[Conversations]) -> Result<(), Failure> {
+    let mut table = output::table(&["", "REQUESTS", "NEW", "COMPUTED", "RATIO", "FIRST TOKEN", "LONGEST"]);
+    for one in all {
+        let ratio = one.computed_tokens as f64 / one.new_tokens.max(1) as f64;
+        table.add_row(vec![
+            one.name.as_str().into(),
+            output::number(one.requests as u64),
+            output::number(one.new_tokens as u64),
+            output::number(one.computed_tokens as u64),
+            output::number(format!("{ratio:.3}")),
+            output::number(format!("{:.0} ms", 1e3 * one.median_first_token_s)),
+            output::number(format!("{:.0} ms", 1e3 * one.max_first_token_s)),
+        ]);
+    }
+    output::print_table(&table)
 }

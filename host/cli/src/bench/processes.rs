@@ -11,7 +11,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use herald::agreement::Sample;
-use herald_suites::{Benchmark, Effort, Measurement, Suite};
+use herald_suites::{Benchmark, Conversations, Effort, Measurement, Suite};
+use serde::Deserialize;
 
 use super::worker::{self, Message};
 use crate::failure::Failure;
@@ -161,6 +162,35 @@ impl Processes<'_> {
         let said = said.recv().unwrap_or_default();
         let sentence = said.lines().find_map(|line| line.strip_prefix("error: ")).map(str::to_owned);
         Ok(Err(sentence.unwrap_or_else(|| format!("its process ended without a result ({})", of(status)))))
+    }
+
+    /// What conversations cost, of which the longest have so many turns and tokens; `None` where that can't be measured in time.
+    pub(super) fn conversations(
+        &self,
+        [turns, tokens, conversations]: [u32; 3],
+    ) -> Result<Option<Vec<Conversations>>, Failure> {
+        /// As `host bench agents` prints it.
+        #[derive(Deserialize)]
+        struct Said {
+            scenarios: Vec<Conversations>,
+        }
+
+        let mut command = Command::new(env::current_exe().map_err(failed)?);
+        command.args(&self.arguments).args(["--quiet", "bench", "agents", "--json"]).stdin(Stdio::null());
+        for (name, value) in [("--turns", turns), ("--tokens", tokens), ("--conversations", conversations)] {
+            command.arg(name).arg(value.to_string());
+        }
+        let mut process = Process(command.stdout(Stdio::piped()).spawn().map_err(failed)?);
+        let lines = lines(&mut process.0);
+        let mut text = String::new();
+        loop {
+            match self.wait_for_line(&lines)? {
+                Waited::For(Some(line)) => text.push_str(&line),
+                Waited::For(None) => break,
+                Waited::TooLong => return Ok(None),
+            }
+        }
+        Ok(serde_json::from_str(&text).ok().map(|said: Said| said.scenarios))
     }
 
     fn worker(&self) -> Result<Command, Failure> {

@@ -18,7 +18,7 @@ use herald_suites::{
 use super::model::Model;
 use super::outputs::Outputs;
 use super::processes::Processes;
-use super::{baselines, table, wrong};
+use super::{agents, baselines, table, wrong};
 use crate::failure::Failure;
 use crate::interrupt::Lookout;
 use crate::options::EngineOptions;
@@ -104,6 +104,7 @@ impl Suites {
             model: facts,
             backends,
             results: Vec::new(),
+            conversations: Vec::new(),
         };
         let outputs = Outputs { json: file, html: self.html.as_deref() };
         let measured =
@@ -120,6 +121,20 @@ impl Suites {
             }
         }
         measured?;
+        // A run of everything has what agents' clients meet too.
+        let size = match effort {
+            Effort::Quick => None,
+            Effort::Usual => Some([8, 4_000, 4]),
+            Effort::Full => Some([20, 16_000, 8]),
+        };
+        let chosen =
+            report.backends.iter().find(|backend| backend.chosen).map(|backend| backend.name.clone());
+        if let (Some(size), Some(chosen), true) = (size, chosen, named.is_empty()) {
+            if !options.quiet {
+                output::note(format_args!("{chosen}: conversations"));
+            }
+            report.conversations = start_processes(&chosen).conversations(size)?.unwrap_or_default();
+        }
         report.complete = true;
         report.seconds = start.elapsed().as_secs_f64();
         outputs.write(&report)?;
@@ -147,6 +162,10 @@ impl Suites {
         match printed {
             true => output::json(report)?,
             false => table::print(report, suites)?,
+        }
+        if !printed && !report.conversations.is_empty() {
+            output::line("")?;
+            agents::print(&report.conversations)?;
         }
         if let Some((name, baseline)) = self.compare.as_deref().zip(baseline).filter(|_| !printed) {
             for difference in report.fingerprint.differences(&baseline.fingerprint) {
