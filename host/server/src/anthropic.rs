@@ -103,14 +103,15 @@ fn conversation(body: &mut Body) -> Result<(Conversation, Option<usize>), ApiErr
         turn(index, &message, &mut list)?;
     }
     let (mut variables, mut max_thoughts) = (Map::new(), None);
-    if let Some(thinking) = body.object("thinking") {
-        thinking_variables(thinking.get("type").is_some_and(|kind| kind != "disabled"), &mut variables);
-        if let Some(budget) = thinking.get("budget_tokens").filter(|budget| !budget.is_null()) {
-            let count = budget.as_u64().and_then(|count| usize::try_from(count).ok());
-            let wrong =
-                || wrong("thinking.budget_tokens", &budget.to_string(), "a whole number of at least 0");
-            max_thoughts = Some(count.ok_or_else(wrong)?);
-        }
+    let thinking = body.object("thinking");
+    // As in Anthropic's API, a model doesn't think unless it is asked to: clients read the first block as text.
+    let thinks = |thinking: &Map<String, Value>| thinking.get("type").is_some_and(|kind| kind != "disabled");
+    thinking_variables(thinking.as_ref().is_some_and(thinks), &mut variables);
+    let budget = thinking.as_ref().and_then(|thinking| thinking.get("budget_tokens"));
+    if let Some(budget) = budget.filter(|budget| !budget.is_null()) {
+        let count = budget.as_u64().and_then(|count| usize::try_from(count).ok());
+        let wrong = || wrong("thinking.budget_tokens", &budget.to_string(), "a whole number of at least 0");
+        max_thoughts = Some(count.ok_or_else(wrong)?);
     }
     let tool = |(index, tool): (usize, &Value)| {
         let place = format!("tools[{index}]");

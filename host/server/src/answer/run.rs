@@ -139,7 +139,7 @@ pub(crate) fn begin(
                 tokens: Vec::new(),
                 generated: None,
                 n_tokens: 0,
-                is_free: ready.is_form_optional,
+                is_free: ready.is_form_optional && job.reads_calls,
                 reader,
             });
         }
@@ -175,8 +175,10 @@ fn submit(
         let sender = sender.clone();
         Box::new(move |event| sender.send((index, event)).is_ok())
     };
+    let has_tools = !ready.tools.is_empty() && job.constraint.is_none();
     let late = |error| match error {
         Error::Cancelled => too_long(),
+        error @ Error::Constraint(_) if has_tools => ApiError::from(error).at("tools"),
         error => error.into(),
     };
     match model.scheduler.submit_until(ready.request(&job.client, answer), sink(), until) {

@@ -240,7 +240,11 @@ const MESSAGES: &[Field] = &[
     served("system", Any, "the system's text, or blocks of it"),
     served("tools", List, "tools that the model may use"),
     served("tool_choice", Object, "auto, any, tool (with its name) or none"),
-    served("thinking", Object, "enabled with budget_tokens, adaptive, or disabled"),
+    served(
+        "thinking",
+        Object,
+        "enabled with budget_tokens, adaptive, or disabled, as if not given, where the template knows that",
+    ),
     MODEL,
     noted("cache_control", Object, "prompts are cached anyway"),
     noted("betas", List, ""),

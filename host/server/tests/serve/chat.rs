@@ -241,6 +241,9 @@ fn thoughts_end_where_their_budget_does() {
     let message = ask("/v1/messages", thinking);
     assert_eq!(message["content"][0]["thinking"], json!(before), "{message}");
     assert_eq!(message["content"][1]["type"], "text", "{message}");
+    // It doesn't think unless it is asked to.
+    let message = ask("/v1/messages", json!({}));
+    assert_eq!(message["content"][0]["type"], "text", "{message}");
     // A form of the answer holds behind the thoughts.
     let schema = json!({"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"]});
     let format = json!({"type": "json_schema", "json_schema": {"name": "a", "schema": schema}});
