@@ -219,7 +219,10 @@ impl Talk<'_> {
         self.sequence.set_stop(Some(lookout.stop()));
         let mut stream = output::Stream::new();
         let mut unwritten = None;
-        let generate = GenerateOptions { random: self.random, ..chat.sampling.options(0)? };
+        let mut generate = GenerateOptions { random: self.random, ..chat.sampling.options(0)? };
+        if options.has_sampling {
+            generate.sampler = chat.sampling.sampler(self.engine.recommended_sampling(), 0)?;
+        }
         let generated = self.engine.generate(
             &mut self.sequence,
             &ids[kept..],

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use etcetera::{BaseStrategy, choose_base_strategy};
 use herald::files;
 use herald::gguf::Override;
+use herald::sampler::SamplerConfig;
 use indexmap::IndexMap;
 use serde::Deserialize;
 
@@ -66,6 +67,21 @@ struct Sampling {
 impl Sampling {
     /// The same as metadata of a model's file, which holds what its makers recommend.
     fn overrides(&self) -> Result<Vec<Override>, String> {
+        let default = SamplerConfig::default();
+        let config = SamplerConfig {
+            temperature: self.temperature.unwrap_or(default.temperature),
+            top_k: self.top_k.unwrap_or(default.top_k),
+            top_p: self.top_p.unwrap_or(default.top_p),
+            min_p: self.min_p.unwrap_or(default.min_p),
+            xtc_probability: self.xtc_probability.unwrap_or(default.xtc_probability),
+            xtc_threshold: self.xtc_threshold.unwrap_or(default.xtc_threshold),
+            repetition_penalty: self.repeat_penalty.unwrap_or(default.repetition_penalty),
+            mirostat: self.mirostat.unwrap_or(default.mirostat),
+            mirostat_tau: self.mirostat_tau.unwrap_or(default.mirostat_tau),
+            mirostat_eta: self.mirostat_eta.unwrap_or(default.mirostat_eta),
+            ..default
+        };
+        config.validate(u32::MAX as usize).map_err(|error| error.to_string())?;
         let numbers = [
             ("temp", self.temperature),
             ("top_p", self.top_p),
@@ -234,6 +250,7 @@ impl EngineOptions {
             let said = sampling.overrides().map_err(|what| format!("sampling: {what}"))?;
             // What is said more closely is set later, and holds.
             self.set.splice(0..0, said);
+            self.has_sampling = true;
         }
         Ok(())
     }

@@ -71,6 +71,10 @@ impl Generate {
             written::check_state(path, prompt.into_iter().chain([(&*model, written::MODEL)]))?;
         }
         let engine = options.load()?;
+        if options.has_sampling {
+            generate.sampler =
+                self.sampling.sampler(engine.recommended_sampling(), self.logprobs.unwrap_or(0))?;
+        }
         let (mut sequence, mut before) = match &self.load_state {
             Some(path) => {
                 let mut restored = engine.restore(path)?;

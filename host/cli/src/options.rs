@@ -137,6 +137,10 @@ pub(super) struct EngineOptions {
     #[arg(long, value_name = "KEY=VALUE")]
     pub(super) set: Vec<Override>,
 
+    /// Whether the configuration says how tokens are chosen.
+    #[arg(skip)]
+    pub(super) has_sampling: bool,
+
     /// A chat template to use in place of the model's: a file with Jinja source, or a name such as `chatml` or `llama3`
     #[arg(
         long,

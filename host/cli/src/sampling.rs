@@ -118,14 +118,43 @@ impl Sampling {
     /// # Errors
     /// If a value suits no model.
     pub(super) fn options(&self, top_logprobs: u32) -> Result<GenerateOptions, Failure> {
-        let default = SamplerConfig::default();
+        let sampler = self.sampler(SamplerConfig::default(), top_logprobs)?;
+        let constraint = self.constraint()?;
+        Ok(GenerateOptions {
+            max_tokens: self.max_tokens.filter(|most| *most > 0),
+            sampler,
+            random: None,
+            stop: self.stop.clone(),
+            stop_tokens: self.stop_token.clone(),
+            ignore_eos: self.ignore_eos,
+            special: self.special,
+            markers: false,
+            min_tokens: self.min_tokens,
+            thinking: None,
+            constraint,
+            deadline: None,
+            cache_key: None,
+            loras: None,
+        })
+    }
+
+    /// How tokens are chosen: by what was given, and else by `default`.
+    ///
+    /// # Errors
+    /// If a value suits no model.
+    pub(super) fn sampler(
+        &self,
+        default: SamplerConfig,
+        top_logprobs: u32,
+    ) -> Result<SamplerConfig, Failure> {
         // A filter or a seed implies sampling, by default from the model's own distribution.
         let filtered = self.top_k.is_some()
             || [self.top_p, self.min_p, self.typical, self.top_n_sigma, self.xtc_probability]
                 .iter()
                 .any(Option::is_some)
             || self.mirostat.is_some_and(|version| version > 0);
-        let default_temperature = if filtered || self.seed.is_some() { 1.0 } else { default.temperature };
+        let is_drawn = (filtered || self.seed.is_some()) && default.temperature == 0.0;
+        let default_temperature = if is_drawn { 1.0 } else { default.temperature };
         let sampler = SamplerConfig {
             temperature: self.temperature.unwrap_or(default_temperature),
             top_k: self.top_k.unwrap_or(default.top_k),
@@ -153,7 +182,12 @@ impl Sampling {
         };
         // A value that suits no model is a usage error, reported before anything is loaded.
         sampler.validate(u32::MAX as usize).map_err(|error| Failure::Usage(error.to_string()))?;
-        let constraint = match (&self.json_schema, &self.regex, &self.grammar) {
+        Ok(sampler)
+    }
+
+    /// The form of the answer.
+    fn constraint(&self) -> Result<Option<Constraint>, Failure> {
+        Ok(match (&self.json_schema, &self.regex, &self.grammar) {
             (Some(path), ..) => {
                 let text = fs::read_to_string(path)
                     .map_err(|error| Failure::file(path, "the JSON schema can't be read", &error))?;
@@ -167,22 +201,6 @@ impl Sampling {
                 Some(Constraint::grammar(files::without_bom(&text)))
             }
             (None, None, None) => None,
-        };
-        Ok(GenerateOptions {
-            max_tokens: self.max_tokens.filter(|most| *most > 0),
-            sampler,
-            random: None,
-            stop: self.stop.clone(),
-            stop_tokens: self.stop_token.clone(),
-            ignore_eos: self.ignore_eos,
-            special: self.special,
-            markers: false,
-            min_tokens: self.min_tokens,
-            thinking: None,
-            constraint,
-            deadline: None,
-            cache_key: None,
-            loras: None,
         })
     }
 }

@@ -63,6 +63,10 @@ impl Unfinished {
     /// # Errors
     /// Where the folder takes no file.
     pub fn create_in(folder: &Path, readers: Readers) -> io::Result<Self> {
+        if !folder.is_dir() {
+            let what = format!("the folder {} isn't there", folder.display());
+            return Err(io::Error::new(io::ErrorKind::NotFound, what));
+        }
         // What can't be tidied now is tidied next time.
         let _ = tidy(folder);
         Self::begin(folder, readers)

@@ -7,7 +7,7 @@ use std::process::Command as Process;
 use assert_cmd::Command;
 use herald_testing::{cpu_plugin, tiny};
 
-use crate::{fails, home, host, misused, on, stdout};
+use crate::{GREEDY, fails, home, host, misused, on, stdout};
 
 #[test]
 fn missing_and_damaged_models_are_named() {
@@ -49,6 +49,20 @@ fn wrong_values_are_named() {
     assert!(!Path::new(out).exists(), "nothing is half-written");
     fails(on("llama", &["perplexity", "--file", "/nonexistent"]), &["/nonexistent"]);
     fails(host(&home).args(["pull", "gpt-5"]).assert(), &["gpt-5", "smollm2-135m-instruct"]);
+}
+
+/// The user's setting is named, and no plugin is blamed for what it makes of the activations.
+#[test]
+fn settings_that_make_nothing_of_a_model_are_named() {
+    let home = home();
+    for (set, words) in [
+        ("llama.rope.freq_base=0", ["llama.rope.freq_base", "above 0"]),
+        ("llama.attention.layer_norm_rms_epsilon=-1", ["layer_norm_rms_epsilon", "at least 0"]),
+        ("general.type=adapter", ["general.type", "--lora"]),
+    ] {
+        let assert = host(&home).arg("--model").arg(tiny("llama")).args(["--set", set]).args(GREEDY).assert();
+        fails(assert, &words);
+    }
 }
 
 #[test]

@@ -142,6 +142,19 @@ fn what_is_wrong_with_several_models_is_told_before_any_is_loaded() {
         fs::write(&configuration, text).expect("the file");
         fails(host(&home).arg("--config").arg(&configuration).arg("serve").assert(), &words);
     }
+    fs::write(&configuration, "[sampling]\ntop-p = 7.0\n").expect("the file");
+    let config =
+        |arguments: &[&str]| host(&home).arg("--config").arg(&configuration).args(arguments).assert();
+    fails(config(&["generate", "a", "--model", &llama]), &["sampling", "top_p is 7"]);
+    // What the configuration says of sampling holds for an answer on the command line too.
+    fs::write(&configuration, "[sampling]\ntemperature = 2.0\n").expect("the file");
+    let drawn = |seed: &str| {
+        stdout(&config(&["generate", "hello", "-n", "12", "--seed", seed, "--model", &llama]).success())
+    };
+    assert!(drawn("1") != drawn("2") && drawn("1") == drawn("1"));
+    let warm = config(&["generate", "hello", "-n", "12", "--model", &llama]).success();
+    let cold = config(&["generate", "hello", "-n", "12", "--temperature", "0", "--model", &llama]).success();
+    assert_ne!(stdout(&warm), stdout(&cold));
     // What is empty counts as not given.
     let mut command = host(&home);
     command.env("HERALD_THREADS", "").env("HERALD_CONTEXT", "").args(["info", "--model", &llama]);

@@ -338,6 +338,17 @@ impl Config {
                 value.as_object().cloned().ok_or_else(|| self.bad(&key, value, "an object"))?
             }
         };
+        if let Some(Value::Object(former)) = self.get("rope_scaling") {
+            // Where both are there, they must say the same.
+            let of =
+                |key: &str| full.get(key).or_else(|| full.get(if key == "type" { "rope_type" } else { key }));
+            if let Some((key, value)) = former.iter().find(|(key, value)| of(key) != Some(*value)) {
+                return refused(format!(
+                    "{}: rope_scaling.{key} is {value}, where what rope_parameters says was expected",
+                    self.path.display()
+                ));
+            }
+        }
         if full.contains_key("full_attention") || full.contains_key("sliding_attention") {
             window = full.get("sliding_attention").and_then(|of| of.get("rope_theta")).cloned();
             full = full.get("full_attention").and_then(Value::as_object).cloned().unwrap_or_default();

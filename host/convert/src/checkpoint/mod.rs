@@ -60,6 +60,9 @@ impl Checkpoint {
     ///
     /// Where a file is missing, can't be read or is damaged.
     pub fn open(folder: &Path) -> Result<Self> {
+        if folder.is_file() {
+            return Err(bad_file(folder, "it is a file, where the folder of a checkpoint was expected"));
+        }
         let folder = snapshot(folder)?;
         let shards = Shards::open(&folder)?;
         if shards.tensors().is_empty() {

@@ -28,6 +28,13 @@ impl<'g> Keys<'g> {
             key: key.to_owned(),
             expected: "the architecture's name",
         })?;
+        if gguf.metadata().get::<&str>("general.type")? == Some("adapter") {
+            return Err(ModelError::BadKey {
+                key: "general.type".to_owned(),
+                value: "adapter".to_owned(),
+                expected: "model: an adapter is loaded beside one (--lora)".to_owned(),
+            });
+        }
         let read = WITHOUT_EFFECT.iter().map(|key| (*key).to_owned()).collect();
         Ok(Self { gguf, architecture, read: RefCell::new(read) })
     }
@@ -184,12 +191,19 @@ impl<'g> Keys<'g> {
     /// A number that may be left out.
     ///
     /// # Errors
-    /// Where it isn't a finite number.
+    /// Where it isn't a finite number, or one that makes all activations NaN: no base of RoPE, no epsilon.
     pub fn optional_float(&self, key: &str) -> Result<Option<f32>, ModelError> {
-        match self.value::<f32>(key)? {
-            Some(value) if !value.is_finite() => Err(self.bad(key, value, "a finite number".to_owned())),
-            value => Ok(value),
-        }
+        let Some(value) = self.value::<f32>(key)? else { return Ok(None) };
+        let expected = if !value.is_finite() {
+            "a finite number"
+        } else if key.starts_with("rope.freq_base") && value <= 0.0 {
+            "a number above 0"
+        } else if key.ends_with("epsilon") && value < 0.0 {
+            "a number of at least 0"
+        } else {
+            return Ok(Some(value));
+        };
+        Err(self.bad(key, value, expected.to_owned()))
     }
 
     /// Numbers under a key without the architecture's prefix, one for each of `blocks` blocks.
