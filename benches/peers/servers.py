@@ -48,13 +48,13 @@ def herald(host, model, threads, *options):
 
 
 @contextlib.contextmanager
-def llama_server(program, model, threads, slots, context):
-    """A llama-server that the user built; `context` tokens for each of its slots. Gives its address."""
+def llama_server(program, model, threads, slots, context, *options):
+    """A llama-server that the user built; `context` tokens for each of its slots, and more of its options. Gives its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [program, "--model", model, "--threads", str(threads), "--threads-batch", str(threads),
-               "--parallel", str(slots), "--ctx-size", str(slots * context), "--port", str(port)]
+               "--parallel", str(slots), "--ctx-size", str(slots * context), "--port", str(port), *options]
     server = started(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     base = f"http://127.0.0.1:{port}"
     try:
