@@ -85,6 +85,21 @@ fn pack(packing: Packing, row_tile: usize, bytes: &[u8], [rows, columns]: [usize
     packed
 }
 
+/// The weights of some rows, and what their roundings are measured by: [rows, columns] each.
+fn dequantized(dtype: DType, rows: &[u8], row_bytes: usize, columns: usize) -> (Array2<f64>, Array2<f64>) {
+    let shape = (rows.len() / row_bytes, columns);
+    let (mut weights, mut weight_sizes) = (Array2::zeros(shape), Array2::zeros(shape));
+    let mut floats = vec![0.0; columns];
+    for (row, data) in rows.chunks_exact(row_bytes).enumerate() {
+        dequantize_row(dtype, data, &mut floats);
+        for (column, (float, size)) in floats.iter().zip(sizes(dtype, data, columns)).enumerate() {
+            weights[(row, column)] = f64::from(*float);
+            weight_sizes[(row, column)] = size;
+        }
+    }
+    (weights, weight_sizes)
+}
+
 fn product(kernels: &Kernels, dtype: DType, precision: ActivationPrecision, shape: &Shape) -> Case {
     let Shape { rows, n_tokens, spread, .. } = *shape;
     let columns = if dtype.block_len() == 1 { shape.blocks * 13 } else { shape.blocks * dtype.block_len() };
@@ -136,17 +151,8 @@ fn product(kernels: &Kernels, dtype: DType, precision: ActivationPrecision, shap
     (kernel.matmul)(&run, scratch.as_mut(), &mut OutputTile::whole(&mut out, n_rows));
 
     let step = kernel.activations.map_or(0.0, |format| f64::from(format.rounding));
-    let mut weights = Array2::zeros((n_rows, columns));
-    let mut weight_sizes = Array2::zeros((n_rows, columns));
-    let mut floats = vec![0.0; columns];
-    for row in 0..n_rows {
-        let data = &bytes[(first + row) * row_bytes..][..row_bytes];
-        dequantize_row(dtype, data, &mut floats);
-        for (column, (float, size)) in floats.iter().zip(sizes(dtype, data, columns)).enumerate() {
-            weights[(row, column)] = f64::from(*float);
-            weight_sizes[(row, column)] = size;
-        }
-    }
+    let (weights, weight_sizes) =
+        dequantized(dtype, &bytes[first * row_bytes..][..n_rows * row_bytes], row_bytes, columns);
     // Sums of each row and token for themselves would take most of the suite's time.
     let x =
         ArrayView2::from_shape((n_tokens, columns), &x).expect("the lengths are the shape's").mapv(f64::from);
