@@ -1,71 +1,126 @@
 //! Alternatives of `oneOf` of which no value fits two: they are those of `anyOf`. The compiler itself sees that of few.
 
-use serde_json::{Map, Value, json};
+use std::cell::Cell;
+
+use serde_json::{Map, Value};
 
 /// How many references are followed to an alternative.
 const MAX_REFERENCES: usize = 16;
 
-/// The alternatives as `anyOf` may have them, if no value fits two. Where only a property that may be missing tells them apart, it
-/// must be there: without it, a value could fit several. `root` is what references are relative to.
-pub(super) fn exclusive(root: &Value, alternatives: &[Value]) -> Option<Vec<Value>> {
-    let seen: Vec<&Map<String, Value>> =
-        alternatives.iter().map(|one| resolved(root, one)).collect::<Option<_>>()?;
-    if all_apart(&seen, |one, other| are_apart(one, other)) {
-        return Some(alternatives.to_vec());
-    }
-    let tag = tag_of(&seen)?;
-    Some(alternatives.iter().map(|one| json!({"allOf": [one, {"required": [tag]}]})).collect())
+/// How many values are compared for one schema. Alternatives that would take more are left to the compiler, which refuses them.
+const MAX_COMPARISONS: usize = 1_000_000;
+
+/// What tells the alternatives of `oneOf` apart.
+#[derive(Debug, PartialEq)]
+pub(super) enum Apart<'s> {
+    /// They themselves do.
+    Already,
+    /// This property, which may be missing: it must be there, since a value without it could fit several.
+    By(&'s str),
 }
 
-/// A schema, or what it refers to.
-fn resolved<'s>(root: &'s Value, mut schema: &'s Value) -> Option<&'s Map<String, Value>> {
-    for _ in 0..MAX_REFERENCES {
-        let fields = schema.as_object()?;
-        let Some(reference) = fields.get("$ref") else { return Some(fields) };
-        schema = root.pointer(&super::schema::unescaped(reference.as_str()?.strip_prefix('#')?))?;
+/// A schema, with what may still be compared of it.
+pub(super) struct Root<'s> {
+    schema: &'s Value,
+    comparisons: Cell<usize>,
+}
+
+impl<'s> Root<'s> {
+    pub(super) fn new(schema: &'s Value) -> Self {
+        Self { schema, comparisons: Cell::new(MAX_COMPARISONS) }
     }
-    None
+
+    /// What tells alternatives apart, where no value fits two or a property sees to that.
+    pub(super) fn exclusive(&self, alternatives: &'s [Value]) -> Option<Apart<'s>> {
+        let seen: Vec<&Map<String, Value>> =
+            alternatives.iter().map(|one| self.resolved(one)).collect::<Option<_>>()?;
+        if all_apart(&seen, |one, other| self.are_apart(one, other)) {
+            return Some(Apart::Already);
+        }
+        self.tag_of(&seen).map(Apart::By)
+    }
+
+    /// Whether as many comparisons are left. They are then made.
+    fn may_compare(&self, count: usize) -> bool {
+        let left = self.comparisons.get().checked_sub(count);
+        self.comparisons.set(left.unwrap_or(0));
+        left.is_some()
+    }
+
+    /// A schema, or what it refers to.
+    fn resolved(&self, mut schema: &'s Value) -> Option<&'s Map<String, Value>> {
+        for _ in 0..MAX_REFERENCES {
+            let fields = schema.as_object()?;
+            let Some(reference) = fields.get("$ref") else { return Some(fields) };
+            schema =
+                self.schema.pointer(&super::schema::unescaped(reference.as_str()?.strip_prefix('#')?))?;
+        }
+        None
+    }
+
+    /// Whether surely no value fits both.
+    fn are_apart(&self, one: &Map<String, Value>, other: &Map<String, Value>) -> bool {
+        if !self.may_compare(1) {
+            return false;
+        }
+        if let (Some(values), Some(others)) = (values(one), values(other)) {
+            return self.are_disjoint(values, others);
+        }
+        let (types, others) = (types(one), types(other));
+        if let (Some(types), Some(others)) = (&types, &others)
+            && types.iter().all(|name| !others.contains(name))
+        {
+            return true;
+        }
+        let both_are = |name: &str| [&types, &others].iter().all(|types| types.as_deref() == Some(&[name]));
+        if both_are("number") {
+            let ([least, most], [other_least, other_most]) = (bounds(one), bounds(other));
+            return ends_before(most, other_least) || ends_before(other_most, least);
+        }
+        both_are("object")
+            && properties(one).any(|(name, part)| {
+                let both = part.zip(property(other, name));
+                both.is_some_and(|(part, other)| self.are_disjoint(part, other))
+                    && self.is_required(one, name)
+                    && self.is_required(other, name)
+            })
+    }
+
+    /// The property by whose values all alternatives, which are objects, are told apart.
+    fn tag_of(&self, all: &[&'s Map<String, Value>]) -> Option<&'s str> {
+        if !all.iter().all(|one| types(one).as_deref() == Some(&["object"])) {
+            return None;
+        }
+        let tells = |name: &str| {
+            let of_each: Option<Vec<&[Value]>> = all.iter().map(|one| property(one, name)).collect();
+            of_each.is_some_and(|of_each| {
+                all_apart(&of_each, |values, others| self.are_disjoint(values, others))
+            })
+        };
+        properties(all.first()?).map(|(name, _)| name).find(|name| self.may_compare(all.len()) && tells(name))
+    }
+
+    fn is_required(&self, schema: &Map<String, Value>, name: &str) -> bool {
+        let required = schema.get("required").and_then(Value::as_array);
+        required.is_some_and(|required| {
+            self.may_compare(required.len()) && required.iter().any(|one| one == name)
+        })
+    }
+
+    /// Whether two lists have no value in common. Lists and objects are not looked into: they may be the same.
+    fn are_disjoint(&self, values: &[Value], others: &[Value]) -> bool {
+        let are_same = |one: &Value, other: &Value| match (one, other) {
+            (Value::Number(one), Value::Number(other)) => one.as_f64() == other.as_f64(),
+            (Value::Array(_), Value::Array(_)) | (Value::Object(_), Value::Object(_)) => true,
+            (one, other) => one == other,
+        };
+        self.may_compare(values.len().saturating_mul(others.len()).max(1))
+            && values.iter().all(|value| !others.iter().any(|other| are_same(value, other)))
+    }
 }
 
 fn all_apart<T>(all: &[T], are_apart: impl Fn(&T, &T) -> bool) -> bool {
     all.iter().enumerate().all(|(index, one)| all[..index].iter().all(|other| are_apart(one, other)))
-}
-
-/// Whether surely no value fits both.
-fn are_apart(one: &Map<String, Value>, other: &Map<String, Value>) -> bool {
-    if let (Some(values), Some(others)) = (values(one), values(other)) {
-        return are_disjoint(values, others);
-    }
-    let (types, others) = (types(one), types(other));
-    if let (Some(types), Some(others)) = (&types, &others)
-        && types.iter().all(|name| !others.contains(name))
-    {
-        return true;
-    }
-    let both_are = |name: &str| [&types, &others].iter().all(|types| types.as_deref() == Some(&[name]));
-    if both_are("number") {
-        let ([least, most], [other_least, other_most]) = (bounds(one), bounds(other));
-        return ends_before(most, other_least) || ends_before(other_most, least);
-    }
-    both_are("object")
-        && properties(one).any(|(name, part)| {
-            let other_part = property(other, name);
-            is_required(one, name)
-                && is_required(other, name)
-                && part.zip(other_part).is_some_and(|(part, other)| are_disjoint(part, other))
-        })
-}
-
-/// The property by whose values all alternatives, which are objects, are told apart.
-fn tag_of<'s>(all: &[&'s Map<String, Value>]) -> Option<&'s str> {
-    if !all.iter().all(|one| types(one).as_deref() == Some(&["object"])) {
-        return None;
-    }
-    let tells = |name: &str| {
-        let of_each: Option<Vec<&[Value]>> = all.iter().map(|one| property(one, name)).collect();
-        of_each.is_some_and(|of_each| all_apart(&of_each, |values, others| are_disjoint(values, others)))
-    };
-    properties(all.first()?).map(|(name, _)| name).find(|name| tells(name))
 }
 
 /// The values that a schema allows, where it lists them.
@@ -85,21 +140,6 @@ fn properties(schema: &Map<String, Value>) -> impl Iterator<Item = (&str, Option
 
 fn property<'s>(schema: &'s Map<String, Value>, name: &str) -> Option<&'s [Value]> {
     schema.get("properties")?.get(name)?.as_object().and_then(values)
-}
-
-fn is_required(schema: &Map<String, Value>, name: &str) -> bool {
-    let required = schema.get("required").and_then(Value::as_array);
-    required.is_some_and(|required| required.iter().any(|one| one == name))
-}
-
-/// Whether two lists have no value in common. Lists and objects are not looked into: they may be the same.
-fn are_disjoint(values: &[Value], others: &[Value]) -> bool {
-    let are_same = |one: &Value, other: &Value| match (one, other) {
-        (Value::Number(one), Value::Number(other)) => one.as_f64() == other.as_f64(),
-        (Value::Array(_), Value::Array(_)) | (Value::Object(_), Value::Object(_)) => true,
-        (one, other) => one == other,
-    };
-    values.iter().all(|value| !others.iter().any(|other| are_same(value, other)))
 }
 
 /// The types that a schema allows, where that is told; whole numbers are numbers.
@@ -149,10 +189,13 @@ fn ends_before((most, leaves_out): (f64, bool), (least, also_leaves_out): (f64, 
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn are_exclusive(alternatives: &Value) -> bool {
-        exclusive(&json!({}), alternatives.as_array().unwrap()).is_some()
+        let nothing = json!({});
+        Root::new(&nothing).exclusive(alternatives.as_array().unwrap()) == Some(Apart::Already)
     }
 
     #[test]
@@ -188,10 +231,18 @@ mod tests {
             "dog": {"type": "object", "properties": {"kind": {"const": "dog"}}, "required": ["kind"]},
         }});
         let alternatives = [json!({"$ref": "#/$defs/cat"}), json!({"$ref": "#/$defs/dog"})];
-        let made = exclusive(&root, &alternatives).unwrap();
-        assert_eq!(made[0], json!({"allOf": [{"$ref": "#/$defs/cat"}, {"required": ["kind"]}]}));
+        assert_eq!(Root::new(&root).exclusive(&alternatives), Some(Apart::By("kind")));
         // One that refers to itself ends.
         let root = json!({"$defs": {"a": {"$ref": "#/$defs/a"}}});
-        assert!(exclusive(&root, &[json!({"$ref": "#/$defs/a"}), json!({"const": 1})]).is_none());
+        assert!(Root::new(&root).exclusive(&[json!({"$ref": "#/$defs/a"}), json!({"const": 1})]).is_none());
+    }
+
+    #[test]
+    fn what_would_take_long_is_not_compared() {
+        let many: Vec<Value> = (0..20_000).map(|number| json!({"const": number})).collect();
+        assert!(!are_exclusive(&many.into()));
+        let lists: Vec<Value> =
+            [0, 10_000].map(|first| json!({"enum": (first..first + 9_000).collect::<Vec<i32>>()})).to_vec();
+        assert!(!are_exclusive(&lists.into()));
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::exclusive::exclusive;
+use super::exclusive::{Apart, Root};
 use crate::error::{Error, Result};
 
 /// The greatest `multipleOf`: a greater one is beyond the compiler's 32-bit numbers.
@@ -50,7 +50,7 @@ const POINTER: &str = r"(?:/(?:[^~/]|~[01])*)*";
 /// # Errors
 /// Where a `multipleOf` is too great.
 pub(super) fn normalised(schema: &Value) -> Result<Value> {
-    let mut made = part(schema, schema)?;
+    let mut made = part(schema, &Root::new(schema))?;
     // Pointers with escapes get plain names: the compiler takes them as they are written.
     let mut names = BTreeMap::new();
     rename(&mut made, &mut names);
@@ -113,8 +113,8 @@ pub(super) fn unescaped(pointer: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// A part of the schema `root`.
-fn part(schema: &Value, root: &Value) -> Result<Value> {
+/// A part of a schema.
+fn part<'s>(schema: &'s Value, root: &Root<'s>) -> Result<Value> {
     match schema {
         Value::Object(fields) => Ok(Value::Object(object(fields, root)?)),
         Value::Array(parts) => parts.iter().map(|schema| part(schema, root)).collect(),
@@ -122,9 +122,10 @@ fn part(schema: &Value, root: &Value) -> Result<Value> {
     }
 }
 
-fn object(fields: &Map<String, Value>, root: &Value) -> Result<Map<String, Value>> {
+fn object<'s>(fields: &'s Map<String, Value>, root: &Root<'s>) -> Result<Map<String, Value>> {
     let mut made = Map::new();
     let mut also = Vec::new();
+    let names = Names::of(fields);
     for (name, value) in fields {
         match (name.as_str(), value) {
             (name, value) if DATA.contains(&name) => drop(made.insert(name.to_owned(), value.clone())),
@@ -138,20 +139,20 @@ fn object(fields: &Map<String, Value>, root: &Value) -> Result<Map<String, Value
             ("minContains" | "maxContains", _) if !fields.contains_key("contains") => {}
             ("uniqueItems", _)
                 if fields.get("maxItems").and_then(Value::as_u64).is_some_and(|most| most < 2) => {}
-            ("propertyNames", Value::Object(names)) => {
-                let Some(named) = of_names(names, fields) else {
-                    made.insert(name.clone(), value.clone());
+            ("propertyNames", _) if !matches!(names, Names::Unknown) => {}
+            ("additionalProperties", _) if matches!(names, Names::Like(_)) => {}
+            ("oneOf", Value::Array(alternatives)) => {
+                let mut parts: Vec<Value> =
+                    alternatives.iter().map(|one| part(one, root)).collect::<Result<_>>()?;
+                let Some(apart) = root.exclusive(alternatives) else {
+                    made.insert(name.clone(), Value::Array(parts));
                     continue;
                 };
-                also.extend(named.map(|named| part(&named, root)).transpose()?);
-            }
-            ("oneOf", Value::Array(alternatives)) => {
-                let made_parts: Vec<Value> =
-                    alternatives.iter().map(|one| part(one, root)).collect::<Result<_>>()?;
-                match exclusive(root, alternatives) {
-                    Some(any) => also.push(json!({"anyOf": part(&Value::Array(any), root)?})),
-                    None => drop(made.insert(name.clone(), Value::Array(made_parts))),
+                if let Apart::By(tag) = apart {
+                    parts =
+                        parts.into_iter().map(|one| json!({"allOf": [one, {"required": [tag]}]})).collect();
                 }
+                also.push(json!({"anyOf": parts}));
             }
             ("format", Value::String(format)) => format_of(format, &mut made, &mut also),
             ("multipleOf", number) => {
@@ -168,6 +169,7 @@ fn object(fields: &Map<String, Value>, root: &Value) -> Result<Map<String, Value
             _ => drop(made.insert(name.clone(), part(value, root)?)),
         }
     }
+    names.insert_into(&mut made, fields.get("additionalProperties"), root)?;
     if !also.is_empty() {
         match made.entry("allOf").or_insert_with(|| json!([])) {
             Value::Array(all) => all.extend(also),
@@ -177,33 +179,72 @@ fn object(fields: &Map<String, Value>, root: &Value) -> Result<Map<String, Value
     Ok(made)
 }
 
-/// What `propertyNames` asks of an object whose other keywords say nothing of its properties but what values additional ones have:
-/// a schema that says the same by the properties themselves, or `None` within where any name will do. `None` where that can't be
-/// said so.
-fn of_names(names: &Map<String, Value>, fields: &Map<String, Value>) -> Option<Option<Value>> {
-    let said: Vec<&str> = names.keys().map(String::as_str).filter(|name| *name != "type").collect();
-    if names.get("type").is_some_and(|kind| kind != "string") {
-        return None;
-    }
-    if said.is_empty() {
-        return Some(None);
-    }
-    let says_more = ["properties", "patternProperties", "unevaluatedProperties"];
-    if says_more.iter().any(|name| fields.contains_key(*name)) {
-        return None;
-    }
-    let value = fields.get("additionalProperties").cloned().unwrap_or_else(|| json!({}));
-    match (said.as_slice(), names.get("pattern"), names.get("enum")) {
-        (["pattern"], Some(Value::String(pattern)), _) => {
-            Some(Some(json!({"patternProperties": {pattern: value}, "additionalProperties": false})))
+/// What `propertyNames` asks, which the compiler doesn't know, as far as the properties themselves can say the same.
+enum Names {
+    /// Nothing.
+    Any,
+    /// They match this pattern.
+    Like(String),
+    /// Something that can't be said so, or where other keywords say more of the properties.
+    Unknown,
+}
+
+impl Names {
+    fn of(fields: &Map<String, Value>) -> Self {
+        let Some(asked) = fields.get("propertyNames") else { return Self::Any };
+        let Some(asked) =
+            asked.as_object().filter(|asked| asked.get("type").is_none_or(|kind| kind == "string"))
+        else {
+            return Self::Unknown;
+        };
+        let said: Vec<&str> = asked.keys().map(String::as_str).filter(|name| *name != "type").collect();
+        if said.is_empty() {
+            return Self::Any;
         }
-        (["enum"], _, Some(Value::Array(listed))) => {
-            let listed: Option<Map<String, Value>> =
-                listed.iter().map(|name| Some((name.as_str()?.to_owned(), value.clone()))).collect();
-            Some(Some(json!({"properties": listed?, "additionalProperties": false})))
+        let says_more = ["properties", "patternProperties", "unevaluatedProperties"];
+        if says_more.iter().any(|name| fields.contains_key(*name)) {
+            return Self::Unknown;
         }
-        _ => None,
+        let (pattern, listed) = (asked.get("pattern"), asked.get("enum"));
+        match (said.as_slice(), pattern.and_then(Value::as_str), listed.and_then(Value::as_array)) {
+            (["pattern"], Some(pattern), _) => Self::Like(pattern.to_owned()),
+            // As a pattern: each as a property would have a copy of the values' schema.
+            (["enum"], _, Some(listed)) => {
+                let listed: Option<Vec<String>> =
+                    listed.iter().map(|name| name.as_str().map(literally)).collect();
+                listed.map_or(Self::Unknown, |listed| Self::Like(format!("^(?:{})$", listed.join("|"))))
+            }
+            _ => Self::Unknown,
+        }
     }
+
+    /// Says it of the properties. `values` is the schema of each.
+    fn insert_into<'s>(
+        self,
+        made: &mut Map<String, Value>,
+        values: Option<&'s Value>,
+        root: &Root<'s>,
+    ) -> Result<()> {
+        if let Self::Like(pattern) = self {
+            let value = values.map_or_else(|| Ok(json!({})), |values| part(values, root))?;
+            made.insert("patternProperties".to_owned(), json!({pattern: value}));
+            made.insert("additionalProperties".to_owned(), false.into());
+        }
+        Ok(())
+    }
+}
+
+/// A regular expression for a text alone.
+fn literally(text: &str) -> String {
+    let mut expression = String::with_capacity(text.len());
+    for c in text.chars() {
+        // With a backslash, these two mean the edges of words.
+        if c.is_ascii_punctuation() && !"<>".contains(c) {
+            expression.push('\\');
+        }
+        expression.push(c);
+    }
+    expression
 }
 
 /// A format as the compiler's own, as a pattern, or as nothing where it is unknown: it is then an annotation.
@@ -267,13 +308,30 @@ mod tests {
         let made = normalised(&record).unwrap();
         assert_eq!(made, json!({"type": "object", "additionalProperties": {"type": "number"}}));
         let listed = normalised(
-            &json!({"propertyNames": {"enum": ["a", "b"]}, "additionalProperties": {"type": "number"}}),
+            &json!({"propertyNames": {"enum": ["a.", "b"]}, "additionalProperties": {"type": "number"}}),
         );
-        let all = listed.unwrap()["allOf"].clone();
-        assert_eq!(all[0]["properties"], json!({"a": {"type": "number"}, "b": {"type": "number"}}));
+        let properties = json!({"^(?:a\\.|b)$": {"type": "number"}});
+        assert_eq!(listed.unwrap(), json!({"patternProperties": properties, "additionalProperties": false}));
+        let like = normalised(
+            &json!({"propertyNames": {"pattern": "^x"}, "additionalProperties": {"type": "number"}}),
+        );
+        let properties = json!({"^x": {"type": "number"}});
+        assert_eq!(like.unwrap(), json!({"patternProperties": properties, "additionalProperties": false}));
         // What can't be said so stays, and is refused.
         let other = json!({"propertyNames": {"minLength": 2}, "properties": {"a": {}}});
         assert_eq!(normalised(&other).unwrap(), other);
+    }
+
+    /// Each part is made once, however deep it is.
+    #[test]
+    fn nesting_costs_no_more_than_it_is_long() {
+        let mut deep = json!({"type": "number"});
+        for level in 0..60 {
+            let record =
+                json!({"type": "object", "propertyNames": {"pattern": "^x"}, "additionalProperties": deep});
+            deep = json!({"oneOf": [record, {"const": level}]});
+        }
+        normalised(&deep).unwrap();
     }
 
     #[test]

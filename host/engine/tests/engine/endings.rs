@@ -306,3 +306,47 @@ fn the_cheapest_alternative_is_the_way() {
     ends_well(&engine, &Constraint::JsonSchema(tree), r#"{"value": 1}"#, &parses);
     ends_well(&engine, &Constraint::JsonSchema(json!({})), "1", &parses);
 }
+
+/// Whether an answer is one of a form's.
+type IsValid<'c> = &'c dyn Fn(&str) -> bool;
+
+/// What the compiler itself refuses, and the same said otherwise lets through.
+#[test]
+fn schemas_that_are_said_otherwise_end_well() {
+    let engine = load_tiny("llama");
+    let cat =
+        json!({"type": "object", "properties": {"kind": {"const": "cat"}}, "additionalProperties": false});
+    let dog = json!({"type": "object", "properties": {"kind": {"const": "dog"}, "age": {"type": "integer", "maximum": 99}},
+        "additionalProperties": false});
+    let kind = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default()["kind"].clone();
+    let record = |text: &str, is_name: fn(&str) -> bool| {
+        let parsed: Value = serde_json::from_str(text).unwrap_or_default();
+        parsed
+            .as_object()
+            .is_some_and(|fields| fields.iter().all(|(name, value)| is_name(name) && value.is_boolean()))
+    };
+    let cases: [(Value, &str, IsValid<'_>); 5] = [
+        (json!({"oneOf": [cat, dog]}), "{\"kind\": \"cat\"}", &|text| {
+            kind(text) == "cat" || kind(text) == "dog"
+        }),
+        (json!({"oneOf": [{"const": 1}, {"const": 2}]}), "1", &|text| ["1", "2"].contains(&text)),
+        (
+            json!({"oneOf": [{"type": "integer", "minimum": 1, "maximum": 2}, {"type": "integer", "minimum": 5, "maximum": 6}]}),
+            "1",
+            &|text| ["1", "2", "5", "6"].contains(&text),
+        ),
+        (
+            json!({"type": "object", "propertyNames": {"enum": ["a.b", "<c>"]}, "additionalProperties": {"type": "boolean"}}),
+            "{\"a.b\": true}",
+            &|text| record(text, |name| ["a.b", "<c>"].contains(&name)),
+        ),
+        (
+            json!({"type": "object", "propertyNames": {"pattern": "^[ab]{2}$"}, "additionalProperties": {"type": "boolean"}}),
+            "{\"ab\": true}",
+            &|text| record(text, |name| name.len() == 2 && name.bytes().all(|byte| b"ab".contains(&byte))),
+        ),
+    ];
+    for (schema, example, is_valid) in cases {
+        ends_well(&engine, &Constraint::JsonSchema(schema), example, is_valid);
+    }
+}
