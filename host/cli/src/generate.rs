@@ -65,11 +65,7 @@ impl Generate {
             (true, None, None) => String::new(),
             _ => input::text(self.prompt.as_deref(), self.file.as_deref())?,
         };
-        if let Some(path) = &self.save_state {
-            let model = options.model_path()?;
-            let prompt = self.file.as_deref().map(|file| (file, written::TEXT));
-            written::check_state(path, prompt.into_iter().chain([(&*model, written::MODEL)]))?;
-        }
+        self.check_state(options)?;
         let engine = options.load()?;
         if options.has_sampling {
             generate.sampler =
@@ -144,6 +140,14 @@ impl Generate {
             output::note(statistics(&engine, &generated));
         }
         if generated.finish == Finish::Cancelled { Err(Failure::Interrupted) } else { Ok(()) }
+    }
+
+    /// That the sequence can be saved where that is wanted.
+    fn check_state(&self, options: &EngineOptions) -> Result<(), Failure> {
+        let Some(path) = &self.save_state else { return Ok(()) };
+        let model = options.model_path()?;
+        let prompt = self.file.as_deref().map(|file| (file, written::TEXT));
+        written::check_state(path, prompt.into_iter().chain([(&*model, written::MODEL)]))
     }
 
     /// The prompt's ids: of the text as it is, or of a conversation that it begins.

@@ -109,12 +109,12 @@ impl Unfinished {
     /// # Errors
     /// Where it can't be written out or can't take the place: what was there stays.
     pub fn keep(mut self, path: &Path) -> io::Result<()> {
-        // Who may read what was there may read this, and nobody else.
+        // Who may read what was there may read this, and nobody else. File systems without permissions have none to keep.
         #[cfg(unix)]
         if matches!(self.readers, Readers::Usual)
             && let Ok(facts) = path.metadata()
         {
-            self.file.set_permissions(facts.permissions())?;
+            let _ = self.file.set_permissions(facts.permissions());
         }
         self.file.sync_all()?;
         if self.name.is_none() {

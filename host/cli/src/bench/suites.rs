@@ -121,19 +121,8 @@ impl Suites {
             }
         }
         measured?;
-        // A run of everything has what agents' clients meet too.
-        let size = match effort {
-            Effort::Quick => None,
-            Effort::Usual => Some([8, 4_000, 4]),
-            Effort::Full => Some([20, 16_000, 8]),
-        };
-        let chosen =
-            report.backends.iter().find(|backend| backend.chosen).map(|backend| backend.name.clone());
-        if let (Some(size), Some(chosen), true) = (size, chosen, named.is_empty()) {
-            if !options.quiet {
-                output::note(format_args!("{chosen}: conversations"));
-            }
-            report.conversations = start_processes(&chosen).conversations(size)?.unwrap_or_default();
+        if named.is_empty() {
+            converse(&mut report, effort, options, &start_processes)?;
         }
         report.complete = true;
         report.seconds = start.elapsed().as_secs_f64();
@@ -203,6 +192,26 @@ impl Suites {
         }
         (false, Some(value), None)
     }
+}
+
+/// Measures what conversations cost on the chosen backend: a run of everything has what agents' clients meet too.
+fn converse<'p>(
+    report: &mut Report,
+    effort: Effort,
+    options: &EngineOptions,
+    processes: &dyn Fn(&str) -> Processes<'p>,
+) -> Result<(), Failure> {
+    let size = match effort {
+        Effort::Quick => return Ok(()),
+        Effort::Usual => [8, 4_000, 4],
+        Effort::Full => [20, 16_000, 8],
+    };
+    let Some(chosen) = report.backends.iter().find(|backend| backend.chosen) else { return Ok(()) };
+    if !options.quiet {
+        output::note(format_args!("{}: conversations", chosen.name));
+    }
+    report.conversations = processes(&chosen.name).conversations(size)?.unwrap_or_default();
+    Ok(())
 }
 
 /// Checks that results can be written there, without changing an existing file or leaving an empty one.

@@ -32,7 +32,7 @@ impl<'g> Keys<'g> {
             return Err(ModelError::BadKey {
                 key: "general.type".to_owned(),
                 value: "adapter".to_owned(),
-                expected: "model: an adapter is loaded beside one (--lora)".to_owned(),
+                expected: "a model (an adapter is loaded beside one, by --lora)".to_owned(),
             });
         }
         let read = WITHOUT_EFFECT.iter().map(|key| (*key).to_owned()).collect();
