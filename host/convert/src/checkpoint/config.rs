@@ -338,17 +338,6 @@ impl Config {
                 value.as_object().cloned().ok_or_else(|| self.bad(&key, value, "an object"))?
             }
         };
-        if let Some(Value::Object(former)) = self.get("rope_scaling") {
-            // Where both are there, they must say the same.
-            let of =
-                |key: &str| full.get(key).or_else(|| full.get(if key == "type" { "rope_type" } else { key }));
-            if let Some((key, value)) = former.iter().find(|(key, value)| of(key) != Some(*value)) {
-                return refused(format!(
-                    "{}: rope_scaling.{key} is {value}, where what rope_parameters says was expected",
-                    self.path.display()
-                ));
-            }
-        }
         if full.contains_key("full_attention") || full.contains_key("sliding_attention") {
             window = full.get("sliding_attention").and_then(|of| of.get("rope_theta")).cloned();
             full = full.get("full_attention").and_then(Value::as_object).cloned().unwrap_or_default();
@@ -365,6 +354,22 @@ impl Config {
         }
         if let Some(kind) = full.get("type").cloned() {
             full.entry("rope_type").or_insert(kind);
+        }
+        // Where both are there, they must say the same.
+        if let Some(Value::Object(former)) = self.get("rope_scaling") {
+            let of = |key: &str| full.get(if key == "type" { "rope_type" } else { key });
+            let is_same = |one: &Value, other: &Value| {
+                one == other || one.as_f64().zip(other.as_f64()).is_some_and(|(one, other)| one == other)
+            };
+            let differs = |key: &str, value: &Value| {
+                !value.is_null() && !of(key).is_some_and(|said| is_same(said, value))
+            };
+            if let Some((key, value)) = former.iter().find(|(key, value)| differs(key, value)) {
+                return refused(format!(
+                    "{}: rope_scaling.{key} is {value}, where what rope_parameters says was expected",
+                    self.path.display()
+                ));
+            }
         }
         if let Some(key) = full.keys().find(|key| !ROPE.contains(&key.as_str())) {
             return refused(format!("{}: RoPE has no setting {key} that is known", self.path.display()));
