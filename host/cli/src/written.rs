@@ -1,6 +1,6 @@
 //! The files that commands write: none that the command reads, and none that can't be written once the work is done.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::failure::Failure;
 use super::input;
@@ -55,9 +55,6 @@ pub(super) fn check_state<'p>(
 }
 
 /// The folder that a file is in.
-fn folder_of(path: &Path) -> PathBuf {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
-        _ => PathBuf::from("."),
-    }
+pub(super) fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

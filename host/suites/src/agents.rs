@@ -74,7 +74,7 @@ impl AgentScenario {
     /// Computed tokens for each new one.
     #[must_use]
     pub fn ratio(&self) -> f64 {
-        self.computed_tokens() as f64 / self.new_tokens().max(1) as f64
+        self.figures().ratio()
     }
 
     /// The median time to the first token, in seconds.

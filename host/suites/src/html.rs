@@ -121,7 +121,7 @@ fn conversation(of: &Conversations) -> Value {
         requests => of.requests,
         new => of.new_tokens,
         computed => of.computed_tokens,
-        ratio => format!("{:.3}", of.computed_tokens as f64 / of.new_tokens.max(1) as f64),
+        ratio => format!("{:.3}", of.ratio()),
         median => short(of.median_first_token_s * 1e3),
         longest => short(of.max_first_token_s * 1e3),
     }

@@ -193,6 +193,14 @@ pub struct Conversations {
     pub max_first_token_s: f64,
 }
 
+impl Conversations {
+    /// Computed tokens for each new one.
+    #[must_use]
+    pub fn ratio(&self) -> f64 {
+        self.computed_tokens as f64 / self.new_tokens.max(1) as f64
+    }
+}
+
 /// Reports of earlier versions were only written at the end.
 fn complete() -> bool {
     true

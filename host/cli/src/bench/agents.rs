@@ -80,13 +80,12 @@ impl Agents {
 pub(super) fn print(all: &[Conversations]) -> Result<(), Failure> {
     let mut table = output::table(&["", "REQUESTS", "NEW", "COMPUTED", "RATIO", "FIRST TOKEN", "LONGEST"]);
     for one in all {
-        let ratio = one.computed_tokens as f64 / one.new_tokens.max(1) as f64;
         table.add_row(vec![
             one.name.as_str().into(),
             output::number(one.requests as u64),
             output::number(one.new_tokens as u64),
             output::number(one.computed_tokens as u64),
-            output::number(format!("{ratio:.3}")),
+            output::number(format!("{:.3}", one.ratio())),
             output::number(format!("{:.0} ms", 1e3 * one.median_first_token_s)),
             output::number(format!("{:.0} ms", 1e3 * one.max_first_token_s)),
         ]);

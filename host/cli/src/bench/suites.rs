@@ -112,6 +112,10 @@ impl Suites {
                 report.seconds = start.elapsed().as_secs_f64();
                 outputs.write(report)
             });
+        let measured = match measured {
+            Ok(()) if named.is_empty() => converse(&mut report, effort, options, &start_processes),
+            measured => measured,
+        };
         if matches!(measured, Err(Failure::Interrupted)) && !report.results.is_empty() {
             if let Some(names) = outputs.names() {
                 output::note(format_args!("interrupted: what was finished is in {names}"));
@@ -121,9 +125,6 @@ impl Suites {
             }
         }
         measured?;
-        if named.is_empty() {
-            converse(&mut report, effort, options, &start_processes)?;
-        }
         report.complete = true;
         report.seconds = start.elapsed().as_secs_f64();
         outputs.write(&report)?;
@@ -210,7 +211,12 @@ fn converse<'p>(
     if !options.quiet {
         output::note(format_args!("{}: conversations", chosen.name));
     }
-    report.conversations = processes(&chosen.name).conversations(size)?.unwrap_or_default();
+    match processes(&chosen.name).conversations(size)? {
+        Some(measured) => report.conversations = measured,
+        None => output::note(
+            "warning: conversations were not measured: the process for them gave no figures in time",
+        ),
+    }
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use crate::arguments::Listed;
 use crate::failure::Failure;
 use crate::interrupt::Lookout;
 use crate::options::EngineOptions;
-use crate::{output, progress, store};
+use crate::{output, progress, store, written};
 
 /// Write a split model as one file
 #[derive(Debug, Args)]
@@ -39,13 +39,8 @@ impl Merge {
                 first.display()
             )));
         }
-        if super::is_of(&gguf, &self.output) {
-            return Err(Failure::Usage(format!(
-                "{}: it is a part that is read, where another output file was expected",
-                self.output.display()
-            )));
-        }
-        super::must_fit(super::folder_of(&self.output), gguf.file_bytes())?;
+        written::check(&self.output, gguf.paths().map(|file| (file, "a part")))?;
+        super::must_fit(written::folder_of(&self.output), gguf.file_bytes())?;
         let file = Unfinished::create(&self.output, Readers::Usual)
             .map_err(|error| Failure::file(&self.output, "it can't be written", &error))?;
         let bar = progress::weighted(gguf.file_bytes(), options.quiet);

@@ -61,17 +61,6 @@ fn must_fit(folder: &Path, bytes: u64) -> Result<(), Failure> {
     }
 }
 
-/// The folder that a file is to be in.
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// Whether a path leads to one of the model's own files.
-fn is_of(model: &Model, path: &Path) -> bool {
-    path.canonicalize()
-        .is_ok_and(|path| model.paths().any(|own| own.canonicalize().is_ok_and(|own| own == path)))
-}
-
 /// A failure of writing to `path`.
 fn failure(path: &Path, error: PartsError) -> Failure {
     match error {

@@ -87,7 +87,7 @@ impl Set {
 
     fn rewrite(&self, gguf: &Gguf, to: &Path, quiet: bool) -> Result<(), Failure> {
         let bytes: u64 = gguf.tensors().filter(|info| info.part() == 0).map(|info| info.bytes() as u64).sum();
-        super::must_fit(super::folder_of(to), bytes)?;
+        super::must_fit(written::folder_of(to), bytes)?;
         let file = Unfinished::create(to, Readers::Usual)
             .map_err(|error| Failure::file(to, "it can't be written", &error))?;
         let bar = progress::weighted(bytes, quiet);

@@ -15,7 +15,7 @@ use crate::arguments::Listed;
 use crate::failure::Failure;
 use crate::interrupt::Lookout;
 use crate::options::{self, EngineOptions};
-use crate::{output, progress, store};
+use crate::{output, progress, store, written};
 
 /// Split a model file into several, named as llama.cpp names them; every command takes the first of them for the model
 #[derive(Debug, Args)]
@@ -65,7 +65,7 @@ impl Split {
                 there.display()
             )));
         }
-        let folder = super::folder_of(&self.prefix);
+        let folder = written::folder_of(&self.prefix);
         super::must_fit(folder, gguf.file_bytes())?;
         let work = UnfinishedFolder::create_in(folder)
             .map_err(|error| Failure::file(folder, "nothing can be written there", &error))?;
