@@ -1074,6 +1074,34 @@ typedef struct HeraldParallel {
   void (*run)(void *context, uint64_t items, const struct HeraldTask *task);
 } HeraldParallel;
 
+// Where a host keeps packed weights: what a plugin makes of a weight once, in an order of its own. Packed weights are kept for the
+// next layer that is made of the same weight, also by other processes, which then share the memory. Only the thread that was
+// handed this struct may use it, during the call that handed it, and not from within a task. A plugin need not use it, and does
+// without where take fails.
+typedef struct HeraldPackStore {
+  // sizeof(HeraldPackStore) of the host.
+  size_t struct_size;
+  // The host's own; passed back in take and filled.
+  void *context;
+  // Puts in *packed the memory of packed_bytes bytes, aligned to 64, for source_bytes bytes of a weight at source (all of
+  // HeraldTensor.data, or a part of it), packed in a form that the plugin numbers as it likes. *is_filled becomes 1 where it
+  // holds what was once filled, for the same source and form; it must not be written then. Otherwise it becomes 0, and the
+  // memory is zeroed, and the plugin's to fill. Either way it is valid until layer_destroy, or until layer_create fails. What is
+  // filled belongs to this build of the plugin: another one is not given it.
+  // Statuses: OK; INVALID_ARGUMENT where the source is no part of the layer's weights, or packed_bytes is more than was filled
+  // before; UNSUPPORTED where this weight is not kept; OUT_OF_MEMORY; IO.
+  uint32_t (*take)(void *context,
+                   const void *source,
+                   uint64_t source_bytes,
+                   uint64_t form,
+                   uint64_t packed_bytes,
+                   void **packed,
+                   uint32_t *is_filled,
+                   struct HeraldError *error);
+  // Says that memory which take gave is filled. From then on it must not be written. Statuses: OK; INVALID_ARGUMENT.
+  uint32_t (*filled)(void *context, const void *packed, struct HeraldError *error);
+} HeraldPackStore;
+
 // A layer that the host wants: its description, its weights, and the largest calls that it will get.
 typedef struct HeraldLayerRequest {
   // sizeof(HeraldLayerRequest) of the host.
@@ -1097,6 +1125,8 @@ typedef struct HeraldLayerRequest {
   uint32_t reserved;
   // The largest rank of the low-rank updates that forward calls will bring (HeraldSequence.loras); 0: they bring none.
   uint64_t max_lora_rank;
+  // Where the host keeps weights as plugins pack them; valid during the call. Null: it keeps none.
+  const struct HeraldPackStore *packs;
 } HeraldLayerRequest;
 
 // What a made layer needs.

@@ -1,6 +1,8 @@
 //! The engine-layer interface: layers and who makes them.
 
-use crate::{Call, DType, Error, LayerDesc, LayerKind, Observer, Page, Parallel, Result, WeightRole};
+use crate::{
+    Call, DType, Error, LayerDesc, LayerKind, Observer, PackStore, Page, Parallel, Result, WeightRole,
+};
 
 /// One weight: a view of the model file's bytes, whose size has been checked against its shape.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +38,8 @@ pub struct LayerRequest<'w, 'p> {
     pub max_lora_rank: usize,
     /// Threads to prepare weights with.
     pub parallel: Parallel<'p>,
+    /// Where the host keeps packed weights, where it does.
+    pub packs: Option<PackStore<'w, 'p>>,
 }
 
 /// A backend's engine layers. The implementing type carries no data: it names the functions of a table.

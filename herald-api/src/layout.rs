@@ -33,6 +33,7 @@ mod derived {
         layouts.extend(crate::layers::param_layouts());
         layouts.extend([
             <abi::HeraldLayerDesc as StableAbi>::LAYOUT,
+            <abi::HeraldPackStore as StableAbi>::LAYOUT,
             <abi::HeraldLayerRequest as StableAbi>::LAYOUT,
             <abi::HeraldLayerInfo as StableAbi>::LAYOUT,
             <abi::HeraldPage as StableAbi>::LAYOUT,

@@ -38,7 +38,7 @@ impl<B: HasKernels> LayerFactory for Layers<B> {
     fn create<'w>(request: &LayerRequest<'w, '_>) -> Result<Box<dyn EngineLayer + 'w>> {
         let mut layer = layer(B::kernels(), request)?;
         for matrix in layer.matrices() {
-            matrix.pack(&request.parallel)?;
+            matrix.pack(&request.parallel, request.packs.as_ref())?;
         }
         Ok(layer)
     }

@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use herald_api::{ActivationPrecision, AlignedBytes, DType, Parallel, Result, Weight};
+use herald_api::{ActivationPrecision, AlignedBytes, DType, Pack, PackStore, Parallel, Result, Weight};
 
 use crate::disjoint_slice::DisjointSlice;
 use crate::kernels::Kernels;
-use crate::matmul::{MatmulCall, MatmulKernel};
+use crate::matmul::{MatmulCall, MatmulKernel, Packing};
 use crate::observed;
 use crate::parallel::ParallelExt;
 use crate::scratch::{PerWorker, Scratch};
@@ -26,8 +26,25 @@ pub(crate) struct Linear<'w> {
     /// As they lie in the model's file.
     bytes: &'w [u8],
     /// As the backend packs them, where it does.
-    packed: Option<AlignedBytes>,
+    packed: Option<Packed<'w>>,
     bias: Option<Vec<f32>>,
+}
+
+/// Weights as the backend packs them.
+enum Packed<'w> {
+    /// In the layer's own memory.
+    Own(AlignedBytes),
+    /// Where the host keeps them.
+    Kept(&'w [u8]),
+}
+
+impl Packed<'_> {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::Kept(bytes) => bytes,
+        }
+    }
 }
 
 /// One matrix of several that are multiplied with the same activations, and where the results go.
@@ -58,27 +75,47 @@ impl<'w> Linear<'w> {
         self.bias = bias;
     }
 
-    /// Packs the weights as the backend wants them, where it does. Row tiles are shared out over the workers.
+    /// Has the weights packed as the backend wants them, where it does: by the host's store, or packed now. Row tiles are shared out over
+    /// the workers.
     ///
     /// # Errors
     /// Where there is no memory for them.
-    pub(crate) fn pack(&mut self, parallel: &Parallel<'_>) -> Result<()> {
+    pub(crate) fn pack(&mut self, parallel: &Parallel<'_>, packs: Option<&PackStore<'w, '_>>) -> Result<()> {
         let Some(packing) = self.kernel.packing else { return Ok(()) };
-        let row_tile = self.kernel.row_tile;
-        let row_tile_bytes = (packing.bytes)(row_tile, self.columns);
-        let mut packed = AlignedBytes::zeroed((packing.bytes)(self.rows, self.columns))?;
-        parallel.for_chunks(&mut packed, row_tile_bytes, &|index, packed, _| {
-            let first = index * row_tile;
-            let run = first..self.rows.min(first + row_tile);
-            (packing.pack)(self.bytes, self.columns, run, packed);
+        let len = (packing.bytes)(self.rows, self.columns);
+        // A form is a number for each element type, since that alone decides how a backend packs.
+        let form = u64::from(self.kernel.dtype.code());
+        // A store that fails is as good as none.
+        let kept = packs.and_then(|packs| Some((packs, packs.take(self.bytes, form, len).ok()?)));
+        self.packed = Some(match kept {
+            Some((_, Pack::Filled(packed))) => Packed::Kept(packed),
+            Some((packs, Pack::Empty(memory))) => {
+                self.pack_into(packing, parallel, memory);
+                Packed::Kept(packs.fill(memory))
+            }
+            None => {
+                let mut packed = AlignedBytes::zeroed(len)?;
+                self.pack_into(packing, parallel, &mut packed);
+                Packed::Own(packed)
+            }
         });
-        self.packed = Some(packed);
         Ok(())
     }
 
-    /// Bytes of the backend's own copy of the weights.
+    fn pack_into(&self, packing: Packing, parallel: &Parallel<'_>, packed: &mut [u8]) {
+        let row_tile = self.kernel.row_tile;
+        parallel.for_chunks(packed, (packing.bytes)(row_tile, self.columns), &|index, packed, _| {
+            let first = index * row_tile;
+            (packing.pack)(self.bytes, self.columns, first..self.rows.min(first + row_tile), packed);
+        });
+    }
+
+    /// Bytes of the backend's own copy of the weights, in memory of its own.
     pub(crate) fn packed_bytes(&self) -> usize {
-        self.packed.as_ref().map_or(0, |packed| packed.len())
+        match &self.packed {
+            Some(Packed::Own(packed)) => packed.len(),
+            Some(Packed::Kept(_)) | None => 0,
+        }
     }
 
     /// Float32 elements of a token's quantised activations; 0 where kernels take them as they are.
@@ -103,7 +140,7 @@ impl<'w> Linear<'w> {
         let rows = tiles.start * row_tile..self.rows.min(tiles.end * row_tile);
         let data = match (&self.packed, self.kernel.packing) {
             (Some(packed), Some(packing)) => {
-                let row_tile_bytes = (packing.bytes)(row_tile, self.columns);
+                let (packed, row_tile_bytes) = (packed.bytes(), (packing.bytes)(row_tile, self.columns));
                 &packed[tiles.start * row_tile_bytes..packed.len().min(tiles.end * row_tile_bytes)]
             }
             _ => {

@@ -128,6 +128,45 @@ pub struct HeraldLayerRequest {
     pub reserved: u32,
     /// The largest rank of the low-rank updates that forward calls will bring (HeraldSequence.loras); 0: they bring none.
     pub max_lora_rank: u64,
+    /// Where the host keeps weights as plugins pack them; valid during the call. Null: it keeps none.
+    pub packs: *const HeraldPackStore,
+}
+
+/// Where a host keeps packed weights: what a plugin makes of a weight once, in an order of its own. Packed weights are kept for the
+/// next layer that is made of the same weight, also by other processes, which then share the memory. Only the thread that was
+/// handed this struct may use it, during the call that handed it, and not from within a task. A plugin need not use it, and does
+/// without where take fails.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "layout", derive(abi_stable::StableAbi))]
+pub struct HeraldPackStore {
+    /// sizeof(HeraldPackStore) of the host.
+    pub struct_size: usize,
+    /// The host's own; passed back in take and filled.
+    pub context: *mut c_void,
+    /// Puts in *packed the memory of packed_bytes bytes, aligned to 64, for source_bytes bytes of a weight at source (all of
+    /// HeraldTensor.data, or a part of it), packed in a form that the plugin numbers as it likes. *is_filled becomes 1 where it
+    /// holds what was once filled, for the same source and form; it must not be written then. Otherwise it becomes 0, and the
+    /// memory is zeroed, and the plugin's to fill. Either way it is valid until layer_destroy, or until layer_create fails. What is
+    /// filled belongs to this build of the plugin: another one is not given it.
+    /// Statuses: OK; INVALID_ARGUMENT where the source is no part of the layer's weights, or packed_bytes is more than was filled
+    /// before; UNSUPPORTED where this weight is not kept; OUT_OF_MEMORY; IO.
+    pub take: Option<
+        unsafe extern "C" fn(
+            context: *mut c_void,
+            source: *const c_void,
+            source_bytes: u64,
+            form: u64,
+            packed_bytes: u64,
+            packed: *mut *mut c_void,
+            is_filled: *mut u32,
+            error: *mut HeraldError,
+        ) -> u32,
+    >,
+    /// Says that memory which take gave is filled. From then on it must not be written. Statuses: OK; INVALID_ARGUMENT.
+    pub filled: Option<
+        unsafe extern "C" fn(context: *mut c_void, packed: *const c_void, error: *mut HeraldError) -> u32,
+    >,
 }
 
 /// What a made layer needs.

@@ -78,6 +78,7 @@ abi_structs! {
     HeraldTensor up to data_bytes,
     HeraldLayerDesc up to norm_eps,
     HeraldLayerRequest up to page_tokens,
+    HeraldPackStore up to filled,
     HeraldLayerInfo up to scratch_bytes,
     HeraldPage up to value_bytes,
     HeraldLora up to scale,

@@ -11,7 +11,7 @@ use crate::sequence::{Needs, Sequences};
 use crate::validate;
 use crate::{
     Call, DType, EngineLayer, Error, Fetch, LayerDesc, LayerFactory, LayerParams, LayerRequest, Observer,
-    Page, Parallel, Result, Weight, WeightRole,
+    PackStore, Page, Parallel, Result, Weight, WeightRole,
 };
 
 /// Scratch memory is aligned to this many bytes: a cache line, and the widest vector.
@@ -226,7 +226,7 @@ unsafe fn exported<'a>(layer: *const HeraldLayer) -> Result<&'a Exported> {
 }
 
 /// # Safety
-/// As `HeraldLayerRequest` says; what the request points to holds for `'w`, and its threads for `'p`.
+/// As `HeraldLayerRequest` says; what the request points to holds for `'w`, and what it lends for `'p`.
 unsafe fn read_request<'w, 'p>(request: *const HeraldLayerRequest) -> Result<LayerRequest<'w, 'p>> {
     // SAFETY: the host's contract for HeraldLayerRequest; each struct is checked as it is read.
     unsafe {
@@ -249,6 +249,7 @@ unsafe fn read_request<'w, 'p>(request: *const HeraldLayerRequest) -> Result<Lay
             page_tokens: raw.page_tokens as usize,
             max_lora_rank: raw.max_lora_rank as usize,
             parallel: Parallel::from_raw(raw.parallel).map_err(Error::invalid)?,
+            packs: PackStore::from_raw(raw.packs)?,
         })
     }
 }

@@ -14,10 +14,12 @@ use crate::abi::{
 };
 use crate::marshal::{guard, try_call};
 use crate::observer::{self, Watch};
+use crate::packs;
 use crate::sequence::{Needs, Sequences, check_pages};
 use crate::validate;
 use crate::{
-    AlignedBytes, Attention, Call, Error, LayerDesc, LayerParams, Parallel, Product, Result, Status,
+    AlignedBytes, Attention, Call, Error, LayerDesc, LayerParams, PackKeeper, Parallel, Product, Result,
+    Status,
 };
 
 /// No layer is believed that asks for more scratch memory or state than this.
@@ -41,6 +43,8 @@ pub struct LayerSpec {
     pub page_tokens: usize,
     /// The largest rank of the low-rank updates that forward calls will bring ([`Batch::push_lora`]); 0: they bring none.
     pub max_lora_rank: usize,
+    /// Where packed weights are kept; `None`: nowhere.
+    pub packs: Option<Arc<dyn PackKeeper>>,
 }
 
 /// A layer that a plugin made.
@@ -130,8 +134,8 @@ impl Plugin {
         };
         let mut raw = std::ptr::null_mut();
         with_request(&spec, parallel, |request| {
-            // SAFETY: the ABI's contract. The layer may keep the weights' bytes and names, which `spec` keeps alive and
-            // where they are: the handle drops it after the layer.
+            // SAFETY: the ABI's contract. The layer may keep the weights' bytes and names and its
+            // packed weights, which `spec` keeps alive and where they are: the handle drops it after the layer.
             try_call(|error| unsafe { create(request, &mut raw, error) })
         })?;
         let raw = NonNull::new(raw)
@@ -525,6 +529,7 @@ fn with_request(
     }
     let weights: Vec<HeraldTensor> = spec.weights.iter().map(raw_weight).collect();
     let pointers: Vec<*const HeraldTensor> = weights.iter().map(std::ptr::from_ref).collect();
+    let store = spec.packs.as_ref().map(packs::raw);
     spec.desc.with_raw(|desc| {
         body(&HeraldLayerRequest {
             desc,
@@ -535,6 +540,7 @@ fn with_request(
             max_workers,
             page_tokens,
             max_lora_rank: spec.max_lora_rank as u64,
+            packs: store.as_ref().map_or(std::ptr::null(), std::ptr::from_ref),
             ..AbiStruct::empty()
         })
     })

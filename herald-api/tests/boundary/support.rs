@@ -169,6 +169,7 @@ pub(crate) fn spec(params: LayerParams) -> LayerSpec {
         max_workers: 3,
         page_tokens: PAGE_TOKENS,
         max_lora_rank: 0,
+        packs: None,
     }
 }
 

@@ -82,6 +82,7 @@ impl Case {
             max_workers: 4,
             page_tokens: 16,
             max_lora_rank: 0,
+            packs: None,
         }
     }
 

@@ -56,6 +56,7 @@ fn the_pages_plugin_runs() {
         max_workers: 1,
         page_tokens: 16,
         max_lora_rank: 0,
+        packs: None,
     };
     let refused = plugin.supports_layer(&spec(DType::F16), Parallel::serial()).expect_err("not offered");
     assert_eq!(refused.status(), Status::Unsupported);

@@ -11,6 +11,7 @@
 mod bounds;
 mod delta;
 mod executor;
+mod keeper;
 mod kernels;
 mod layers;
 mod reference;

@@ -1,7 +1,9 @@
 //! Feed-forward networks, gated and not.
 
-use herald_api::import::{Forward, Lent};
-use herald_api::{Activation, LayerDesc, LayerParams, Mlp, Result, WeightRole};
+use std::sync::Arc;
+
+use herald_api::import::{Forward, LayerSpec, Lent};
+use herald_api::{Activation, LayerDesc, LayerParams, Mlp, PackKeeper, Result, WeightRole};
 use ndarray::Array1;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -10,6 +12,7 @@ use proptest::test_runner::TestCaseError;
 use super::super::Subject;
 use super::super::bounds::check_all;
 use super::super::executor::Scoped;
+use super::super::keeper::Keeper;
 use super::super::reference::Approx;
 use super::super::weights::Matrix;
 use super::super::{Case, property};
@@ -129,8 +132,12 @@ fn mlp(plugin: &Subject<'_>, shape: &Shape) -> Case {
     } else {
         activations(shape.n_tokens, shape.hidden, &mut weights.values)
     };
-    let output = forward(plugin, shape, &reference.desc, &weights, &x, residual)
-        .map_err(|error| TestCaseError::fail(format!("the layer failed: {error}")))?;
+    let run = |packs: Option<Arc<Keeper>>| {
+        forward(plugin, shape, (&reference.desc, &weights), &x, residual.clone(), packs)
+            .map_err(|error| TestCaseError::fail(format!("the layer failed: {error}")))
+    };
+    let output = run(None)?;
+    check_packs(&output, run)?;
     let expected = reference.forward(&before, &exact, shape.activation);
     let expected = reference.output_scale.iter().fold(expected, |x, scale| x.scale(scale[0]));
     for (token, output) in output.chunks_exact(shape.hidden).enumerate() {
@@ -139,16 +146,35 @@ fn mlp(plugin: &Subject<'_>, shape: &Shape) -> Case {
     Ok(())
 }
 
+/// Where a host keeps packed weights, results are the same to the bit: of the layer that packs them, and of one that finds them.
+fn check_packs(
+    output: &[f32],
+    run: impl Fn(Option<Arc<Keeper>>) -> std::result::Result<Vec<f32>, TestCaseError>,
+) -> Case {
+    let keeper = Arc::new(Keeper::default());
+    let bits = |output: &[f32]| output.iter().map(|number| number.to_bits()).collect::<Vec<_>>();
+    let mut taken = None;
+    for time in ["packed", "found packed"] {
+        let kept = run(Some(Arc::clone(&keeper)))?;
+        prop_assert_eq!(bits(&kept), bits(output), "weights were {}", time);
+        let (filled, all) = keeper.filled();
+        prop_assert!(all, "memory that was taken for packed weights was not filled");
+        prop_assert_eq!(*taken.get_or_insert(filled), filled, "weights that were packed were packed again");
+    }
+    Ok(())
+}
+
 fn forward(
     plugin: &Subject<'_>,
     shape: &Shape,
-    desc: &LayerDesc,
-    weights: &Weights,
+    (desc, weights): (&LayerDesc, &Weights),
     x: &[f32],
     mut output: Vec<f32>,
+    packs: Option<Arc<Keeper>>,
 ) -> Result<Vec<f32>> {
     let limits = Limits { max_tokens: shape.n_tokens, max_workers: shape.workers, page_tokens: 4 };
-    let layer = create(plugin, order(desc, &weights.shared, limits))?;
+    let packs = packs.map(|keeper| keeper as Arc<dyn PackKeeper>);
+    let layer = create(plugin, LayerSpec { packs, ..order(desc, &weights.shared, limits) })?;
     let threads = Scoped(shape.workers);
     let lent = Lent::new(&threads);
     let request = Forward {

@@ -83,6 +83,7 @@ pub(super) fn order(desc: &LayerDesc, weights: &[SharedWeight], limits: Limits) 
         max_workers,
         page_tokens,
         max_lora_rank: 0,
+        packs: None,
     }
 }
 
