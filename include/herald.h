@@ -150,6 +150,9 @@
 // and nearly so.
 #define HERALD_LOAD_INT8_ACTIVATIONS (1 << 5)
 
+// Pack weights in memory of this process alone, in place of once in a file in the user's cache folder, which processes share.
+#define HERALD_LOAD_NO_PACK_CACHE (1 << 6)
+
 // HeraldEngineOptions.selected_pages: all of them.
 #define HERALD_ALL_PAGES 4294967295
 

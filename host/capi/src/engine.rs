@@ -26,6 +26,8 @@ pub const HERALD_LOAD_NO_PREFIX_CACHE: u32 = 1 << 4;
 /// Activations may be 8 bits where they are multiplied with quantised weights: faster than the usual 16, which are as good as exact,
 /// and nearly so.
 pub const HERALD_LOAD_INT8_ACTIVATIONS: u32 = 1 << 5;
+/// Pack weights in memory of this process alone, in place of once in a file in the user's cache folder, which processes share.
+pub const HERALD_LOAD_NO_PACK_CACHE: u32 = 1 << 6;
 
 /// HeraldEngineOptions.selected_pages: all of them.
 pub const HERALD_ALL_PAGES: u32 = 0xffff_ffff;
@@ -170,7 +172,8 @@ fn load_options(call: &Call, raw: &HeraldEngineOptions) -> Outcome<LoadOptions> 
         | HERALD_LOAD_EXACT
         | HERALD_LOAD_ARCHIVE_LZ4
         | HERALD_LOAD_NO_PREFIX_CACHE
-        | HERALD_LOAD_INT8_ACTIVATIONS;
+        | HERALD_LOAD_INT8_ACTIVATIONS
+        | HERALD_LOAD_NO_PACK_CACHE;
     arguments::flags(raw.flags, known)?;
     let only_named = raw.flags & HERALD_LOAD_ONLY_NAMED_PLUGINS != 0;
     let usual = Search::usual();
@@ -202,6 +205,7 @@ fn load_options(call: &Call, raw: &HeraldEngineOptions) -> Outcome<LoadOptions> 
             0 => defaults.prefix_bytes,
             bytes => saturated(bytes),
         },
+        packs: defaults.packs.filter(|_| raw.flags & HERALD_LOAD_NO_PACK_CACHE == 0),
         cache_dir: (!raw.cache_dir.is_null()).then(|| call.path(raw.cache_dir, "cache_dir")).transpose()?,
         cache_dir_bytes: if raw.cache_dir_bytes == 0 {
             defaults.cache_dir_bytes

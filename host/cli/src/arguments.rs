@@ -39,6 +39,7 @@ const MEMORY: &[&str] = &[
     "cache_bytes",
     "cache_dir",
     "cache_dir_bytes",
+    "no_pack_cache",
 ];
 
 /// The shared options that a command uses. `path` is its name, or its group's name and its own.

@@ -37,6 +37,7 @@ struct Config {
     cache_bytes: Option<Value>,
     cache_dir: Option<PathBuf>,
     cache_dir_bytes: Option<Value>,
+    no_pack_cache: Option<bool>,
     chat_template: Option<String>,
     #[serde(default)]
     lora: Vec<String>,
@@ -239,6 +240,7 @@ impl EngineOptions {
         self.cache_dir = self.cache_dir.take().or_else(|| config.cache_dir.clone());
         self.archive = self.archive.take().or_else(|| config.archive.clone());
         self.archive_lz4 |= config.archive_lz4.unwrap_or(false);
+        self.no_pack_cache |= config.no_pack_cache.unwrap_or(false);
         if let (None, Some(template)) = (&self.chat_template, &config.chat_template) {
             let read = options::ChosenTemplate::read(template.clone());
             self.chat_template = Some(read.map_err(|what| format!("chat-template: {what}"))?);

@@ -119,6 +119,10 @@ pub(super) struct EngineOptions {
     #[arg(long, env = "HERALD_CACHE_DIR_BYTES", hide_env_values = true, value_name = "BYTES", value_parser = bytes, help_heading = MEMORY)]
     pub(super) cache_dir_bytes: Option<u64>,
 
+    /// Pack the model's weights anew, in memory of this process alone, in place of once in a file that processes share (`host cache packs`)
+    #[arg(long, env = "HERALD_NO_PACK_CACHE", hide_env_values = true, help_heading = MEMORY)]
+    pub(super) no_pack_cache: bool,
+
     /// A TOML file with values for those of these options that aren't given [default: herald/config.toml in the user's
     /// configuration folder, if it exists]
     #[arg(long, env = "HERALD_CONFIG", value_name = "FILE", hide_env_values = true)]
@@ -219,6 +223,9 @@ impl EngineOptions {
         if self.archive_lz4 {
             arguments.push("--archive-lz4".into());
         }
+        if self.no_pack_cache {
+            arguments.push("--no-pack-cache".into());
+        }
         for set in &self.set {
             arguments.extend(["--set".into(), set.to_string().into()]);
         }
@@ -252,6 +259,7 @@ impl EngineOptions {
             prefix_bytes: self
                 .cache_bytes
                 .map_or(usual.prefix_bytes, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
+            packs: usual.packs.filter(|_| !self.no_pack_cache),
             cache_dir: self.cache_dir.clone(),
             cache_dir_bytes: self.cache_dir_bytes.unwrap_or(usual.cache_dir_bytes),
             memory: MemoryOptions {

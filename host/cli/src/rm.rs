@@ -1,10 +1,11 @@
 //! `host rm`: remove models from this machine.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
+use herald::{folders, packs};
 use herald_hub::{Hub, Model, Settings};
 use serde_json::json;
 
@@ -83,6 +84,12 @@ impl Rm {
         let mut freed = 0;
         for one in &doomed {
             freed += one.remove(&hub)?;
+        }
+        // What was packed of them is of no use to anyone.
+        if let Some(folder) = folders::packs() {
+            let is_gone = |files: &[PathBuf]| files.iter().any(|file| !file.exists());
+            freed += packs::remove(&folder, is_gone)
+                .map_err(|error| Failure::file(&folder, "packed weights in it can't be removed", &error))?;
         }
         if self.json {
             let names: Vec<&str> = doomed.iter().map(Doomed::name).collect();

@@ -15,6 +15,12 @@ pub fn calibrations() -> Option<PathBuf> {
     Some(herald()?.join("calibrations"))
 }
 
+/// Where packed weights are kept: `herald/packs` in the user's cache folder, where there is one.
+#[must_use]
+pub fn packs() -> Option<PathBuf> {
+    Some(herald()?.join("packs"))
+}
+
 /// Where the plugins that answered their first probe are recorded: `herald` in the user's cache folder, where there is one.
 pub(crate) fn probed_plugins() -> Option<PathBuf> {
     herald()

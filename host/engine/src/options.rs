@@ -18,6 +18,9 @@ pub struct LoadOptions {
     pub backend: Option<String>,
     /// The folder of the calibrations that tell which is the fastest; `None`: plugins' own scores tell.
     pub calibrations: Option<PathBuf>,
+    /// The folder in which weights are kept as backends pack them ([`crate::packs`]), so that they are packed once and shared by
+    /// processes; `None`: each process packs its own.
+    pub packs: Option<PathBuf>,
     /// Where to look for plugins.
     pub search: Search,
     /// Threads to compute with; `None`: as many as this process may use.
@@ -62,6 +65,7 @@ impl Default for LoadOptions {
         Self {
             backend: None,
             calibrations: folders::calibrations(),
+            packs: folders::packs(),
             search: Search::usual(),
             threads: None,
             activations: ActivationPrecision::default(),

@@ -283,6 +283,7 @@ def engine_flags(given: Mapping[str, Any]) -> int:
         lib.HERALD_LOAD_ONLY_NAMED_PLUGINS: given.get("only_named_plugins"),
         lib.HERALD_LOAD_EXACT: given.get("exact"),
         lib.HERALD_LOAD_ARCHIVE_LZ4: given.get("archive_lz4"),
+        lib.HERALD_LOAD_NO_PACK_CACHE: given.get("pack_cache") is False,
         # 0 bytes for the prefix cache is none of it; to the library 0 is the default.
         lib.HERALD_LOAD_NO_PREFIX_CACHE: given.get("prefix_bytes") == 0,
     }

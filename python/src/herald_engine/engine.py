@@ -50,6 +50,7 @@ class Engine:
         prefix_bytes: Optional[int] = None,
         cache_dir: Optional[Path] = None,
         cache_dir_bytes: Optional[int] = None,
+        pack_cache: bool = True,
         loras: Iterable[Union[Path, tuple[Path, float]]] = (),
     ) -> None:
         """Loads a model.
@@ -68,6 +69,7 @@ class Engine:
         memory_budget: bytes of RAM for keys, values and states; None: no limit.
         prefix_bytes: bytes of RAM for what earlier prompts computed (512 MiB); 0: none is kept.
         cache_dir, cache_dir_bytes: a folder where that outlives the engine, and how much it may take (8 GiB).
+        pack_cache: whether weights are packed once, into a file in the user's cache folder that processes share.
         loras: adapters to load beside the model, GGUF files, each by itself or with its scale (1). Sequences begin with all of
         them; `Sequence.set_loras` and the option `loras` choose others by their indices here.
         """
@@ -91,6 +93,7 @@ class Engine:
             "prefix_bytes": prefix_bytes,
             "cache_dir": cache_dir,
             "cache_dir_bytes": cache_dir_bytes,
+            "pack_cache": pack_cache,
             "loras": list(loras),
         }
         how = engine_options(model, options)

@@ -1,7 +1,8 @@
-//! `host cache`: the KV caches of saved sequences, and a check for memory leaks.
+//! `host cache`: the KV caches of saved sequences, a check for memory leaks, and packed weights.
 
 mod compress;
 mod leaks;
+mod packs;
 mod tiers;
 mod usage;
 
@@ -12,16 +13,18 @@ use clap::Subcommand;
 use super::failure::Failure;
 use super::options::EngineOptions;
 
-/// Inspect and shrink the KV cache of a saved sequence; look for memory leaks
+/// Inspect and shrink the KV cache of a saved sequence; look for memory leaks; list packed weights
 #[derive(Debug, Subcommand)]
 #[command(after_help = "Examples:
   host cache usage s.herald                    a saved sequence's memory, tier by tier
   host cache compress s.herald --keep 1024     make it smaller
-  host cache leaks                             check for memory leaks")]
+  host cache leaks                             check for memory leaks
+  host cache packs                             which models' weights are kept packed")]
 pub(super) enum Cache {
     Usage(usage::Usage),
     Compress(compress::Compress),
     Leaks(leaks::Leaks),
+    Packs(packs::Packs),
 }
 
 impl Cache {
@@ -30,6 +33,7 @@ impl Cache {
             Self::Usage(command) => command.run(options),
             Self::Compress(command) => command.run(options),
             Self::Leaks(command) => command.run(options),
+            Self::Packs(command) => command.run(options),
         }
     }
 }

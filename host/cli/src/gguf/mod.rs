@@ -16,7 +16,7 @@ use herald_convert::parts::PartsError;
 
 use super::failure::Failure;
 use super::options::EngineOptions;
-use super::{output, system};
+use super::output;
 
 /// Split and merge model files, set their metadata, compute and check their digests
 #[derive(Debug, Subcommand)]
@@ -50,7 +50,7 @@ fn opened(path: &Path) -> Result<Model, Failure> {
 
 /// Refuses to begin what the disk has no room for.
 fn must_fit(folder: &Path, bytes: u64) -> Result<(), Failure> {
-    match system::free_bytes(folder).filter(|free| *free < bytes) {
+    match herald::free_bytes(folder).filter(|free| *free < bytes) {
         None => Ok(()),
         Some(free) => Err(Failure::Failed(format!(
             "{}: {} are free there, where {} were expected",

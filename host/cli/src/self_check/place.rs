@@ -82,7 +82,7 @@ pub(super) fn cache() -> Finding {
             "make it this user's own, or name another cache folder in XDG_CACHE_HOME",
         );
     }
-    let Some(free) = system::free_bytes(&folder) else {
+    let Some(free) = herald::free_bytes(&folder) else {
         return Finding::ok("cache folder", format!("{}: writable", folder.display()));
     };
     let found = format!("{}: writable, {} are free", folder.display(), output::bytes(free));

@@ -7,11 +7,11 @@ mod windows;
 
 #[cfg(unix)]
 pub(crate) use unix::{
-    bound_process, cause, end_at_once, free_bytes, inherited_socket, prepare, take_stdout, write_from_handler,
+    bound_process, cause, end_at_once, inherited_socket, prepare, take_stdout, write_from_handler,
 };
 #[cfg(windows)]
 pub(crate) use windows::{
-    bound_process, cause, end_at_once, free_bytes, inherited_socket, prepare, take_stdout, write_from_handler,
+    bound_process, cause, end_at_once, inherited_socket, prepare, take_stdout, write_from_handler,
 };
 
 /// RAM that programs may still take, in bytes, where the system says so in `/proc/meminfo`.

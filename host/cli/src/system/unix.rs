@@ -1,13 +1,10 @@
 //! On Linux, macOS and their like.
 
-use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, FromRawFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
 use std::process::ExitStatus;
 
 /// What the program does first.
@@ -81,19 +78,6 @@ pub(crate) fn inherited_socket() -> Result<Option<TcpListener>, String> {
     };
     listener.local_addr().map_err(|_| wrong())?;
     Ok(Some(listener))
-}
-
-/// Bytes that this user may still write to the disk that a folder is on.
-pub(crate) fn free_bytes(folder: &Path) -> Option<u64> {
-    let path = CString::new(folder.as_os_str().as_bytes()).ok()?;
-    // SAFETY: the path ends in a zero, and the struct of plain numbers is this function's own.
-    let facts = unsafe {
-        let mut facts: libc::statvfs = std::mem::zeroed();
-        (libc::statvfs(path.as_ptr(), &raw mut facts) == 0).then_some(facts)
-    }?;
-    // The numbers' types differ by system.
-    #[allow(clippy::unnecessary_cast)]
-    Some((facts.f_bavail as u64).saturating_mul(facts.f_frsize as u64))
 }
 
 /// Bounds what a process that checks a plugin may take of the machine, to so many bytes of memory, and has it end with its parent.

@@ -3,9 +3,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::TcpListener;
-use std::os::windows::ffi::OsStrExt;
 use std::os::windows::io::AsHandle;
-use std::path::Path;
 use std::process::ExitStatus;
 
 use windows_sys::Win32::Foundation::{
@@ -14,7 +12,6 @@ use windows_sys::Win32::Foundation::{
     STATUS_STACK_BUFFER_OVERRUN,
 };
 use windows_sys::Win32::Globalization::CP_UTF8;
-use windows_sys::Win32::Storage::FileSystem::GetDiskFreeSpaceExW;
 use windows_sys::Win32::System::Console::{
     ENABLE_VIRTUAL_TERMINAL_PROCESSING, GetConsoleMode, GetStdHandle, STD_ERROR_HANDLE, STD_HANDLE,
     STD_OUTPUT_HANDLE, SetConsoleMode, SetConsoleOutputCP,
@@ -78,17 +75,6 @@ pub(crate) fn write_from_handler(mut file: &File, bytes: &[u8]) {
 /// None.
 pub(crate) fn inherited_socket() -> Result<Option<TcpListener>, String> {
     Ok(None)
-}
-
-/// Bytes that this user may still write to the disk that a folder is on.
-pub(crate) fn free_bytes(folder: &Path) -> Option<u64> {
-    let path: Vec<u16> = folder.as_os_str().encode_wide().chain([0]).collect();
-    let mut bytes = 0;
-    // SAFETY: the path ends in a zero, and the number is this function's own; the other two may be null.
-    let known = unsafe {
-        GetDiskFreeSpaceExW(path.as_ptr(), &raw mut bytes, std::ptr::null_mut(), std::ptr::null_mut())
-    };
-    (known != 0).then_some(bytes)
 }
 
 /// Bounds what a process that checks a plugin may take of the machine, to so many bytes of memory, and has it end silently where it

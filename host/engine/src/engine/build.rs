@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use herald_api::import::{
-    LayerHandle, LayerSpec, Lent, Plugin, SharedBytes, SharedWeight, StableBytes, TokenizerHandle,
+    LayerHandle, LayerSpec, Lent, SharedBytes, SharedWeight, StableBytes, TokenizerHandle,
 };
 use herald_api::{DType, LayerDesc, LayerParams};
 
@@ -17,6 +17,7 @@ use crate::kv_cache::LayerNeeds;
 use crate::lora::Loras;
 use crate::model::{LayerPlan, ModelPlan, RankStep, WeightPlan};
 use crate::options::LoadOptions;
+use crate::packs::Packs;
 use crate::plugin::{Loaded, Plugins};
 use crate::threads::ThreadPool;
 
@@ -39,11 +40,12 @@ pub(super) struct Model<'m> {
     pub(super) plan: &'m ModelPlan,
     pub(super) loras: &'m Loras,
     pub(super) options: &'m LoadOptions,
+    pub(super) packs: &'m Packs,
 }
 
 /// Builds everything. `ranked`: the plugins in the order in which they are asked.
 pub(super) fn build(model: &Model<'_>, ranked: Vec<Loaded>, pool: &Arc<ThreadPool>) -> Result<ModelParts> {
-    let Model { gguf, plan, loras, options } = *model;
+    let Model { gguf, plan, loras, options, .. } = *model;
     PluginRanking::new(ranked).build(|plugins| {
         let build = |layer: &LayerPlan| build_layer(model, layer, 0, plugins, pool);
         let layers = plan.layers.iter().enumerate();
@@ -70,16 +72,22 @@ fn build_layer(
 ) -> BuildResult<LayerHandle> {
     let spec = layer_spec(model, layer, max_lora_rank, pool.threads().get())?;
     let part = || format!("the {} layer of block {}", layer.desc.kind().name(), layer.desc.block);
-    let made = plugins.first_of(part, |plugin| create_layer(plugin, spec.clone(), pool))?;
-    give_back(model.gguf, layer, &made);
+    let made = plugins.first_of(part, |loaded| create_layer(model, loaded, spec.clone(), pool))?;
+    give_back(model, layer, &made);
     Ok(made)
 }
 
 /// Has a plugin make a layer that adds the updates which its calls will bring.
-fn create_layer(plugin: &Plugin, spec: LayerSpec, pool: &Arc<ThreadPool>) -> herald_api::Result<LayerHandle> {
+fn create_layer(
+    model: &Model<'_>,
+    loaded: &Loaded,
+    spec: LayerSpec,
+    pool: &Arc<ThreadPool>,
+) -> herald_api::Result<LayerHandle> {
     let (kind, wanted) = (spec.desc.kind().name(), spec.max_lora_rank);
+    let spec = LayerSpec { packs: model.packs.of(loaded), ..spec };
     let threads = Lent::new(&**pool);
-    let made = plugin.create_layer(spec, threads.parallel())?;
+    let made = loaded.plugin.create_layer(spec, threads.parallel())?;
     if made.max_lora_rank() < wanted {
         return Err(herald_api::Error::unsupported(format!(
             "its {kind} layers add low-rank updates (LoRA) of rank {} at most, where {wanted} was expected",
@@ -99,9 +107,10 @@ pub(super) fn for_prompts(
     choice: &mut Choice,
     pool: &Arc<ThreadPool>,
 ) -> Result<Vec<Option<LayerHandle>>> {
-    let Model { gguf, plan, loras, .. } = *model;
+    let Model { plan, loras, .. } = *model;
     let chosen = plugins.usable.iter().find(|loaded| loaded.plugin.name() == choice.prefill);
-    let Some(Loaded { plugin, .. }) = chosen.filter(|_| choice.is_split()) else { return Ok(Vec::new()) };
+    let Some(loaded) = chosen.filter(|_| choice.is_split()) else { return Ok(Vec::new()) };
+    let plugin = &loaded.plugin;
     if built.memory.needs.iter().any(|needs| matches!(needs, LayerNeeds::State(_))) {
         choice.unsplit("the model keeps states that only the plugin which wrote them can read");
         return Ok(Vec::new());
@@ -114,9 +123,9 @@ pub(super) fn for_prompts(
             continue;
         }
         let spec = layer_spec(model, layer, loras.max_rank(index), pool.threads().get())?;
-        match create_layer(plugin, spec, pool) {
+        match create_layer(model, loaded, spec, pool) {
             Ok(made) if made.state_bytes() == 0 => {
-                give_back(gguf, layer, &made);
+                give_back(model, layer, &made);
                 layers.push(Some(made));
             }
             Ok(_) => layers.push(None),
@@ -138,11 +147,11 @@ pub(super) fn for_prompts(
     Ok(layers)
 }
 
-/// Gives the file's pages of a layer's weights back where the backend made its own copy of the weights.
-fn give_back(gguf: &Gguf, layer: &LayerPlan, made: &LayerHandle) {
-    if made.weight_bytes() > 0 {
-        let tensors = layer.weights.iter().filter_map(|weight| gguf.tensor(&weight.tensor));
-        tensors.for_each(|tensor| gguf.give_back(tensor));
+/// Gives the file's pages of a layer's weights back where the backend has its own copy of the weights.
+fn give_back(model: &Model<'_>, layer: &LayerPlan, made: &LayerHandle) {
+    if made.weight_bytes() > 0 || model.packs.has(made.plugin()) {
+        let tensors = layer.weights.iter().filter_map(|weight| model.gguf.tensor(&weight.tensor));
+        tensors.for_each(|tensor| model.gguf.give_back(tensor));
     }
 }
 
@@ -153,7 +162,8 @@ pub(super) fn tokenizer(gguf: &Gguf, ranked: Vec<Loaded>) -> Result<TokenizerHan
 
 fn build_tokenizer(gguf: &Gguf, plugins: &PluginRanking) -> BuildResult<TokenizerHandle> {
     let vocabulary = crate::tokenizer::vocabulary(gguf)?;
-    plugins.first_of(|| "the tokenizer".to_owned(), |plugin| plugin.create_tokenizer(&vocabulary.view()))
+    plugins
+        .first_of(|| "the tokenizer".to_owned(), |loaded| loaded.plugin.create_tokenizer(&vocabulary.view()))
 }
 
 // SAFETY: a view keeps its file mapped, read-only, in one place for as long as it lives.
@@ -225,5 +235,6 @@ fn layer_spec(
         max_workers: workers,
         page_tokens: options.page_tokens,
         max_lora_rank,
+        packs: None,
     })
 }

@@ -1,7 +1,6 @@
 //! Asking plugins for a part in turn, and leaving out one that fails.
 
 use herald_api::Status;
-use herald_api::import::Plugin;
 
 use crate::error::Error;
 use crate::plugin::Loaded;
@@ -69,12 +68,12 @@ impl PluginRanking {
     pub(super) fn first_of<T>(
         &self,
         part: impl Fn() -> String,
-        make: impl Fn(&Plugin) -> herald_api::Result<T>,
+        make: impl Fn(&Loaded) -> herald_api::Result<T>,
     ) -> BuildResult<T> {
         let mut reasons = Vec::new();
         for loaded in &self.ranked {
             let plugin = loaded.plugin.name();
-            match make(&loaded.plugin) {
+            match make(loaded) {
                 Ok(made) => return Ok(made),
                 Err(error) if is_not_offered(&error) => reasons.push(format!("{plugin}: {error}")),
                 Err(error) => {

@@ -43,6 +43,7 @@ use crate::kv_cache::{MemoryOptions, MemoryUsage, SequenceMemory, TierTraffic};
 use crate::lora::{Loras, Selection};
 use crate::model::{self, ModelPlan};
 use crate::options::LoadOptions;
+use crate::packs::Packs;
 use crate::plugin::{self, Plugins};
 use crate::sampler::{SamplerConfig, recommended};
 use crate::speculation::PassCost;
@@ -243,9 +244,11 @@ impl NeuroEngine {
             if plan.is_bidirectional() { options.max_batch.max(context) } else { options.max_batch };
         let options = &LoadOptions { max_batch, ..options.clone() };
         let loras = Loras::load(&options.loras, &gguf, &plan)?;
-        let model = &build::Model { gguf: &gguf, plan: &plan, loras: &loras, options };
+        let packs = &Packs::new(options.packs.as_deref(), &gguf);
+        let model = &build::Model { gguf: &gguf, plan: &plan, loras: &loras, options, packs };
         let built = build::build(model, ranked, &pool)?;
         let prompt_layers = build::for_prompts(model, &built, plugins, &mut choice, &pool)?;
+        packs.keep();
         makers::lines(&built.layers, &prompt_layers, &built.memory.makers, built.tokenizer.plugin())
             .iter()
             .for_each(|line| tracing::info!("{line}"));

@@ -10,6 +10,7 @@ use super::fault::{BuildError, BuildResult, PluginRanking};
 use crate::kv_cache::{LayerNeeds, Ledger, PagesNeeds, TierTraffic};
 use crate::model::ModelPlan;
 use crate::options::LoadOptions;
+use crate::plugin::Loaded;
 
 /// What each layer keeps of each sequence, and what counts it.
 pub(super) struct MemoryParts {
@@ -127,7 +128,7 @@ impl Tiers<'_> {
             return Ok(tier.clone());
         }
         let part = || format!("the {} memory tier", config.kind.name());
-        let (tier, maker) = self.plugins.first_of(part, |plugin| {
+        let (tier, maker) = self.plugins.first_of(part, |Loaded { plugin, .. }| {
             plugin.create_tier(config).map(|tier| (tier, plugin.name().to_owned()))
         })?;
         if !self.makers.contains(&(config.kind, maker.clone())) {

@@ -23,8 +23,10 @@ mod writer;
 
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use memmap2::{Mmap, MmapMut};
 
@@ -57,6 +59,17 @@ pub struct Gguf {
 struct MappedFile {
     path: Option<PathBuf>,
     map: Arc<Mmap>,
+    /// When it had last been changed as it was opened, where the system tells.
+    modified: Option<SystemTime>,
+}
+
+/// A file of the model as it was opened.
+pub(crate) struct OpenedFile<'g> {
+    pub(crate) path: &'g Path,
+    /// The addresses that it is mapped to.
+    pub(crate) mapped: Range<usize>,
+    /// When it had last been changed.
+    pub(crate) modified: SystemTime,
 }
 
 /// A file that was read by itself: whole, or a part of a split model.
@@ -90,7 +103,7 @@ impl Gguf {
         let part = Part::parse(bytes)?;
         let map =
             copy_to_map(bytes).map_err(|source| GgufError::Io { path: None, doing: "copied", source })?;
-        let whole = Loaded::new(part, MappedFile { path: None, map: Arc::new(map) });
+        let whole = Loaded::new(part, MappedFile { path: None, map: Arc::new(map), modified: None });
         split::refuse_split(&whole)?;
         Self::join(whole, Vec::new())
     }
@@ -176,6 +189,16 @@ impl Gguf {
         self.files.iter().filter_map(|file| file.path.as_deref())
     }
 
+    /// The model's files as they were opened; `None` for a model from memory, and where the system doesn't tell files' times.
+    pub(crate) fn opened(&self) -> Option<Vec<OpenedFile<'_>>> {
+        let all = self.files.iter().map(|file| {
+            let (path, modified) = (file.path.as_deref()?, file.modified?);
+            let start = file.map.as_ptr() as usize;
+            Some(OpenedFile { path, mapped: start..start + file.map.len(), modified })
+        });
+        all.collect()
+    }
+
     /// The size of the model's files together, in bytes.
     #[must_use]
     pub fn file_bytes(&self) -> u64 {
@@ -198,7 +221,8 @@ impl Loaded {
         // relies on bytes being the same when they are read again.
         let map = unsafe { Mmap::map(&file) }.map_err(refused("mapped"))?;
         let part = Part::parse(&map).map_err(|error| error.in_file(Some(path)))?;
-        Ok(Self::new(part, MappedFile { path: Some(path.to_path_buf()), map: Arc::new(map) }))
+        let modified = file.metadata().and_then(|facts| facts.modified()).ok();
+        Ok(Self::new(part, MappedFile { path: Some(path.to_path_buf()), map: Arc::new(map), modified }))
     }
 
     fn new(part: Part, file: MappedFile) -> Self {

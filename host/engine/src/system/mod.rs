@@ -15,7 +15,11 @@ pub(crate) use apple::{be_background, be_interactive, cpu_name, memory, ram_byte
 #[cfg(not(any(target_vendor = "apple", windows)))]
 pub(crate) use proc::{be_background, be_interactive, cpu_name, memory, ram_bytes};
 #[cfg(unix)]
+pub use unix::free_bytes;
+#[cfg(unix)]
 pub(crate) use unix::{cpu_time, cpu_time_of, library_of};
+#[cfg(windows)]
+pub use windows::free_bytes;
 #[cfg(windows)]
 pub(crate) use windows::{
     be_background, be_interactive, cpu_name, cpu_time, cpu_time_of, library_of, memory, quiet_faults,

@@ -1,6 +1,6 @@
 //! What Linux, macOS and their like have in common.
 
-use std::ffi::{CStr, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
@@ -35,6 +35,20 @@ pub(crate) fn cpu_time_of<T>(thread: &JoinHandle<T>) -> Option<Duration> {
         let _ = thread;
         None
     }
+}
+
+/// Bytes that this user may still write to the disk that a folder is on; `None` where the system doesn't tell.
+#[must_use]
+pub fn free_bytes(folder: &Path) -> Option<u64> {
+    let path = CString::new(folder.as_os_str().as_bytes()).ok()?;
+    // SAFETY: the path ends in a zero, and the struct of plain numbers is this function's own.
+    let facts = unsafe {
+        let mut facts: libc::statvfs = std::mem::zeroed();
+        (libc::statvfs(path.as_ptr(), &raw mut facts) == 0).then_some(facts)
+    }?;
+    // The numbers' types differ by system.
+    #[allow(clippy::unnecessary_cast)]
+    Some((facts.f_bavail as u64).saturating_mul(facts.f_frsize as u64))
 }
 
 /// What this process has used.

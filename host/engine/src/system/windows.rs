@@ -1,13 +1,14 @@
 //! Windows.
 
 use std::ffi::OsString;
-use std::os::windows::ffi::OsStringExt;
+use std::os::windows::ffi::{OsStrExt, OsStringExt};
 use std::os::windows::io::AsRawHandle;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use windows_sys::Win32::Foundation::FILETIME;
+use windows_sys::Win32::Storage::FileSystem::GetDiskFreeSpaceExW;
 use windows_sys::Win32::System::Diagnostics::Debug::{
     SEM_FAILCRITICALERRORS, SEM_NOGPFAULTERRORBOX, SetErrorMode,
 };
@@ -112,4 +113,16 @@ pub(crate) fn be_background() {
 pub(crate) fn quiet_faults() {
     // SAFETY: the call takes numbers only.
     unsafe { SetErrorMode(SEM_FAILCRITICALERRORS | SEM_NOGPFAULTERRORBOX) };
+}
+
+/// Bytes that this user may still write to the disk that a folder is on; `None` where the system doesn't tell.
+#[must_use]
+pub fn free_bytes(folder: &Path) -> Option<u64> {
+    let path: Vec<u16> = folder.as_os_str().encode_wide().chain([0]).collect();
+    let mut bytes = 0;
+    // SAFETY: the path ends in a zero, and the number is this function's own; the other two may be null.
+    let known = unsafe {
+        GetDiskFreeSpaceExW(path.as_ptr(), &raw mut bytes, std::ptr::null_mut(), std::ptr::null_mut())
+    };
+    (known != 0).then_some(bytes)
 }

@@ -13,6 +13,8 @@ mod metrics;
 mod models;
 mod oracles;
 mod overrides;
+#[cfg(target_os = "linux")]
+mod packs;
 #[cfg(unix)]
 mod plugins;
 mod prefix;
