@@ -303,6 +303,9 @@ typedef struct HeraldEngineOptions {
   const float *lora_scales;
   // Number of loras.
   size_t n_loras;
+  // A smaller model of the same vocabulary that drafts too, where that pays: a GGUF file. NUL-terminated; null: drafts come from the text
+  // and the answer's form alone.
+  const char *draft_model;
 } HeraldEngineOptions;
 
 #ifndef HERALD_ERROR_DEFINED

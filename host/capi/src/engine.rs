@@ -113,6 +113,9 @@ pub struct HeraldEngineOptions {
     pub lora_scales: *const f32,
     /// Number of loras.
     pub n_loras: usize,
+    /// A smaller model of the same vocabulary that drafts too, where that pays: a GGUF file. NUL-terminated; null: drafts come from the text
+    /// and the answer's form alone.
+    pub draft_model: *const c_char,
 }
 
 /// Facts about a loaded model.
@@ -199,6 +202,9 @@ fn load_options(call: &Call, raw: &HeraldEngineOptions) -> Outcome<LoadOptions> 
             HERALD_NO_DRAFTS => 0,
             tokens => tokens as usize,
         },
+        draft_model: (!raw.draft_model.is_null())
+            .then(|| call.path(raw.draft_model, "draft_model"))
+            .transpose()?,
         context: NonZeroUsize::new(raw.context as usize).map(NonZeroUsize::get),
         prefix_bytes: match raw.prefix_bytes {
             _ if raw.flags & HERALD_LOAD_NO_PREFIX_CACHE != 0 => 0,

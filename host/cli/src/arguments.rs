@@ -26,6 +26,8 @@ const THREADS: &[&str] = &["threads", "config"];
 const PRECISION: &[&str] = &["activations"];
 /// How many tokens are drafted.
 const DRAFTS: &[&str] = &["max_draft"];
+/// Which model drafts.
+const DRAFT_MODEL: &[&str] = &["draft"];
 /// What sequences take.
 const MEMORY: &[&str] = &[
     "context",
@@ -56,6 +58,9 @@ fn used(path: &str) -> &'static [&'static [&'static str]] {
         "backends" | "info" => &[MODEL, PLUGINS, THREADS],
         "embed" | "imatrix" | "logits" | "perplexity" | "rerank" => {
             &[MODEL, PLUGINS, THREADS, PRECISION, MEMORY, SET, TEMPLATE, LORAS]
+        }
+        "chat" | "generate" | "serve" => {
+            &[MODEL, PLUGINS, THREADS, PRECISION, DRAFTS, DRAFT_MODEL, MEMORY, SET, TEMPLATE, LORAS]
         }
         _ => &[MODEL, PLUGINS, THREADS, PRECISION, DRAFTS, MEMORY, SET, TEMPLATE, LORAS],
     }
@@ -214,6 +219,7 @@ mod tests {
             &["bench", "speed", "--threads", "3"],
             &["--threads", "3", "bench", "speed"],
             &["--threads", "3", "bench", "memory"],
+            &["serve", "--draft", "x", "--threads", "3"],
             &["docs", "add", "-", "--threads", "3"],
             &["docs", "--threads", "3", "add", "-"],
             &["--threads", "3", "docs", "list"],
@@ -229,6 +235,7 @@ mod tests {
             &["synth", "--threads", "3"][..],
             &["pull", "-m", "x"],
             &["docs", "list", "--model=x"],
+            &["embed", "x", "--draft", "y"],
             &["quantize", "a", "b", "--type", "q8_0", "--context", "5"],
         ] {
             let error = super::hinted(parsed(arguments).expect_err("it is not used")).to_string();

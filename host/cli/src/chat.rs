@@ -52,7 +52,7 @@ impl Chat {
     pub(super) fn run(self, options: &EngineOptions) -> Result<(), Failure> {
         let session = self.session.as_ref().map(|name| Session::new(name, self.session_dir.as_deref()));
         let session = session.transpose()?;
-        let engine = options.load()?;
+        let engine = options.load_with_draft()?;
         let opened = session.as_ref().map(|session| session.open(&engine)).transpose()?.flatten();
         let (sequence, transcript, random) = match opened {
             Some(Opened { sequence, transcript, random }) => (sequence, transcript, random),

@@ -26,6 +26,7 @@ struct Config {
     threads: Option<Value>,
     activations: Option<String>,
     max_draft: Option<usize>,
+    draft: Option<String>,
     context: Option<NonZeroUsize>,
     batch: Option<NonZeroUsize>,
     active_tokens: Option<Value>,
@@ -221,6 +222,8 @@ impl EngineOptions {
         let activations = config.activations.clone().map(Value::Text);
         self.activations = of(self.activations, "activations", activations.as_ref(), options::activations)?;
         self.max_draft = self.max_draft.or(config.max_draft);
+        self.draft = self.draft.take().filter(|name| !name.is_empty());
+        self.draft = self.draft.take().or_else(|| config.draft.clone().map(OsString::from));
         self.context = self.context.or(config.context);
         self.batch = self.batch.or(config.batch);
         let (active, compressed) = (config.active_tokens.as_ref(), config.compressed_tokens.as_ref());

@@ -66,7 +66,7 @@ impl Generate {
             _ => input::text(self.prompt.as_deref(), self.file.as_deref())?,
         };
         self.check_state(options)?;
-        let engine = options.load()?;
+        let engine = options.load_with_draft()?;
         if options.has_sampling {
             generate.sampler =
                 self.sampling.sampler(engine.recommended_sampling(), self.logprobs.unwrap_or(0))?;
@@ -215,6 +215,8 @@ fn report(engine: &NeuroEngine, generated: &Generated, logprobs: Value) -> Value
         "cached_tokens": generated.shared_tokens,
         "drafted_tokens": generated.drafted_tokens,
         "accepted_tokens": generated.accepted_tokens,
+        "guessed_tokens": generated.guessed_tokens,
+        "accepted_guesses": generated.accepted_guesses,
         "prompt_s": generated.prompt_time.as_secs_f64(),
         "decode_s": generated.decode_time.as_secs_f64(),
         "load_s": engine.load_time().as_secs_f64(),

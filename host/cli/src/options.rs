@@ -73,6 +73,18 @@ pub(super) struct EngineOptions {
     #[arg(long, env = "HERALD_MAX_DRAFT", hide_env_values = true, value_name = "TOKENS")]
     pub(super) max_draft: Option<usize>,
 
+    /// A smaller model of the same vocabulary that drafts too, where that pays: a GGUF file, or the name of one that was pulled; the text
+    /// stays the same [default: none]
+    #[arg(
+        long,
+        env = "HERALD_DRAFT",
+        value_name = "PATH|NAME",
+        value_parser = Listed::new(OsStringValueParser::new(), store::values),
+        hide_possible_values = true,
+        hide_env_values = true
+    )]
+    pub(super) draft: Option<OsString>,
+
     /// Maximum length of a sequence [default: what the model was trained for]
     #[arg(short, long, env = "HERALD_CONTEXT", hide_env_values = true, value_name = "TOKENS", help_heading = MEMORY)]
     pub(super) context: Option<NonZeroUsize>,
@@ -279,6 +291,14 @@ impl EngineOptions {
         }
     }
 
+    /// The same with the draft model, for a command that generates text.
+    pub(super) fn load_options_with_draft(&self) -> Result<LoadOptions, Failure> {
+        // An empty name counts as none.
+        let draft = self.draft.as_deref().filter(|name| !name.is_empty());
+        let draft_model = draft.map(|name| store::resolve(Some(name), self.quiet)).transpose()?;
+        Ok(LoadOptions { draft_model, ..self.load_options() })
+    }
+
     /// Maximum tokens of one forward pass.
     pub(super) fn max_batch(&self) -> usize {
         self.batch.map_or(LoadOptions::default().max_batch, NonZeroUsize::get)
@@ -297,6 +317,11 @@ impl EngineOptions {
     /// Loads the model.
     pub(super) fn load(&self) -> Result<NeuroEngine, Failure> {
         Ok(NeuroEngine::load(&self.model_path()?, &self.load_options())?)
+    }
+
+    /// Loads the model, and its draft model.
+    pub(super) fn load_with_draft(&self) -> Result<NeuroEngine, Failure> {
+        Ok(NeuroEngine::load(&self.model_path()?, &self.load_options_with_draft()?)?)
     }
 }
 

@@ -231,7 +231,7 @@ impl Serve {
             named.push((stem(&path), path, options.clone()));
         }
         if let [(name, path, options)] = named.as_slice() {
-            let scheduler = start(path, &options.load_options(), scheduling)?;
+            let scheduler = start(path, &options.load_options_with_draft()?, scheduling)?;
             return Ok(Models::one(name.clone(), Arc::new(scheduler)));
         }
         for (index, (name, path, _)) in named.iter().enumerate() {
@@ -244,10 +244,11 @@ impl Serve {
             }
         }
         let sources = named.into_iter().map(|(name, path, options)| {
-            let (load, scheduling, file) = (options.load_options(), scheduling.clone(), path.clone());
-            ModelSource::new(name, &path, Box::new(move || start(&file, &load, &scheduling)))
+            let (scheduling, file) = (scheduling.clone(), path.clone());
+            let load = options.load_options_with_draft()?;
+            Ok(ModelSource::new(name, &path, Box::new(move || start(&file, &load, &scheduling)))?)
         });
-        let sources = sources.collect::<Result<Vec<ModelSource>, _>>()?;
+        let sources = sources.collect::<Result<Vec<ModelSource>, Failure>>()?;
         let keep = Keep {
             bytes: self.models_memory.unwrap_or_else(usual_memory),
             idle: self.unload_after.map(|seconds| Duration::from_secs(seconds.get())),

@@ -35,6 +35,9 @@ pub struct LoadOptions {
     pub max_draft: usize,
     /// The fewest tokens of a draft, even where fewer would pay: 0, but for experiments.
     pub min_draft: usize,
+    /// A smaller model of the same vocabulary (a GGUF file) that drafts too, where that pays; `None`: drafts come from the text and the
+    /// answer's form alone. It is loaded with the same backend and threads, and uses memory beside the model's, within the same budget.
+    pub draft_model: Option<PathBuf>,
     /// The most tokens that a sequence may have; `None`: what the model was trained for.
     pub context: Option<usize>,
     /// Tokens of a KV page.
@@ -72,6 +75,7 @@ impl Default for LoadOptions {
             max_batch: 512,
             max_draft: Self::MAX_DRAFT,
             min_draft: 0,
+            draft_model: None,
             context: None,
             page_tokens: 64,
             prefix_bytes: 512 << 20,

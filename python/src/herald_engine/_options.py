@@ -254,7 +254,7 @@ def engine_options(model: Path, options: Mapping[str, Any]) -> Kept:
     if "backend" in given:
         memory.append(c_text("backend", given["backend"]))
         raw.backend = memory[-1]
-    for name in ("archive", "cache_dir"):
+    for name in ("archive", "cache_dir", "draft_model"):
         if name in given:
             memory.append(c_path(name, given[name]))
             setattr(raw, name, memory[-1])

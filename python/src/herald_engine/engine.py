@@ -52,6 +52,7 @@ class Engine:
         cache_dir_bytes: Optional[int] = None,
         pack_cache: bool = True,
         loras: Iterable[Union[Path, tuple[Path, float]]] = (),
+        draft_model: Optional[Path] = None,
     ) -> None:
         """Loads a model.
 
@@ -72,6 +73,7 @@ class Engine:
         pack_cache: whether weights are packed once, into a file in the user's cache folder that processes share.
         loras: adapters to load beside the model, GGUF files, each by itself or with its scale (1). Sequences begin with all of
         them; `Sequence.set_loras` and the option `loras` choose others by their indices here.
+        draft_model: a smaller model of the same vocabulary that drafts too, where that pays; no text changes.
         """
         options = {
             "backend": backend,
@@ -95,6 +97,7 @@ class Engine:
             "cache_dir_bytes": cache_dir_bytes,
             "pack_cache": pack_cache,
             "loras": list(loras),
+            "draft_model": draft_model,
         }
         how = engine_options(model, options)
         self._handle: Handle = made(

@@ -99,7 +99,7 @@ impl EngineMemory {
         })
     }
 
-    fn over_budget(&self, excess: u64) -> Error {
+    pub(super) fn over_budget(&self, excess: u64) -> Error {
         let budget = self.options.budget.unwrap_or(0);
         Error::Budget { wanted: budget.saturating_add(excess), budget }
     }

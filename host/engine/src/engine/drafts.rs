@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use super::draft_model::DraftModel;
 use super::{Generation, NeuroEngine, Sequence};
 use crate::error::Result;
-use crate::speculation::{Ahead, Chances, Draft};
+use crate::speculation::{Ahead, Chances, Draft, Guess};
 use crate::threads::locked;
 
 /// How much more a draft's token costs where a sequence has recurrent states: those that came are run again after one that didn't.
@@ -26,6 +27,9 @@ impl NeuroEngine {
         if max == 0 {
             return;
         }
+        if let Some(model) = &self.draft_model {
+            model.make_way(&mut ahead.follower, &self.memory);
+        }
         let behind = sequence.tokens.len() + ahead.chosen.len();
         let most = sequence.memory.even_until(self.memory.limits()).min(self.context).saturating_sub(behind);
         let most = most.min(self.batch_invariant_tokens.saturating_sub(ahead.chosen.len()));
@@ -38,19 +42,28 @@ impl NeuroEngine {
         let has_states = sequence.memory.has_states();
         let cost = locked(&self.pass_cost).clone();
         let (marginal, rows) = (cost.marginal(sequences), ahead.chosen.len());
+        let spoken = self.context - behind.min(self.context);
+        let Ahead { chosen, follower, .. } = ahead;
+        let text = [&sequence.tokens[..], &chosen[..]];
+        let model = self.draft_model.as_deref().filter(|_| sequences <= DraftModel::MAX_SEQUENCES);
+        let pass = cost.seconds(sequences.max(rows));
         let chances = Chances {
             min,
             room,
             marginal: if has_states { marginal * RERUN } else { marginal },
             fixed: if has_states { cost.fixed(rows) } else { 0.0 },
             sequences,
+            model: model.and_then(|model| model.chances(follower, text, pass, generation.left(spoken))),
         };
-        ahead.draft = generation.draft(
-            &sequence.tokens,
-            &ahead.chosen,
-            self.context - behind.min(self.context),
-            chances,
-        );
+        let mut guess = |min, max| {
+            model.map_or_else(Guess::default, |model| {
+                model.guess(follower, (sequence, text), [min, max], &self.memory)
+            })
+        };
+        ahead.draft = generation.draft(text, spoken, chances, &mut guess);
+        if let (Some(model), false) = (model, ahead.draft.is_by_model()) {
+            model.fade();
+        }
         if !ahead.draft.tokens.is_empty() && has_states {
             let start = Instant::now();
             match sequence.memory.copy_states() {
@@ -75,6 +88,9 @@ impl NeuroEngine {
     ) {
         let (next, accepted) = chosen.split_last().map_or((None, chosen), |(next, rest)| (Some(next), rest));
         generation.learn(&ahead.draft, accepted.len());
+        if let Some(model) = &self.draft_model {
+            model.learn(&ahead.draft, accepted.len());
+        }
         let before = sequence.tokens.len() - ahead.len();
         let came = before + ahead.chosen.len() + accepted.len();
         if came == sequence.tokens.len() {
@@ -90,11 +106,15 @@ impl NeuroEngine {
         (ahead.draft, ahead.states) = (Draft::default(), None);
     }
 
-    /// Runs what the sequence went back over, at a text's end. Nothing stops it: these are few tokens.
+    /// Runs what the sequence went back over, at a text's end, and keeps what the draft model has seen for later texts. Nothing stops it:
+    /// these are few tokens.
     ///
     /// # Errors
     /// As [`NeuroEngine::prefill`].
     pub(crate) fn catch_up(&self, sequence: &mut Sequence, ahead: &mut Ahead) -> Result<()> {
+        if let Some(model) = &self.draft_model {
+            model.keep(std::mem::take(&mut ahead.follower), &sequence.tokens);
+        }
         let Some((_, behind)) = ahead.chosen.split_last().filter(|(_, behind)| !behind.is_empty()) else {
             return Ok(());
         };
@@ -118,7 +138,7 @@ impl NeuroEngine {
 
 impl Sequence {
     /// Forgets the tokens from the `len`-th on, with these states of the tokens before.
-    fn go_back(&mut self, len: usize, states: Vec<herald_api::AlignedBytes>) {
+    pub(super) fn go_back(&mut self, len: usize, states: Vec<herald_api::AlignedBytes>) {
         self.memory.go_back(len, states);
         self.tokens.truncate(len);
     }

@@ -99,6 +99,10 @@ pub struct Generated {
     pub drafted_tokens: usize,
     /// How many of them came.
     pub accepted_tokens: usize,
+    /// How many of those that were drafted are the draft model's guesses.
+    pub guessed_tokens: usize,
+    /// How many of these came.
+    pub accepted_guesses: usize,
     /// Time for the prompt.
     pub prompt_time: Duration,
     /// Time for the tokens after it.

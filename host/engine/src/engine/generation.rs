@@ -8,7 +8,7 @@ use super::thinking::Thoughts;
 use crate::constrain::{Guide, Next};
 use crate::error::{Error, Result};
 use crate::sampler::{Sampled, Sampler, SamplerState};
-use crate::speculation::{Chances, Draft, Drafter};
+use crate::speculation::{Chances, Draft, DraftCounts, Drafter, Guesser};
 use crate::stop::Stop;
 use crate::stream_text::{StopMatcher, Utf8Stream};
 use crate::tokenizer::AscTokenizer;
@@ -85,15 +85,22 @@ impl Generation {
         self.options.max_tokens.is_some_and(|most| self.tokens.len() >= most)
     }
 
-    /// A draft of what follows the text `seen` and `chosen`, for whose sequence has room for `room` tokens more.
-    pub(crate) fn draft(&mut self, seen: &[u32], chosen: &[u32], room: usize, chances: Chances) -> Draft {
+    /// A draft of what follows the text `seen` and `chosen`, whose sequence has room for `room` tokens more. `guess` asks the draft model.
+    pub(crate) fn draft(
+        &mut self,
+        [seen, chosen]: [&[u32]; 2],
+        room: usize,
+        chances: Chances,
+        guess: &mut Guesser<'_>,
+    ) -> Draft {
         // After a draft's last token another is chosen.
         let most = self.left(room).saturating_sub(1);
         if most == 0 {
             return Draft::default();
         }
         let forced = self.guide.as_mut().map(Guide::forced).unwrap_or_default();
-        self.drafter.draft(seen, chosen, forced, Chances { room: chances.room.min(most), ..chances })
+        let chances = Chances { room: chances.room.min(most), ..chances };
+        self.drafter.draft(seen, chosen, forced, chances, guess)
     }
 
     /// Counts what became of a draft: `accepted` of its tokens came.
@@ -172,7 +179,7 @@ impl Generation {
     }
 
     /// Tokens that there is still room for, where the sequence has room for `room` more to be run.
-    fn left(&self, room: usize) -> usize {
+    pub(super) fn left(&self, room: usize) -> usize {
         // The last token need not be run.
         let left = room.saturating_add(1);
         self.options.max_tokens.map_or(left, |most| left.min(most - self.tokens.len()))
@@ -240,7 +247,7 @@ impl Generation {
     /// Ends it. Returns the result, in which the caller fills in the times and the prompt's length, and any text that was held
     /// back as the beginning of a character or of a stop text, with the token that it belongs to.
     pub(crate) fn end(mut self, finish: Finish) -> (Generated, Option<(Sampled, String)>) {
-        let (drafted_tokens, accepted_tokens) = self.drafter.counts();
+        let DraftCounts { all, guessed } = self.drafter.counts();
         let (mut finish, mut fresh, mut held) = (finish, String::new(), String::new());
         if !matches!(finish, Finish::StopText(_)) {
             self.utf8.finish(&mut fresh);
@@ -261,8 +268,10 @@ impl Generation {
             random: self.sampler.state(),
             prompt_tokens: 0,
             shared_tokens: 0,
-            drafted_tokens,
-            accepted_tokens,
+            drafted_tokens: all[0],
+            accepted_tokens: all[1],
+            guessed_tokens: guessed[0],
+            accepted_guesses: guessed[1],
             prompt_time: Duration::ZERO,
             decode_time: Duration::ZERO,
         };

@@ -5,6 +5,7 @@ mod budget;
 mod build;
 mod calibrate;
 mod census;
+mod draft_model;
 mod drafts;
 mod embed;
 mod fault;
@@ -53,6 +54,7 @@ use crate::tokenizer::AscTokenizer;
 
 pub use calibrate::{calibrate, calibrate_within};
 pub(crate) use census::SharedPages;
+pub(crate) use draft_model::Follower;
 pub use embed::EmbedOptions;
 pub use forward::BatchEntry;
 pub use generate::{Finish, GenerateOptions, Generated, TokenOutput};
@@ -61,6 +63,7 @@ pub use products::{Watched, WeightProduct};
 pub use saved::{LoadedState, SavedExtras};
 pub use thinking::ThinkingBudget;
 
+use draft_model::DraftModel;
 use memory::EngineMemory;
 use pass::Workspace;
 
@@ -98,6 +101,8 @@ pub struct NeuroEngine {
     max_batch: usize,
     /// The fewest and the most tokens of a draft.
     draft_tokens: [usize; 2],
+    /// The smaller model that guesses what comes next, where there is one.
+    draft_model: Option<Box<DraftModel>>,
     /// What every layer promises.
     batch_invariant_tokens: usize,
     /// What passes that decode cost.
@@ -226,7 +231,8 @@ impl NeuroEngine {
             what: "the folder of the prefix cache can't be used".to_owned(),
             source,
         })?;
-        Ok(Self { load_time: start.elapsed(), ..engine })
+        let draft_model = DraftModel::beside(&engine, options)?.map(Box::new);
+        Ok(Self { load_time: start.elapsed(), draft_model, ..engine })
     }
 
     /// Has the plugins of `choice` build a model.
@@ -278,6 +284,7 @@ impl NeuroEngine {
             forms: OnceLock::new(),
             max_batch: options.max_batch,
             draft_tokens: [options.min_draft, options.max_draft].map(|n| n.min(LoadOptions::MAX_DRAFT)),
+            draft_model: None,
             batch_invariant_tokens,
             pass_cost: Mutex::default(),
             context,

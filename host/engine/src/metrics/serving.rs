@@ -62,6 +62,10 @@ pub struct ServingReport {
     pub drafted_tokens: u64,
     /// How many of them came.
     pub accepted_tokens: u64,
+    /// How many of those that were drafted are a draft model's guesses.
+    pub guessed_tokens: u64,
+    /// How many of these came.
+    pub accepted_guesses: u64,
     /// From a request's arrival until it got a slot.
     pub queue_s: Quantiles,
     /// From a request's arrival to its first token.
@@ -96,6 +100,8 @@ pub struct ServingMetrics {
     pub(super) shared_tokens: Count,
     pub(super) drafted_tokens: Count,
     pub(super) accepted_tokens: Count,
+    pub(super) guessed_tokens: Count,
+    pub(super) accepted_guesses: Count,
     pub(super) generated_tokens: Count,
     pub(super) queue: Distribution,
     pub(super) first_token: Distribution,
@@ -125,6 +131,8 @@ impl ServingMetrics {
             shared_tokens: Count::default(),
             drafted_tokens: Count::default(),
             accepted_tokens: Count::default(),
+            guessed_tokens: Count::default(),
+            accepted_guesses: Count::default(),
             generated_tokens: Count::default(),
             queue: Distribution::of_seconds(),
             first_token: Distribution::of_seconds(),
@@ -151,10 +159,14 @@ impl ServingMetrics {
         self.shared_tokens.inc_by(tokens as u64);
     }
 
-    /// Tokens were drafted, of which so many came.
-    pub(crate) fn drafted(&self, drafted: usize, accepted: usize) {
+    /// Tokens were drafted, `by_model` where a draft model guessed them, of which so many came.
+    pub(crate) fn drafted(&self, drafted: usize, accepted: usize, by_model: bool) {
         self.drafted_tokens.inc_by(drafted as u64);
         self.accepted_tokens.inc_by(accepted as u64);
+        if by_model {
+            self.guessed_tokens.inc_by(drafted as u64);
+            self.accepted_guesses.inc_by(accepted as u64);
+        }
     }
 
     /// A token came, `between` seconds after the one before it, where there was one.
@@ -219,6 +231,8 @@ impl ServingMetrics {
             shared_tokens: self.shared_tokens.get(),
             drafted_tokens: self.drafted_tokens.get(),
             accepted_tokens: self.accepted_tokens.get(),
+            guessed_tokens: self.guessed_tokens.get(),
+            accepted_guesses: self.accepted_guesses.get(),
             queue_s: self.queue.quantiles(),
             first_token_s: self.first_token.quantiles(),
             between_tokens_s: self.between.quantiles(),

@@ -43,6 +43,10 @@ impl ServingMetrics {
         let drafted = "Tokens that were drafted (speculative decoding)";
         registry.register("drafted_tokens", drafted, self.drafted_tokens.clone());
         registry.register("accepted_tokens", "Drafted tokens that came", self.accepted_tokens.clone());
+        let guessed = "Drafted tokens that a draft model guessed";
+        registry.register("guessed_tokens", guessed, self.guessed_tokens.clone());
+        let came = "Drafted tokens that a draft model guessed, and that came";
+        registry.register("accepted_guesses", came, self.accepted_guesses.clone());
         registry.register("generated_tokens", "Tokens that were generated", self.generated_tokens.clone());
         registry.register("steps", "Forward passes of the scheduler", self.steps.clone());
         for (name, help, times) in [

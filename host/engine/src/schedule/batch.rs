@@ -362,7 +362,8 @@ impl Batch {
         let (tokens, failed) = split_failure(chosen);
         let ids: Vec<u32> = tokens.iter().map(|chosen| chosen.sampled.token).collect();
         let drafted = ahead.draft.tokens.len();
-        self.counts.drafted(drafted, ids.len().saturating_sub(1).min(drafted));
+        let accepted = ids.len().saturating_sub(1).min(drafted);
+        self.counts.drafted(drafted, accepted, ahead.draft.is_by_model());
         self.engine.settle(sequence, ahead, &mut request.generation, &ids);
         let mut tokens = tokens.into_iter();
         while let Some(chosen) = tokens.next() {

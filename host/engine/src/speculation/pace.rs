@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Chances;
+use super::{Chances, ModelChances};
 
 /// Tokens of a pass beyond which its time says nothing about drafts.
 const MAX_ROWS: usize = 64;
@@ -75,6 +75,12 @@ impl PassCost {
         self.rows_seconds += weight * rows * seconds;
     }
 
+    /// Seconds of a pass over `rows` tokens; `None` before any was seen.
+    pub(crate) fn seconds(&self, rows: usize) -> Option<f64> {
+        // What is assumed at first weighs less than one pass.
+        (self.weight >= 1.0).then(|| self.whole(rows).max(1e-9))
+    }
+
     /// What one more token costs, over what a pass of `rows` tokens costs.
     pub(crate) fn marginal(&self, rows: usize) -> f64 {
         (self.slope() / self.whole(rows).max(1e-9)).clamp(0.01, 1.0)
@@ -109,17 +115,20 @@ impl Class {
     /// The answer's form allows nothing else.
     pub(crate) const FORCED: Self = Self(CLASSES - 1);
 
+    /// The draft model expects it.
+    pub(crate) const MODEL: Self = Self(CLASSES - 2);
+
     /// So many tokens came before: 1, 2, 3 to 4, 5 to 8, 9 to 16, or more.
     pub(crate) fn repeated(len: usize) -> Self {
-        Self((len.max(1).next_power_of_two().trailing_zeros() as usize).min(CLASSES - 2))
+        Self((len.max(1).next_power_of_two().trailing_zeros() as usize).min(CLASSES - 3))
     }
 }
 
 /// How many there are.
-const CLASSES: usize = 7;
+const CLASSES: usize = 8;
 
 /// What is assumed of each class before anything is known.
-const ASSUMED: [f64; CLASSES] = [0.15, 0.35, 0.55, 0.75, 0.85, 0.92, 0.9];
+const ASSUMED: [f64; CLASSES] = [0.15, 0.35, 0.55, 0.75, 0.85, 0.92, 0.7, 0.9];
 
 /// How many tokens what is assumed counts for.
 const ASSUMED_WEIGHT: f64 = 4.0;
@@ -127,56 +136,119 @@ const ASSUMED_WEIGHT: f64 = 4.0;
 /// How many tokens are remembered.
 const REMEMBERED: f64 = 0.97;
 
-#[derive(Clone, Copy, Debug)]
+/// How many tokens of drafts came, and how many drafts ended before their last one did.
+#[derive(Clone, Copy, Debug, Default)]
 struct Rate {
     came: f64,
     missed: f64,
 }
 
+impl Rate {
+    fn observe(&mut self, tried: usize, accepted: usize, remembered: f64) {
+        let fade = remembered.powi(accepted as i32 + 1);
+        self.came = self.came * fade + accepted as f64;
+        self.missed = self.missed * fade + if accepted < tried { 1.0 } else { 0.0 };
+    }
+
+    fn fade(&mut self, remembered: f64) {
+        self.came *= remembered;
+        self.missed *= remembered;
+    }
+
+    fn probability(self, assumed: f64) -> f64 {
+        (self.came + ASSUMED_WEIGHT * assumed) / (self.came + self.missed + ASSUMED_WEIGHT)
+    }
+}
+
+/// How often a draft model's guesses came in all texts so far: what a new text begins with.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Experience(Rate);
+
+impl Experience {
+    /// How many tokens are remembered here.
+    const REMEMBERED: f64 = 0.997;
+
+    /// Counts guesses: `accepted` of `tried` came.
+    pub(crate) fn observe(&mut self, tried: usize, accepted: usize) {
+        self.0.observe(tried, accepted, Self::REMEMBERED);
+    }
+
+    /// Forgets a little, so that a model whose guesses never came is tried again now and then.
+    pub(crate) fn fade(&mut self) {
+        self.0.fade(Self::REMEMBERED);
+    }
+
+    /// The probability that a guess comes, if those before it came.
+    pub(crate) fn probability(&self) -> f64 {
+        self.0.probability(ASSUMED[Class::MODEL.0])
+    }
+}
+
 impl Default for Acceptance {
     fn default() -> Self {
-        Self { classes: [Rate { came: 0.0, missed: 0.0 }; CLASSES] }
+        Self { classes: [Rate::default(); CLASSES] }
     }
 }
 
 impl Acceptance {
-    /// Counts a draft of a class: `accepted` of its tokens came.
-    pub(crate) fn observe(&mut self, class: Class, drafted: usize, accepted: usize) {
-        let rate = &mut self.classes[class.0];
-        let fade = REMEMBERED.powi(accepted as i32 + 1);
-        rate.came = rate.came * fade + accepted as f64;
-        rate.missed = rate.missed * fade + if accepted < drafted { 1.0 } else { 0.0 };
+    /// Counts a draft of a class: `accepted` of its `tried` tokens came.
+    pub(crate) fn observe(&mut self, class: Class, tried: usize, accepted: usize) {
+        self.classes[class.0].observe(tried, accepted, REMEMBERED);
     }
 
     /// Forgets a little of what was seen, so that a class whose drafts never came is tried again.
     pub(crate) fn fade(&mut self, class: Class) {
-        let rate = &mut self.classes[class.0];
-        rate.came *= REMEMBERED;
-        rate.missed *= REMEMBERED;
+        self.classes[class.0].fade(REMEMBERED);
     }
 
     /// The probability that the next token of a draft comes, if those before it came.
-    fn probability(&self, Class(class): Class) -> f64 {
-        let Rate { came, missed } = self.classes[class];
-        (came + ASSUMED_WEIGHT * ASSUMED[class]) / (came + missed + ASSUMED_WEIGHT)
+    fn probability(&self, class: Class, chances: &Chances) -> f64 {
+        let assumed = match &chances.model {
+            Some(model) if class == Class::MODEL => model.expected,
+            _ => ASSUMED[class.0],
+        };
+        self.classes[class.0].probability(assumed)
     }
 
     /// How many tokens a draft of a class should have.
     pub(crate) fn draft_len(&self, class: Class, chances: &Chances) -> usize {
-        let p = self.probability(class);
+        self.plan(class, chances).0
+    }
+
+    /// Whether the draft model's guesses are worth more than a repetition of so many tokens.
+    pub(crate) fn prefers_model(&self, repeated: usize, chances: &Chances) -> bool {
+        // An experiment that asks for drafts of some length gets what comes most often, whatever it costs.
+        let free = Chances {
+            marginal: 0.0,
+            fixed: 0.0,
+            model: chances.model.map(|model| ModelChances { token: 0.0, behind: 0.0, ..model }),
+            ..*chances
+        };
+        let compared = if chances.min > 0 { &free } else { chances };
+        let worth = |class| self.plan(class, compared).1;
+        chances.model.is_some()
+            && worth(Class::MODEL) > if repeated == 0 { 0.0 } else { worth(Class::repeated(repeated)) }
+    }
+
+    /// How many tokens a draft of a class should have, and how much of a pass that saves.
+    fn plan(&self, class: Class, chances: &Chances) -> (usize, f64) {
+        let p = self.probability(class, chances);
+        let by_model = chances.model.filter(|_| class == Class::MODEL);
+        let (token, behind) = by_model.map_or((0.0, 0.0), |model| (model.token, model.behind));
         // A token that comes saves the sequence's share of a pass.
         let worth = 1.0 / chances.sequences.max(1) as f64;
         let (mut drafted, mut gain, mut comes) = (0, 0.0, 1.0);
         while drafted < chances.room {
             comes *= p;
-            let more = comes * worth - chances.marginal * MARGIN;
+            let more = comes * worth - (chances.marginal + token) * MARGIN;
             if more <= 0.0 {
                 break;
             }
             gain += more;
             drafted += 1;
         }
-        if gain > chances.fixed { drafted } else { 0 }
+        let gain = gain - chances.fixed - behind;
+        if gain > 0.0 { (drafted, gain) } else { (0, 0.0) }
     }
 }
 
@@ -199,7 +271,7 @@ mod tests {
         let mut rates = Acceptance::default();
         let (long, short) = (Class::repeated(6), Class::repeated(2));
         (0..40).for_each(|_| rates.observe(long, 4, 4));
-        let alone = Chances { min: 0, room: 16, marginal: 0.1, fixed: 0.0, sequences: 1 };
+        let alone = Chances { min: 0, room: 16, marginal: 0.1, fixed: 0.0, sequences: 1, model: None };
         assert!(rates.draft_len(long, &alone) >= 10);
         (0..40).for_each(|_| rates.observe(short, 2, 0));
         assert_eq!(rates.draft_len(short, &alone), 0);
@@ -207,5 +279,43 @@ mod tests {
         assert!(rates.draft_len(long, &Chances { sequences: 16, ..alone }) < 10);
         (0..200).for_each(|_| rates.fade(short));
         assert!(rates.draft_len(short, &alone) > 0);
+    }
+
+    #[test]
+    fn a_draft_model_is_asked_where_its_guesses_pay() {
+        let mut rates = Acceptance::default();
+        let model = ModelChances { token: 0.1, behind: 0.0, expected: 0.7 };
+        let alone = Chances { min: 0, room: 16, marginal: 0.1, fixed: 0.0, sequences: 1, model: Some(model) };
+        let with = |changed: ModelChances| Chances { model: Some(changed), ..alone };
+        assert!(rates.prefers_model(0, &alone) && rates.draft_len(Class::MODEL, &alone) > 1);
+        assert!(rates.prefers_model(1, &alone) && !rates.prefers_model(20, &alone));
+        assert!(!rates.prefers_model(0, &Chances { model: None, ..alone }));
+        // A model as slow as the other, a long text that it hasn't read, guesses that never came in other texts, a full pass.
+        for costly in [
+            with(ModelChances { token: 1.0, ..model }),
+            with(ModelChances { behind: 3.0, ..model }),
+            with(ModelChances { expected: 0.1, ..model }),
+            Chances { sequences: 8, ..alone },
+        ] {
+            assert!(!rates.prefers_model(0, &costly), "{costly:?}");
+            assert_eq!(rates.draft_len(Class::MODEL, &costly), 0, "{costly:?}");
+        }
+        // What is asked for is made, and by whoever is right more often.
+        let asked = Chances { min: 4, ..with(ModelChances { token: 1.0, ..model }) };
+        assert!(rates.prefers_model(0, &asked) && !rates.prefers_model(20, &asked));
+        (0..40).for_each(|_| rates.observe(Class::MODEL, 2, 0));
+        assert!(!rates.prefers_model(0, &alone));
+        (0..200).for_each(|_| rates.fade(Class::MODEL));
+        assert!(rates.prefers_model(0, &alone));
+    }
+
+    #[test]
+    fn experience_is_kept_and_fades() {
+        let mut experience = Experience::default();
+        assert!((experience.probability() - 0.7).abs() < 1e-9);
+        (0..100).for_each(|_| experience.observe(3, 0));
+        assert!(experience.probability() < 0.1);
+        (0..2000).for_each(|_| experience.fade());
+        assert!(experience.probability() > 0.6);
     }
 }

@@ -1,13 +1,14 @@
 //! Speculative decoding: the same text, to the bit, with drafts and without.
 
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use herald::gguf::{Array, Gguf, Value};
 use herald::sampler::SamplerConfig;
 use herald::schedule::{Event, Request, Scheduler, SchedulerOptions};
 use herald::{Capacity, Constraint, GenerateOptions, Generated, LoadOptions, MemoryOptions, NeuroEngine};
-use herald_testing::{backends, cpu_options, smollm2, tiny};
+use herald_testing::{backends, cpu_options, folder, smollm2, tiny};
 
 /// Models that keep pages, latents, windows; experts; and recurrent states of each kind, alone and beside attention.
 const MODELS: [&str; 13] = [
@@ -255,5 +256,163 @@ fn a_quotation_is_drafted_and_forms_hold() {
             found.0.drafted_tokens
         );
         assert_eq!(seen(found.0, &found.1), seen(expected.0, &expected.1));
+    }
+}
+
+/// A prompt whose tokens don't repeat, so that only a draft model has anything to say of what comes.
+fn plain_prompt() -> Vec<u32> {
+    (0..40).map(|position| 3 + position * 11 % 500).collect()
+}
+
+/// An engine that this model drafts for, wherever it can.
+fn drafted(target: &Path, draft: &Path) -> Option<NeuroEngine> {
+    Some(load(target, &LoadOptions { draft_model: Some(draft.to_owned()), ..simd(31)? }))
+}
+
+/// One generation: what is seen of it, and how many guesses there were and how many came.
+fn one(engine: &NeuroEngine, prompt: &[u32], n: usize, sampler: &SamplerConfig) -> (Seen, [usize; 2]) {
+    let options = GenerateOptions {
+        max_tokens: Some(n),
+        sampler: sampler.clone(),
+        ignore_eos: true,
+        ..GenerateOptions::default()
+    };
+    let mut sequence = engine.sequence().expect("a sequence");
+    let generated = engine.generate(&mut sequence, prompt, &options, &mut || true, &mut |_| true);
+    let generated = generated.expect("an answer");
+    let guesses = [generated.guessed_tokens, generated.accepted_guesses];
+    assert!(guesses[0] <= generated.drafted_tokens && guesses[1] <= generated.accepted_tokens);
+    (seen(generated, sequence.tokens()), guesses)
+}
+
+/// Models with pages and with recurrent states, with themselves and with others as draft models.
+#[test]
+fn a_draft_model_changes_no_text() {
+    for target in ["llama", "qwen35", "mamba", "granite_hybrid"] {
+        let Some(without) = simd(0).map(|options| load(&tiny(target), &options)) else { return };
+        for draft in [target, "qwen2", "lfm2"] {
+            let Some(with) = drafted(&tiny(target), &tiny(draft)) else { return };
+            let mut all = [0; 2];
+            for sampler in samplers() {
+                let (found, guesses) = one(&with, &plain_prompt(), 60, &sampler);
+                assert_eq!(found, one(&without, &plain_prompt(), 60, &sampler).0, "{target}, {draft}");
+                assert_eq!(turns(&with, &sampler).0, turns(&without, &sampler).0, "{target}, {draft}");
+                all = [all[0] + guesses[0], all[1] + guesses[1]];
+            }
+            let [guessed, came] = all;
+            assert!(guessed > 0 && came <= guessed, "{target}, {draft}: {all:?}");
+            assert!((came > 20) == (draft == target), "{target}, {draft}: {all:?}");
+        }
+    }
+}
+
+/// What a model would say itself is what it says: by itself as its draft model, all guesses come.
+#[test]
+fn a_model_agrees_with_itself() {
+    for model in ["llama", "qwen35"] {
+        let Some(with) = drafted(&tiny(model), &tiny(model)) else { return };
+        let (_, [guessed, came]) = one(&with, &plain_prompt(), 60, &samplers()[0]);
+        assert!(guessed > 20 && came == guessed, "{model}: {came} of {guessed}");
+    }
+}
+
+#[test]
+fn a_draft_model_drafts_for_requests_that_share_passes() {
+    for (target, draft) in [("llama", "llama"), ("llama", "lfm2"), ("qwen35", "llama")] {
+        let Some(with) = drafted(&tiny(target), &tiny(draft)) else { return };
+        let Some(plain) = simd(0).map(|options| load(&tiny(target), &options)) else { return };
+        let options = SchedulerOptions { max_running: 3, ..SchedulerOptions::default() };
+        let scheduler = Scheduler::start(Arc::new(with), options).expect("a scheduler");
+        let requests: Vec<Request> = (0..6)
+            .map(|index: u32| Request {
+                prompt: (0..20 + index).map(|position| 3 + (position * 11 + index) % 500).collect(),
+                options: GenerateOptions {
+                    max_tokens: Some(30),
+                    sampler: SamplerConfig { seed: Some(7), ..samplers()[index as usize % 3].clone() },
+                    ignore_eos: true,
+                    ..GenerateOptions::default()
+                },
+                client: index.to_string(),
+            })
+            .collect();
+        let tickets: Vec<_> =
+            requests.iter().map(|request| scheduler.submit(request.clone()).expect("a slot")).collect();
+        for (request, ticket) in requests.iter().zip(tickets) {
+            let answer = loop {
+                match ticket.next().expect("an end") {
+                    Event::Done(answer) => break answer.generated,
+                    Event::Failed(error) => panic!("{target}, {draft}: {error}"),
+                    Event::Token { .. } => {}
+                }
+            };
+            let mut sequence = plain.sequence().expect("a sequence");
+            let (prompt, options) = (&request.prompt, &request.options);
+            let expected = plain.generate(&mut sequence, prompt, options, &mut || true, &mut |_| true);
+            assert_eq!(seen(answer, &[]), seen(expected.expect("an answer"), &[]), "{target}, {draft}");
+        }
+        let report = scheduler.metrics().report();
+        assert!(report.guessed_tokens > 0 && report.drafted_tokens >= report.guessed_tokens, "{report:?}");
+        assert!((report.accepted_guesses > 20) == (target == draft), "{report:?}");
+    }
+}
+
+/// Where the draft model's context or memory is too short, there are no guesses, and nothing else is different.
+#[test]
+fn a_draft_model_without_room_drafts_nothing() {
+    let Some(without) = simd(0) else { return };
+    let plain = load(&tiny("llama"), &without);
+    let (expected, _) = one(&plain, &plain_prompt(), 120, &samplers()[1]);
+    // Its context ends after 128 tokens.
+    let Some(with) = drafted(&tiny("llama"), &tiny("qwen3_yarn")) else { return };
+    let (found, [guessed, _]) = one(&with, &plain_prompt(), 120, &samplers()[1]);
+    assert_eq!(found, expected);
+    assert!(guessed > 0);
+
+    let room = |budget: u64| {
+        let memory = MemoryOptions { budget: Some(budget), ..MemoryOptions::default() };
+        let options = LoadOptions { draft_model: Some(tiny("llama")), memory, ..simd(31)? };
+        Some(load(&tiny("llama"), &LoadOptions { prefix_bytes: 0, ..options }))
+    };
+    let usage = {
+        let mut sequence = plain.sequence().expect("a sequence");
+        plain.prefill(&mut sequence, &found.sequence).expect("logits");
+        sequence.memory_usage().memory_bytes()
+    };
+    let guesses = [usage, 4 * usage].map(|budget| {
+        let Some(with) = room(budget) else { return 0 };
+        let (found, [guessed, _]) = one(&with, &plain_prompt(), 120, &samplers()[1]);
+        assert_eq!(found, expected, "{budget} bytes");
+        guessed
+    });
+    assert!(guesses[0] < guesses[1], "{guesses:?}");
+}
+
+/// The tiny llama model with another text for the token 500.
+fn with_other_token(folder: &Path) -> PathBuf {
+    let mut bytes = std::fs::read(tiny("llama")).expect("a model");
+    let gguf = Gguf::open(&tiny("llama")).expect("a model");
+    let tokens: Array<'_> = gguf.metadata().require("tokenizer.ggml.tokens").expect("tokens");
+    let Some(Value::String(token)) = tokens.elements().nth(500) else { panic!("no token 500") };
+    let stored = [&(token.len() as u64).to_le_bytes()[..], token].concat();
+    let at = bytes.windows(stored.len()).position(|part| part == stored).expect("the token is in the file");
+    bytes[at + stored.len() - 1] ^= 1;
+    let path = folder.join("other.gguf");
+    std::fs::write(&path, bytes).expect("a file");
+    path
+}
+
+#[test]
+fn a_draft_model_that_cannot_guess_is_refused() {
+    let Some(options) = simd(31) else { return };
+    let folder = folder();
+    for (draft, expected) in [
+        (with_other_token(folder.path()), "for the token 500, where"),
+        (tiny("gemma_embedding"), "is an encoder, where one that generates text was expected"),
+        (tiny("bert"), "is an encoder, where one that generates text was expected"),
+        (folder.path().join("none.gguf"), "none.gguf"),
+    ] {
+        let options = LoadOptions { draft_model: Some(draft), ..options.clone() };
+        let error = NeuroEngine::load(&tiny("llama"), &options).err().expect("it can't guess").to_string();
+        assert!(error.contains(expected), "{error}");
     }
 }
