@@ -29,7 +29,7 @@ const PIECE: usize = 128;
 const READING: f64 = 0.2;
 
 /// Over how many drafts at most what is read before the first is spread.
-const SPREAD: usize = 32;
+const SPREAD: usize = 64;
 
 /// The most tokens by which one vocabulary may be longer than the other: padding, such as Qwen2.5's models have different amounts of.
 const PADDING: usize = 512;
@@ -118,24 +118,26 @@ impl DraftModel {
         }
     }
 
-    /// What its guesses for a text cost and bring, where a pass of the other model takes so many seconds and at most `left` tokens are
-    /// still to come; `None` where it has none.
+    /// What its guesses cost and bring for a text, which is that of `sequence` and what it runs next, where a pass of the other model takes
+    /// so many seconds and at most `left` tokens are still to come; `None` where it has none.
     pub(super) fn chances(
         &self,
-        follower: &Follower,
-        text: [&[u32]; 2],
+        follower: &mut Follower,
+        (sequence, text): (&Sequence, [&[u32]; 2]),
         pass: Option<f64>,
         left: usize,
     ) -> Option<ModelChances> {
         let len = text[0].len() + text[1].len();
-        let seen = match follower {
-            Follower::Nothing => 0,
-            Follower::Text(following) => following.sequence.tokens.len(),
-            Follower::Never => return None,
-        };
         if len >= self.engine.context {
             return None;
         }
+        let seen = match self.following(follower, sequence, text) {
+            Ok(following) => following.sequence.tokens.len(),
+            Err(error) => {
+                give_up(follower, &error);
+                return None;
+            }
+        };
         let guess = locked(&self.engine.pass_cost).seconds(1);
         let token = guess.zip(pass).map_or(self.size, |(guess, pass)| guess / pass);
         // The last token is read as the first is guessed.
@@ -157,8 +159,7 @@ impl DraftModel {
         match self.try_guess(follower, (sequence, text), [min, max], memory) {
             Ok(guess) => guess,
             Err(error) => {
-                tracing::debug!("the draft model drafts no more of a text: {error}");
-                *follower = Follower::Never;
+                give_up(follower, &error);
                 Guess::default()
             }
         }
@@ -285,6 +286,14 @@ impl Following {
                 self.sequence.truncate(0);
             }
         }
+    }
+}
+
+/// Has the draft model draft no more of a text.
+fn give_up(follower: &mut Follower, error: &Error) {
+    if !matches!(follower, Follower::Never) {
+        tracing::debug!("the draft model drafts no more of a text: {error}");
+        *follower = Follower::Never;
     }
 }
 

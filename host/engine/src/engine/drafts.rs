@@ -53,7 +53,8 @@ impl NeuroEngine {
             marginal: if has_states { marginal * RERUN } else { marginal },
             fixed: if has_states { cost.fixed(rows) } else { 0.0 },
             sequences,
-            model: model.and_then(|model| model.chances(follower, text, pass, generation.left(spoken))),
+            model: model
+                .and_then(|model| model.chances(follower, (sequence, text), pass, generation.left(spoken))),
         };
         let mut guess = |min, max| {
             model.map_or_else(Guess::default, |model| {

@@ -387,26 +387,38 @@ fn a_draft_model_without_room_drafts_nothing() {
     assert!(guesses[0] < guesses[1], "{guesses:?}");
 }
 
-/// The tiny llama model with another text for the token 500.
-fn with_other_token(folder: &Path) -> PathBuf {
+/// The tiny llama model with the texts of two tokens exchanged, and the first of these.
+fn with_other_tokens(folder: &Path) -> (PathBuf, usize) {
     let mut bytes = std::fs::read(tiny("llama")).expect("a model");
     let gguf = Gguf::open(&tiny("llama")).expect("a model");
     let tokens: Array<'_> = gguf.metadata().require("tokenizer.ggml.tokens").expect("tokens");
-    let Some(Value::String(token)) = tokens.elements().nth(500) else { panic!("no token 500") };
-    let stored = [&(token.len() as u64).to_le_bytes()[..], token].concat();
-    let at = bytes.windows(stored.len()).position(|part| part == stored).expect("the token is in the file");
-    bytes[at + stored.len() - 1] ^= 1;
+    let texts = tokens.elements().map(|token| match token {
+        Value::String(text) => text,
+        _ => panic!("a token that is no text"),
+    });
+    let texts: Vec<&[u8]> = texts.collect();
+    let (last, others) = texts.split_last().expect("tokens");
+    let first = others.iter().rposition(|text| text.len() == last.len()).expect("one of the same length");
+    let place = |text: &[u8]| {
+        let stored = [&(text.len() as u64).to_le_bytes()[..], text].concat();
+        bytes.windows(stored.len()).position(|part| part == stored).expect("the token is in the file") + 8
+    };
+    for (at, text) in [(place(texts[first]), *last), (place(last), texts[first])] {
+        bytes[at..at + text.len()].copy_from_slice(text);
+    }
     let path = folder.join("other.gguf");
     std::fs::write(&path, bytes).expect("a file");
-    path
+    (path, first)
 }
 
 #[test]
 fn a_draft_model_that_cannot_guess_is_refused() {
     let Some(options) = simd(31) else { return };
     let folder = folder();
+    let (exchanged, first) = with_other_tokens(folder.path());
+    let other_text = format!("for the token {first}, where");
     for (draft, expected) in [
-        (with_other_token(folder.path()), "for the token 500, where"),
+        (exchanged, other_text.as_str()),
         (tiny("gemma_embedding"), "is an encoder, where one that generates text was expected"),
         (tiny("bert"), "is an encoder, where one that generates text was expected"),
         (folder.path().join("none.gguf"), "none.gguf"),
