@@ -310,7 +310,9 @@ fn likeliest(logits: &[f32]) -> (u32, f32) {
     let (token, most) = logits.iter().enumerate().fold((0, f32::NEG_INFINITY), larger);
     // What is far below adds nothing that counts, and is nearly all of a vocabulary.
     let others = logits.iter().map(|logit| logit - most).filter(|below| *below > -16.0);
-    (token as u32, 1.0 / others.map(f32::exp).sum::<f32>())
+    let sum: f32 = others.map(f32::exp).sum();
+    // Of logits that are no numbers, none is likely.
+    (token as u32, if sum >= 1.0 { 1.0 / sum } else { 0.0 })
 }
 
 /// How many tokens both vocabularies have: the ids that may be guessed.
@@ -353,8 +355,7 @@ mod tests {
         let (token, probability) = likeliest(&logits);
         assert_eq!(token, 2);
         assert!((f64::from(probability) - 2.25_f64.exp() / sum).abs() < 1e-6, "{probability}");
-        let (token, probability) = likeliest(&[f32::NAN, f32::NEG_INFINITY]);
-        assert!(token == 0 && !(probability >= THRESHOLD));
+        assert_eq!(likeliest(&[f32::NAN, f32::NEG_INFINITY]), (0, 0.0));
     }
 
     #[test]
