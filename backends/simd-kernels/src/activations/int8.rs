@@ -8,19 +8,15 @@
 //! Tokens are quantised in tiles of `N`, side by side:
 //!
 //! ```text
-//! for each group of 32 columns    codes [8 quads, N, 4 int8] · scales [N] · -BASE times these [N] · for formats with minima,
-//!                                 the sum of the activations that the codes and outliers stand for, of each half or the
-//!                                 group [N]; for others what their int32 sums begin with instead
+//! for each group of 32 columns    codes [8 quads, N, 4 int8] · scales [N] · for formats with minima, the sum of the
+//!                                 activations that the codes and outliers stand for, of each half or the group [N];
+//!                                 for others what their int32 sums begin with instead
 //! for each outlier                quad [N] · codes [N, 4 int8] · scales [N] · what its int32 sum begins with [N]
 //! at the end                      powers [N]
 //! ```
 //!
 //! where an activation is about `code * scale * power`, and the outlier's with it. A sum begins with the sum of the codes
 //! times the weight format's offset, with its sign turned. The power is 1, except for very small tokens.
-//!
-//! A group's sum begins with the bits of [`BASE`] beside that. Around this number floats are 1 apart, so the bits of a sum are
-//! those of the float `BASE + sum`, and one multiply-add makes `sum * scale` of them, rounded once: a conversion and a
-//! multiplication less for each group. For `-BASE * scale` to be exact, scales have two bits less than a float.
 
 use std::marker::PhantomData;
 
@@ -34,17 +30,6 @@ const MAX_CODE: f32 = i8::MAX as f32;
 
 /// Quads of a group's columns.
 pub(crate) const QUADS: usize = GROUP / 4;
-
-/// What a group's sums begin with, as the bits of a float: 1.5 * 2^23. Sums are below 2^20.
-pub(crate) const BASE: f32 = 12_582_912.0;
-
-/// The bits of a scale that are zero.
-const SCALE_ZEROS: u32 = 0b11;
-
-/// Where a group's scales are, behind its quads, and -[`BASE`] times these; then what [`Sums`] takes of each half.
-pub(crate) const SCALE: usize = QUADS;
-pub(crate) const SHIFT: usize = QUADS + 1;
-pub(crate) const OF_HALVES: usize = QUADS + 2;
 
 /// Columns whose outliers are chosen together.
 const BLOCK: usize = 512;
@@ -101,7 +86,7 @@ fn block_outliers(columns: usize) -> usize {
 
 /// Elements of a group for each token.
 pub(crate) const fn group_len<L: Sums>() -> usize {
-    OF_HALVES + L::COUNT
+    QUADS + 1 + L::COUNT
 }
 
 /// Float32 elements of a quantised token.
@@ -283,7 +268,7 @@ impl Block {
     #[inline(always)]
     fn quantize<S: Simd, L: Sums>(&self, s: S, groups: &mut [f32], place: Place, offset: i32) {
         // One after another first, and then to their places in the tile at once.
-        let mut numbers = [[0.0; OF_HALVES + 2]; BLOCK / GROUP];
+        let mut numbers = [[0.0; QUADS + 3]; BLOCK / GROUP];
         let fours = numbers.as_chunks_mut::<FOUR>().0.iter_mut();
         let x = self.x.as_chunks::<{ 2 * FOUR }>().0.iter().zip(self.outlier_sums.as_chunks::<FOUR>().0);
         for (numbers, (x, outlier_sums)) in fours.zip(x).take(self.columns.div_ceil(FOUR * GROUP)) {
@@ -304,7 +289,7 @@ impl Block {
         x: &[[f32; LANES]; 2 * FOUR],
         outlier_sums: &[[f32; 2]; FOUR],
         offset: i32,
-        numbers: &mut [[f32; OF_HALVES + 2]; FOUR],
+        numbers: &mut [[f32; QUADS + 3]; FOUR],
     ) {
         let (scales, inverses) = Self::steps(s, x);
         let mut sums = [[s.zero(); FOUR]; 2];
@@ -319,7 +304,7 @@ impl Block {
             }
             let quads: [f32; QUADS] = bytemuck::must_cast(bytes);
             numbers[..QUADS].copy_from_slice(&quads);
-            (numbers[SCALE], numbers[SHIFT]) = (scales[index], -BASE * scales[index]);
+            numbers[QUADS] = scales[index];
         }
         for (half, sums) in sums.into_iter().enumerate().take(L::COUNT) {
             let sums = Self::whole_sums(s, sums);
@@ -330,10 +315,10 @@ impl Block {
                     (true, 0) => first,
                     (true, _) => second,
                 };
-                numbers[OF_HALVES + half] = if L::MINS {
+                numbers[QUADS + 1 + half] = if L::MINS {
                     sums[index] * scales[index] + outliers
                 } else {
-                    f32::from_bits((BASE.to_bits() as i32 - offset * sums[index] as i32) as u32)
+                    f32::from_bits((-offset * sums[index] as i32) as u32)
                 };
             }
         }
@@ -351,9 +336,6 @@ impl Block {
         let (mut scales, mut inverses) = ([0.0; LANES], [0.0; LANES]);
         s.store(&mut scales, s.keep_between(s.mul(max, s.splat(1.0 / MAX_CODE)), 0.0, max, bounds));
         s.store(&mut inverses, s.keep_between(s.div(max_code, max), 0.0, max, bounds));
-        for scale in &mut scales {
-            *scale = f32::from_bits(scale.to_bits() & !SCALE_ZEROS);
-        }
         (scales, inverses)
     }
 

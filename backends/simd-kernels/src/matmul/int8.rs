@@ -6,7 +6,7 @@
 use std::marker::PhantomData;
 
 use super::{DIRECT, PanelTask, Precision, Sums, Tile, load_scales, panel_len, store_scales};
-use crate::activations::int8::{self, BASE, OF_HALVES, Outlier, QUADS, Quantized, SCALE, SHIFT};
+use crate::activations::int8::{self, Outlier, QUADS, Quantized};
 use crate::packed::{Format, Scales, quad_run};
 use crate::prefetch::Stream;
 use crate::simd::{LANES, Simd, Task};
@@ -211,8 +211,9 @@ fn add_chunk<S: Simd, L: Sums, const PART: usize, const N: usize>(
         let of = |index: usize| -> &[f32; PART] { &x[index].as_chunks().0[part] };
         let scales = [first, second].map(|group| load_scales::<S, L>(s, &group[QUADS..]));
         for half in 0..L::COUNT {
-            let first_sums = of(OF_HALVES + half).map(|first| if L::MINS { BASE } else { first });
-            let mut sums = [first_sums.map(|first| s.splat_i(first.to_bits() as i32)); 2];
+            let first_sums =
+                of(QUADS + 1 + half).map(|first| if L::MINS { 0 } else { first.to_bits() as i32 });
+            let mut sums = [first_sums.map(|first| s.splat_i(first)); 2];
             let quads = QUADS / L::COUNT;
             for quad in half * quads..(half + 1) * quads {
                 s.dot_quad_twice(
@@ -223,11 +224,10 @@ fn add_chunk<S: Simd, L: Sums, const PART: usize, const N: usize>(
             }
             for ((acc, sums), scales) in local.iter_mut().zip(&sums).zip(&scales) {
                 for (token, (acc, sum)) in acc.iter_mut().zip(sums).enumerate() {
-                    let (scale, shift) = (s.splat(of(SCALE)[token]), s.splat(of(SHIFT)[token]));
-                    let scaled = s.fma(s.as_floats(*sum), scale, shift);
+                    let scaled = s.mul(s.to_float(*sum), s.splat(of(QUADS)[token]));
                     *acc = s.fma(scaled, scales.scale[half], *acc);
                     if L::MINS {
-                        *acc = s.fma(s.splat(of(OF_HALVES + half)[token]), scales.min[half], *acc);
+                        *acc = s.fma(s.splat(of(QUADS + 1 + half)[token]), scales.min[half], *acc);
                     }
                 }
             }
@@ -273,13 +273,13 @@ pub(super) fn halves<T>(quads: &[T; QUADS]) -> [&[T; QUADS / 2]; 2] {
     [&halves[0], &halves[1]]
 }
 
-/// What a group's sums begin with: the bits of [`BASE`], and what takes the offset of weights' codes out. Formats with minima have no
-/// offset, and the number there is their tokens' sum. `numbers` are those behind a group's quads.
+/// What a group's sums begin with: what takes the offset of weights' codes out. Formats with minima have no offset, and the
+/// number there is their tokens' sum.
 #[inline(always)]
 fn first_sums<S: Simd, L: Sums, const N: usize>(s: S, numbers: &[[f32; N]]) -> [[S::I; N]; 2] {
-    let mut sums = [[s.splat_i(BASE.to_bits() as i32); N]; 2];
+    let mut sums = [[s.splat_i(0); N]; 2];
     if !L::MINS {
-        for (sums, first) in sums.iter_mut().zip(&numbers[OF_HALVES - QUADS..]) {
+        for (sums, first) in sums.iter_mut().zip(&numbers[1..]) {
             for (sum, first) in sums.iter_mut().zip(first) {
                 *sum = s.splat_i(first.to_bits() as i32);
             }
@@ -330,7 +330,8 @@ pub(super) fn to_blocks<S: Simd>(s: S, group: &mut [[f32; LANES]]) {
     }
 }
 
-/// Adds a group's integer sums, scaled, and its minima. `numbers` are those behind its quads.
+/// Adds a group's integer sums, scaled, and its minima. `numbers` are the tokens' scales, and for formats with minima their
+/// sums.
 #[inline(always)]
 fn add_group<S: Simd, L: Sums, const N: usize>(
     s: S,
@@ -340,12 +341,11 @@ fn add_group<S: Simd, L: Sums, const N: usize>(
     numbers: &[[f32; N]],
 ) {
     for (token, acc) in acc.iter_mut().enumerate() {
-        let of = |index: usize| s.splat(numbers[index - QUADS][token]);
+        let x_scale = s.splat(numbers[0][token]);
         for (half, sums) in sums.iter().enumerate().take(L::COUNT) {
-            let scaled = s.fma(s.as_floats(sums[token]), of(SCALE), of(SHIFT));
-            *acc = s.fma(scaled, scales.scale[half], *acc);
+            *acc = s.fma(s.mul(s.to_float(sums[token]), x_scale), scales.scale[half], *acc);
             if L::MINS {
-                *acc = s.fma(of(OF_HALVES + half), scales.min[half], *acc);
+                *acc = s.fma(s.splat(numbers[1 + half][token]), scales.min[half], *acc);
             }
         }
     }
