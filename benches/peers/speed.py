@@ -45,12 +45,12 @@ def herald(given, model, *options):
     return told["prompt_tokens_per_s"], told["decode_tokens_per_s"]
 
 
-def llama_bench(program, given, model, after_prompt, options):
-    """The same by a llama-bench, whose options `after_prompt` have it decode after the prompt."""
+def llama_bench(program, given, model, decode, options):
+    """The same by a llama-bench, which the options `decode` have decode after the prompt."""
     base = [program, "-m", model, "-t", str(given.threads), "-r", "1", "-o", "json", *shlex.split(options)]
     told = json_of([*base, "-p", str(given.prompt), "-n", "0"])
     prompts = [test["avg_ts"] for test in told if test["n_prompt"] == given.prompt and test["n_gen"] == 0]
-    told = json_of([*base, "-p", "0", *after_prompt])
+    told = json_of([*base, "-p", "0", *decode])
     decodes = [test["avg_ts"] for test in told if test["n_gen"] == given.generate]
     return prompts[0], decodes[0]
 
@@ -135,16 +135,16 @@ def peers(given):
     """Each peer's name, and what measures it on a model."""
     found = {}
     if given.llama_bench:
-        after = ["-n", str(given.generate), "-d", str(given.prompt)]
+        at_depth = ["-n", str(given.generate), "-d", str(given.prompt)]
         found["llama.cpp (native)"] = lambda model: llama_bench(
-            given.llama_bench, given, model, after, given.llama_options
+            given.llama_bench, given, model, at_depth, given.llama_options
         )
     elif importlib.util.find_spec("llama_cpp"):
         found["llama.cpp (Python package)"] = lambda model: by_package("llama_cpp", given, model)
     if given.ik_llama_bench:
-        after = ["-n", "0", "-gp", f"{given.prompt},{given.generate}"]
+        after_prompt = ["-n", "0", "-gp", f"{given.prompt},{given.generate}"]
         found["ik_llama.cpp (native)"] = lambda model: llama_bench(
-            given.ik_llama_bench, given, model, after, given.ik_llama_options
+            given.ik_llama_bench, given, model, after_prompt, given.ik_llama_options
         )
     elif importlib.util.find_spec("ik_llama_cpp"):
         found["ik_llama.cpp (Python package)"] = lambda model: by_package("ik_llama_cpp", given, model)
