@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use herald_testing::{cpu_plugin, tiny};
 
-use crate::{fails, home, host, json, stderr};
+use crate::{fails, home, host, host_of_real_model, json, stderr, stdout};
 
 const UNFINISHED: &str = ".herald-unfinished-";
 
@@ -210,4 +210,36 @@ fn files_as_the_field_has_them() {
     homeless(&["generate", "x", "-n", "2", "--quiet"]).success();
     fails(homeless(&["docs", "list"]), &["/dev/null", "folder"]);
     fails(homeless(&["chat", "--session", "x"]), &["/dev/null", "folder"]);
+}
+
+/// Weights are packed into the cache folder once, unless that isn't wanted, and can be removed.
+#[cfg(unix)]
+#[test]
+fn packed_weights_are_listed_and_removed() {
+    let home = home();
+    let generate = |options: &[&str]| {
+        let mut command = host_of_real_model(&home);
+        let assert =
+            command.args(options).args(["generate", "Once", "-n", "4", "--quiet"]).assert().success();
+        stdout(&assert)
+    };
+    let packs = |options: &[&str]| {
+        json(&host(&home).args(["cache", "packs", "--json"]).args(options).assert().success())
+    };
+    let text = generate(&["--no-pack-cache"]);
+    assert!(packs(&[])["packs"].as_array().is_some_and(Vec::is_empty));
+    assert_eq!(generate(&[]), text);
+    if herald_testing::simd_plugin().is_none() {
+        return;
+    }
+    let kept = &packs(&[])["packs"];
+    let (plugin, bytes) = (&kept[0]["plugin"], &kept[0]["bytes"]);
+    assert!(plugin == "simd" && bytes.as_u64().is_some_and(|bytes| bytes > 50_000_000), "{kept}");
+    assert_eq!(generate(&[]), text);
+    assert_eq!(&packs(&["--clear"])["bytes"], bytes);
+    assert!(packs(&[])["packs"].as_array().is_some_and(Vec::is_empty));
+    // A folder that is in the way is no reason to fail.
+    fs::remove_dir_all(home.path().join("cache/herald/packs")).expect("the folder");
+    fs::write(home.path().join("cache/herald/packs"), "a file").expect("a file");
+    assert_eq!(generate(&[]), text);
 }
