@@ -1,8 +1,9 @@
 //! `host cache packs`: packed weights that are kept in files.
 
 use clap::Args;
+use herald::packs::PackFile;
 use herald::{folders, packs};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::options::EngineOptions;
@@ -12,7 +13,7 @@ use crate::output;
 #[derive(Debug, Args)]
 #[command(
     after_help = "A model's weights are packed when it is first loaded, into a file that later runs and other programs map; a file goes with
-its model (host rm), or when the model changes. A program that has it open goes on with it."
+its model (host rm), or when another model is packed after its own is gone or has changed. A program that has it open goes on with it."
 )]
 pub(crate) struct Packs {
     /// Remove them all: models are packed anew when they are next loaded
@@ -43,17 +44,24 @@ impl Packs {
         }
         let found = packs::list(&folder);
         if self.json {
-            let packs: Vec<_> = found
-                .iter()
-                .map(|pack| json!({"model": pack.model, "plugin": pack.plugin, "bytes": pack.bytes, "file": pack.path}))
-                .collect();
-            return output::json(&json!({"folder": folder, "packs": packs}));
+            let packs: Vec<_> = found.iter().map(facts).collect();
+            return output::json(&json!({"folder": folder.to_string_lossy(), "packs": packs}));
         }
         for pack in &found {
-            let model = pack.model.first().map(|path| path.display().to_string()).unwrap_or_default();
+            let model = match pack.model.first() {
+                Some(path) if path.exists() => path.display().to_string(),
+                Some(path) => format!("{} (which is gone)", path.display()),
+                None => format!("{} (which can't be read)", pack.path.display()),
+            };
             output::line(format!("{}  {}  {model}", output::bytes(pack.bytes), pack.plugin))?;
         }
         let total = found.iter().map(|pack| pack.bytes).sum();
         output::line(format!("{} in {}", output::bytes(total), folder.display()))
     }
+}
+
+/// A pack in JSON, with what of paths is text.
+fn facts(pack: &PackFile) -> Value {
+    let model: Vec<_> = pack.model.iter().map(|path| path.to_string_lossy()).collect();
+    json!({"model": model, "plugin": pack.plugin, "bytes": pack.bytes, "file": pack.path.to_string_lossy()})
 }

@@ -1,7 +1,8 @@
 //! The file of a pack: what it holds, and whether that is whole.
 //!
 //! ```text
-//! a header of one page     magic, version, where the index is and its XXH3, and the boot since which the data is known to be whole
+//! a header of one page     magic, version, where the index is and its XXH3, the file's time, and the boot since which the data is
+//!                          known to be whole
 //! data                     packed weights, each aligned to 64
 //! the index, JSON          whose pack it is ([`Identity`]), and for each weight where it lies in the model, its form, where it lies
 //!                          here, and its XXH3
@@ -9,13 +10,14 @@
 //!
 //! A pack is not synced to the disk when it is made: that would take as long as the disk takes for the whole model. So after a
 //! power cut it may hold zeros in place of data. Its header says since which boot of the machine it is known to be whole: the first
-//! process after a boot compares all checksums, and says so there.
+//! process after a boot compares all checksums, and says so there. It also says when the file was last written: where its time is
+//! another one, somebody else wrote to it, and checksums are compared too.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use memmap2::Mmap;
 use serde::{Deserialize, Serialize};
@@ -40,8 +42,9 @@ const ALIGN: usize = 64;
 /// Bytes of a boot's name: a UUID as text.
 const BOOT_BYTES: usize = 36;
 
-/// Where the boot's name lies in the header, behind magic, version, the index's offset, its length and its checksum.
-const BOOT_AT: usize = 5 * size_of::<u64>();
+/// Where the boot's name lies in the header, behind magic, version, the index's offset, its length and its checksum, and the file's
+/// time.
+const BOOT_AT: usize = 6 * size_of::<u64>();
 
 /// The longest index that is read: of a million weights.
 const MAX_INDEX_BYTES: u64 = 256 << 20;
@@ -55,6 +58,8 @@ pub(super) struct FileId {
     bytes: u64,
     /// When it was last changed, in nanoseconds since 1970.
     modified: u64,
+    /// When anything of it was last changed, which nobody can set, where the system tells.
+    changed: Option<(i64, i64)>,
 }
 
 impl FileId {
@@ -62,13 +67,25 @@ impl FileId {
     pub(super) fn of(path: &Path) -> Option<Self> {
         let path = path.canonicalize().ok()?;
         let facts = path.metadata().ok()?;
-        Some(Self { path, bytes: facts.len(), modified: nanoseconds(facts.modified().ok()?)? })
+        let modified = nanoseconds(facts.modified().ok()?)?;
+        Some(Self { path, bytes: facts.len(), modified, changed: changed(&facts) })
     }
 
     /// Whether it is of this length and time.
     pub(super) fn is(&self, bytes: u64, modified: SystemTime) -> bool {
         self.bytes == bytes && Some(self.modified) == nanoseconds(modified)
     }
+}
+
+#[cfg(unix)]
+fn changed(facts: &std::fs::Metadata) -> Option<(i64, i64)> {
+    use std::os::unix::fs::MetadataExt;
+    Some((facts.ctime(), facts.ctime_nsec()))
+}
+
+#[cfg(not(unix))]
+fn changed(_: &std::fs::Metadata) -> Option<(i64, i64)> {
+    None
 }
 
 /// Nanoseconds since 1970.
@@ -159,12 +176,14 @@ struct Header {
     index_offset: u64,
     index_bytes: u64,
     index_sum: u64,
+    /// The file's time, in nanoseconds since 1970.
+    written: u64,
     boot: [u8; BOOT_BYTES],
 }
 
 impl Header {
     fn write(&self) -> Vec<u8> {
-        let numbers = [VERSION, self.index_offset, self.index_bytes, self.index_sum];
+        let numbers = [VERSION, self.index_offset, self.index_bytes, self.index_sum, self.written];
         let numbers = numbers.iter().flat_map(|number| number.to_le_bytes());
         let mut bytes: Vec<u8> = MAGIC.into_iter().chain(numbers).chain(self.boot).collect();
         bytes.resize(HEADER_BYTES, 0);
@@ -180,8 +199,8 @@ impl Header {
             return None;
         }
         let (index_offset, index_bytes, index_sum) = (number(2)?, number(3)?, number(4)?);
-        let boot = *bytes.get(BOOT_AT..)?.first_chunk()?;
-        Some(Self { index_offset, index_bytes, index_sum, boot })
+        let (written, boot) = (number(5)?, *bytes.get(BOOT_AT..)?.first_chunk()?);
+        Some(Self { index_offset, index_bytes, index_sum, written, boot })
     }
 }
 
@@ -201,7 +220,10 @@ fn read(path: &Path) -> io::Result<(File, Header, Index)> {
     let facts = file.metadata()?;
     check_owner(&facts)?;
     let mut bytes = [0; HEADER_BYTES];
-    file.read_exact(&mut bytes)?;
+    file.read_exact(&mut bytes).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => damaged("it is cut short"),
+        _ => error,
+    })?;
     let header = Header::read(&bytes).ok_or_else(|| damaged("it is no pack of this version"))?;
     let end = header.index_offset.checked_add(header.index_bytes);
     if end != Some(facts.len())
@@ -236,10 +258,10 @@ fn check_owner(_: &std::fs::Metadata) -> io::Result<()> {
     Ok(())
 }
 
-/// Whose pack a file is, and its length.
-pub(super) fn identity(path: &Path) -> io::Result<(Identity, u64)> {
-    let (file, _, index) = read(path)?;
-    Ok((index.identity, file.metadata()?.len()))
+/// Whose pack a file is.
+pub(super) fn identity(path: &Path) -> io::Result<Identity> {
+    let (_, _, index) = read(path)?;
+    Ok(index.identity)
 }
 
 /// A pack that is mapped.
@@ -269,15 +291,16 @@ pub(super) fn open(path: &Path, identity: &Identity) -> io::Result<Mapped> {
     if !index.entries.iter().all(is_within) {
         return Err(damaged("it says that weights lie where it has none"));
     }
-    if this_boot().is_none_or(|boot| boot != header.boot) {
-        verify(path, &map, &index.entries)?;
+    let time = file.metadata()?.modified().ok().and_then(nanoseconds);
+    if this_boot().is_none_or(|boot| boot != header.boot) || time != Some(header.written) {
+        verify(path, &map, &index.entries, header.written)?;
     }
     let entries = index.entries.iter().map(|entry| (entry.of, (entry.offset, entry.bytes))).collect();
     Ok(Mapped { map, entries })
 }
 
 /// Compares the checksums of all data, and notes in the header that they match in this boot.
-fn verify(path: &Path, map: &[u8], entries: &[Entry]) -> io::Result<()> {
+fn verify(path: &Path, map: &[u8], entries: &[Entry], written: u64) -> io::Result<()> {
     let is_whole = |entry: &Entry| sum(&map[entry.offset..entry.offset + entry.bytes]) == entry.sum;
     if !entries.iter().all(is_whole) {
         return Err(damaged("a weight's checksum doesn't match"));
@@ -285,7 +308,8 @@ fn verify(path: &Path, map: &[u8], entries: &[Entry]) -> io::Result<()> {
     let Some(boot) = this_boot() else { return Ok(()) };
     let noted = File::options().write(true).open(path).and_then(|mut file| {
         file.seek(SeekFrom::Start(BOOT_AT as u64))?;
-        file.write_all(&boot)
+        file.write_all(&boot)?;
+        file.set_modified(UNIX_EPOCH + Duration::from_nanos(written))
     });
     if let Err(error) = noted {
         tracing::debug!("{}: that it is whole can't be noted: {error}", path.display());
@@ -301,16 +325,19 @@ pub(super) fn finish(
     end: usize,
 ) -> io::Result<()> {
     let index = serde_json::to_vec(&Index { identity: identity.clone(), entries })?;
+    let written = nanoseconds(SystemTime::now()).unwrap_or(0);
     let header = Header {
         index_offset: end as u64,
         index_bytes: index.len() as u64,
         index_sum: sum(&index),
         // Zeros are no boot: without one, each process compares the checksums.
         boot: this_boot().unwrap_or([0; BOOT_BYTES]),
+        written,
     };
     file.seek(SeekFrom::Start(end as u64))?;
     file.write_all(&index)?;
     file.set_len((end + index.len()) as u64)?;
     file.seek(SeekFrom::Start(0))?;
-    file.write_all(&header.write())
+    file.write_all(&header.write())?;
+    file.set_modified(UNIX_EPOCH + Duration::from_nanos(written))
 }

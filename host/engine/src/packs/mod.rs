@@ -93,27 +93,37 @@ impl Packs {
 pub struct PackFile {
     /// Its file.
     pub path: PathBuf,
-    /// The model's files, those of a split one in order.
+    /// The model's files, those of a split one in order; none where the pack can't be read: it is of no use.
     pub model: Vec<PathBuf>,
-    /// The plugin that packed.
+    /// The plugin that packed; empty where the pack can't be read.
     pub plugin: String,
     /// The file's length.
     pub bytes: u64,
 }
 
-/// The packs of a folder; none where there is no such folder. Files that are no packs are passed over.
+/// The packs of a folder; none where there is no such folder.
 #[must_use]
 pub fn list(folder: &Path) -> Vec<PackFile> {
+    let read = |path: PathBuf| {
+        let bytes = path.symlink_metadata().map_or(0, |facts| facts.len());
+        let (model, plugin) = match file::identity(&path) {
+            Ok(identity) => {
+                (identity.model.into_iter().map(|file| file.path).collect(), identity.plugin.name)
+            }
+            Err(_) => (Vec::new(), String::new()),
+        };
+        PackFile { path, model, plugin, bytes }
+    };
+    files(folder).into_iter().map(read).collect()
+}
+
+/// What is named as packs are.
+fn files(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == EXTENSION));
     paths.sort();
-    let read = |path: PathBuf| {
-        let (identity, bytes) = file::identity(&path).ok()?;
-        let model = identity.model.into_iter().map(|file| file.path).collect();
-        Some(PackFile { path, model, plugin: identity.plugin.name, bytes })
-    };
-    paths.into_iter().filter_map(read).collect()
+    paths
 }
 
 /// Removes the packs of models for which `of_model` holds, given a model's files. Returns their bytes. A process that has one

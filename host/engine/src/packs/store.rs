@@ -20,11 +20,14 @@ use crate::threads::locked;
 /// Whether packs are kept on this system: where private memory can become a file's where it is.
 pub(super) const OFFERED: bool = cfg!(unix);
 
-/// The file whose lock a process holds that makes a pack.
-const LOCK: &str = ".lock";
+/// The end of the name of the file whose lock a process holds that makes a pack.
+const LOCK: &str = "lock";
 
 /// How long a process waits for another one that makes a pack, before it packs into its own memory.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// After so long it says what it waits for.
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// Address space for a pack, over the model's bytes. Codebooks take up to two and a half times as many when they are packed.
 const MOST_OVER_MODEL: usize = 3;
@@ -123,7 +126,7 @@ impl Store {
     fn make(&self) -> io::Result<State> {
         let folder = self.path.parent().ok_or(io::ErrorKind::InvalidInput)?;
         fs::create_dir_all(folder)?;
-        let lock = wait_for(&folder.join(LOCK))?;
+        let lock = wait_for(&self.path.with_extension(LOCK))?;
         // Another process may have made it meanwhile.
         if let Ok(found) = file::open(&self.path, &self.identity) {
             return Ok(State::There(found));
@@ -152,8 +155,12 @@ impl Store {
 
     fn finish(&self, making: Making) -> Made {
         let Making { file, made, end, open: _, _lock } = making;
+        let Some(file) = file else { return made };
         // A file that has changed meanwhile may have other weights than these.
-        let Some(file) = file.filter(|_| self.identity.is_current()) else { return made };
+        if !self.identity.is_current() {
+            not_kept(&self.path, &io::Error::other("the model's file or the plugin's has changed meanwhile"));
+            return made;
+        }
         let mut entries: Vec<Entry> = Vec::with_capacity(made.entries.len());
         for (of, (range, sum)) in &made.entries {
             entries.extend(sum.map(|sum| Entry { of: *of, offset: range.start, bytes: range.len(), sum }));
@@ -277,7 +284,7 @@ unsafe impl PackKeeper for Store {
 
 /// The lock of those who make packs, once nobody else holds it.
 fn wait_for(lock: &Path) -> io::Result<File> {
-    let start = Instant::now();
+    let (start, mut is_silent) = (Instant::now(), true);
     loop {
         if let Some(lock) = files::lock(lock)? {
             return Ok(lock);
@@ -285,17 +292,23 @@ fn wait_for(lock: &Path) -> io::Result<File> {
         if start.elapsed() > PATIENCE {
             return Err(io::Error::other("another process has been making packed weights for a minute"));
         }
+        if is_silent && start.elapsed() > SILENCE {
+            tracing::warn!(
+                "{}: another process packs this model's weights, which is waited for",
+                lock.display()
+            );
+            is_silent = false;
+        }
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
-/// Removes the packs of models or plugins that are gone or have changed.
+/// Removes the packs of models or plugins that are gone or have changed, and those that can't be read.
 fn sweep(folder: &Path) {
-    let Ok(entries) = fs::read_dir(folder) else { return };
-    for path in entries.flatten().map(|entry| entry.path()) {
-        let is_pack = path.extension().is_some_and(|extension| extension == super::EXTENSION);
-        let is_old = || file::identity(&path).is_ok_and(|(identity, _)| !identity.is_current());
-        if is_pack && is_old() && fs::remove_file(&path).is_ok() {
+    for path in super::files(folder) {
+        if !file::identity(&path).is_ok_and(|identity| identity.is_current())
+            && fs::remove_file(&path).is_ok()
+        {
             tracing::info!(
                 "{}: removed, since its model or its plugin is gone or has changed",
                 path.display()

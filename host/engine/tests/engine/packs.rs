@@ -82,7 +82,9 @@ fn several_at_once_make_one_pack() {
     assert!(all.iter().all(|logits| *logits == all[0]));
     let (_, pack) = place.kept();
     let files = fs::read_dir(place.packs()).expect("the folder").flatten().map(|entry| entry.path());
-    let others: Vec<PathBuf> = files.filter(|path| *path != pack && !path.ends_with(".lock")).collect();
+    let others: Vec<PathBuf> = files
+        .filter(|path| *path != pack && path.extension().is_none_or(|extension| extension != "lock"))
+        .collect();
     assert!(others.is_empty(), "{others:?}");
 }
 
@@ -97,10 +99,12 @@ fn damaged_packs_are_made_anew() {
         let mut byte = [0];
         file.read_exact_at(&mut byte, at).expect("a byte");
         file.write_all_at(&[byte[0] ^ 0x10], at).expect("a byte");
-        // As after a boot of the machine.
-        file.write_all_at(b"another", 40).expect("the boot's name");
+        // Some as after a boot of the machine; others as by somebody else while it runs.
+        if at.is_multiple_of(16) {
+            file.write_all_at(b"another", 48).expect("the boot's name");
+        }
     };
-    for at in [0, 8, 16, 24, 32, 70_000, len / 2, len - 2] {
+    for at in [0, 8, 16, 24, 32, 70_000, 70_008, len / 2, len - 2] {
         flip(at);
         let before = identity(&pack);
         assert_eq!(place.kept().0, expected, "byte {at}");
@@ -115,12 +119,12 @@ fn damaged_packs_are_made_anew() {
     File::options()
         .write(true)
         .open(&pack)
-        .and_then(|file| file.write_all_at(b"another", 40))
+        .and_then(|file| file.write_all_at(b"another", 48))
         .expect("the boot's name");
     assert_eq!(place.kept().0, expected);
     assert_eq!(identity(&pack).0, before);
     let boot = fs::read("/proc/sys/kernel/random/boot_id").expect("Linux");
-    assert_eq!(fs::read(&pack).expect("the pack")[40..76], boot[..36]);
+    assert_eq!(fs::read(&pack).expect("the pack")[48..84], boot[..36]);
 }
 
 #[test]
@@ -159,4 +163,19 @@ fn without_a_folder_weights_are_packed_in_memory() {
         assert_eq!(place.logits(Some(packs.clone())), expected, "{}", packs.display());
         assert!(list(&packs).is_empty());
     }
+}
+
+/// What is named as packs are and can't be read is of no use: it is listed, and goes when it is asked to or when another is made.
+#[test]
+fn what_is_no_pack_is_removed() {
+    let Some(place) = Place::new() else { return };
+    fs::create_dir(place.packs()).expect("a folder");
+    let wrong = place.packs().join("wrong.pack");
+    fs::write(&wrong, "no pack").expect("a file");
+    assert!(list(&place.packs())[0].model.is_empty());
+    assert_eq!(remove(&place.packs(), |_| true).expect("it goes"), 7);
+    assert!(!wrong.exists());
+    fs::write(&wrong, "no pack").expect("a file");
+    place.kept();
+    assert!(!wrong.exists());
 }
