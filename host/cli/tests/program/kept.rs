@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use herald_testing::{cpu_plugin, tiny};
 
-use crate::{fails, home, host, host_of_real_model, json, stderr, stdout};
+use crate::{fails, home, host, json, stderr};
 
 const UNFINISHED: &str = ".herald-unfinished-";
 
@@ -218,10 +218,10 @@ fn files_as_the_field_has_them() {
 fn packed_weights_are_listed_and_removed() {
     let home = home();
     let generate = |options: &[&str]| {
-        let mut command = host_of_real_model(&home);
+        let mut command = crate::host_of_real_model(&home);
         let assert =
             command.args(options).args(["generate", "Once", "-n", "4", "--quiet"]).assert().success();
-        stdout(&assert)
+        crate::stdout(&assert)
     };
     let packs = |options: &[&str]| {
         json(&host(&home).args(["cache", "packs", "--json"]).args(options).assert().success())
