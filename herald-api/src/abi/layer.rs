@@ -149,8 +149,7 @@ pub struct HeraldPackStore {
     /// holds what was once filled, for the same source and form; it must not be written then. Otherwise it becomes 0, and the
     /// memory is zeroed, and the plugin's to fill. Either way it is valid until layer_destroy, or until layer_create fails. What is
     /// filled belongs to this build of the plugin: another one is not given it.
-    /// Statuses: OK; INVALID_ARGUMENT where the source is no part of the layer's weights, or packed_bytes is more than was filled
-    /// before; UNSUPPORTED where this weight is not kept; OUT_OF_MEMORY; IO.
+    /// Statuses: OK; INVALID_ARGUMENT; UNSUPPORTED where the source is not kept, or not in this form and length; OUT_OF_MEMORY; IO.
     pub take: Option<
         unsafe extern "C" fn(
             context: *mut c_void,
