@@ -136,7 +136,7 @@
 // Load only the plugins that HeraldEngineOptions.plugins names.
 #define HERALD_LOAD_ONLY_NAMED_PLUGINS (1 << 1)
 
-// Nothing lossy: all keys and values stay at 16 bits in RAM, whatever the length of a sequence and the memory_budget (where that is
+// Nothing lossy: activations have 16 bits, and all keys and values stay at 16 bits in RAM, whatever the length of a sequence and the memory_budget (where that is
 // used up, calls fail with OUT_OF_MEMORY). Not together with active_tokens, compressed_tokens, archive or selected_pages.
 #define HERALD_LOAD_EXACT (1 << 2)
 
@@ -146,12 +146,16 @@
 // Keep nothing of earlier prompts and answers for later prompts that begin alike.
 #define HERALD_LOAD_NO_PREFIX_CACHE (1 << 4)
 
-// Activations may be 8 bits where they are multiplied with quantised weights: faster than the usual 16, which are as good as exact,
-// and nearly so.
+// Activations may be 8 bits where they are multiplied with quantised weights, though HERALD_LOAD_EXACT is set or the model embeds or
+// ranks. For other models that is the default.
 #define HERALD_LOAD_INT8_ACTIVATIONS (1 << 5)
 
 // Pack weights in memory of this process alone, in place of once in a file in the user's cache folder, which processes share.
 #define HERALD_LOAD_NO_PACK_CACHE (1 << 6)
+
+// Activations are 16 bits where they are multiplied with quantised weights: slower than 8, and as good as exact. HERALD_LOAD_EXACT means
+// this too, and it is the default for models that embed or rank. Not together with HERALD_LOAD_INT8_ACTIVATIONS.
+#define HERALD_LOAD_INT16_ACTIVATIONS (1 << 7)
 
 // HeraldEngineOptions.selected_pages: all of them.
 #define HERALD_ALL_PAGES 4294967295

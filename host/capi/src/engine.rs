@@ -16,18 +16,21 @@ use herald_engine::{ActivationPrecision, Capacity, LoadOptions, LoraFile, Memory
 pub const HERALD_LOAD_ALLOW_INSECURE_PLUGINS: u32 = 1 << 0;
 /// Load only the plugins that HeraldEngineOptions.plugins names.
 pub const HERALD_LOAD_ONLY_NAMED_PLUGINS: u32 = 1 << 1;
-/// Nothing lossy: all keys and values stay at 16 bits in RAM, whatever the length of a sequence and the memory_budget (where that is
+/// Nothing lossy: activations have 16 bits, and all keys and values stay at 16 bits in RAM, whatever the length of a sequence and the memory_budget (where that is
 /// used up, calls fail with OUT_OF_MEMORY). Not together with active_tokens, compressed_tokens, archive or selected_pages.
 pub const HERALD_LOAD_EXACT: u32 = 1 << 2;
 /// Compress archived pages with LZ4.
 pub const HERALD_LOAD_ARCHIVE_LZ4: u32 = 1 << 3;
 /// Keep nothing of earlier prompts and answers for later prompts that begin alike.
 pub const HERALD_LOAD_NO_PREFIX_CACHE: u32 = 1 << 4;
-/// Activations may be 8 bits where they are multiplied with quantised weights: faster than the usual 16, which are as good as exact,
-/// and nearly so.
+/// Activations may be 8 bits where they are multiplied with quantised weights, though HERALD_LOAD_EXACT is set or the model embeds or
+/// ranks. For other models that is the default.
 pub const HERALD_LOAD_INT8_ACTIVATIONS: u32 = 1 << 5;
 /// Pack weights in memory of this process alone, in place of once in a file in the user's cache folder, which processes share.
 pub const HERALD_LOAD_NO_PACK_CACHE: u32 = 1 << 6;
+/// Activations are 16 bits where they are multiplied with quantised weights: slower than 8, and as good as exact. HERALD_LOAD_EXACT means
+/// this too, and it is the default for models that embed or rank. Not together with HERALD_LOAD_INT8_ACTIVATIONS.
+pub const HERALD_LOAD_INT16_ACTIVATIONS: u32 = 1 << 7;
 
 /// HeraldEngineOptions.selected_pages: all of them.
 pub const HERALD_ALL_PAGES: u32 = 0xffff_ffff;
@@ -176,7 +179,8 @@ fn load_options(call: &Call, raw: &HeraldEngineOptions) -> Outcome<LoadOptions> 
         | HERALD_LOAD_ARCHIVE_LZ4
         | HERALD_LOAD_NO_PREFIX_CACHE
         | HERALD_LOAD_INT8_ACTIVATIONS
-        | HERALD_LOAD_NO_PACK_CACHE;
+        | HERALD_LOAD_NO_PACK_CACHE
+        | HERALD_LOAD_INT16_ACTIVATIONS;
     arguments::flags(raw.flags, known)?;
     let only_named = raw.flags & HERALD_LOAD_ONLY_NAMED_PLUGINS != 0;
     let usual = Search::usual();
@@ -191,11 +195,7 @@ fn load_options(call: &Call, raw: &HeraldEngineOptions) -> Outcome<LoadOptions> 
         backend: call.c_text(raw.backend, "backend")?.map(str::to_owned),
         search,
         threads: NonZeroUsize::new(raw.threads as usize),
-        activations: if raw.flags & HERALD_LOAD_INT8_ACTIVATIONS != 0 {
-            ActivationPrecision::Int8
-        } else {
-            ActivationPrecision::Int16
-        },
+        activations: activations(raw.flags)?,
         max_batch: NonZeroUsize::new(raw.max_batch as usize).map_or(defaults.max_batch, NonZeroUsize::get),
         max_draft: match raw.max_draft_tokens {
             0 => defaults.max_draft,
@@ -222,6 +222,19 @@ fn load_options(call: &Call, raw: &HeraldEngineOptions) -> Outcome<LoadOptions> 
         loras: lora_files(call, raw)?,
         ..defaults
     })
+}
+
+/// The precision of activations that flags ask for.
+fn activations(flags: u32) -> Outcome<Option<ActivationPrecision>> {
+    let has = |flag| flags & flag != 0;
+    match (has(HERALD_LOAD_INT8_ACTIVATIONS), has(HERALD_LOAD_INT16_ACTIVATIONS)) {
+        (true, true) => Err(Failure::invalid(
+            "HERALD_LOAD_INT8_ACTIVATIONS and HERALD_LOAD_INT16_ACTIVATIONS are both set, where at most one was expected",
+        )),
+        (true, false) => Ok(Some(ActivationPrecision::Int8)),
+        (false, true) => Ok(Some(ActivationPrecision::Int16)),
+        (false, false) => Ok(has(HERALD_LOAD_EXACT).then_some(ActivationPrecision::Int16)),
+    }
 }
 
 /// The adapters to load, which are called by their indices.

@@ -63,8 +63,8 @@ pub(super) struct EngineOptions {
     #[arg(short, long, env = "HERALD_THREADS", hide_env_values = true, value_name = "N", value_parser = threads)]
     pub(super) threads: Option<NonZeroUsize>,
 
-    /// Bits of activations where they are multiplied with quantised weights: `int16`, which is as good as exact, or `int8`,
-    /// faster and nearly so [default: int16]
+    /// Bits of activations where they are multiplied with quantised weights: `int8`, or `int16`, which is slower and as good as
+    /// exact [default: int8; int16 for models that embed or rank, and for `host logits`]
     #[arg(long, env = "HERALD_ACTIVATIONS", hide_env_values = true, value_name = "TYPE", value_parser = activations)]
     pub(super) activations: Option<ActivationPrecision>,
 
@@ -264,7 +264,7 @@ impl EngineOptions {
             backend: self.backend.clone().filter(|name| !name.is_empty()),
             search: self.search(),
             threads: self.threads,
-            activations: self.activations.unwrap_or(usual.activations),
+            activations: self.activations,
             max_batch: self.max_batch(),
             max_draft: self.max_draft.unwrap_or(usual.max_draft),
             context: self.context.map(NonZeroUsize::get),
@@ -317,6 +317,12 @@ impl EngineOptions {
     /// Loads the model.
     pub(super) fn load(&self) -> Result<NeuroEngine, Failure> {
         Ok(NeuroEngine::load(&self.model_path()?, &self.load_options())?)
+    }
+
+    /// Loads the model with activations of 16 bits, unless the user asks for others.
+    pub(super) fn load_exactly(&self) -> Result<NeuroEngine, Failure> {
+        let activations = self.activations.or(Some(ActivationPrecision::Int16));
+        Ok(NeuroEngine::load(&self.model_path()?, &LoadOptions { activations, ..self.load_options() })?)
     }
 
     /// Loads the model, and its draft model.

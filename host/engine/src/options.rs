@@ -26,8 +26,9 @@ pub struct LoadOptions {
     /// Threads to compute with; `None`: as many as this process may use.
     pub threads: Option<NonZeroUsize>,
     /// How finely matmuls with quantised weights may represent activations: 16 bits change logits by about a millionth; 8
-    /// bits by about a thousandth, and take about three quarters of the time.
-    pub activations: ActivationPrecision,
+    /// bits by about a thousandth, and take about three quarters of the time. `None`: what suits the model
+    /// ([`ModelPlan::usual_activations`](crate::model::ModelPlan::usual_activations)).
+    pub activations: Option<ActivationPrecision>,
     /// The most tokens of a forward pass; longer prompts go in pieces.
     pub max_batch: usize,
     /// The most tokens that are drafted for a pass (speculative decoding), where every layer promises batch invariance: the text is the
@@ -71,7 +72,7 @@ impl Default for LoadOptions {
             packs: folders::packs(),
             search: Search::usual(),
             threads: None,
-            activations: ActivationPrecision::default(),
+            activations: None,
             max_batch: 512,
             max_draft: Self::MAX_DRAFT,
             min_draft: 0,

@@ -274,11 +274,12 @@ def engine_options(model: Path, options: Mapping[str, Any]) -> Kept:
 
 def engine_flags(given: Mapping[str, Any]) -> int:
     """The HERALD_LOAD_* bits."""
-    activations = given.get("activations", "int16")
-    if activations not in ("int16", "int8"):
+    activations = given.get("activations")
+    if activations not in ("int16", "int8", None):
         raise InvalidArgumentError(f"activations is {activations!r}, where int16 or int8 was expected")
     flags = {
         lib.HERALD_LOAD_INT8_ACTIVATIONS: activations == "int8",
+        lib.HERALD_LOAD_INT16_ACTIVATIONS: activations == "int16",
         lib.HERALD_LOAD_ALLOW_INSECURE_PLUGINS: given.get("allow_insecure_plugins"),
         lib.HERALD_LOAD_ONLY_NAMED_PLUGINS: given.get("only_named_plugins"),
         lib.HERALD_LOAD_EXACT: given.get("exact"),

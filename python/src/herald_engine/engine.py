@@ -62,7 +62,8 @@ class Engine:
         context: the most tokens of a sequence; None: what the model was trained for.
         max_batch: the most tokens of a pass (512); longer prompts are split.
         max_draft: the most tokens that are drafted for a pass (31; speculative decoding), which changes no text; 0: none.
-        activations: `int16`, as good as exact, or `int8`, faster and nearly so.
+        activations: `int8`, or `int16`, slower and as good as exact; None: int8, and int16 with `exact` and for models that embed or
+        rank.
         plugins: further ones. only_named_plugins: these alone. allow_insecure_plugins: even if others can write them.
         exact: nothing lossy. Otherwise only the latest active_tokens (3,072) of a sequence keep 16 bits, so many
         compressed_tokens (32,768) of the older ones stay in RAM with 4 bits, the oldest go to a file (archive: it, or

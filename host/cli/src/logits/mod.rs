@@ -61,7 +61,7 @@ impl Logits {
         let text = input::read(source)?;
         let model = options.model_path()?;
         written::check(to, [(&*model, written::MODEL), (source, written::TEXT)])?;
-        let engine = options.load()?;
+        let engine = options.load_exactly()?;
         let vocabulary = engine.plan().vocabulary;
         let ids = if self.ids.is_some() {
             ids::parse(&text, vocabulary)

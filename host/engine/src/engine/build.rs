@@ -226,7 +226,10 @@ fn layer_spec(
     let weights = layer.weights.iter().map(|weight| shared(gguf, plan, weight));
     let weights = weights.collect::<Result<Vec<_>>>()?;
     Ok(LayerSpec {
-        desc: LayerDesc { activations: options.activations, ..layer.desc.clone() },
+        desc: LayerDesc {
+            activations: options.activations.unwrap_or_else(|| plan.usual_activations()),
+            ..layer.desc.clone()
+        },
         weights,
         max_tokens: match layer.desc.params {
             LayerParams::Head(_) => options.max_batch.min(super::pass::HEAD_TOKENS),

@@ -17,7 +17,7 @@ mod shapes;
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
-use herald_api::{LayerDesc, LayerParams, Mask, WeightRole};
+use herald_api::{ActivationPrecision, LayerDesc, LayerParams, Mask, WeightRole};
 
 use crate::gguf::{Gguf, GgufError};
 
@@ -99,6 +99,15 @@ impl ModelPlan {
     #[must_use]
     pub fn has_head(&self) -> bool {
         self.layers.last().is_some_and(|layer| matches!(layer.desc.params, LayerParams::Head(_)))
+    }
+
+    /// How finely matmuls with quantised weights represent activations where nobody says: in 8 bits, whose predictions are closer to
+    /// the exact ones than those of other engines' 8 bits, and in 16 where the model embeds or ranks: vectors are kept, and compared
+    /// with those that other software made of the same model.
+    #[must_use]
+    pub fn usual_activations(&self) -> ActivationPrecision {
+        let generates = self.has_head() && self.pooling.is_none() && self.rank.is_empty();
+        if generates { ActivationPrecision::Int8 } else { ActivationPrecision::Int16 }
     }
 
     /// Whether tokens attend to later ones, so that a text is run as a whole.

@@ -17,6 +17,7 @@ mod overrides;
 mod packs;
 #[cfg(unix)]
 mod plugins;
+mod predictions;
 mod prefix;
 mod real_models;
 mod reuse;
