@@ -125,6 +125,7 @@ impl<'a> OutputTile<'a> {
     ///
     /// # Panics
     /// Where there is no such token.
+    #[inline]
     pub fn token(&mut self, token: usize) -> &mut [f32] {
         assert!(token < self.n_tokens, "the results of token {token} of {}", self.n_tokens);
         // SAFETY: the elements are there by the contract of the tile's constructor; borrowing self exclusively keeps other tokens' slices away.

@@ -144,6 +144,8 @@ impl<S: Simd, L: Sums> Task<S> for QuantizeTask<'_, L> {
         let n = x.len() / columns;
         let (groups, ends) = quantized.split_at_mut(columns / GROUP * group_len::<L>() * n);
         let (outliers, powers) = ends.split_at_mut(outliers(columns) * Outlier::LEN * n);
+        // One for all: clearing it each time would take as long as quantising.
+        let mut block = Block::new();
         for (token, x) in x.chunks_exact(columns).enumerate() {
             let extent = Extent::of(s, x.as_chunks().0);
             let mut groups = groups.chunks_mut(BLOCK / GROUP * group_len::<L>() * n);
@@ -151,8 +153,8 @@ impl<S: Simd, L: Sums> Task<S> for QuantizeTask<'_, L> {
             let place = Place { n, token };
             for (index, x) in x.chunks(BLOCK).enumerate() {
                 let (Some(groups), Some(outliers)) = (groups.next(), outliers.next()) else { break };
-                let mut block = Block::new(s, x, extent.power, index * BLOCK / 4);
-                block.take_outliers(s, outliers, place, offset);
+                let largest = block.fill(s, x, extent.power, index * BLOCK / 4);
+                block.take_outliers(s, largest, outliers, place, offset);
                 block.quantize::<S, L>(s, groups, place, offset);
             }
             powers[token] = if extent.finite { extent.inverse_power } else { f32::NAN };
@@ -187,60 +189,93 @@ struct Block {
     outlier_sums: [[f32; 2]; BLOCK / GROUP],
 }
 
-/// The largest magnitude in each quad of 64 columns: lane `4r + v` is that of quad `4v + r`.
-#[derive(Clone, Copy)]
-struct QuadMaxima {
-    lanes: [f32; LANES],
-    max: f32,
+/// The largest quads of each lane. A quad is a number that is compared as a float32: its largest magnitude, with the last bits replaced by
+/// [`LAST_QUAD`] less its index. So of quads as large as each other (to a few millionths) the first counts as larger.
+struct Largest<S: Simd> {
+    first: S::F,
+    second: S::F,
+}
+
+/// The index of a block's last quad: as many ones as an index has bits.
+const LAST_QUAD: u32 = (BLOCK / 4 - 1) as u32;
+
+/// What [`LAST_QUAD`] less the index is in each lane, for the first 64 columns: after [`Simd::transpose_quarters`], lane `4r + v` is that of
+/// quad `4v + r`.
+const LANE_QUADS: [f32; LANES] = {
+    let mut quads = [0.0; LANES];
+    let mut lane = 0;
+    while lane < LANES {
+        quads[lane] = f32::from_bits(LAST_QUAD - lane_of(lane) as u32);
+        lane += 1;
+    }
+    quads
+};
+
+/// The lane of a quad of 64 columns, and the other way round.
+const fn lane_of(quad: usize) -> usize {
+    4 * (quad % 4) + quad / 4
 }
 
 impl Block {
-    #[inline(always)]
-    fn new<S: Simd>(s: S, x: &[f32], power: f32, first_quad: usize) -> Self {
-        let mut block = Self {
+    fn new() -> Self {
+        Self {
             x: [[0.0; LANES]; BLOCK_VECTORS],
-            columns: x.len(),
-            first_quad,
-            outlier_sums: [[0.0; 2]; 16],
-        };
-        let power = s.splat(power);
-        for (to, x) in block.x.iter_mut().zip(x.as_chunks().0) {
-            s.store(to, s.mul(s.load(x), power));
+            columns: 0,
+            first_quad: 0,
+            outlier_sums: [[0.0; 2]; BLOCK / GROUP],
         }
-        block
     }
 
+    /// Takes the next columns, times `power`. Returns their largest quads.
     #[inline(always)]
-    fn maxima<S: Simd>(&self, s: S) -> [QuadMaxima; BLOCK_VECTORS / 4] {
-        let mut maxima = [QuadMaxima { lanes: [0.0; LANES], max: 0.0 }; BLOCK_VECTORS / 4];
-        let (fours, _) = self.x.as_chunks::<4>();
-        for (to, four) in maxima.iter_mut().zip(fours).take(self.columns.div_ceil(4 * LANES)) {
-            let [a, b, c, d] = s.transpose_quarters(four.each_ref().map(|x| s.abs(s.load(x))));
-            let max = s.max(s.max(a, b), s.max(c, d));
-            s.store(&mut to.lanes, max);
-            to.max = s.max_lane(max);
+    fn fill<S: Simd>(&mut self, s: S, x: &[f32], power: f32, first_quad: usize) -> Largest<S> {
+        self.columns = x.len();
+        self.first_quad = first_quad;
+        self.outlier_sums = [[0.0; 2]; BLOCK / GROUP];
+        let power = s.splat(power);
+        let mut largest = Largest { first: s.zero(), second: s.zero() };
+        let (fours, _) = self.x.as_chunks_mut::<FOUR>();
+        for (index, (to, x)) in fours.iter_mut().zip(x.chunks(FOUR * LANES)).enumerate() {
+            if x.len() < FOUR * LANES {
+                *to = [[0.0; LANES]; FOUR];
+            }
+            for (to, x) in to.iter_mut().zip(x.as_chunks().0) {
+                s.store(to, s.mul(s.load(x), power));
+            }
+            let [a, b, c, d] = s.transpose_quarters(to.each_ref().map(|x| s.abs(s.load(x))));
+            let mut quads = [0.0; LANES];
+            s.store(&mut quads, s.max(s.max(a, b), s.max(c, d)));
+            let magnitudes = s.and(s.load_bits(&quads), s.splat_i(!LAST_QUAD as i32));
+            let indices = s.add_i(s.load_bits(&LANE_QUADS), s.splat_i(-((index * LANES) as i32)));
+            s.store_bits(&mut quads, s.or(magnitudes, indices));
+            let quads = s.load(&quads);
+            largest.second = s.max(largest.second, s.min(largest.first, quads));
+            largest.first = s.max(largest.first, quads);
         }
-        maxima
+        largest
     }
 
     /// Quantises the largest quads apart, and leaves what that leaves over.
     #[inline(always)]
-    fn take_outliers<S: Simd>(&mut self, s: S, outliers: &mut [f32], place: Place, offset: i32) {
-        let mut maxima = self.maxima(s);
+    fn take_outliers<S: Simd>(
+        &mut self,
+        s: S,
+        largest: Largest<S>,
+        outliers: &mut [f32],
+        place: Place,
+        offset: i32,
+    ) {
+        let (mut firsts, mut seconds) = ([0.0; LANES], [0.0; LANES]);
+        s.store(&mut firsts, largest.first);
+        s.store(&mut seconds, largest.second);
         let count = block_outliers(self.columns);
         for outlier in outliers.chunks_exact_mut(Outlier::LEN * place.n).take(count) {
-            let mut largest = 0;
-            for (index, of) in maxima.iter().enumerate() {
-                if of.max > maxima[largest].max {
-                    largest = index;
-                }
-            }
-            let QuadMaxima { lanes, max } = &mut maxima[largest];
-            let lane = lanes.iter().position(|lane| lane == max).unwrap_or(0);
-            let quad = 16 * largest + 4 * (lane % 4) + lane / 4;
-            let (sum, codes, scale) = self.take(quad, *max);
-            lanes[lane] = 0.0;
-            *max = s.max_lane(s.load(lanes));
+            let index = LAST_QUAD - s.max_lane(s.load(&firsts)).to_bits() % (LAST_QUAD + 1);
+            // Where activations aren't numbers, the index is of no quad.
+            let quad = (index as usize).min(self.columns / 4 - 1);
+            let lane = lane_of(quad % LANES);
+            firsts[lane] = seconds[lane];
+            let (sum, codes, scale) = self.take(quad);
             outlier[place.at(Outlier::QUAD)] = f32::from_bits((self.first_quad + quad) as u32);
             outlier[place.at(Outlier::CODES)] = codes;
             outlier[place.at(Outlier::SCALE)] = scale;
@@ -248,13 +283,15 @@ impl Block {
         }
     }
 
-    /// Quantises a quad by itself, given its largest magnitude. Returns its codes' sum, their bits and their scale.
+    /// Quantises a quad by itself. Returns its codes' sum, their bits and their scale.
     #[inline(always)]
-    fn take(&mut self, quad: usize, max: f32) -> (i32, f32, f32) {
+    fn take(&mut self, quad: usize) -> (i32, f32, f32) {
+        let elements = &mut self.x.as_flattened_mut()[4 * quad..4 * quad + 4];
+        let max = elements.iter().fold(0.0_f32, |max, x| max.max(x.abs()));
         let (inverse, scale) = if max > TINY { (MAX_CODE / max, max * (1.0 / MAX_CODE)) } else { (0.0, 0.0) };
         let mut codes = [0_i8; 4];
         let mut sum = 0;
-        for (x, to) in self.x.as_flattened_mut()[4 * quad..4 * quad + 4].iter_mut().zip(&mut codes) {
+        for (x, to) in elements.iter_mut().zip(&mut codes) {
             let code = (*x * inverse).round_ties_even();
             *x -= code * scale;
             *to = code as i8;
@@ -267,17 +304,16 @@ impl Block {
     /// Quantises the groups, four at once.
     #[inline(always)]
     fn quantize<S: Simd, L: Sums>(&self, s: S, groups: &mut [f32], place: Place, offset: i32) {
-        // One after another first, and then to their places in the tile at once.
-        let mut numbers = [[0.0; QUADS + 3]; BLOCK / GROUP];
-        let fours = numbers.as_chunks_mut::<FOUR>().0.iter_mut();
         let x = self.x.as_chunks::<{ 2 * FOUR }>().0.iter().zip(self.outlier_sums.as_chunks::<FOUR>().0);
-        for (numbers, (x, outlier_sums)) in fours.zip(x).take(self.columns.div_ceil(FOUR * GROUP)) {
-            Self::quantize_four::<S, L>(s, x, outlier_sums, offset, numbers);
-        }
-        let groups = groups.chunks_exact_mut(group_len::<L>() * place.n);
-        for (group, numbers) in groups.zip(&numbers) {
-            for (to, number) in group.chunks_exact_mut(place.n).zip(numbers) {
-                to[place.token] = *number;
+        let fours = groups.chunks_mut(FOUR * group_len::<L>() * place.n);
+        for (groups, (x, outlier_sums)) in fours.zip(x) {
+            let mut numbers = [[0.0; QUADS + 3]; FOUR];
+            Self::quantize_four::<S, L>(s, x, outlier_sums, offset, &mut numbers);
+            // One after another first, and then to their places in the tile.
+            for (group, numbers) in groups.chunks_exact_mut(group_len::<L>() * place.n).zip(&numbers) {
+                for index in 0..group_len::<L>() {
+                    group[place.at(index)] = numbers[index];
+                }
             }
         }
     }

@@ -6,7 +6,7 @@
 use std::marker::PhantomData;
 
 use super::{DIRECT, PanelTask, Precision, Sums, Tile, load_scales, panel_len, store_scales};
-use crate::activations::int8::{self, Outlier, QUADS, Quantized};
+use crate::activations::int8::{self, Outlier, QUADS};
 use crate::packed::{Format, Scales, quad_run};
 use crate::prefetch::Stream;
 use crate::simd::{LANES, Simd, Task};
@@ -87,9 +87,9 @@ impl Precision for Int8 {
         if S::TWICE && panels.len() > panel_len {
             let panel = &panels[..2 * panel_len];
             match N {
-                12 => s.apart(PanelTask::<Twice<6>, F::Sums, N> { tile, panel, kinds: PhantomData }),
-                8 => s.apart(PanelTask::<Twice<4>, F::Sums, N> { tile, panel, kinds: PhantomData }),
-                _ => s.apart(PanelTask::<Twice<N>, F::Sums, N> { tile, panel, kinds: PhantomData }),
+                12 => s.apart(PanelTask::<Twice<6, 2>, F::Sums, N> { tile, panel, kinds: PhantomData }),
+                8 => s.apart(PanelTask::<Twice<4, 2>, F::Sums, N> { tile, panel, kinds: PhantomData }),
+                _ => s.apart(PanelTask::<Twice<N, 1>, F::Sums, N> { tile, panel, kinds: PhantomData }),
             }
             return 2;
         }
@@ -153,59 +153,59 @@ impl<S: Simd, L: Sums, const RUN: usize, const N: usize> Task<S>
             add_group::<S, L, N>(s, &mut acc, &sums, &load_scales::<S, L>(s, scales), numbers);
         }
         let mut accs = [acc];
-        add_outliers::<S, L, N, 1, RUN>(s, &mut accs, [panel], &x);
+        add_outliers::<S, L, N, N, 1, RUN>(s, &mut accs, [panel], x.outliers, 0);
         self.tile.store(s, &accs[0], [x.powers]);
     }
 }
 
-/// Two row tiles at once, `PART` tokens at a time: a token's bytes are read once for both.
-struct Twice<const PART: usize>;
+/// Two row tiles at once, `PART` tokens of the tile's `PARTS * PART` at a time: a token's bytes are read once for both.
+struct Twice<const PART: usize, const PARTS: usize>;
 
 /// Groups of a panel that stay in the first cache while all parts of a tile are multiplied with them.
 const CHUNK: usize = 8;
 
-impl<S: Simd, L: Sums, const PART: usize, const N: usize> Task<S>
-    for PanelTask<'_, '_, '_, '_, Twice<PART>, L, N>
+impl<S: Simd, L: Sums, const PART: usize, const PARTS: usize, const N: usize> Task<S>
+    for PanelTask<'_, '_, '_, '_, Twice<PART, PARTS>, L, N>
 {
     #[inline(always)]
     fn run(mut self, s: S) {
         let x = int8::split::<L, N>(self.tile.x, self.tile.run.columns);
         let (panels, _) = self.panel.as_chunks::<LANES>();
         let (first, second) = panels.split_at(panels.len() / 2);
-        let mut acc = [[s.zero(); N]; 2];
         let chunk = |panel| <[[f32; LANES]]>::chunks(panel, CHUNK * panel_vectors::<L>());
         let chunks = chunk(first).zip(chunk(second)).zip(x.groups.chunks(CHUNK * int8::group_len::<L>()));
-        for ((first, second), x) in chunks {
-            for part in 0..N / PART {
-                let [acc_first, acc_second] = &mut acc;
-                let accs = [part_of::<_, PART, N>(acc_first, part), part_of(acc_second, part)];
-                add_chunk::<S, L, PART, N>(s, accs, [first, second], x, part);
+        // Nothing before the first chunk: storing zeros for it to read would take as long as some groups do.
+        let mut accs: [Option<[[S::F; PART]; 2]>; PARTS] = [None; PARTS];
+        for ((of_first, of_second), of_x) in chunks {
+            for (part, accs) in accs.iter_mut().enumerate() {
+                let mut local = accs.unwrap_or([[s.zero(); PART]; 2]);
+                add_chunk::<S, L, PART, N>(s, &mut local, [of_first, of_second], of_x, part);
+                *accs = Some(local);
             }
         }
-        add_outliers::<S, L, N, 2, 8>(s, &mut acc, [first, second], &x);
-        for acc in &acc {
-            self.tile.store(s, acc, [x.powers]);
-            self.tile.row_tile += 1;
+        let tokens = self.tile.first;
+        for (part, accs) in accs.iter_mut().enumerate() {
+            let Some(accs) = accs else { break };
+            add_outliers::<S, L, PART, N, 2, 8>(s, accs, [first, second], x.outliers, part * PART);
+            self.tile.first = tokens + part * PART;
+            for acc in accs {
+                self.tile.store(s, acc, [&x.powers.as_chunks().0[part]]);
+                self.tile.row_tile += 1;
+            }
+            self.tile.row_tile -= 2;
         }
     }
-}
-
-/// Part `part` of a tile's numbers.
-#[inline(always)]
-fn part_of<T, const PART: usize, const N: usize>(tile: &mut [T; N], part: usize) -> &mut [T; PART] {
-    tile.as_chunks_mut().0.get_mut(part).expect("a part of the tile")
 }
 
 /// Adds the products of `PART` tokens with some groups of two panels.
 #[inline(always)]
 fn add_chunk<S: Simd, L: Sums, const PART: usize, const N: usize>(
     s: S,
-    accs: [&mut [S::F; PART]; 2],
+    accs: &mut [[S::F; PART]; 2],
     [first, second]: [&[[f32; LANES]]; 2],
     x: &[[f32; N]],
     part: usize,
 ) {
-    let mut local = accs.each_ref().map(|acc| **acc);
     let group = |panel| <[[f32; LANES]]>::chunks_exact(panel, panel_vectors::<L>());
     for ((first, second), x) in group(first).zip(group(second)).zip(x.chunks_exact(int8::group_len::<L>())) {
         let of = |index: usize| -> &[f32; PART] { &x[index].as_chunks().0[part] };
@@ -222,7 +222,7 @@ fn add_chunk<S: Simd, L: Sums, const PART: usize, const N: usize>(
                     of(quad),
                 );
             }
-            for ((acc, sums), scales) in local.iter_mut().zip(&sums).zip(&scales) {
+            for ((acc, sums), scales) in accs.iter_mut().zip(&sums).zip(&scales) {
                 for (token, (acc, sum)) in acc.iter_mut().zip(sums).enumerate() {
                     let scaled = s.mul(s.to_float(*sum), s.splat(of(QUADS)[token]));
                     *acc = s.fma(scaled, scales.scale[half], *acc);
@@ -233,26 +233,32 @@ fn add_chunk<S: Simd, L: Sums, const PART: usize, const N: usize>(
             }
         }
     }
-    for (acc, local) in accs.into_iter().zip(local) {
-        *acc = local;
-    }
 }
 
-/// Adds the products of a tile's outliers with some panels.
+/// Adds the products of the outliers of `PART` of a tile's `N` tokens, from `first` on, with some panels.
 #[inline(always)]
-fn add_outliers<S: Simd, L: Sums, const N: usize, const PANELS: usize, const RUN: usize>(
+fn add_outliers<
+    S: Simd,
+    L: Sums,
+    const PART: usize,
+    const N: usize,
+    const PANELS: usize,
+    const RUN: usize,
+>(
     s: S,
-    accs: &mut [[S::F; N]; PANELS],
+    accs: &mut [[S::F; PART]; PANELS],
     panels: [&[[f32; LANES]]; PANELS],
-    x: &Quantized<'_, N>,
+    outliers: &[[[f32; N]; Outlier::LEN]],
+    first: usize,
 ) {
-    for outlier in x.outliers {
-        for token in 0..N {
+    for outlier in outliers {
+        for part_token in 0..PART {
+            let token = first + part_token;
             let quad = Outlier::quad(outlier, token);
-            let first = quad / QUADS * panel_vectors::<L>();
+            let place = quad / QUADS * panel_vectors::<L>();
             let half = usize::from(L::HALVES && quad % QUADS >= QUADS / 2);
             for (acc, panel) in accs.iter_mut().zip(panels) {
-                let group = &panel[first..first + panel_vectors::<L>()];
+                let group = &panel[place..place + panel_vectors::<L>()];
                 let scale = load_scales::<S, L>(s, &group[QUADS..]).scale[half];
                 let codes = if S::BLOCKS {
                     let first = quad % QUADS / 2 * 2;
@@ -260,12 +266,12 @@ fn add_outliers<S: Simd, L: Sums, const N: usize, const PANELS: usize, const RUN
                 } else {
                     s.load_bits(&group[quad % QUADS])
                 };
-                acc[token] = add_outlier::<S, L, N>(s, acc[token], codes, scale, outlier, token, RUN);
+                let acc = &mut acc[part_token];
+                *acc = add_outlier::<S, L, N>(s, *acc, codes, scale, outlier, token, RUN);
             }
         }
     }
 }
-
 /// Both halves of a group's quads.
 #[inline(always)]
 pub(super) fn halves<T>(quads: &[T; QUADS]) -> [&[T; QUADS / 2]; 2] {
