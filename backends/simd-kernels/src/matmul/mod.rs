@@ -15,7 +15,7 @@ use std::marker::PhantomData;
 use herald_layers::matmul::{MatmulCall, OutputTile};
 
 use crate::packed::{Format, GROUP};
-use crate::prefetch::Stream;
+use crate::prefetch::{Stream, prefetch};
 use crate::simd::{LANES, Simd};
 
 /// Tokens up to which codes are usually unpacked as they are multiplied.
@@ -225,6 +225,11 @@ impl RowTiles {
             let mut first = 0;
             while first < run.n_tokens {
                 let n_tokens = P::tile_of::<S>(run.n_tokens - first);
+                // What is stored after the products arrives while they are computed.
+                let rows = begin * LANES..run.n_rows.min(end * LANES);
+                for token in first..first + n_tokens {
+                    prefetch(bytemuck::cast_slice(&out.token(token)[rows.clone()]));
+                }
                 let mut row_tile = begin;
                 while row_tile < end {
                     let tile = Tile { run, x: &run.x[first * token_len..], out, row_tile, first };
