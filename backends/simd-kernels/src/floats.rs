@@ -72,7 +72,7 @@ pub(crate) fn pack<T: Float>(rows: &[u8], columns: usize, run: std::ops::Range<u
 }
 
 /// Tokens of the next tile, with `left` to go.
-fn tile_len<S: Simd>(left: usize) -> usize {
+pub(crate) fn tile_len<S: Simd>(left: usize) -> usize {
     match left {
         left if left >= S::NR => S::NR,
         4.. => 4,

@@ -3,6 +3,7 @@
 use herald_api::{Activation, RopeKind};
 use herald_layers::kernels::{Gemm, HeadMatmul, Xielu};
 
+use crate::floats::tile_len;
 use crate::math::{exp, gelu, times_sigmoid, xielu as xielu_of};
 use crate::prefetch::Stream;
 use crate::simd::{LANES, Simd};
@@ -264,7 +265,17 @@ pub(crate) fn quantize_i16<S: Simd>(s: S, x: &[f32], codes: &mut [i16]) -> f32 {
     scale
 }
 
-/// Matmul of float32 matrices, in tiles of as many tokens as rows, with a vector of partial sums for each of their products.
+/// Tokens from which on it pays to bring a panel to columns.
+const TOKENS_BY_COLUMNS: usize = 8;
+
+/// Columns of a panel that are brought to columns at a time: with two vectors of rows, half of the nearest cache.
+const PANEL_COLUMNS: usize = 128;
+
+/// Vectors of a panel's rows: sixteen side by side, column after column.
+type Columns = [[f32; LANES]; PANEL_COLUMNS];
+
+/// Matmul of float32 matrices. For many tokens each row of the panel gets a lane; for few the columns do, and a vector of partial
+/// sums for each product is added up in the end.
 #[inline(always)]
 pub(crate) fn gemm<S: Simd>(s: S, call: &Gemm<'_>, out: &mut [f32]) {
     let Gemm { n_tokens, rows, columns, .. } = *call;
@@ -274,6 +285,16 @@ pub(crate) fn gemm<S: Simd>(s: S, call: &Gemm<'_>, out: &mut [f32]) {
             && out.len() >= n_tokens * rows,
         "a product of {n_tokens} tokens with {rows} rows of {columns} has slices too short"
     );
+    if n_tokens >= TOKENS_BY_COLUMNS && rows >= LANES && columns > 0 {
+        let mut row = 0;
+        while row < rows {
+            row += match rows - row {
+                17.. if S::WIDE => gemm_by_columns::<S, 2>(s, call, row, out),
+                _ => gemm_by_columns::<S, 1>(s, call, row, out),
+            };
+        }
+        return;
+    }
     let edge = if S::WIDE { 4 } else { 2 };
     for token in (0..n_tokens).step_by(edge) {
         for row in (0..rows).step_by(edge) {
@@ -288,6 +309,121 @@ pub(crate) fn gemm<S: Simd>(s: S, call: &Gemm<'_>, out: &mut [f32]) {
                     }
                 }
             }
+        }
+    }
+}
+
+/// All tokens with up to `R` vectors of rows from `row` on. Returns how many rows those are.
+#[inline(always)]
+fn gemm_by_columns<S: Simd, const R: usize>(s: S, call: &Gemm<'_>, row: usize, out: &mut [f32]) -> usize {
+    let Gemm { n_tokens, rows, columns, .. } = *call;
+    let count = (rows - row).min(R * LANES);
+    let mut panel: [Columns; R] = [[[0.0; LANES]; PANEL_COLUMNS]; R];
+    for first in (0..columns).step_by(PANEL_COLUMNS) {
+        let width = PANEL_COLUMNS.min(columns - first);
+        for (index, panel) in panel.iter_mut().enumerate() {
+            let row = row + index * LANES;
+            let rows = &call.panel[row * columns + first..];
+            side_by_side(s, rows, [count - index * LANES, columns, width], panel.as_flattened_mut());
+        }
+        let mut token = 0;
+        while token < n_tokens {
+            let x = &call.x[token * columns + first..];
+            let block = Block { panel: &panel, width, columns, rows, count, goes_on: first > 0 };
+            let out = &mut out[token * rows + row..];
+            token += match tile_len::<S>(n_tokens - token) {
+                12 => block.multiply::<S, 12>(s, x, out),
+                4 => block.multiply::<S, 4>(s, x, out),
+                2 => block.multiply::<S, 2>(s, x, out),
+                _ => block.multiply::<S, 1>(s, x, out),
+            };
+        }
+    }
+    count
+}
+
+/// Some columns of `R` vectors of rows.
+struct Block<'p, const R: usize> {
+    panel: &'p [Columns; R],
+    /// How many columns.
+    width: usize,
+    /// Elements from one token to the next.
+    columns: usize,
+    /// Results from one token to the next.
+    rows: usize,
+    /// Rows that there are.
+    count: usize,
+    /// Whether the results hold the sums of columns before.
+    goes_on: bool,
+}
+
+impl<const R: usize> Block<'_, R> {
+    /// The results of the rows of a vector that there are.
+    #[inline(always)]
+    fn lanes(&self, token: usize, vector: usize) -> std::ops::Range<usize> {
+        let first = token * self.rows;
+        first + vector * LANES..first + self.count.min((vector + 1) * LANES)
+    }
+
+    /// The products with `N` tokens. Returns `N`.
+    #[inline(always)]
+    fn multiply<S: Simd, const N: usize>(&self, s: S, x: &[f32], out: &mut [f32]) -> usize {
+        let x: [&[f32]; N] = std::array::from_fn(|n| &x[n * self.columns..][..self.width]);
+        let panel: [&[[f32; LANES]]; R] = self.panel.each_ref().map(|panel| &panel[..self.width]);
+        let mut sums = [[s.zero(); R]; N];
+        if self.goes_on {
+            for (token, sums) in sums.iter_mut().enumerate() {
+                for (vector, sum) in sums.iter_mut().enumerate() {
+                    *sum = s.load_first(&out[self.lanes(token, vector)]);
+                }
+            }
+        }
+        // By index, since all slices have as many elements: so none is checked in the loop.
+        for column in 0..self.width {
+            let mut rows = [s.zero(); R];
+            for (row, panel) in rows.iter_mut().zip(panel) {
+                *row = s.load(&panel[column]);
+            }
+            for (sums, x) in sums.iter_mut().zip(x) {
+                add_products(s, sums, s.splat(x[column]), &rows);
+            }
+        }
+        for (token, sums) in sums.iter().enumerate() {
+            for (vector, sum) in sums.iter().enumerate() {
+                s.store_first(&mut out[self.lanes(token, vector)], *sum);
+            }
+        }
+        N
+    }
+}
+
+/// Lays up to sixteen rows out as `[columns, 16]`, with zeros in place of those that are missing. The rows are `stride` elements apart.
+#[inline(always)]
+pub(crate) fn side_by_side<S: Simd>(s: S, x: &[f32], [rows, stride, columns]: [usize; 3], out: &mut [f32]) {
+    let rows = rows.min(LANES);
+    let out = &mut out[..columns * LANES];
+    assert!(rows > 0 && x.len() >= (rows - 1) * stride + columns, "{rows} rows of {columns}");
+    if rows < LANES {
+        out.fill(0.0);
+    }
+    let (fours, whole) = (rows / 4 * 4, columns / LANES * LANES);
+    for row in (0..fours).step_by(4) {
+        for column in (0..whole).step_by(LANES) {
+            // SAFETY: `x` has rows `row` to `row + 3`, of at least `column + 16` columns; `out` is `[columns, 16]`, of which columns
+            // `column` to `column + 15` and these rows are written.
+            unsafe {
+                let at = |n: usize| s.load_ptr(x.as_ptr().add((row + n) * stride + column));
+                let transposed = s.transpose_quarters([at(0), at(1), at(2), at(3)]);
+                for (n, quarters) in transposed.into_iter().enumerate() {
+                    let to = out.as_mut_ptr().add((column + n) * LANES + row);
+                    s.store_quarters(to, 4 * LANES, quarters);
+                }
+            }
+        }
+    }
+    for row in 0..rows {
+        for column in if row < fours { whole } else { 0 }..columns {
+            out[column * LANES + row] = x[row * stride + column];
         }
     }
 }

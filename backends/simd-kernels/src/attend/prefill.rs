@@ -7,35 +7,13 @@ use super::{Element, FOUR, capped, rescale, span};
 use crate::math::exp;
 use crate::prefetch::prefetch;
 use crate::simd::{LANES, Simd};
+use crate::vectors::side_by_side;
 
 /// Lays queries out as `[rows / 16, key_dim, 16]`, with zeros in place of rows beyond the last.
 #[inline(always)]
 pub(super) fn pack_queries<S: Simd>(s: S, queries: &[f32], key_dim: usize, out: &mut [f32]) {
     for (queries, out) in queries.chunks(LANES * key_dim).zip(out.chunks_exact_mut(LANES * key_dim)) {
-        let rows = queries.len() / key_dim;
-        if rows < LANES {
-            out.fill(0.0);
-        }
-        let (fours, columns) = (rows / FOUR * FOUR, key_dim / LANES * LANES);
-        for row in (0..fours).step_by(FOUR) {
-            for column in (0..columns).step_by(LANES) {
-                // SAFETY: `queries` has rows `row` to `row + 3`, of at least `column + 16` columns; `out` is
-                // `[key_dim, 16]`, of which columns `column` to `column + 15` and these rows are written.
-                unsafe {
-                    let at = |n: usize| s.load_ptr(queries.as_ptr().add((row + n) * key_dim + column));
-                    let transposed = s.transpose_quarters([at(0), at(1), at(2), at(3)]);
-                    for (n, quarters) in transposed.into_iter().enumerate() {
-                        let to = out.as_mut_ptr().add((column + n) * LANES + row);
-                        s.store_quarters(to, FOUR * LANES, quarters);
-                    }
-                }
-            }
-        }
-        for row in 0..rows {
-            for column in if row < fours { columns } else { 0 }..key_dim {
-                out[column * LANES + row] = queries[row * key_dim + column];
-            }
-        }
+        side_by_side(s, queries, [queries.len() / key_dim, key_dim, key_dim], out);
     }
 }
 
