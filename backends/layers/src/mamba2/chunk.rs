@@ -158,7 +158,8 @@ impl Mamba2<'_> {
             let gemm = Gemm { x: weighted, panel: columns, n_tokens: dim, rows: n, columns: len };
             (kernels.gemm)(&gemm, added);
             let kept = sums[len - 1].exp();
-            h.iter_mut().zip(&*added).for_each(|(h, added)| *h = kept * *h + added);
+            (kernels.add_scaled)(added, kept, h);
+            h.copy_from_slice(added);
         }
     }
 
@@ -202,8 +203,8 @@ impl Mamba2<'_> {
             future.fill(0.0);
             // SAFETY: nobody writes C, by this function's contract.
             let [_, _, c] = unsafe { self.ubc(&recurrence.ubc, first + t, head) };
-            let scale = sums[t].exp();
-            of_state.iter_mut().zip(c).for_each(|(to, c)| *to = scale * c);
+            of_state.fill(0.0);
+            (self.kernels.add_scaled)(of_state, sums[t].exp(), c);
         }
         for s in 0..len {
             // SAFETY: nobody writes the head's u, by this function's contract.
