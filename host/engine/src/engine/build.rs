@@ -1,6 +1,8 @@
 //! Having the plugins build a model's layers, each by the best one that can.
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::thread;
 
 use herald_api::import::{
     LayerHandle, LayerSpec, Lent, SharedBytes, SharedWeight, StableBytes, TokenizerHandle,
@@ -20,6 +22,7 @@ use crate::options::LoadOptions;
 use crate::packs::Packs;
 use crate::plugin::{Loaded, Plugins};
 use crate::threads::ThreadPool;
+use crate::tokenizer::VocabularyOf;
 
 /// A model's parts, built.
 pub(super) struct ModelParts {
@@ -41,12 +44,13 @@ pub(super) struct Model<'m> {
     pub(super) loras: &'m Loras,
     pub(super) options: &'m LoadOptions,
     pub(super) packs: &'m Packs,
+    pub(super) vocabulary: &'m VocabularyOf<'m>,
 }
 
 /// Builds everything. `ranked`: the plugins in the order in which they are asked.
 pub(super) fn build(model: &Model<'_>, ranked: Vec<Loaded>, pool: &Arc<ThreadPool>) -> Result<ModelParts> {
-    let Model { gguf, plan, loras, options, .. } = *model;
-    PluginRanking::new(ranked).build(|plugins| {
+    let Model { plan, loras, options, vocabulary, .. } = *model;
+    let build_all = |plugins: &PluginRanking| -> BuildResult<_> {
         let build = |layer: &LayerPlan| build_layer(model, layer, 0, plugins, pool);
         let layers = plan.layers.iter().enumerate();
         let layers =
@@ -57,8 +61,23 @@ pub(super) fn build(model: &Model<'_>, ranked: Vec<Loaded>, pool: &Arc<ThreadPoo
         let rank_layers = plan.rank.iter().filter_map(RankStep::layer).map(build);
         let rank_layers = rank_layers.collect::<BuildResult<Vec<_>>>()?;
         let memory = build_tiers(&layers, plan, plugins, options)?;
-        let tokenizer = build_tokenizer(gguf, plugins)?;
-        Ok(ModelParts { layers, pooled_norm, dense, rank_layers, memory, tokenizer })
+        Ok((layers, pooled_norm, dense, rank_layers, memory))
+    };
+    PluginRanking::new(ranked).build(|plugins| {
+        // A large vocabulary takes longer to index than packed weights take to map.
+        let (tokenizer, built) = thread::scope(|scope| {
+            let beside = thread::Builder::new().name("herald-tokenizer".to_owned());
+            let tokenizer = beside.spawn_scoped(scope, || build_tokenizer(vocabulary, plugins));
+            let built = build_all(plugins);
+            let tokenizer = match tokenizer {
+                Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+                // No further thread can be had.
+                Err(_) => build_tokenizer(vocabulary, plugins),
+            };
+            (tokenizer, built)
+        });
+        let (layers, pooled_norm, dense, rank_layers, memory) = built?;
+        Ok(ModelParts { layers, pooled_norm, dense, rank_layers, memory, tokenizer: tokenizer? })
     })
 }
 
@@ -156,12 +175,11 @@ fn give_back(model: &Model<'_>, layer: &LayerPlan, made: &LayerHandle) {
 }
 
 /// Builds the tokenizer alone.
-pub(super) fn tokenizer(gguf: &Gguf, ranked: Vec<Loaded>) -> Result<TokenizerHandle> {
-    PluginRanking::new(ranked).build(|plugins| build_tokenizer(gguf, plugins))
+pub(super) fn tokenizer(vocabulary: &VocabularyOf<'_>, ranked: Vec<Loaded>) -> Result<TokenizerHandle> {
+    PluginRanking::new(ranked).build(|plugins| build_tokenizer(vocabulary, plugins))
 }
 
-fn build_tokenizer(gguf: &Gguf, plugins: &PluginRanking) -> BuildResult<TokenizerHandle> {
-    let vocabulary = crate::tokenizer::vocabulary(gguf)?;
+fn build_tokenizer(vocabulary: &VocabularyOf<'_>, plugins: &PluginRanking) -> BuildResult<TokenizerHandle> {
     plugins
         .first_of(|| "the tokenizer".to_owned(), |loaded| loaded.plugin.create_tokenizer(&vocabulary.view()))
 }

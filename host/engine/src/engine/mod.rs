@@ -251,14 +251,15 @@ impl NeuroEngine {
         let options = &LoadOptions { max_batch, ..options.clone() };
         let loras = Loras::load(&options.loras, &gguf, &plan)?;
         let packs = &Packs::new(options.packs.as_deref(), &gguf);
-        let model = &build::Model { gguf: &gguf, plan: &plan, loras: &loras, options, packs };
+        let vocabulary = &crate::tokenizer::vocabulary(&gguf)?;
+        let model = &build::Model { gguf: &gguf, plan: &plan, loras: &loras, options, packs, vocabulary };
         let built = build::build(model, ranked, &pool)?;
         let prompt_layers = build::for_prompts(model, &built, plugins, &mut choice, &pool)?;
         packs.keep();
         makers::lines(&built.layers, &prompt_layers, &built.memory.makers, built.tokenizer.plugin())
             .iter()
             .for_each(|line| tracing::info!("{line}"));
-        let tokenizer = AscTokenizer::new(&gguf, built.tokenizer, plan.vocabulary)?;
+        let tokenizer = AscTokenizer::new(&gguf, vocabulary, built.tokenizer, plan.vocabulary)?;
         let template = match &options.chat_template {
             Some(template) => Some(template.clone()),
             None => gguf.metadata().get::<&str>("tokenizer.chat_template")?.map(str::to_owned),
@@ -304,9 +305,10 @@ impl NeuroEngine {
         let gguf = open(path, options)?;
         let plugins = Plugins::discover(&options.search, &plugin::this_machine());
         let ranked = plugins.ranked(options.backend.as_deref(), &options.search)?;
-        let tokenizer = build::tokenizer(&gguf, ranked)?;
+        let vocabulary = &crate::tokenizer::vocabulary(&gguf)?;
+        let tokenizer = build::tokenizer(vocabulary, ranked)?;
         tracing::info!("{}: the tokenizer", tokenizer.plugin());
-        AscTokenizer::new(&gguf, tokenizer, usize::MAX)
+        AscTokenizer::new(&gguf, vocabulary, tokenizer, usize::MAX)
     }
 
     /// The model's file, or the first of its parts.

@@ -48,6 +48,9 @@ const NEXT_FILES: [&str; 11] = [
     "<|file_sep|>",
 ];
 
+/// The bytes that begin all of these.
+const BEGINS: &[u8] = b"<_[";
+
 /// The tokens that end a generation.
 #[derive(Debug, Default)]
 pub(super) struct Ends {
@@ -62,7 +65,8 @@ impl Ends {
         let mut ends = Self::default();
         let mut found: Vec<(&str, u32)> = Vec::new();
         for (id, token) in (0..).zip(tokens) {
-            if token.len() > 32 {
+            // Of a hundred thousand tokens few can be one of these.
+            if token.len() > 32 || !token.first().is_some_and(|first| BEGINS.contains(first)) {
                 continue;
             }
             let is = |other: &&&str| other.as_bytes() == *token;
@@ -104,6 +108,11 @@ mod tests {
         let mut ids: Vec<u32> = ends.ids.into_iter().collect();
         ids.sort_unstable();
         (ids, types, ends.mistyped)
+    }
+
+    #[test]
+    fn all_begin_as_is_said() {
+        assert!(ENDS.iter().chain(&NEXT_FILES).all(|spelt| BEGINS.contains(&spelt.as_bytes()[0])));
     }
 
     #[test]

@@ -13,8 +13,7 @@ use herald_api::{DecodeOptions, EncodeOptions, TokenType, Tokenizer};
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, Metadata};
 use controls::Controls;
-use vocabulary::VocabularyOf;
-pub(crate) use vocabulary::vocabulary;
+pub(crate) use vocabulary::{VocabularyOf, vocabulary};
 
 /// Pre-tokenizers of models that begin every text with BOS although their files may not say so (llama.cpp's list).
 const BOS_BY_PRE: [&str; 11] = [
@@ -117,9 +116,14 @@ pub struct AscTokenizer {
 }
 
 impl AscTokenizer {
-    pub(crate) fn new(gguf: &Gguf, handle: TokenizerHandle, n_tokens: usize) -> Result<Self> {
+    /// `of_file`: the vocabulary of `gguf`.
+    pub(crate) fn new(
+        gguf: &Gguf,
+        of_file: &VocabularyOf<'_>,
+        handle: TokenizerHandle,
+        n_tokens: usize,
+    ) -> Result<Self> {
         let metadata = gguf.metadata();
-        let of_file = vocabulary(gguf)?;
         if of_file.tokens.len() > n_tokens {
             return Err(Error::Invalid(format!(
                 "{}: the tokenizer has {} tokens, where at most the {n_tokens} of the embedding were expected",
@@ -127,12 +131,12 @@ impl AscTokenizer {
                 of_file.tokens.len()
             )));
         }
-        warn(gguf.paths().next().unwrap_or(Path::new("the model")), &of_file);
-        let Around { bos, eos, before, after, between } = Around::new(metadata, &of_file)?;
+        warn(gguf.paths().next().unwrap_or(Path::new("the model")), of_file);
+        let Around { bos, eos, before, after, between } = Around::new(metadata, of_file)?;
         let mut ends = of_file.ends.ids.clone();
         ends.extend(eos);
         for name in ["eot", "eom", "fim_pad", "fim_rep", "fim_sep"] {
-            ends.extend(special(metadata, &of_file, name)?);
+            ends.extend(special(metadata, of_file, name)?);
         }
         let is_control = |id: &u32| of_file.kind(*id) == TokenType::Control;
         let controls = (0..of_file.tokens.len() as u32).filter(is_control);
