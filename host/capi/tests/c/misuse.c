@@ -25,6 +25,8 @@ static void load(const char *model, const char *program) {
     options.struct_size = sizeof options;
     options.flags = 1u << 31;
     FAILS(HERALD_STATUS_INVALID_ARGUMENT, "flags is 0x80000000", herald_engine_load(&options, &engine, &error));
+    options.flags = HERALD_LOAD_INT8_ACTIVATIONS | HERALD_LOAD_INT16_ACTIVATIONS;
+    FAILS(HERALD_STATUS_INVALID_ARGUMENT, "are both set", herald_engine_load(&options, &engine, &error));
     options.flags = 0;
     options.n_plugins = 1;
     FAILS(HERALD_STATUS_INVALID_ARGUMENT, "plugins: 1 elements at null", herald_engine_load(&options, &engine, &error));
