@@ -17,7 +17,7 @@ from herald_engine._native import NATIVE
 from herald_engine.compat import Llama
 
 PROMPT = "The capital of France is"
-QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+QUESTION = [{"role": "user", "content": "What is the capital of Germany?"}]
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +52,7 @@ def test_a_stream_is_the_answer_in_pieces(smollm2: herald_engine.Engine) -> None
     with smollm2.chat(QUESTION, stream=True, max_tokens=16) as request:
         pieces = list(request)
     answer = smollm2.chat(QUESTION, max_tokens=16)
-    assert "Paris" in answer.text
+    assert "Berlin" in answer.text
     assert "".join(map(str, pieces)) == str(answer) == request.result().text
     assert request.answer is not None and request.answer.tokens == answer.tokens
     assert all(piece.logprob <= 0 for piece in pieces)

@@ -90,9 +90,9 @@ fn the_showcases_are_answered_so() {
         host.args(arguments).args(["--temperature", "0", "--quiet"]);
         assert_eq!(stdout(&host.assert().success()), format!("{answer}\n"), "{command}");
     };
-    let question = "What is the capital of France?";
+    let question = "What is the capital of Germany?";
     let command = format!("generate --chat \"{question}\"");
-    answers(&readme, &command, &["generate", "--chat", question], "The capital of France is Paris.");
+    answers(&readme, &command, &["generate", "--chat", question], "The capital of Germany is Berlin.");
     let question = "Is Paris in France?";
     let command = format!("generate --chat --regex \"(yes|no)\" \"{question}\"");
     answers(&tour, &command, &["generate", "--chat", "--regex", "(yes|no)", question], "yes");

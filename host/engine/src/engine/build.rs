@@ -1,8 +1,6 @@
 //! Having the plugins build a model's layers, each by the best one that can.
 
-use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::thread;
 
 use herald_api::import::{
     LayerHandle, LayerSpec, Lent, SharedBytes, SharedWeight, StableBytes, TokenizerHandle,
@@ -50,7 +48,7 @@ pub(super) struct Model<'m> {
 /// Builds everything. `ranked`: the plugins in the order in which they are asked.
 pub(super) fn build(model: &Model<'_>, ranked: Vec<Loaded>, pool: &Arc<ThreadPool>) -> Result<ModelParts> {
     let Model { plan, loras, options, vocabulary, .. } = *model;
-    let build_all = |plugins: &PluginRanking| -> BuildResult<_> {
+    PluginRanking::new(ranked).build(|plugins| {
         let build = |layer: &LayerPlan| build_layer(model, layer, 0, plugins, pool);
         let layers = plan.layers.iter().enumerate();
         let layers =
@@ -61,23 +59,8 @@ pub(super) fn build(model: &Model<'_>, ranked: Vec<Loaded>, pool: &Arc<ThreadPoo
         let rank_layers = plan.rank.iter().filter_map(RankStep::layer).map(build);
         let rank_layers = rank_layers.collect::<BuildResult<Vec<_>>>()?;
         let memory = build_tiers(&layers, plan, plugins, options)?;
-        Ok((layers, pooled_norm, dense, rank_layers, memory))
-    };
-    PluginRanking::new(ranked).build(|plugins| {
-        // A large vocabulary takes longer to index than packed weights take to map.
-        let (tokenizer, built) = thread::scope(|scope| {
-            let beside = thread::Builder::new().name("herald-tokenizer".to_owned());
-            let tokenizer = beside.spawn_scoped(scope, || build_tokenizer(vocabulary, plugins));
-            let built = build_all(plugins);
-            let tokenizer = match tokenizer {
-                Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
-                // No further thread can be had.
-                Err(_) => build_tokenizer(vocabulary, plugins),
-            };
-            (tokenizer, built)
-        });
-        let (layers, pooled_norm, dense, rank_layers, memory) = built?;
-        Ok(ModelParts { layers, pooled_norm, dense, rank_layers, memory, tokenizer: tokenizer? })
+        let tokenizer = build_tokenizer(vocabulary, plugins)?;
+        Ok(ModelParts { layers, pooled_norm, dense, rank_layers, memory, tokenizer })
     })
 }
 
