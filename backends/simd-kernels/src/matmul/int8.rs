@@ -272,6 +272,7 @@ fn add_outliers<
         }
     }
 }
+
 /// Both halves of a group's quads.
 #[inline(always)]
 pub(super) fn halves<T>(quads: &[T; QUADS]) -> [&[T; QUADS / 2]; 2] {
