@@ -1,9 +1,12 @@
 //! The archived tier's file: what was put comes back, whatever happens to the process or to the file in between.
 
+use std::env;
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
 use std::time::Duration;
 
 use herald_api::{AlignedBytes, MemoryTier, Page, Result, Status, TierConfig, TierFactory, TierKind, abi};
@@ -110,6 +113,23 @@ fn pages_are_there_when_the_file_is_opened_again() {
     assert!(ids.iter().all(|id| is_whole(&*tier, *id)));
     let stats = tier.stats();
     assert_eq!((stats.pages, stats.tokens, stats.damaged), (66, 66 * PAGE_TOKENS as u64, 0));
+}
+
+#[test]
+fn a_closed_file_is_free_while_programs_are_being_started() {
+    let (_folder, path) = file();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Relaxed) {
+                // Any program will do: it has copies of this one's files until it runs.
+                let _ = Command::new(env::current_exe().expect("this program")).arg("--list").output();
+            }
+        });
+        let opened = (0..300).map(|_| open(&path).map(drop)).find(Result::is_err);
+        done.store(true, Relaxed);
+        assert!(opened.is_none(), "{opened:?}");
+    });
 }
 
 #[test]
@@ -276,7 +296,7 @@ fn a_file_that_was_cut_is_named_or_keeps_what_is_whole() {
 
 /// This program again, as a child that runs one of the tests below on a file.
 fn child(test: &str, path: &Path) -> Child {
-    Command::new(std::env::current_exe().expect("this program"))
+    Command::new(env::current_exe().expect("this program"))
         .args(["--exact", test, "--ignored", "--nocapture", "--test-threads=1"])
         .env(CHILD, path)
         .stdout(Stdio::piped())
@@ -286,7 +306,7 @@ fn child(test: &str, path: &Path) -> Child {
 }
 
 fn path_of_child() -> Option<PathBuf> {
-    std::env::var_os(CHILD).map(PathBuf::from)
+    env::var_os(CHILD).map(PathBuf::from)
 }
 
 #[test]
@@ -313,7 +333,7 @@ fn a_process_that_is_killed_while_it_archives_leaves_whole_pages() {
     let mut random = Random(11);
     for kill in 0..50 {
         let mut child = child("child_that_archives", &path);
-        std::thread::sleep(Duration::from_micros(3000 + random.below(30_000)));
+        thread::sleep(Duration::from_micros(3000 + random.below(30_000)));
         child.kill().expect("killed");
         let said = BufReader::new(child.stdout.take().expect("its output"));
         let flushed = said.lines().map_while(std::result::Result::ok);

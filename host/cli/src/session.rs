@@ -1,12 +1,12 @@
 //! Saved conversations: one file each, with the sequence, its KV cache and the messages.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use etcetera::{BaseStrategy, choose_base_strategy};
 use herald::chat::Message;
-use herald::files;
+use herald::files::{self, Lock};
 use herald::sampler::SamplerState;
 use herald::{NeuroEngine, SavedExtras, Sequence};
 use serde::{Deserialize, Serialize};
@@ -28,7 +28,7 @@ pub(super) struct Transcript {
 pub(super) struct Session {
     path: PathBuf,
     /// Holds the lock until it is dropped.
-    _lock: File,
+    _lock: Lock,
 }
 
 /// A session as it was saved.

@@ -269,7 +269,7 @@ fn nameless(_: &Path, _: Readers) -> Option<File> {
 #[derive(Debug)]
 pub struct UnfinishedFolder {
     // Dropped first: Windows removes a folder only where no file of it is open.
-    _lock: File,
+    _lock: Lock,
     folder: TempDir,
 }
 
@@ -283,7 +283,7 @@ impl UnfinishedFolder {
         let folder = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(folder)?;
         let lock = open_lock(&folder.path().join(LOCK))?;
         let _ = lock.try_lock();
-        Ok(Self { _lock: lock, folder })
+        Ok(Self { _lock: Lock(lock), folder })
     }
 
     /// Where it is.
@@ -367,15 +367,25 @@ fn regular(mut options: OpenOptions, path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Locks a file against other processes, which is made where there is none, until the result is dropped. `None`: another one
-/// holds the lock.
+/// A file that is locked against other processes until this is dropped.
+#[derive(Debug)]
+pub struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing isn't enough: a program that is just being started has a copy of the file until it runs.
+        let _ = self.0.unlock();
+    }
+}
+
+/// Locks a file against other processes, which is made where there is none. `None`: another one holds the lock.
 ///
 /// # Errors
 /// Where it can't be opened or locked, or is a link.
-pub fn lock(path: &Path) -> io::Result<Option<File>> {
+pub fn lock(path: &Path) -> io::Result<Option<Lock>> {
     let file = open_lock(path)?;
     match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
+        Ok(()) => Ok(Some(Lock(file))),
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(error),
     }

@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use herald::files;
+use herald::files::{self, Lock};
 
 use crate::api::is_id;
 use crate::error::{Error, Result};
@@ -88,13 +88,13 @@ impl RepoCache {
     }
 
     /// Locks a blob against other processes, huggingface_hub's among them, and waits for one that fetches it as long as that gets on.
-    pub(crate) fn lock(&self, id: &str, patience: Patience, watch: &mut Watch<'_>) -> Result<File> {
+    pub(crate) fn lock(&self, id: &str, patience: Patience, watch: &mut Watch<'_>) -> Result<Lock> {
         let path = self.locks.join(format!("{id}.lock"));
         lock(&path, &self.partial(id), patience, watch)
     }
 
     /// Locks a blob, unless another process has it locked.
-    pub(crate) fn try_lock(&self, id: &str) -> Result<Option<File>> {
+    pub(crate) fn try_lock(&self, id: &str) -> Result<Option<Lock>> {
         let path = self.locks.join(format!("{id}.lock"));
         let held = fs::create_dir_all(&self.locks).and_then(|()| taken(&path));
         held.map_err(|error| Error::file(&path, "it can't be locked", &error))
@@ -265,7 +265,7 @@ fn remove_empty(folder: &Path, depth: usize) {
 }
 
 /// Locks a file, which is made where there is none: by the umask, since others who share the cache lock it too.
-fn taken(path: &Path) -> io::Result<Option<File>> {
+fn taken(path: &Path) -> io::Result<Option<Lock>> {
     match OpenOptions::new().write(true).create_new(true).open(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => files::lock(path),
@@ -273,7 +273,7 @@ fn taken(path: &Path) -> io::Result<Option<File>> {
 }
 
 /// Locks a file, and waits for another process that fetches `partial` as long as that grows.
-pub(crate) fn lock(path: &Path, partial: &Path, patience: Patience, watch: &mut Watch<'_>) -> Result<File> {
+pub(crate) fn lock(path: &Path, partial: &Path, patience: Patience, watch: &mut Watch<'_>) -> Result<Lock> {
     let len = || partial.metadata().map_or(0, |facts| facts.len());
     let (mut seen, mut since, mut told) = (len(), Instant::now(), false);
     loop {

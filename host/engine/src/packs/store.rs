@@ -1,7 +1,7 @@
 //! What gives a plugin the memory for packed weights: a pack that is there, or one in the making.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use herald_api::{Error, KeptPack, PackKeeper, Result};
 
 use super::file::{self, Entry, HEADER_BYTES, Identity, Key, Mapped};
 use super::region::Region;
-use crate::files::{self, Readers, Unfinished};
+use crate::files::{self, Lock, Readers, Unfinished};
 use crate::system;
 use crate::threads::locked;
 
@@ -71,7 +71,7 @@ struct Making {
     /// Bytes that are given away, the header's counted.
     end: usize,
     /// Held while it is made.
-    _lock: File,
+    _lock: Lock,
 }
 
 /// What was packed here.
@@ -283,7 +283,7 @@ unsafe impl PackKeeper for Store {
 }
 
 /// The lock of those who make packs, once nobody else holds it.
-fn wait_for(lock: &Path) -> io::Result<File> {
+fn wait_for(lock: &Path) -> io::Result<Lock> {
     let (start, mut is_silent) = (Instant::now(), true);
     loop {
         if let Some(lock) = files::lock(lock)? {

@@ -334,6 +334,13 @@ pub(super) struct Writer {
     path: PathBuf,
 }
 
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // Closing isn't enough: a program that is just being started has a copy of the file until it runs, and with it the lock.
+        let _ = self.file.unlock();
+    }
+}
+
 impl Writer {
     pub(super) fn write(&self, bytes: &[u8], offset: Offset) -> Result<()> {
         system::write_at(&self.file, bytes, offset).map_err(|error| {
