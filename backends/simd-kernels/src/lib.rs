@@ -63,7 +63,7 @@ fn choose(name: Option<&str>) -> Result<&'static Variant> {
         }
         Some(name) => {
             let variant = VARIANTS.iter().find(|variant| variant.name == name).ok_or_else(|| {
-                Error::unsupported(format!(
+                Error::invalid(format!(
                     "{CHOICE} is {name:?}, where one of these was expected: {}",
                     names()
                 ))
@@ -72,7 +72,7 @@ fn choose(name: Option<&str>) -> Result<&'static Variant> {
                 Ok(variant)
             } else {
                 let missing = hardware.names_of_missing(variant.features).join(", ");
-                Err(Error::unsupported(format!("{CHOICE} is {name:?}, and this CPU doesn't have {missing}")))
+                Err(Error::invalid(format!("{CHOICE} is {name:?}, and this CPU doesn't have {missing}")))
             }
         }
     }
