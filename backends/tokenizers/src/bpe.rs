@@ -11,9 +11,10 @@ use crate::pretokenize::PreTokenizer;
 use crate::spaces::{BeforeSpace, SPACE, unescape};
 use crate::specials::{Part, Specials};
 use crate::whole_words::WholeWords;
-use hashbrown::HashMap;
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use herald_api::{DecodeOptions, EncodeOptions, Error, Result, TokenType, Tokenizer, Vocabulary};
 use std::borrow::Cow;
+use std::hash::BuildHasher;
 
 /// What merges begin with.
 enum Symbols {
@@ -205,6 +206,37 @@ fn pair(left: u32, right: u32) -> u64 {
     (u64::from(left) << 32) | u64::from(right)
 }
 
+/// From a token as the file spells it to its id: of several that are spelt alike, the first.
+struct Spellings<'v> {
+    tokens: &'v [&'v [u8]],
+    ids: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+}
+
+impl<'v> Spellings<'v> {
+    fn new(tokens: &'v [&'v [u8]]) -> Self {
+        let hasher = DefaultHashBuilder::default();
+        let mut ids = HashTable::with_capacity(tokens.len());
+        for (id, token) in (0..).zip(tokens) {
+            let is_same = |other: &u32| tokens[*other as usize] == *token;
+            let hash_of = |other: &u32| hasher.hash_one(tokens[*other as usize]);
+            ids.entry(hasher.hash_one(*token), is_same, hash_of).or_insert(id);
+        }
+        Self { tokens, ids, hasher }
+    }
+
+    fn get(&self, token: &[u8]) -> Option<u32> {
+        self.ids.find(self.hasher.hash_one(token), |id| self.tokens[*id as usize] == token).copied()
+    }
+
+    /// Whether a token is spelt as these two together are, and it is certain without a search that no earlier one is.
+    fn is_only(&self, id: u32, left: &[u8], right: &[u8]) -> bool {
+        let all_differ = self.ids.len() == self.tokens.len();
+        let token = self.tokens.get(id as usize).filter(|_| all_differ);
+        token.is_some_and(|token| token.strip_prefix(left) == Some(right))
+    }
+}
+
 /// Reads the merges of a vocabulary: for each pair of tokens its rank and the token that it makes.
 /// `characters`: merges begin with characters in place of bytes.
 fn merges(
@@ -226,12 +258,10 @@ fn merges(
             )));
         }
     }
-    let mut ids = HashMap::with_capacity(vocabulary.tokens.len());
-    for (id, &token) in (0..).zip(&vocabulary.tokens) {
-        ids.entry(token).or_insert(id);
-    }
+    let ids = Spellings::new(&vocabulary.tokens);
     let mut merges = HashMap::with_capacity(vocabulary.merges.len());
     let mut whole = Vec::new();
+    let mut last_made = 0;
     for (rank, &merge) in (0..NEVER).zip(&vocabulary.merges) {
         let fault = |what: String| {
             corrupt(format!("merge {rank} of the vocabulary, \"{}\", {what}", String::from_utf8_lossy(merge)))
@@ -241,18 +271,25 @@ fn merges(
         let Some((left, right)) = space.map(|space| (&merge[..space], &merge[space + 1..])) else {
             return Err(fault("isn't two tokens with a space between them".to_owned()));
         };
-        whole.clear();
-        whole.extend_from_slice(left);
-        whole.extend_from_slice(right);
         let id = |token: &[u8]| {
-            ids.get(token).copied().ok_or_else(|| {
+            ids.get(token).ok_or_else(|| {
                 fault(format!("names \"{}\", which is not among its tokens", String::from_utf8_lossy(token)))
             })
         };
-        let (left, right, made) = (id(left)?, id(right)?, id(&whole)?);
+        let pair = pair(id(left)?, id(right)?);
+        // Most vocabularies have the tokens that merges make in the merges' order.
+        let made = if ids.is_only(last_made + 1, left, right) {
+            last_made + 1
+        } else {
+            whole.clear();
+            whole.extend_from_slice(left);
+            whole.extend_from_slice(right);
+            id(&whole)?
+        };
+        last_made = made;
         // Plain text never becomes a special token, even where merges could spell it.
         if matches!(pieces.kind(made), Some(TokenType::Normal | TokenType::UserDefined)) {
-            merges.entry(pair(left, right)).or_insert((rank, made));
+            merges.entry(pair).or_insert((rank, made));
         }
     }
     Ok(merges)

@@ -22,22 +22,38 @@ const SHIFTED: [u8; 68] = {
 };
 
 /// The byte that a character spells, or `None` where the character isn't in the alphabet.
-fn byte_of(character: char) -> Option<u8> {
+fn byte_of(character: u32) -> Option<u8> {
     match u8::try_from(character) {
         Ok(byte) => is_plain(byte).then_some(byte),
         Err(_) => SHIFTED.get((character as usize).checked_sub(0x100)?).copied(),
     }
 }
 
+/// The byte that a spelling's first character stands for, and the rest of it. All of the alphabet's characters take one byte or two
+/// in UTF-8.
+fn first_byte(spelling: &[u8]) -> Option<(u8, &[u8])> {
+    match spelling {
+        [first @ ..0x80, rest @ ..] => Some((byte_of(u32::from(*first))?, rest)),
+        [first @ 0xc2..0xe0, second @ 0x80..0xc0, rest @ ..] => {
+            let character = u32::from(first & 0x1f) << 6 | u32::from(second & 0x3f);
+            Some((byte_of(character)?, rest))
+        }
+        _ => None,
+    }
+}
+
 /// Appends the bytes that `spelling` stands for. A spelling that leaves the alphabet anywhere stands for itself.
 pub(crate) fn decode_into(spelling: &[u8], bytes: &mut Vec<u8>) {
     let start = bytes.len();
-    let decoded = std::str::from_utf8(spelling).is_ok_and(|text| {
-        text.chars().all(|character| byte_of(character).map(|byte| bytes.push(byte)).is_some())
-    });
-    if !decoded {
-        bytes.truncate(start);
-        bytes.extend_from_slice(spelling);
+    let mut left = spelling;
+    while !left.is_empty() {
+        let Some((byte, rest)) = first_byte(left) else {
+            bytes.truncate(start);
+            bytes.extend_from_slice(spelling);
+            return;
+        };
+        bytes.push(byte);
+        left = rest;
     }
 }
 
@@ -53,9 +69,18 @@ mod tests {
 
     #[test]
     fn every_byte_has_one_character() {
-        let mut seen: Vec<u8> = (0..0x200).filter_map(char::from_u32).filter_map(byte_of).collect();
+        let mut seen: Vec<u8> = (0..0x200).filter_map(byte_of).collect();
         seen.sort_unstable();
         assert_eq!(seen, (0..=255).collect::<Vec<u8>>());
+    }
+
+    #[test]
+    fn each_character_is_decoded_as_utf8_has_it() {
+        for character in (0..=0x10_ffff).filter_map(char::from_u32) {
+            let spelling = character.to_string();
+            let expected = byte_of(u32::from(character)).map_or(spelling.clone().into_bytes(), |byte| vec![byte]);
+            assert_eq!(decode(&spelling), expected, "{character:?}");
+        }
     }
 
     #[test]
@@ -74,5 +99,10 @@ mod tests {
         let mut bytes = b"kept".to_vec();
         decode_into(&[b'a', 0xFF], &mut bytes);
         assert_eq!(bytes, b"kept\x61\xFF");
+        for cut_or_overlong in [&[0xc4][..], &[0xc4, b'a'], &[0xc1, 0xa1], &[0xc4, 0xa0, 0xc4]] {
+            let mut bytes = Vec::new();
+            decode_into(cut_or_overlong, &mut bytes);
+            assert_eq!(bytes, cut_or_overlong);
+        }
     }
 }
