@@ -1,6 +1,6 @@
 //! Having the plugins build a model's layers, each by the best one that can.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use herald_api::import::{
     LayerHandle, LayerSpec, Lent, SharedBytes, SharedWeight, StableBytes, TokenizerHandle,
@@ -19,7 +19,7 @@ use crate::model::{LayerPlan, ModelPlan, RankStep, WeightPlan};
 use crate::options::LoadOptions;
 use crate::packs::Packs;
 use crate::plugin::{Loaded, Plugins};
-use crate::threads::ThreadPool;
+use crate::threads::{ThreadPool, into_value, locked};
 use crate::tokenizer::VocabularyOf;
 
 /// A model's parts, built.
@@ -47,21 +47,83 @@ pub(super) struct Model<'m> {
 
 /// Builds everything. `ranked`: the plugins in the order in which they are asked.
 pub(super) fn build(model: &Model<'_>, ranked: Vec<Loaded>, pool: &Arc<ThreadPool>) -> Result<ModelParts> {
-    let Model { plan, loras, options, vocabulary, .. } = *model;
+    let Model { plan, options, packs, vocabulary, .. } = *model;
     PluginRanking::new(ranked).build(|plugins| {
-        let build = |layer: &LayerPlan| build_layer(model, layer, 0, plugins, pool);
-        let layers = plan.layers.iter().enumerate();
-        let layers =
-            layers.map(|(index, layer)| build_layer(model, layer, loras.max_rank(index), plugins, pool));
-        let layers = layers.collect::<BuildResult<Vec<_>>>()?;
-        let pooled_norm = plan.pooled_norm.as_ref().map(build).transpose()?;
-        let dense = plan.dense.iter().map(build).collect::<BuildResult<Vec<_>>>()?;
-        let rank_layers = plan.rank.iter().filter_map(RankStep::layer).map(build);
-        let rank_layers = rank_layers.collect::<BuildResult<Vec<_>>>()?;
+        let layers = || build_layers(model, plugins, pool);
+        let tokenizer = || build_tokenizer(vocabulary, plugins);
+        // Weights that are packed take one thread no longer than the tokenizer does; those that are not yet take all of them.
+        let is_packed = plugins.ranked.first().is_some_and(|loaded| packs.has_file(loaded));
+        let (layers, tokenizer) =
+            if is_packed { both(pool, layers, tokenizer) } else { (layers(), tokenizer()) };
+        let (BuiltLayers { layers, pooled_norm, dense, rank_layers }, tokenizer) = (layers?, tokenizer?);
         let memory = build_tiers(&layers, plan, plugins, options)?;
-        let tokenizer = build_tokenizer(vocabulary, plugins)?;
         Ok(ModelParts { layers, pooled_norm, dense, rank_layers, memory, tokenizer })
     })
+}
+
+/// All layers of a model: see [`ModelParts`].
+struct BuiltLayers {
+    layers: Vec<LayerHandle>,
+    pooled_norm: Option<LayerHandle>,
+    dense: Vec<LayerHandle>,
+    rank_layers: Vec<LayerHandle>,
+}
+
+fn build_layers(
+    model: &Model<'_>,
+    plugins: &PluginRanking,
+    pool: &Arc<ThreadPool>,
+) -> BuildResult<BuiltLayers> {
+    let Model { plan, loras, .. } = *model;
+    let build = |layer: &LayerPlan| build_layer(model, layer, 0, plugins, pool);
+    let layers = plan.layers.iter().enumerate();
+    let layers =
+        layers.map(|(index, layer)| build_layer(model, layer, loras.max_rank(index), plugins, pool));
+    Ok(BuiltLayers {
+        layers: layers.collect::<BuildResult<_>>()?,
+        pooled_norm: plan.pooled_norm.as_ref().map(build).transpose()?,
+        dense: plan.dense.iter().map(build).collect::<BuildResult<_>>()?,
+        rank_layers: plan.rank.iter().filter_map(RankStep::layer).map(build).collect::<BuildResult<_>>()?,
+    })
+}
+
+/// Does both, at the same time where the pool has two threads. Loops of theirs then run on one thread each.
+fn both<A: Send, B: Send>(
+    pool: &ThreadPool,
+    first: impl FnOnce() -> A + Send,
+    second: impl FnOnce() -> B + Send,
+) -> (A, B) {
+    let (first, second) = (Mutex::new(Job::Waiting(first)), Mutex::new(Job::Waiting(second)));
+    pool.run(2, &|items, _| {
+        items.for_each(|item| if item == 0 { locked(&first).work() } else { locked(&second).work() });
+    });
+    (into_value(first).result(), into_value(second).result())
+}
+
+/// Work that a loop of the pool does once.
+enum Job<W, R> {
+    Waiting(W),
+    Working,
+    Done(R),
+}
+
+impl<R, W: FnOnce() -> R> Job<W, R> {
+    fn work(&mut self) {
+        if let Self::Waiting(work) = std::mem::replace(self, Self::Working) {
+            *self = Self::Done(work());
+        }
+    }
+
+    /// What it came to.
+    ///
+    /// # Panics
+    /// Where it wasn't done, which a loop that ended has.
+    fn result(self) -> R {
+        match self {
+            Self::Done(result) => result,
+            Self::Waiting(_) | Self::Working => unreachable!("a loop ends once all of its items are done"),
+        }
+    }
 }
 
 /// Builds a layer whose calls bring low-rank updates of up to this rank.

@@ -64,6 +64,10 @@ impl Packs {
 
     /// The store for what a plugin packs.
     pub(crate) fn of(&self, plugin: &Loaded) -> Option<Arc<dyn PackKeeper>> {
+        self.store(plugin).map(|store| store as Arc<dyn PackKeeper>)
+    }
+
+    fn store(&self, plugin: &Loaded) -> Option<Arc<Store>> {
         let (folder, model) = self.kept.as_ref()?;
         let mut stores = locked(&self.stores);
         let store = stores.entry(plugin.plugin.name().to_owned()).or_insert_with(|| {
@@ -71,7 +75,12 @@ impl Packs {
             let path = folder.join(identity.file_name()?);
             Some(Arc::new(Store::new(path, identity, model.mapped.clone())))
         });
-        store.clone().map(|store| store as Arc<dyn PackKeeper>)
+        store.clone()
+    }
+
+    /// Whether there is a file of what a plugin packed; whether it can be used is seen once it is.
+    pub(crate) fn has_file(&self, plugin: &Loaded) -> bool {
+        self.store(plugin).is_some_and(|store| store.has_file())
     }
 
     /// Whether a plugin's weights lie in a pack, so that the model's own bytes aren't read any more.

@@ -95,6 +95,11 @@ impl Store {
         Self { path, identity, mapped, state: Mutex::new(State::New) }
     }
 
+    /// Whether there is a file where the pack is to be.
+    pub(super) fn has_file(&self) -> bool {
+        self.path.exists()
+    }
+
     /// Whether weights lie in a pack.
     pub(super) fn is_used(&self) -> bool {
         !matches!(*locked(&self.state), State::New | State::Done(None))
