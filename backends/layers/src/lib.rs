@@ -23,6 +23,7 @@ mod moe;
 mod norm;
 mod observed;
 mod page_selection;
+mod paging;
 mod parallel;
 mod per_layer_embedding;
 mod recurrent_state;

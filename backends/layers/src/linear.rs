@@ -8,6 +8,7 @@ use crate::disjoint_slice::DisjointSlice;
 use crate::kernels::Kernels;
 use crate::matmul::{MatmulCall, MatmulKernel, Packing};
 use crate::observed;
+use crate::paging;
 use crate::parallel::ParallelExt;
 use crate::scratch::{PerWorker, Scratch};
 use herald_formats::RowKernels;
@@ -108,6 +109,15 @@ impl<'w> Linear<'w> {
             let first = index * row_tile;
             (packing.pack)(self.bytes, self.columns, first..self.rows.min(first + row_tile), packed);
         });
+    }
+
+    /// Has the system begin to read the weights, where they lie in a file that isn't in memory.
+    pub(crate) fn ask_ahead(&self) {
+        match &self.packed {
+            Some(Packed::Own(_)) => {}
+            Some(Packed::Kept(packed)) => paging::ask_for(packed),
+            None => paging::ask_for(self.bytes),
+        }
     }
 
     /// Bytes of the backend's own copy of the weights, in memory of its own.

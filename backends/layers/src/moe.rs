@@ -28,6 +28,9 @@ use crate::norm::{ExitNorm, add_branch, add_branch_bytes, norm_rows, scale_outpu
 use crate::scratch::Scratch;
 use crate::weights::Weights;
 
+/// Tokens of a batch whose experts are asked for before they are read.
+const ASKED_TOKENS: usize = 8;
+
 /// Groups of experts of a layer at most; models have 8.
 const MAX_GROUPS: usize = 256;
 
@@ -341,6 +344,20 @@ impl Moe<'_> {
         }
     }
 
+    /// Asks for the experts of few tokens before the first of them is read, so that those which aren't in memory are all on their way.
+    fn ask_ahead(&self, choices: &[Choice]) {
+        // The experts of many tokens are all of them, which may be more than there is memory for.
+        if choices.len() > ASKED_TOKENS * self.params.n_used {
+            return;
+        }
+        for (index, choice) in choices.iter().enumerate() {
+            let is_first = choices[..index].iter().all(|earlier| earlier.expert != choice.expert);
+            if let Some(expert) = self.experts.get(choice.expert as usize).filter(|_| is_first) {
+                expert.linears().for_each(Linear::ask_ahead);
+            }
+        }
+    }
+
     /// What the expert that all tokens use makes of them, or nothing: `branch`.
     fn run_shared(&self, parallel: &Parallel<'_>, input: &[f32], buffers: &mut Buffers<'_>) {
         let Buffers { hidden, branch, gathered, memory, .. } = buffers;
@@ -431,6 +448,7 @@ impl EngineLayer for Moe<'_> {
         let input = call.input.unwrap_or(call.output);
         norm_rows(kernels, parallel, input, &self.norm, self.desc.norm_eps, buffers.hidden);
         self.route(parallel, input, &mut buffers);
+        self.ask_ahead(buffers.choices);
         self.run_shared(parallel, input, &mut buffers);
         self.run_experts(parallel, &mut buffers);
         let Buffers { branch, memory, .. } = buffers;
