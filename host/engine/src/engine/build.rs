@@ -8,6 +8,7 @@ use herald_api::import::{
 use herald_api::{DType, LayerDesc, LayerParams};
 
 use super::fault::{BuildResult, PluginRanking, is_not_offered};
+use super::mtp::FusionLayers;
 use super::scaled;
 use super::tiers::{MemoryParts, build_tiers};
 use crate::backend_choice::Choice;
@@ -15,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::gguf::{Gguf, TensorView};
 use crate::kv_cache::LayerNeeds;
 use crate::lora::Loras;
-use crate::model::{LayerPlan, ModelPlan, RankStep, WeightPlan};
+use crate::model::{Fusion, LayerPlan, ModelPlan, RankStep, WeightPlan};
 use crate::options::LoadOptions;
 use crate::packs::Packs;
 use crate::plugin::{Loaded, Plugins};
@@ -31,8 +32,11 @@ pub(super) struct ModelParts {
     pub(super) dense: Vec<LayerHandle>,
     /// What makes scores of pooled vectors.
     pub(super) rank_layers: Vec<LayerHandle>,
+    /// What makes the input of a block for multi-token prediction.
+    pub(super) fusion: Option<FusionLayers>,
     pub(super) memory: MemoryParts,
-    pub(super) tokenizer: TokenizerHandle,
+    /// Where it was asked for.
+    pub(super) tokenizer: Option<TokenizerHandle>,
 }
 
 /// What is built.
@@ -42,7 +46,8 @@ pub(super) struct Model<'m> {
     pub(super) loras: &'m Loras,
     pub(super) options: &'m LoadOptions,
     pub(super) packs: &'m Packs,
-    pub(super) vocabulary: &'m VocabularyOf<'m>,
+    /// Where a tokenizer is to be built.
+    pub(super) vocabulary: Option<&'m VocabularyOf<'m>>,
 }
 
 /// Builds everything. `ranked`: the plugins in the order in which they are asked.
@@ -50,14 +55,16 @@ pub(super) fn build(model: &Model<'_>, ranked: Vec<Loaded>, pool: &Arc<ThreadPoo
     let Model { plan, options, packs, vocabulary, .. } = *model;
     PluginRanking::new(ranked).build(|plugins| {
         let layers = || build_layers(model, plugins, pool);
-        let tokenizer = || build_tokenizer(vocabulary, plugins);
+        let tokenizer =
+            || vocabulary.map(|vocabulary| build_tokenizer(vocabulary, plugins)).transpose();
         // Weights that are packed take one thread no longer than the tokenizer does; those that are not yet take all of them.
         let is_packed = plugins.ranked.first().is_some_and(|loaded| packs.has_file(loaded));
         let (layers, tokenizer) =
             if is_packed { both(pool, layers, tokenizer) } else { (layers(), tokenizer()) };
-        let (BuiltLayers { layers, pooled_norm, dense, rank_layers }, tokenizer) = (layers?, tokenizer?);
+        let (BuiltLayers { layers, pooled_norm, dense, rank_layers, fusion }, tokenizer) =
+            (layers?, tokenizer?);
         let memory = build_tiers(&layers, plan, plugins, options)?;
-        Ok(ModelParts { layers, pooled_norm, dense, rank_layers, memory, tokenizer })
+        Ok(ModelParts { layers, pooled_norm, dense, rank_layers, fusion, memory, tokenizer })
     })
 }
 
@@ -67,6 +74,7 @@ struct BuiltLayers {
     pooled_norm: Option<LayerHandle>,
     dense: Vec<LayerHandle>,
     rank_layers: Vec<LayerHandle>,
+    fusion: Option<FusionLayers>,
 }
 
 fn build_layers(
@@ -84,6 +92,23 @@ fn build_layers(
         pooled_norm: plan.pooled_norm.as_ref().map(build).transpose()?,
         dense: plan.dense.iter().map(build).collect::<BuildResult<_>>()?,
         rank_layers: plan.rank.iter().filter_map(RankStep::layer).map(build).collect::<BuildResult<_>>()?,
+        fusion: plan.fusion.as_ref().map(|fusion| build_fusion(fusion, build)).transpose()?,
+    })
+}
+
+fn build_fusion(
+    fusion: &Fusion,
+    build: impl Fn(&LayerPlan) -> BuildResult<LayerHandle>,
+) -> BuildResult<FusionLayers> {
+    let heads_norms = match fusion.heads_norms.as_deref() {
+        Some([of_model, own]) => Some([build(of_model)?, build(own)?]),
+        None => None,
+    };
+    Ok(FusionLayers {
+        embedding_norm: build(&fusion.embedding_norm)?,
+        state_norm: build(&fusion.state_norm)?,
+        projection: build(&fusion.projection)?,
+        heads_norms,
     })
 }
 

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::model::{self, LayerPlan, ModelPlan};
 use crate::options::LoadOptions;
+use crate::packs::Packs;
 use crate::plugin::{Loaded, Plugins, this_machine};
 
 /// More bytes of weights than any cache holds.
@@ -86,8 +87,11 @@ pub fn calibrate_within(
         let name = loaded.plugin.name();
         candidates.go_on(&format!("loading {name}"))?;
         let (gguf, choice) = (super::open(path, options)?, Choice::named(name));
+        let packs = Packs::new(options.packs.as_deref(), &gguf);
+        let model = (path, gguf, cut.clone());
         let engine =
-            NeuroEngine::assemble((path, gguf, cut.clone()), &plugins, choice, pool.clone(), options);
+            NeuroEngine::assemble(model, &plugins, choice, pool.clone(), options, (&packs, None));
+        packs.keep();
         let refused = match engine {
             Ok(engine) if engine.layers.iter().any(|layer| layer.plugin() == name) => {
                 candidates.admit(engine, figures.len(), times)?.err()

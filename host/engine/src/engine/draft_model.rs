@@ -1,21 +1,27 @@
-//! A draft model: a smaller model of the same vocabulary, which says what it expects to come next (arXiv 2211.17192).
+//! A draft model: a smaller model of the same vocabulary, which says what it expects to come next (arXiv 2211.17192); or a block of
+//! the model's own file that was made for it (multi-token prediction, see `model/mtp.rs`), which reads the model's states beside the text.
 //!
 //! Its guesses are never more than that: the model itself chooses every token, so a draft model that is wrong, runs out of memory or fails
 //! costs time and changes no text. It has an engine of its own, and for each text a sequence that follows the text's one.
 
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use herald_api::AlignedBytes;
 
 use super::interrupt::Leave;
 use super::memory::EngineMemory;
+use super::mtp::KEPT_STATES;
 use super::pass::WantedLogits;
 use super::{NeuroEngine, Sequence};
 use crate::error::{Error, Result};
+use crate::gguf::TensorInfo;
 use crate::kv_cache::MemoryOptions;
+use crate::model::Fusion;
 use crate::options::LoadOptions;
+use crate::packs::Packs;
+use crate::plugin::Plugins;
 use crate::speculation::{Draft, Experience, Guess, ModelChances};
 use crate::threads::locked;
 
@@ -37,9 +43,11 @@ const PADDING: usize = 512;
 /// Which part of the prefix cache's bytes the draft model's own gets.
 const PREFIX_PART: usize = 8;
 
-/// The smaller model.
+/// The smaller model, or the model's own block.
 pub(super) struct DraftModel {
     engine: NeuroEngine,
+    /// Whether it is the model's own block.
+    reads_states: bool,
     /// What one of its passes costs over one of the other model's, as far as their weights tell.
     size: f64,
     /// The tokens that both have.
@@ -62,6 +70,8 @@ pub(crate) enum Follower {
 /// A text that the draft model follows.
 pub(crate) struct Following {
     sequence: Sequence,
+    /// Where in the text its sequence begins: the model's own block begins where states are left of it.
+    start: usize,
     /// Where it has recurrent states: what they were before the last guesses, after so many tokens.
     states: Option<(usize, Vec<AlignedBytes>)>,
 }
@@ -85,30 +95,48 @@ impl DraftModel {
             );
             return Ok(None);
         }
-        let memory = MemoryOptions {
-            // Nothing of it goes to a file: it would be as slow to read as the text is to compute.
-            compressed: MemoryOptions::EXACT,
-            archive: None,
-            ..options.memory.clone()
-        };
-        let load = LoadOptions {
-            max_draft: 0,
-            draft_model: None,
-            context: None,
-            prefix_bytes: options.prefix_bytes / PREFIX_PART,
-            cache_dir: None,
-            memory,
-            overrides: Vec::new(),
-            chat_template: None,
-            loras: Vec::new(),
-            ..options.clone()
-        };
+        let load = LoadOptions { overrides: Vec::new(), chat_template: None, ..load_options(options) };
         let engine = NeuroEngine::load(path, &load)?;
         let vocabulary = shared_vocabulary(path, &engine, target)?;
         let bytes = |engine: &NeuroEngine| engine.gguf.tensors().map(|tensor| tensor.bytes()).sum::<usize>();
         let size = bytes(&engine) as f64 / bytes(target).max(1) as f64;
         tracing::info!("the draft model {} has {:.2} of the model's bytes", path.display(), size);
-        Ok(Some(Self { engine, size, vocabulary, experience: Mutex::default() }))
+        Ok(Some(Self { engine, reads_states: false, size, vocabulary, experience: Mutex::default() }))
+    }
+
+    /// The model's own block for multi-token prediction, where it has one that can be used and the options don't name a draft model.
+    pub(super) fn of_own_block(
+        target: &NeuroEngine,
+        plugins: &Plugins,
+        options: &LoadOptions,
+        packs: &Packs,
+    ) -> Option<Self> {
+        let plan = target.plan.mtp.as_deref()?;
+        if options.draft_model.is_some() || options.max_draft == 0 || target.batch_invariant_tokens < 2 {
+            return None;
+        }
+        let load = LoadOptions { context: Some(target.context), ..load_options(options) };
+        let model = (&*target.path, target.gguf.clone(), plan.clone());
+        let (choice, pool) = (target.choice.clone(), Arc::clone(&target.pool));
+        let tokenizer = Some(Arc::clone(&target.tokenizer));
+        let engine = NeuroEngine::assemble(model, plugins, choice, pool, &load, (packs, tokenizer));
+        let mut engine = match engine {
+            Ok(engine) => engine,
+            // Without it everything is computed as well, one token after another.
+            Err(error) => {
+                tracing::warn!("the block for multi-token prediction isn't used: {error}");
+                return None;
+            }
+        };
+        engine.keeps_states = true;
+        let fusion = plan.fusion.iter().flat_map(Fusion::layers);
+        let weights = plan.layers.iter().chain(fusion).flat_map(|layer| &layer.weights);
+        let its = weights.filter_map(|weight| target.gguf.tensor(&weight.tensor)).map(TensorInfo::bytes);
+        let all: usize = target.gguf.tensors().map(TensorInfo::bytes).sum();
+        let size = its.sum::<usize>() as f64 / all.max(1) as f64;
+        tracing::info!("a block of the model's own predicts further tokens");
+        let vocabulary = engine.plan.vocabulary;
+        Some(Self { engine, reads_states: true, size, vocabulary, experience: Mutex::default() })
     }
 
     /// Gives its memory of a text up where there is too little for it beside `memory`, the other model's.
@@ -132,7 +160,7 @@ impl DraftModel {
             return None;
         }
         let seen = match self.following(follower, sequence, text) {
-            Ok(following) => following.sequence.tokens.len(),
+            Ok(following) => following.start + following.sequence.tokens.len(),
             Err(error) => {
                 give_up(follower, &error);
                 return None;
@@ -141,7 +169,8 @@ impl DraftModel {
         let guess = locked(&self.engine.pass_cost).seconds(1);
         let token = guess.zip(pass).map_or(self.size, |(guess, pass)| guess / pass);
         // The last token is read as the first is guessed.
-        let unread = len.saturating_sub(seen + 1) as f64;
+        let most = if self.reads_states { KEPT_STATES } else { usize::MAX };
+        let unread = len.saturating_sub(seen + 1).min(most) as f64;
         let spread = (left / 4).clamp(1, SPREAD) as f64;
         let expected = locked(&self.experience).probability();
         Some(ModelChances { token, behind: token * READING * unread / spread, expected })
@@ -179,22 +208,35 @@ impl DraftModel {
             return Ok(Guess::default());
         }
         let following = self.following(follower, sequence, [seen, chosen])?;
-        following.go_back(common(&following.sequence.tokens, [seen, chosen]).min(len - 1));
+        let start = following.start;
+        let shared = common(&following.sequence.tokens, start, [seen, chosen]);
+        following.go_back(shared.min((len - 1).saturating_sub(start)));
+        let states = match self.reads_states {
+            false => Vec::new(),
+            true => match following.states_of(sequence, [seen, chosen]) {
+                Some(states) => self.as_heads_read(&states, 0)?,
+                None => return Ok(Guess::default()),
+            },
+        };
         let past = following.sequence.tokens.len();
-        self.find_room(following.sequence.memory.wanted(past, len + max), memory)?;
-        let unread: Vec<u32> = seen.iter().chain(chosen).skip(past).copied().collect();
+        let last = len - following.start;
+        self.find_room(following.sequence.memory.wanted(past, last + max), memory)?;
+        let unread: Vec<u32> = seen.iter().chain(chosen).skip(following.start + past).copied().collect();
         let piece = PIECE.min(self.engine.max_batch);
         if unread.len() > piece {
+            following.sequence.states_beside = states;
+            following.sequence.states_beside.truncate(piece * self.engine.plan.hidden);
             self.engine.run(&mut following.sequence, &unread[..piece])?;
             return Ok(Guess::default());
         }
         let mut guess = Guess::default();
+        following.sequence.states_beside = states;
         let (mut token, mut probability) = self.next(&mut following.sequence, &unread)?;
         if following.sequence.memory.has_states() {
             let copy = following.sequence.memory.copy_states();
             let copy =
                 copy.map_err(|source| Error::Plugin { what: "a copy of states".to_owned(), source })?;
-            following.states = Some((len, copy));
+            following.states = Some((last, copy));
         }
         loop {
             if probability < THRESHOLD && guess.tokens.len() >= min {
@@ -205,9 +247,21 @@ impl DraftModel {
             if guess.tokens.len() == max {
                 break;
             }
+            if self.reads_states {
+                // Guesses go on from its own states.
+                following.sequence.states_beside = self.as_heads_read(following.sequence.states.last(), 1)?;
+            }
             (token, probability) = self.next(&mut following.sequence, &[token])?;
         }
         Ok(guess)
+    }
+
+    /// States as the model's head (0) or the block's own (1) reads them, where the block wants those.
+    fn as_heads_read(&self, states: &[f32], head: usize) -> Result<Vec<f32>> {
+        match self.engine.fusion.as_ref().and_then(|fusion| fusion.heads_norms.as_ref()) {
+            Some(norms) => self.engine.normed(&norms[head], states),
+            None => Ok(states.to_vec()),
+        }
     }
 
     /// What follows the text of a sequence, which begins with what earlier texts left in the draft model's prefix cache.
@@ -221,8 +275,10 @@ impl DraftModel {
             let mut sequence = self.engine.sequence()?;
             sequence.set_cache_key(target.cache_key.as_deref());
             sequence.set_stop(target.stop.clone());
-            self.engine.begin_shared(&mut sequence, &[seen, chosen].concat());
-            *follower = Follower::Text(Box::new(Following { sequence, states: None }));
+            if !self.reads_states {
+                self.engine.begin_shared(&mut sequence, &[seen, chosen].concat());
+            }
+            *follower = Follower::Text(Box::new(Following { sequence, start: 0, states: None }));
         }
         match follower {
             Follower::Text(following) => Ok(following),
@@ -267,8 +323,11 @@ impl DraftModel {
 
     /// Keeps what it has seen of a text, `tokens`, for texts that begin alike.
     pub(super) fn keep(&self, follower: Follower, tokens: &[u32]) {
-        if let Follower::Text(mut following) = follower {
-            following.go_back(common(&following.sequence.tokens, [tokens, &[]]));
+        // What the model's own block has seen follows from states too.
+        if let Follower::Text(mut following) = follower
+            && !self.reads_states
+        {
+            following.go_back(common(&following.sequence.tokens, 0, [tokens, &[]]));
             self.engine.keep_all(&following.sequence);
         }
     }
@@ -287,6 +346,38 @@ impl Following {
             }
         }
     }
+
+    /// The states beside the tokens of a text that it hasn't seen: each that of the token before. `None` where they aren't known. Where
+    /// those after what it has seen are gone, it begins anew with the first that is left.
+    fn states_of(&mut self, target: &Sequence, [seen, chosen]: [&[u32]; 2]) -> Option<Vec<f32>> {
+        let first = target.states.first() + 1;
+        if self.start + self.sequence.tokens.len() < first {
+            self.sequence.truncate(0);
+            self.start = first;
+        }
+        let past = self.start + self.sequence.tokens.len();
+        let unread = (seen.len() + chosen.len()).checked_sub(past).filter(|unread| *unread > 0)?;
+        target.states.of(past - 1, seen.iter().chain(chosen).skip(past - 1).take(unread))
+    }
+}
+
+/// How a draft model is loaded beside a model that is loaded with these options.
+fn load_options(options: &LoadOptions) -> LoadOptions {
+    LoadOptions {
+        max_draft: 0,
+        draft_model: None,
+        context: None,
+        prefix_bytes: options.prefix_bytes / PREFIX_PART,
+        cache_dir: None,
+        memory: MemoryOptions {
+            // Nothing of it goes to a file: it would be as slow to read as the text is to compute.
+            compressed: MemoryOptions::EXACT,
+            archive: None,
+            ..options.memory.clone()
+        },
+        loras: Vec::new(),
+        ..options.clone()
+    }
 }
 
 /// Has the draft model draft no more of a text.
@@ -297,9 +388,10 @@ fn give_up(follower: &mut Follower, error: &Error) {
     }
 }
 
-/// How many tokens a sequence and a text have in common from their beginning.
-fn common(tokens: &[u32], [seen, chosen]: [&[u32]; 2]) -> usize {
-    tokens.iter().zip(seen.iter().chain(chosen)).take_while(|(ours, theirs)| ours == theirs).count()
+/// How many tokens a sequence and a text have in common from the sequence's beginning, which is at `start` in the text.
+fn common(tokens: &[u32], start: usize, [seen, chosen]: [&[u32]; 2]) -> usize {
+    let text = seen.iter().chain(chosen).skip(start);
+    tokens.iter().zip(text).take_while(|(ours, theirs)| ours == theirs).count()
 }
 
 /// The likeliest token by these logits, and about how probable it is.
@@ -360,8 +452,9 @@ mod tests {
 
     #[test]
     fn what_texts_have_in_common_ends_where_they_differ() {
-        assert_eq!(common(&[1, 2, 3], [&[1], &[2, 4]]), 2);
-        assert_eq!(common(&[1, 2, 3], [&[1, 2, 3, 4], &[]]), 3);
-        assert_eq!(common(&[], [&[1], &[2]]), 0);
+        assert_eq!(common(&[1, 2, 3], 0, [&[1], &[2, 4]]), 2);
+        assert_eq!(common(&[1, 2, 3], 0, [&[1, 2, 3, 4], &[]]), 3);
+        assert_eq!(common(&[], 0, [&[1], &[2]]), 0);
+        assert_eq!(common(&[2, 4], 1, [&[1], &[2, 4]]), 2);
     }
 }

@@ -17,6 +17,7 @@ mod interrupt;
 mod loras;
 mod makers;
 mod memory;
+mod mtp;
 mod pass;
 mod products;
 mod rank;
@@ -33,7 +34,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use herald_api::import::LayerHandle;
+use herald_api::import::{LayerHandle, TokenizerHandle};
 
 use crate::backend_choice::{self, Choice, Picked, Shapes};
 use crate::chat::ChatTemplate;
@@ -65,6 +66,7 @@ pub use thinking::ThinkingBudget;
 
 use draft_model::DraftModel;
 use memory::EngineMemory;
+use mtp::{FusionLayers, LastStates};
 use pass::Workspace;
 
 /// The fewest tokens of a batch that goes to the plugin for prompts: from about here on, its matmuls of many tokens are at their
@@ -86,10 +88,12 @@ pub struct NeuroEngine {
     dense: Vec<LayerHandle>,
     /// The layers among the steps that make scores of what was pooled.
     rank_layers: Vec<LayerHandle>,
+    /// Of a block for multi-token prediction, what makes its input.
+    fusion: Option<FusionLayers>,
     choice: Choice,
     memory: EngineMemory,
     loras: Loras,
-    tokenizer: AscTokenizer,
+    tokenizer: Arc<AscTokenizer>,
     template: Option<String>,
     plan: ModelPlan,
     gguf: Gguf,
@@ -101,8 +105,10 @@ pub struct NeuroEngine {
     max_batch: usize,
     /// The fewest and the most tokens of a draft.
     draft_tokens: [usize; 2],
-    /// The smaller model that guesses what comes next, where there is one.
+    /// What guesses what comes next, where there is such a thing: a smaller model, or a block of the model's own file.
     draft_model: Option<Box<DraftModel>>,
+    /// Whether sequences keep the states of their last tokens, for such a block.
+    keeps_states: bool,
     /// What every layer promises.
     batch_invariant_tokens: usize,
     /// What passes that decode cost.
@@ -134,6 +140,10 @@ pub struct Sequence {
     loras: Arc<Selection>,
     /// Where it leaves what earlier sequences had, as far as whole pages go.
     branch: usize,
+    /// What the last block made of its last tokens, where the engine keeps that.
+    states: LastStates,
+    /// Of a block for multi-token prediction, the states beside the tokens that it is to run, `[n_tokens, hidden]`.
+    states_beside: Vec<f32>,
 }
 
 impl Sequence {
@@ -225,23 +235,34 @@ impl NeuroEngine {
         let Picked { choice, ignored } =
             backend_choice::pick_backends(&plugins, options, threads, Some(&Shapes::of(&gguf, &plan)))?;
         ignored.iter().for_each(|sentence| tracing::warn!("{sentence}"));
-        let engine = Self::assemble((path, gguf, plan), &plugins, choice, pool, options)?;
+        let packs = Packs::new(options.packs.as_deref(), &gguf);
+        let mut engine =
+            Self::assemble((path, gguf, plan), &plugins, choice, pool, options, (&packs, None))?;
+        let mtp = DraftModel::of_own_block(&engine, &plugins, options, &packs);
+        packs.keep();
         engine.memory.prefixes.open(|| engine.cache_scope()).map_err(|source| Error::File {
             path: options.cache_dir.clone().unwrap_or_default(),
             what: "the folder of the prefix cache can't be used".to_owned(),
             source,
         })?;
-        let draft_model = DraftModel::beside(&engine, options)?.map(Box::new);
-        Ok(Self { load_time: start.elapsed(), draft_model, ..engine })
+        engine.keeps_states = mtp.is_some();
+        let draft_model = match mtp {
+            None => DraftModel::beside(&engine, options)?,
+            own => own,
+        };
+        engine.draft_model = draft_model.map(Box::new);
+        engine.load_time = start.elapsed();
+        Ok(engine)
     }
 
-    /// Has the plugins of `choice` build a model.
+    /// Has the plugins of `choice` build a model, with packs of its weights, and a tokenizer where none is given.
     fn assemble(
         (path, gguf, plan): (&Path, Gguf, ModelPlan),
         plugins: &Plugins,
         mut choice: Choice,
         pool: Arc<ThreadPool>,
         options: &LoadOptions,
+        (packs, tokenizer): (&Packs, Option<Arc<AscTokenizer>>),
     ) -> Result<Self> {
         let ranked = plugins.ranked(Some(&choice.decode), &options.search)?;
         let context = options.context.unwrap_or(plan.context);
@@ -250,16 +271,25 @@ impl NeuroEngine {
             if plan.is_bidirectional() { options.max_batch.max(context) } else { options.max_batch };
         let options = &LoadOptions { max_batch, ..options.clone() };
         let loras = Loras::load(&options.loras, &gguf, &plan)?;
-        let packs = &Packs::new(options.packs.as_deref(), &gguf);
-        let vocabulary = &crate::tokenizer::vocabulary(&gguf)?;
+        let vocabulary = match tokenizer {
+            None => Some(crate::tokenizer::vocabulary(&gguf)?),
+            Some(_) => None,
+        };
+        let vocabulary = vocabulary.as_ref();
         let model = &build::Model { gguf: &gguf, plan: &plan, loras: &loras, options, packs, vocabulary };
         let built = build::build(model, ranked, &pool)?;
         let prompt_layers = build::for_prompts(model, &built, plugins, &mut choice, &pool)?;
-        packs.keep();
-        makers::lines(&built.layers, &prompt_layers, &built.memory.makers, built.tokenizer.plugin())
+        let made = built.tokenizer.as_ref().map_or("", TokenizerHandle::plugin);
+        makers::lines(&built.layers, &prompt_layers, &built.memory.makers, made)
             .iter()
             .for_each(|line| tracing::info!("{line}"));
-        let tokenizer = AscTokenizer::new(&gguf, vocabulary, built.tokenizer, plan.vocabulary)?;
+        let tokenizer = match (tokenizer, vocabulary, built.tokenizer) {
+            (Some(given), ..) => given,
+            (None, Some(vocabulary), Some(made)) => {
+                Arc::new(AscTokenizer::new(&gguf, vocabulary, made, plan.vocabulary)?)
+            }
+            (None, ..) => unreachable!("a vocabulary that was read has its tokenizer built"),
+        };
         let template = match &options.chat_template {
             Some(template) => Some(template.clone()),
             None => gguf.metadata().get::<&str>("tokenizer.chat_template")?.map(str::to_owned),
@@ -272,6 +302,7 @@ impl NeuroEngine {
             pooled_norm: built.pooled_norm,
             dense: built.dense,
             rank_layers: built.rank_layers,
+            fusion: built.fusion,
             choice,
             memory: EngineMemory::new(built.memory, options),
             loras,
@@ -286,6 +317,7 @@ impl NeuroEngine {
             max_batch: options.max_batch,
             draft_tokens: [options.min_draft, options.max_draft].map(|n| n.min(LoadOptions::MAX_DRAFT)),
             draft_model: None,
+            keeps_states: false,
             batch_invariant_tokens,
             pass_cost: Mutex::default(),
             context,
@@ -507,6 +539,8 @@ impl NeuroEngine {
             cache_key: None,
             loras: self.loras.usual(),
             branch: 0,
+            states: LastStates::default(),
+            states_beside: Vec::new(),
         }
     }
 }

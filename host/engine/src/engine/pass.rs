@@ -101,6 +101,14 @@ impl NeuroEngine {
             return Err(error);
         }
         self.commit(entries)?;
+        if self.keeps_states {
+            let mut rows = &workspace.activations[..];
+            for (sequence, ids) in entries.iter_mut() {
+                let (own, rest) = rows.split_at(ids.len() * self.plan.hidden);
+                sequence.states.add(sequence.tokens.len() - ids.len(), ids, own);
+                rows = rest;
+            }
+        }
         self.logits_of(workspace, entries, wanted, leave, each)
     }
 
@@ -166,6 +174,10 @@ impl NeuroEngine {
                 }
             };
             done.map_err(|source| failed(&name_of(layer), source))?;
+            if let (LayerKind::Embedding, Some(fusion)) = (layer.desc().kind(), &self.fusion) {
+                let states = entries.iter().flat_map(|(sequence, _)| &sequence.states_beside).copied();
+                self.fuse(fusion, activations, &states.collect::<Vec<f32>>())?;
+            }
             let ends = entries.iter().scan(0, |end, (_, ids)| {
                 *end += ids.len();
                 Some(*end)

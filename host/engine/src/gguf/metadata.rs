@@ -19,7 +19,7 @@ pub(super) const MAX_KEY_BYTES: usize = 65535;
 pub(super) const LEAST_ENTRY_BYTES: usize = 8 + 1 + 4 + 1;
 
 /// The metadata of a file (of a split model, its first part's).
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Metadata {
     path: Option<PathBuf>,
     map: Arc<Mmap>,
@@ -27,7 +27,7 @@ pub struct Metadata {
 }
 
 /// A key with its value.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Entry {
     key: Box<str>,
     /// Where the value begins, in bytes from the start of the file.
@@ -36,7 +36,7 @@ pub(super) struct Entry {
 }
 
 /// A value as it is kept: what is small is copied, and arrays stay in the file.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Stored {
     Scalar(Value<'static>),
     String(Box<str>),

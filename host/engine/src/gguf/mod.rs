@@ -44,7 +44,7 @@ use part::Part;
 /// A model file, or the parts of a split one, mapped into memory.
 ///
 /// The mapping shows what is on disk. As with any mapped file, shortening or rewriting it breaks the program that has it open.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Gguf {
     version: u32,
     metadata: Metadata,
@@ -55,7 +55,7 @@ pub struct Gguf {
 }
 
 /// A file of the model.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct MappedFile {
     path: Option<PathBuf>,
     map: Arc<Mmap>,

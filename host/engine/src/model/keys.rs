@@ -147,7 +147,8 @@ impl<'g> Keys<'g> {
     /// Where it isn't there, or the array's length or a value is wrong.
     pub fn sizes(&self, key: &str, blocks: usize) -> Result<Vec<usize>, ModelError> {
         let Some(values) = self.optional_array(key)? else { return Ok(vec![self.size(key)?; blocks]) };
-        if values.len() != blocks {
+        // Some files have a number for the blocks after the model's own too, which predict further tokens.
+        if values.len() != blocks && values.len() != self.size("block_count")? {
             return Err(self.bad(
                 key,
                 format!("{} numbers", values.len()),
@@ -156,6 +157,7 @@ impl<'g> Keys<'g> {
         }
         values
             .into_iter()
+            .take(blocks)
             .map(|value| match u64::try_from(value) {
                 Ok(size) if size <= MAX_SIZE => Ok(size as usize),
                 _ => Err(self.bad(key, value, format!("numbers from 0 to {MAX_SIZE}"))),

@@ -8,6 +8,7 @@ mod attention;
 mod experts;
 mod keys;
 mod latent;
+mod mtp;
 mod parts;
 mod rank;
 mod recurrent;
@@ -23,6 +24,7 @@ use crate::gguf::{Gguf, GgufError};
 
 pub use arch::names as architectures;
 pub use keys::Keys;
+pub use mtp::Fusion;
 
 /// A layer, and the tensors that it is made of.
 #[derive(Clone, Debug)]
@@ -79,6 +81,10 @@ pub struct ModelPlan {
     pub dense: Vec<LayerPlan>,
     /// Of a model that ranks documents by a query, what makes a score of a pooled vector, in order; of others nothing.
     pub rank: Vec<RankStep>,
+    /// The block that predicts the token after the next (multi-token prediction), where the file has one that can be used.
+    pub mtp: Option<Box<ModelPlan>>,
+    /// Of such a block, how the inputs of its layers are made.
+    pub fusion: Option<Fusion>,
 }
 
 /// A step from a pooled vector to a score, which is the first element after the last step.
@@ -201,6 +207,29 @@ pub enum ModelError {
     },
 }
 
+/// The tensors that layers are made of, where all are there and have the shapes that the metadata asks for.
+fn check_weights<'p>(
+    keys: &Keys<'_>,
+    gguf: &Gguf,
+    constants: &BTreeMap<String, Vec<f32>>,
+    layers: impl Iterator<Item = &'p LayerPlan>,
+) -> Result<HashSet<&'p str>, ModelError> {
+    let mut used = HashSet::new();
+    for layer in layers {
+        for weight in &layer.weights {
+            if constants.contains_key(&weight.tensor) {
+                continue;
+            }
+            let Some(tensor) = gguf.tensor(&weight.tensor) else {
+                return Err(ModelError::MissingTensor(weight.tensor.clone()));
+            };
+            shapes::check(keys, &layer.desc, weight, tensor)?;
+            used.insert(weight.tensor.as_str());
+        }
+    }
+    Ok(used)
+}
+
 /// Reads what a model is made of.
 ///
 /// # Errors
@@ -208,23 +237,13 @@ pub enum ModelError {
 pub fn plan(gguf: &Gguf) -> Result<ModelPlan, ModelError> {
     let keys = Keys::new(gguf)?;
     let mut plan = arch::plan(&keys)?;
+    plan.mtp = arch::mtp(&keys).and_then(|build| mtp::plan(&keys, gguf, build));
     if let Some((key, value)) = keys.unread() {
         return Err(ModelError::UnknownKey { key, value, architecture: plan.architecture });
     }
-    let mut used = HashSet::new();
     let of_rank = plan.rank.iter().filter_map(RankStep::layer);
-    for layer in plan.layers.iter().chain(&plan.pooled_norm).chain(&plan.dense).chain(of_rank) {
-        for weight in &layer.weights {
-            if plan.constants.contains_key(&weight.tensor) {
-                continue;
-            }
-            let Some(tensor) = gguf.tensor(&weight.tensor) else {
-                return Err(ModelError::MissingTensor(weight.tensor.clone()));
-            };
-            shapes::check(&keys, &layer.desc, weight, tensor)?;
-            used.insert(weight.tensor.as_str());
-        }
-    }
+    let layers = plan.layers.iter().chain(&plan.pooled_norm).chain(&plan.dense).chain(of_rank);
+    let mut used = check_weights(&keys, gguf, &plan.constants, layers)?;
     let scales = scales::find(gguf, &used)?;
     used.extend(scales.values().map(String::as_str));
     // Some files store RoPE's frequencies, which are computed anyway.

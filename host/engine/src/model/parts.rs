@@ -184,6 +184,11 @@ impl<'k, 'g> Builder<'k, 'g> {
         self.layers.last_mut()
     }
 
+    /// The file's keys.
+    pub(super) fn keys(&self) -> &'k Keys<'g> {
+        self.keys
+    }
+
     /// Layers so far.
     pub(super) fn n_layers(&self) -> usize {
         self.layers.len()
@@ -399,16 +404,27 @@ impl<'k, 'g> Builder<'k, 'g> {
     }
 
     /// Adds the head, with the embedding's matrix where the file has none for the head, and ends the model.
-    pub(super) fn finish(mut self, softcap: Option<f32>) -> Result<ModelPlan, ModelError> {
+    pub(super) fn finish(self, softcap: Option<f32>) -> Result<ModelPlan, ModelError> {
         let output =
             if self.keys.has_tensor("output.weight") { "output.weight" } else { "token_embd.weight" };
+        let norm = self.output_norm;
+        self.finish_with(softcap, norm, output.to_owned())
+    }
+
+    /// The same with a head of this norm and this matrix.
+    pub(super) fn finish_with(
+        mut self,
+        softcap: Option<f32>,
+        norm: &str,
+        output: String,
+    ) -> Result<ModelPlan, ModelError> {
         let head = Head { vocabulary: self.vocabulary, scale: self.logit_scale, softcap };
-        let mut weights = self.row_norm(self.output_norm);
-        weights.push(whole(WeightRole::Embedding, output.to_owned()));
+        let mut weights = self.row_norm(norm);
+        weights.push(whole(WeightRole::Embedding, output));
         if self.keys.has_tensor("output.bias") {
             weights.push(whole(WeightRole::OutputBias, "output.bias".to_owned()));
         }
-        let pooled_norm = self.pooling.map(|_| self.pooled_norm(self.output_norm));
+        let pooled_norm = self.pooling.map(|_| self.pooled_norm(norm));
         self.residual_scale = 1.0;
         self.push(self.blocks, LayerParams::Head(head), weights);
         self.end(pooled_norm)
@@ -495,6 +511,8 @@ impl<'k, 'g> Builder<'k, 'g> {
             pooled_norm,
             dense,
             rank,
+            mtp: None,
+            fusion: None,
         })
     }
 

@@ -28,7 +28,7 @@ const MODELS: [&str; 13] = [
 ];
 
 /// The backend whose layers promise batch invariance; `None` where it doesn't run.
-fn simd(max_draft: usize) -> Option<LoadOptions> {
+pub(super) fn simd(max_draft: usize) -> Option<LoadOptions> {
     let (_, options) = backends().iter().find(|(name, _)| *name == "simd")?;
     Some(LoadOptions {
         page_tokens: 16,
@@ -39,7 +39,7 @@ fn simd(max_draft: usize) -> Option<LoadOptions> {
     })
 }
 
-fn load(path: &Path, options: &LoadOptions) -> NeuroEngine {
+pub(super) fn load(path: &Path, options: &LoadOptions) -> NeuroEngine {
     NeuroEngine::load(path, options).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -49,7 +49,7 @@ fn pair(path: &Path) -> Option<[NeuroEngine; 2]> {
 }
 
 /// Ways to choose tokens: greedy; drawn, which leaves drafts often; penalised, which depends on what came before.
-fn samplers() -> [SamplerConfig; 3] {
+pub(super) fn samplers() -> [SamplerConfig; 3] {
     let usual = SamplerConfig { seed: Some(1), ..SamplerConfig::default() };
     [
         usual.clone(),
@@ -64,9 +64,9 @@ fn prompt() -> Vec<u32> {
 
 /// All that a caller sees of a generation, but for what was drafted.
 #[derive(Debug, PartialEq)]
-struct Seen {
+pub(super) struct Seen {
     text: String,
-    tokens: Vec<u32>,
+    pub(super) tokens: Vec<u32>,
     logprobs: Vec<u32>,
     finish: herald::Finish,
     random: herald::sampler::SamplerState,
@@ -85,7 +85,7 @@ fn seen(generated: Generated, sequence: &[u32]) -> Seen {
 }
 
 /// Three generations on one sequence, one after another: what is seen of them, and how many drafted tokens came and didn't.
-fn turns(engine: &NeuroEngine, sampler: &SamplerConfig) -> (Vec<Seen>, [usize; 2]) {
+pub(super) fn turns(engine: &NeuroEngine, sampler: &SamplerConfig) -> (Vec<Seen>, [usize; 2]) {
     let mut sequence = engine.sequence().expect("a sequence");
     let (mut all, mut counts) = (Vec::new(), [0; 2]);
     for (turn, n) in [40, 1, 25].into_iter().enumerate() {
@@ -270,7 +270,7 @@ fn drafted(target: &Path, draft: &Path) -> Option<NeuroEngine> {
 }
 
 /// One generation: what is seen of it, and how many guesses there were and how many came.
-fn one(engine: &NeuroEngine, prompt: &[u32], n: usize, sampler: &SamplerConfig) -> (Seen, [usize; 2]) {
+pub(super) fn one(engine: &NeuroEngine, prompt: &[u32], n: usize, sampler: &SamplerConfig) -> (Seen, [usize; 2]) {
     let options = GenerateOptions {
         max_tokens: Some(n),
         sampler: sampler.clone(),

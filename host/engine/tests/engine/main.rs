@@ -11,6 +11,7 @@ mod long_contexts;
 mod loras;
 mod metrics;
 mod models;
+mod mtp;
 mod oracles;
 mod overrides;
 #[cfg(target_os = "linux")]

@@ -5,6 +5,7 @@ use herald_api::{Activation, RopeKind};
 
 use crate::model::experts::Experts;
 use crate::model::latent::{check, latent_attention};
+use crate::model::mtp::States;
 use crate::model::parts::Builder;
 use crate::model::{Keys, ModelError, ModelPlan};
 
@@ -19,4 +20,14 @@ pub(super) fn plan(keys: &Keys<'_>) -> Result<ModelPlan, ModelError> {
         model.feed_forward(block, width, Activation::Silu, Experts::SHARES)?;
     }
     model.finish(None)
+}
+
+/// The block for multi-token prediction.
+pub(super) fn mtp(keys: &Keys<'_>) -> Result<ModelPlan, ModelError> {
+    let mut model = Builder::after_all(keys)?;
+    let block = model.block_after();
+    let widths = keys.sizes("feed_forward_length", model.blocks)?;
+    model.latent_attention(block, latent_attention(keys, RopeKind::Neighbours)?);
+    model.feed_forward(block, widths[block], Activation::Silu, Experts::SHARES)?;
+    model.finish_after(States::OfBlocks)
 }

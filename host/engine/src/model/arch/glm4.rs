@@ -4,6 +4,7 @@
 
 use herald_api::{Activation, RopeKind};
 
+use crate::model::mtp::States;
 use crate::model::parts::{Builder, Experts, POST_ATTENTION_NORM, usual_attention};
 use crate::model::{Keys, ModelError, ModelPlan};
 
@@ -19,4 +20,16 @@ pub(super) fn moe(keys: &Keys<'_>) -> Result<ModelPlan, ModelError> {
     model.ffn_norm = POST_ATTENTION_NORM;
     let attention = usual_attention(keys, model.blocks, RopeKind::Halves)?;
     model.expert_blocks(attention, Activation::Silu, Experts::SIGMOID)
+}
+
+/// GLM-4.5's block for multi-token prediction.
+pub(super) fn mtp(keys: &Keys<'_>) -> Result<ModelPlan, ModelError> {
+    let mut model = Builder::after_all(keys)?;
+    let block = model.block_after();
+    model.ffn_norm = POST_ATTENTION_NORM;
+    let attention = usual_attention(keys, model.blocks, RopeKind::Halves)?;
+    let widths = keys.sizes("feed_forward_length", model.blocks)?;
+    model.attention(block, attention[block].clone());
+    model.feed_forward(block, widths[block], Activation::Silu, Experts::SIGMOID)?;
+    model.finish_after(States::OfBlocks)
 }

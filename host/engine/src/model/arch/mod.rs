@@ -94,6 +94,15 @@ const ARCHITECTURES: [(&str, Plan); 55] = [
     ("starcoder2", gpt2::starcoder2),
 ];
 
+/// Of architectures whose files have a block for multi-token prediction, what plans it.
+const MTP: [(&str, Plan); 5] = [
+    ("deepseek2", deepseek2::mtp),
+    ("glm4moe", glm4::mtp),
+    ("qwen35", qwen35::mtp),
+    ("qwen35moe", qwen35::mtp),
+    ("qwen3next", qwen35::mtp),
+];
+
 /// The names of the architectures that HERALD runs.
 #[must_use]
 pub fn names() -> Vec<&'static str> {
@@ -108,4 +117,9 @@ pub(super) fn plan(keys: &Keys<'_>) -> Result<ModelPlan, ModelError> {
         known: names().join(", "),
     })?;
     plan(keys)
+}
+
+/// What plans the file's block for multi-token prediction, where HERALD knows the architecture's.
+pub(super) fn mtp(keys: &Keys<'_>) -> Option<Plan> {
+    MTP.iter().find(|(known, _)| *known == keys.architecture()).map(|(_, plan)| *plan)
 }

@@ -5,6 +5,7 @@ use herald_api::{Activation, DeltaHeads, RopeKind};
 
 use crate::model::attention::usual_attention;
 use crate::model::experts::Experts;
+use crate::model::mtp::States;
 use crate::model::parts::{Builder, POST_ATTENTION_NORM};
 use crate::model::{Keys, ModelError, ModelPlan, recurrent};
 
@@ -46,6 +47,23 @@ fn build(keys: &Keys<'_>, heads: DeltaHeads) -> Result<ModelPlan, ModelError> {
         model.feed_forward(block, width, Activation::Silu, Experts::NORMALIZED)?;
     }
     model.finish(None)
+}
+
+/// The block for multi-token prediction: it attends, whatever the model's own pattern.
+pub(super) fn mtp(keys: &Keys<'_>) -> Result<ModelPlan, ModelError> {
+    let mut model = Builder::after_all(keys)?;
+    let block = model.block_after();
+    model.ffn_norm = POST_ATTENTION_NORM;
+    model.has_gated_attention = true;
+    let attention = usual_attention(keys, model.blocks, RopeKind::Halves)?;
+    let widths = if model.has_experts(block) {
+        vec![0; model.blocks]
+    } else {
+        keys.sizes("feed_forward_length", model.blocks)?
+    };
+    model.attention(block, attention[block].clone());
+    model.feed_forward(block, widths[block], Activation::Silu, Experts::NORMALIZED)?;
+    model.finish_after(States::OfHead)
 }
 
 /// Which blocks are recurrent: as the file says block by block, or all but every `full_attention_interval`-th.
