@@ -1,8 +1,8 @@
 //! Asking the system for bytes of a mapped file before they are read.
 
 /// Has the system begin to read these bytes of a mapped file, where it hasn't them in memory: all at once, which takes a disk less
-/// time than page after page. It doesn't wait for them. Whether they are in memory is told by their first page, so that it takes one
-/// system call where they are; of what is evicted, the first page goes first. Other systems than Linux are not asked.
+/// time than page after page. It doesn't wait for them. Their first page stands for all, so that it takes one system call where they
+/// are in memory. Linux says of files that the process neither owns nor may write to that they always are; other systems are not asked.
 pub(crate) fn ask_for(bytes: &[u8]) {
     #[cfg(target_os = "linux")]
     on_linux::ask_for(bytes);

@@ -63,10 +63,7 @@ fn choose(name: Option<&str>) -> Result<&'static Variant> {
         }
         Some(name) => {
             let variant = VARIANTS.iter().find(|variant| variant.name == name).ok_or_else(|| {
-                Error::invalid(format!(
-                    "{CHOICE} is {name:?}, where one of these was expected: {}",
-                    names()
-                ))
+                Error::invalid(format!("{CHOICE} is {name:?}, where one of these was expected: {}", names()))
             })?;
             if variant.runs_on(&hardware) {
                 Ok(variant)

@@ -78,7 +78,8 @@ mod tests {
     fn each_character_is_decoded_as_utf8_has_it() {
         for character in (0..=0x10_ffff).filter_map(char::from_u32) {
             let spelling = character.to_string();
-            let expected = byte_of(u32::from(character)).map_or(spelling.clone().into_bytes(), |byte| vec![byte]);
+            let expected =
+                byte_of(u32::from(character)).map_or(spelling.clone().into_bytes(), |byte| vec![byte]);
             assert_eq!(decode(&spelling), expected, "{character:?}");
         }
     }

@@ -55,10 +55,10 @@ pub(super) fn build(model: &Model<'_>, ranked: Vec<Loaded>, pool: &Arc<ThreadPoo
     let Model { plan, options, packs, vocabulary, .. } = *model;
     PluginRanking::new(ranked).build(|plugins| {
         let layers = || build_layers(model, plugins, pool);
-        let tokenizer =
-            || vocabulary.map(|vocabulary| build_tokenizer(vocabulary, plugins)).transpose();
+        let tokenizer = || vocabulary.map(|vocabulary| build_tokenizer(vocabulary, plugins)).transpose();
         // Weights that are packed take one thread no longer than the tokenizer does; those that are not yet take all of them.
-        let is_packed = plugins.ranked.first().is_some_and(|loaded| packs.has_file(loaded));
+        let is_packed =
+            vocabulary.is_some() && plugins.ranked.first().is_some_and(|loaded| packs.is_there(loaded));
         let (layers, tokenizer) =
             if is_packed { both(pool, layers, tokenizer) } else { (layers(), tokenizer()) };
         let (BuiltLayers { layers, pooled_norm, dense, rank_layers, fusion }, tokenizer) =
@@ -85,8 +85,7 @@ fn build_layers(
     let Model { plan, loras, .. } = *model;
     let build = |layer: &LayerPlan| build_layer(model, layer, 0, plugins, pool);
     let layers = plan.layers.iter().enumerate();
-    let layers =
-        layers.map(|(index, layer)| build_layer(model, layer, loras.max_rank(index), plugins, pool));
+    let layers = layers.map(|(index, layer)| build_layer(model, layer, loras.max_rank(index), plugins, pool));
     Ok(BuiltLayers {
         layers: layers.collect::<BuildResult<_>>()?,
         pooled_norm: plan.pooled_norm.as_ref().map(build).transpose()?,

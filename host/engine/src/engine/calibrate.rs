@@ -89,8 +89,7 @@ pub fn calibrate_within(
         let (gguf, choice) = (super::open(path, options)?, Choice::named(name));
         let packs = Packs::new(options.packs.as_deref(), &gguf);
         let model = (path, gguf, cut.clone());
-        let engine =
-            NeuroEngine::assemble(model, &plugins, choice, pool.clone(), options, (&packs, None));
+        let engine = NeuroEngine::assemble(model, &plugins, choice, pool.clone(), options, (&packs, None));
         packs.keep();
         let refused = match engine {
             Ok(engine) if engine.layers.iter().any(|layer| layer.plugin() == name) => {

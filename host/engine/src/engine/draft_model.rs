@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use herald_api::AlignedBytes;
+use herald_api::{AlignedBytes, LayerParams};
 
 use super::interrupt::Leave;
 use super::memory::EngineMemory;
@@ -16,9 +16,9 @@ use super::mtp::KEPT_STATES;
 use super::pass::WantedLogits;
 use super::{NeuroEngine, Sequence};
 use crate::error::{Error, Result};
-use crate::gguf::TensorInfo;
+use crate::gguf::{Gguf, TensorInfo};
 use crate::kv_cache::MemoryOptions;
-use crate::model::Fusion;
+use crate::model::{Fusion, LayerPlan};
 use crate::options::LoadOptions;
 use crate::packs::Packs;
 use crate::plugin::Plugins;
@@ -72,6 +72,8 @@ pub(crate) struct Following {
     sequence: Sequence,
     /// Where in the text its sequence begins: the model's own block begins where states are left of it.
     start: usize,
+    /// How many tokens it has read with the model's states beside them: guesses after these were read with its own.
+    read: usize,
     /// Where it has recurrent states: what they were before the last guesses, after so many tokens.
     states: Option<(usize, Vec<AlignedBytes>)>,
 }
@@ -112,7 +114,10 @@ impl DraftModel {
         packs: &Packs,
     ) -> Option<Self> {
         let plan = target.plan.mtp.as_deref()?;
-        if options.draft_model.is_some() || options.max_draft == 0 || target.batch_invariant_tokens < 2 {
+        // Models that embed or rank generate nothing.
+        let generates = target.plan.pooling.is_none() && target.plan.rank.is_empty();
+        let drafts = options.draft_model.is_none() && options.max_draft > 0;
+        if !generates || !drafts || target.batch_invariant_tokens < 2 {
             return None;
         }
         let load = LoadOptions { context: Some(target.context), ..load_options(options) };
@@ -130,11 +135,11 @@ impl DraftModel {
         };
         engine.keeps_states = true;
         let fusion = plan.fusion.iter().flat_map(Fusion::layers);
-        let weights = plan.layers.iter().chain(fusion).flat_map(|layer| &layer.weights);
-        let its = weights.filter_map(|weight| target.gguf.tensor(&weight.tensor)).map(TensorInfo::bytes);
-        let all: usize = target.gguf.tensors().map(TensorInfo::bytes).sum();
-        let size = its.sum::<usize>() as f64 / all.max(1) as f64;
-        tracing::info!("a block of the model's own predicts further tokens");
+        let its = multiplied_bytes(&target.gguf, plan.layers.iter().chain(fusion));
+        let size = its as f64 / multiplied_bytes(&target.gguf, &target.plan.layers).max(1) as f64;
+        tracing::info!(
+            "a block of the model's own predicts further tokens, with {size:.2} of the model's bytes"
+        );
         let vocabulary = engine.plan.vocabulary;
         Some(Self { engine, reads_states: true, size, vocabulary, experience: Mutex::default() })
     }
@@ -210,7 +215,8 @@ impl DraftModel {
         let following = self.following(follower, sequence, [seen, chosen])?;
         let start = following.start;
         let shared = common(&following.sequence.tokens, start, [seen, chosen]);
-        following.go_back(shared.min((len - 1).saturating_sub(start)));
+        let known = if self.reads_states { following.read } else { usize::MAX };
+        following.go_back(shared.min((len - 1).saturating_sub(start)).min(known));
         let states = match self.reads_states {
             false => Vec::new(),
             true => match following.states_of(sequence, [seen, chosen]) {
@@ -227,11 +233,13 @@ impl DraftModel {
             following.sequence.states_beside = states;
             following.sequence.states_beside.truncate(piece * self.engine.plan.hidden);
             self.engine.run(&mut following.sequence, &unread[..piece])?;
+            following.read = following.sequence.tokens.len();
             return Ok(Guess::default());
         }
         let mut guess = Guess::default();
         following.sequence.states_beside = states;
         let (mut token, mut probability) = self.next(&mut following.sequence, &unread)?;
+        following.read = last;
         if following.sequence.memory.has_states() {
             let copy = following.sequence.memory.copy_states();
             let copy =
@@ -278,7 +286,7 @@ impl DraftModel {
             if !self.reads_states {
                 self.engine.begin_shared(&mut sequence, &[seen, chosen].concat());
             }
-            *follower = Follower::Text(Box::new(Following { sequence, start: 0, states: None }));
+            *follower = Follower::Text(Box::new(Following { sequence, start: 0, read: 0, states: None }));
         }
         match follower {
             Follower::Text(following) => Ok(following),
@@ -359,6 +367,13 @@ impl Following {
         let unread = (seen.len() + chosen.len()).checked_sub(past).filter(|unread| *unread > 0)?;
         target.states.of(past - 1, seen.iter().chain(chosen).skip(past - 1).take(unread))
     }
+}
+
+/// Bytes of the weights that a token is multiplied with: embeddings are looked up.
+fn multiplied_bytes<'p>(gguf: &Gguf, layers: impl IntoIterator<Item = &'p LayerPlan>) -> usize {
+    let layers = layers.into_iter().filter(|layer| !matches!(layer.desc.params, LayerParams::Embedding(_)));
+    let tensors = layers.flat_map(|layer| &layer.weights).filter_map(|weight| gguf.tensor(&weight.tensor));
+    tensors.map(TensorInfo::bytes).sum()
 }
 
 /// How a draft model is loaded beside a model that is loaded with these options.

@@ -3,13 +3,15 @@
 use std::time::{Duration, Instant};
 
 use super::draft_model::DraftModel;
+use super::mtp::LastStates;
 use super::{Generation, NeuroEngine, Sequence};
 use crate::error::Result;
 use crate::speculation::{Ahead, Chances, Draft, Guess};
 use crate::threads::locked;
 
-/// How much more a draft's token costs where a sequence has recurrent states: those that came are run again after one that didn't.
-const RERUN: f64 = 2.0;
+/// How much more a draft's token costs where a sequence has recurrent states: those that came are run again after one that didn't, which
+/// is half a token for each of a draft that comes every other time, and less for better ones.
+const RERUN: f64 = 1.5;
 
 impl NeuroEngine {
     /// Drafts what comes after the tokens that a sequence runs next, in a pass that `sequences` share and that has room for `spare`
@@ -116,6 +118,8 @@ impl NeuroEngine {
         if let Some(model) = &self.draft_model {
             model.keep(std::mem::take(&mut ahead.follower), &sequence.tokens);
         }
+        // A later text's own tokens bring states again.
+        sequence.states = LastStates::default();
         let Some((_, behind)) = ahead.chosen.split_last().filter(|(_, behind)| !behind.is_empty()) else {
             return Ok(());
         };

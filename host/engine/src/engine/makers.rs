@@ -9,11 +9,11 @@ pub(super) fn lines(
     layers: &[LayerHandle],
     for_prompts: &[Option<LayerHandle>],
     tiers: &[(TierKind, String)],
-    tokenizer: &str,
+    tokenizer: Option<&str>,
 ) -> Vec<String> {
     let mut names: Vec<&str> = Vec::new();
     let makers = layers.iter().chain(for_prompts.iter().flatten()).map(LayerHandle::plugin);
-    for name in makers.chain(tiers.iter().map(|(_, name)| &name[..])).chain([tokenizer]) {
+    for name in makers.chain(tiers.iter().map(|(_, name)| &name[..])).chain(tokenizer) {
         if !names.contains(&name) {
             names.push(name);
         }
@@ -36,7 +36,7 @@ pub(super) fn lines(
         if !kinds.is_empty() {
             parts.push(format!("memory tiers ({})", kinds.join(", ")));
         }
-        if tokenizer == name {
+        if tokenizer == Some(name) {
             parts.push("the tokenizer".to_owned());
         }
         format!("{name}: {}", parts.join(", "))

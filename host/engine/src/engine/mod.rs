@@ -153,10 +153,10 @@ impl Sequence {
         &self.tokens
     }
 
-    /// Bytes that the layers keep of it.
+    /// Bytes that the layers keep of it, and the states of its last tokens where the model's own block reads them.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.memory.bytes()
+        self.memory.bytes() + self.states.bytes()
     }
 
     /// What the tiers hold of it. Pages that it shares with others count whole, and look-ups don't count.
@@ -236,8 +236,7 @@ impl NeuroEngine {
             backend_choice::pick_backends(&plugins, options, threads, Some(&Shapes::of(&gguf, &plan)))?;
         ignored.iter().for_each(|sentence| tracing::warn!("{sentence}"));
         let packs = Packs::new(options.packs.as_deref(), &gguf);
-        let mut engine =
-            Self::assemble((path, gguf, plan), &plugins, choice, pool, options, (&packs, None))?;
+        let mut engine = Self::assemble((path, gguf, plan), &plugins, choice, pool, options, (&packs, None))?;
         let mtp = DraftModel::of_own_block(&engine, &plugins, options, &packs);
         packs.keep();
         engine.memory.prefixes.open(|| engine.cache_scope()).map_err(|source| Error::File {
@@ -279,7 +278,7 @@ impl NeuroEngine {
         let model = &build::Model { gguf: &gguf, plan: &plan, loras: &loras, options, packs, vocabulary };
         let built = build::build(model, ranked, &pool)?;
         let prompt_layers = build::for_prompts(model, &built, plugins, &mut choice, &pool)?;
-        let made = built.tokenizer.as_ref().map_or("", TokenizerHandle::plugin);
+        let made = built.tokenizer.as_ref().map(TokenizerHandle::plugin);
         makers::lines(&built.layers, &prompt_layers, &built.memory.makers, made)
             .iter()
             .for_each(|line| tracing::info!("{line}"));

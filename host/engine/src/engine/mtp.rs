@@ -53,7 +53,8 @@ impl LastStates {
             self.states.clear();
             self.first = past + skipped;
         }
-        self.states.extend(ids.iter().copied().zip(rows.map(Box::from)).skip(skipped));
+        let kept = ids.iter().copied().zip(rows).skip(skipped);
+        self.states.extend(kept.map(|(token, row)| (token, Box::from(row))));
         while self.states.len() > KEPT_STATES {
             self.states.pop_front();
             self.first += 1;
@@ -76,6 +77,11 @@ impl LastStates {
         Some(rows)
     }
 
+    /// Bytes of it.
+    pub(super) fn bytes(&self) -> usize {
+        self.states.iter().map(|(_, row)| size_of_val(&**row)).sum()
+    }
+
     /// The state of the last token.
     pub(super) fn last(&self) -> &[f32] {
         self.states.back().map_or(&[], |(_, row)| row)
@@ -92,7 +98,8 @@ impl NeuroEngine {
             self.apply(&layers.embedding_norm, x, &mut normed[0])?;
             self.apply(&layers.state_norm, states, &mut normed[1])?;
             let [embeddings, states] = normed.each_ref().map(|rows| rows.chunks_exact(hidden));
-            let both: Vec<f32> = embeddings.zip(states).flat_map(|(e, h)| [e, h]).flatten().copied().collect();
+            let both: Vec<f32> =
+                embeddings.zip(states).flat_map(|(e, h)| [e, h]).flatten().copied().collect();
             self.apply(&layers.projection, &both, x)?;
         }
         Ok(())

@@ -35,7 +35,9 @@ impl Fusion {
     /// Its layers.
     pub(crate) fn layers(&self) -> impl Iterator<Item = &LayerPlan> {
         let Self { embedding_norm, state_norm, projection, heads_norms } = self;
-        [embedding_norm, state_norm, projection].into_iter().chain(heads_norms.iter().flat_map(|both| both.iter()))
+        [embedding_norm, state_norm, projection]
+            .into_iter()
+            .chain(heads_norms.iter().flat_map(|both| both.iter()))
     }
 }
 

@@ -78,9 +78,9 @@ impl Packs {
         store.clone()
     }
 
-    /// Whether there is a file of what a plugin packed; whether it can be used is seen once it is.
-    pub(crate) fn has_file(&self, plugin: &Loaded) -> bool {
-        self.store(plugin).is_some_and(|store| store.has_file())
+    /// Whether there is a pack of this plugin's that can be used.
+    pub(crate) fn is_there(&self, plugin: &Loaded) -> bool {
+        self.store(plugin).is_some_and(|store| store.is_there())
     }
 
     /// Whether a plugin's weights lie in a pack, so that the model's own bytes aren't read any more.

@@ -53,8 +53,8 @@ pub(super) struct Store {
 enum State {
     /// No weight was asked for yet.
     New,
-    /// There is a pack.
-    There(Mapped),
+    /// There is a pack, and whether a weight was asked for that it lacks.
+    There { pack: Mapped, lacks: bool },
     /// One is being made.
     Making(Making),
     /// One was made, or can't be: only what it has is given.
@@ -95,9 +95,14 @@ impl Store {
         Self { path, identity, mapped, state: Mutex::new(State::New) }
     }
 
-    /// Whether there is a file where the pack is to be.
-    pub(super) fn has_file(&self) -> bool {
-        self.path.exists()
+    /// Whether there is a pack that can be used.
+    pub(super) fn is_there(&self) -> bool {
+        let mut state = locked(&self.state);
+        // A plugin that packs nothing gets no file.
+        if matches!(*state, State::New) && self.path.exists() {
+            *state = self.begin();
+        }
+        matches!(*state, State::There { .. })
     }
 
     /// Whether weights lie in a pack.
@@ -116,7 +121,7 @@ impl Store {
     /// The pack that is there, or the beginning of a new one.
     fn begin(&self) -> State {
         let found = match file::open(&self.path, &self.identity) {
-            Ok(found) => return State::There(found),
+            Ok(pack) => return State::There { pack, lacks: false },
             Err(error) => error,
         };
         if found.kind() != io::ErrorKind::NotFound {
@@ -133,8 +138,8 @@ impl Store {
         fs::create_dir_all(folder)?;
         let lock = wait_for(&self.path.with_extension(LOCK))?;
         // Another process may have made it meanwhile.
-        if let Ok(found) = file::open(&self.path, &self.identity) {
-            return Ok(State::There(found));
+        if let Ok(pack) = file::open(&self.path, &self.identity) {
+            return Ok(State::There { pack, lacks: false });
         }
         sweep(folder);
         let model: u64 = self.mapped.iter().map(|file| file.len() as u64).sum();
@@ -149,11 +154,21 @@ impl Store {
         Ok(State::Making(Making { file, made, open: HashMap::new(), end: HEADER_BYTES, _lock: lock }))
     }
 
-    /// Has the pack that was made take its place. Where it can't, this process goes on with what it has.
+    /// Has the pack that was made take its place. Where it can't, this process goes on with what it has. A pack that lacks weights,
+    /// since it was made while fewer were asked for, goes: the next process makes a whole one.
     pub(super) fn keep(&self) {
         let mut state = locked(&self.state);
         *state = match std::mem::replace(&mut *state, State::New) {
             State::Making(making) => State::Done(Some(self.finish(making))),
+            State::There { pack, lacks: true } => {
+                tracing::info!(
+                    "{}: weights are packed anew next time: some are missing",
+                    self.path.display()
+                );
+                // Another process may have removed it.
+                let _ = fs::remove_file(&self.path);
+                State::There { pack, lacks: false }
+            }
             other => other,
         };
     }
@@ -254,11 +269,12 @@ unsafe impl PackKeeper for Store {
         }
         let lacks = || Error::unsupported("the packed weights that are kept lack this one");
         match &mut *state {
-            State::There(Mapped { map, entries }) => {
-                let (offset, len) = *entries.get(&key).ok_or_else(lacks)?;
-                let memory = NonNull::new(map.as_ptr().wrapping_add(offset).cast_mut());
-                let memory = memory.filter(|_| len == bytes).ok_or_else(lacks)?;
-                Ok(KeptPack { memory, is_filled: true })
+            State::There { pack: Mapped { map, entries }, lacks: lacks_some } => {
+                let found = entries.get(&key).filter(|(_, len)| *len == bytes);
+                let memory =
+                    found.and_then(|(offset, _)| NonNull::new(map.as_ptr().wrapping_add(*offset).cast_mut()));
+                *lacks_some |= memory.is_none();
+                Ok(KeptPack { memory: memory.ok_or_else(lacks)?, is_filled: true })
             }
             State::Making(making) => match making.made.filled(key, bytes) {
                 Some(filled) => Ok(filled),

@@ -270,7 +270,12 @@ fn drafted(target: &Path, draft: &Path) -> Option<NeuroEngine> {
 }
 
 /// One generation: what is seen of it, and how many guesses there were and how many came.
-pub(super) fn one(engine: &NeuroEngine, prompt: &[u32], n: usize, sampler: &SamplerConfig) -> (Seen, [usize; 2]) {
+pub(super) fn one(
+    engine: &NeuroEngine,
+    prompt: &[u32],
+    n: usize,
+    sampler: &SamplerConfig,
+) -> (Seen, [usize; 2]) {
     let options = GenerateOptions {
         max_tokens: Some(n),
         sampler: sampler.clone(),

@@ -151,7 +151,10 @@ fn guesses_follow_from_the_state_of_the_token_before() {
             let norm = format!("blk.{blocks}.nextn.shared_head_norm.weight");
             tensors.insert(norm, (vec![HIDDEN], plain.clone()));
             let rows = rows_that_follow(&embeddings, read, 2);
-            tensors.insert(format!("blk.{blocks}.nextn.shared_head_head.weight"), (vec![HIDDEN, VOCABULARY], rows));
+            tensors.insert(
+                format!("blk.{blocks}.nextn.shared_head_head.weight"),
+                (vec![HIDDEN, VOCABULARY], rows),
+            );
         });
         let Some(engine) = exact(&path, 1) else { return };
         let (seen, [guessed, came]) = one(&engine, &PROMPT, 60, &samplers()[0]);
