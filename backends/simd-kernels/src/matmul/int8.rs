@@ -15,6 +15,9 @@ use crate::simd::{LANES, Simd, Task};
 /// Activations of 8 bits.
 pub(crate) struct Int8;
 
+/// Tokens up to which codes are unpacked as they are multiplied, on wide vectors: twice for two tiles of 8 takes less than to a panel.
+const WIDE_DIRECT: usize = 16;
+
 /// Vectors of a group's panel: quads, then scales (and minima) of both halves.
 const fn panel_vectors<L: Sums>() -> usize {
     QUADS + L::SCALE_VECTORS
@@ -31,8 +34,12 @@ impl Precision for Int8 {
         panel_vectors::<F::Sums>()
     }
 
+    fn direct_tokens<S: Simd>() -> usize {
+        if S::WIDE { WIDE_DIRECT } else { DIRECT }
+    }
+
     fn is_direct<S: Simd, F: Format>(n_tokens: usize) -> bool {
-        n_tokens <= DIRECT
+        n_tokens <= Self::direct_tokens::<S>()
     }
 
     #[inline(always)]
