@@ -36,8 +36,9 @@ pub struct LoadOptions {
     pub max_draft: usize,
     /// The fewest tokens of a draft, even where fewer would pay: 0, but for experiments.
     pub min_draft: usize,
-    /// A smaller model of the same vocabulary (a GGUF file) that drafts too, where that pays; `None`: drafts come from the text, the
-    /// answer's form, and the model's own block for multi-token prediction, where its file has one. It is loaded with the same backend and threads, and uses memory beside the model's, within the same budget.
+    /// A smaller model of the same vocabulary (a GGUF file) that drafts too, where that pays, loaded with the same backend and threads,
+    /// and with memory beside the model's, within the same budget. `None`: drafts come from the text, the answer's form, and the
+    /// model's own block for multi-token prediction, where its file has one.
     pub draft_model: Option<PathBuf>,
     /// The most tokens that a sequence may have; `None`: what the model was trained for.
     pub context: Option<usize>,
