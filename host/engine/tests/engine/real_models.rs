@@ -72,8 +72,7 @@ fn qwen_coder() {
         divergence: number(format!("t{text}.llama_cpp_kl")),
         agreement: number(format!("t{text}.llama_cpp_top1")),
     });
-    // The activations of `cpu` stay float32, and it takes minutes.
-    for (backend, options) in backends().iter().filter(|(backend, _)| *backend != "cpu") {
+    for (backend, options) in backends() {
         for (activations, share) in [(ActivationPrecision::Int8, 0.5), (ActivationPrecision::Int16, 0.01)] {
             let options = LoadOptions { activations: Some(activations), ..options.clone() };
             let engine =
