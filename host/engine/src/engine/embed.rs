@@ -197,12 +197,20 @@ impl NeuroEngine {
 
     /// Norms rows of hidden states, where the model has a norm for what is pooled.
     fn norm_states(&self, states: &mut [f32]) -> Result<()> {
-        let Some(norm) = &self.pooled_norm else { return Ok(()) };
-        for rows in states.chunks_mut(HEAD_TOKENS.min(self.max_batch) * self.plan.hidden) {
-            let input = rows.to_vec();
-            self.apply(norm, &input, rows)?;
+        if let Some(norm) = &self.pooled_norm {
+            states.copy_from_slice(&self.normed(norm, states)?);
         }
         Ok(())
+    }
+
+    /// Rows of activations `[n, hidden]` as a norm, a head without a matrix, gives them.
+    pub(super) fn normed(&self, norm: &LayerHandle, rows: &[f32]) -> Result<Vec<f32>> {
+        let mut normed = vec![0.0; rows.len()];
+        let len = HEAD_TOKENS.min(self.max_batch) * self.plan.hidden;
+        for (rows, normed) in rows.chunks(len).zip(normed.chunks_mut(len)) {
+            self.apply(norm, rows, normed)?;
+        }
+        Ok(normed)
     }
 
     /// Takes a pooled vector through the matrices that follow, where the model has any.

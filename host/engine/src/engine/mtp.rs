@@ -92,27 +92,15 @@ impl NeuroEngine {
     /// Makes a block's inputs of embeddings and the states of the tokens before, both `[n, hidden]`, in place of the embeddings.
     pub(super) fn fuse(&self, layers: &FusionLayers, embeddings: &mut [f32], states: &[f32]) -> Result<()> {
         let hidden = self.plan.hidden;
-        let len = HEAD_TOKENS.min(self.max_batch) * hidden;
-        for (x, states) in embeddings.chunks_mut(len).zip(states.chunks(len)) {
-            let mut normed = [vec![0.0; x.len()], vec![0.0; x.len()]];
-            self.apply(&layers.embedding_norm, x, &mut normed[0])?;
-            self.apply(&layers.state_norm, states, &mut normed[1])?;
-            let [embeddings, states] = normed.each_ref().map(|rows| rows.chunks_exact(hidden));
-            let both: Vec<f32> =
-                embeddings.zip(states).flat_map(|(e, h)| [e, h]).flatten().copied().collect();
-            self.apply(&layers.projection, &both, x)?;
+        let (e, h) =
+            (self.normed(&layers.embedding_norm, embeddings)?, self.normed(&layers.state_norm, states)?);
+        let rows = e.chunks_exact(hidden).zip(h.chunks_exact(hidden));
+        let both: Vec<f32> = rows.flat_map(|(e, h)| [e, h]).flatten().copied().collect();
+        let n = HEAD_TOKENS.min(self.max_batch);
+        for (both, x) in both.chunks(2 * n * hidden).zip(embeddings.chunks_mut(n * hidden)) {
+            self.apply(&layers.projection, both, x)?;
         }
         Ok(())
-    }
-
-    /// Norms states `[n, hidden]`.
-    pub(super) fn normed(&self, norm: &LayerHandle, states: &[f32]) -> Result<Vec<f32>> {
-        let mut normed = vec![0.0; states.len()];
-        let len = HEAD_TOKENS.min(self.max_batch) * self.plan.hidden;
-        for (states, normed) in states.chunks(len).zip(normed.chunks_mut(len)) {
-            self.apply(norm, states, normed)?;
-        }
-        Ok(normed)
     }
 }
 

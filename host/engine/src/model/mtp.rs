@@ -9,11 +9,7 @@
 //! The head and the embedding are the model's own where the file has none for the block. Guesses go on from the block's own
 //! states: `x` takes the place of `h`.
 
-use std::collections::BTreeMap;
-
-use herald_api::{ActivationPrecision, Head, LayerDesc, LayerParams, WeightRole};
-
-use super::parts::{Builder, whole};
+use super::parts::Builder;
 use super::{Keys, LayerPlan, ModelError, ModelPlan, scales};
 use crate::gguf::Gguf;
 
@@ -75,35 +71,18 @@ impl<'k, 'g> Builder<'k, 'g> {
         let block = self.block_after();
         let part = |name: &str| Self::tensor(block, &format!("nextn.{name}.weight"));
         let usual = |own: String, usual: &str| if keys.has_tensor(&own) { own } else { usual.to_owned() };
-        let tied = usual("output.weight".to_owned(), "token_embd.weight");
-        let matrix = usual(part("shared_head_head"), &tied);
+        let matrix = usual(part("shared_head_head"), self.output());
         let norm = usual(part("shared_head_norm"), "output_norm.weight");
         let fusion = Fusion {
             embedding_norm: self.pooled_norm(&part("enorm")),
             state_norm: self.pooled_norm(&part("hnorm")),
-            projection: self.projection(part("eh_proj")),
+            projection: self.matrix(part("eh_proj"), 2 * self.hidden, self.hidden),
             heads_norms: (states == States::OfHead)
                 .then(|| Box::new(["output_norm.weight", norm.as_str()].map(|norm| self.pooled_norm(norm)))),
         };
         let mut plan = self.finish_with(None, &norm, matrix)?;
         plan.fusion = Some(fusion);
         Ok(plan)
-    }
-
-    /// A matrix of two rows of activations side by side, as a head without a norm.
-    fn projection(&mut self, tensor: String) -> LayerPlan {
-        let (hidden, norm_eps) = (self.hidden, self.norm_eps);
-        let desc = LayerDesc {
-            block: self.block_after(),
-            hidden: 2 * hidden,
-            residual_scale: 1.0,
-            norm_eps,
-            activations: ActivationPrecision::default(),
-            params: LayerParams::Head(Head { vocabulary: hidden, scale: 1.0, softcap: None }),
-        };
-        let ones = self.ones("nextn.eh_proj", 2 * hidden);
-        let weights = vec![whole(WeightRole::InputScale, ones), whole(WeightRole::Embedding, tensor)];
-        LayerPlan { desc, weights, shares_input: false, pages_of: None }
     }
 }
 
@@ -130,7 +109,7 @@ pub(super) fn plan(
 fn checked(keys: &Keys<'_>, gguf: &Gguf, mut plan: ModelPlan) -> Result<ModelPlan, ModelError> {
     let fusion = plan.fusion.as_ref().into_iter().flat_map(Fusion::layers);
     let used = super::check_weights(keys, gguf, &plan.constants, plan.layers.iter().chain(fusion))?;
-    let scales: BTreeMap<String, String> = scales::find(gguf, &used)?;
+    let scales = scales::find(gguf, &used)?;
     plan.scales = scales;
     Ok(plan)
 }

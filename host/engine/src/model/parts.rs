@@ -405,10 +405,13 @@ impl<'k, 'g> Builder<'k, 'g> {
 
     /// Adds the head, with the embedding's matrix where the file has none for the head, and ends the model.
     pub(super) fn finish(self, softcap: Option<f32>) -> Result<ModelPlan, ModelError> {
-        let output =
-            if self.keys.has_tensor("output.weight") { "output.weight" } else { "token_embd.weight" };
-        let norm = self.output_norm;
-        self.finish_with(softcap, norm, output.to_owned())
+        let (norm, output) = (self.output_norm, self.output().to_owned());
+        self.finish_with(softcap, norm, output)
+    }
+
+    /// The head's matrix, or the embedding's where the file has none for the head.
+    pub(super) fn output(&self) -> &'static str {
+        if self.keys.has_tensor("output.weight") { "output.weight" } else { "token_embd.weight" }
     }
 
     /// The same with a head of this norm and this matrix.
@@ -467,20 +470,25 @@ impl<'k, 'g> Builder<'k, 'g> {
                     return Err(self.keys.bad(&key, given, format!("{expected}, as the tensors have it")));
                 }
             }
-            let desc = LayerDesc {
-                block: self.blocks,
-                hidden: width,
-                residual_scale: 1.0,
-                norm_eps: self.norm_eps,
-                activations: ActivationPrecision::default(),
-                params: LayerParams::Head(Head { vocabulary, scale: 1.0, softcap: None }),
-            };
-            let ones = self.ones(&format!("dense_{number}"), width);
-            let weights = vec![whole(WeightRole::InputScale, ones), whole(WeightRole::Embedding, name)];
-            plans.push(LayerPlan { desc, weights, shares_input: false, pages_of: None });
+            plans.push(self.matrix(name, width, vocabulary));
             width = vocabulary;
         }
         Ok(plans)
+    }
+
+    /// A matrix by itself, from `width` elements to as many as its `rows`: a head without a norm.
+    pub(super) fn matrix(&mut self, tensor: String, width: usize, rows: usize) -> LayerPlan {
+        let desc = LayerDesc {
+            block: self.blocks,
+            hidden: width,
+            residual_scale: 1.0,
+            norm_eps: self.norm_eps,
+            activations: ActivationPrecision::default(),
+            params: LayerParams::Head(Head { vocabulary: rows, scale: 1.0, softcap: None }),
+        };
+        let ones = self.ones(tensor.strip_suffix(".weight").unwrap_or(&tensor), width);
+        let weights = vec![whole(WeightRole::InputScale, ones), whole(WeightRole::Embedding, tensor)];
+        LayerPlan { desc, weights, shares_input: false, pages_of: None }
     }
 
     /// The name of what stands in place of a norm where a matrix has none.
