@@ -111,6 +111,9 @@ typedef struct HeraldTier HeraldTier;
 // x86: AVX-512 BF16.
 #define HERALD_CPU_AVX512_BF16 (1 << 6)
 
+// x86: AMX-INT8, where the system keeps its tile registers. A process asks the system before it uses them.
+#define HERALD_CPU_AMX_INT8 (1 << 7)
+
 // AArch64: NEON.
 #define HERALD_CPU_NEON (1 << 16)
 

@@ -46,6 +46,13 @@ impl Hardware {
         self.named(features & !self.features)
     }
 
+    /// Asks the system to let this process use AMX's tile registers, which it must before it does, and says whether that may be. For
+    /// CPUs with `HERALD_CPU_AMX_INT8`.
+    #[must_use]
+    pub fn may_use_tiles(&self) -> bool {
+        self.has(abi::HERALD_CPU_AMX_INT8) && tiles_are_granted()
+    }
+
     fn named(&self, features: u64) -> Vec<&'static str> {
         let there = |(bit, arch, _): &&(u64, u32, &str)| *arch == self.arch && features & bit != 0;
         FEATURES.iter().filter(there).map(|(_, _, name)| *name).collect()
@@ -53,7 +60,7 @@ impl Hardware {
 }
 
 /// A `HERALD_CPU_*` bit, the architecture that has it, and its name.
-const FEATURES: [(u64, u32, &str); 10] = [
+const FEATURES: [(u64, u32, &str); 11] = [
     (abi::HERALD_CPU_AVX2, abi::HERALD_ARCH_X86_64, "avx2"),
     (abi::HERALD_CPU_FMA, abi::HERALD_ARCH_X86_64, "fma"),
     (abi::HERALD_CPU_F16C, abi::HERALD_ARCH_X86_64, "f16c"),
@@ -61,6 +68,7 @@ const FEATURES: [(u64, u32, &str); 10] = [
     (abi::HERALD_CPU_AVX512, abi::HERALD_ARCH_X86_64, "avx512"),
     (abi::HERALD_CPU_AVX512_VNNI, abi::HERALD_ARCH_X86_64, "avx512-vnni"),
     (abi::HERALD_CPU_AVX512_BF16, abi::HERALD_ARCH_X86_64, "avx512-bf16"),
+    (abi::HERALD_CPU_AMX_INT8, abi::HERALD_ARCH_X86_64, "amx-int8"),
     (abi::HERALD_CPU_NEON, abi::HERALD_ARCH_AARCH64, "neon"),
     (abi::HERALD_CPU_DOTPROD, abi::HERALD_ARCH_AARCH64, "dotprod"),
     (abi::HERALD_CPU_I8MM, abi::HERALD_ARCH_AARCH64, "i8mm"),
@@ -88,10 +96,52 @@ fn features() -> u64 {
         (abi::HERALD_CPU_AVX512, avx512),
         (abi::HERALD_CPU_AVX512_VNNI, avx512 && has!("avx512vnni")),
         (abi::HERALD_CPU_AVX512_BF16, avx512 && has!("avx512bf16")),
+        (abi::HERALD_CPU_AMX_INT8, has!("xsave") && has_amx_int8()),
     ]
     .into_iter()
     .filter(|(_, there)| *there)
     .fold(0, |bits, (bit, _)| bits | bit)
+}
+
+/// Whether the CPU has AMX-INT8 and the system keeps what is in tile registers: the standard library doesn't tell yet.
+/// (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, 18.2.)
+#[cfg(target_arch = "x86_64")]
+fn has_amx_int8() -> bool {
+    use std::arch::x86_64::{__cpuid_count, __get_cpuid_max, _xgetbv};
+
+    const TILE_AND_INT8: u32 = 0b11 << 24;
+    const TILE_STATES: u64 = 0b11 << 17;
+    let there = __get_cpuid_max(0).0 >= 7 && __cpuid_count(7, 0).edx & TILE_AND_INT8 == TILE_AND_INT8;
+    // SAFETY: a CPU with AMX whose system uses XSAVE, as the caller knows, has XGETBV.
+    there && unsafe { _xgetbv(0) } & TILE_STATES == TILE_STATES
+}
+
+/// Asks the kernel for the state of tile registers (its documentation: arch/x86/xstate.rst). It may be asked again.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn tiles_are_granted() -> bool {
+    const ARCH_PRCTL: usize = 158;
+    const ARCH_REQ_XCOMP_PERM: usize = 0x1023;
+    const XFEATURE_XTILEDATA: usize = 18;
+    let result: isize;
+    // SAFETY: a call of Linux, which takes two numbers and changes no memory of this process.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            inlateout("rax") ARCH_PRCTL as isize => result,
+            in("rdi") ARCH_REQ_XCOMP_PERM,
+            in("rsi") XFEATURE_XTILEDATA,
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack)
+        );
+    }
+    result == 0
+}
+
+/// How other systems let a process use tile registers was never tried.
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+fn tiles_are_granted() -> bool {
+    false
 }
 
 #[cfg(target_arch = "aarch64")]
