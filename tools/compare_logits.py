@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 
-VARIANTS = [("cpu", "")] + [("simd", isa) for isa in ("avx2", "avx-vnni", "avx512", "avx512-vnni")] + [("blas", "")]
+VARIANTS = [("cpu", "")] + [("simd", isa) for isa in ("avx2", "avx-vnni", "avx512", "avx512-vnni", "amx")] + [("blas", "")]
 PIECES = [[], ["--pieces", "7"]]
 TOKENS = 200
 

@@ -65,10 +65,14 @@ fn choose(name: Option<&str>) -> Result<&'static Variant> {
             let variant = VARIANTS.iter().find(|variant| variant.name == name).ok_or_else(|| {
                 Error::invalid(format!("{CHOICE} is {name:?}, where one of these was expected: {}", names()))
             })?;
+            let missing = hardware.names_of_missing(variant.features).join(", ");
             if variant.runs_on(&hardware) {
                 Ok(variant)
+            } else if missing.is_empty() {
+                Err(Error::invalid(format!(
+                    "{CHOICE} is {name:?}, which the system doesn't let this process use"
+                )))
             } else {
-                let missing = hardware.names_of_missing(variant.features).join(", ");
                 Err(Error::invalid(format!("{CHOICE} is {name:?}, and this CPU doesn't have {missing}")))
             }
         }

@@ -28,10 +28,11 @@ pub struct Variant {
 }
 
 impl Variant {
-    /// Whether a machine has what it needs.
+    /// Whether a machine has what it needs, and the system lets this process use it.
     #[must_use]
     pub fn runs_on(&self, hardware: &Hardware) -> bool {
-        hardware.has(self.features)
+        let in_tiles = self.features & abi::HERALD_CPU_AMX_INT8 != 0;
+        hardware.has(self.features) && (!in_tiles || hardware.may_use_tiles())
     }
 
     /// How its packed weights of a type are dequantised, for CPUs with the features alone. Not in the table, so that a plugin
@@ -51,7 +52,13 @@ impl Variant {
 
 /// All variants, the best first.
 #[cfg(target_arch = "x86_64")]
-pub static VARIANTS: [Variant; 4] = [
+pub static VARIANTS: [Variant; 5] = [
+    Variant {
+        name: "amx",
+        features: abi::HERALD_CPU_AMX_INT8 | abi::HERALD_CPU_AVX512 | abi::HERALD_CPU_AVX512_VNNI | AVX2,
+        score: 600,
+        kernels: &amx::KERNELS,
+    },
     Variant {
         name: "avx512-vnni",
         features: abi::HERALD_CPU_AVX512 | abi::HERALD_CPU_AVX512_VNNI | AVX2,
@@ -106,7 +113,7 @@ macro_rules! quantised {
                 ActivationFormat {
                     id: int8::id::<Token, Packed<$block>>(),
                     len: int8::len::<<Packed<$block> as Format>::Sums>,
-                    tile: Int8::tile_of::<Token>,
+                    tile: Int8::tile_of::<Token, Packed<$block>>,
                     quantize: quantize_int8::<Packed<$block>>,
                     rounding: int8::STEP,
                 }
@@ -119,7 +126,7 @@ macro_rules! quantised {
                 ActivationFormat {
                     id: int16::ID,
                     len: int16::len,
-                    tile: Int16::tile_of::<Token>,
+                    tile: Int16::tile_of::<Token, Packed<$block>>,
                     quantize: quantize_int16,
                     rounding: int16::STEP,
                 }
@@ -184,10 +191,10 @@ macro_rules! integer_kernels {
         }
 
         kernel!($features, attend_q4, crate::attend::attend_q4, (tile: &Q4Tile<'_>, running: &mut OnlineSoftmax<'_>, scratch: &mut [f32]));
-        kernel!($features, quantize_int16, int16::quantize, (x: &[f32], columns: usize, quantized: &mut [f32]));
-        kernel!($features, quantize_int8<F: Format>, int8::quantize::<Token, F>, (x: &[f32], columns: usize, quantized: &mut [f32]));
-        kernel!($features, matmul_int16<F: Format>, crate::matmul::matmul::<Token, F, Int16>, (run: &MatmulCall<'_>, scratch: &mut [f32], out: &mut OutputTile<'_>));
-        kernel!($features, matmul_int8<F: Format>, crate::matmul::matmul::<Token, F, Int8>, (run: &MatmulCall<'_>, scratch: &mut [f32], out: &mut OutputTile<'_>));
+        kernel!($features, pub(super) quantize_int16, int16::quantize, (x: &[f32], columns: usize, quantized: &mut [f32]));
+        kernel!($features, pub(super) quantize_int8<F: Format>, int8::quantize::<Token, F>, (x: &[f32], columns: usize, quantized: &mut [f32]));
+        kernel!($features, pub(super) matmul_int16<F: Format>, crate::matmul::matmul::<Token, F, Int16>, (run: &MatmulCall<'_>, scratch: &mut [f32], out: &mut OutputTile<'_>));
+        kernel!($features, pub(super) matmul_int8<F: Format>, crate::matmul::matmul::<Token, F, Int8>, (run: &MatmulCall<'_>, scratch: &mut [f32], out: &mut OutputTile<'_>));
     };
 }
 
@@ -304,6 +311,33 @@ variant!(
     "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c",
     beside avx512
 );
+/// Tile registers multiply int8 activations where there are enough; everything else is that of AVX-512 VNNI.
+#[cfg(target_arch = "x86_64")]
+mod amx {
+    use super::avx512::matmul_floats;
+    use super::avx512_vnni::{matmul_int16, quantize_int16};
+    use super::*;
+
+    type Token = crate::simd::avx512::Avx512<crate::simd::amx::Amx>;
+
+    /// The table.
+    pub(super) const KERNELS: Kernels = Kernels { name: "simd (amx)", matmul, ..super::avx512_vnni::KERNELS };
+
+    fn matmul(dtype: DType, precision: ActivationPrecision) -> MatmulKernel {
+        dispatch!(dtype, float F => plain!(F, dtype), block B => quantised!(B, dtype, precision))
+    }
+
+    kernel!("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c", quantize_int8<F: Format>, int8::quantize::<Token, F>, (x: &[f32], columns: usize, quantized: &mut [f32]));
+    kernel!("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c", matmul_tiles<F: Format>, crate::matmul::matmul::<Token, F, Int8>, (run: &MatmulCall<'_>, scratch: &mut [f32], out: &mut OutputTile<'_>));
+
+    fn matmul_int8<F: Format>(run: &MatmulCall<'_>, scratch: &mut [f32], out: &mut OutputTile<'_>) {
+        if int8::in_tiles::<Token, F::Sums>(run.n_tokens.min(int8::TILE)) {
+            matmul_tiles::<F>(run, scratch, out);
+        } else {
+            super::avx512_vnni::matmul_int8::<F>(run, scratch, out);
+        }
+    }
+}
 
 #[cfg(target_arch = "aarch64")]
 variant!(neon, "simd (neon)", crate::simd::neon::Neon<crate::simd::neon_quads::Widening>, "neon");

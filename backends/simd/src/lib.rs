@@ -23,7 +23,7 @@ impl HasKernels for Simd {
 }
 
 #[cfg(target_arch = "x86_64")]
-const DESCRIPTION: &str = "Explicit SIMD kernels: AVX2, AVX-512, AVX-512 VNNI";
+const DESCRIPTION: &str = "Explicit SIMD kernels: AVX2, AVX-512, AVX-512 VNNI, AMX";
 #[cfg(target_arch = "aarch64")]
 const DESCRIPTION: &str = "Explicit SIMD kernels: NEON, dot products, matrix products";
 

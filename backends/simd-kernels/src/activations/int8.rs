@@ -84,6 +84,15 @@ fn block_outliers(columns: usize) -> usize {
     (columns * BLOCK_OUTLIERS).div_ceil(BLOCK)
 }
 
+/// Tokens of a tile for tile registers.
+pub(crate) const TILE: usize = 16;
+
+/// Whether a tile of `n` tokens is for tile registers, and has each token's codes of a group side by side. Formats with two scales in a
+/// group have none: there would be as much to scale as there is to multiply.
+pub(crate) const fn in_tiles<S: Simd, L: Sums>(n: usize) -> bool {
+    S::TILES && !L::HALVES && n == TILE
+}
+
 /// Elements of a group for each token.
 pub(crate) const fn group_len<L: Sums>() -> usize {
     QUADS + 1 + L::COUNT
@@ -311,7 +320,12 @@ impl Block {
             Self::quantize_four::<S, L>(s, x, outlier_sums, offset, &mut numbers);
             // One after another first, and then to their places in the tile.
             for (group, numbers) in groups.chunks_exact_mut(group_len::<L>() * place.n).zip(&numbers) {
-                for index in 0..group_len::<L>() {
+                let mut first = 0;
+                if in_tiles::<S, L>(place.n) {
+                    group[place.token * QUADS..][..QUADS].copy_from_slice(&numbers[..QUADS]);
+                    first = QUADS;
+                }
+                for index in first..group_len::<L>() {
                     group[place.at(index)] = numbers[index];
                 }
             }

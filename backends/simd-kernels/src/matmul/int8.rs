@@ -10,7 +10,7 @@ use super::{DIRECT, PanelTask, Precision, Sums, Tile, load_scales, panel_len, st
 use crate::activations::int8::{self, Outlier, QUADS};
 use crate::packed::{Format, Scales, quad_run};
 use crate::prefetch::Stream;
-use crate::simd::{LANES, Simd, Task};
+use crate::simd::{LANES, Simd, Task, Tiles};
 
 /// Activations of 8 bits.
 pub(crate) struct Int8;
@@ -35,11 +35,19 @@ impl Precision for Int8 {
     }
 
     fn direct_tokens<S: Simd>() -> usize {
-        if S::WIDE { WIDE_DIRECT } else { DIRECT }
+        match (S::TILES, S::WIDE) {
+            (true, _) => int8::TILE - 1,
+            (false, true) => WIDE_DIRECT,
+            (false, false) => DIRECT,
+        }
     }
 
     fn is_direct<S: Simd, F: Format>(n_tokens: usize) -> bool {
         n_tokens <= Self::direct_tokens::<S>()
+    }
+
+    fn in_tiles<S: Simd, F: Format>() -> bool {
+        int8::in_tiles::<S, F::Sums>(int8::TILE)
     }
 
     #[inline(always)]
@@ -92,6 +100,10 @@ impl Precision for Int8 {
     #[inline(always)]
     fn panel<S: Simd, F: Format, const N: usize>(s: S, tile: Tile<'_, '_, '_>, panels: &[f32]) -> usize {
         let panel_len = panel_len::<S, F, Self>(tile.run.columns);
+        if int8::in_tiles::<S, F::Sums>(N) {
+            s.apart(PanelTask::<InTiles, F::Sums, N> { tile, panel: panels, kinds: PhantomData });
+            return panels.len() / panel_len;
+        }
         if S::TWICE && panels.len() > panel_len {
             let panel = &panels[..2 * panel_len];
             match N {
@@ -128,6 +140,57 @@ impl Precision for Int8 {
                 to_blocks(s, to);
                 store_scales::<S, F>(s, header, group, &mut to[QUADS..]);
             }
+        }
+    }
+}
+
+/// All row tiles, one after the other, by tile registers: those multiply the next group while vectors scale what they left of one.
+struct InTiles;
+
+/// The bits of each token's sums with sixteen rows.
+#[repr(align(64))]
+struct TileSums<const N: usize>([[f32; LANES]; N]);
+
+impl<S: Simd, L: Sums, const N: usize> Task<S> for PanelTask<'_, '_, '_, '_, InTiles, L, N> {
+    #[inline(always)]
+    fn run(mut self, s: S) {
+        let x = int8::split::<L, N>(self.tile.x, self.tile.run.columns);
+        let of_x = x.groups.chunks_exact(int8::group_len::<L>());
+        let (panels, _) = self.panel.as_chunks::<LANES>();
+        // SAFETY: no others are opened until these are dropped.
+        let tiles = unsafe { Tiles::<S, N, QUADS>::open(s) };
+        let dot = |set: usize, sums: &mut TileSums<N>, (group, x): (&[[f32; LANES]], &[[f32; N]])| {
+            if let (Some(quads), Some(x)) = (group.first_chunk::<QUADS>(), x.first_chunk::<QUADS>()) {
+                tiles.dot(set, &mut sums.0, quads, x);
+            }
+        };
+        let mut ahead = panels.chunks_exact(panel_vectors::<L>()).zip(of_x.clone().cycle());
+        let [mut now, mut next] = [const { TileSums([[0.0; LANES]; N]) }; 2];
+        let (mut now, mut next, mut set) = (&mut now, &mut next, 0);
+        if let Some(group) = ahead.next() {
+            dot(set, now, group);
+        }
+        for panel in panels.chunks_exact(of_x.len() * panel_vectors::<L>()) {
+            let mut acc = [s.zero(); N];
+            for (group, x) in panel.chunks_exact(panel_vectors::<L>()).zip(of_x.clone()) {
+                set ^= 1;
+                if let Some(group) = ahead.next() {
+                    dot(set, next, group);
+                }
+                let (numbers, scales) = (&x[QUADS..], load_scales::<S, L>(s, &group[QUADS..]));
+                for (token, (acc, sum)) in acc.iter_mut().zip(&now.0).enumerate() {
+                    let mut sum = s.load_bits(sum);
+                    if !L::MINS {
+                        sum = s.add_i(sum, s.splat_i(numbers[1][token].to_bits() as i32));
+                    }
+                    add_token::<S, L, N>(s, acc, [sum, sum], &scales, numbers, token);
+                }
+                (now, next) = (next, now);
+            }
+            let mut accs = [acc];
+            add_outliers::<S, L, N, N, 1, 8>(s, &mut accs, [panel], x.outliers, 0);
+            self.tile.store(s, &accs[0], [x.powers]);
+            self.tile.row_tile += 1;
         }
     }
 }
@@ -357,12 +420,25 @@ fn add_group<S: Simd, L: Sums, const N: usize>(
     numbers: &[[f32; N]],
 ) {
     for (token, acc) in acc.iter_mut().enumerate() {
-        let x_scale = s.splat(numbers[0][token]);
-        for (half, sums) in sums.iter().enumerate().take(L::COUNT) {
-            *acc = s.fma(s.mul(s.to_float(sums[token]), x_scale), scales.scale[half], *acc);
-            if L::MINS {
-                *acc = s.fma(s.splat(numbers[1 + half][token]), scales.min[half], *acc);
-            }
+        add_token::<S, L, N>(s, acc, [sums[0][token], sums[1][token]], scales, numbers, token);
+    }
+}
+
+/// [`add_group`] for one token, whose sums these are.
+#[inline(always)]
+fn add_token<S: Simd, L: Sums, const N: usize>(
+    s: S,
+    acc: &mut S::F,
+    sums: [S::I; 2],
+    scales: &Scales<S>,
+    numbers: &[[f32; N]],
+    token: usize,
+) {
+    let x_scale = s.splat(numbers[0][token]);
+    for (half, sum) in sums.into_iter().enumerate().take(L::COUNT) {
+        *acc = s.fma(s.mul(s.to_float(sum), x_scale), scales.scale[half], *acc);
+        if L::MINS {
+            *acc = s.fma(s.splat(numbers[1 + half][token]), scales.min[half], *acc);
         }
     }
 }

@@ -75,9 +75,15 @@ pub(crate) trait Precision: 'static {
     /// The first tile of sixteen tokens on wide vectors: twelve would leave four, too few multiply-adds to keep the CPU busy.
     const OF_SIXTEEN: usize;
 
-    /// Tokens of the next tile, with `left` to go.
-    fn tile_of<S: Simd>(left: usize) -> usize {
+    /// Whether tiles of sixteen are multiplied by tile registers with rows of a format.
+    fn in_tiles<S: Simd, F: Format>() -> bool {
+        false
+    }
+
+    /// Tokens of the next tile, with `left` to go, for rows of a format.
+    fn tile_of<S: Simd, F: Format>(left: usize) -> usize {
         match left {
+            16.. if Self::in_tiles::<S, F>() => 16,
             16 if S::WIDE => Self::OF_SIXTEEN,
             12.. if S::WIDE => 12,
             8.. if S::WIDE => 8,
@@ -155,9 +161,9 @@ pub(crate) fn matmul<S: Simd, F: Format, P: Precision>(
         run.n_rows,
         run.columns
     );
-    let direct = P::is_direct::<S, F>(run.n_tokens);
+    let direct = !S::TILES && P::is_direct::<S, F>(run.n_tokens);
     // More than one tile of tokens reads a row tile again.
-    let once = !direct || run.n_tokens == P::tile_of::<S>(run.n_tokens);
+    let once = !direct || run.n_tokens == P::tile_of::<S, F>(run.n_tokens);
     let stream = Stream::new(&run.rows[..row_tiles * row_tile_bytes], once);
     let rows = RowTiles { bytes: row_tile_bytes, count: row_tiles, stream };
     if direct {
@@ -195,7 +201,7 @@ impl RowTiles {
             while first < run.n_tokens {
                 let tile = &mut Tile { run, x: &run.x[first * token_len..], out, row_tile, first };
                 // Only wide vectors have the wider tiles: the others' kernels aren't compiled for those.
-                first += match P::tile_of::<S>(run.n_tokens - first) {
+                first += match P::tile_of::<S, F>(run.n_tokens - first) {
                     16 if S::WIDE => P::direct::<S, F, 16>(s, tile, rows, self.stream),
                     12 if S::WIDE => P::direct::<S, F, 12>(s, tile, rows, self.stream),
                     8 if S::WIDE => P::direct::<S, F, 8>(s, tile, rows, self.stream),
@@ -224,7 +230,7 @@ impl RowTiles {
             }
             let mut first = 0;
             while first < run.n_tokens {
-                let n_tokens = P::tile_of::<S>(run.n_tokens - first);
+                let n_tokens = P::tile_of::<S, F>(run.n_tokens - first);
                 // What is stored after the products arrives while they are computed.
                 let rows = begin * LANES..run.n_rows.min(end * LANES);
                 for token in first..first + n_tokens {

@@ -198,6 +198,7 @@ const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 impl<P: PairDot + QuadDot<I>> Simd for Avx2<P> {
     type I = I;
     type F = F;
+    type Quads = P;
 
     const NR: usize = 4;
     const WIDE: bool = false;

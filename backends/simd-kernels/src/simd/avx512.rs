@@ -162,6 +162,7 @@ fn first(n: usize) -> __mmask16 {
 impl<P: PairDot + QuadDot<I>> Simd for Avx512<P> {
     type I = I;
     type F = F;
+    type Quads = P;
 
     const NR: usize = 12;
     const WIDE: bool = true;

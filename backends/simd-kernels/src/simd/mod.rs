@@ -5,6 +5,8 @@
 //! every variant does the same float operations in the same order and gives the same results.
 
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod amx;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
@@ -17,6 +19,10 @@ mod neon_pairs;
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod neon_quads;
 pub(crate) mod quads;
+
+use std::marker::PhantomData;
+
+use quads::QuadDot;
 
 /// Lanes of a vector.
 pub(crate) const LANES: usize = 16;
@@ -46,6 +52,10 @@ pub(crate) trait Simd: Copy + 'static {
     const BLOCKS: bool = false;
     /// Whether there is [`Simd::dot_quad_twice`], and registers for its sums.
     const TWICE: bool = Self::WIDE && Self::BYTES_FIT;
+    /// How products of quads are added up.
+    type Quads: QuadDot<Self::I>;
+    /// Whether there are [`Tiles`].
+    const TILES: bool = Self::Quads::TILES;
 
     /// A token.
     ///
@@ -212,6 +222,44 @@ pub(crate) trait Simd: Copy + 'static {
     fn store_i16_swapped(self, to: &mut [i16; LANES], x: Self::F);
     /// Stores the nearest int8 of each lane, all of which are within int8's range.
     fn store_i8(self, to: &mut [i8; LANES], x: Self::F);
+}
+
+/// Tile registers, open for products of `N` tokens and `Q` quads.
+pub(crate) struct Tiles<S: Simd, const N: usize, const Q: usize>(PhantomData<S>);
+
+impl<S: Simd, const N: usize, const Q: usize> Tiles<S, N, Q> {
+    /// Opens them.
+    ///
+    /// # Safety
+    /// This thread has no others open, until these are dropped.
+    #[inline(always)]
+    pub(crate) unsafe fn open(_: S) -> Self {
+        // SAFETY: a token exists only where the CPU has the instructions.
+        unsafe { S::Quads::open_tiles::<N, Q>() };
+        Self(PhantomData)
+    }
+
+    /// Each token's sums, as the bits of floats, of the products of its bytes, with a sign, and the quads of sixteen rows, without. A token's
+    /// bytes are side by side in `x`. A product need not wait for that before it if it is in the other `set` of registers, 0 or 1.
+    #[inline(always)]
+    pub(crate) fn dot(
+        &self,
+        set: usize,
+        sums: &mut [[f32; LANES]; N],
+        quads: &[[f32; LANES]; Q],
+        x: &[[f32; N]; Q],
+    ) {
+        // SAFETY: a token exists only where the CPU has the instructions, and the registers are open.
+        unsafe { S::Quads::dot_tile(set, sums, quads, x) }
+    }
+}
+
+impl<S: Simd, const N: usize, const Q: usize> Drop for Tiles<S, N, Q> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // SAFETY: a token exists only where the CPU has the instructions.
+        unsafe { S::Quads::close_tiles() }
+    }
 }
 
 /// What [`Simd::apart`] runs.

@@ -151,6 +151,7 @@ fn sum_quarter([a, b, c, d]: [float32x4_t; 4]) -> float32x4_t {
 impl<P: PanelDot> Simd for Neon<P> {
     type I = I;
     type F = F;
+    type Quads = P;
 
     const NR: usize = 4;
     const WIDE: bool = false;

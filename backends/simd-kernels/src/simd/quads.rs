@@ -1,5 +1,7 @@
 //! Products of quads: four bytes of weights in each lane, with four signed bytes of a token, summed exactly.
 
+use super::LANES;
+
 /// Quads whose products with a token's fit an int16, two of each added up, where the weights' bytes are at most `max`. 0: not even
 /// two do.
 pub(crate) const fn run(max: i32) -> usize {
@@ -42,5 +44,38 @@ pub(crate) trait QuadDot<I>: Copy + 'static {
             // SAFETY: as the caller promises.
             unsafe { Self::dot_quads(sums, &[codes], &[*x], 0) }
         }
+    }
+
+    /// Whether there are [`super::Tiles`].
+    const TILES: bool = false;
+
+    /// Opens the tile registers for products of `N` tokens and `Q` quads, or closes them.
+    ///
+    /// # Safety
+    /// The CPU has the instructions.
+    #[inline(always)]
+    unsafe fn open_tiles<const N: usize, const Q: usize>() {
+        unreachable!("there are no tiles");
+    }
+
+    /// See [`QuadDot::open_tiles`].
+    ///
+    /// # Safety
+    /// The CPU has the instructions.
+    #[inline(always)]
+    unsafe fn close_tiles() {}
+
+    /// See [`super::Tiles::dot`].
+    ///
+    /// # Safety
+    /// The CPU has the instructions, and its tile registers are open for `N` and `Q`.
+    #[inline(always)]
+    unsafe fn dot_tile<const N: usize, const Q: usize>(
+        _set: usize,
+        _sums: &mut [[f32; LANES]; N],
+        _quads: &[[f32; LANES]; Q],
+        _x: &[[f32; N]; Q],
+    ) {
+        unreachable!("there are no tiles");
     }
 }
