@@ -111,7 +111,8 @@ typedef struct HeraldTier HeraldTier;
 // x86: AVX-512 BF16.
 #define HERALD_CPU_AVX512_BF16 (1 << 6)
 
-// x86: AMX-INT8, where the system keeps its tile registers. A process asks the system before it uses them.
+// x86: AMX-INT8, and the system saves its tile registers. Linux must be asked by arch_prctl(ARCH_REQ_XCOMP_PERM, 18)
+// before a process uses them (Rust: Hardware::request_tiles); until then they are illegal instructions.
 #define HERALD_CPU_AMX_INT8 (1 << 7)
 
 // AArch64: NEON.

@@ -46,10 +46,12 @@ impl Hardware {
         self.named(features & !self.features)
     }
 
-    /// Asks the system to let this process use AMX's tile registers, which it must before it does, and says whether that may be. For
-    /// CPUs with `HERALD_CPU_AMX_INT8`.
+    /// Asks the system to let this process use AMX's tile registers, and says whether it may: before that they are illegal instructions.
+    ///
+    /// That is for the whole process and can't be taken back: from then on signal stacks (`sigaltstack`) below AT_MINSIGSTKSZ are refused,
+    /// and where a thread has such a stack already the answer is no. On systems other than Linux it is always no.
     #[must_use]
-    pub fn may_use_tiles(&self) -> bool {
+    pub fn request_tiles(&self) -> bool {
         self.has(abi::HERALD_CPU_AMX_INT8) && tiles_are_granted()
     }
 
@@ -96,7 +98,7 @@ fn features() -> u64 {
         (abi::HERALD_CPU_AVX512, avx512),
         (abi::HERALD_CPU_AVX512_VNNI, avx512 && has!("avx512vnni")),
         (abi::HERALD_CPU_AVX512_BF16, avx512 && has!("avx512bf16")),
-        (abi::HERALD_CPU_AMX_INT8, has!("xsave") && has_amx_int8()),
+        (abi::HERALD_CPU_AMX_INT8, has_amx_int8()),
     ]
     .into_iter()
     .filter(|(_, there)| *there)
@@ -111,8 +113,10 @@ fn has_amx_int8() -> bool {
 
     const TILE_AND_INT8: u32 = 0b11 << 24;
     const TILE_STATES: u64 = 0b11 << 17;
-    let there = __get_cpuid_max(0).0 >= 7 && __cpuid_count(7, 0).edx & TILE_AND_INT8 == TILE_AND_INT8;
-    // SAFETY: a CPU with AMX whose system uses XSAVE, as the caller knows, has XGETBV.
+    let there = std::arch::is_x86_feature_detected!("xsave")
+        && __get_cpuid_max(0).0 >= 7
+        && __cpuid_count(7, 0).edx & TILE_AND_INT8 == TILE_AND_INT8;
+    // SAFETY: where the system uses XSAVE, which was seen, there is XGETBV.
     there && unsafe { _xgetbv(0) } & TILE_STATES == TILE_STATES
 }
 

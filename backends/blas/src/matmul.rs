@@ -60,7 +60,7 @@ pub(crate) fn matmul(dtype: DType, _: ActivationPrecision) -> MatmulKernel {
     let activations = simd.activations.map(|format| ActivationFormat {
         id: FORMAT_ID,
         len: quantized_len,
-        tile: |left| left,
+        tile: |_, left| left,
         quantize,
         rounding: format.rounding,
     });

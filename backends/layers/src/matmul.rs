@@ -44,8 +44,8 @@ pub struct ActivationFormat {
     pub id: u32,
     /// Float32 elements of room that a quantised token takes.
     pub len: fn(columns: usize) -> usize,
-    /// Size of the next tile of tokens when `left` tokens remain (1..=left). Tiles cut a batch from its first token on.
-    pub tile: fn(left: usize) -> usize,
+    /// Size of the next tile when `left` of a batch's tokens remain (1..=left). Tiles cut a batch from its first token on.
+    pub tile: fn(n_tokens: usize, left: usize) -> usize,
     /// Quantises the activations `[n, columns]` of a tile of `n` tokens.
     pub quantize: fn(x: &[f32], columns: usize, quantized: &mut [f32]),
     /// Bound on an activation's rounding error, relative to the token's largest magnitude. Used by error bounds in tests.
@@ -97,7 +97,7 @@ impl ActivationFormat {
         let tile = self.tile;
         let mut first = 0;
         std::iter::from_fn(move || {
-            let tile = (first < n_tokens).then(|| first..first + tile(n_tokens - first))?;
+            let tile = (first < n_tokens).then(|| first..first + tile(n_tokens, n_tokens - first))?;
             first = tile.end;
             Some(tile)
         })

@@ -70,7 +70,7 @@ fn choose(name: Option<&str>) -> Result<&'static Variant> {
                 Ok(variant)
             } else if missing.is_empty() {
                 Err(Error::invalid(format!(
-                    "{CHOICE} is {name:?}, which the system doesn't let this process use"
+                    "{CHOICE} is {name:?}, and this process may not use it on this system"
                 )))
             } else {
                 Err(Error::invalid(format!("{CHOICE} is {name:?}, and this CPU doesn't have {missing}")))

@@ -23,16 +23,17 @@ pub struct Variant {
     pub features: u64,
     /// Its rank; scalar code scores 100.
     pub score: u32,
-    /// Its kernels, for CPUs with the features alone.
+    /// Its kernels, for where [`Variant::runs_on`] says so alone.
     pub kernels: &'static Kernels,
 }
 
 impl Variant {
-    /// Whether a machine has what it needs, and the system lets this process use it.
+    /// Whether a machine has what it needs, and the system lets this process use it: one with tile registers asks for them
+    /// ([`Hardware::request_tiles`]).
     #[must_use]
     pub fn runs_on(&self, hardware: &Hardware) -> bool {
-        let in_tiles = self.features & abi::HERALD_CPU_AMX_INT8 != 0;
-        hardware.has(self.features) && (!in_tiles || hardware.may_use_tiles())
+        let has_tiles = self.features & abi::HERALD_CPU_AMX_INT8 != 0;
+        hardware.has(self.features) && (!has_tiles || hardware.request_tiles())
     }
 
     /// How its packed weights of a type are dequantised, for CPUs with the features alone. Not in the table, so that a plugin
@@ -175,7 +176,7 @@ macro_rules! kernel {
                 let token = unsafe { Token::new_unchecked() };
                 $generic(token, $($argument),*)
             }
-            // SAFETY: a variant's table is only handed out on CPUs that have its features.
+            // SAFETY: a variant's table is only handed out where it runs.
             unsafe { compiled $(::<$parameter>)? ($($argument),*) }
         }
     };
@@ -311,7 +312,8 @@ variant!(
     "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c",
     beside avx512
 );
-/// Tile registers multiply int8 activations where there are enough; everything else is that of AVX-512 VNNI.
+
+/// Tile registers multiply the int8 activations of more than sixteen tokens; everything else is that of AVX-512 VNNI.
 #[cfg(target_arch = "x86_64")]
 mod amx {
     use super::avx512::matmul_floats;
@@ -331,7 +333,7 @@ mod amx {
     kernel!("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c", matmul_tiles<F: Format>, crate::matmul::matmul::<Token, F, Int8>, (run: &MatmulCall<'_>, scratch: &mut [f32], out: &mut OutputTile<'_>));
 
     fn matmul_int8<F: Format>(run: &MatmulCall<'_>, scratch: &mut [f32], out: &mut OutputTile<'_>) {
-        if int8::in_tiles::<Token, F::Sums>(run.n_tokens.min(int8::TILE)) {
+        if const { int8::is_for_registers::<Token, F::Sums>(int8::TILE) } && run.n_tokens > int8::TILE {
             matmul_tiles::<F>(run, scratch, out);
         } else {
             super::avx512_vnni::matmul_int8::<F>(run, scratch, out);

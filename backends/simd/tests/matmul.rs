@@ -66,7 +66,7 @@ fn a_token_s_results_depend_on_nothing_but_the_token() {
             let shape = [rows, columns];
             let n_bytes = rows * columns / dtype.block_len() * dtype.block_bytes();
             let bytes: Vec<u8> = (0..n_bytes).map(|_| random.next() as u8 & 0x3f).collect();
-            let x: Vec<f32> = (0..31 * columns).map(|_| random.float()).collect();
+            let x: Vec<f32> = (0..49 * columns).map(|_| random.float()).collect();
             for precision in ActivationPrecision::ALL {
                 let mut first: Option<Vec<u32>> = None;
                 for variant in VARIANTS.iter().filter(|variant| variant.runs_on(&hardware)) {
@@ -75,7 +75,7 @@ fn a_token_s_results_depend_on_nothing_but_the_token() {
                     let packed = pack(&kernel, &bytes, shape);
                     let tokens = x.chunks_exact(columns);
                     let alone: Vec<u32> = tokens.flat_map(|x| product(&kernel, &packed, shape, x)).collect();
-                    for n_tokens in [2, 3, 8, 9, 12, 16, 17, 31] {
+                    for n_tokens in [2, 3, 8, 9, 12, 16, 17, 31, 32, 49] {
                         let together = product(&kernel, &packed, shape, &x[..n_tokens * columns]);
                         assert!(together[..] == alone[..n_tokens * rows], "{what}, {n_tokens} tokens");
                     }

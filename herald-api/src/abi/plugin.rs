@@ -58,7 +58,8 @@ pub const HERALD_CPU_AVX512: u64 = 1 << 4;
 pub const HERALD_CPU_AVX512_VNNI: u64 = 1 << 5;
 /// x86: AVX-512 BF16.
 pub const HERALD_CPU_AVX512_BF16: u64 = 1 << 6;
-/// x86: AMX-INT8, where the system keeps its tile registers. A process asks the system before it uses them.
+/// x86: AMX-INT8, and the system saves its tile registers. Linux must be asked by arch_prctl(ARCH_REQ_XCOMP_PERM, 18)
+/// before a process uses them (Rust: Hardware::request_tiles); until then they are illegal instructions.
 pub const HERALD_CPU_AMX_INT8: u64 = 1 << 7;
 /// AArch64: NEON.
 pub const HERALD_CPU_NEON: u64 = 1 << 16;

@@ -8,7 +8,7 @@
 //! Tokens are quantised in tiles of `N`, side by side:
 //!
 //! ```text
-//! for each group of 32 columns    codes [8 quads, N, 4 int8] · scales [N] · for formats with minima, the sum of the
+//! for each group of 32 columns    codes [8 quads, N, 4 int8], or for tile registers [N, 8 quads, 4 int8] · scales [N] · for formats with minima, the sum of the
 //!                                 activations that the codes and outliers stand for, of each half or the group [N];
 //!                                 for others what their int32 sums begin with instead
 //! for each outlier                quad [N] · codes [N, 4 int8] · scales [N] · what its int32 sum begins with [N]
@@ -87,9 +87,9 @@ fn block_outliers(columns: usize) -> usize {
 /// Tokens of a tile for tile registers.
 pub(crate) const TILE: usize = 16;
 
-/// Whether a tile of `n` tokens is for tile registers, and has each token's codes of a group side by side. Formats with two scales in a
-/// group have none: there would be as much to scale as there is to multiply.
-pub(crate) const fn in_tiles<S: Simd, L: Sums>(n: usize) -> bool {
+/// Whether a tile of `n` tokens is for tile registers, and has each token's codes of a group side by side. For formats with two scales
+/// in a group none is: vectors would have as much to scale as they have to multiply.
+pub(crate) const fn is_for_registers<S: Simd, L: Sums>(n: usize) -> bool {
     S::TILES && !L::HALVES && n == TILE
 }
 
@@ -321,7 +321,7 @@ impl Block {
             // One after another first, and then to their places in the tile.
             for (group, numbers) in groups.chunks_exact_mut(group_len::<L>() * place.n).zip(&numbers) {
                 let mut first = 0;
-                if in_tiles::<S, L>(place.n) {
+                if is_for_registers::<S, L>(place.n) {
                     group[place.token * QUADS..][..QUADS].copy_from_slice(&numbers[..QUADS]);
                     first = QUADS;
                 }

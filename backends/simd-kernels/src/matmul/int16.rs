@@ -37,7 +37,7 @@ impl Precision for Int16 {
     /// For few tokens, and also where one tile holds all of them and a group has one sum.
     fn is_direct<S: Simd, F: Format>(n_tokens: usize) -> bool {
         n_tokens <= Self::direct_tokens::<S>()
-            || !S::BYTEWISE && n_tokens == Self::tile_of::<S, F>(n_tokens) && !F::HALVES
+            || !S::BYTEWISE && n_tokens == Self::tile_of::<S, F>(n_tokens, n_tokens) && !F::HALVES
     }
 
     #[inline(always)]

@@ -2,6 +2,8 @@
 //!
 //! Where the instructions want one side's bytes without a sign, weights' codes are: what they are more than the format's own is
 //! taken out again by where a token's sum begins. A token's outliers are multiplied apart, after its groups.
+//!
+//! Where there are tile registers, those sum the groups of sixteen tokens, and vectors do the rest, in the same order.
 
 use std::array;
 use std::marker::PhantomData;
@@ -35,19 +37,16 @@ impl Precision for Int8 {
     }
 
     fn direct_tokens<S: Simd>() -> usize {
-        match (S::TILES, S::WIDE) {
-            (true, _) => int8::TILE - 1,
-            (false, true) => WIDE_DIRECT,
-            (false, false) => DIRECT,
-        }
+        if S::WIDE { WIDE_DIRECT } else { DIRECT }
     }
 
     fn is_direct<S: Simd, F: Format>(n_tokens: usize) -> bool {
         n_tokens <= Self::direct_tokens::<S>()
     }
 
-    fn in_tiles<S: Simd, F: Format>() -> bool {
-        int8::in_tiles::<S, F::Sums>(int8::TILE)
+    /// For sixteen alone it takes as long to unpack a panel as tile registers save.
+    fn in_tiles<S: Simd, F: Format>(n_tokens: usize) -> bool {
+        n_tokens > int8::TILE && int8::is_for_registers::<S, F::Sums>(int8::TILE)
     }
 
     #[inline(always)]
@@ -100,7 +99,7 @@ impl Precision for Int8 {
     #[inline(always)]
     fn panel<S: Simd, F: Format, const N: usize>(s: S, tile: Tile<'_, '_, '_>, panels: &[f32]) -> usize {
         let panel_len = panel_len::<S, F, Self>(tile.run.columns);
-        if int8::in_tiles::<S, F::Sums>(N) {
+        if const { int8::is_for_registers::<S, F::Sums>(N) } {
             s.apart(PanelTask::<InTiles, F::Sums, N> { tile, panel: panels, kinds: PhantomData });
             return panels.len() / panel_len;
         }
@@ -144,10 +143,10 @@ impl Precision for Int8 {
     }
 }
 
-/// All row tiles, one after the other, by tile registers: those multiply the next group while vectors scale what they left of one.
+/// All row tiles, one after the other, by tile registers. They sum a group while vectors scale the sums of the one before it.
 struct InTiles;
 
-/// The bits of each token's sums with sixteen rows.
+/// The bits of each token's sums with sixteen rows, a cache line for each.
 #[repr(align(64))]
 struct TileSums<const N: usize>([[f32; LANES]; N]);
 
@@ -160,9 +159,10 @@ impl<S: Simd, L: Sums, const N: usize> Task<S> for PanelTask<'_, '_, '_, '_, InT
         // SAFETY: no others are opened until these are dropped.
         let tiles = unsafe { Tiles::<S, N, QUADS>::open(s) };
         let dot = |set: usize, sums: &mut TileSums<N>, (group, x): (&[[f32; LANES]], &[[f32; N]])| {
-            if let (Some(quads), Some(x)) = (group.first_chunk::<QUADS>(), x.first_chunk::<QUADS>()) {
-                tiles.dot(set, &mut sums.0, quads, x);
-            }
+            let (Some(quads), Some(x)) = (group.first_chunk::<QUADS>(), x.first_chunk::<QUADS>()) else {
+                unreachable!("groups begin with their quads");
+            };
+            tiles.dot(set, &mut sums.0, quads, x);
         };
         let mut ahead = panels.chunks_exact(panel_vectors::<L>()).zip(of_x.clone().cycle());
         let [mut now, mut next] = [const { TileSums([[0.0; LANES]; N]) }; 2];

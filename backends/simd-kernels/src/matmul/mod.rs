@@ -14,6 +14,7 @@ use std::marker::PhantomData;
 
 use herald_layers::matmul::{MatmulCall, OutputTile};
 
+use crate::activations::int8::TILE;
 use crate::packed::{Format, GROUP};
 use crate::prefetch::{Stream, prefetch};
 use crate::simd::{LANES, Simd};
@@ -75,15 +76,15 @@ pub(crate) trait Precision: 'static {
     /// The first tile of sixteen tokens on wide vectors: twelve would leave four, too few multiply-adds to keep the CPU busy.
     const OF_SIXTEEN: usize;
 
-    /// Whether tiles of sixteen are multiplied by tile registers with rows of a format.
-    fn in_tiles<S: Simd, F: Format>() -> bool {
+    /// Whether tile registers multiply tiles of [`TILE`] of a batch's tokens with rows of a format.
+    fn in_tiles<S: Simd, F: Format>(_n_tokens: usize) -> bool {
         false
     }
 
-    /// Tokens of the next tile, with `left` to go, for rows of a format.
-    fn tile_of<S: Simd, F: Format>(left: usize) -> usize {
+    /// Tokens of the next tile, with `left` to go of `n_tokens`, for rows of a format.
+    fn tile_of<S: Simd, F: Format>(n_tokens: usize, left: usize) -> usize {
         match left {
-            16.. if Self::in_tiles::<S, F>() => 16,
+            TILE.. if Self::in_tiles::<S, F>(n_tokens) => TILE,
             16 if S::WIDE => Self::OF_SIXTEEN,
             12.. if S::WIDE => 12,
             8.. if S::WIDE => 8,
@@ -161,9 +162,10 @@ pub(crate) fn matmul<S: Simd, F: Format, P: Precision>(
         run.n_rows,
         run.columns
     );
+    // A table with tile registers leaves few tokens to another's kernels, so it is without those for them.
     let direct = !S::TILES && P::is_direct::<S, F>(run.n_tokens);
     // More than one tile of tokens reads a row tile again.
-    let once = !direct || run.n_tokens == P::tile_of::<S, F>(run.n_tokens);
+    let once = !direct || run.n_tokens == P::tile_of::<S, F>(run.n_tokens, run.n_tokens);
     let stream = Stream::new(&run.rows[..row_tiles * row_tile_bytes], once);
     let rows = RowTiles { bytes: row_tile_bytes, count: row_tiles, stream };
     if direct {
@@ -201,7 +203,7 @@ impl RowTiles {
             while first < run.n_tokens {
                 let tile = &mut Tile { run, x: &run.x[first * token_len..], out, row_tile, first };
                 // Only wide vectors have the wider tiles: the others' kernels aren't compiled for those.
-                first += match P::tile_of::<S, F>(run.n_tokens - first) {
+                first += match P::tile_of::<S, F>(run.n_tokens, run.n_tokens - first) {
                     16 if S::WIDE => P::direct::<S, F, 16>(s, tile, rows, self.stream),
                     12 if S::WIDE => P::direct::<S, F, 12>(s, tile, rows, self.stream),
                     8 if S::WIDE => P::direct::<S, F, 8>(s, tile, rows, self.stream),
@@ -230,7 +232,7 @@ impl RowTiles {
             }
             let mut first = 0;
             while first < run.n_tokens {
-                let n_tokens = P::tile_of::<S, F>(run.n_tokens - first);
+                let n_tokens = P::tile_of::<S, F>(run.n_tokens, run.n_tokens - first);
                 // What is stored after the products arrives while they are computed.
                 let rows = begin * LANES..run.n_rows.min(end * LANES);
                 for token in first..first + n_tokens {

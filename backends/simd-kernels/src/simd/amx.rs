@@ -54,7 +54,7 @@ impl<const N: usize, const Q: usize> ShapesOf<N, Q> {
 
 /// The products of one tile, to memory, in registers for its sums, its tokens and its weights.
 macro_rules! tile_product {
-    ($sums:expr, $quads:expr, $x:expr, $quad_bytes:expr, $to:literal $tokens:literal $weights:literal) => {
+    ($sums:expr, $quads:expr, $x:expr, $quad_bytes:expr, $to:tt $tokens:tt $weights:tt) => {
         asm!(
             concat!("tileloadd ", $tokens, ", [{x} + {x_step}]"),
             concat!("tileloadd ", $weights, ", [{quads} + {step}]"),
@@ -66,6 +66,9 @@ macro_rules! tile_product {
             quads = in(reg) $quads,
             sums = in(reg) $sums,
             step = in(reg) 4 * LANES,
+            out($to) _,
+            out($tokens) _,
+            out($weights) _,
             options(nostack, preserves_flags)
         )
     };
@@ -99,17 +102,29 @@ impl QuadDot<__m512i> for Amx {
     #[inline(always)]
     unsafe fn open_tiles<const N: usize, const Q: usize>() {
         let shapes: *const Shapes = ShapesOf::<N, Q>::SHAPES;
-        // SAFETY: the shapes are ones that the CPU has, and it has the instruction, as the caller promises. The compiler uses no tile
-        // registers.
+        // SAFETY: the caller promises that the CPU has the instruction, and the shapes are within those of palette 1.
         unsafe {
-            asm!("ldtilecfg [{shapes}]", shapes = in(reg) shapes, options(readonly, nostack, preserves_flags))
+            asm!(
+                "ldtilecfg [{shapes}]",
+                shapes = in(reg) shapes,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(readonly, nostack, preserves_flags)
+            );
         }
     }
 
     #[inline(always)]
     unsafe fn close_tiles() {
         // SAFETY: the caller promises that the CPU has the instruction.
-        unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) }
+        unsafe {
+            asm!(
+                "tilerelease",
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nomem, nostack, preserves_flags)
+            );
+        }
     }
 
     #[inline(always)]
@@ -120,8 +135,8 @@ impl QuadDot<__m512i> for Amx {
         x: &[[f32; N]; Q],
     ) {
         let (sums, quads, x) = (sums.as_mut_ptr(), quads.as_ptr(), x.as_ptr());
-        // SAFETY: the caller promises that the registers have the shapes of `N` and `Q`: they read all of the quads and of `x`, and
-        // write the sums.
+        // SAFETY: the caller promises that the registers are open for `N` and `Q`, so they read all of the quads and of `x`, and write
+        // all of the sums.
         unsafe {
             match set {
                 0 => tile_product!(sums, quads, x, 4 * Q, "tmm0" "tmm2" "tmm4"),

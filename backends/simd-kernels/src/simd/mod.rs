@@ -60,7 +60,7 @@ pub(crate) trait Simd: Copy + 'static {
     /// A token.
     ///
     /// # Safety
-    /// The CPU has the instruction set's features.
+    /// The CPU has the instruction set's features, and the system lets this process use them.
     unsafe fn new_unchecked() -> Self;
 
     /// Runs a task as a function of its own, so that it is compiled once for all that run it.
@@ -224,8 +224,8 @@ pub(crate) trait Simd: Copy + 'static {
     fn store_i8(self, to: &mut [i8; LANES], x: Self::F);
 }
 
-/// Tile registers, open for products of `N` tokens and `Q` quads.
-pub(crate) struct Tiles<S: Simd, const N: usize, const Q: usize>(PhantomData<S>);
+/// Tile registers, open for products of `N` tokens and `Q` quads. They are those of a thread, so it doesn't leave that.
+pub(crate) struct Tiles<S: Simd, const N: usize, const Q: usize>(PhantomData<(S, *const ())>);
 
 impl<S: Simd, const N: usize, const Q: usize> Tiles<S, N, Q> {
     /// Opens them.
@@ -239,8 +239,9 @@ impl<S: Simd, const N: usize, const Q: usize> Tiles<S, N, Q> {
         Self(PhantomData)
     }
 
-    /// Each token's sums, as the bits of floats, of the products of its bytes, with a sign, and the quads of sixteen rows, without. A token's
-    /// bytes are side by side in `x`. A product need not wait for that before it if it is in the other `set` of registers, 0 or 1.
+    /// Multiplies the tokens' bytes, which have a sign, with quads of sixteen rows, which have none. `sums` are the bits of each token's
+    /// sums. In `x` a token's bytes are side by side. There are two sets of registers, 0 and 1: a product in one doesn't wait for the
+    /// other's.
     #[inline(always)]
     pub(crate) fn dot(
         &self,

@@ -49,26 +49,28 @@ pub(crate) trait QuadDot<I>: Copy + 'static {
     /// Whether there are [`super::Tiles`].
     const TILES: bool = false;
 
-    /// Opens the tile registers for products of `N` tokens and `Q` quads, or closes them.
+    /// Opens this thread's tile registers for products of `N` tokens and `Q` quads.
     ///
     /// # Safety
-    /// The CPU has the instructions.
+    /// The CPU has the instructions, and the system lets this process use them.
     #[inline(always)]
     unsafe fn open_tiles<const N: usize, const Q: usize>() {
-        unreachable!("there are no tiles");
+        unreachable!("there are no tile registers");
     }
 
-    /// See [`QuadDot::open_tiles`].
+    /// Closes this thread's tile registers.
     ///
     /// # Safety
     /// The CPU has the instructions.
     #[inline(always)]
-    unsafe fn close_tiles() {}
+    unsafe fn close_tiles() {
+        unreachable!("there are no tile registers");
+    }
 
     /// See [`super::Tiles::dot`].
     ///
     /// # Safety
-    /// The CPU has the instructions, and its tile registers are open for `N` and `Q`.
+    /// The CPU has the instructions, and this thread's tile registers are open for `N` and `Q`.
     #[inline(always)]
     unsafe fn dot_tile<const N: usize, const Q: usize>(
         _set: usize,
@@ -76,6 +78,6 @@ pub(crate) trait QuadDot<I>: Copy + 'static {
         _quads: &[[f32; LANES]; Q],
         _x: &[[f32; N]; Q],
     ) {
-        unreachable!("there are no tiles");
+        unreachable!("there are no tile registers");
     }
 }

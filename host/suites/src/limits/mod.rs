@@ -17,7 +17,8 @@ pub struct Machine {
     pub read_bytes_per_s: f64,
     /// Float32 multiply-adds per second.
     pub float_macs_per_s: f64,
-    /// Int8 multiply-adds per second with the CPU's widest instruction, which no engine exceeds.
+    /// Int8 multiply-adds per second with the CPU's widest vector instruction. (AMX's tile registers do more, and with a scale for each 32
+    /// columns come to no more: docs/BENCHMARKS.md.)
     #[serde(alias = "int_macs_per_s")]
     pub int8_macs_per_s: f64,
     /// Int16 multiply-adds per second: the peak of HERALD's kernels with int16 activations.
