@@ -495,7 +495,7 @@ impl<'a> OnlineSoftmax<'a> {
                 continue;
             }
             let max = self.max[row].max(other.max[row]);
-            let [own, others] = [(self.max[row] - max).exp(), (other.max[row] - max).exp()];
+            let [own, others] = [self.max[row], other.max[row]].map(|of_one| libm::expf(of_one - max));
             self.max[row] = max;
             self.sum[row] = self.sum[row] * own + other.sum[row] * others;
             for (out, other) in out.iter_mut().zip(other_out) {
@@ -509,7 +509,7 @@ impl<'a> OnlineSoftmax<'a> {
         for ((sum, max), score) in self.sum.iter_mut().zip(&*self.max).zip(scores) {
             // Of a query that sees nothing else there is nothing to share.
             if *sum > 0.0 {
-                *sum += (score - max).exp();
+                *sum += libm::expf(score - max);
             }
         }
     }

@@ -288,14 +288,14 @@ impl Groups {
 }
 
 fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + (-x).exp())
+    1.0 / (1.0 + libm::expf(-x))
 }
 
 /// The softmax of the router's scores. Not the kernels': that rounds `exp` differently from one instruction set to another,
 /// and a token's experts and their weights are to follow from its scores alone.
 fn router_softmax(scores: &mut [f32]) {
     let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    scores.iter_mut().for_each(|score| *score = (*score - max).exp());
+    scores.iter_mut().for_each(|score| *score = libm::expf(*score - max));
     let sum: f32 = scores.iter().sum();
     scores.iter_mut().for_each(|score| *score /= sum);
 }

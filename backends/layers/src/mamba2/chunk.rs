@@ -157,7 +157,7 @@ impl Mamba2<'_> {
             let columns = &recurrence.b_columns[at * n..][..len * n];
             let gemm = Gemm { x: weighted, panel: columns, n_tokens: dim, rows: n, columns: len };
             (kernels.gemm)(&gemm, added);
-            let kept = sums[len - 1].exp();
+            let kept = libm::expf(sums[len - 1]);
             (kernels.add_scaled)(added, kept, h);
             h.copy_from_slice(added);
         }
@@ -204,7 +204,7 @@ impl Mamba2<'_> {
             // SAFETY: nobody writes C, by this function's contract.
             let [_, _, c] = unsafe { self.ubc(&recurrence.ubc, first + t, head) };
             of_state.fill(0.0);
-            (self.kernels.add_scaled)(of_state, sums[t].exp(), c);
+            (self.kernels.add_scaled)(of_state, libm::expf(sums[t]), c);
         }
         for s in 0..len {
             // SAFETY: nobody writes the head's u, by this function's contract.

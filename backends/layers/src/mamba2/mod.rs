@@ -295,7 +295,7 @@ impl<'w> Mamba2<'w> {
             (self.kernels.softplus)(dt);
             // SAFETY: u is the head's own, and nobody writes B and C.
             let [u, b, c] = unsafe { self.ubc(&recurrence.ubc, token, head) };
-            let step = SsdStep { x: u, b, c, decay: (dt[0] * self.a[head]).exp(), dt: dt[0] };
+            let step = SsdStep { x: u, b, c, decay: libm::expf(dt[0] * self.a[head]), dt: dt[0] };
             debug_assert_eq!(h.len(), dim * n);
             (self.kernels.ssd_step)(&step, h, out);
             // SAFETY: the head's part of `y` is the caller's alone.
