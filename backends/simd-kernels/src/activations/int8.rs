@@ -8,8 +8,9 @@
 //! Tokens are quantised in tiles of `N`, side by side:
 //!
 //! ```text
-//! for each group of 32 columns    codes [8 quads, N, 4 int8], or for tile registers [N, 8 quads, 4 int8] · scales [N] · for formats with minima, the sum of the
-//!                                 activations that the codes and outliers stand for, of each half or the group [N];
+//! for each group of 32 columns    codes [8 quads, N, 4 int8], or for tile registers [N, 8 quads, 4 int8] · scales [N] ·
+//!                                 for formats with minima, the sum of the activations that the codes and outliers stand
+//!                                 for, of each half or the group [N];
 //!                                 for others what their int32 sums begin with instead
 //! for each outlier                quad [N] · codes [N, 4 int8] · scales [N] · what its int32 sum begins with [N]
 //! at the end                      powers [N]

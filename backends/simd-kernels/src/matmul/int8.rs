@@ -46,6 +46,7 @@ impl Precision for Int8 {
 
     /// For sixteen alone it takes as long to unpack a panel as tile registers save.
     fn in_tiles<S: Simd, F: Format>(n_tokens: usize) -> bool {
+        const { assert!(WIDE_DIRECT <= int8::TILE, "more tokens have room for panels") }
         n_tokens > int8::TILE && int8::is_for_registers::<S, F::Sums>(int8::TILE)
     }
 
