@@ -60,7 +60,12 @@ VARIES = [
     (re.compile(r'"(\w+_s)": ?[0-9.e-]+'), r'"\1":T'),
     (re.compile(r"(lib)?herald_(\w+)\.(so|dll)"), r"herald_\2"),
     (re.compile(r"\bhost\.exe\b"), "host"),
+    (re.compile(r"(it is no library that this system can load): .*"), r"\1: why"),
     (re.compile(r": [^:]*\(os error [0-9]+\)"), ": what the system says"),
+    # What a system has no means to check is skipped there.
+    (re.compile(r"(?m)^skipped .*\n"), ""),
+    (re.compile(r"\b[0-9]+ checks( passed, 0 failed), [0-9]+ skipped"), r"N checks\1"),
+    (re.compile(r"(?m)^(passed .*), [0-9]+ checks$"), r"\1, N checks"),
 ]
 # The commands, each in the folder of the files above; they build on one another. HERALD_MODEL names the model.
 COMMANDS = [
