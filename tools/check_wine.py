@@ -60,16 +60,7 @@ VARIES = [
     (re.compile(r'"(\w+_s)": ?[0-9.e-]+'), r'"\1":T'),
     (re.compile(r"(lib)?herald_(\w+)\.(so|dll)"), r"herald_\2"),
     (re.compile(r"\bhost\.exe\b"), "host"),
-    (re.compile(r"(it is no library that this system can load): .*"), r"\1: why"),
     (re.compile(r": [^:]*\(os error [0-9]+\)"), ": what the system says"),
-    # Folders for plugins are the system's.
-    (re.compile(r'"searched":\[[^]]*\]'), '"searched":[]'),
-    # Tile registers are asked for on Linux alone.
-    (re.compile(r'"variant":"amx","score":600'), '"variant":"avx512-vnni","score":500'),
-    # What a system has no means to check is skipped there.
-    (re.compile(r"(?m)^skipped .*\n"), ""),
-    (re.compile(r"\b[0-9]+ checks( passed, 0 failed), [0-9]+ skipped"), r"N checks\1"),
-    (re.compile(r"(?m)^(passed .*), [0-9]+ checks$"), r"\1, N checks"),
 ]
 # The commands, each in the folder of the files above; they build on one another. HERALD_MODEL names the model.
 COMMANDS = [
@@ -245,14 +236,14 @@ def check_interrupt(wine, model):
     address = said_first(child, b"http://")
     request = urllib.request.Request(
         f"{address}/v1/chat/completions",
-        json.dumps({"messages": [{"role": "user", "content": "What is the capital of Germany?"}], "temperature": 0}).encode(),
+        json.dumps({"messages": [{"role": "user", "content": "What is the capital of France?"}], "temperature": 0}).encode(),
         {"Content-Type": "application/json"},
     )
     with urllib.request.urlopen(request, timeout=300) as response:
         answer = json.load(response)["choices"][0]["message"]["content"]
     child.send_signal(signal.SIGINT)
     child.communicate(timeout=60)
-    equal = "Berlin" in answer and child.returncode == 0
+    equal = "Paris" in answer and child.returncode == 0
     print(f"{'right  ' if equal else 'WRONG  '} a server answers {answer!r}; Ctrl-C: exit code {child.returncode}")
     return failed + (not equal)
 
