@@ -10,7 +10,7 @@
 //! ```
 //!
 //! where an activation is about `code * scale * power`. The power is 1, except for tokens so small that a scale alone would
-//! be subnormal.
+//! be subnormal, and for very large ones.
 //!
 //! Where instructions multiply bytes several times as fast as int16, each code is two bytes, `256 high + low + 128`, both
 //! with a sign; in place of the pairs there are

@@ -9,15 +9,21 @@
 //!
 //! ```text
 //! for each group of 32 columns    codes [8 quads, N, 4 int8], or for tile registers [N, 8 quads, 4 int8] · scales [N] ·
-//!                                 for formats with minima, the sum of the activations that the codes and outliers stand
-//!                                 for, of each half or the group [N];
+//!                                 the scales times -UNITS [N] · for formats with minima, the sum of the activations that
+//!                                 the codes and outliers stand for, of each half or the group [N];
 //!                                 for others what their int32 sums begin with instead
-//! for each outlier                quad [N] · codes [N, 4 int8] · scales [N] · what its int32 sum begins with [N]
+//! for each outlier                quad [N] · codes [N, 4 int8] · scales [N] · the scales times -UNITS [N] · what its int32
+//!                                 sum begins with [N]
 //! at the end                      powers [N]
 //! ```
 //!
 //! where an activation is about `code * scale * power`, and the outlier's with it. A sum begins with the sum of the codes
-//! times the weight format's offset, with its sign turned. The power is 1, except for very small tokens.
+//! times the weight format's offset, with its sign turned. The power is 1, except for very small and very large tokens.
+//!
+//! A sum needs no conversion to a float: it begins at the bits of [`UNITS`], a float whose neighbours are 1 apart, so
+//! that the sum's bits are always those of the float `UNITS + sum`. One instruction makes the product of it,
+//! `fma(UNITS + sum, scale, -UNITS * scale) = sum * scale`, rounded once, since the last term is exact: scales have two bits
+//! less than floats.
 
 use std::marker::PhantomData;
 
@@ -36,7 +42,7 @@ pub(crate) const QUADS: usize = GROUP / 4;
 const BLOCK: usize = 512;
 
 /// Outliers of as many columns.
-const BLOCK_OUTLIERS: usize = 2;
+const BLOCK_OUTLIERS: usize = 3;
 
 /// Vectors of a block's columns.
 const BLOCK_VECTORS: usize = BLOCK / LANES;
@@ -51,6 +57,18 @@ const TINY: f32 = f32::from_bits((127 - 100) << 23);
 /// quotient may be off before it is rounded.
 pub(crate) const STEP: f32 = 0.51 / MAX_CODE;
 
+/// `1.5 * 2^23`: what a sum is added to, which is less than a third of it.
+pub(crate) const UNITS: f32 = f32::from_bits(UNITS_BITS as u32);
+pub(crate) const UNITS_BITS: i32 = 0x4b40_0000;
+
+/// The bits that scales have.
+const SCALE_BITS: i32 = !3;
+
+/// The numbers of a group, for each token of a tile: its quads, and these.
+pub(crate) const SCALE: usize = QUADS;
+pub(crate) const SHIFT: usize = QUADS + 1;
+pub(crate) const SUMS: usize = QUADS + 2;
+
 /// The number of the activation format for a format of weights.
 pub(crate) const fn id<S: Simd, F: Format>() -> u32 {
     256 + quad_offset::<S, F>() as u32 * 4 + F::HALVES as u32 * 2 + F::MINS as u32
@@ -64,9 +82,10 @@ impl Outlier {
     const QUAD: usize = 0;
     pub(crate) const CODES: usize = 1;
     pub(crate) const SCALE: usize = 2;
-    pub(crate) const FIRST_SUM: usize = 3;
+    pub(crate) const SHIFT: usize = 3;
+    pub(crate) const FIRST_SUM: usize = 4;
     /// How many numbers.
-    pub(crate) const LEN: usize = 4;
+    pub(crate) const LEN: usize = 5;
 
     /// The quad of a token's.
     #[inline(always)]
@@ -96,7 +115,7 @@ pub(crate) const fn is_for_registers<S: Simd, L: Sums>(n: usize) -> bool {
 
 /// Elements of a group for each token.
 pub(crate) const fn group_len<L: Sums>() -> usize {
-    QUADS + 1 + L::COUNT
+    SUMS + L::COUNT
 }
 
 /// Float32 elements of a quantised token.
@@ -199,6 +218,14 @@ struct Block {
     outlier_sums: [[f32; 2]; BLOCK / GROUP],
 }
 
+/// The steps of groups' codes: those of the first four lanes.
+struct Steps {
+    scales: [f32; LANES],
+    /// The scales times -[`UNITS`].
+    shifts: [f32; LANES],
+    inverses: [f32; LANES],
+}
+
 /// The largest quads of each lane. A quad is a number that is compared as a float32: its largest magnitude, with the last bits replaced by
 /// [`LAST_QUAD`] less its index. So of quads as large as each other (to a few millionths) the first counts as larger.
 struct Largest<S: Simd> {
@@ -289,7 +316,8 @@ impl Block {
             outlier[place.at(Outlier::QUAD)] = f32::from_bits((self.first_quad + quad) as u32);
             outlier[place.at(Outlier::CODES)] = codes;
             outlier[place.at(Outlier::SCALE)] = scale;
-            outlier[place.at(Outlier::FIRST_SUM)] = f32::from_bits((-offset * sum) as u32);
+            outlier[place.at(Outlier::SHIFT)] = scale * -UNITS;
+            outlier[place.at(Outlier::FIRST_SUM)] = f32::from_bits((UNITS_BITS - offset * sum) as u32);
         }
     }
 
@@ -299,6 +327,7 @@ impl Block {
         let elements = &mut self.x.as_flattened_mut()[4 * quad..4 * quad + 4];
         let max = elements.iter().fold(0.0_f32, |max, x| max.max(x.abs()));
         let (inverse, scale) = if max > TINY { (MAX_CODE / max, max * (1.0 / MAX_CODE)) } else { (0.0, 0.0) };
+        let scale = f32::from_bits(scale.to_bits() & SCALE_BITS as u32);
         let mut codes = [0_i8; 4];
         let mut sum = 0;
         for (x, to) in elements.iter_mut().zip(&mut codes) {
@@ -317,7 +346,7 @@ impl Block {
         let x = self.x.as_chunks::<{ 2 * FOUR }>().0.iter().zip(self.outlier_sums.as_chunks::<FOUR>().0);
         let fours = groups.chunks_mut(FOUR * group_len::<L>() * place.n);
         for (groups, (x, outlier_sums)) in fours.zip(x) {
-            let mut numbers = [[0.0; QUADS + 3]; FOUR];
+            let mut numbers = [[0.0; SUMS + 2]; FOUR];
             Self::quantize_four::<S, L>(s, x, outlier_sums, offset, &mut numbers);
             // One after another first, and then to their places in the tile.
             for (group, numbers) in groups.chunks_exact_mut(group_len::<L>() * place.n).zip(&numbers) {
@@ -340,9 +369,9 @@ impl Block {
         x: &[[f32; LANES]; 2 * FOUR],
         outlier_sums: &[[f32; 2]; FOUR],
         offset: i32,
-        numbers: &mut [[f32; QUADS + 3]; FOUR],
+        numbers: &mut [[f32; SUMS + 2]; FOUR],
     ) {
-        let (scales, inverses) = Self::steps(s, x);
+        let Steps { scales, shifts, inverses } = Self::steps(s, x);
         let mut sums = [[s.zero(); FOUR]; 2];
         for (index, (x, numbers)) in x.as_chunks::<2>().0.iter().zip(numbers.iter_mut()).enumerate() {
             let inverse = s.splat(inverses[index]);
@@ -355,7 +384,8 @@ impl Block {
             }
             let quads: [f32; QUADS] = bytemuck::must_cast(bytes);
             numbers[..QUADS].copy_from_slice(&quads);
-            numbers[QUADS] = scales[index];
+            numbers[SCALE] = scales[index];
+            numbers[SHIFT] = shifts[index];
         }
         for (half, sums) in sums.into_iter().enumerate().take(L::COUNT) {
             let sums = Self::whole_sums(s, sums);
@@ -366,28 +396,31 @@ impl Block {
                     (true, 0) => first,
                     (true, _) => second,
                 };
-                numbers[QUADS + 1 + half] = if L::MINS {
+                numbers[SUMS + half] = if L::MINS {
                     sums[index] * scales[index] + outliers
                 } else {
-                    f32::from_bits((-offset * sums[index] as i32) as u32)
+                    f32::from_bits((UNITS_BITS - offset * sums[index] as i32) as u32)
                 };
             }
         }
     }
 
-    /// The scales of four groups' codes, and their inverses.
+    /// The steps of four groups' codes.
     #[inline(always)]
-    fn steps<S: Simd>(s: S, x: &[[f32; LANES]; 2 * FOUR]) -> ([f32; LANES], [f32; LANES]) {
+    fn steps<S: Simd>(s: S, x: &[[f32; LANES]; 2 * FOUR]) -> Steps {
         let of = |group: usize| s.max(s.abs(s.load(&x[2 * group])), s.abs(s.load(&x[2 * group + 1])));
         let [a, b, c, d] = s.transpose_quarters([of(0), of(1), of(2), of(3)]);
         let [a, b, c, d] = s.each_quarter(s.max(s.max(a, b), s.max(c, d)));
         let max = s.max(s.max(a, b), s.max(c, d));
         let bounds = [s.splat(TINY), s.splat(f32::INFINITY)];
         let max_code = s.splat(MAX_CODE);
-        let (mut scales, mut inverses) = ([0.0; LANES], [0.0; LANES]);
-        s.store(&mut scales, s.keep_between(s.mul(max, s.splat(1.0 / MAX_CODE)), 0.0, max, bounds));
-        s.store(&mut inverses, s.keep_between(s.div(max_code, max), 0.0, max, bounds));
-        (scales, inverses)
+        let mut steps = Steps { scales: [0.0; LANES], shifts: [0.0; LANES], inverses: [0.0; LANES] };
+        s.store(&mut steps.scales, s.keep_between(s.mul(max, s.splat(1.0 / MAX_CODE)), 0.0, max, bounds));
+        let scales = s.and(s.load_bits(&steps.scales), s.splat_i(SCALE_BITS));
+        s.store_bits(&mut steps.scales, scales);
+        s.store(&mut steps.shifts, s.mul(s.of_bits(scales), s.splat(-UNITS)));
+        s.store(&mut steps.inverses, s.keep_between(s.div(max_code, max), 0.0, max, bounds));
+        steps
     }
 
     /// The sum of each of four vectors, whose elements are integers: the first four lanes.

@@ -66,7 +66,7 @@ impl Precision for Int8 {
             for (group, x) in groups.chunks_exact(F::GROUP_BYTES).zip(x) {
                 stream.read(group.as_ptr(), F::BLOCK_BYTES.div_ceil(F::GROUPS));
                 let Some((codes, numbers)) = x.split_first_chunk::<QUADS>() else { break };
-                let mut sums = first_sums::<S, F::Sums, N>(s, numbers);
+                let mut sums = both_first_sums::<S, F::Sums, N>(s, numbers);
                 add_code_quads::<S, F, N, 0>(s, &mut sums, group, codes);
                 add_code_quads::<S, F, N, 1>(s, &mut sums, group, codes);
                 add_code_quads::<S, F, N, 2>(s, &mut sums, group, codes);
@@ -180,10 +180,8 @@ impl<S: Simd, L: Sums, const N: usize> Task<S> for PanelTask<'_, '_, '_, '_, InT
                 }
                 let (numbers, scales) = (&x[QUADS..], load_scales::<S, L>(s, &group[QUADS..]));
                 for (token, (acc, sum)) in acc.iter_mut().zip(&now.0).enumerate() {
-                    let mut sum = s.load_bits(sum);
-                    if !L::MINS {
-                        sum = s.add_i(sum, s.splat_i(numbers[1][token].to_bits() as i32));
-                    }
+                    let [first] = first_sums::<S, L, 1>(s, array::from_ref(&x[int8::SUMS][token]));
+                    let sum = s.add_i(s.load_bits(sum), first);
                     add_token::<S, L, N>(s, acc, [sum, sum], &scales, numbers, token);
                 }
                 (now, next) = (next, now);
@@ -214,7 +212,7 @@ impl<S: Simd, L: Sums, const RUN: usize, const N: usize> Task<S>
             else {
                 break;
             };
-            let mut sums = first_sums::<S, L, N>(s, numbers);
+            let mut sums = both_first_sums::<S, L, N>(s, numbers);
             if L::HALVES {
                 let ([first, second], [x_first, x_second]) = (halves(codes), halves(x));
                 s.dot_panel(&mut sums[0], first, x_first, RUN);
@@ -284,9 +282,7 @@ fn add_chunk<S: Simd, L: Sums, const PART: usize, const N: usize>(
         let of = |index: usize| -> &[f32; PART] { &x[index].as_chunks().0[part] };
         let scales = [first, second].map(|group| load_scales::<S, L>(s, &group[QUADS..]));
         for half in 0..L::COUNT {
-            let first_sums =
-                of(QUADS + 1 + half).map(|first| if L::MINS { 0 } else { first.to_bits() as i32 });
-            let mut sums = [first_sums.map(|first| s.splat_i(first)); 2];
+            let mut sums = [first_sums::<S, L, PART>(s, of(int8::SUMS + half)); 2];
             let quads = QUADS / L::COUNT;
             for quad in half * quads..(half + 1) * quads {
                 s.dot_quad_twice(
@@ -297,10 +293,10 @@ fn add_chunk<S: Simd, L: Sums, const PART: usize, const N: usize>(
             }
             for ((acc, sums), scales) in accs.iter_mut().zip(&sums).zip(&scales) {
                 for (token, (acc, sum)) in acc.iter_mut().zip(sums).enumerate() {
-                    let scaled = s.mul(s.to_float(*sum), s.splat(of(QUADS)[token]));
+                    let scaled = scaled(s, *sum, of(int8::SCALE)[token], of(int8::SHIFT)[token]);
                     *acc = s.fma(scaled, scales.scale[half], *acc);
                     if L::MINS {
-                        *acc = s.fma(s.splat(of(QUADS + 1 + half)[token]), scales.min[half], *acc);
+                        *acc = s.fma(s.splat(of(int8::SUMS + half)[token]), scales.min[half], *acc);
                     }
                 }
             }
@@ -353,19 +349,30 @@ pub(super) fn halves<T>(quads: &[T; QUADS]) -> [&[T; QUADS / 2]; 2] {
     [&halves[0], &halves[1]]
 }
 
-/// What a group's sums begin with: what takes the offset of weights' codes out. Formats with minima have no offset, and the
-/// number there is their tokens' sum.
+/// What the sums of a group or its half begin with, which takes the offset of weights' codes out. Formats with minima have no
+/// offset, and the number there is their tokens' sum.
 #[inline(always)]
-fn first_sums<S: Simd, L: Sums, const N: usize>(s: S, numbers: &[[f32; N]]) -> [[S::I; N]; 2] {
-    let mut sums = [[s.splat_i(0); N]; 2];
+fn first_sums<S: Simd, L: Sums, const N: usize>(s: S, numbers: &[f32; N]) -> [S::I; N] {
+    let mut sums = [s.splat_i(int8::UNITS_BITS); N];
     if !L::MINS {
-        for (sums, first) in sums.iter_mut().zip(&numbers[1..]) {
-            for (sum, first) in sums.iter_mut().zip(first) {
-                *sum = s.splat_i(first.to_bits() as i32);
-            }
+        for (sum, first) in sums.iter_mut().zip(numbers) {
+            *sum = s.splat_i(first.to_bits() as i32);
         }
     }
     sums
+}
+
+/// [`first_sums`] of both halves of a group; the second are not used where it has one sum. `numbers` are those after its quads.
+#[inline(always)]
+fn both_first_sums<S: Simd, L: Sums, const N: usize>(s: S, numbers: &[[f32; N]]) -> [[S::I; N]; 2] {
+    let of = |half: usize| &numbers[int8::SUMS - QUADS + if L::HALVES { half } else { 0 }];
+    [first_sums::<S, L, N>(s, of(0)), first_sums::<S, L, N>(s, of(1))]
+}
+
+/// A group's sum, times a token's scale.
+#[inline(always)]
+fn scaled<S: Simd>(s: S, sum: S::I, scale: f32, shift: f32) -> S::F {
+    s.fma(s.of_bits(sum), s.splat(scale), s.splat(shift))
 }
 
 /// Adds the products of two quads to the sums of the group's halves.
@@ -410,8 +417,7 @@ pub(super) fn to_blocks<S: Simd>(s: S, group: &mut [[f32; LANES]]) {
     }
 }
 
-/// Adds a group's integer sums, scaled, and its minima. `numbers` are the tokens' scales, and for formats with minima their
-/// sums.
+/// Adds a group's integer sums, scaled, and its minima. `numbers` are the tokens', after their quads.
 #[inline(always)]
 fn add_group<S: Simd, L: Sums, const N: usize>(
     s: S,
@@ -435,11 +441,12 @@ fn add_token<S: Simd, L: Sums, const N: usize>(
     numbers: &[[f32; N]],
     token: usize,
 ) {
-    let x_scale = s.splat(numbers[0][token]);
+    let of = |index: usize| numbers[index - QUADS][token];
     for (half, sum) in sums.into_iter().enumerate().take(L::COUNT) {
-        *acc = s.fma(s.mul(s.to_float(sum), x_scale), scales.scale[half], *acc);
+        let scaled = scaled(s, sum, of(int8::SCALE), of(int8::SHIFT));
+        *acc = s.fma(scaled, scales.scale[half], *acc);
         if L::MINS {
-            *acc = s.fma(s.splat(numbers[1 + half][token]), scales.min[half], *acc);
+            *acc = s.fma(s.splat(of(int8::SUMS + half)), scales.min[half], *acc);
         }
     }
 }
@@ -455,10 +462,10 @@ fn add_outlier<S: Simd, L: Sums, const N: usize>(
     token: usize,
     run: usize,
 ) -> S::F {
-    let first_sum = if L::MINS { 0 } else { outlier[Outlier::FIRST_SUM][token].to_bits() as i32 };
-    let mut sum = [s.splat_i(first_sum)];
-    // By reference: a copy of the codes would go through memory before it is in all lanes.
-    let x = array::from_ref(array::from_ref(&outlier[Outlier::CODES][token]));
-    s.dot_quads(&mut sum, &[codes], x, run);
-    s.fma(s.mul(s.to_float(sum[0]), s.splat(outlier[Outlier::SCALE][token])), scale, acc)
+    // As references: a copy of the codes would go through memory before it is in all lanes.
+    let of = |number: usize| array::from_ref(&outlier[number][token]);
+    let mut sum = first_sums::<S, L, 1>(s, of(Outlier::FIRST_SUM));
+    s.dot_quads(&mut sum, &[codes], array::from_ref(of(Outlier::CODES)), run);
+    let scaled = scaled(s, sum[0], of(Outlier::SCALE)[0], of(Outlier::SHIFT)[0]);
+    s.fma(scaled, scale, acc)
 }

@@ -319,6 +319,10 @@ impl<P: PairDot + QuadDot<I>> Simd for Avx2<P> {
             both!(_mm256_cvtepi32_ps; x)
         }
 
+        fn of_bits(x: I) -> F {
+            both!(_mm256_castsi256_ps; x)
+        }
+
         fn byte_pairs(a: &[u8; 2 * LANES], b: &[u8; 2 * LANES]) -> [I; 2] {
             let (a, b): (&[[u8; 16]; 2], &[[u8; 16]; 2]) = (must_cast_ref(a), must_cast_ref(b));
             let sixteen = |a: &[u8; 16], b: &[u8; 16]| {

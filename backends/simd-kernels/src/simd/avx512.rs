@@ -278,6 +278,10 @@ impl<P: PairDot + QuadDot<I>> Simd for Avx512<P> {
             _mm512_cvtepi32_ps(x)
         }
 
+        fn of_bits(x: I) -> F {
+            _mm512_castsi512_ps(x)
+        }
+
         fn byte_pairs(a: &[u8; 2 * LANES], b: &[u8; 2 * LANES]) -> [I; 2] {
             let (a, b) = (_mm512_cvtepu8_epi16(load_256(a)), _mm512_cvtepu8_epi16(load_256(b)));
             [_mm512_unpacklo_epi16(a, b), _mm512_unpackhi_epi16(a, b)]

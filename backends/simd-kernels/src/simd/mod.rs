@@ -127,6 +127,8 @@ pub(crate) trait Simd: Copy + 'static {
         self.dot_quads(sums, &quads.each_ref().map(|codes| self.load_bits(codes)), x, run);
     }
     fn to_float(self, x: Self::I) -> Self::F;
+    /// The floats of which the integers are the bits.
+    fn of_bits(self, x: Self::I) -> Self::F;
     /// Zips two rows of bytes: each lane is a pair of int16, a byte of `a` and the byte of `b` at the same place. The lanes
     /// are in the order that [`Simd::in_order`] undoes.
     fn byte_pairs(self, a: &[u8; 2 * LANES], b: &[u8; 2 * LANES]) -> [Self::I; 2];

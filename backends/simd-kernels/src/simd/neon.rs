@@ -298,6 +298,10 @@ impl<P: PanelDot> Simd for Neon<P> {
             each!(vcvtq_f32_s32; x)
         }
 
+        fn of_bits(x: I) -> F {
+            each!(vreinterpretq_f32_s32; x)
+        }
+
         fn byte_pairs(a: &[u8; 2 * LANES], b: &[u8; 2 * LANES]) -> [I; 2] {
             let (a, b): (&[[u8; 16]; 2], &[[u8; 16]; 2]) = (must_cast_ref(a), must_cast_ref(b));
             let sixteen = |a: &[u8; 16], b: &[u8; 16]| {

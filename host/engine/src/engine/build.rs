@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use herald_api::import::{
     LayerHandle, LayerSpec, Lent, SharedBytes, SharedWeight, StableBytes, TokenizerHandle,
 };
-use herald_api::{DType, LayerDesc, LayerParams};
+use herald_api::{ActivationPrecision, DType, LayerDesc, LayerParams};
 
 use super::fault::{BuildResult, PluginRanking, is_not_offered};
 use super::mtp::FusionLayers;
@@ -312,11 +312,14 @@ fn layer_spec(
     let Model { gguf, plan, options, .. } = *model;
     let weights = layer.weights.iter().map(|weight| shared(gguf, plan, weight));
     let weights = weights.collect::<Result<Vec<_>>>()?;
+    let activations = match layer.desc.params {
+        // What a head rounds goes straight into the predictions. It reads one token of a prompt, and in a decode step it waits for
+        // its weights: 16 bits take no longer.
+        LayerParams::Head(_) => ActivationPrecision::Int16,
+        _ => options.activations.unwrap_or_else(|| plan.usual_activations()),
+    };
     Ok(LayerSpec {
-        desc: LayerDesc {
-            activations: options.activations.unwrap_or_else(|| plan.usual_activations()),
-            ..layer.desc.clone()
-        },
+        desc: LayerDesc { activations, ..layer.desc.clone() },
         weights,
         max_tokens: match layer.desc.params {
             LayerParams::Head(_) => options.max_batch.min(super::pass::HEAD_TOKENS),
