@@ -55,8 +55,11 @@ macro_rules! by_multiply_adds {
                 ) {
                     if run == 0 {
                         let halves = $splat(0x0f0f_0f0f);
-                        let low = codes.map(|codes| $and(codes, halves));
-                        let high = codes.map(|codes| $and($shift_right(codes), halves));
+                        // As loops: a closure that `map` calls isn't inlined, and would go through memory.
+                        let (mut low, mut high) = (*codes, *codes);
+                        for (low, high) in low.iter_mut().zip(&mut high) {
+                            (*low, *high) = ($and(*low, halves), $and($shift_right(*high), halves));
+                        }
                         of_run(sums, &low, x, 1);
                         of_run(sums, &high, x, 16);
                         return;
