@@ -20,10 +20,10 @@
 //! where an activation is about `code * scale * power`, and the outlier's with it. A sum begins with the sum of the codes
 //! times the weight format's offset, with its sign turned. The power is 1, except for very small and very large tokens.
 //!
-//! A sum needs no conversion to a float: it begins at the bits of [`UNITS`], a float whose neighbours are 1 apart, so
+//! Where there are [`Simd::FLOAT_SUMS`], a sum needs no conversion to a float: it begins at the bits of [`UNITS`], a float whose neighbours are 1 apart, so
 //! that the sum's bits are always those of the float `UNITS + sum`. One instruction makes the product of it,
 //! `fma(UNITS + sum, scale, -UNITS * scale) = sum * scale`, rounded once, since the last term is exact: scales have two bits
-//! less than floats.
+//! less than floats. Elsewhere sums begin at 0, and are converted and scaled: the same to the bit.
 
 use std::marker::PhantomData;
 
@@ -58,8 +58,13 @@ const TINY: f32 = f32::from_bits((127 - 100) << 23);
 pub(crate) const STEP: f32 = 0.51 / MAX_CODE;
 
 /// `1.5 * 2^23`: what a sum is added to, which is less than a third of it.
-pub(crate) const UNITS: f32 = f32::from_bits(UNITS_BITS as u32);
-pub(crate) const UNITS_BITS: i32 = 0x4b40_0000;
+const UNITS: f32 = f32::from_bits(UNITS_BITS as u32);
+const UNITS_BITS: i32 = 0x4b40_0000;
+
+/// The bits that sums begin at.
+pub(crate) const fn zero_bits<S: Simd>() -> i32 {
+    if S::FLOAT_SUMS { UNITS_BITS } else { 0 }
+}
 
 /// The bits that scales have.
 const SCALE_BITS: i32 = !3;
@@ -317,7 +322,7 @@ impl Block {
             outlier[place.at(Outlier::CODES)] = codes;
             outlier[place.at(Outlier::SCALE)] = scale;
             outlier[place.at(Outlier::SHIFT)] = scale * -UNITS;
-            outlier[place.at(Outlier::FIRST_SUM)] = f32::from_bits((UNITS_BITS - offset * sum) as u32);
+            outlier[place.at(Outlier::FIRST_SUM)] = f32::from_bits((zero_bits::<S>() - offset * sum) as u32);
         }
     }
 
@@ -399,7 +404,7 @@ impl Block {
                 numbers[SUMS + half] = if L::MINS {
                     sums[index] * scales[index] + outliers
                 } else {
-                    f32::from_bits((UNITS_BITS - offset * sums[index] as i32) as u32)
+                    f32::from_bits((zero_bits::<S>() - offset * sums[index] as i32) as u32)
                 };
             }
         }

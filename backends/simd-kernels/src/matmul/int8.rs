@@ -353,7 +353,7 @@ pub(super) fn halves<T>(quads: &[T; QUADS]) -> [&[T; QUADS / 2]; 2] {
 /// offset, and the number there is their tokens' sum.
 #[inline(always)]
 fn first_sums<S: Simd, L: Sums, const N: usize>(s: S, numbers: &[f32; N]) -> [S::I; N] {
-    let mut sums = [s.splat_i(int8::UNITS_BITS); N];
+    let mut sums = [s.splat_i(int8::zero_bits::<S>()); N];
     if !L::MINS {
         for (sum, first) in sums.iter_mut().zip(numbers) {
             *sum = s.splat_i(first.to_bits() as i32);
@@ -369,10 +369,14 @@ fn both_first_sums<S: Simd, L: Sums, const N: usize>(s: S, numbers: &[[f32; N]])
     [first_sums::<S, L, N>(s, of(0)), first_sums::<S, L, N>(s, of(1))]
 }
 
-/// A group's sum, times a token's scale.
+/// A group's sum, times a token's scale: the same to the bit either way.
 #[inline(always)]
 fn scaled<S: Simd>(s: S, sum: S::I, scale: f32, shift: f32) -> S::F {
-    s.fma(s.of_bits(sum), s.splat(scale), s.splat(shift))
+    if S::FLOAT_SUMS {
+        s.fma(s.of_bits(sum), s.splat(scale), s.splat(shift))
+    } else {
+        s.mul(s.to_float(sum), s.splat(scale))
+    }
 }
 
 /// Adds the products of two quads to the sums of the group's halves.

@@ -52,6 +52,9 @@ pub(crate) trait Simd: Copy + 'static {
     const BLOCKS: bool = false;
     /// Whether there is [`Simd::dot_quad_twice`], and registers for its sums.
     const TWICE: bool = Self::WIDE && Self::BYTES_FIT;
+    /// Whether sums of int8 products begin at the bits of a float, so that they need no conversion to one. That takes another load
+    /// from memory for each, which is dearer where there are many.
+    const FLOAT_SUMS: bool = Self::WIDE;
     /// How products of quads are added up.
     type Quads: QuadDot<Self::I>;
     /// Whether there are [`Tiles`].
