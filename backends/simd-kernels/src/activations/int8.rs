@@ -20,10 +20,10 @@
 //! where an activation is about `code * scale * power`, and the outlier's with it. A sum begins with the sum of the codes
 //! times the weight format's offset, with its sign turned. The power is 1, except for very small and very large tokens.
 //!
-//! Where there are [`Simd::FLOAT_SUMS`], a sum needs no conversion to a float: it begins at the bits of [`UNITS`], a float whose neighbours are 1 apart, so
-//! that the sum's bits are always those of the float `UNITS + sum`. One instruction makes the product of it,
-//! `fma(UNITS + sum, scale, -UNITS * scale) = sum * scale`, rounded once, since the last term is exact: scales have two bits
-//! less than floats. Elsewhere sums begin at 0, and are converted and scaled: the same to the bit.
+//! Where there are [`Simd::FLOAT_SUMS`], a sum needs no conversion to a float: it begins at the bits of [`UNITS`], a float whose
+//! neighbours are 1 apart, so that the sum's bits are always those of the float `UNITS + sum`. One instruction makes the product
+//! of it, `fma(UNITS + sum, scale, -UNITS * scale) = sum * scale`, rounded once, since the last term is exact: scales have two
+//! bits less than floats. Elsewhere sums begin at 0, and are converted and scaled: the same to the bit.
 
 use std::marker::PhantomData;
 
