@@ -3,7 +3,7 @@
 //! A group's step follows from its largest activation, and language models have a few that are many times as large as the
 //! rest: 8 bits of those leave the others few (arXiv 2208.07339). So the largest quads of a token's every 512 columns are
 //! its *outliers*: each is `codes * scale` in 8 bits of its own, and only what that leaves over is in the group. It takes a few
-//! more multiply-adds, and a quarter of the error remains. Which they are depends on the token alone.
+//! more multiply-adds, and less than a quarter of the error remains. Which they are depends on the token alone.
 //!
 //! Tokens are quantised in tiles of `N`, side by side:
 //!
@@ -236,6 +236,7 @@ struct Steps {
 struct Largest<S: Simd> {
     first: S::F,
     second: S::F,
+    third: S::F,
 }
 
 /// The index of a block's last quad: as many ones as an index has bits.
@@ -275,7 +276,7 @@ impl Block {
         self.first_quad = first_quad;
         self.outlier_sums = [[0.0; 2]; BLOCK / GROUP];
         let power = s.splat(power);
-        let mut largest = Largest { first: s.zero(), second: s.zero() };
+        let mut largest = Largest { first: s.zero(), second: s.zero(), third: s.zero() };
         let (fours, _) = self.x.as_chunks_mut::<FOUR>();
         for (index, (to, x)) in fours.iter_mut().zip(x.chunks(FOUR * LANES)).enumerate() {
             if x.len() < FOUR * LANES {
@@ -291,6 +292,7 @@ impl Block {
             let indices = s.add_i(s.load_bits(&LANE_QUADS), s.splat_i(-((index * LANES) as i32)));
             s.store_bits(&mut quads, s.or(magnitudes, indices));
             let quads = s.load(&quads);
+            largest.third = s.max(largest.third, s.min(largest.second, quads));
             largest.second = s.max(largest.second, s.min(largest.first, quads));
             largest.first = s.max(largest.first, quads);
         }
@@ -307,16 +309,17 @@ impl Block {
         place: Place,
         offset: i32,
     ) {
-        let (mut firsts, mut seconds) = ([0.0; LANES], [0.0; LANES]);
+        let [mut firsts, mut seconds, mut thirds] = [[0.0; LANES]; BLOCK_OUTLIERS];
         s.store(&mut firsts, largest.first);
         s.store(&mut seconds, largest.second);
+        s.store(&mut thirds, largest.third);
         let count = block_outliers(self.columns);
         for outlier in outliers.chunks_exact_mut(Outlier::LEN * place.n).take(count) {
             let index = LAST_QUAD - s.max_lane(s.load(&firsts)).to_bits() % (LAST_QUAD + 1);
             // Where activations aren't numbers, the index is of no quad.
             let quad = (index as usize).min(self.columns / 4 - 1);
             let lane = lane_of(quad % LANES);
-            firsts[lane] = seconds[lane];
+            (firsts[lane], seconds[lane]) = (seconds[lane], thirds[lane]);
             let (sum, codes, scale) = self.take(quad);
             outlier[place.at(Outlier::QUAD)] = f32::from_bits((self.first_quad + quad) as u32);
             outlier[place.at(Outlier::CODES)] = codes;

@@ -312,10 +312,10 @@ fn layer_spec(
     let Model { gguf, plan, options, .. } = *model;
     let weights = layer.weights.iter().map(|weight| shared(gguf, plan, weight));
     let weights = weights.collect::<Result<Vec<_>>>()?;
-    let activations = match layer.desc.params {
-        // What a head rounds goes straight into the predictions. It reads one token of a prompt, and in a decode step it waits for
-        // its weights: 16 bits take no longer.
-        LayerParams::Head(_) => ActivationPrecision::Int16,
+    let activations = match &layer.desc.params {
+        // What the output head rounds goes straight into the predictions. It reads one token of a prompt, and in a decode step it
+        // waits for its weights: 16 bits take no longer.
+        LayerParams::Head(head) if head.vocabulary == plan.vocabulary => ActivationPrecision::Int16,
         _ => options.activations.unwrap_or_else(|| plan.usual_activations()),
     };
     Ok(LayerSpec {
