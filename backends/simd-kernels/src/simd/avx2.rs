@@ -203,7 +203,7 @@ impl<P: PairDot + QuadDot<I>> Simd for Avx2<P> {
     const NR: usize = 4;
     const WIDE: bool = false;
     const BYTES_FIT: bool = P::BYTES_FIT;
-    // Where a dot product takes several operations, loads are what they wait for when another thread shares the core.
+    // Multiply-adds wait for loads when another thread shares the core, so one more for each sum costs them what it saves.
     const FLOAT_SUMS: bool = P::BYTES_FIT;
 
     #[inline(always)]

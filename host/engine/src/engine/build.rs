@@ -313,8 +313,8 @@ fn layer_spec(
     let weights = layer.weights.iter().map(|weight| shared(gguf, plan, weight));
     let weights = weights.collect::<Result<Vec<_>>>()?;
     let activations = match &layer.desc.params {
-        // What the output head rounds goes straight into the predictions. It reads one token of a prompt, and in a decode step it
-        // waits for its weights: 16 bits take no longer.
+        // What the output head rounds goes straight into the predictions. It reads one token of a prompt, and where it has a few, as
+        // in a decode step, it waits for its weights: 16 bits take no longer. Only where many are decoded or verified at once they do.
         LayerParams::Head(head) if head.vocabulary == plan.vocabulary => ActivationPrecision::Int16,
         _ => options.activations.unwrap_or_else(|| plan.usual_activations()),
     };
