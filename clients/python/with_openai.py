@@ -123,12 +123,22 @@ def embeddings():
 
 
 def responses():
+    import pydantic
+
+    class City(pydantic.BaseModel):
+        city: Literal["Paris", "Rome"]
+
     answer = client().responses.create(model=MODEL, input="What is gravity?", max_output_tokens=16)
     assert answer.output_text and answer.status == "incomplete"
-    # The client takes only a response that isn't cut off for a final one.
-    with client().responses.stream(model=MODEL, input="What is the capital of France?") as stream:
+    # The client takes only a response that isn't cut off for a final one: a schema's answer ends whatever the model says.
+    with client().responses.stream(model=MODEL, input="What is the capital of France?", text_format=City) as stream:
         text = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
-        assert stream.get_final_response().output_text == text
+        final = stream.get_final_response()
+        assert final.output_text == text and final.output_parsed.city in ("Paris", "Rome"), final
+    with client().responses.stream(model=MODEL, input="What is gravity?", max_output_tokens=16) as stream:
+        events = list(stream)
+        text = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+        assert events[-1].type == "response.incomplete" and events[-1].response.output_text == text, events[-1]
     tool = {"type": "function", "strict": True, **TOOL["function"]}
     call = client().responses.create(
         model=MODEL, input=QUESTION, tools=[tool], tool_choice="required", parallel_tool_calls=False, max_output_tokens=120
