@@ -3,7 +3,7 @@
 //! Plugins start no threads of their own: the host lends them this pool, so however many backends and engines there
 //! are, no more threads compute than the user allowed. A decode step runs hundreds of short parallel loops, some of
 //! ten microseconds, so a loop must start and end in about one: workers watch for the next loop for a moment before
-//! they sleep, and a loop's items are divided beforehand, not fetched one by one.
+//! they sleep, and take a loop's items in a few pieces, not one by one.
 
 #[cfg(test)]
 mod model;
@@ -17,7 +17,6 @@ mod tests;
 
 pub use pool::{MAX_THREADS, ThreadPool, ThreadPoolError};
 pub use process::shared;
-pub use share::share_of;
 
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,5 +1,6 @@
-//! The signal under loom, which tries every order in which threads may run and every value that memory may show them: no
-//! wake-up is lost (that would be a deadlock), and what one side wrote the other sees (else there would be a data race).
+//! The signal and the shares under loom, which tries every order in which threads may run and every value that memory may show them: no
+//! wake-up is lost (that would be a deadlock), what one side wrote the other sees (else there would be a data race), and each item is
+//! given once.
 //!
 //! Threads sleep at once here; watching only reads a number more often before that.
 
@@ -17,10 +18,15 @@ mod sync {
 )]
 mod signal;
 
+#[path = "share.rs"]
+#[allow(clippy::duplicate_mod, reason = "as above")]
+mod share;
+
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
 
+use share::Shares;
 use signal::{CLOSED, Signal};
 
 /// A pool's memory: what the caller writes for the workers, and each of them for the caller.
@@ -90,4 +96,38 @@ fn a_caller_and_a_worker() {
 #[test]
 fn two_workers_of_which_one_sits_a_loop_out() {
     loops(3, &[3, 2, 3], 2);
+}
+
+/// Workers take all of a loop's items, each item once.
+fn shares(workers: usize, items: usize, preemptions: usize) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(preemptions);
+    model.check(move || {
+        let shares = Arc::new(Shares::new(workers));
+        let division = shares.divide(items, workers);
+        let take = move |shares: &Shares, worker| {
+            let taken: Vec<usize> = std::iter::from_fn(|| shares.take(&division, worker)).flatten().collect();
+            taken
+        };
+        let others: Vec<_> = (1..workers)
+            .map(|worker| {
+                let shares = shares.clone();
+                thread::spawn(move || take(&shares, worker))
+            })
+            .collect();
+        let mut taken = take(&shares, 0);
+        others.into_iter().for_each(|other| taken.extend(other.join().expect("a worker ends")));
+        taken.sort_unstable();
+        assert!(taken.into_iter().eq(0..items), "each item is given once");
+    });
+}
+
+#[test]
+fn two_workers_share() {
+    shares(2, 7, 4);
+}
+
+#[test]
+fn three_workers_share() {
+    shares(3, 4, 2);
 }

@@ -16,7 +16,7 @@ use std::thread::{self, JoinHandle};
 
 use super::available_threads;
 use super::locked;
-use super::share::share_of;
+use super::share::{Division, Shares};
 use super::signal::{CLOSED, Signal};
 
 /// The most threads that a pool may have.
@@ -80,6 +80,8 @@ pub(super) struct Team {
 #[derive(Debug)]
 struct Shared {
     signal: Signal,
+    /// What is left of the loop that runs.
+    shares: Shares,
     /// The loop that runs: written before its ticket is, and valid until its last worker has finished.
     task: AtomicPtr<Task<'static>>,
     /// The first panic of a worker in this loop.
@@ -89,8 +91,7 @@ struct Shared {
 struct Task<'a> {
     /// The pool that it is a loop of.
     pool: PoolId,
-    items: usize,
-    active: usize,
+    division: Division,
     body: &'a Body<'a>,
 }
 
@@ -98,9 +99,12 @@ struct Task<'a> {
 type PoolId = (usize, NonZeroUsize);
 
 impl Task<'_> {
-    fn run_share(&self, worker: usize) {
+    /// Does items as a worker until none are left.
+    fn work(&self, shares: &Shares, worker: usize) {
         WORKING.set(Some((self.pool, worker)));
-        (self.body)(share_of(self.items, worker, self.active), worker);
+        while let Some(items) = shares.take(&self.division, worker) {
+            (self.body)(items, worker);
+        }
     }
 }
 
@@ -139,9 +143,9 @@ impl ThreadPool {
         self.threads
     }
 
-    /// Divides the items `0..items` into one contiguous share for each thread (as [`share_of`](super::share_of) does),
-    /// calls `body` with each share that isn't empty and its worker's number, and returns when all calls have. The
-    /// calling thread is worker 0. What `body` wrote is visible to the caller then.
+    /// Does the items `0..items`: calls `body` with ranges of them that don't overlap and aren't empty, and the number of the worker that
+    /// it runs on, and returns when all calls have. Each worker begins with an even, contiguous share, in some pieces; one that is done
+    /// takes pieces of the others'. The calling thread is worker 0. What `body` wrote is visible to the caller then.
     ///
     /// Any thread may call this. Loops of several callers run one after the other. A call from inside a loop (of this
     /// pool or another) runs `body` at once on the same thread, with all items: as the worker that it is where it is
@@ -161,16 +165,17 @@ impl ThreadPool {
         }
         let Team { shared, turn, .. } = &*self.team;
         let turn = locked(turn);
-        let task = Task { pool, items, active: items.min(self.threads.get()), body };
-        if task.active > 1 {
+        let active = items.min(self.threads.get());
+        let task = Task { pool, division: shared.shares.divide(items, active), body };
+        if active > 1 {
             let erased = ptr::from_ref(&task).cast::<Task<'static>>().cast_mut();
             // Relaxed: the ticket publishes it.
             shared.task.store(erased, Ordering::Relaxed);
-            shared.signal.start(task.active, self.watch);
+            shared.signal.start(active, self.watch);
         }
-        let own = catch_unwind(AssertUnwindSafe(|| task.run_share(0)));
+        let own = catch_unwind(AssertUnwindSafe(|| task.work(&shared.shares, 0)));
         WORKING.set(None);
-        if task.active > 1 {
+        if active > 1 {
             // Not even a panic may leave before: the workers use `task`, on this stack.
             shared.signal.wait_until_finished(self.watch);
         }
@@ -187,6 +192,7 @@ impl Team {
     pub(super) fn new(max_threads: usize) -> Self {
         let shared = Shared {
             signal: Signal::new(max_threads),
+            shares: Shares::new(max_threads),
             task: AtomicPtr::new(ptr::null_mut()),
             panic: Mutex::new(None),
         };
@@ -239,12 +245,12 @@ impl Shared {
             if ticket == CLOSED {
                 return;
             }
-            self.run_share(worker);
+            self.help(worker);
             self.signal.finish();
         }
     }
 
-    fn run_share(&self, worker: usize) {
+    fn help(&self, worker: usize) {
         let task = self.task.load(Ordering::Relaxed);
         // SAFETY: this worker takes part in the loop of the ticket that it saw. `run` stored the pointer to a live
         // `Task` before it published the ticket (Release, which the worker's read acquired), and neither returns nor
@@ -252,7 +258,7 @@ impl Shared {
         // the task, and what its body borrows for the erased lifetime, outlive this reference. Sharing it is sound:
         // its fields are only read, and the body is `Sync`.
         let task = unsafe { &*task };
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| task.run_share(worker))) {
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| task.work(&self.shares, worker))) {
             let mut first = locked(&self.panic);
             if first.is_none() {
                 *first = Some(payload);

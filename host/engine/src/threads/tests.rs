@@ -6,31 +6,42 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
 use super::pool::Team;
+use super::share::{Shares, share_of};
 use super::*;
 
 fn pool(threads: usize) -> ThreadPool {
     ThreadPool::new(NonZeroUsize::new(threads).unwrap()).unwrap()
 }
 
-/// Runs a loop and checks that it reached each item once.
+/// Runs a loop and checks that it reached each item once, by one call of a worker at a time.
 fn check_loop(pool: &ThreadPool, items: usize) {
     let visits: Vec<AtomicUsize> = (0..items).map(|_| AtomicUsize::new(0)).collect();
-    let workers = Mutex::new(HashSet::new());
+    let workers: Vec<Mutex<()>> = (0..pool.threads().get()).map(|_| Mutex::new(())).collect();
     pool.run(items, &|range, worker| {
-        assert!(worker < pool.threads().get() && !range.is_empty());
-        assert!(workers.lock().unwrap().insert(worker), "worker {worker} got two shares");
+        let _alone = workers[worker].try_lock().expect("one call of a worker at a time");
+        assert!(!range.is_empty());
         for item in range {
             visits[item].fetch_add(1, Ordering::Relaxed);
         }
     });
     // Relaxed suffices: `run` has made the workers' writes visible.
     assert!(visits.iter().all(|visits| visits.load(Ordering::Relaxed) == 1));
-    assert_eq!(workers.into_inner().unwrap().len(), items.min(pool.threads().get()));
+}
+
+/// Runs a loop in which each worker has one item: none gets on before all have theirs.
+fn one_each(pool: &ThreadPool, body: impl Fn(usize) + Sync) {
+    let threads = pool.threads().get();
+    let all = Barrier::new(threads);
+    pool.run(threads, &|range, worker| {
+        assert_eq!(range.len(), 1);
+        all.wait();
+        body(worker);
+    });
 }
 
 proptest! {
@@ -50,6 +61,53 @@ proptest! {
         prop_assert!(sizes.iter().max().unwrap() - sizes.iter().min().unwrap() <= 1);
         prop_assert!(share_of(items, workers, workers).is_empty());
     }
+
+    /// Whoever takes when: items are given once, all of them, in no more pieces than pay off.
+    #[test]
+    fn shares_give_each_item_once(
+        items in prop_oneof![0usize..200, any::<usize>()],
+        workers in 1usize..9,
+        turns in prop::collection::vec(0usize..8, 0..60),
+    ) {
+        let shares = Shares::new(8);
+        let division = shares.divide(items, workers);
+        let turns = turns.into_iter().filter(|turn| *turn < workers);
+        let mut given = Vec::new();
+        // Whatever the others have left, one worker can take.
+        for worker in turns.chain(std::iter::repeat(workers - 1)) {
+            match shares.take(&division, worker) {
+                Some(range) => given.push(range),
+                None => break,
+            }
+        }
+        given.sort_by_key(|range| range.start);
+        let mut next = 0;
+        for range in &given {
+            prop_assert!(range.start == next && !range.is_empty(), "{given:?}");
+            next = range.end;
+        }
+        prop_assert_eq!(next, items);
+        // Halves, of which the last few are as small as pieces get.
+        prop_assert!(given.len() <= workers * 16, "{} pieces", given.len());
+    }
+}
+
+#[test]
+fn who_is_done_takes_what_others_have_left() {
+    let pool = pool(2);
+    let done = AtomicUsize::new(0);
+    let slow = AtomicUsize::new(0);
+    let begun = Instant::now();
+    pool.run(1000, &|range, worker| {
+        let first = worker == 0 && slow.fetch_add(1, Ordering::Relaxed) == 0;
+        // Returns once all items but these are done: by the other worker, that is, half of whose own they aren't.
+        while first && done.load(Ordering::Relaxed) + range.len() < 1000 {
+            assert!(begun.elapsed() < Duration::from_secs(60), "the items of a slow worker are left to it");
+            thread::yield_now();
+        }
+        done.fetch_add(range.len(), Ordering::Relaxed);
+    });
+    assert_eq!(done.into_inner(), 1000);
 }
 
 #[test]
@@ -57,7 +115,7 @@ fn each_item_is_visited_once() {
     for threads in [1, 2, 3, 8] {
         let pool = pool(threads);
         for items in [0, 1, 2, 3, 7, 8, 9, 1000] {
-            check_loop(&pool, items);
+            (0..20).for_each(|_| check_loop(&pool, items));
         }
     }
 }
@@ -65,7 +123,7 @@ fn each_item_is_visited_once() {
 #[test]
 fn the_caller_is_worker_zero() {
     let caller = thread::current().id();
-    pool(3).run(3, &|_, worker| assert_eq!(thread::current().id() == caller, worker == 0));
+    one_each(&pool(3), |worker| assert_eq!(thread::current().id() == caller, worker == 0));
 }
 
 /// Pauses of all lengths around the time that workers watch before they sleep.
@@ -147,12 +205,14 @@ fn pools_of_one_team_take_turns() {
             let (computing, done, workers) = (&computing, &done, &workers);
             scope.spawn(move || {
                 let threads = pool.threads().get();
+                one_each(pool, |worker| {
+                    if worker > 0 {
+                        workers.lock().unwrap().insert(thread::current().id());
+                    }
+                });
                 for round in 0..700 {
                     pool.run(5, &|range, worker| {
                         assert!(computing.fetch_add(1, Ordering::SeqCst) < threads && worker < threads);
-                        if worker > 0 {
-                            workers.lock().unwrap().insert(thread::current().id());
-                        }
                         done.fetch_add(range.len(), Ordering::Relaxed);
                         computing.fetch_sub(1, Ordering::SeqCst);
                     });
@@ -244,7 +304,7 @@ fn a_panic_reaches_the_caller_after_all_have_ended() {
     for culprit in 0..3 {
         let ended = AtomicUsize::new(0);
         let caught = catch_unwind(AssertUnwindSafe(|| {
-            pool.run(3, &|_, worker| {
+            one_each(&pool, |worker| {
                 if worker == culprit {
                     std::panic::panic_any(format!("worker {worker}"));
                 }
@@ -257,7 +317,7 @@ fn a_panic_reaches_the_caller_after_all_have_ended() {
         check_loop(&pool, 100);
     }
     // All at once: the caller's own counts.
-    let caught = catch_unwind(AssertUnwindSafe(|| pool.run(3, &|_, worker| std::panic::panic_any(worker))));
+    let caught = catch_unwind(AssertUnwindSafe(|| one_each(&pool, |worker| std::panic::panic_any(worker))));
     assert_eq!(*caught.unwrap_err().downcast::<usize>().unwrap(), 0);
     check_loop(&pool, 100);
 }
