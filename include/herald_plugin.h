@@ -1056,8 +1056,8 @@ typedef struct HeraldTask {
   size_t struct_size;
   // The plugin's own; passed back in every call.
   void *argument;
-  // Does items begin..end. No two calls of one task share an item, and no two that run at the same time share a
-  // worker; worker is less than HeraldParallel.workers. Must not throw, unwind or longjmp.
+  // Does items begin..end; a worker may get several such ranges. No two calls of one task share an item, and no two that
+  // run at the same time share a worker; worker is less than HeraldParallel.workers. Must not throw, unwind or longjmp.
   void (*run)(void *argument, uint64_t begin, uint64_t end, uint32_t worker);
 } HeraldTask;
 

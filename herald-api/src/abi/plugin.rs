@@ -139,8 +139,8 @@ pub struct HeraldTask {
     pub struct_size: usize,
     /// The plugin's own; passed back in every call.
     pub argument: *mut c_void,
-    /// Does items begin..end. No two calls of one task share an item, and no two that run at the same time share a
-    /// worker; worker is less than HeraldParallel.workers. Must not throw, unwind or longjmp.
+    /// Does items begin..end; a worker may get several such ranges. No two calls of one task share an item, and no two that
+    /// run at the same time share a worker; worker is less than HeraldParallel.workers. Must not throw, unwind or longjmp.
     pub run: Option<unsafe extern "C" fn(argument: *mut c_void, begin: u64, end: u64, worker: u32)>,
 }
 
