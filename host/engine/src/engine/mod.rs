@@ -68,6 +68,7 @@ use draft_model::DraftModel;
 use memory::EngineMemory;
 use mtp::{FusionLayers, LastStates};
 use pass::Workspace;
+use products::Watchers;
 
 /// The fewest tokens of a batch that goes to the plugin for prompts: from about here on, its matmuls of many tokens are at their
 /// best.
@@ -109,6 +110,10 @@ pub struct NeuroEngine {
     draft_model: Option<Box<DraftModel>>,
     /// Whether sequences keep the states of their last tokens, for such a block.
     keeps_states: bool,
+    /// The first of the last layers in which no token reads another's.
+    tail: usize,
+    /// Those who are shown products.
+    watchers: Watchers,
     /// What every layer promises.
     batch_invariant_tokens: usize,
     /// What passes that decode cost.
@@ -295,6 +300,7 @@ impl NeuroEngine {
         };
         let promised = built.layers.iter().map(LayerHandle::batch_invariant_tokens);
         let batch_invariant_tokens = promised.min().unwrap_or(0);
+        let tail = plan.tail();
         Ok(Self {
             layers: built.layers,
             prompt_layers,
@@ -317,6 +323,8 @@ impl NeuroEngine {
             draft_tokens: [options.min_draft, options.max_draft].map(|n| n.min(LoadOptions::MAX_DRAFT)),
             draft_model: None,
             keeps_states: false,
+            tail,
+            watchers: Watchers::default(),
             batch_invariant_tokens,
             pass_cost: Mutex::default(),
             context,

@@ -1,5 +1,7 @@
 //! One forward pass: a flat batch of tokens through the layers in turn.
 
+use std::ops::Range;
+
 use herald_api::import::{BatchBuffers, Forward, LayerHandle, Lent};
 use herald_api::{AlignedBytes, LayerKind, Status};
 
@@ -30,8 +32,27 @@ pub(super) enum WantedLogits<'r> {
     Hidden(usize),
 }
 
+impl WantedLogits<'_> {
+    /// Whether they are those of no others than some last tokens of each sequence.
+    fn is_of_last(&self) -> bool {
+        matches!(self, Self::None | Self::Last | Self::LastOf(_))
+    }
+
+    /// Of how many of a sequence's last tokens something is wanted, where it has `n_tokens` new ones.
+    fn of(&self, sequence: usize, n_tokens: usize) -> usize {
+        match self {
+            Self::None => 0,
+            Self::All | Self::Hidden(_) => n_tokens,
+            Self::Last => n_tokens.min(1),
+            Self::LastOf(wanted) => n_tokens.min(wanted[sequence]),
+        }
+    }
+}
+
 /// Memory that a pass works in, kept from pass to pass.
 pub(super) struct Workspace {
+    /// How many of the tokens are each entry's: its last ones.
+    rows: Vec<usize>,
     tokens: Vec<u32>,
     positions: Vec<u32>,
     /// Activations `[n_tokens, hidden]`.
@@ -67,6 +88,7 @@ impl NeuroEngine {
         }
         let bytes = self.all_layers().map(LayerHandle::scratch_bytes).max().unwrap_or(0);
         Ok(Workspace {
+            rows: Vec::new(),
             tokens: Vec::new(),
             positions: Vec::new(),
             activations: Vec::new(),
@@ -92,9 +114,17 @@ impl NeuroEngine {
             WantedLogits::Hidden(n_layers) => n_layers,
             _ => self.layers.len(),
         };
+        // The last layers' results are of use for those tokens alone whose logits are wanted, but for who keeps or watches them.
+        let all = self.keeps_states || self.watchers.any();
+        let tail = if all || !wanted.is_of_last() { n_layers } else { self.tail };
         let before = StatesBefore::of(entries);
         let leave = if before.allow_leaving(leave) { leave } else { Leave::Never };
-        let done = self.run_layers(workspace, entries, n_layers, leave);
+        let done = self.run_layers(workspace, entries, 0..tail, leave).and_then(|()| {
+            if tail < n_layers {
+                self.keep_wanted(workspace, &wanted);
+            }
+            self.run_layers(workspace, entries, tail..n_layers, leave)
+        });
         workspace.batch.end();
         if let Err(error) = done {
             before.give_back(entries);
@@ -114,11 +144,13 @@ impl NeuroEngine {
 
     /// Puts the tokens and their positions into the workspace, and makes room for them.
     fn gather(&self, workspace: &mut Workspace, entries: &mut [Entry<'_, '_>]) -> Result<()> {
-        let Workspace { tokens, positions, activations, .. } = workspace;
+        let Workspace { rows, tokens, positions, activations, .. } = workspace;
+        rows.clear();
         tokens.clear();
         positions.clear();
         for (sequence, ids) in entries {
             let past = sequence.tokens.len();
+            rows.push(ids.len());
             tokens.extend_from_slice(ids);
             positions.extend(past as u32..(past + ids.len()) as u32);
             self.reserve(sequence, ids.len())?;
@@ -126,22 +158,27 @@ impl NeuroEngine {
         resize(activations, tokens.len().saturating_mul(self.plan.hidden), "activations")
     }
 
-    /// Runs the first layers, all but the head.
+    /// Runs some layers on the workspace's tokens, but not the head.
     fn run_layers(
         &self,
         workspace: &mut Workspace,
         entries: &mut [Entry<'_, '_>],
-        n_layers: usize,
+        layers: Range<usize>,
         leave: Leave,
     ) -> Result<()> {
-        let Workspace { tokens, positions, activations, branch_input, scratch, batch, .. } = workspace;
+        let Workspace { rows, tokens, positions, activations, branch_input, scratch, batch, .. } = workspace;
         let threads = Lent::new(&*self.pool);
         let watcher = self.memory.watcher();
-        for index in 0..n_layers {
+        for index in layers {
+            if tokens.is_empty() {
+                break;
+            }
             leave.check(entries)?;
             tracing::trace!(target: "herald::pass", "{} tokens through layer {index}", tokens.len());
             let selects = entries.iter().any(|(sequence, _)| sequence.memory.has_selectable_pages(index));
-            let layer = self.layer_for(index, tokens.len(), selects);
+            // A pass of many tokens is the same plugin's to its end, where few are left.
+            let n_tokens = entries.iter().map(|(_, ids)| ids.len()).sum();
+            let layer = self.layer_for(index, n_tokens, selects);
             let shares_input = self.plan.layers[index].shares_input;
             let next_shares = self.plan.layers.get(index + 1).is_some_and(|next| next.shares_input);
             if next_shares && !shares_input {
@@ -162,9 +199,10 @@ impl NeuroEngine {
                 _ => {
                     let mut batch = batch.begin();
                     let mut selector = PageSelector::new(index, watcher.clone(), &self.pool);
-                    let added = entries.iter_mut().try_for_each(|(sequence, ids)| {
-                        let past = sequence.tokens.len();
-                        sequence.memory.add_to(index, &mut batch, &mut selector, ids.len(), past)?;
+                    let mut entries = entries.iter_mut().zip(&*rows).filter(|(_, rows)| **rows > 0);
+                    let added = entries.try_for_each(|((sequence, ids), rows)| {
+                        let past = sequence.tokens.len() + ids.len() - rows;
+                        sequence.memory.add_to(index, &mut batch, &mut selector, *rows, past)?;
                         self.loras.of_layer(index, &sequence.loras).for_each(|lora| batch.push_lora(lora));
                         Ok(())
                     });
@@ -178,13 +216,25 @@ impl NeuroEngine {
                 let states = entries.iter().flat_map(|(sequence, _)| &sequence.states_beside).copied();
                 self.fuse(fusion, activations, &states.collect::<Vec<f32>>())?;
             }
-            let ends = entries.iter().scan(0, |end, (_, ids)| {
-                *end += ids.len();
+            let ends = rows.iter().scan(0, |end, rows| {
+                *end += rows;
                 Some(*end)
             });
             finite::check_activations(layer, activations, self.plan.hidden, ends)?;
         }
         Ok(())
+    }
+
+    /// Leaves only those tokens in the workspace whose logits are wanted.
+    fn keep_wanted(&self, workspace: &mut Workspace, wanted: &WantedLogits<'_>) {
+        let Workspace { rows, tokens, positions, activations, branch_input, .. } = workspace;
+        if branch_input.len() == activations.len() {
+            keep_last(branch_input, self.plan.hidden, rows, wanted);
+        }
+        keep_last(activations, self.plan.hidden, rows, wanted);
+        keep_last(tokens, 1, rows, wanted);
+        keep_last(positions, 1, rows, wanted);
+        rows.iter_mut().enumerate().for_each(|(index, rows)| *rows = wanted.of(index, *rows));
     }
 
     /// Makes the tokens that were run part of their sequences.
@@ -208,40 +258,24 @@ impl NeuroEngine {
         leave: Leave,
         each: &mut dyn FnMut(&[f32]),
     ) -> Result<()> {
-        let hidden = self.plan.hidden;
-        let wanted_of = |index: usize| match wanted {
-            WantedLogits::LastOf(wanted) => wanted[index],
-            _ => 1,
-        };
         match wanted {
             WantedLogits::None => Ok(()),
             WantedLogits::Hidden(_) => {
                 each(&workspace.activations);
                 Ok(())
             }
-            WantedLogits::All => {
-                let go_on = &|| leave.check(entries);
-                self.head(workspace, workspace.tokens.len(), go_on, each)
-            }
+            WantedLogits::All => self.head(workspace, &|| leave.check(entries), each),
             WantedLogits::Last | WantedLogits::LastOf(_) => {
-                // Only the last tokens' activations go on: they are moved to the front.
-                let (mut end, mut kept) = (0, 0);
-                for (index, (_, ids)) in entries.iter().enumerate() {
-                    end += ids.len();
-                    let rows = wanted_of(index);
-                    workspace.activations.copy_within((end - rows) * hidden..end * hidden, kept * hidden);
-                    kept += rows;
-                }
-                self.head(workspace, kept, &|| Ok(()), each)
+                self.keep_wanted(workspace, &wanted);
+                self.head(workspace, &|| Ok(()), each)
             }
         }
     }
 
-    /// The logits of the first `n_rows` rows of activations, given to `each` some rows at a time, while `go_on` allows it.
+    /// The logits of the workspace's tokens, given to `each` some rows at a time, while `go_on` allows it.
     fn head(
         &self,
         workspace: &mut Workspace,
-        n_rows: usize,
         go_on: &dyn Fn() -> Result<()>,
         each: &mut dyn FnMut(&[f32]),
     ) -> Result<()> {
@@ -251,12 +285,12 @@ impl NeuroEngine {
         let Workspace { activations, logits, scratch, .. } = workspace;
         let (hidden, vocabulary) = (self.plan.hidden, self.plan.vocabulary);
         let max_rows = HEAD_TOKENS.min(self.max_batch);
-        let wanted = max_rows.min(n_rows) * vocabulary;
+        let wanted = max_rows.min(activations.len() / hidden) * vocabulary;
         if logits.len() < wanted {
             resize(logits, wanted, "logits")?;
         }
         let threads = Lent::new(&*self.pool);
-        for rows in activations[..n_rows * hidden].chunks(max_rows * hidden) {
+        for rows in activations.chunks(max_rows * hidden) {
             go_on()?;
             let n_tokens = rows.len() / hidden;
             finite::mark_logits(&mut logits[..n_tokens * vocabulary], vocabulary);
@@ -278,6 +312,18 @@ impl NeuroEngine {
 
 pub(super) fn name_of(layer: &LayerHandle) -> String {
     format!("{}, {} layer of block {}", layer.plugin(), layer.desc().kind().name(), layer.desc().block)
+}
+
+/// Leaves the last elements of each sequence that are wanted, `width` a token, where it has as many tokens as `rows` says.
+fn keep_last<T: Copy>(values: &mut Vec<T>, width: usize, rows: &[usize], wanted: &WantedLogits<'_>) {
+    let (mut end, mut kept) = (0, 0);
+    for (index, rows) in rows.iter().enumerate() {
+        end += rows * width;
+        let len = wanted.of(index, *rows) * width;
+        values.copy_within(end - len..end, kept);
+        kept += len;
+    }
+    values.truncate(kept);
 }
 
 /// Gives a vector another length, where there is memory for it.

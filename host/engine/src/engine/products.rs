@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use herald_api::Product;
 use herald_api::import::{LayerHandle, Observing};
@@ -28,6 +29,32 @@ pub struct WeightProduct<'a> {
 #[must_use = "products are shown until it is dropped"]
 pub struct Watched {
     _plugins: Vec<Observing>,
+    _counted: Counted,
+}
+
+/// How many watch an engine's products.
+#[derive(Debug, Default)]
+pub(super) struct Watchers(Arc<AtomicUsize>);
+
+/// One of them.
+struct Counted(Arc<AtomicUsize>);
+
+impl Watchers {
+    /// Whether anybody watches.
+    pub(super) fn any(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > 0
+    }
+
+    fn add(&self) -> Counted {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Counted(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A tensor's place in memory.
@@ -82,6 +109,6 @@ impl NeuroEngine {
             let what = || format!("showing what the layers of {plugin} multiply");
             layer.observe(Arc::clone(&shown)).map_err(|source| Error::Plugin { what: what(), source })
         });
-        Ok(Watched { _plugins: observed.collect::<Result<_>>()? })
+        Ok(Watched { _plugins: observed.collect::<Result<_>>()?, _counted: self.watchers.add() })
     }
 }

@@ -107,6 +107,14 @@ impl ModelPlan {
         self.layers.last().is_some_and(|layer| matches!(layer.desc.params, LayerParams::Head(_)))
     }
 
+    /// The first of the last layers in which no token reads another's: what such a layer makes of a token depends on that token alone.
+    #[must_use]
+    pub fn tail(&self) -> usize {
+        use LayerParams::{Head, Mlp, Moe};
+        let alone = |layer: &LayerPlan| matches!(layer.desc.params, Mlp(_) | Moe(_) | Head(_));
+        self.layers.iter().rposition(|layer| !alone(layer)).map_or(0, |last| last + 1)
+    }
+
     /// How finely matmuls with quantised weights represent activations where nobody says: in 8 bits, whose predictions are closer to
     /// the exact ones than those of other engines' 8 bits, and in 16 where the model embeds or ranks: vectors are kept, and compared
     /// with those that other software made of the same model.

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use herald::{ActivationPrecision, LoadOptions, NeuroEngine};
+use herald::{ActivationPrecision, BatchEntry, LoadOptions, NeuroEngine};
 use herald_testing::{backends, repository, tiny};
 use safetensors::SafeTensors;
 
@@ -64,6 +64,27 @@ fn check_on(backend: &str, engine: &NeuroEngine, name: &str, largest: f32) {
             "{name} on {backend} in pieces of {size}: off by {error}, where {largest} is allowed"
         );
     }
+    let logits = of_last_tokens(engine, &expected.ids);
+    let vocabulary = expected.logits.len() / expected.ids.len();
+    let last = [&expected.logits[expected.logits.len() - 3 * vocabulary..]; 2].concat();
+    let error = farthest(&logits, &last);
+    assert!(error <= largest, "{name} on {backend}, last tokens alone: off by {error}, {largest} is allowed");
+}
+
+/// The logits of the last three tokens, twice: of a sequence that runs them all at once, and of one that had a piece before for which it
+/// wanted none, beside the other.
+fn of_last_tokens(engine: &NeuroEngine, ids: &[u32]) -> Vec<f32> {
+    let mut sequences = [engine.sequence().expect("a sequence"), engine.sequence().expect("a sequence")];
+    let [whole, halved] = &mut sequences;
+    let (first, second) = ids.split_at(ids.len() / 2);
+    let mut logits = Vec::new();
+    let mut step = |entries: &mut [BatchEntry<'_>]| {
+        engine.step(entries, &mut |rows| logits.extend_from_slice(rows)).expect("a pass");
+    };
+    let beside = BatchEntry { sequence: halved, ids: first, logits: 0 };
+    step(&mut [beside, BatchEntry { sequence: whole, ids, logits: 3 }]);
+    step(&mut [BatchEntry { sequence: halved, ids: second, logits: 3 }]);
+    logits
 }
 
 fn farthest(a: &[f32], b: &[f32]) -> f32 {
