@@ -64,7 +64,7 @@ pub(super) struct EngineOptions {
     pub(super) threads: Option<NonZeroUsize>,
 
     /// Bits of activations where they are multiplied with quantised weights: `int8`, or `int16`, which is slower and as good as
-    /// exact; output heads always have 16 [default: int8; int16 for models that embed or rank, and for `host logits`]
+    /// exact; the last MLP and the output head always have 16 [default: int8; int16 for models that embed or rank, and for `host logits`]
     #[arg(long, env = "HERALD_ACTIVATIONS", hide_env_values = true, value_name = "TYPE", value_parser = activations)]
     pub(super) activations: Option<ActivationPrecision>,
 

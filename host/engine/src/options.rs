@@ -26,8 +26,8 @@ pub struct LoadOptions {
     /// Threads to compute with; `None`: as many as this process may use.
     pub threads: Option<NonZeroUsize>,
     /// How finely matmuls with quantised weights may represent activations: 16 bits change logits by about a millionth; 8
-    /// bits by about a thousandth, and take about three quarters of the time. Output heads always have 16. `None`: what suits
-    /// the model ([`ModelPlan::usual_activations`](crate::model::ModelPlan::usual_activations)).
+    /// bits by about a thousandth, and take about three quarters of the time. The last MLP and the output head always
+    /// have 16. `None`: what suits the model ([`ModelPlan::usual_activations`](crate::model::ModelPlan::usual_activations)).
     pub activations: Option<ActivationPrecision>,
     /// The most tokens of a forward pass; longer prompts go in pieces.
     pub max_batch: usize,

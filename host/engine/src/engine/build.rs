@@ -1,5 +1,6 @@
 //! Having the plugins build a model's layers, each by the best one that can.
 
+use std::ptr;
 use std::sync::{Arc, Mutex};
 
 use herald_api::import::{
@@ -303,6 +304,15 @@ fn shared(gguf: &Gguf, plan: &ModelPlan, weight: &WeightPlan) -> Result<SharedWe
     Ok(SharedWeight { role: weight.role, name: weight.tensor.clone(), dtype, dims, data })
 }
 
+/// Whether a layer multiplies activations of 16 bits whatever the others do: one of the last, whose rounding goes straight into the
+/// predictions. They read one token of a prompt, and where they have a few, as in a decode step, they wait for their weights: 16 bits take
+/// no longer. Only where many are decoded or verified at once they do.
+fn is_exact(plan: &ModelPlan, layer: &LayerPlan) -> bool {
+    // Of a block that only guesses, all but the head read whole prompts.
+    let reads_few = plan.fusion.is_none() || matches!(layer.desc.params, LayerParams::Head(_));
+    reads_few && plan.layers[plan.tail()..].iter().any(|last| ptr::eq(last, layer))
+}
+
 fn layer_spec(
     model: &Model<'_>,
     layer: &LayerPlan,
@@ -312,11 +322,10 @@ fn layer_spec(
     let Model { gguf, plan, options, .. } = *model;
     let weights = layer.weights.iter().map(|weight| shared(gguf, plan, weight));
     let weights = weights.collect::<Result<Vec<_>>>()?;
-    let activations = match &layer.desc.params {
-        // What the output head rounds goes straight into the predictions. It reads one token of a prompt, and where it has a few, as
-        // in a decode step, it waits for its weights: 16 bits take no longer. Only where many are decoded or verified at once they do.
-        LayerParams::Head(head) if head.vocabulary == plan.vocabulary => ActivationPrecision::Int16,
-        _ => options.activations.unwrap_or_else(|| plan.usual_activations()),
+    let activations = match options.activations {
+        _ if is_exact(plan, layer) => ActivationPrecision::Int16,
+        Some(activations) => activations,
+        None => plan.usual_activations(),
     };
     Ok(LayerSpec {
         desc: LayerDesc { activations, ..layer.desc.clone() },
