@@ -222,7 +222,14 @@ def said_first(child, mark):
 def served(side, model):
     """What a server answers, and its exit code after Ctrl-C."""
     child = side.start(["serve", "--port", "0"], model)
-    address = said_first(child, b"http://")
+    try:
+        return asked(said_first(child, b"http://"), child)
+    finally:
+        child.kill()
+
+
+def asked(address, child):
+    """What a server at an address answers, and its exit code after Ctrl-C."""
     question = {"messages": [{"role": "user", "content": "What is the capital of France?"}], "temperature": 0, "max_tokens": 24}
     request = urllib.request.Request(
         f"{address}/v1/chat/completions", json.dumps(question).encode(), {"Content-Type": "application/json"}
