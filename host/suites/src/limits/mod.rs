@@ -3,6 +3,8 @@
 mod arithmetic;
 mod bandwidth;
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 
 use herald::NeuroEngine;
@@ -57,7 +59,7 @@ pub struct ModelFacts {
     pub weight_bytes: u64,
     /// Multiply-adds of a token.
     pub macs: u64,
-    /// Those of the output head, which only tokens with requested logits need.
+    /// Those of the output head and the layers before it that only tokens with requested logits need.
     pub head_macs: u64,
     /// Whether its weights are random, so that its text means nothing.
     pub synthetic: bool,
@@ -77,17 +79,22 @@ impl ModelFacts {
             _ => 1.0,
         };
         let tied = gguf.tensor("output.weight").is_none();
+        let plan = engine.plan();
+        let last: HashSet<&str> = plan.layers[plan.tail()..]
+            .iter()
+            .flat_map(|layer| &layer.weights)
+            .map(|weight| &*weight.tensor)
+            .collect();
         let (mut bytes, mut macs, mut head) = (0.0, 0.0, 0.0);
         for tensor in gguf.tensors().filter(|tensor| tensor.dims().len() > 1) {
             let name = tensor.name();
-            let is_head = name == "output.weight" || (tied && name == "token_embd.weight");
             if name == "token_embd.weight" && !tied {
                 continue;
             }
             let part = if name.contains("_exps.") { experts } else { 1.0 };
             bytes += tensor.bytes() as f64 * part;
             macs += tensor.elements() as f64 * part;
-            head += if is_head { tensor.elements() as f64 } else { 0.0 };
+            head += if last.contains(name) { tensor.elements() as f64 * part } else { 0.0 };
         }
         let name = engine.path().file_name().map(|name| name.to_string_lossy().into_owned());
         Self {
