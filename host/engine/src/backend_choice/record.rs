@@ -14,7 +14,7 @@ use crate::plugin::Loaded;
 pub(super) const FORMAT: &str = "herald-calibration";
 
 /// The version of that format.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 
 /// What a calibration measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -150,14 +150,18 @@ mod tests {
         let sound = sum_of(&plain);
         let wrong = sum_of(&plain.replace("100.0", "-1.0"));
         let changed = sound.replace("100.0", "101.0");
-        let later = sound.replace("\"version\":2", "\"version\":3");
+        let version = |version: u32| {
+            sound.replace(&format!("\"version\":{VERSION}"), &format!("\"version\":{version}"))
+        };
+        let later = version(VERSION + 1);
         let more = sum_of(&plain.replace("\"threads\"", "\"cores\""));
         let long = format!("{sound}{}", " ".repeat(MAX_FILE_BYTES as usize));
+        let no_record = format!("no herald-calibration of version {VERSION}");
         let cases = [
             ("a", &sound[..sound.len() / 2], "no JSON"),
-            ("b", "[1, 2]", "no herald-calibration of version 2"),
-            ("c", "{\"format\": \"herald-calibration\"}", "no herald-calibration of version 2"),
-            ("d", &later, "no herald-calibration of version 2"),
+            ("b", "[1, 2]", &no_record),
+            ("c", "{\"format\": \"herald-calibration\"}", &no_record),
+            ("d", &later, &no_record),
             ("e", &more, "no sound calibration"),
             ("f", &wrong, "speeds that can't be"),
             ("g", &long, "at most 1048576"),
@@ -170,7 +174,7 @@ mod tests {
         }
         fs::write(folder.path().join("i.txt"), "no concern of ours").unwrap();
         // An earlier version's is no mistake of anybody's.
-        let earlier = sound.replace("\"version\":2", "\"version\":1").replace(",\"refused\":null", "");
+        let earlier = version(VERSION - 1).replace(",\"refused\":null", "");
         fs::write(folder.path().join("z.json"), earlier).unwrap();
         keep(&record(100.0), folder.path()).unwrap();
         let found = read(folder.path());

@@ -195,7 +195,8 @@ fn identity(loaded: &Loaded) -> Result<PluginId> {
     PluginId::of(loaded).ok_or_else(gone)
 }
 
-/// The model with only its first blocks, and how many times as large the weights of all blocks are as theirs.
+/// The model with only its first blocks, and how many times as large the weights of all blocks are as theirs. Those of its last layers
+/// ([`ModelPlan::tail`]) count in neither: a token without logits doesn't run them.
 fn cut(gguf: &Gguf, plan: &ModelPlan) -> (ModelPlan, f64) {
     let is_end =
         |layer: &LayerPlan| matches!(layer.desc.params, LayerParams::Embedding(_) | LayerParams::Head(_));
@@ -209,22 +210,20 @@ fn cut(gguf: &Gguf, plan: &ModelPlan) -> (ModelPlan, f64) {
         of.sum()
     };
     let mut cut = ModelPlan { layers: Vec::new(), ..plan.clone() };
-    let (mut all, mut kept, mut last) = (0, 0, 0);
+    let (mut kept, mut last) = (0, 0);
     for layer in &plan.layers {
-        if is_end(layer) {
-            cut.layers.push(layer.clone());
-            continue;
-        }
-        let bytes = bytes(layer);
-        all += bytes;
-        // A block is kept whole.
-        if kept < ENOUGH_BYTES || layer.desc.block == last {
-            kept += bytes;
+        // A block is kept whole, and of the first one no MLP is among the last layers where there is another.
+        if is_end(layer) || kept < ENOUGH_BYTES || layer.desc.block <= last.max(1) {
+            kept += if is_end(layer) { 0 } else { bytes(layer) };
             last = layer.desc.block;
             cut.layers.push(layer.clone());
         }
     }
-    (cut, all as f64 / kept.max(1) as f64)
+    let before_tail = |plan: &ModelPlan| -> usize {
+        plan.layers[..plan.tail()].iter().filter(|layer| !is_end(layer)).map(bytes).sum()
+    };
+    let times = before_tail(plan) as f64 / before_tail(&cut).max(1) as f64;
+    (cut, times)
 }
 
 /// A plugin that is being measured. All times are for the blocks that were built, unless noted otherwise.
@@ -238,7 +237,7 @@ struct Run {
     first: Duration,
     prompt: usize,
     prompts: Vec<f64>,
-    /// Single tokens without logits, and with them.
+    /// Single tokens without logits, and with them: with the last layers and the head.
     tokens: [Vec<f64>; 2],
     /// Of each round, the time of single tokens of both sorts.
     rounds: Vec<f64>,
