@@ -306,11 +306,11 @@ fn shared(gguf: &Gguf, plan: &ModelPlan, weight: &WeightPlan) -> Result<SharedWe
 
 /// Whether a layer multiplies activations of 16 bits whatever the others do: one of the last, whose rounding goes straight into the
 /// predictions. They read one token of a prompt, and where they have a few, as in a decode step, they wait for their weights: 16 bits take
-/// no longer. Only where many are decoded or verified at once they do.
+/// no longer. Only where many are decoded or verified at once they do, or all tokens' results are kept for a block that guesses.
 fn is_exact(plan: &ModelPlan, layer: &LayerPlan) -> bool {
-    // Of a block that only guesses, all but the head read whole prompts.
+    // Of a block that only guesses, all but the head read whole prompts, and all layers of a model without a head read whole texts.
     let reads_few = plan.fusion.is_none() || matches!(layer.desc.params, LayerParams::Head(_));
-    reads_few && plan.layers[plan.tail()..].iter().any(|last| ptr::eq(last, layer))
+    plan.has_head() && reads_few && plan.layers[plan.tail()..].iter().any(|last| ptr::eq(last, layer))
 }
 
 fn layer_spec(

@@ -300,7 +300,9 @@ impl NeuroEngine {
         };
         let promised = built.layers.iter().map(LayerHandle::batch_invariant_tokens);
         let batch_invariant_tokens = promised.min().unwrap_or(0);
-        let tail = plan.tail();
+        // A layer of any kind may keep a state, if its plugin says so.
+        let stateful = built.layers.iter().rposition(|layer| layer.state_bytes() > 0);
+        let tail = plan.tail().max(stateful.map_or(0, |last| last + 1));
         Ok(Self {
             layers: built.layers,
             prompt_layers,

@@ -110,8 +110,9 @@ impl ModelPlan {
     /// The first of the last layers in which no token reads another's: what such a layer makes of a token depends on that token alone.
     #[must_use]
     pub fn tail(&self) -> usize {
-        use LayerParams::{Head, Mlp, Moe};
-        let alone = |layer: &LayerPlan| matches!(layer.desc.params, Mlp(_) | Moe(_) | Head(_));
+        use LayerParams::{Head, Mlp, Moe, PerLayerEmbedding};
+        let alone =
+            |layer: &LayerPlan| matches!(layer.desc.params, Mlp(_) | Moe(_) | PerLayerEmbedding(_) | Head(_));
         self.layers.iter().rposition(|layer| !alone(layer)).map_or(0, |last| last + 1)
     }
 
