@@ -272,8 +272,8 @@ impl Attention<'_> {
         Some(&list[..len])
     }
 
-    /// Work items are shared out. Workers get runs of them, divided beforehand, and later blocks see more; so the order
-    /// takes items from both ends in turn, which gives every run about as much to do.
+    /// Work items are shared out. Workers begin with an even share each, and later blocks see more; so the order takes items
+    /// from both ends in turn, which gives every share about as much to do.
     fn attend_by_items(&self, parallel: &Parallel<'_>, items: &WorkItems<'_>, buffers: &mut Buffers<'_>) {
         let mut workers = self.item_workers(&mut Scratch::new(buffers.work), parallel.workers());
         let attended = DisjointSlice::new(&mut *buffers.attended);
