@@ -62,6 +62,8 @@ type Body<'a> = dyn Fn(Range<usize>, usize) + Sync + 'a;
 pub struct ThreadPool {
     team: Arc<Team>,
     threads: NonZeroUsize,
+    /// What is left of the loop that runs.
+    shares: Shares,
     /// Whether there is a processor for each thread.
     watch: bool,
 }
@@ -80,8 +82,6 @@ pub(super) struct Team {
 #[derive(Debug)]
 struct Shared {
     signal: Signal,
-    /// What is left of the loop that runs.
-    shares: Shares,
     /// The loop that runs: written before its ticket is, and valid until its last worker has finished.
     task: AtomicPtr<Task<'static>>,
     /// The first panic of a worker in this loop.
@@ -91,6 +91,7 @@ struct Shared {
 struct Task<'a> {
     /// The pool that it is a loop of.
     pool: PoolId,
+    shares: &'a Shares,
     division: Division,
     body: &'a Body<'a>,
 }
@@ -100,9 +101,9 @@ type PoolId = (usize, NonZeroUsize);
 
 impl Task<'_> {
     /// Does items as a worker until none are left.
-    fn work(&self, shares: &Shares, worker: usize) {
+    fn work(&self, worker: usize) {
         WORKING.set(Some((self.pool, worker)));
-        while let Some(items) = shares.take(&self.division, worker) {
+        while let Some(items) = self.shares.take(&self.division, worker) {
             (self.body)(items, worker);
         }
     }
@@ -128,7 +129,8 @@ impl ThreadPool {
     /// As for [`ThreadPool::new`].
     pub(super) fn of(team: &Arc<Team>, threads: NonZeroUsize) -> Result<Self, ThreadPoolError> {
         team.grow(threads)?;
-        Ok(Self { team: Arc::clone(team), threads, watch: threads <= available_threads() })
+        let shares = Shares::new(threads.get());
+        Ok(Self { team: Arc::clone(team), threads, shares, watch: threads <= available_threads() })
     }
 
     /// Whether another pool's loops run on the same threads.
@@ -166,14 +168,15 @@ impl ThreadPool {
         let Team { shared, turn, .. } = &*self.team;
         let turn = locked(turn);
         let active = items.min(self.threads.get());
-        let task = Task { pool, division: shared.shares.divide(items, active), body };
+        // Its shares are this loop's alone: one runs at a time.
+        let task = Task { pool, shares: &self.shares, division: self.shares.divide(items, active), body };
         if active > 1 {
             let erased = ptr::from_ref(&task).cast::<Task<'static>>().cast_mut();
             // Relaxed: the ticket publishes it.
             shared.task.store(erased, Ordering::Relaxed);
             shared.signal.start(active, self.watch);
         }
-        let own = catch_unwind(AssertUnwindSafe(|| task.work(&shared.shares, 0)));
+        let own = catch_unwind(AssertUnwindSafe(|| task.work(0)));
         WORKING.set(None);
         if active > 1 {
             // Not even a panic may leave before: the workers use `task`, on this stack.
@@ -192,7 +195,6 @@ impl Team {
     pub(super) fn new(max_threads: usize) -> Self {
         let shared = Shared {
             signal: Signal::new(max_threads),
-            shares: Shares::new(max_threads),
             task: AtomicPtr::new(ptr::null_mut()),
             panic: Mutex::new(None),
         };
@@ -258,7 +260,7 @@ impl Shared {
         // the task, and what its body borrows for the erased lifetime, outlive this reference. Sharing it is sound:
         // its fields are only read, and the body is `Sync`.
         let task = unsafe { &*task };
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| task.work(&self.shares, worker))) {
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| task.work(worker))) {
             let mut first = locked(&self.panic);
             if first.is_none() {
                 *first = Some(payload);
