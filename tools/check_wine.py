@@ -223,22 +223,27 @@ def served(side, model):
     """What a server answers, and its exit code after Ctrl-C."""
     child = side.start(["serve", "--port", "0"], model)
     try:
-        return asked(said_first(child, b"http://"), child)
+        address = said_first(child, b"http://")
+        return (None, child.wait()) if address is None else (asked(address), stopped(child))
     finally:
         child.kill()
 
 
-def asked(address, child):
-    """What a server at an address answers, and its exit code after Ctrl-C."""
+def stopped(child):
+    """The exit code of a program after Ctrl-C."""
+    child.send_signal(signal.SIGINT)
+    child.communicate(timeout=60)
+    return child.returncode
+
+
+def asked(address):
+    """What a server at an address answers."""
     question = {"messages": [{"role": "user", "content": "What is the capital of France?"}], "temperature": 0, "max_tokens": 24}
     request = urllib.request.Request(
         f"{address}/v1/chat/completions", json.dumps(question).encode(), {"Content-Type": "application/json"}
     )
     with urllib.request.urlopen(request, timeout=300) as response:
-        answer = json.load(response)["choices"][0]["message"]["content"]
-    child.send_signal(signal.SIGINT)
-    child.communicate(timeout=60)
-    return answer, child.returncode
+        return json.load(response)["choices"][0]["message"]["content"]
 
 
 def check_interrupt(here, wine, model):
