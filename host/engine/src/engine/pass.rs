@@ -169,6 +169,8 @@ impl NeuroEngine {
         let Workspace { rows, tokens, positions, activations, branch_input, scratch, batch, .. } = workspace;
         let threads = Lent::new(&*self.pool);
         let watcher = self.memory.watcher();
+        // A pass of many tokens is the same plugin's to its end, where few are left.
+        let n_tokens = entries.iter().map(|(_, ids)| ids.len()).sum();
         for index in layers {
             if tokens.is_empty() {
                 break;
@@ -176,8 +178,6 @@ impl NeuroEngine {
             leave.check(entries)?;
             tracing::trace!(target: "herald::pass", "{} tokens through layer {index}", tokens.len());
             let selects = entries.iter().any(|(sequence, _)| sequence.memory.has_selectable_pages(index));
-            // A pass of many tokens is the same plugin's to its end, where few are left.
-            let n_tokens = entries.iter().map(|(_, ids)| ids.len()).sum();
             let layer = self.layer_for(index, n_tokens, selects);
             let shares_input = self.plan.layers[index].shares_input;
             let next_shares = self.plan.layers.get(index + 1).is_some_and(|next| next.shares_input);
