@@ -79,7 +79,8 @@ impl<'a> Parallel<'a> {
     }
 
     /// Does items `0..items`: calls `task` with ranges of them that don't overlap and the number of the worker that it
-    /// runs on, and returns when all are done. A worker may get several ranges, one after the other.
+    /// runs on (no two calls at once share one), and returns when all are done. A worker may get several ranges, one after
+    /// the other.
     ///
     /// # Panics
     /// Where a task panicked: with that panic, after the others have ended.
